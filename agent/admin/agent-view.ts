@@ -1,0 +1,117 @@
+import type { LoadedConfig } from '../config/config';
+import type { PlanStep } from '../identity/cert-state';
+import type { Svid } from '../identity/svid';
+import type { TrustBundle } from '../identity/trust-bundle';
+
+/**
+ * What the admin side may see of and ask from a running agent. Plain JSON-able values: `status --output json` prints `AgentStatus` as it
+ * is. Instants are ISO 8601 strings in UTC with milliseconds; undefined members are absent.
+ */
+export interface AgentView {
+  status(): AgentStatus;
+  /** For metrics, which want numbers and certificates rather than text. */
+  workloads(): readonly WorkloadView[];
+  settings(): LoadedConfig['settings'];
+  /**
+   * Renews every workload now (or the one of that identity), joining attempts in flight. With `wait` it resolves only when each SDS
+   * stream that watches `default` has acknowledged the new certificate.
+   *
+   * @throws AgentError of the attempt; ERR_TIMEOUT with the streams that are behind when the signal's deadline ends the wait.
+   */
+  rotate(request: { readonly wait: boolean; readonly reason: string }, signal: AbortSignal): Promise<RotateResult>;
+}
+
+export interface WorkloadView {
+  readonly id: string;
+  readonly source: string;
+  readonly svid: Svid | undefined;
+  readonly bundle: TrustBundle | undefined;
+  readonly state: WorkloadStatus['state'];
+  readonly renewAt: number | undefined;
+  readonly failures: number;
+  readonly streams: number;
+  readonly unacknowledged: number;
+}
+
+export interface RotateResult {
+  readonly workloads: readonly {
+    readonly id: string;
+    readonly previousSerial?: string;
+    readonly serial: string;
+    readonly notAfter: string;
+    /** Streams that acknowledged the new certificate, with `wait`. */
+    readonly acknowledged?: number;
+  }[];
+}
+
+export interface AgentStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly runtime: string;
+  readonly startedAt: string;
+  readonly now: string;
+  /** The answer of `/healthz/ready`, with every reason when it is no. */
+  readonly ready: boolean;
+  readonly reasons: readonly string[];
+  readonly workloads: readonly WorkloadStatus[];
+}
+
+export interface WorkloadStatus {
+  readonly id: string;
+  readonly state: 'starting' | 'current' | 'overdue' | 'unavailable';
+  readonly certificate?: CertificateStatus;
+  readonly roots: readonly { readonly subject: string; readonly sha256: string; readonly notAfter: string }[];
+  readonly rootsVersion?: string;
+  readonly source: string;
+  readonly plan: readonly { readonly rule: string; readonly at?: string; readonly detail: string }[];
+  readonly attempts: number;
+  readonly renewals: number;
+  readonly failures: number;
+  readonly retryAt?: string;
+  readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string; readonly at: string };
+  /** How long the CA may be away before a certificate expires, and which credential sets that limit. */
+  readonly outageBudget?: { readonly seconds: number; readonly until: string; readonly limit: string };
+  readonly sds: SdsStatus;
+  readonly output?: { readonly dir: string; readonly serial?: string; readonly error?: string };
+}
+
+export interface CertificateStatus {
+  readonly serial: string;
+  readonly notBefore: string;
+  readonly notAfter: string;
+  readonly receivedAt: string;
+  readonly renewAt?: string;
+  readonly keyAlgorithm: string;
+  readonly issuer: string;
+  readonly sha256: string;
+  readonly chainLength: number;
+  readonly warnings: readonly string[];
+}
+
+export interface SdsStatus {
+  readonly socket: string;
+  readonly mode: string;
+  readonly streams: readonly StreamStatus[];
+  /** Names asked for that are not served, with how often, newest last, bounded. */
+  readonly unknownNames: readonly { readonly name: string; readonly count: number }[];
+}
+
+/** One open stream: what was sent under each name and what the client said to it. */
+export interface StreamStatus {
+  readonly id: number;
+  readonly kind: 'sotw' | 'delta';
+  readonly node: string;
+  readonly openedAt: string;
+  readonly names: readonly {
+    readonly name: string;
+    readonly sentVersion?: string;
+    readonly sentSerial?: string;
+    readonly sentAt?: string;
+    readonly acknowledgedVersion?: string;
+    readonly acknowledgedAt?: string;
+    readonly nack?: { readonly version: string; readonly message: string; readonly at: string };
+  }[];
+}
+
+/** Seen by `plan`: the same steps as the source's description. */
+export type { PlanStep };

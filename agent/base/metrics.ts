@@ -1,0 +1,50 @@
+/** Every number that the agent counts, in one table. Names are without the `keyturn_` prefix; units are Prometheus base units. */
+export const METRICS = {
+  renewals_total: { type: 'counter', help: 'Attempts to obtain a certificate, by outcome (ok or an error code).', labels: ['outcome'] },
+  ca_request_duration_seconds: {
+    type: 'histogram',
+    help: 'Time that the CA took to answer a signing request.',
+    labels: ['ca', 'outcome'],
+    buckets: [0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30],
+  },
+  ca_retries_total: { type: 'counter', help: 'Signing requests that were sent again after a failure.', labels: ['ca'] },
+  sds_pushes_total: { type: 'counter', help: 'SDS responses sent, by resource name class (default, ROOTCA, file).', labels: ['name'] },
+  sds_acks_total: { type: 'counter', help: 'SDS responses that a client accepted.', labels: ['name'] },
+  sds_nacks_total: { type: 'counter', help: 'SDS responses that a client refused.', labels: ['name'] },
+  sds_stale_nonces_total: { type: 'counter', help: 'SDS requests ignored because their nonce was not the last one sent.', labels: [] },
+  sds_unknown_names_total: { type: 'counter', help: 'Names asked for that this agent does not serve.', labels: [] },
+  sds_streams_total: { type: 'counter', help: 'SDS streams opened since the start, by kind (sotw, delta).', labels: ['kind'] },
+  sds_refused_total: { type: 'counter', help: 'SDS connections, streams or messages refused, by reason.', labels: ['reason'] },
+  sds_push_duration_seconds: {
+    type: 'histogram',
+    help: 'From a new certificate to the acknowledgement of a stream.',
+    labels: [],
+    buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15],
+  },
+  file_watch_failures_total: { type: 'counter', help: 'Directory watches that failed and fell back to polling.', labels: [] },
+  file_read_failures_total: {
+    type: 'counter',
+    help: 'Certificate files that were unreadable or wrong; the last good ones stay in service.',
+    labels: [],
+  },
+  output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
+} as const satisfies Record<string, MetricRow>;
+
+interface MetricRow {
+  readonly type: 'counter' | 'histogram';
+  readonly help: string;
+  readonly labels: readonly string[];
+  readonly buckets?: readonly number[];
+}
+
+export type MetricName = keyof typeof METRICS;
+export type Labels<N extends MetricName> = { readonly [L in (typeof METRICS)[N]['labels'][number]]: string };
+
+/** Where components count. Gauges are not here: they are read from the components' state when somebody scrapes. */
+export interface Metrics {
+  /** Adds 1 to a counter, or `value` (base unit) to a histogram. */
+  record<N extends MetricName>(name: N, labels: Labels<N>, value?: number): void;
+}
+
+/** For commands and tests that count nothing. */
+export const noMetrics: Metrics = { record: () => undefined };

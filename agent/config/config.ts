@@ -1,0 +1,47 @@
+import type { LogFormat, LogLevel } from '../base/log';
+import type { EngineName } from '../identity/engine';
+import type { KeyAlgorithm, KeyFormat } from '../identity/keys';
+import type { SpiffeId } from '../identity/spiffe-id';
+
+/** Every setting of `keyturn run`, checked. Paths are as given; relative ones are relative to the working directory. */
+export interface Config {
+  /** Where certificates come from: a CA by name, or mounted files (`FILE_MOUNTED_CERTS`). */
+  readonly ca: 'builtin' | 'files';
+  readonly caDir: string;
+  /** The key of a self-signed root that `builtin` makes. */
+  readonly caKeyAlgorithm: KeyAlgorithm;
+  /** Undefined only where `ca` is `files` and no identity was set: then the mounted certificate says who we are. */
+  readonly id: SpiffeId | undefined;
+  readonly keyAlgorithm: KeyAlgorithm;
+  readonly keyFormat: KeyFormat;
+  readonly engine: EngineName;
+  readonly ttlMs: number;
+  /** `ratio` in (0, 1); `jitterRatio` in [0, ratio). */
+  readonly renewRatio: number;
+  readonly renewJitter: number;
+  readonly sdsSocket: string;
+  /** e.g. 0o600. */
+  readonly sdsSocketMode: number;
+  /** Group name or number that is to own the socket. */
+  readonly sdsSocketGroup: string | undefined;
+  /** Directories below which `file-cert:` and `file-root:` may name files. */
+  readonly sdsFileDirs: readonly string[];
+  /** Directory that is read where `ca` is `files`. */
+  readonly credentialsDir: string;
+  readonly outputCerts: string | undefined;
+  readonly stateDir: string | undefined;
+  /** `host:port` of health and metrics; port 0 takes a free one. */
+  readonly adminAddress: string;
+  readonly controlSocket: string;
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+}
+
+/** Where a value came from, e.g. `flag --ttl`, `environment SECRET_TTL`, `file keyturn.yaml: ttl`, `default`. */
+export type Origin = string;
+
+/** A loaded configuration with what `config show` prints: every setting in table order. */
+export interface LoadedConfig {
+  readonly config: Config;
+  readonly settings: readonly { readonly name: string; readonly value: string; readonly origin: Origin }[];
+}

@@ -1,0 +1,61 @@
+import type { KeyAlgorithm, KeyPair } from './keys';
+import type { SpiffeId } from './spiffe-id';
+
+/**
+ * `direct`: our own DER on node:crypto. `webcrypto`: @peculiar/x509 on the runtime's WebCrypto. `peculiar`: @peculiar/x509 on
+ * @peculiar/webcrypto. All three pass the same suite; ARCHITECTURE.md has the numbers behind the default.
+ */
+export const ENGINES = ['direct', 'webcrypto', 'peculiar'] as const;
+export type EngineName = (typeof ENGINES)[number];
+
+/** Makes keys, CSRs and certificates. Each call may be made concurrently; none blocks the event loop for longer than an RSA signature. */
+export interface CertificateEngine {
+  readonly name: EngineName;
+  generateKeyPair(algorithm: KeyAlgorithm): Promise<KeyPair>;
+  /**
+   * PKCS#10, DER: subject an empty `O` (RDN `30 0b 31 09 30 07 06 03 55 04 0a 13 00`, as istio-agent), one critical URI SAN, nothing else.
+   * ECDSA with SHA-256 (P-256) or SHA-384 (P-384), RSA PKCS#1 v1.5 with SHA-256.
+   */
+  createCsr(key: KeyPair, id: SpiffeId): Promise<Uint8Array>;
+  /**
+   * Reads a PKCS#10 request strictly and verifies its signature and key strength.
+   *
+   * @throws AgentError ERR_PARSE with field and rule.
+   */
+  readCsr(der: Uint8Array): Promise<Csr>;
+  /** Signs a certificate. `spec` is taken as it stands: the caller has decided. */
+  createCertificate(spec: CertificateSpec, issuerKey: KeyPair): Promise<Uint8Array>;
+}
+
+/** What a certificate signing request says. Nothing of it is to be trusted but that its sender holds the key. */
+export interface Csr {
+  readonly spkiDer: Uint8Array;
+  /** URI SANs, as written. */
+  readonly uris: readonly string[];
+  /** Kinds of other SANs present, e.g. `dns`, `ip`, `email`, `other`. */
+  readonly otherNames: readonly string[];
+  /** OIDs of requested extensions other than SAN. */
+  readonly otherExtensions: readonly string[];
+  /** Subject, DER of the Name. */
+  readonly subjectDer: Uint8Array;
+  readonly hasCommonName: boolean;
+}
+
+export interface CertificateSpec {
+  /** Positive, at most 20 octets, big endian without leading zeros. */
+  readonly serial: Uint8Array;
+  /** DER Names. An empty subject is `30 00`; then the SAN is critical. */
+  readonly issuerDer: Uint8Array;
+  readonly subjectDer: Uint8Array;
+  /** Epoch milliseconds, whole seconds. UTCTime up to 2049, GeneralizedTime after (RFC 5280 section 4.1.2.5). */
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
+  readonly spkiDer: Uint8Array;
+  readonly authorityKeyId: Uint8Array;
+  readonly subjectKeyId: Uint8Array;
+  readonly profile:
+    | { readonly kind: 'root'; readonly uri: string | undefined }
+    | { readonly kind: 'intermediate'; readonly pathLength: number; readonly uri: string | undefined }
+    /** keyEncipherment is set for RSA only. */
+    | { readonly kind: 'leaf'; readonly uri: string; readonly keyEncipherment: boolean };
+}

@@ -1,0 +1,41 @@
+import type { Watched } from '../agent/base/watched';
+import type { SpiffeId } from '../agent/identity/spiffe-id';
+import type { TrustBundle } from '../agent/identity/trust-bundle';
+
+/** A certificate authority as the agent asks it. Every implementation passes `test/contract/ca-client.ts`. */
+export interface CaClient {
+  /** As in `--ca`: `builtin`, `istiod`, ... */
+  readonly name: string;
+  /**
+   * The roots that leaves of this CA are judged by and that ROOTCA carries. Undefined until known. Never taken on trust from a reply.
+   */
+  readonly trust: Watched<TrustBundle | undefined>;
+  /**
+   * Asks for one certificate.
+   *
+   * @throws AgentError ERR_CA_UNAVAILABLE | ERR_CA_REJECTED | ERR_TOKEN | ERR_CA_STATE with its `retry`; ERR_ABORTED when the signal fires.
+   *         It keeps no deadline of its own for the whole call: the caller's signal carries it.
+   */
+  sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain>;
+  /**
+   * Tells of what should end a wait: `signer` (another key or intermediate signs now: renew), `credential` (token, provisioning
+   * certificate or root for the CA's TLS changed: a failed attempt is worth repeating at once).
+   */
+  onChange(listener: (what: 'signer' | 'credential') => void): () => void;
+  /** When the credential that the next renewal needs dies, epoch milliseconds; undefined where none is needed or nothing is known. */
+  credentialExpiresAt(): number | undefined;
+  close(): Promise<void>;
+}
+
+export interface SignRequest {
+  readonly id: SpiffeId;
+  /** PKCS#10, DER. */
+  readonly csrDer: Uint8Array;
+  readonly ttlSeconds: number;
+}
+
+/** A CA's reply as it came, parsed no further than into certificates. It proves nothing until `acceptIssuedChain` has judged it. */
+export interface IssuedChain {
+  /** In the order of the reply, at least one element. May contain roots and strangers. */
+  readonly certificatesDer: readonly Uint8Array[];
+}
