@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /** What went wrong, for programs. Add a row to `EXIT_CODES` in cli/exit-code.ts with each new one. */
 export type ErrorCode =
   | 'ERR_USAGE' // a command line that cannot be understood
@@ -78,11 +80,12 @@ export function invalid(code: ErrorCode, field: string, rule: string, options: O
 
 /** The message of anything thrown, including system errors and strings. */
 export function errorText(caught: unknown): string {
-  return caught instanceof Error ? caught.message : String(caught);
+  return types.isNativeError(caught) ? caught.message : String(caught);
 }
 
 /** The `code` of a Node system error (`ENOENT`, ...), or undefined. */
 export function systemCode(caught: unknown): string | undefined {
-  const code = caught instanceof Error ? (caught as NodeJS.ErrnoException).code : undefined;
+  // Not by instanceof: an error of another realm (a vm context, a test's) is one all the same.
+  const code = types.isNativeError(caught) ? (caught as NodeJS.ErrnoException).code : undefined;
   return typeof code === 'string' ? code : undefined;
 }

@@ -1,0 +1,225 @@
+import { spawn } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { systemClock } from '../../../agent/base/clock';
+import { noLog } from '../../../agent/base/log';
+import { listenUnix, type UnixListener } from '../../../agent/base/unix-socket';
+
+const deps = { clock: systemClock, log: noLog };
+let dir: string;
+let open: UnixListener[];
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'keyturn-unix-'));
+  open = [];
+});
+afterEach(async () => {
+  for (const listener of open) await listener.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function listen(path: string, options: { mode?: number; group?: string; server?: Server } = {}): Promise<UnixListener> {
+  const server = options.server ?? saying('hello');
+  const listener = await listenUnix({ path, mode: options.mode ?? 0o600, group: options.group, what: 'test socket' }, server, deps);
+  open.push(listener);
+  return listener;
+}
+
+/** A server that says `text` to whoever connects. */
+function saying(text: string): Server {
+  return createServer((socket) => {
+    socket.on('error', () => undefined); // whoever only probes has already gone
+    socket.end(text);
+  });
+}
+
+function answer(path: string): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    let text = '';
+    socket.on('data', (data) => {
+      text += data;
+    });
+    socket.on('error', (err: NodeJS.ErrnoException) => resolve(err.code ?? 'error'));
+    socket.on('end', () => resolve(text));
+  });
+}
+
+/** A socket file whose process is gone, as SIGKILL leaves it. */
+async function leaveDead(path: string): Promise<void> {
+  const child = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(path)},()=>console.log('up'))`]);
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  child.kill('SIGKILL');
+  await new Promise((resolve) => child.once('exit', resolve));
+  expect(lstatSync(path).isSocket()).toBe(true);
+}
+
+describe('a Unix socket', () => {
+  test('is made with its directories and answers', async () => {
+    const path = join(dir, 'a/b/socket');
+    await listen(path);
+    expect(await answer(path)).toBe('hello');
+    expect(lstatSync(join(dir, 'a')).mode & 0o777).toBe(0o755);
+    expect(readdirSync(join(dir, 'a/b'))).toEqual(['socket']);
+  });
+
+  test.each([0o000, 0o022, 0o077])('D20 has its exact mode under umask %i', async (mask) => {
+    const before = process.umask(mask);
+    try {
+      for (const mode of [0o600, 0o660, 0o666]) {
+        const path = join(dir, `made/s${mode}`);
+        await listen(path, { mode });
+        expect(lstatSync(path).mode & 0o777).toBe(mode);
+      }
+    } finally {
+      process.umask(before);
+    }
+    expect(lstatSync(join(dir, 'made')).mode & 0o777).toBe(0o755);
+  });
+
+  test('D20 is never seen with another mode while it starts', async () => {
+    const path = join(dir, 'socket');
+    const before = process.umask(0);
+    const modes = new Set<number>();
+    try {
+      for (let round = 0; round < 50; round += 1) {
+        let done = false;
+        const starting = listen(path).finally(() => {
+          done = true;
+        });
+        while (!done) {
+          const seen = lstatSync(path, { throwIfNoEntry: false });
+          if (seen) modes.add(seen.mode & 0o777);
+          for (const name of readdirSync(dir)) {
+            const found = lstatSync(join(dir, name), { throwIfNoEntry: false });
+            if (found?.isDirectory()) modes.add(found.mode & 0o777 & ~0o700 ? 0o7777 : 0o600);
+          }
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+        await (await starting).close();
+      }
+    } finally {
+      process.umask(before);
+    }
+    expect([...modes]).toEqual([0o600]);
+  });
+
+  test('D21 has a path of 107 bytes at most, and at 107 still works', async () => {
+    const longest = join(dir, 'x'.repeat(107 - dir.length - 1));
+    await listen(longest);
+    expect(await answer(longest)).toBe('hello');
+    await expect(listen(`${longest}x`)).rejects.toMatchObject({ code: 'ERR_SOCKET', hint: 'choose a shorter path' });
+  });
+
+  test('D21 never removes what is not a socket', async () => {
+    const file = join(dir, 'file');
+    writeFileSync(file, 'precious');
+    const folder = join(dir, 'folder');
+    mkdirSync(folder);
+    const link = join(dir, 'link');
+    await leaveDead(join(dir, 'dead'));
+    symlinkSync(join(dir, 'dead'), link);
+    for (const [path, kind] of [
+      [file, 'a regular file'],
+      [folder, 'a directory'],
+      [link, 'a symbolic link'],
+    ] as const) {
+      await expect(listen(path)).rejects.toMatchObject({ code: 'ERR_SOCKET', message: expect.stringContaining(`${path} is ${kind}`) });
+      expect(existsSync(path)).toBe(true);
+    }
+    expect(readdirSync(dir).sort()).toEqual(['dead', 'file', 'folder', 'link']);
+  });
+
+  test('refuses a parent that is a file, naming it', async () => {
+    writeFileSync(join(dir, 'file'), '');
+    await expect(listen(join(dir, 'file/socket'))).rejects.toMatchObject({ code: 'ERR_SOCKET' });
+  });
+
+  test('G2 replaces one that a killed process left', async () => {
+    const path = join(dir, 'socket');
+    await leaveDead(path);
+    await listen(path);
+    expect(await answer(path)).toBe('hello');
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+
+  test('G3 of a living process is left untouched', async () => {
+    const path = join(dir, 'socket');
+    await listen(path);
+    const before = lstatSync(path).ino;
+    await expect(listen(path)).rejects.toMatchObject({ code: 'ERR_SOCKET_IN_USE', message: expect.stringContaining(path) });
+    expect(lstatSync(path).ino).toBe(before);
+    expect(await answer(path)).toBe('hello');
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+
+  test('G3 goes to exactly one of many that start at once, dead socket or none', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      const path = join(dir, `socket${round}`);
+      if (round % 4 === 0) await leaveDead(path);
+      const servers = Array.from({ length: 6 }, (_, index) => saying(String(index)));
+      const outcomes = await Promise.allSettled(servers.map((server) => listen(path, { server })));
+      const winners = outcomes.flatMap((outcome, index) => (outcome.status === 'fulfilled' ? [index] : []));
+      expect(winners).toHaveLength(1);
+      for (const outcome of outcomes) {
+        if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
+      }
+      expect(await answer(path)).toBe(String(winners[0]));
+      expect(readdirSync(dir).filter((name) => !/^socket\d+$/.test(name))).toEqual([]);
+    }
+  });
+
+  test('G4 is not removed by a late closer whose path now belongs to another', async () => {
+    const path = join(dir, 'socket');
+    const old = await listen(path);
+    rmSync(path);
+    await listen(path, { server: saying('new') });
+    await old.close();
+    expect(await answer(path)).toBe('new');
+  });
+
+  test('goes away when it is closed, also twice', async () => {
+    const path = join(dir, 'socket');
+    const listener = await listen(path);
+    await listener.close();
+    await listener.close();
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  test('clears what killed starters left: guards and private directories', async () => {
+    const path = join(dir, 'socket');
+    for (const left of [path, `${path}.lock`, `${path}.lock.lock`]) await leaveDead(left);
+    const abandoned = join(dir, '.keyturn-socket-aaaaaa');
+    mkdirSync(abandoned);
+    await leaveDead(join(abandoned, '.keyturn-socket-aaaaaa'));
+    const later = { ...systemClock, now: () => Date.now() + 60_000 };
+    const server = createServer();
+    open.push(await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, { clock: later, log: noLog }));
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+
+  test('leaves a private directory alone that holds anything else', async () => {
+    const odd = join(dir, '.keyturn-socket-odd');
+    mkdirSync(odd);
+    writeFileSync(join(odd, '.keyturn-socket-odd'), 'a file');
+    const later = { ...systemClock, now: () => Date.now() + 60_000 };
+    open.push(
+      await listenUnix({ path: join(dir, 'socket'), mode: 0o600, what: 'test socket' }, createServer(), { clock: later, log: noLog }),
+    );
+    expect(readdirSync(odd)).toEqual(['.keyturn-socket-odd']);
+  });
+
+  test('belongs to the group that was asked for, by name or number', async () => {
+    const own = process.getgid?.() ?? 0;
+    await listen(join(dir, 'socket'), { mode: 0o660, group: String(own) });
+    expect(lstatSync(join(dir, 'socket')).gid).toBe(own);
+    await expect(listen(join(dir, 'other'), { group: 'no-such-group' })).rejects.toMatchObject({
+      code: 'ERR_SOCKET',
+      message: expect.stringContaining('there is no group no-such-group'),
+    });
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+});
