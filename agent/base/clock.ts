@@ -5,25 +5,63 @@ export interface Clock {
   /** Wall-clock epoch milliseconds. */
   now(): number;
   /**
-   * Resolves once `now() >= at` (epoch milliseconds, may be in the past: then in the next turn). A jump of the wall clock or a suspended
-   * machine is noticed within a minute. Rejects with ERR_ABORTED when the signal fires.
+   * Resolves once `now() >= at` (epoch milliseconds, may be in the past: then in the next turn), and no later than the time that there was
+   * to wait at its start: a wall clock that is set back stretches no sleep, so look at `now()` again where the instant matters. A wall clock
+   * that jumps forward, or a suspended machine, is noticed within a minute. Rejects with ERR_ABORTED when the signal fires.
    */
   sleepUntil(at: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * Calls `listener` when the wall clock was found to have moved against the time that passed, by 5 s or more: it was set, or the machine
+   * was suspended. Looked at whenever a sleeper stirs, hence within a minute. Returns the function that stops it.
+   */
+  onJump(listener: (jump: ClockJump) => void): () => void;
 }
 
+export interface ClockJump {
+  /** Milliseconds; positive is forward. */
+  readonly byMs: number;
+}
+
+/** A smaller step is no event: NTP daemons make them. */
+export const JUMP_MS = 5_000;
 /** A slice of sleep: timers count monotonic time, which stands still in suspend, so the wall clock is read again this often. */
 const SLICE_MS = 30_000;
 
-/** The machine's clock. Its timers never keep the process alive on their own account beyond a pending sleep. */
-export const systemClock: Clock = {
-  now: () => Date.now(),
-  async sleepUntil(at, signal) {
+class SystemClock implements Clock {
+  readonly #listeners = new Set<(jump: ClockJump) => void>();
+  /** Wall clock minus monotonic clock; constant but for jumps and slewing. */
+  #offsetMs = Date.now() - performance.now();
+
+  now(): number {
+    return Date.now();
+  }
+
+  async sleepUntil(at: number, signal?: AbortSignal): Promise<void> {
+    const untilMs = performance.now() + Math.max(at - Date.now(), 0);
     do {
       // Sliced, so delays beyond 2^31-1 ms (which Node fires at once) never reach setTimeout.
-      await delay(Math.min(Math.max(at - Date.now(), 0), SLICE_MS), signal);
-    } while (Date.now() < at);
-  },
-};
+      await delay(Math.min(Math.max(at - Date.now(), 0), Math.max(untilMs - performance.now(), 0), SLICE_MS), signal);
+      this.#lookForJump();
+    } while (Date.now() < at && performance.now() < untilMs);
+  }
+
+  onJump(listener: (jump: ClockJump) => void): () => void {
+    const entry = (jump: ClockJump) => listener(jump);
+    this.#listeners.add(entry);
+    return () => this.#listeners.delete(entry);
+  }
+
+  #lookForJump(): void {
+    const offsetMs = Date.now() - performance.now();
+    const byMs = Math.round(offsetMs - this.#offsetMs);
+    this.#offsetMs = offsetMs;
+    if (Math.abs(byMs) < JUMP_MS) return;
+    for (const listener of [...this.#listeners]) listener({ byMs });
+  }
+}
+
+/** The machine's clock. Its timers never keep the process alive on their own account beyond a pending sleep. */
+export const systemClock: Clock = new SystemClock();
 
 function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {

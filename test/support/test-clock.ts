@@ -1,8 +1,10 @@
-import type { Clock } from '../../agent/base/clock';
+import { type Clock, type ClockJump, JUMP_MS } from '../../agent/base/clock';
 import { AgentError } from '../../agent/base/errors';
 
 interface Sleeper {
   readonly at: number;
+  /** When it wakes by the time that passed, should the wall clock be set back. */
+  readonly elapsedAt: number;
   readonly wake: () => void;
 }
 
@@ -12,6 +14,9 @@ interface Sleeper {
  */
 export class TestClock implements Clock {
   #now: number;
+  /** Time that passed; jumps leave it alone. */
+  #elapsed = 0;
+  readonly #jumpListeners = new Set<(jump: ClockJump) => void>();
   #sleepers: Sleeper[] = [];
 
   constructor(now: number | string = '2026-01-01T00:00:00Z') {
@@ -27,6 +32,7 @@ export class TestClock implements Clock {
       if (signal?.aborted) return reject(new AgentError('ERR_ABORTED', 'sleep: aborted'));
       const sleeper: Sleeper = {
         at,
+        elapsedAt: this.#elapsed + Math.max(at - this.#now, 0),
         wake: () => {
           signal?.removeEventListener('abort', aborted);
           resolve();
@@ -42,9 +48,15 @@ export class TestClock implements Clock {
     });
   }
 
+  onJump(listener: (jump: ClockJump) => void): () => void {
+    const entry = (jump: ClockJump) => listener(jump);
+    this.#jumpListeners.add(entry);
+    return () => this.#jumpListeners.delete(entry);
+  }
+
   /** When the earliest sleeper wakes, or undefined. */
   nextWakeAt(): number | undefined {
-    return this.#sleepers.length === 0 ? undefined : Math.min(...this.#sleepers.map((sleeper) => sleeper.at));
+    return this.#sleepers.length === 0 ? undefined : Math.min(...this.#sleepers.map((sleeper) => this.#wakeAt(sleeper)));
   }
 
   /** Moves time forward to `at`, stopping at every wake-up on the way. */
@@ -53,11 +65,11 @@ export class TestClock implements Clock {
     for (;;) {
       const next = this.nextWakeAt();
       if (next === undefined || next > at) break;
-      this.#now = Math.max(this.#now, next);
-      for (const sleeper of this.#sleepers.filter((each) => each.at <= this.#now)) this.#release(sleeper);
+      this.#passTo(next);
+      this.#releaseDue();
       await settle();
     }
-    this.#now = Math.max(this.#now, at);
+    this.#passTo(at);
     await settle();
   }
 
@@ -67,9 +79,25 @@ export class TestClock implements Clock {
 
   /** The wall clock jumps, as by NTP or after a suspend: sleepers look at it again as the system clock's slices would. */
   async jumpTo(at: number): Promise<void> {
+    const byMs = at - this.#now;
     this.#now = at;
-    for (const sleeper of this.#sleepers.filter((each) => each.at <= this.#now)) this.#release(sleeper);
+    if (Math.abs(byMs) >= JUMP_MS) for (const listener of [...this.#jumpListeners]) listener({ byMs });
+    this.#releaseDue();
     await settle();
+  }
+
+  #wakeAt(sleeper: Sleeper): number {
+    return Math.min(sleeper.at, this.#now + sleeper.elapsedAt - this.#elapsed);
+  }
+
+  #passTo(at: number): void {
+    const ms = Math.max(at - this.#now, 0);
+    this.#now += ms;
+    this.#elapsed += ms;
+  }
+
+  #releaseDue(): void {
+    for (const sleeper of this.#sleepers.filter((each) => this.#wakeAt(each) <= this.#now)) this.#release(sleeper);
   }
 
   #release(sleeper: Sleeper): void {
