@@ -1,0 +1,19 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Licences that let the bundle be shipped under Apache-2.0 with no more than their text beside it. */
+const ALLOWED = new Set(['0BSD', 'Apache-2.0', 'BlueOak-1.0.0', 'BSD-2-Clause', 'BSD-3-Clause', 'ISC', 'MIT', 'Unlicense']);
+
+/** Packages that ship with us (production dependencies and theirs) under a licence that is not allowed, or under none. */
+export function checkLicences(root: string): string[] {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { version?: string; dev?: boolean; optional?: boolean }>;
+  };
+  return Object.entries(packages)
+    .filter(([path, entry]) => path !== '' && !entry.dev && !entry.optional)
+    .flatMap(([path, entry]) => {
+      const { license } = JSON.parse(readFileSync(join(root, path, 'package.json'), 'utf8')) as { license?: unknown };
+      const allowed = typeof license === 'string' && license.split(/\s+OR\s+|[()]/).some((name) => ALLOWED.has(name));
+      return allowed ? [] : [`${path} ${entry.version}: licence ${JSON.stringify(license)} is not one of ${[...ALLOWED].join(', ')}`];
+    });
+}
