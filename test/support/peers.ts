@@ -1,0 +1,25 @@
+import { spawnSync } from 'node:child_process';
+import { resolve } from 'node:path';
+import { test } from '@jest/globals';
+
+export type PeerName = 'envoy' | 'pkilint' | 'goverify';
+
+/** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
+export function peerPath(name: PeerName): string | undefined {
+  const asked = spawnSync(resolve(__dirname, '../../scripts/peers'), ['--present', name], { encoding: 'utf8' });
+  return asked.status === 0 ? asked.stdout.trim() : undefined;
+}
+
+/**
+ * `test` for what needs peers. Without them it fails in CI (`CI=true`) and is skipped, loudly, elsewhere.
+ *
+ * @example testWith('envoy')('Envoy takes the certificate', async () => ...)
+ */
+export function testWith(...names: readonly PeerName[]): typeof test | typeof test.skip {
+  const missing = names.filter((name) => peerPath(name) === undefined);
+  if (missing.length === 0) return test;
+  const remedy = `provide it with: scripts/peers ${missing.join(' ')}`;
+  if (process.env.CI === 'true') throw new Error(`${missing.join(' and ')} is missing; ${remedy}`);
+  process.stderr.write(`SKIPPED ${missing.join(' and ')} is missing; ${remedy}\n`);
+  return test.skip;
+}
