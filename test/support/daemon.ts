@@ -3,6 +3,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { AgentStatus } from '../../agent/admin/agent-view';
+import { callControl } from '../../agent/admin/control-client';
+import { until } from './until';
 
 /** The program that ships. `scripts/build` makes it; `scripts/test` sees to that. */
 export const KEYTURN = resolve(__dirname, '../../dist/keyturn');
@@ -20,6 +23,8 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Flags of Node itself, before the program. */
   readonly nodeFlags?: readonly string[];
+  /** Sees each line of standard error as it comes. */
+  readonly onLine?: (line: string) => void;
 }
 
 /** One line of the daemon's log. */
@@ -49,8 +54,10 @@ export interface Daemon {
   readonly strayLines: readonly string[];
   /** Resolves with the first event, past or future, of that sentence for which `where` holds. Fails when the daemon ends before. */
   event(sentence: string | RegExp, where?: (event: LogEvent) => boolean): Promise<LogEvent>;
-  /** Resolves once a certificate is in service. */
-  ready(): Promise<void>;
+  /** What `keyturn status --output json` prints, without a process for it. */
+  status(): Promise<AgentStatus>;
+  /** Resolves with the status once a certificate is in service. Fails when the daemon ends before. */
+  ready(): Promise<AgentStatus>;
   /** Runs another command of keyturn in the same directory, e.g. `command('status', '--output', 'json')`. */
   command(...args: readonly string[]): Promise<Finished>;
   /** Fetches a path of the health and metrics port, e.g. `/healthz/ready`. */
@@ -100,6 +107,7 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
   const strayLines: string[] = [];
   const waiting = new Set<() => void>();
   createInterface({ input: child.stderr! }).on('line', (line) => {
+    options.onLine?.(line);
     const event = parseEvent(line);
     if (event) events.push(event);
     else strayLines.push(line);
@@ -124,6 +132,8 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
       },
       waiting,
     );
+  const controlSocket = join(options.dir, flagValue(options.flags, '--control-socket') ?? 'var/run/keyturn/control.sock');
+  const status = () => callControl<AgentStatus>(controlSocket, 'GET', '/status');
   const kill = async (signal: NodeJS.Signals) => {
     if (!ended) child.kill(signal);
     return finished;
@@ -135,9 +145,13 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
     events,
     strayLines,
     event,
-    ready: async () => {
-      await event(/^certificate (renewed|issued|loaded)/);
-    },
+    status,
+    ready: () =>
+      until('a ready agent', async () => {
+        if (ended) throw new Error(`keyturn ended with ${ended.code ?? ended.signal} before it was ready:\n${ended.stderr}`);
+        const now = await status().catch(() => undefined);
+        return now?.ready && now;
+      }),
     command: (...args) => runKeyturn(args, options),
     http: async (path) => fetchPath(String((await event('admin server listening')).address), path),
     rssAnon: () => Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) * 1024,

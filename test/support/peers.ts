@@ -1,14 +1,5 @@
-import { spawnSync } from 'node:child_process';
-import { resolve } from 'node:path';
 import { test } from '@jest/globals';
-
-export type PeerName = 'envoy' | 'pkilint' | 'goverify';
-
-/** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
-export function peerPath(name: PeerName): string | undefined {
-  const asked = spawnSync(resolve(__dirname, '../../scripts/peers'), ['--present', name], { encoding: 'utf8' });
-  return asked.status === 0 ? asked.stdout.trim() : undefined;
-}
+import { type PeerName, peerPath } from './peer-path';
 
 /**
  * `test` for what needs peers. Without them it fails in CI (`CI=true`) and is skipped, loudly, elsewhere.
