@@ -1,0 +1,233 @@
+import type { Deps } from '../../agent/base/deps';
+import { AgentError } from '../../agent/base/errors';
+import { type Watched, WatchedSource } from '../../agent/base/watched';
+import { SKEW_TOLERANCE_MS } from '../../agent/identity/chain';
+import type { CertificateEngine, CertificateSpec, Csr } from '../../agent/identity/engine';
+import type { KeyAlgorithm } from '../../agent/identity/keys';
+import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
+import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { type CaFiles, readCaFiles } from './ca-files';
+import { DEFAULT_TTL_SECONDS, leafSpec } from './certificate-specs';
+import { ensureCaFiles } from './create-ca-files';
+import { assertCsrAllowed, rejected } from './csr-rules';
+import { followCaFiles } from './follow-ca-files';
+import { acceptIssuer, type Issuer } from './issuer';
+import { makeRoot } from './make-root';
+
+/** A certificate authority on a directory: it signs, and follows what an operator does to the directory. */
+export interface Authority {
+  /** The roots of root-cert.pem. */
+  readonly trust: Watched<TrustBundle>;
+  /**
+   * Signs one leaf.
+   *
+   * @param csrDer      PKCS#10, DER, from anybody. Only its public key enters the certificate.
+   * @param caller      Who sends it, as proven by whoever asks; the one name that the certificate carries.
+   * @param ttlSeconds  Zero or less means 24 hours. Cut to the end of the issuer's own validity.
+   * @returns           DER: the leaf, then the intermediates up to but without the root. All of one issuer, whatever is reloaded meanwhile.
+   * @throws            AgentError ERR_CA_REJECTED (retry slow) with field and rule, or ERR_CA_UNAVAILABLE where the signer is out of date.
+   */
+  sign(csrDer: Uint8Array, caller: SpiffeId, ttlSeconds: number): Promise<Uint8Array[]>;
+  /** Calls back after another key, certificate or chain has begun to sign, and after `trust` has told of the roots that belong to it. */
+  onSignerChange(listener: () => void): () => void;
+  describe(): AuthorityDescription;
+  /** Stops following the directory; resolves when the last read has ended. */
+  close(): Promise<void>;
+}
+
+export interface AuthorityDescription {
+  readonly dir: string;
+  /** The signer's name. */
+  readonly subject: string;
+  readonly keyAlgorithm: KeyAlgorithm;
+  /** The earliest notAfter from the signer to its root, epoch milliseconds. */
+  readonly notAfterAt: number;
+  /** Why the directory as it stands is not in use; the last good set is. */
+  readonly lastError: AgentError | undefined;
+}
+
+export interface AuthorityOptions {
+  /** Holds the four files of `CA_FILES`; made, and filled with a new self-signed root, where it holds none of them. */
+  readonly dir: string;
+  readonly trustDomain: string;
+  /** Of a root that is made; what is there already may be of another. */
+  readonly rootAlgorithm: KeyAlgorithm;
+  readonly engine: CertificateEngine;
+}
+
+/** The directory is watched from the first certificate on, or from here on where a stored one makes the first unnecessary for now. */
+const FOLLOW_AFTER_MS = 2_000;
+
+/**
+ * Opens the CA directory, or makes it.
+ *
+ * @throws AgentError ERR_CA_STATE: incomplete, too open, somebody else's, or not a CA that verifies; the message names file and rule.
+ */
+export async function openAuthority(options: AuthorityOptions, deps: Deps): Promise<Authority> {
+  const { dir, trustDomain, rootAlgorithm, engine } = options;
+  const now = deps.clock.now();
+  const made = await ensureCaFiles(dir, () => makeRoot(engine, trustDomain, rootAlgorithm, now));
+  const issuer = await acceptIssuer(await readCaFiles(dir), trustDomain, engine, now);
+  deps.log.info(made ? 'CA made' : 'CA opened', { dir, ...issuerFacts(issuer) });
+  return new BuiltinAuthority(options, issuer, deps);
+}
+
+class BuiltinAuthority implements Authority {
+  readonly #options: AuthorityOptions;
+  readonly #deps: Deps;
+  readonly #trust: WatchedSource<TrustBundle>;
+  readonly #listeners = new Set<{ readonly call: () => void }>();
+  readonly #stop = new AbortController();
+  readonly #late: Promise<void>;
+  #following: Promise<void> | undefined;
+  #issuer: Issuer;
+  #lastError: AgentError | undefined;
+  /** What was last complained of, so that each thing is said once. */
+  #complaint = '';
+
+  constructor(options: AuthorityOptions, issuer: Issuer, deps: Deps) {
+    this.#options = options;
+    this.#issuer = issuer;
+    this.#deps = deps;
+    this.#trust = new WatchedSource(issuer.bundle);
+    this.#late = deps.clock.sleepUntil(deps.clock.now() + FOLLOW_AFTER_MS, this.#stop.signal).then(
+      () => this.#follow(),
+      () => undefined,
+    );
+  }
+
+  get trust(): Watched<TrustBundle> {
+    return this.#trust;
+  }
+
+  async sign(csrDer: Uint8Array, caller: SpiffeId, ttlSeconds: number): Promise<Uint8Array[]> {
+    // Taken once: a reload while this call waits must not put a new chain over an old signature.
+    const issuer = this.#issuer;
+    const { engine, trustDomain } = this.#options;
+    const id = formatSpiffeId(caller);
+    if (caller.trustDomain !== trustDomain) throw rejected('caller', `must be of trust domain ${trustDomain}`, id);
+    const csr = await this.#readCsr(csrDer, id);
+    assertCsrAllowed(csr, caller);
+    const now = this.#deps.clock.now();
+    this.#assertUsable(issuer, now);
+    const spec = leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now);
+    const leaf = await engine.createCertificate(spec, issuer.key);
+    this.#tellIssued(issuer, spec, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
+    this.#follow();
+    return [leaf, ...issuer.chainDer];
+  }
+
+  onSignerChange(listener: () => void): () => void {
+    const entry = { call: listener };
+    this.#listeners.add(entry);
+    return () => this.#listeners.delete(entry);
+  }
+
+  describe(): AuthorityDescription {
+    const { subject, key, notAfterAt } = this.#issuer;
+    return { dir: this.#options.dir, subject, keyAlgorithm: key.algorithm, notAfterAt, lastError: this.#lastError };
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#late;
+    await this.#following;
+  }
+
+  async #readCsr(csrDer: Uint8Array, id: string): Promise<Csr> {
+    try {
+      return await this.#options.engine.readCsr(csrDer);
+    } catch (caught) {
+      const error = AgentError.from(caught);
+      if (error.code !== 'ERR_PARSE') throw error;
+      throw rejected(error.field ?? 'csr', error.rule ?? error.message, id, error);
+    }
+  }
+
+  #assertUsable(issuer: Issuer, now: number): void {
+    const early = now < issuer.notBeforeAt - SKEW_TOLERANCE_MS;
+    if (!early && now < issuer.notAfterAt) return;
+    const what = early ? `is not valid before ${iso(issuer.notBeforeAt)}` : `expired at ${iso(issuer.notAfterAt)}`;
+    const error = new AgentError('ERR_CA_UNAVAILABLE', `sign: the CA certificate ${issuer.subject} ${what}`, {
+      retry: 'slow',
+      hint: `put a CA that is valid now into ${this.#options.dir}; it is taken up at once`,
+    });
+    this.#complain(error.message, () => this.#deps.log.error('CA cannot sign', { cause: error }));
+    throw error;
+  }
+
+  #tellIssued(issuer: Issuer, spec: CertificateSpec, wantedAt: number): void {
+    const { log } = this.#deps;
+    const { serial, notAfterAt, profile } = spec;
+    log.info('certificate issued', { id: profile.uri, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
+    if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
+    this.#complain(`cut short by ${issuer.version}`, () =>
+      log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),
+    );
+  }
+
+  #follow(): void {
+    if (this.#stop.signal.aborted) return;
+    this.#following ??= followCaFiles(
+      this.#options.dir,
+      { judge: (files) => this.#judge(files), refused: (error) => this.#refused(error) },
+      this.#deps,
+      this.#stop.signal,
+    ).catch((cause) => this.#deps.log.error('CA directory is not followed', { cause }));
+  }
+
+  async #judge(files: CaFiles): Promise<number> {
+    const { trustDomain, engine } = this.#options;
+    const next = await acceptIssuer(files, trustDomain, engine, this.#deps.clock.now());
+    if (this.#stop.signal.aborted) return next.notAfterAt;
+    if (this.#lastError) this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
+    this.#lastError = undefined;
+    this.#use(next);
+    // Looked at again when it dies, so that this is told when it happens, not at the next request.
+    return next.notAfterAt;
+  }
+
+  /** Roots first: whoever renews because of the new signer is judged by, and hands out, the roots that belong to it. */
+  #use(next: Issuer): void {
+    const previous = this.#issuer;
+    this.#issuer = next;
+    if (next.bundle.version !== previous.bundle.version) {
+      this.#tellRoots(previous.bundle, next.bundle);
+      this.#trust.set(next.bundle);
+    }
+    if (next.version === previous.version) return;
+    this.#deps.log.info('CA signer changed', issuerFacts(next));
+    for (const listener of [...this.#listeners]) listener.call();
+  }
+
+  #tellRoots(previous: TrustBundle, next: TrustBundle): void {
+    const { log } = this.#deps;
+    log.info('CA roots changed', { roots: next.rootsDer.length, version: next.version });
+    const kept = next.rootsDer.some((root) => previous.rootsDer.some((other) => Buffer.compare(root, other) === 0));
+    if (!kept)
+      log.warn('CA roots were replaced without an overlap: peers that still hold the old ones are refused', { version: next.version });
+  }
+
+  #refused(error: AgentError): void {
+    this.#lastError = error;
+    this.#deps.metrics.record('file_read_failures_total', {});
+    this.#complain(error.message, () => this.#deps.log.error('CA directory refused, the last good CA stays in service', { cause: error }));
+  }
+
+  #complain(what: string, tell: () => void): void {
+    if (what !== this.#complaint) tell();
+    this.#complaint = what;
+  }
+}
+
+function issuerFacts(issuer: Issuer) {
+  return {
+    subject: issuer.subject,
+    keyAlgorithm: issuer.key.algorithm,
+    intermediates: issuer.chainDer.length,
+    roots: issuer.bundle.rootsDer.length,
+    notAfter: iso(issuer.notAfterAt),
+  };
+}
+
+const iso = (at: number): string => new Date(at).toISOString();

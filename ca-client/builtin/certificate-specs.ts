@@ -1,0 +1,82 @@
+import type { Certificate } from '../../agent/identity/certificate';
+import type { CertificateSpec } from '../../agent/identity/engine';
+import { EMPTY_NAME, encodeName } from '../../agent/identity/name';
+import { keyIdentifier, parsePublicKey } from '../../agent/identity/public-key';
+import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
+import type { Issuer } from './issuer';
+import { randomSerial } from './serial';
+
+/** Where no lifetime is asked for, as upstream's DEFAULT_WORKLOAD_CERT_TTL. */
+export const DEFAULT_TTL_SECONDS = 24 * 3_600;
+/** For peers whose clock is behind; upstream's CA backdates by as much. */
+const LEAF_BACKDATE_MS = 2 * 60_000;
+const ROOT_BACKDATE_MS = 10 * 60_000;
+/** 3650 days, as upstream's CITADEL_SELF_SIGNED_CA_CERT_TTL. */
+const ROOT_LIFETIME_MS = 3_650 * 24 * 3_600_000;
+/** RFC 5280 appendix A.1: ub-organization-name. */
+const MAX_ORGANISATION = 64;
+
+/**
+ * A workload's certificate. It never outlives nor antedates what is above it: verifiers look at the whole path.
+ *
+ * @param ttlSeconds  Zero or less means `DEFAULT_TTL_SECONDS`. A fraction of a second is cut off.
+ * @param now         Epoch milliseconds, within the issuer's validity.
+ * @see RFC 5280 section 4.2.1.3: keyEncipherment is for keys that can encrypt, so RSA only (upstream sets it on EC keys too).
+ * @see X509-SVID sections 2, 3.1, 4.3, 4.4.
+ */
+export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: Issuer, now: number): CertificateSpec {
+  const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
+  return {
+    serial: randomSerial(),
+    issuerDer: issuer.subjectDer,
+    subjectDer: EMPTY_NAME,
+    notBeforeAt: Math.max(wholeSecond(now - LEAF_BACKDATE_MS), issuer.notBeforeAt),
+    notAfterAt: Math.min(wholeSecond(now + ttlMs), issuer.notAfterAt),
+    spkiDer,
+    authorityKeyId: issuer.keyId,
+    subjectKeyId: keyIdentifier(spkiDer),
+    profile: { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: parsePublicKey(spkiDer).kind === 'rsa' },
+  };
+}
+
+/**
+ * A self-signed root. It carries the trust domain's own SPIFFE ID: X509-SVID section 3.2 wants a signing certificate to be an SVID without
+ * a path, and it lets a plugged-in CA of another trust domain be told apart.
+ */
+export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number): CertificateSpec {
+  // The name is for people; the key identifier is what tells two roots apart, so a cut one does no harm.
+  const name = encodeName([['O', trustDomain.slice(0, MAX_ORGANISATION)]]);
+  const keyId = keyIdentifier(spkiDer);
+  const notBeforeAt = wholeSecond(now - ROOT_BACKDATE_MS);
+  return {
+    serial: randomSerial(),
+    issuerDer: name,
+    subjectDer: name,
+    notBeforeAt,
+    notAfterAt: notBeforeAt + ROOT_LIFETIME_MS,
+    spkiDer,
+    authorityKeyId: keyId,
+    subjectKeyId: keyId,
+    profile: { kind: 'root', uri: `spiffe://${trustDomain}` },
+  };
+}
+
+/** A leaf that shows whether a signer's certificates verify: valid at `now` whatever the signer is, for the signer's own key. */
+export function probeSpec(signer: Certificate, keyId: Uint8Array, trustDomain: string, now: number): CertificateSpec {
+  const { spkiDer } = signer.publicKey;
+  return {
+    serial: randomSerial(),
+    issuerDer: signer.subjectDer,
+    subjectDer: EMPTY_NAME,
+    notBeforeAt: wholeSecond(now - LEAF_BACKDATE_MS),
+    notAfterAt: wholeSecond(now + LEAF_BACKDATE_MS),
+    spkiDer,
+    authorityKeyId: keyId,
+    subjectKeyId: keyId,
+    profile: { kind: 'leaf', uri: `spiffe://${trustDomain}/probe`, keyEncipherment: false },
+  };
+}
+
+function wholeSecond(at: number): number {
+  return Math.floor(at / 1_000) * 1_000;
+}

@@ -1,0 +1,108 @@
+import { createHash } from 'node:crypto';
+import { AgentError, invalid } from '../../agent/base/errors';
+import { type Certificate, isCa, parseCertificate, parseCertificates, parseRootBundle, uriNames } from '../../agent/identity/certificate';
+import { type VerifiedChain, verifyChain } from '../../agent/identity/chain';
+import type { CertificateEngine } from '../../agent/identity/engine';
+import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
+import { keyIdentifier } from '../../agent/identity/public-key';
+import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { CA_FILES, type CaFiles, caFilePath } from './ca-files';
+import { probeSpec } from './certificate-specs';
+
+/** A signer that passed every check, with all that a certificate of its needs: one value, replaced as one. */
+export interface Issuer {
+  readonly key: KeyPair;
+  /** The signer's name, for people and as DER. */
+  readonly subject: string;
+  readonly subjectDer: Uint8Array;
+  readonly keyId: Uint8Array;
+  /** What follows the leaf in a reply: the signer and those above it, without the root. Empty where the signer is a root. */
+  readonly chainDer: readonly Uint8Array[];
+  /** The latest notBefore and the earliest notAfter from the signer to its root, epoch milliseconds. */
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
+  readonly bundle: TrustBundle;
+  /** Equal versions sign alike: SHA-256 over the signer and its chain, hex. */
+  readonly version: string;
+}
+
+/**
+ * Judges the files of a CA directory: the key belongs to the certificate, which may sign certificates, is of our trust domain where it
+ * names one, and leads to a root in root-cert.pem, all valid now. The proof is a leaf: one is signed and its path verified as a peer
+ * would, so path lengths, name constraints and purposes above count as well. It certifies the signer's own key and goes nowhere.
+ *
+ * Every block of root-cert.pem must be good: what this directory says is what a whole mesh trusts, so a damaged root is not passed over.
+ *
+ * @param now  Epoch milliseconds.
+ * @throws     AgentError ERR_CA_STATE with `field` (the file, or the certificate in the path) and `rule`.
+ */
+export async function acceptIssuer(files: CaFiles, trustDomain: string, engine: CertificateEngine, now: number): Promise<Issuer> {
+  try {
+    const key = readPrivateKey(files.keyPem.reveal(), CA_FILES.key);
+    const signer = readSigner(files.certPem);
+    assertSigner(signer, key, trustDomain);
+    const above = files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
+    const { bundle, skipped } = parseRootBundle(files.rootPem, CA_FILES.root);
+    if (skipped.length > 0) throw refused(CA_FILES.root, `must hold good CA certificates only: ${skipped[0]}`);
+    const keyId = signer.subjectKeyId ?? keyIdentifier(key.spkiDer);
+    const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);
+    const roots = bundle.rootsDer.map((der) => parseCertificate(der));
+    const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now);
+    return { ...describeChain(chain, signer), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
+  } catch (caught) {
+    throw stateError(files.dir, caught);
+  } finally {
+    files.keyPem.reveal().fill(0);
+  }
+}
+
+function describeChain(chain: VerifiedChain, signer: Certificate): Pick<Issuer, 'chainDer' | 'notBeforeAt' | 'notAfterAt' | 'version'> {
+  const above = [...chain.path.slice(1), chain.root];
+  const chainDer = chain.path.slice(1).map(({ der }) => der);
+  const hash = createHash('sha256').update(signer.der);
+  for (const der of chainDer) hash.update(der);
+  return {
+    chainDer,
+    notBeforeAt: Math.max(...above.map(({ notBeforeAt }) => notBeforeAt)),
+    notAfterAt: Math.min(...above.map(({ notAfterAt }) => notAfterAt)),
+    version: hash.digest('hex'),
+  };
+}
+
+function readSigner(certPem: Uint8Array): Certificate {
+  const [signer, ...more] = parseCertificates(certPem, CA_FILES.cert);
+  if (more.length > 0) throw refused(CA_FILES.cert, `must hold one certificate; those above it belong in ${CA_FILES.chain}`);
+  return signer!;
+}
+
+function assertSigner(signer: Certificate, key: KeyPair, trustDomain: string): void {
+  if (Buffer.compare(signer.publicKey.spkiDer, key.spkiDer) !== 0) throw refused(CA_FILES.key, `must be the key of ${CA_FILES.cert}`);
+  if (signer.basicConstraints?.ca !== true) throw refused(CA_FILES.cert, 'must be a CA certificate (basicConstraints CA:TRUE)');
+  // X509-SVID section 4.3 asks for the usage to be there, where RFC 5280 would take its absence for consent.
+  if (!signer.keyUsage || !isCa(signer)) throw refused(CA_FILES.cert, 'must have the key usage keyCertSign');
+  for (const uri of uriNames(signer)) {
+    const named = /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1];
+    if (named !== undefined && named !== trustDomain) {
+      throw refused(
+        CA_FILES.cert,
+        `must be of trust domain ${trustDomain}, not ${named}`,
+        'set --trust-domain to that of the CA, or plug in another',
+      );
+    }
+  }
+}
+
+function refused(field: string, rule: string, hint?: string): AgentError {
+  return invalid('ERR_CA_STATE', field, rule, hint === undefined ? {} : { hint });
+}
+
+function stateError(dir: string, caught: unknown): AgentError {
+  const error = AgentError.from(caught);
+  if (error.code === 'ERR_BUG') return error;
+  return new AgentError('ERR_CA_STATE', `open CA directory ${dir}: ${error.message}`, {
+    cause: error,
+    ...(error.field !== undefined && { field: error.field }),
+    ...(error.rule !== undefined && { rule: error.rule }),
+    hint: error.hint ?? `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
+  });
+}

@@ -1,0 +1,13 @@
+import { writePem } from '../../agent/base/pem';
+import { Secret } from '../../agent/base/secret';
+import type { CertificateEngine } from '../../agent/identity/engine';
+import { type KeyAlgorithm, privateKeyPem } from '../../agent/identity/keys';
+import { rootSpec } from './certificate-specs';
+import type { NewCa } from './create-ca-files';
+
+/** Makes a key and its self-signed root for a trust domain. */
+export async function makeRoot(engine: CertificateEngine, trustDomain: string, algorithm: KeyAlgorithm, now: number): Promise<NewCa> {
+  const key = await engine.generateKeyPair(algorithm);
+  const rootDer = await engine.createCertificate(rootSpec(key.spkiDer, trustDomain, now), key);
+  return { keyPem: new Secret(privateKeyPem(key, 'pkcs8')), rootPem: writePem('CERTIFICATE', rootDer) };
+}
