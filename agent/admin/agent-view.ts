@@ -9,6 +9,8 @@ import type { TrustBundle } from '../identity/trust-bundle';
  */
 export interface AgentView {
   status(): AgentStatus;
+  /** Why the agent is not ready; empty when it is. What probes ask often, so it reads no certificate. */
+  reasons(): readonly string[];
   /** For metrics, which want numbers and certificates rather than text. */
   workloads(): readonly WorkloadView[];
   settings(): LoadedConfig['settings'];
