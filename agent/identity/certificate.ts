@@ -1,0 +1,192 @@
+import { createHash } from 'node:crypto';
+import { contextTag, type DerReader, readDer, TAG } from '../base/der';
+import { type AgentError, errorText, invalid } from '../base/errors';
+import { type PemBlock, readPem, scanPem, writePem } from '../base/pem';
+import {
+  EXTENSION,
+  type Extension,
+  type GeneralName,
+  type KeyUsage,
+  type NameConstraints,
+  readAuthorityKeyId,
+  readBasicConstraints,
+  readExtensions,
+  readGeneralNames,
+  readKeyUsage,
+  readNameConstraints,
+  readPurposes,
+} from './extensions';
+import { type Name, readName } from './name';
+import { type PublicKey, readPublicKey } from './public-key';
+import { readSignatureAlgorithm, type SignatureAlgorithm } from './signature';
+import { createTrustBundle, type TrustBundle } from './trust-bundle';
+
+/** What a certificate says, read strictly. It says nothing about whether to believe it: `verifyChain` and `acceptIssuedChain` do. */
+export interface Certificate {
+  readonly der: Uint8Array;
+  /** SHA-256 over the DER, lower-case hex. */
+  readonly sha256: string;
+  /** What is signed, with what, and the signature. */
+  readonly tbsDer: Uint8Array;
+  readonly signatureAlgorithm: SignatureAlgorithm;
+  readonly signature: Uint8Array;
+  /** Lower-case hex without leading zeros in pairs, as `openssl x509 -serial` prints it but for case; never negative. */
+  readonly serial: string;
+  /** Texts for people, e.g. `O=cluster.local`; names are compared by their DER. */
+  readonly issuer: string;
+  readonly subject: string;
+  readonly issuerDer: Uint8Array;
+  readonly subjectDer: Uint8Array;
+  /** Epoch milliseconds. */
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
+  readonly publicKey: PublicKey;
+  /** Undefined where the extension is absent. */
+  readonly basicConstraints: { readonly ca: boolean; readonly pathLength: number | undefined } | undefined;
+  readonly keyUsage: { readonly usages: readonly KeyUsage[]; readonly critical: boolean } | undefined;
+  /** OIDs. */
+  readonly extendedKeyUsage: readonly string[] | undefined;
+  readonly subjectAltName: { readonly names: readonly GeneralName[]; readonly critical: boolean } | undefined;
+  readonly authorityKeyId: Uint8Array | undefined;
+  readonly subjectKeyId: Uint8Array | undefined;
+  readonly nameConstraints: NameConstraints | undefined;
+  /** OIDs of critical extensions that nothing here understands: whoever relies on the certificate must refuse it. */
+  readonly unknownCritical: readonly string[];
+}
+
+/**
+ * Reads one certificate, DER, to the letter: no BER, no trailing bytes, no repeated extension, no negative serial or one beyond 20 octets,
+ * equal signature algorithms inside and out.
+ *
+ * @throws AgentError ERR_PARSE.
+ * @see RFC 5280 section 4.1.
+ */
+export function parseCertificate(der: Uint8Array, field = 'certificate'): Certificate {
+  return readDer(der, field, (reader) =>
+    reader.sequence('', (outer) => {
+      const tbs = outer.element('tbs', TAG.sequence);
+      const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
+      const signature = outer.octetBits('signature');
+      const facts = outer.within('tbs', tbs.content, readTbs);
+      if (Buffer.compare(facts.innerAlgorithmDer, signatureAlgorithm.der) !== 0) {
+        throw outer.refuse('signature algorithm', 'must be the same inside and outside');
+      }
+      const { innerAlgorithmDer: _, ...rest } = facts;
+      return { der, sha256: createHash('sha256').update(der).digest('hex'), tbsDer: tbs.der, signatureAlgorithm, signature, ...rest };
+    }),
+  );
+}
+
+function readTbs(tbs: DerReader) {
+  const version = tbs.optional('version', contextTag(0), (inner) => inner.smallInteger('version')) ?? 0;
+  const serial = readSerial(tbs);
+  const innerAlgorithmDer = tbs.element('signature algorithm', TAG.sequence).der;
+  const issuer = readName(tbs, 'issuer');
+  const validity = tbs.sequence('validity', (inner) => ({ notBeforeAt: inner.time('not before'), notAfterAt: inner.time('not after') }));
+  const subject = readName(tbs, 'subject');
+  const publicKey = readPublicKey(tbs, 'public key');
+  for (const tag of [contextTag(1, 'primitive'), contextTag(2, 'primitive')]) if (tbs.nextTag === tag) tbs.any('unique identifier');
+  const extensions = tbs.optional('extensions', contextTag(3), readExtensions) ?? [];
+  if (version > 2 || (extensions.length > 0 && version < 2)) throw tbs.refuse('version', 'must be 3 where there are extensions');
+  return { serial, innerAlgorithmDer, ...namePair(issuer, subject), ...validity, publicKey, ...readKnown(tbs, extensions) };
+}
+
+const namePair = (issuer: Name, subject: Name) => ({
+  issuer: issuer.text,
+  subject: subject.text,
+  issuerDer: issuer.der,
+  subjectDer: subject.der,
+});
+
+function readSerial(tbs: DerReader): string {
+  const octets = tbs.integer('serial number');
+  if (octets[0]! >= 0x80) throw tbs.refuse('serial number', 'must not be negative');
+  if (octets.length > 20) throw tbs.refuse('serial number', 'must not be longer than 20 octets');
+  const digits = octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets;
+  return Buffer.from(digits).toString('hex');
+}
+
+function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
+  const find = (oid: string) => extensions.find((extension) => extension.oid === oid);
+  const read = <T>(oid: string, name: string, reader: (value: DerReader) => T): T | undefined => {
+    const found = find(oid);
+    return found && tbs.within(name, found.value, reader);
+  };
+  const usages = read(EXTENSION.keyUsage, 'key usage', readKeyUsage);
+  const names = read(EXTENSION.subjectAltName, 'subject alternative name', (value) => readGeneralNames(value, 'subject alternative name'));
+  const known: readonly string[] = Object.values(EXTENSION);
+  return {
+    basicConstraints: read(EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
+    keyUsage: usages && { usages, critical: find(EXTENSION.keyUsage)!.critical },
+    extendedKeyUsage: read(EXTENSION.extendedKeyUsage, 'extended key usage', readPurposes),
+    subjectAltName: names && { names, critical: find(EXTENSION.subjectAltName)!.critical },
+    authorityKeyId: read(EXTENSION.authorityKeyId, 'authority key identifier', readAuthorityKeyId),
+    subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) => value.octetString('subject key identifier')),
+    nameConstraints: read(EXTENSION.nameConstraints, 'name constraints', readNameConstraints),
+    unknownCritical: extensions.filter(({ oid, critical }) => critical && !known.includes(oid)).map(({ oid }) => oid),
+  };
+}
+
+/** The URI SANs, as written. */
+export function uriNames(certificate: Certificate): string[] {
+  return (certificate.subjectAltName?.names ?? []).filter(({ kind }) => kind === 'uri').map(({ value }) => value);
+}
+
+/** Whether it may sign certificates: CA:TRUE, and keyCertSign where key usages are given (RFC 5280 section 6.1.4). */
+export function isCa(certificate: Certificate): boolean {
+  return certificate.basicConstraints?.ca === true && (certificate.keyUsage?.usages.includes('keyCertSign') ?? true);
+}
+
+/** Whether subject and issuer are one name, as in a root. Says nothing of the signature. */
+export function isSelfIssued(certificate: Certificate): boolean {
+  return Buffer.compare(certificate.subjectDer, certificate.issuerDer) === 0;
+}
+
+/**
+ * Reads a PEM file of certificates, in order, at least one.
+ *
+ * @param field  For errors, e.g. `cert-chain.pem`.
+ * @throws       AgentError ERR_PARSE, also where a block is anything but CERTIFICATE (`TRUSTED CERTIFICATE` carries more than a
+ *               certificate, and a key does not belong among them).
+ */
+export function parseCertificates(pem: Uint8Array, field: string): Certificate[] {
+  return readPem(pem, field).map((block, index) => parseBlock(block, index, field));
+}
+
+function parseBlock(block: PemBlock, index: number, field: string): Certificate {
+  const where = index === 0 ? field : `${field} block ${index + 1}`;
+  if (block.label !== 'CERTIFICATE') {
+    block.der.fill(0);
+    throw invalid('ERR_PARSE', where, `must be CERTIFICATE, not ${block.label}`);
+  }
+  return parseCertificate(block.der, where);
+}
+
+/**
+ * Reads a PEM file of roots. One bad block does not take the good ones away: it is skipped, with its reason. Skipped are blocks that are
+ * no certificates, damaged ones, and certificates that may not sign certificates.
+ *
+ * @throws AgentError ERR_PARSE when no good one is left.
+ */
+export function parseRootBundle(pem: Uint8Array, field: string): { readonly bundle: TrustBundle; readonly skipped: readonly string[] } {
+  const skipped: AgentError[] = [];
+  const roots: Uint8Array[] = [];
+  scanPem(pem, field).forEach((item, index) => {
+    try {
+      if (!('label' in item)) throw item;
+      const certificate = parseBlock(item, index, field);
+      if (!isCa(certificate)) throw invalid('ERR_PARSE', `${field} block ${index + 1}`, 'must be a CA certificate');
+      roots.push(certificate.der);
+    } catch (error) {
+      skipped.push(error as AgentError);
+    }
+  });
+  const [first] = skipped;
+  if (roots.length === 0 && first !== undefined) throw first;
+  return { bundle: createTrustBundle(roots), skipped: skipped.map(errorText) };
+}
+
+/** The certificates as PEM, in order. */
+export function certificatesPem(ders: readonly Uint8Array[]): Buffer {
+  return Buffer.concat(ders.map((der) => writePem('CERTIFICATE', der)));
+}

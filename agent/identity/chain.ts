@@ -1,0 +1,204 @@
+import type { KeyObject } from 'node:crypto';
+import { invalid } from '../base/errors';
+import { type Certificate, isCa, isSelfIssued, uriNames } from './certificate';
+import { PURPOSE } from './extensions';
+import { createKeyObject } from './public-key';
+import { isSignatureValid } from './signature';
+
+/** A path that verified. */
+export interface VerifiedChain {
+  /** Leaf first, then the intermediates in order; the root is not among them. */
+  readonly path: readonly Certificate[];
+  readonly root: Certificate;
+  /** The earliest notAfter of the path and its root, epoch milliseconds. */
+  readonly notAfterAt: number;
+}
+
+/** How far in the future a notBefore may lie: clocks of CA and agent differ, and authorities without backdating exist. */
+export const SKEW_TOLERANCE_MS = 60_000;
+/** Certificates in a path, leaf and root included. */
+const MAX_DEPTH = 8;
+/** One path needs at most 7; the rest is for roots and intermediates that share a name. At 0.1 to 0.3 ms each. */
+const MAX_SIGNATURE_CHECKS = 256;
+
+/**
+ * Counts signature checks, so that no set of certificates makes us work for long, and remembers their outcome.
+ */
+export class SignatureChecker {
+  #left = MAX_SIGNATURE_CHECKS;
+  readonly #keys = new Map<Certificate, KeyObject | undefined>();
+  readonly #answers = new Map<Certificate, Map<Certificate, boolean>>();
+
+  /** Whether `issuer`'s key made `certificate`'s signature. @throws AgentError ERR_PARSE when the checks are used up. */
+  isSignedBy(certificate: Certificate, issuer: Certificate): boolean {
+    const answers = this.#answers.get(certificate) ?? new Map<Certificate, boolean>();
+    this.#answers.set(certificate, answers);
+    const known = answers.get(issuer);
+    if (known !== undefined) return known;
+    if (this.#left === 0) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_SIGNATURE_CHECKS} signature checks`);
+    this.#left -= 1;
+    const key = this.#keyOf(issuer);
+    const answer = key !== undefined && isSignatureValid(certificate.signatureAlgorithm, certificate.tbsDer, certificate.signature, key);
+    answers.set(issuer, answer);
+    return answer;
+  }
+
+  #keyOf(issuer: Certificate): KeyObject | undefined {
+    if (!this.#keys.has(issuer)) this.#keys.set(issuer, keyOrNothing(issuer));
+    return this.#keys.get(issuer);
+  }
+}
+
+function keyOrNothing(certificate: Certificate): KeyObject | undefined {
+  try {
+    return createKeyObject(certificate.publicKey);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Builds a path from `leaf` to one of `roots` and verifies it. The first path that holds is taken, shortest first at each step.
+ *
+ * For each certificate above the leaf: name chaining (equal bytes of the names), signature by its subject's key, CA:TRUE, keyCertSign
+ * where key usages are given, path length, serverAuth and clientAuth where purposes are given, URI name constraints. For each, leaf and
+ * root included: valid at `now` (a notBefore up to `SKEW_TOLERANCE_MS` ahead is let pass), no critical extension that we do not know,
+ * key strong enough (`PublicKey.weakness`). Signed with SHA-1 or MD5 is not signed. A root's own signature is not looked at: it is
+ * trusted for being in the bundle. What the leaf says for itself (identity, usages) is the gate's to judge.
+ *
+ * @param pool  Other certificates that may stand between, in any order; strangers do no harm.
+ * @throws      AgentError ERR_PARSE with `field` `chain` or the certificate, and the rule that stopped the most promising path.
+ * @see RFC 5280 section 6.1.
+ */
+export function verifyChain(
+  leaf: Certificate,
+  pool: readonly Certificate[],
+  roots: readonly Certificate[],
+  now: number,
+  checker = new SignatureChecker(),
+): VerifiedChain {
+  const obstacle = standingObstacle(leaf, now);
+  if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
+  const search: Search = { pool, roots, now, checker, refusals: [] };
+  const found = extend(search, [leaf]);
+  if (found !== undefined) return found;
+  const [refusal] = search.refusals.sort((a, b) => b.depth - a.depth);
+  if (refusal !== undefined) throw invalid('ERR_PARSE', refusal.field, refusal.rule);
+  throw invalid('ERR_PARSE', 'chain', `must verify to a trusted root: no trusted root or intermediate is named ${quote(leaf.issuer)}`);
+}
+
+interface Search {
+  readonly pool: readonly Certificate[];
+  readonly roots: readonly Certificate[];
+  readonly now: number;
+  readonly checker: SignatureChecker;
+  readonly refusals: { readonly depth: number; readonly field: string; readonly rule: string }[];
+}
+
+function extend(search: Search, path: readonly Certificate[]): VerifiedChain | undefined {
+  const last = path.at(-1)!;
+  for (const root of candidates(last, search.roots)) {
+    if (!mayFollow(search, path, root, 'root')) continue;
+    return { path, root, notAfterAt: Math.min(...[...path, root].map(({ notAfterAt }) => notAfterAt)) };
+  }
+  if (path.length >= MAX_DEPTH - 1) return undefined;
+  for (const next of candidates(last, search.pool)) {
+    if (path.some((each) => sameSubjectAndKey(each, next)) || !mayFollow(search, path, next, 'intermediate')) continue;
+    const found = extend(search, [...path, next]);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** Those whose subject is the issuer's name, the ones that key identifiers point to first. */
+function candidates(certificate: Certificate, among: readonly Certificate[]): Certificate[] {
+  const distance = (issuer: Certificate) => {
+    if (certificate.authorityKeyId === undefined || issuer.subjectKeyId === undefined) return 1;
+    return Buffer.compare(certificate.authorityKeyId, issuer.subjectKeyId) === 0 ? 0 : 2;
+  };
+  return among.filter((issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0).sort((a, b) => distance(a) - distance(b));
+}
+
+function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
+  return Buffer.compare(a.subjectDer, b.subjectDer) === 0 && Buffer.compare(a.publicKey.spkiDer, b.publicKey.spkiDer) === 0;
+}
+
+function mayFollow(search: Search, path: readonly Certificate[], issuer: Certificate, role: 'root' | 'intermediate'): boolean {
+  const field = `${role} ${quote(issuer.subject)}`;
+  const rule = standingObstacle(issuer, search.now) ?? signingObstacle(issuer, path);
+  // The signature comes last: it is what costs.
+  const broken = rule === undefined && !search.checker.isSignedBy(path.at(-1)!, issuer) ? signatureRule(path.at(-1)!) : rule;
+  if (broken !== undefined) search.refusals.push({ depth: path.length, field, rule: broken });
+  return broken === undefined;
+}
+
+function signatureRule(certificate: Certificate): string {
+  const { usable, text } = certificate.signatureAlgorithm;
+  return usable ? 'must have signed what names it as issuer' : `must sign with ECDSA or RSA and SHA-256, SHA-384 or SHA-512, not ${text}`;
+}
+
+/** Whether it is a root: it names itself as issuer, and its own key signed it. */
+export function isSelfSigned(certificate: Certificate, checker = new SignatureChecker()): boolean {
+  return isSelfIssued(certificate) && checker.isSignedBy(certificate, certificate);
+}
+
+/** Why a certificate cannot be relied on by anybody now, as a rule that it breaks; undefined where it can. */
+export function standingObstacle(certificate: Certificate, now: number): string | undefined {
+  const { notBeforeAt, notAfterAt, unknownCritical, publicKey } = certificate;
+  if (notBeforeAt >= notAfterAt) return 'must end after it begins';
+  if (now >= notAfterAt) return `must not be expired: it ended at ${iso(notAfterAt)}`;
+  if (notBeforeAt > now + SKEW_TOLERANCE_MS) return `must be valid now: it begins at ${iso(notBeforeAt)}`;
+  if (unknownCritical.length > 0) return `must not have unknown critical extensions: ${unknownCritical.join(', ')}`;
+  if (publicKey.weakness !== undefined) return `key ${publicKey.weakness}`;
+  return undefined;
+}
+
+/** Why a certificate cannot be the issuer of a path's last one. */
+function signingObstacle(issuer: Certificate, path: readonly Certificate[]): string | undefined {
+  if (!isCa(issuer)) return 'must be a CA that may sign certificates';
+  const limit = issuer.basicConstraints?.pathLength;
+  const between = path.slice(1).filter((each) => !isSelfIssued(each)).length;
+  if (limit !== undefined && between > limit) return `must not have more than ${limit} intermediates below it`;
+  const purposes = issuer.extendedKeyUsage;
+  if (purposes !== undefined && !purposes.includes(PURPOSE.any)) {
+    if (!purposes.includes(PURPOSE.serverAuth) || !purposes.includes(PURPOSE.clientAuth)) {
+      return 'must allow serverAuth and clientAuth where it has extended key usages';
+    }
+  }
+  return path.map((each) => constraintObstacle(issuer, each)).find((rule) => rule !== undefined);
+}
+
+/** Name constraints on hosts of URIs are applied; on a kind of name that the certificate does not carry they have nothing to say. */
+function constraintObstacle(issuer: Certificate, below: Certificate): string | undefined {
+  const constraints = issuer.nameConstraints;
+  if (constraints === undefined) return undefined;
+  const carried = new Set<string>((below.subjectAltName?.names ?? []).map(({ kind }) => kind));
+  if (below.subject !== '') carried.add('directory').add('email');
+  const unsupported = constraints.otherKinds.find((kind) => carried.has(kind));
+  if (unsupported !== undefined) return `must not constrain ${unsupported} names, which are not supported here`;
+  const { permittedUris, excludedUris } = constraints;
+  for (const uri of uriNames(below)) {
+    const host = hostOf(uri);
+    const matches = (constraint: string) => host === undefined || constraint === '' || isHostWithin(host, constraint.toLowerCase());
+    if (excludedUris.some(matches)) return `must not exclude ${uri} by its name constraints`;
+    if (
+      permittedUris.length > 0 &&
+      (host === undefined || !permittedUris.some((each) => each !== '' && isHostWithin(host, each.toLowerCase())))
+    ) {
+      return `must permit ${uri} by its name constraints`;
+    }
+  }
+  return undefined;
+}
+
+function hostOf(uri: string): string | undefined {
+  return /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([a-z0-9._-]+)(?::\d*)?(?:[/?#]|$)/i.exec(uri)?.[1]?.toLowerCase();
+}
+
+/** RFC 5280 section 4.2.1.10: `.example.org` is every host below it, `example.org` is that host alone. */
+function isHostWithin(host: string, constraint: string): boolean {
+  return constraint.startsWith('.') ? host.length > constraint.length && host.endsWith(constraint) : host === constraint;
+}
+
+const iso = (at: number) => new Date(at).toISOString();
+const quote = (name: string) => (name === '' ? 'of no name' : `"${name.slice(0, 200)}"`);
