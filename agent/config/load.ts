@@ -1,0 +1,141 @@
+import { accessSync, constants } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { AgentError, invalid } from '../base/errors';
+import type { SpiffeId } from '../identity/spiffe-id';
+import type { Config, LoadedConfig } from './config';
+import { OPTIONS, type Option, SETTING_NAMES, type Values } from './options';
+import { checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
+import { type FileEntry, parseSettingsFile, readSettingsFile } from './settings-file';
+import { cleanEnvironment, type Flags, lookUp, unknownFlags, unknownKeys, unknownVariables } from './sources';
+import type { Environment } from './upstream';
+import { MAX_VALUE } from './value-types';
+
+/** Everything that settings are read from. */
+export interface SettingSources {
+  readonly flags: Flags;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** What relative paths are relative to; default: the process's own. */
+  readonly cwd?: string;
+  /** Reads the settings file, by its absolute path; default: from disk, at most 256 KiB. */
+  readonly readFile?: (path: string) => Promise<Uint8Array>;
+}
+
+/** What was found, also where some of it is wrong: `config show` prints both. `loaded` is there exactly when there are no problems. */
+export interface SettingsReport {
+  readonly settings: LoadedConfig['settings'];
+  readonly values: Draft['values'];
+  readonly problems: readonly AgentError[];
+  readonly loaded: LoadedConfig | undefined;
+}
+
+/**
+ * Reads all settings: flag, then environment, then file, then default.
+ *
+ * @throws AgentError ERR_CONFIG or ERR_IDENTITY_INVALID naming each origin; several problems are one error whose cause is an
+ *         AggregateError of them.
+ */
+export async function loadConfig(sources: SettingSources): Promise<LoadedConfig> {
+  const report = await readSettings(sources);
+  if (report.loaded) return report.loaded;
+  throw oneError(report.problems);
+}
+
+/** As `loadConfig`, but problems are returned beside what is right. */
+export async function readSettings(sources: SettingSources): Promise<SettingsReport> {
+  const cwd = sources.cwd ?? process.cwd();
+  const env = cleanEnvironment(sources.env);
+  const problems: AgentError[] = [...unknownFlags(sources.flags), ...unknownVariables(env)];
+  const { file, entries } = await readFileEntries(sources, env, cwd, problems);
+  const draft = readEach(sources.flags, env, entries, file, problems);
+
+  const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
+  collect(problems, () => chooseCa(draft, around));
+  chooseCredentialsDir(draft, around);
+  collect(problems, () => checkRotation(draft));
+  const id = collect(problems, () => chooseIdentity(draft));
+
+  const settings = SETTING_NAMES.map((name) => {
+    const reading = draft.readings.get(name);
+    return { name, value: reading?.text ?? '', origin: reading?.origin ?? 'default' };
+  });
+  // No problem means that every setting with a text has its value.
+  const loaded = problems.length === 0 ? { config: toConfig(draft.values as Values, id), settings } : undefined;
+  return { settings, values: draft.values, problems, loaded };
+}
+
+async function readFileEntries(sources: SettingSources, env: Environment, cwd: string, problems: AgentError[]) {
+  const path = lookUp('config', sources.flags, env, [], '')?.text;
+  const file = `file ${path}`;
+  let entries: FileEntry[] = [];
+  if (path !== undefined) {
+    try {
+      const absolute = resolve(cwd, path);
+      const bytes = await (sources.readFile ? sources.readFile(absolute) : readSettingsFile(absolute, file));
+      entries = await parseSettingsFile(bytes, file);
+      problems.push(...unknownKeys(entries, file));
+    } catch (caught) {
+      problems.push(AgentError.from(caught, 'ERR_CONFIG'));
+    }
+  }
+  return { file, entries };
+}
+
+function readEach(flags: Flags, env: Environment, entries: readonly FileEntry[], file: string, problems: AgentError[]): Draft {
+  const draft: Draft = { values: {}, readings: new Map() };
+  for (const name of SETTING_NAMES) {
+    collect(problems, () => {
+      // Whatever refuses it: something was said about this setting, so no rule may choose for it.
+      draft.readings.set(name, { text: '', origin: 'refused', from: 'upstream' });
+      const reading = lookUp(name, flags, env, entries, file);
+      if (reading === undefined) return draft.readings.delete(name);
+      draft.readings.set(name, reading);
+      if (reading.text.length > MAX_VALUE) throw invalid('ERR_CONFIG', reading.origin, `must not be longer than ${MAX_VALUE} characters`);
+      const option: Option<unknown> = OPTIONS[name];
+      return Object.assign(draft.values, { [name]: option.type.parse(reading.text, reading.origin) });
+    });
+  }
+  return draft;
+}
+
+function toConfig(values: Values, id: SpiffeId | undefined): Config {
+  return {
+    ca: values.ca,
+    caDir: values['ca-dir'],
+    caKeyAlgorithm: values['ca-key-algorithm'],
+    id,
+    keyAlgorithm: values['key-algorithm'],
+    keyFormat: values['key-format'],
+    engine: values.crypto,
+    ttlMs: values.ttl,
+    renewRatio: values['renew-ratio'],
+    renewJitter: values['renew-jitter'],
+    sdsSocket: values['sds-socket'],
+    sdsSocketMode: values['sds-socket-mode'],
+    sdsSocketGroup: values['sds-socket-group'],
+    sdsFileDirs: values['sds-file-dir'],
+    credentialsDir: values['credentials-dir'],
+    outputCerts: values['output-certs'],
+    stateDir: values['state-dir'],
+    adminAddress: values['admin-address'],
+    controlSocket: values['control-socket'],
+    logLevel: values['log-level'],
+    logFormat: values['log-format'],
+  };
+}
+
+function holdsCredentials(dir: string): boolean {
+  try {
+    for (const name of ['cert-chain.pem', 'key.pem', 'root-cert.pem']) accessSync(join(dir, name), constants.F_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** One problem as it is; several under one roof, each still on its own for whoever prints them. */
+export function oneError(problems: readonly AgentError[]): AgentError {
+  if (problems.length === 1) return problems[0]!;
+  return new AgentError('ERR_CONFIG', `settings: ${problems.length} are wrong: ${problems.map((each) => each.message).join('; ')}`, {
+    cause: new AggregateError(problems),
+  });
+}

@@ -1,0 +1,158 @@
+import { LOG_FORMATS, LOG_LEVELS } from '../base/log';
+import { ENGINES } from '../identity/engine';
+import { KEY_ALGORITHMS } from '../identity/keys';
+import { fileMountedCerts, gracePeriodRatio, keyAlgorithmNames, pkcs8Key, sameAs, type UpstreamNames } from './upstream';
+import {
+  choice,
+  directories,
+  duration,
+  fraction,
+  group,
+  hostPort,
+  path,
+  segment,
+  socketMode,
+  spiffeId,
+  trustDomain,
+  type ValueType,
+} from './value-types';
+
+/** Where certificates can come from in this build. A new client is a line here and a case in agent.ts. */
+export const CA_CHOICES = {
+  builtin: 'an authority inside this agent, its state in --ca-dir',
+  files: 'certificates that others mount in --credentials-dir',
+} as const;
+export type CaName = keyof typeof CA_CHOICES;
+export const CA_NAMES = Object.keys(CA_CHOICES) as CaName[];
+
+/** `builtin (...), files (...)`: how an error offers the choice. */
+export const CA_HINT = `choose ${CA_NAMES.map((name) => `--ca ${name} (${CA_CHOICES[name]})`).join(' or ')}`;
+
+/** In which part of help and of the README a setting stands. */
+export const GROUPS = ['Certificate authority', 'Identity', 'Keys and rotation', 'Serving over SDS', 'Files', 'Operation'] as const;
+export type Group = (typeof GROUPS)[number];
+
+/** One setting. Its name is the flag without dashes and the key in the file; KEYTURN_NAME is its environment variable. */
+export interface Option<T> {
+  readonly type: ValueType<T>;
+  /** Text, read like any other; undefined where there is none. */
+  readonly default: string | undefined;
+  /** One sentence without a full stop. */
+  readonly help: string;
+  readonly group: Group;
+  readonly upstream: UpstreamNames | undefined;
+}
+
+const row = <T>(group: Group, type: ValueType<T>, fallback: string | undefined, help: string, upstream?: UpstreamNames): Option<T> => ({
+  type,
+  default: fallback,
+  help,
+  group,
+  upstream,
+});
+
+const NO_ISTIOD = { rule: 'istiod is not a certificate authority that this build can ask', hint: CA_HINT };
+
+/** Every setting of `keyturn run`: what flags, environment, file, help, `config show` and the README know, they know from here. */
+export const OPTIONS = {
+  ca: row(
+    'Certificate authority',
+    choice(CA_NAMES, 'name', { istiod: NO_ISTIOD }),
+    undefined,
+    'Where certificates come from; required, unless mounted certificates are found',
+    fileMountedCerts,
+  ),
+  'ca-dir': row('Certificate authority', path('directory'), './var/lib/keyturn/ca', 'State of the built-in authority'),
+  'ca-key-algorithm': row(
+    'Certificate authority',
+    choice(KEY_ALGORITHMS, 'algorithm'),
+    'ecdsa-p256',
+    'Key of a root that the built-in authority makes',
+  ),
+  'credentials-dir': row(
+    'Certificate authority',
+    path('directory'),
+    './var/run/secrets/workload-spiffe-credentials',
+    'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca files',
+  ),
+  'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
+  namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),
+  'service-account': row('Identity', segment, 'default', 'Service account of the identity', sameAs('SERVICE_ACCOUNT')),
+  'spiffe-id': row('Identity', spiffeId, undefined, 'The whole identity, in place of trust domain, namespace and service account'),
+  'key-algorithm': row(
+    'Keys and rotation',
+    choice(KEY_ALGORITHMS, 'algorithm'),
+    'ecdsa-p256',
+    'Key of the workload, made anew for every certificate',
+    keyAlgorithmNames,
+  ),
+  'key-format': row(
+    'Keys and rotation',
+    choice(['pkcs8', 'traditional'], 'format'),
+    'pkcs8',
+    'Form of private keys: PKCS#8, or PKCS#1 and SEC1',
+    pkcs8Key,
+  ),
+  ttl: row(
+    'Keys and rotation',
+    duration({ atLeast: '1s', atMost: '3650d' }),
+    '24h',
+    'Life to ask for; the authority may give less',
+    sameAs('SECRET_TTL'),
+  ),
+  'renew-ratio': row(
+    'Keys and rotation',
+    fraction({ zero: false }),
+    '0.5',
+    'Share of the remaining life after which to renew',
+    gracePeriodRatio,
+  ),
+  'renew-jitter': row('Keys and rotation', fraction({ zero: true }), '0.05', 'Share of life by which a renewal may be earlier, by chance', {
+    ...sameAs('SECRET_GRACE_PERIOD_RATIO_JITTER'),
+    note: 'earlier only',
+  }),
+  crypto: row('Keys and rotation', choice(ENGINES, 'engine'), 'direct', 'Which code makes keys, requests and certificates'),
+  'sds-socket': row('Serving over SDS', path('file'), './var/run/secrets/workload-spiffe-uds/socket', 'Unix socket that Envoy connects to'),
+  'sds-socket-mode': row('Serving over SDS', socketMode, '0600', 'Its permissions; 0600 shuts out an Envoy that runs as another user'),
+  'sds-socket-group': row('Serving over SDS', group, undefined, 'Its group, for 0660'),
+  'sds-file-dir': row(
+    'Serving over SDS',
+    directories,
+    './etc/certs,./var/run/secrets/workload-spiffe-credentials',
+    'Where file-cert: and file-root: names may point; may be given again',
+  ),
+  'output-certs': row(
+    'Files',
+    path('directory'),
+    undefined,
+    'Directory to keep key.pem, cert-chain.pem and root-cert.pem in',
+    sameAs('OUTPUT_CERTS'),
+  ),
+  'state-dir': row('Files', path('directory'), undefined, 'Directory to keep the certificate in across restarts'),
+  'admin-address': row('Operation', hostPort, '127.0.0.1:15020', 'Where health and metrics are served over HTTP'),
+  'control-socket': row('Operation', path('file'), './var/run/keyturn/control.sock', 'Unix socket of status, plan and rotate'),
+  config: row('Operation', path('file'), undefined, 'YAML file with settings, by their names'),
+  'log-level': row('Operation', choice(LOG_LEVELS, 'level'), 'info', 'Least important event to log'),
+  'log-format': row('Operation', choice(LOG_FORMATS, 'format'), 'text', 'Form of log lines'),
+} as const satisfies Record<string, Option<unknown>>;
+
+export type SettingName = keyof typeof OPTIONS;
+export const SETTING_NAMES = Object.keys(OPTIONS) as SettingName[];
+
+/** The values of the settings, as their types read them. */
+export type Values = { readonly [N in SettingName]: (typeof OPTIONS)[N] extends Option<infer T> ? T : never };
+
+/** `KEYTURN_SDS_SOCKET` for `sds-socket`. */
+export function environmentName(name: SettingName): string {
+  return `KEYTURN_${name.toUpperCase().replaceAll('-', '_')}`;
+}
+
+/** All environment variables that may set it, ours first. */
+export function environmentNames(name: SettingName): readonly string[] {
+  const option: Option<unknown> = OPTIONS[name];
+  return [environmentName(name), ...(option.upstream?.names ?? [])];
+}
+
+export function isSettingName(name: string): name is SettingName {
+  return Object.hasOwn(OPTIONS, name);
+}

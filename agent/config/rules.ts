@@ -1,0 +1,139 @@
+import { AgentError, invalid } from '../base/errors';
+import { formatSpiffeId, parseSpiffeId, type SpiffeId, serviceAccountId } from '../identity/spiffe-id';
+import type { Origin } from './config';
+import { CA_HINT, OPTIONS, type SettingName, type Values } from './options';
+import type { Reading } from './sources';
+import type { Environment } from './upstream';
+
+/** What the single settings said, before the rules between them are applied. Values that were refused are absent. */
+export interface Draft {
+  readonly values: { -readonly [N in SettingName]?: Values[N] };
+  readonly readings: Map<SettingName, Reading>;
+}
+
+/** What the rules need from outside. */
+export interface Surroundings {
+  readonly env: Environment;
+  /** Whether a directory holds all of cert-chain.pem, key.pem and root-cert.pem. */
+  readonly holdsCredentials: (dir: string) => boolean;
+}
+
+const LEGACY_DIR = './etc/certs';
+const IDENTITY_PARTS = ['trust-domain', 'namespace', 'service-account'] as const;
+
+/**
+ * Where nobody chose a CA: mounted credentials are used where they are found, else CA_ADDR and CA_PROVIDER mean istiod, as upstream.
+ *
+ * @throws AgentError ERR_CONFIG where nothing chooses: an agent must not become its own authority by accident.
+ */
+export function chooseCa(draft: Draft, around: Surroundings): void {
+  if (draft.readings.has('ca')) return;
+  const dir = draft.values['credentials-dir'];
+  if (dir !== undefined && around.holdsCredentials(dir)) {
+    settle(draft, 'ca', 'files', `found certificates in ${dir}`);
+    return;
+  }
+  const name = ['CA_ADDR', 'CA_PROVIDER'].find((each) => around.env[each] !== undefined);
+  if (name === undefined) throw invalid('ERR_CONFIG', 'flag --ca', 'is required', { hint: CA_HINT });
+  const origin = `environment ${name}`;
+  draft.readings.set('ca', { text: 'istiod', origin, from: 'upstream' });
+  draft.values.ca = OPTIONS.ca.type.parse('istiod', origin);
+}
+
+/** Where files are the source and nobody said which: upstream's newer directory, or its older one where only that has them. */
+export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
+  const dir = draft.values['credentials-dir'];
+  if (draft.values.ca === 'files' && dir !== undefined && isDefault(draft, 'credentials-dir')) {
+    if (!around.holdsCredentials(dir) && around.holdsCredentials(LEGACY_DIR))
+      settle(draft, 'credentials-dir', LEGACY_DIR, `found certificates in ${LEGACY_DIR}`);
+  }
+  const served = draft.values['credentials-dir'];
+  if (served !== undefined && isDefault(draft, 'sds-file-dir') && !draft.values['sds-file-dir']?.includes(served))
+    settle(draft, 'sds-file-dir', [LEGACY_DIR, served], 'default, with credentials-dir');
+}
+
+/**
+ * A jitter as wide as the ratio would renew at once. The default gives way to a small ratio; a chosen one is refused.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export function checkRotation(draft: Draft): void {
+  const { 'renew-ratio': ratio, 'renew-jitter': jitter } = draft.values;
+  if (ratio === undefined || jitter === undefined || jitter < ratio) return;
+  if (isDefault(draft, 'renew-jitter')) {
+    settle(draft, 'renew-jitter', ratio / 2, 'default (half of renew-ratio)');
+    return;
+  }
+  const reading = draft.readings.get('renew-jitter')!;
+  throw invalid('ERR_CONFIG', reading.origin, `"${reading.text}" must be less than renew-ratio`, {
+    hint: `renew-ratio is ${ratio} (${draft.readings.get('renew-ratio')?.origin})`,
+  });
+}
+
+/**
+ * The identity: a whole SPIFFE ID or its three parts, whichever was said more explicitly (flag, KEYTURN_ variable, file, upstream's
+ * variable, default). Mounted files need none: without one of ours, the certificate says who we are.
+ *
+ * @throws AgentError ERR_CONFIG where both are given at the same level.
+ */
+export function chooseIdentity(draft: Draft): SpiffeId | undefined {
+  const whole = draft.readings.get('spiffe-id');
+  const parts = IDENTITY_PARTS.filter((name) => rank(draft.readings.get(name)) > 0);
+  const strongest = Math.max(0, ...parts.map((name) => rank(draft.readings.get(name))));
+  const clash = parts.find((name) => whole && rank(draft.readings.get(name)) === rank(whole));
+  if (whole && clash && strongest === rank(whole)) {
+    throw invalid('ERR_CONFIG', whole.origin, `cannot be given together with ${draft.readings.get(clash)!.origin}`, {
+      hint: 'a SPIFFE ID is the whole identity: give it alone, or give trust domain, namespace and service account',
+    });
+  }
+  return whole && rank(whole) > strongest ? takeWhole(draft, whole.origin) : takeParts(draft, strongest);
+}
+
+function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
+  const text = draft.values['spiffe-id'];
+  if (text === undefined) return undefined;
+  const id = parseSpiffeId(text);
+  settle(draft, 'trust-domain', id.trustDomain, `part of ${origin}`);
+  for (const name of ['namespace', 'service-account'] as const)
+    draft.readings.set(name, { text: '', origin: `not used: ${origin}`, from: 'default' });
+  return id;
+}
+
+function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
+  const { 'trust-domain': domain, namespace, 'service-account': account } = draft.values;
+  const own = (['namespace', 'service-account'] as const).some((name) => rank(draft.readings.get(name)) > RANK.upstream);
+  if (draft.values.ca === 'files' && !own) {
+    draft.readings.set('spiffe-id', { text: '', origin: 'not used: the mounted certificate says it', from: 'default' });
+    return undefined;
+  }
+  if (domain === undefined || namespace === undefined || account === undefined) return undefined;
+  const id = serviceAccountId(domain, namespace, account);
+  const origin = strongest === 0 ? 'default' : 'trust-domain, namespace and service-account';
+  settle(draft, 'spiffe-id', formatSpiffeId(id), origin);
+  return id;
+}
+
+const RANK = { default: 0, upstream: 1, file: 2, environment: 3, flag: 4 } as const;
+
+function rank(reading: Reading | undefined): number {
+  return reading === undefined ? 0 : RANK[reading.from];
+}
+
+function isDefault(draft: Draft, name: SettingName): boolean {
+  return draft.readings.get(name)?.from === 'default';
+}
+
+function settle<N extends SettingName>(draft: Draft, name: N, value: Values[N], origin: Origin): void {
+  draft.readings.set(name, { text: String(value), origin, from: 'default' });
+  draft.values[name] = value;
+}
+
+/** Runs a rule; what it refuses is added to the problems. */
+export function collect<T>(problems: AgentError[], rule: () => T): T | undefined {
+  try {
+    return rule();
+  } catch (caught) {
+    problems.push(AgentError.from(caught));
+    return undefined;
+  }
+}

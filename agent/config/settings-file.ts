@@ -1,0 +1,114 @@
+import { open } from 'node:fs/promises';
+import { AgentError, errorText, invalid } from '../base/errors';
+import { quote } from './value-types';
+
+/** Far more than any settings need; reading stops there. */
+const MAX_FILE_BYTES = 256 * 1024;
+
+/** What a file says about one key: the text of its value as written, lists joined by commas. */
+export interface FileEntry {
+  readonly key: string;
+  readonly text: string;
+}
+
+/**
+ * Reads a settings file: YAML with one mapping of names to scalars or lists of scalars. Values are taken as they are written, so that
+ * `0600` stays a mode and `1h` a duration. Anchors, aliases, tags, merges, duplicate keys and several documents are refused.
+ *
+ * @param bytes  The file, at most 256 KiB.
+ * @param name   How errors call it, e.g. `file keyturn.yaml`.
+ * @throws       AgentError ERR_CONFIG naming the file and, where one is at fault, the line.
+ */
+export async function parseSettingsFile(bytes: Uint8Array, name: string): Promise<FileEntry[]> {
+  if (bytes.length > MAX_FILE_BYTES) throw invalid('ERR_CONFIG', name, 'must not be larger than 256 KiB');
+  const text = decode(bytes, name);
+  const { parseDocument, isAlias, isMap, isScalar, isSeq } = await import('yaml');
+  const refuse = (offset: number | undefined, rule: string) => invalid('ERR_CONFIG', `${name}${lineOf(text, offset)}`, rule);
+
+  // Pretty errors and the unique-key check take time square in the input; both are done here, in linear time.
+  const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false, logLevel: 'silent' });
+  const problem = document.errors[0] ?? document.warnings[0];
+  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+  if (document.contents === null) return [];
+  if (!isMap(document.contents)) throw refuse(offsetOf(document.contents), 'must be a mapping of settings to values');
+
+  const scalarText = (node: unknown, key: string): string => {
+    const offset = offsetOf(node);
+    if (isAlias(node)) throw refuse(offset, `${key}: aliases are not allowed`);
+    if (!isScalar(node)) throw refuse(offset, `${key}: must be a plain value`);
+    if (node.anchor !== undefined || node.tag !== undefined) throw refuse(offset, `${key}: anchors and tags are not allowed`);
+    const plain = node.type === 'PLAIN' ? (node.source ?? '') : String(node.value ?? '');
+    if (plain === '' || (node.type === 'PLAIN' && node.value === null)) throw refuse(offset, `${key}: has no value`);
+    return plain;
+  };
+
+  const entries = new Map<string, FileEntry>();
+  for (const pair of document.contents.items) {
+    const key = isScalar(pair.key) ? String(pair.key.value) : '';
+    if (key === '') throw refuse(offsetOf(pair.key), 'keys must be names of settings');
+    if (entries.has(key)) throw refuse(offsetOf(pair.key), `${quote(key)} is given twice`);
+    const shown = key.length > 60 ? quote(key) : key;
+    if (isSeq(pair.value)) {
+      if (pair.value.anchor !== undefined || pair.value.tag !== undefined)
+        throw refuse(offsetOf(pair.value), `${shown}: anchors and tags are not allowed`);
+      entries.set(key, { key, text: pair.value.items.map((item) => scalarText(item, shown)).join(',') });
+    } else {
+      entries.set(key, { key, text: scalarText(pair.value, shown) });
+    }
+  }
+  return [...entries.values()];
+}
+
+/**
+ * Reads no more of a file than may be parsed. Works on pipes too.
+ *
+ * @throws AgentError ERR_CONFIG naming `name` where it cannot be read.
+ */
+export async function readSettingsFile(path: string, name: string): Promise<Uint8Array> {
+  try {
+    const file = await open(path, 'r');
+    try {
+      const buffer = Buffer.alloc(MAX_FILE_BYTES + 1);
+      let length = 0;
+      for (;;) {
+        const { bytesRead } = await file.read(buffer, length, buffer.length - length, null);
+        length += bytesRead;
+        if (bytesRead === 0 || length === buffer.length) return buffer.subarray(0, length);
+      }
+    } finally {
+      await file.close();
+    }
+  } catch (caught) {
+    throw new AgentError('ERR_CONFIG', `${name}: cannot be read: ${errorText(caught)}`, {
+      field: name,
+      rule: 'cannot be read',
+      cause: caught,
+      hint: 'name a YAML file that exists, or leave --config out',
+    });
+  }
+}
+
+function decode(bytes: Uint8Array, name: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (caught) {
+    throw invalid('ERR_CONFIG', name, 'must be UTF-8', { cause: caught });
+  }
+}
+
+function offsetOf(node: unknown): number | undefined {
+  return (node as { range?: readonly number[] | null } | null)?.range?.[0];
+}
+
+/** ` line 3`, or nothing where the place is not known. */
+function lineOf(text: string, offset: number | undefined): string {
+  if (offset === undefined) return '';
+  let line = 1;
+  for (let at = text.indexOf('\n'); at >= 0 && at < offset; at = text.indexOf('\n', at + 1)) line += 1;
+  return ` line ${line}`;
+}
+
+function firstLine(message: string): string {
+  const line = message.split('\n', 1)[0]!;
+  return line.charAt(0).toLowerCase() + line.slice(1, 120);
+}

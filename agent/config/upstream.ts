@@ -1,0 +1,99 @@
+import { invalid } from '../base/errors';
+import { quote } from './value-types';
+
+/** Environment variables by name; empty ones count as unset and are not here. */
+export type Environment = Readonly<Record<string, string>>;
+
+/** Istio's environment names for a setting of ours, and how their text becomes our text. */
+export interface UpstreamNames {
+  readonly names: readonly string[];
+  /** What the table of settings says about a meaning that is not simply equal. */
+  readonly note: string | undefined;
+  /**
+   * @returns our text and the variable that it came from; undefined where the variables say nothing about this setting.
+   * @throws  AgentError ERR_CONFIG naming the variable.
+   */
+  readonly read: (env: Environment) => { readonly text: string; readonly name: string } | undefined;
+}
+
+/** The same meaning and the same form. */
+export function sameAs(name: string): UpstreamNames {
+  return { names: [name], note: undefined, read: (env) => found(name, env[name]) };
+}
+
+/** SECRET_GRACE_PERIOD_RATIO: the share of life that is left at renewal, where ours is the share that is gone. */
+export const gracePeriodRatio: UpstreamNames = {
+  names: ['SECRET_GRACE_PERIOD_RATIO'],
+  note: '1 - the value',
+  read: (env) => {
+    const name = 'SECRET_GRACE_PERIOD_RATIO';
+    const text = env[name];
+    if (text === undefined) return undefined;
+    const left = /^\d{0,9}(?:\.\d{1,12})?$/.test(text) ? Number(text) : Number.NaN;
+    if (!(left > 0 && left < 1)) throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} must be more than 0 and less than 1`);
+    // Rounded, because 1 - 0.7 is 0.30000000000000004.
+    return { name, text: String(Number((1 - left).toFixed(12))) };
+  },
+};
+
+/** PKCS8_KEY: `true` is PKCS#8, `false` the older forms. Unset means PKCS#8 here. */
+export const pkcs8Key: UpstreamNames = {
+  names: ['PKCS8_KEY'],
+  note: '`true` is pkcs8, `false` traditional',
+  read: (env) => {
+    const wanted = readBoolean(env, 'PKCS8_KEY');
+    return wanted === undefined ? undefined : { name: 'PKCS8_KEY', text: wanted ? 'pkcs8' : 'traditional' };
+  },
+};
+
+/** FILE_MOUNTED_CERTS: `true` chooses mounted files, `false` says nothing about which CA. */
+export const fileMountedCerts: UpstreamNames = {
+  names: ['FILE_MOUNTED_CERTS'],
+  note: '`true` is files',
+  read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'files' } : undefined),
+};
+
+/**
+ * ECC_SIGNATURE_ALGORITHM wins over WORKLOAD_RSA_KEY_SIZE, as upstream. A lone ECC_CURVE chooses its curve: upstream would ignore it and
+ * make RSA, ours makes ECDSA anyway.
+ */
+export const keyAlgorithmNames: UpstreamNames = {
+  names: ['ECC_SIGNATURE_ALGORITHM', 'ECC_CURVE', 'WORKLOAD_RSA_KEY_SIZE'],
+  note: 'ECDSA wins where both are set',
+  read: (env) => {
+    const algorithm = env.ECC_SIGNATURE_ALGORITHM;
+    const size = env.WORKLOAD_RSA_KEY_SIZE;
+    if (algorithm !== undefined) {
+      if (algorithm !== 'ECDSA') throw invalid('ERR_CONFIG', 'environment ECC_SIGNATURE_ALGORITHM', `${quote(algorithm)} is not ECDSA`);
+      return { name: 'ECC_SIGNATURE_ALGORITHM', text: curve(env) ?? 'ecdsa-p256' };
+    }
+    if (size !== undefined) return { name: 'WORKLOAD_RSA_KEY_SIZE', text: rsa(size) };
+    return found('ECC_CURVE', curve(env));
+  },
+};
+
+function curve(env: Environment): string | undefined {
+  const name = env.ECC_CURVE;
+  if (name === undefined) return undefined;
+  if (name !== 'P256' && name !== 'P384') throw invalid('ERR_CONFIG', 'environment ECC_CURVE', `${quote(name)} is not one of P256, P384`);
+  return `ecdsa-${name.toLowerCase()}`;
+}
+
+function rsa(size: string): string {
+  if (!['2048', '3072', '4096'].includes(size))
+    throw invalid('ERR_CONFIG', 'environment WORKLOAD_RSA_KEY_SIZE', `${quote(size)} is not one of 2048, 3072, 4096`);
+  return `rsa-${size}`;
+}
+
+/** Go's strconv.ParseBool, which reads upstream's booleans. */
+function readBoolean(env: Environment, name: string): boolean | undefined {
+  const text = env[name];
+  if (text === undefined) return undefined;
+  if (['1', 't', 'T', 'true', 'TRUE', 'True'].includes(text)) return true;
+  if (['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(text)) return false;
+  throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} is not true or false`);
+}
+
+function found(name: string, text: string | undefined): { text: string; name: string } | undefined {
+  return text === undefined ? undefined : { text, name };
+}

@@ -1,0 +1,415 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
+import type { Config } from '../../../agent/config/config';
+import { loadConfig, readSettings } from '../../../agent/config/load';
+import { environmentName, environmentNames, OPTIONS, type Option, SETTING_NAMES, type SettingName } from '../../../agent/config/options';
+import type { Flags } from '../../../agent/config/sources';
+import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
+
+let empty: string;
+
+beforeAll(() => {
+  empty = mkdtempSync(join(tmpdir(), 'keyturn-config-'));
+});
+afterAll(() => rmSync(empty, { recursive: true }));
+
+interface Given {
+  readonly flags?: Flags;
+  readonly env?: Record<string, string>;
+  readonly file?: string;
+  readonly cwd?: string;
+}
+
+function load({ flags = {}, env = {}, file, cwd = empty }: Given) {
+  return loadConfig({
+    flags: file === undefined ? flags : { config: 'keyturn.yaml', ...flags },
+    env,
+    cwd,
+    readFile: async () => Buffer.from(file ?? ''),
+  });
+}
+
+/** Loads with the built-in CA chosen, so that only what is under test can be wrong. */
+const loadBuiltin = (given: Given) => load({ ...given, flags: { ca: 'builtin', ...given.flags } });
+
+async function origin(given: Given, name: SettingName): Promise<string> {
+  return (await loadBuiltin(given)).settings.find((each) => each.name === name)!.origin;
+}
+
+/** The message of each problem, with its hint after a bar. */
+async function problems(given: Given): Promise<string[]> {
+  const caught = await load(given).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  if (!(caught instanceof AgentError)) throw new Error(`expected an AgentError, got ${caught}`);
+  const all = caught.cause instanceof AggregateError ? (caught.cause.errors as AgentError[]) : [caught];
+  return all.map((each) => (each.hint === undefined ? each.message : `${each.message} | ${each.hint}`));
+}
+
+/** For each setting two values that are not its default, and what they become. */
+const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string]; readonly read: (config: Config) => unknown } } = {
+  ca: { texts: ['builtin', 'files'], read: (config) => config.ca },
+  'ca-dir': { texts: ['/a', './b'], read: (config) => config.caDir },
+  'ca-key-algorithm': { texts: ['rsa-2048', 'ecdsa-p384'], read: (config) => config.caKeyAlgorithm },
+  'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
+  'trust-domain': { texts: ['a.example', 'b.example'], read: (config) => config.id?.trustDomain },
+  namespace: { texts: ['shop', 'bank'], read: (config) => config.id?.path.split('/')[2] },
+  'service-account': { texts: ['cart', 'till'], read: (config) => config.id?.path.split('/')[4] },
+  'spiffe-id': { texts: ['spiffe://x.example/one', 'spiffe://x.example/two'], read: (config) => config.id && formatSpiffeId(config.id) },
+  'key-algorithm': { texts: ['rsa-3072', 'ecdsa-p384'], read: (config) => config.keyAlgorithm },
+  'key-format': { texts: ['traditional', 'pkcs8'], read: (config) => config.keyFormat },
+  ttl: { texts: ['1h', '90m'], read: (config) => `${config.ttlMs / 60_000}m`.replace(/^60m$/, '1h') },
+  'renew-ratio': { texts: ['0.25', '0.75'], read: (config) => String(config.renewRatio) },
+  'renew-jitter': { texts: ['0', '0.1'], read: (config) => String(config.renewJitter) },
+  crypto: { texts: ['webcrypto', 'peculiar'], read: (config) => config.engine },
+  'sds-socket': { texts: ['/a', './b'], read: (config) => config.sdsSocket },
+  'sds-socket-mode': { texts: ['0660', '0666'], read: (config) => `0${config.sdsSocketMode.toString(8)}` },
+  'sds-socket-group': { texts: ['istio-proxy', '1337'], read: (config) => config.sdsSocketGroup },
+  'sds-file-dir': { texts: ['/a', '/b,/c'], read: (config) => config.sdsFileDirs.join(',') },
+  'output-certs': { texts: ['/a', './b'], read: (config) => config.outputCerts },
+  'state-dir': { texts: ['/a', './b'], read: (config) => config.stateDir },
+  'admin-address': { texts: ['0.0.0.0:0', '[::1]:15020'], read: (config) => config.adminAddress },
+  'control-socket': { texts: ['/a', './b'], read: (config) => config.controlSocket },
+  config: { texts: ['one.yaml', 'two.yaml'], read: () => undefined },
+  'log-level': { texts: ['debug', 'error'], read: (config) => config.logLevel },
+  'log-format': { texts: ['json', 'text'], read: (config) => config.logFormat },
+};
+const KEYS = SETTING_NAMES.filter((name) => name !== 'config');
+
+describe('precedence', () => {
+  test.each(KEYS)('%s: a flag wins over KEYTURN_ environment, that over the file, that over the default', async (name) => {
+    const { texts, read } = EXAMPLES[name];
+    const [one, two] = texts;
+    const base = name === 'ca' ? {} : { ca: 'builtin' };
+    const variable = environmentName(name);
+
+    const byFlag = await load({ flags: { ...base, [name]: one }, env: { [variable]: two } });
+    expect(read(byFlag.config)).toBe(one);
+    expect(byFlag.settings.find((each) => each.name === name)).toEqual({ name, value: one, origin: `flag --${name}` });
+
+    const byVariable = await load({ flags: base, env: { [variable]: one }, file: `${name}: "${two}"` });
+    expect(read(byVariable.config)).toBe(one);
+    expect(byVariable.settings.find((each) => each.name === name)).toEqual({ name, value: one, origin: `environment ${variable}` });
+
+    const byFile = await load({ flags: base, file: `${name}: "${one}"` });
+    expect(read(byFile.config)).toBe(one);
+    expect(byFile.settings.find((each) => each.name === name)).toEqual({ name, value: one, origin: `file keyturn.yaml: ${name}` });
+  });
+
+  test.each(KEYS.filter((name) => name !== 'ca'))('%s: an empty environment variable counts as unset', async (name) => {
+    expect(await origin({ env: Object.fromEntries(environmentNames(name).map((each) => [each, ''])) }, name)).toBe('default');
+  });
+
+  test('the file can be named by KEYTURN_CONFIG, and --config wins', async () => {
+    const read: string[] = [];
+    const sources = {
+      env: { KEYTURN_CONFIG: 'a.yaml' },
+      cwd: '/somewhere',
+      readFile: async (path: string) => {
+        read.push(path);
+        return Buffer.alloc(0);
+      },
+    };
+    await loadConfig({ ...sources, flags: { ca: 'builtin' } });
+    await loadConfig({ ...sources, flags: { ca: 'builtin', config: '/b.yaml' } });
+    expect(read).toEqual(['/somewhere/a.yaml', '/b.yaml']);
+  });
+
+  test.each(KEYS)('%s: its default, where there is one, passes its own parser', (name) => {
+    const option: Option<unknown> = OPTIONS[name];
+    if (option.default !== undefined) expect(() => option.type.parse(option.default!, name)).not.toThrow();
+    expect(option.help).toMatch(/^[A-Z].*[^.]$/);
+  });
+});
+
+describe("upstream's environment names", () => {
+  test.each<[Record<string, string>, SettingName, string, string]>([
+    [{ TRUST_DOMAIN: 'a.example' }, 'trust-domain', 'a.example', 'TRUST_DOMAIN'],
+    [{ POD_NAMESPACE: 'shop' }, 'namespace', 'shop', 'POD_NAMESPACE'],
+    [{ SERVICE_ACCOUNT: 'cart' }, 'service-account', 'cart', 'SERVICE_ACCOUNT'],
+    [{ SECRET_TTL: '48h0m0s' }, 'ttl', '48h0m0s', 'SECRET_TTL'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '0.7' }, 'renew-ratio', '0.3', 'SECRET_GRACE_PERIOD_RATIO'],
+    [{ SECRET_GRACE_PERIOD_RATIO_JITTER: '0.01' }, 'renew-jitter', '0.01', 'SECRET_GRACE_PERIOD_RATIO_JITTER'],
+    [{ OUTPUT_CERTS: './etc/certs' }, 'output-certs', './etc/certs', 'OUTPUT_CERTS'],
+    [{ PKCS8_KEY: 'true' }, 'key-format', 'pkcs8', 'PKCS8_KEY'],
+    [{ PKCS8_KEY: 'false' }, 'key-format', 'traditional', 'PKCS8_KEY'],
+    [{ PKCS8_KEY: '0' }, 'key-format', 'traditional', 'PKCS8_KEY'],
+    [{ ECC_SIGNATURE_ALGORITHM: 'ECDSA' }, 'key-algorithm', 'ecdsa-p256', 'ECC_SIGNATURE_ALGORITHM'],
+    [{ ECC_SIGNATURE_ALGORITHM: 'ECDSA', ECC_CURVE: 'P384' }, 'key-algorithm', 'ecdsa-p384', 'ECC_SIGNATURE_ALGORITHM'],
+    [{ ECC_CURVE: 'P384' }, 'key-algorithm', 'ecdsa-p384', 'ECC_CURVE'],
+    [{ WORKLOAD_RSA_KEY_SIZE: '4096' }, 'key-algorithm', 'rsa-4096', 'WORKLOAD_RSA_KEY_SIZE'],
+    [{ WORKLOAD_RSA_KEY_SIZE: '2048', ECC_CURVE: 'P384' }, 'key-algorithm', 'rsa-2048', 'WORKLOAD_RSA_KEY_SIZE'],
+    [{ WORKLOAD_RSA_KEY_SIZE: '2048', ECC_SIGNATURE_ALGORITHM: 'ECDSA' }, 'key-algorithm', 'ecdsa-p256', 'ECC_SIGNATURE_ALGORITHM'],
+  ])('%j sets %s to %s', async (env, name, value, variable) => {
+    const { settings } = await loadBuiltin({ env });
+    expect(settings.find((each) => each.name === name)).toEqual({ name, value, origin: `environment ${variable}` });
+  });
+
+  test('our own name wins over them', async () => {
+    const { config } = await loadBuiltin({ env: { SECRET_TTL: '1h', KEYTURN_TTL: '2h' } });
+    expect(config.ttlMs).toBe(7_200_000);
+  });
+
+  test.each<[Record<string, string>, string]>([
+    [{ SECRET_TTL: '24' }, 'environment SECRET_TTL: "24" is not a duration'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '0' }, 'environment SECRET_GRACE_PERIOD_RATIO: "0" must be more than 0 and less than 1'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '1' }, 'environment SECRET_GRACE_PERIOD_RATIO: "1" must be more than 0 and less than 1'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '.' }, 'environment SECRET_GRACE_PERIOD_RATIO: "." must be more than 0 and less than 1'],
+    [{ PKCS8_KEY: 'yes' }, 'environment PKCS8_KEY: "yes" is not true or false'],
+    [{ FILE_MOUNTED_CERTS: 'on' }, 'environment FILE_MOUNTED_CERTS: "on" is not true or false'],
+    [{ ECC_SIGNATURE_ALGORITHM: 'ed25519' }, 'environment ECC_SIGNATURE_ALGORITHM: "ed25519" is not ECDSA'],
+    [{ ECC_CURVE: 'P521' }, 'environment ECC_CURVE: "P521" is not one of P256, P384'],
+    [{ WORKLOAD_RSA_KEY_SIZE: '1024' }, 'environment WORKLOAD_RSA_KEY_SIZE: "1024" is not one of 2048, 3072, 4096'],
+    [{ POD_NAMESPACE: 'a/b' }, 'environment POD_NAMESPACE: "a/b": it may contain only letters, digits, dots, dashes and underscores'],
+  ])('%j stops the start', async (env, message) => {
+    const flags = 'FILE_MOUNTED_CERTS' in env ? {} : { ca: 'builtin' };
+    const [first, ...others] = await problems({ flags, env });
+    expect(first!.split(' | ')[0]).toBe(message);
+    expect(others).toEqual([]);
+  });
+});
+
+describe('refused values name their origin and rule', () => {
+  test.each<[SettingName, string, RegExp]>([
+    ['ca', 'vault', /^flag --ca: "vault" is not one of builtin, files/],
+    ['ca', 'biultin', /\| did you mean builtin\?$/],
+    ['ca', 'istiod', /^flag --ca: istiod is not a certificate authority that this build can ask \| choose --ca builtin/],
+    ['ttl', '10', /^flag --ttl: "10" is not a duration \| write a number and a unit/],
+    ['ttl', '999ms', /^flag --ttl: "999ms" is shorter than 1s/],
+    ['ttl', '3651d', /^flag --ttl: "3651d" is longer than 3650d/],
+    ['ttl', '0', /is shorter than 1s/],
+    ['renew-ratio', '0', /must be more than 0 and less than 1$/],
+    ['renew-ratio', '1', /must be more than 0 and less than 1$/],
+    ['renew-ratio', '-0.5', /is not a plain number/],
+    ['renew-ratio', '1e-1', /is not a plain number/],
+    ['renew-jitter', '0.5', /^flag --renew-jitter: "0.5" must be less than renew-ratio \| renew-ratio is 0.5 \(default\)/],
+    ['renew-jitter', '1', /must be at least 0 and less than 1$/],
+    ['key-algorithm', 'ecdsa-p521', /is not one of ecdsa-p256, .* \| did you mean ecdsa-p256\?/],
+    ['ca-key-algorithm', 'ed25519', /is not one of/],
+    ['key-format', 'pkcs1', /\| did you mean pkcs8\?/],
+    ['crypto', 'openssl', /is not one of direct, webcrypto, peculiar/],
+    ['sds-socket-mode', '0888', /is not an octal mode/],
+    ['sds-socket-mode', '01777', /is not an octal mode/],
+    ['sds-socket-mode', '0755', /must not have executable bits/],
+    ['sds-socket-mode', '0066', /must let the owner read and write/],
+    ['sds-socket-mode', '', /is not an octal mode/],
+    ['sds-socket-group', 'a b', /is not a group name or number/],
+    ['sds-socket-group', '4294967295', /is not a group name or number/],
+    ['sds-socket', '', /must not be empty/],
+    ['sds-socket', 'a\0b', /must not have control characters/],
+    ['sds-file-dir', '/a,,/b', /must not be empty/],
+    ['admin-address', '15020', /"15020" is not host:port \| write an address and a port/],
+    ['admin-address', ':15020', /is not host:port/],
+    ['admin-address', '::1:15020', /is not host:port/],
+    ['admin-address', '127.0.0.1:65536', /port 65536 is more than 65535/],
+    ['trust-domain', 'Cluster.Local', /^flag --trust-domain: "Cluster.Local": may contain only lower-case letters/],
+    ['namespace', '..', /must not be or have a dot segment/],
+    ['service-account', '', /must not be empty/],
+    ['spiffe-id', 'spiffe://td', /path must not be empty in a workload identity/],
+    ['spiffe-id', 'spiffe://td//a', /path must not have empty segments/],
+    ['spiffe-id', 'https://td/a', /must start with spiffe:\/\//],
+    ['log-level', 'trace', /is not one of debug, info, warn, error/],
+    ['log-format', 'xml', /is not one of text, json/],
+    ['output-certs', 'x'.repeat(5000), /must not be longer than 4096 characters/],
+  ])('--%s %j', async (name, text, want) => {
+    const [first, ...others] = await problems({ flags: { ca: 'builtin', [name]: text } });
+    expect(first).toMatch(want);
+    expect(others).toEqual([]);
+  });
+
+  test('a bad value in the environment or the file names that origin', async () => {
+    expect(await problems({ flags: { ca: 'builtin' }, env: { KEYTURN_TTL: '10' } })).toEqual([
+      expect.stringMatching(/^environment KEYTURN_TTL: "10" is not a duration/),
+    ]);
+    expect(await problems({ flags: { ca: 'builtin' }, file: 'ttl: 10' })).toEqual([
+      expect.stringMatching(/^file keyturn.yaml: ttl: "10" is not a duration/),
+    ]);
+  });
+
+  test('several problems are told together, each with its hint', async () => {
+    expect(await problems({ flags: { ttl: '10', 'key-algorithm': 'dsa' }, env: { KEYTURN_TLL: '1h' }, file: 'ca_dir: /x' })).toEqual([
+      'environment KEYTURN_TLL: is not a setting | did you mean KEYTURN_TTL?',
+      'file keyturn.yaml: ca_dir: is not a setting | did you mean ca-dir?',
+      expect.stringMatching(/^flag --key-algorithm: "dsa" is not one of/),
+      expect.stringMatching(/^flag --ttl: "10" is not a duration/),
+      expect.stringMatching(/^flag --ca: is required/),
+    ]);
+  });
+
+  test('the error for several problems names them all', async () => {
+    await expect(load({ flags: { ttl: '10' } })).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      message: expect.stringMatching(/^settings: 2 are wrong: flag --ttl: .*; flag --ca: is required/),
+    });
+  });
+});
+
+describe('unknown names', () => {
+  test('an unknown flag, variable or key stops the start', async () => {
+    expect(await problems({ flags: { ca: 'builtin', tll: '1h' } })).toEqual(['flag --tll: is not a setting | did you mean --ttl?']);
+    expect(await problems({ flags: { ca: 'builtin' }, env: { KEYTURN_COLOUR: 'x' } })).toEqual([
+      'environment KEYTURN_COLOUR: is not a setting | `keyturn run --help` lists all settings',
+    ]);
+    expect(await problems({ flags: { ca: 'builtin' }, file: 'config: other.yaml' })).toEqual([
+      expect.stringMatching(/^file keyturn.yaml: config: is not a setting/),
+    ]);
+  });
+
+  test('variables of others, and those that Kubernetes makes for a Service called keyturn, are not ours to judge', async () => {
+    const env = {
+      PATH: '/bin',
+      CA_HEADER_X: 'y',
+      KEYTURN_TEST: 'full',
+      KEYTURN_SERVICE_HOST: '10.0.0.1',
+      KEYTURN_SERVICE_PORT: '15020',
+      KEYTURN_SERVICE_PORT_HTTP_METRICS: '15020',
+      KEYTURN_PORT: 'tcp://10.0.0.1:15020',
+      KEYTURN_PORT_15020_TCP: 'tcp://10.0.0.1:15020',
+      KEYTURN_PORT_15020_TCP_ADDR: '10.0.0.1',
+      KEYTURN_ADMIN_SERVICE_HOST: '10.0.0.2',
+    };
+    await expect(loadBuiltin({ env })).resolves.toBeDefined();
+  });
+});
+
+describe('choosing the certificate authority', () => {
+  test('it is required, and the error lists the choices', async () => {
+    expect(await problems({})).toEqual([expect.stringMatching(/^flag --ca: is required \| choose --ca builtin .* or --ca files/)]);
+  });
+
+  test.each(['CA_ADDR', 'CA_PROVIDER'])('%s means istiod, which this build plainly refuses', async (name) => {
+    expect(await problems({ env: { [name]: 'istiod.istio-system.svc:15012' } })).toEqual([
+      expect.stringMatching(new RegExp(`^environment ${name}: istiod is not a certificate authority that this build can ask \\| choose`)),
+    ]);
+  });
+
+  test.each<[string, Given]>([
+    ['a flag', { flags: { ca: 'builtin' } }],
+    ['the file', { file: 'ca: builtin' }],
+  ])('%s is heard before CA_ADDR', async (_, given) => {
+    expect((await load({ env: { CA_ADDR: 'x:1' }, ...given })).config.ca).toBe('builtin');
+  });
+
+  test('FILE_MOUNTED_CERTS=true chooses files, unless a flag says otherwise', async () => {
+    const env = { FILE_MOUNTED_CERTS: 'true', CA_ADDR: 'x:1' };
+    expect((await load({ env })).config.ca).toBe('files');
+    expect((await load({ env, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
+    expect(await problems({ env: { FILE_MOUNTED_CERTS: 'false' } })).toEqual([expect.stringMatching(/^flag --ca: is required/)]);
+  });
+});
+
+describe('mounted credentials', () => {
+  let dir: string;
+  const put = (under: string, names: readonly string[]) => {
+    mkdirSync(join(dir, under), { recursive: true });
+    for (const name of names) writeFileSync(join(dir, under, name), '');
+  };
+  const ALL = ['cert-chain.pem', 'key.pem', 'root-cert.pem'];
+  const NEW = 'var/run/secrets/workload-spiffe-credentials';
+
+  beforeAll(() => {
+    dir = mkdtempSync(join(tmpdir(), 'keyturn-credentials-'));
+  });
+  afterAll(() => rmSync(dir, { recursive: true }));
+
+  test('their directory chooses files once it holds all three, and the origin says so', async () => {
+    put(NEW, ALL.slice(1));
+    expect(await problems({ cwd: dir })).toEqual([expect.stringMatching(/is required/)]);
+    put(NEW, ALL);
+    const loaded = await load({ cwd: dir, env: { CA_ADDR: 'x:1' } });
+    expect(loaded.config).toMatchObject({ ca: 'files', credentialsDir: `./${NEW}`, id: undefined });
+    expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe(`found certificates in ./${NEW}`);
+    expect((await load({ cwd: dir, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
+  });
+
+  test("upstream's older directory is read where only that one has them", async () => {
+    rmSync(join(dir, NEW), { recursive: true, force: true });
+    put('etc/certs', ALL);
+    expect((await load({ cwd: dir, flags: { ca: 'files' } })).config.credentialsDir).toBe('./etc/certs');
+    expect((await load({ cwd: dir, flags: { ca: 'files', 'credentials-dir': './own' } })).config.credentialsDir).toBe('./own');
+  });
+
+  test('file-cert: names may point below the credentials directory', async () => {
+    expect((await load({ flags: { ca: 'files', 'credentials-dir': './own' } })).config.sdsFileDirs).toEqual(['./etc/certs', './own']);
+    expect((await load({ flags: { ca: 'files', 'credentials-dir': './own', 'sds-file-dir': '/x' } })).config.sdsFileDirs).toEqual(['/x']);
+    expect((await load({ flags: { ca: 'files', 'sds-file-dir': ['/x', '/y'] } })).config.sdsFileDirs).toEqual(['/x', '/y']);
+  });
+});
+
+describe('identity', () => {
+  const WHOLE = 'spiffe://x.example/cart';
+  const identity = async (given: Given) => {
+    const { id } = (await loadBuiltin(given)).config;
+    return id && formatSpiffeId(id);
+  };
+
+  test.each<[string, Given, string]>([
+    ['the default', {}, 'spiffe://cluster.local/ns/default/sa/default'],
+    ['parts by flag', { flags: { namespace: 'shop', 'service-account': 'cart' } }, 'spiffe://cluster.local/ns/shop/sa/cart'],
+    ['the pod', { env: { POD_NAMESPACE: 'shop', SERVICE_ACCOUNT: 'cart', TRUST_DOMAIN: 'td' } }, 'spiffe://td/ns/shop/sa/cart'],
+    ['a whole ID by flag beats the pod', { flags: { 'spiffe-id': WHOLE }, env: { POD_NAMESPACE: 'shop', TRUST_DOMAIN: 'td' } }, WHOLE],
+    ['a whole ID by file beats the pod', { file: `spiffe-id: ${WHOLE}`, env: { POD_NAMESPACE: 'shop' } }, WHOLE],
+    ['a whole ID by flag beats our variables', { flags: { 'spiffe-id': WHOLE }, env: { KEYTURN_NAMESPACE: 'shop' } }, WHOLE],
+    [
+      'a part by flag beats a whole ID in the environment',
+      { flags: { namespace: 'shop' }, env: { KEYTURN_SPIFFE_ID: WHOLE } },
+      'spiffe://cluster.local/ns/shop/sa/default',
+    ],
+  ])('%s', async (_, given, want) => expect(await identity(given)).toBe(want));
+
+  test.each<[string, Given]>([
+    ['flags', { flags: { 'spiffe-id': WHOLE, 'trust-domain': 'td' } }],
+    ['variables', { env: { KEYTURN_SPIFFE_ID: WHOLE, KEYTURN_SERVICE_ACCOUNT: 'cart' } }],
+    ['file', { file: `spiffe-id: ${WHOLE}\nnamespace: shop` }],
+  ])('a whole ID and a part at the same level (%s) are refused', async (_, given) => {
+    expect(await problems({ ...given, flags: { ca: 'builtin', ...given.flags } })).toEqual([
+      expect.stringMatching(/spiffe-id|SPIFFE_ID.*: cannot be given together with/),
+    ]);
+  });
+
+  test('mounted files need no identity; one of ours is held against them, the pod’s is not', async () => {
+    const files = (given: Given) => identity({ ...given, flags: { ca: 'files', ...given.flags } });
+    expect(await files({})).toBeUndefined();
+    expect(await files({ env: { POD_NAMESPACE: 'shop', SERVICE_ACCOUNT: 'cart' } })).toBeUndefined();
+    expect(await files({ flags: { namespace: 'shop' } })).toBe('spiffe://cluster.local/ns/shop/sa/default');
+    expect(await files({ flags: { 'spiffe-id': WHOLE } })).toBe(WHOLE);
+  });
+
+  test('config show sees which parts decided', async () => {
+    const { settings } = await loadBuiltin({ flags: { 'spiffe-id': WHOLE } });
+    expect(settings.filter((each) => ['trust-domain', 'namespace'].includes(each.name))).toEqual([
+      { name: 'trust-domain', value: 'x.example', origin: 'part of flag --spiffe-id' },
+      { name: 'namespace', value: '', origin: 'not used: flag --spiffe-id' },
+    ]);
+  });
+
+  test('parts that are each well but too long together are refused', async () => {
+    expect(await problems({ flags: { ca: 'builtin', namespace: 'n'.repeat(1500), 'service-account': 's'.repeat(1500) } })).toEqual([
+      expect.stringMatching(/must not be longer than 2048 bytes/),
+    ]);
+  });
+});
+
+describe('rotation', () => {
+  test('the default jitter gives way to a small ratio, and the origin says so', async () => {
+    const { config, settings } = await loadBuiltin({ env: { SECRET_GRACE_PERIOD_RATIO: '0.98' } });
+    expect(config).toMatchObject({ renewRatio: 0.02, renewJitter: 0.01 });
+    expect(settings.find((each) => each.name === 'renew-jitter')?.origin).toBe('default (half of renew-ratio)');
+  });
+});
+
+test('readSettings gives what is right beside what is wrong', async () => {
+  const report = await readSettings({ flags: { ttl: '10', namespace: 'shop' }, env: {}, cwd: empty });
+  expect(report.loaded).toBeUndefined();
+  expect(report.problems.map((each) => each.field)).toEqual(['flag --ttl', 'flag --ca']);
+  expect(report.settings.find((each) => each.name === 'namespace')).toEqual({
+    name: 'namespace',
+    value: 'shop',
+    origin: 'flag --namespace',
+  });
+  expect(report.settings.map((each) => each.name)).toEqual(SETTING_NAMES);
+});
