@@ -1,19 +1,8 @@
-import {
-  contextTag,
-  derBitString,
-  derBoolean,
-  derElement,
-  derInteger,
-  derOctetString,
-  derOid,
-  derSequence,
-  derTime,
-  TAG,
-} from '../base/der';
+import { contextTag, derBitString, derElement, derInteger, derOid, derSequence, derTime, TAG } from '../base/der';
 import { invalid } from '../base/errors';
 import { parseCsr } from './csr';
 import type { CertificateEngine, CertificateSpec } from './engine';
-import { EXTENSION, KEY_USAGES, type KeyUsage, PURPOSE } from './extensions';
+import { encodeBasicConstraints, encodeKeyIds, encodeKeyUsage, encodePurposes, encodeUriNames, PURPOSE } from './extensions';
 import { generateKeyPair, type KeyPair } from './keys';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from './name';
 import { createKeyObject, parsePublicKey } from './public-key';
@@ -27,7 +16,7 @@ export const directEngine: CertificateEngine = {
   name: 'direct',
   generateKeyPair,
   createCsr: async (key, id) => {
-    const extensions = derSequence(subjectAltName([formatSpiffeId(id)], true));
+    const extensions = derSequence(encodeUriNames([formatSpiffeId(id)], true));
     const request = derSequence(derOid(EXTENSION_REQUEST), derElement(TAG.set, extensions));
     const info = derSequence(derInteger(0), EMPTY_ORGANISATION, key.spkiDer, derElement(contextTag(0), request));
     return signed(info, key);
@@ -61,49 +50,25 @@ function tbsCertificate(spec: CertificateSpec, issuerKey: KeyPair): Uint8Array {
 }
 
 function extensionsOf(spec: CertificateSpec): Uint8Array[] {
-  const { profile } = spec;
-  const subjectCritical = Buffer.compare(spec.subjectDer, EMPTY_NAME) === 0;
+  const { profile, subjectKeyId, authorityKeyId } = spec;
+  const anonymous = Buffer.compare(spec.subjectDer, EMPTY_NAME) === 0;
   return [
     ...profileExtensions(profile),
-    extension(EXTENSION.subjectKeyId, false, derOctetString(spec.subjectKeyId)),
-    extension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), spec.authorityKeyId))),
-    ...(profile.uri === undefined ? [] : [subjectAltName([profile.uri], subjectCritical || profile.kind === 'leaf')]),
+    ...encodeKeyIds(subjectKeyId, authorityKeyId),
+    ...(profile.uri === undefined ? [] : [encodeUriNames([profile.uri], anonymous || profile.kind === 'leaf')]),
   ];
 }
 
 function profileExtensions(profile: CertificateSpec['profile']): Uint8Array[] {
   if (profile.kind === 'leaf') {
     return [
-      extension(
-        EXTENSION.keyUsage,
-        true,
-        keyUsageBits(profile.keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
-      ),
-      extension(EXTENSION.extendedKeyUsage, false, derSequence(derOid(PURPOSE.serverAuth), derOid(PURPOSE.clientAuth))),
-      extension(EXTENSION.basicConstraints, true, derSequence()),
+      encodeKeyUsage(profile.keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
+      encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth]),
+      encodeBasicConstraints(false),
     ];
   }
-  const pathLength = profile.kind === 'intermediate' ? [derInteger(profile.pathLength)] : [];
   return [
-    extension(EXTENSION.keyUsage, true, keyUsageBits(['keyCertSign', 'cRLSign'])),
-    extension(EXTENSION.basicConstraints, true, derSequence(derBoolean(true), ...pathLength)),
+    encodeKeyUsage(['keyCertSign', 'cRLSign']),
+    encodeBasicConstraints(true, profile.kind === 'intermediate' ? profile.pathLength : undefined),
   ];
-}
-
-function extension(oid: string, critical: boolean, value: Uint8Array): Uint8Array {
-  return derSequence(derOid(oid), ...(critical ? [derBoolean(true)] : []), derOctetString(value));
-}
-
-function subjectAltName(uris: readonly string[], critical: boolean): Uint8Array {
-  const names = uris.map((uri) => derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1')));
-  return extension(EXTENSION.subjectAltName, critical, derSequence(...names));
-}
-
-/** DER of a KeyUsage: as many bits as reach the last set one (X.690 section 11.2.2). */
-function keyUsageBits(usages: readonly KeyUsage[]): Uint8Array {
-  const set = usages.map((usage) => KEY_USAGES.indexOf(usage));
-  const count = Math.max(...set) + 1;
-  const octets = Buffer.alloc(Math.ceil(count / 8));
-  for (const bit of set) octets[bit >> 3]! |= 0x80 >> (bit & 7);
-  return derBitString(octets, octets.length * 8 - count);
 }

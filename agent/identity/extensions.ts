@@ -1,4 +1,15 @@
-import { contextTag, type DerReader, TAG } from '../base/der';
+import {
+  contextTag,
+  type DerReader,
+  derBitString,
+  derBoolean,
+  derElement,
+  derInteger,
+  derOctetString,
+  derOid,
+  derSequence,
+  TAG,
+} from '../base/der';
 
 /** OIDs of the extensions that we read. */
 export const EXTENSION = {
@@ -158,4 +169,43 @@ export function readNameConstraints(reader: DerReader): NameConstraints {
     const otherKinds = [...permitted, ...excluded].map(({ kind }) => kind).filter((kind) => kind !== 'uri');
     return { permittedUris: uris(permitted), excludedUris: uris(excluded), otherKinds: [...new Set(otherKinds)] };
   });
+}
+
+/** Writes one extension around the DER of its value. */
+export function encodeExtension(oid: string, critical: boolean, value: Uint8Array): Uint8Array {
+  return derSequence(derOid(oid), ...(critical ? [derBoolean(true)] : []), derOctetString(value));
+}
+
+/** Writes a subjectAltName of URIs. */
+export function encodeUriNames(uris: readonly string[], critical: boolean): Uint8Array {
+  const names = uris.map((uri) => derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1')));
+  return encodeExtension(EXTENSION.subjectAltName, critical, derSequence(...names));
+}
+
+/** Writes a KeyUsage: as many bits as reach the last set one (X.690 section 11.2.2). At least one usage. */
+export function encodeKeyUsage(usages: readonly KeyUsage[], critical = true): Uint8Array {
+  const set = usages.map((usage) => KEY_USAGES.indexOf(usage));
+  const count = Math.max(...set) + 1;
+  const octets = Buffer.alloc(Math.ceil(count / 8));
+  for (const bit of set) octets[bit >> 3]! |= 0x80 >> (bit & 7);
+  return encodeExtension(EXTENSION.keyUsage, critical, derBitString(octets, octets.length * 8 - count));
+}
+
+/** Writes an ExtendedKeyUsage of OIDs. */
+export function encodePurposes(purposes: readonly string[]): Uint8Array {
+  return encodeExtension(EXTENSION.extendedKeyUsage, false, derSequence(...purposes.map(derOid)));
+}
+
+/** Writes a critical BasicConstraints. */
+export function encodeBasicConstraints(ca: boolean, pathLength?: number): Uint8Array {
+  const value = [...(ca ? [derBoolean(true)] : []), ...(pathLength === undefined ? [] : [derInteger(pathLength)])];
+  return encodeExtension(EXTENSION.basicConstraints, true, derSequence(...value));
+}
+
+/** Writes the two key identifiers. */
+export function encodeKeyIds(subjectKeyId: Uint8Array, authorityKeyId: Uint8Array): Uint8Array[] {
+  return [
+    encodeExtension(EXTENSION.subjectKeyId, false, derOctetString(subjectKeyId)),
+    encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), authorityKeyId))),
+  ];
 }
