@@ -63,9 +63,11 @@ export async function createAdminServer(options: AdminServerOptions, deps: Pick<
   server.maxConnections = MAX_CONNECTIONS;
   const port = await listen(server, wanted);
   server.on('error', (err) => deps.log.warn('connection not accepted', { cause: err }));
+  const address = formatHostPort({ host: wanted.host, port });
+  deps.log.info('admin server listening', { address });
   let closing: Promise<void> | undefined;
   return {
-    address: formatHostPort({ host: wanted.host, port }),
+    address,
     close: () => {
       closing ??= new Promise((resolve) => {
         server.close(() => resolve());
