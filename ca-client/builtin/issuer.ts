@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { type Certificate, isCa, parseCertificate, parseCertificates, parseRootBundle, uriNames } from '../../agent/identity/certificate';
-import { type VerifiedChain, verifyChain } from '../../agent/identity/chain';
+import { SignatureChecker, type VerifiedChain, verifyChain } from '../../agent/identity/chain';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { keyIdentifier } from '../../agent/identity/public-key';
@@ -16,7 +16,7 @@ export interface Issuer {
   readonly subject: string;
   readonly subjectDer: Uint8Array;
   readonly keyId: Uint8Array;
-  /** What follows the leaf in a reply: the signer and those above it, without the root. Empty where the signer is a root. */
+  /** What follows the leaf in a reply: the signer and those above it, never a root. Empty where the signer is a root. */
   readonly chainDer: readonly Uint8Array[];
   /** The latest notBefore and the earliest notAfter from the signer to its root, epoch milliseconds. */
   readonly notBeforeAt: number;
@@ -48,7 +48,7 @@ export async function acceptIssuer(files: CaFiles, trustDomain: string, engine: 
     const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);
     const roots = bundle.rootsDer.map((der) => parseCertificate(der));
     const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now);
-    return { ...describeChain(chain, signer), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
+    return { ...describeChain(chain, signer, above, bundle), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
   } catch (caught) {
     throw stateError(files.dir, caught);
   } finally {
@@ -56,17 +56,27 @@ export async function acceptIssuer(files: CaFiles, trustDomain: string, engine: 
   }
 }
 
-function describeChain(chain: VerifiedChain, signer: Certificate): Pick<Issuer, 'chainDer' | 'notBeforeAt' | 'notAfterAt' | 'version'> {
-  const above = [...chain.path.slice(1), chain.root];
-  const chainDer = chain.path.slice(1).map(({ der }) => der);
+function describeChain(chain: VerifiedChain, signer: Certificate, above: readonly Certificate[], bundle: TrustBundle) {
+  const path = chain.path.slice(1);
+  const checker = new SignatureChecker();
+  // Signed by its own key, not just of one name: roots of one trust domain share their name, and so does one that another cross-signed.
+  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSignedBy(each, each);
+  // Behind the path, what else stands in cert-chain.pem: a signer cross-signed by a root that some peers do not know otherwise.
+  const served = new Map([...path, signer, ...above].filter((each) => !isRoot(each)).map((each) => [each.sha256, each]));
+  const chainDer = [...served.values()].map(({ der }) => der);
   const hash = createHash('sha256').update(signer.der);
   for (const der of chainDer) hash.update(der);
+  const validity = [...path, chain.root];
   return {
     chainDer,
-    notBeforeAt: Math.max(...above.map(({ notBeforeAt }) => notBeforeAt)),
-    notAfterAt: Math.min(...above.map(({ notAfterAt }) => notAfterAt)),
+    notBeforeAt: Math.max(...validity.map(({ notBeforeAt }) => notBeforeAt)),
+    notAfterAt: Math.min(...validity.map(({ notAfterAt }) => notAfterAt)),
     version: hash.digest('hex'),
   };
+}
+
+function inBundle(bundle: TrustBundle, certificate: Certificate): boolean {
+  return bundle.rootsDer.some((root) => Buffer.compare(root, certificate.der) === 0);
 }
 
 function readSigner(certPem: Uint8Array): Certificate {
