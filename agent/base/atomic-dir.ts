@@ -1,0 +1,232 @@
+import { randomBytes } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { chmod, lstat, mkdir, open, readdir, readlink, realpath, rename, rm, stat, symlink, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AgentError, errorText, invalid, systemCode } from './errors';
+import { readSmallFile } from './read-file';
+
+export interface OutputFile {
+  /** A plain name, not starting with two dots. */
+  readonly name: string;
+  readonly bytes: Uint8Array;
+  /** Exact mode, whatever the umask, e.g. 0o600. */
+  readonly mode: number;
+}
+
+/** The link through which every name is read, as in a Kubernetes volume. */
+const DATA = '..data';
+/** Ours are told from a stranger's by their shape. */
+const VERSION = /^\.\.\d{4}(_\d\d){5}\.\d{3}_[0-9a-f]{16}$/;
+const TEMPORARY = /^\.\.(?:data|link)_tmp_[0-9a-f]{16}$/;
+/** What nobody links to and is older belongs to a writer that was killed; a living one needs milliseconds. */
+const LITTER_MS = 60_000;
+
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: 'free some space on its file system',
+  EDQUOT: 'free some space in the quota of this user',
+  EROFS: 'mount the directory writable, or name another one',
+  EACCES: 'make the directory writable for the user that runs the agent',
+  EPERM: 'make the directory writable for the user that runs the agent',
+};
+
+/**
+ * Replaces several files of a directory as one. The names are symbolic links through `dir/..data`, which is exchanged in one step for a
+ * new, complete and synced version; so whoever resolves `..data` once reads files that belong together, whatever kills the writer and
+ * whenever, and several writers cannot mix their files. Regular files of these names found in the directory are taken over: they are copied
+ * to a version of their own and linked through `..data` first, so no reader sees an old file beside a new one. Nothing that exists is ever
+ * written to or through.
+ *
+ * @param dir  Made with mode 0700 when missing; an existing directory keeps its mode.
+ * @throws     AgentError ERR_OUTPUT (retry soon): nothing has changed for readers.
+ */
+export async function publishDir(dir: string, files: readonly OutputFile[]): Promise<void> {
+  for (const { name } of files) {
+    if (name.includes('/') || name.startsWith('..') || name === '.' || name === '')
+      throw invalid('ERR_OUTPUT', 'file name', `"${name}" is not plain`);
+  }
+  try {
+    const root = await openDirectory(dir);
+    const names = files.map((file) => file.name);
+    await adoptFiles(root, names);
+    await exchange(root, files);
+    await linkNames(root, names);
+    await syncPath(root);
+    await sweep(root);
+  } catch (caught) {
+    if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
+    const hint = HINTS[systemCode(caught) ?? ''];
+    throw new AgentError('ERR_OUTPUT', `write ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught, ...(hint && { hint }) });
+  }
+}
+
+/** Why a directory cannot be trusted to keep what is written to it, or undefined: others may exchange its files. */
+export async function directoryRisk(dir: string): Promise<string | undefined> {
+  const found = await stat(dir).catch(() => undefined);
+  if (!found) return undefined;
+  if ((found.mode & 0o002) !== 0) return 'every user may write to it';
+  const self = process.getuid?.();
+  if (found.uid !== self && found.uid !== 0) return `it belongs to user ${found.uid}`;
+  return undefined;
+}
+
+async function openDirectory(dir: string): Promise<string> {
+  const made = await mkdir(dir, { recursive: true, mode: 0o700 });
+  // Only the directory itself: parents that were made keep what mkdir gives them.
+  if (made !== undefined) await chmod(dir, 0o700);
+  return realpath(dir);
+}
+
+/** Makes every name that exists a link through `..data`, without changing what is read under any of them. */
+async function adoptFiles(root: string, names: readonly string[]): Promise<void> {
+  const unlinked = (await Promise.all(names.map(async (name) => [name, await entryKind(root, name)] as const))).filter(
+    ([, kind]) => kind !== 'linked',
+  );
+  const directory = unlinked.find(([, kind]) => kind === 'other');
+  if (directory) throw invalid('ERR_OUTPUT', join(root, directory[0]), 'must be a file or missing', { hint: 'move it away' });
+  if (unlinked.some(([, kind]) => kind === 'file')) await exchange(root, await snapshot(root, names));
+  const present = unlinked.filter(([, kind]) => kind !== 'missing').map(([name]) => name);
+  await linkNames(root, present);
+  if (present.length > 0) await syncPath(root);
+}
+
+type EntryKind = 'linked' | 'file' | 'stranger' | 'missing' | 'other';
+
+async function entryKind(root: string, name: string): Promise<EntryKind> {
+  const entry = await lstatOf(join(root, name));
+  if (!entry) return 'missing';
+  if (entry.isSymbolicLink()) return (await readlink(join(root, name))) === `${DATA}/${name}` ? 'linked' : 'stranger';
+  return entry.isFile() ? 'file' : 'other';
+}
+
+/** What a reader finds now under each name that is a file or a link of ours; another writer's exchange in between is noticed. */
+async function snapshot(root: string, names: readonly string[]): Promise<OutputFile[]> {
+  for (let round = 0; round < 10; round += 1) {
+    const before = await print(root, names);
+    const files: OutputFile[] = [];
+    for (const name of names) {
+      const kind = await entryKind(root, name);
+      if (kind !== 'file' && kind !== 'linked') continue;
+      const bytes = await readSmallFile(join(root, name), { field: name, code: 'ERR_OUTPUT' }).catch(() => undefined);
+      if (bytes) files.push({ name, bytes, mode: 0o600 });
+    }
+    if ((await print(root, names)) === before) return files;
+  }
+  throw new AgentError('ERR_OUTPUT', `write ${root}: its files keep changing`, {
+    retry: 'soon',
+    hint: 'is another program writing there?',
+  });
+}
+
+async function print(root: string, names: readonly string[]): Promise<string> {
+  const entries = await Promise.all([DATA, ...names].map((name) => lstat(join(root, name), { bigint: true }).catch(() => undefined)));
+  return entries.map((entry) => (entry ? `${entry.ino}:${entry.mtimeNs}:${entry.size}` : '-')).join(' ');
+}
+
+/** Writes a complete new version and makes `..data` lead to it. */
+async function exchange(root: string, files: readonly OutputFile[]): Promise<void> {
+  const version = versionName();
+  const replaced = await readlink(join(root, DATA)).catch(() => undefined);
+  try {
+    await writeVersion(join(root, version), files);
+    await placeLink(root, version, DATA, 'data');
+    await syncPath(root);
+    await checkCurrent(root, version, files);
+  } catch (caught) {
+    if (!(await isCurrent(root, version))) await removeVersion(root, version).catch(() => undefined);
+    throw caught;
+  }
+  if (replaced !== undefined && replaced !== version) await removeVersion(root, replaced);
+}
+
+/** Had another writer's sweep, with another clock, taken the version for litter, its links would lead nowhere. */
+async function checkCurrent(root: string, version: string, files: readonly OutputFile[]): Promise<void> {
+  try {
+    for (const { name } of files) await stat(join(root, version, name));
+  } catch (caught) {
+    // Another writer has replaced it since: then it was right to go.
+    if (await isCurrent(root, version)) throw caught;
+  }
+}
+
+async function isCurrent(root: string, version: string): Promise<boolean> {
+  return (await readlink(join(root, DATA)).catch(() => undefined)) === version;
+}
+
+async function writeVersion(path: string, files: readonly OutputFile[]): Promise<void> {
+  await mkdir(path, { mode: 0o700 });
+  await chmod(path, 0o700);
+  for (const file of files) {
+    const handle = await open(
+      join(path, file.name),
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      0o600,
+    );
+    try {
+      await handle.chmod(file.mode);
+      await handle.writeFile(file.bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+  await syncPath(path);
+}
+
+async function linkNames(root: string, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    if ((await entryKind(root, name)) !== 'linked') await placeLink(root, `${DATA}/${name}`, name, 'link');
+  }
+}
+
+/** A link in one step, over whatever file or link has that name. */
+async function placeLink(root: string, target: string, name: string, kind: 'data' | 'link'): Promise<void> {
+  const temporary = join(root, `..${kind}_tmp_${randomBytes(8).toString('hex')}`);
+  await symlink(target, temporary);
+  try {
+    await rename(temporary, join(root, name));
+  } catch (caught) {
+    await unlink(temporary).catch(() => undefined);
+    throw caught;
+  }
+}
+
+/** Removes what writers that were killed have left behind. */
+async function sweep(root: string): Promise<void> {
+  const current = await readlink(join(root, DATA));
+  for (const name of await readdir(root)) {
+    if (name === current || !(VERSION.test(name) || TEMPORARY.test(name))) continue;
+    const entry = await lstatOf(join(root, name));
+    if (!entry || Date.now() - entry.mtimeMs < LITTER_MS) continue;
+    if (entry.isSymbolicLink()) await unlink(join(root, name)).catch(() => undefined);
+    else await removeVersion(root, name).catch(() => undefined);
+  }
+}
+
+async function removeVersion(root: string, name: string): Promise<void> {
+  if (!VERSION.test(name)) return;
+  const entry = await lstatOf(join(root, name));
+  if (entry?.isDirectory() && entry.uid === process.getuid?.()) await rm(join(root, name), { recursive: true, force: true });
+}
+
+function versionName(): string {
+  const time = new Date().toISOString().replace(/[-T:]/g, '_').replace('Z', '');
+  return `..${time}_${randomBytes(8).toString('hex')}`;
+}
+
+async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function lstatOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await lstat(path);
+  } catch (caught) {
+    if (systemCode(caught) === 'ENOENT') return undefined;
+    throw caught;
+  }
+}
