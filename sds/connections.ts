@@ -1,0 +1,94 @@
+import type { Socket } from 'node:net';
+import { LIMITS, PATIENCE } from './limits';
+
+/** One client's connection. */
+export interface Connection {
+  readonly id: number;
+  readonly socket: Socket;
+  /** Open streams. */
+  streams: number;
+  /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */
+  silentSweeps: number;
+}
+
+/** HTTP/2 begins with a preface of this many bytes from the client (RFC 9113 section 3.4). */
+const PREFACE_BYTES = 24;
+
+/**
+ * The open connections: bounded in number, and rid of those that say nothing.
+ *
+ * gRPC does not tell a handler which connection its call came by, and a Unix socket has no peer address. So each accepted socket is given
+ * one that is its number, and `find` reads it back from what gRPC calls the peer.
+ */
+export class Connections {
+  readonly #open = new Map<number, Connection>();
+  #lastId = 0;
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Takes a new socket in, or returns undefined after closing it: too many others are in use. */
+  accept(socket: Socket): Connection | undefined {
+    if (this.#open.size >= LIMITS.connections && !this.#evictUnused()) {
+      socket.destroy();
+      return undefined;
+    }
+    this.#lastId += 1;
+    const connection: Connection = { id: this.#lastId, socket, streams: 0, silentSweeps: 0 };
+    this.#open.set(connection.id, connection);
+    Object.defineProperty(socket, 'remoteAddress', { value: String(connection.id) });
+    socket.once('close', () => this.#open.delete(connection.id));
+    return connection;
+  }
+
+  /** The connection of a call, from its `getPeer()`; undefined when it is gone. */
+  find(peer: string): Connection | undefined {
+    return this.#open.get(Number(peer));
+  }
+
+  /** The connection with the most streams, undefined when there is none. */
+  busiest(): Connection | undefined {
+    let busiest: Connection | undefined;
+    for (const each of this.#open.values()) if (each.streams > (busiest?.streams ?? 0)) busiest = each;
+    return busiest;
+  }
+
+  /** Whether `sweep` has anything to watch. */
+  hasSilent(): boolean {
+    for (const each of this.#open.values()) if (isSilent(each)) return true;
+    return false;
+  }
+
+  /** Closes connections on which nothing came for too long. Returns how many. */
+  sweep(): number {
+    let closed = 0;
+    for (const each of this.#open.values()) {
+      if (!isSilent(each)) continue;
+      each.silentSweeps += 1;
+      if (each.silentSweeps <= PATIENCE.silentConnectionSweeps) continue;
+      each.socket.destroy();
+      closed += 1;
+    }
+    return closed;
+  }
+
+  destroyAll(): void {
+    for (const each of this.#open.values()) each.socket.destroy();
+  }
+
+  /** Makes room by closing the oldest connection without streams. */
+  #evictUnused(): boolean {
+    for (const each of this.#open.values()) {
+      if (each.streams > 0) continue;
+      this.#open.delete(each.id);
+      each.socket.destroy();
+      return true;
+    }
+    return false;
+  }
+}
+
+function isSilent(connection: Connection): boolean {
+  return connection.streams === 0 && connection.socket.bytesRead < PREFACE_BYTES;
+}

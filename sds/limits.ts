@@ -1,0 +1,50 @@
+/**
+ * What one client, and all of them together, may take. Whoever can open the socket holds the identity already, so these bounds are there
+ * for the other clients: one that is broken or hostile must not take the secret away from the rest.
+ */
+export const LIMITS = {
+  /** Bytes of one request. Envoy's first message carries its node with metadata and its list of extensions, some 100 KB in the wild. */
+  requestBytes: 512 * 1024,
+  /** Names that one stream may watch. Envoy asks for one name a stream. */
+  namesPerStream: 1_000,
+  /** Bytes of one name: two paths of PATH_MAX would be longer, but nobody names such files. */
+  nameBytes: 4 * 1024,
+  /** Open connections. */
+  connections: 2_500,
+  /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. */
+  streamsPerConnection: 1_000,
+  streams: 4_000,
+  /** Calls of FetchSecrets that wait for a secret. */
+  fetches: 500,
+  /** At the cap, a connection with no more streams than this may displace a stream of a connection that has more. */
+  modestStreams: 16,
+  /** Bytes of resources in one response; what does not fit goes into the next one. Clients of gRPC take 4 MiB by default. */
+  responseBytes: 1024 * 1024,
+  /** Files that are watched for `file-cert:` and `file-root:` names at a time, and the size of each. */
+  fileNames: 256,
+  fileBytes: 1024 * 1024,
+  /** Unknown names that are remembered for `status`. */
+  unknownNames: 100,
+  /** Characters of a foreign name that `status` and the log show. */
+  shownName: 200,
+  /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
+  sessionMegabytes: 16,
+} as const;
+
+/** How long a client may be silent or slow, in sweeps of `sweepMs`: ages are counted, not measured, so a jump of the clock ends nothing. */
+export const PATIENCE = {
+  sweepMs: 5_000,
+  /** A connection that never sent the 24 bytes with which HTTP/2 begins. */
+  silentConnectionSweeps: 2,
+  /** A stream without its first message. */
+  silentStreamSweeps: 6,
+  /** A response without ACK or NACK: after that a newer secret is sent all the same. */
+  unacknowledgedSweeps: 6,
+  /** A response that the client does not read: its connection is closed. */
+  unreadSweeps: 12,
+  /** A connection without streams. */
+  idleConnectionMs: 5 * 60_000,
+  /** A ping of the server's own, and how long its answer may take: finds clients that are stopped or gone without a word. */
+  keepaliveMs: 2 * 60_000,
+  keepaliveTimeoutMs: 60_000,
+} as const;

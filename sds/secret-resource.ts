@@ -1,0 +1,54 @@
+import { createHash } from 'node:crypto';
+import type { DataSource } from './proto/generated/envoy/config/core/v3/base';
+import { Secret } from './proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+
+/** One secret as it goes over the wire, encoded once and shared by every stream that sends it. */
+export interface SecretResource {
+  readonly name: string;
+  /** The beginning of the SHA-256 of `secretBytes`, hex: equal secrets are equal versions, in this process and after it. */
+  readonly version: string;
+  /** An encoded `envoy.extensions.transport_sockets.tls.v3.Secret`. Holds a private key: it goes to the socket and nowhere else. */
+  readonly secretBytes: Uint8Array;
+  /** The leaf's serial number for a certificate, undefined for roots. */
+  readonly serial: string | undefined;
+  /** When this agent first had it, epoch milliseconds. */
+  readonly publishedAt: number;
+}
+
+/** What there is to say about a name: the resource, `waiting` while there is none yet, `unknown` where there never will be. */
+export type Lookup = (name: string) => SecretResource | 'waiting' | 'unknown';
+
+const VERSION_DIGITS = 32;
+
+/** A `tls_certificate` secret. Both PEMs are sent inline. */
+export function certificateResource(
+  name: string,
+  pems: { readonly chainPem: Buffer; readonly keyPem: Buffer; readonly serial: string },
+  publishedAt: number,
+): SecretResource {
+  const value = { certificateChain: inline(pems.chainPem), privateKey: inline(pems.keyPem) };
+  return resource(name, Secret.encode({ name, type: { $case: 'tlsCertificate', value } }).finish(), pems.serial, publishedAt);
+}
+
+/** A `validation_context` secret that trusts these roots. */
+export function rootsResource(name: string, rootsPem: Buffer, publishedAt: number): SecretResource {
+  const value = { trustedCa: inline(rootsPem) };
+  return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
+}
+
+/** One version for several resources together: a hash over theirs. */
+export function combinedVersion(resources: readonly SecretResource[]): string {
+  if (resources.length === 1) return resources[0]!.version;
+  const hash = createHash('sha256');
+  for (const each of resources) hash.update(each.version).update('\0');
+  return hash.digest('hex').slice(0, VERSION_DIGITS);
+}
+
+function resource(name: string, secretBytes: Uint8Array, serial: string | undefined, publishedAt: number): SecretResource {
+  const version = createHash('sha256').update(secretBytes).digest('hex').slice(0, VERSION_DIGITS);
+  return { name, version, secretBytes, serial, publishedAt };
+}
+
+function inline(bytes: Buffer): DataSource {
+  return { specifier: { $case: 'inlineBytes', value: bytes } };
+}

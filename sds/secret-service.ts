@@ -1,0 +1,267 @@
+import { randomBytes } from 'node:crypto';
+import { status as GrpcStatus, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
+import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
+import type { Deps } from '../agent/base/deps';
+import { AgentError, invalid } from '../agent/base/errors';
+import type { CertState } from '../agent/identity/cert-state';
+import type { KeyFormat } from '../agent/identity/keys';
+import { Acknowledgements } from './acknowledgements';
+import { encodeSotw } from './codec';
+import type { Connection, Connections } from './connections';
+import { createFileSecrets, type FileSecrets } from './file-secrets';
+import { LIMITS } from './limits';
+import { parseSotwRequest } from './messages';
+import { Observer } from './observer';
+import { BUNDLE_NAME, IDENTITY_NAME, parseResourceName } from './resource-name';
+import type { Lookup, SecretResource } from './secret-resource';
+import { createIdentitySecrets, type IdentitySecrets } from './secrets';
+import { grpcStatus } from './status';
+import { type Call, DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
+import { inOrder, unknownNotes } from './subscription';
+
+export interface SecretServiceOptions {
+  readonly keyFormat: KeyFormat;
+  readonly fileDirs: readonly string[];
+  /** Called when a client may owe a message, an answer or a read: `isOwed` says whether it does. */
+  readonly onOwed: () => void;
+}
+
+/** The three methods of the secret discovery service over one set of secrets: who is subscribed, and what they are sent when. */
+export class SecretService {
+  readonly #deps: Deps;
+  readonly #connections: Connections;
+  readonly #observer: Observer;
+  readonly #files: FileSecrets;
+  readonly #acknowledgements = new Acknowledgements(() => this.#streams);
+  readonly #secretsOf: (state: CertState, at: number) => IdentitySecrets;
+  readonly #streams = new Set<OpenStream>();
+  readonly #held = new WeakMap<OpenStream, Map<string, () => void>>();
+  /** Calls of FetchSecrets that wait for a secret: each looks again when one appears. */
+  readonly #fetches = new Map<() => void, (error: AgentError) => void>();
+  /** Nonces of this process differ from those of every other, so one from before a restart is never taken for ours. */
+  readonly #nonceBase = randomBytes(6).toString('hex');
+  readonly #host: StreamHost;
+  #secrets: IdentitySecrets = { bundle: undefined, leaf: undefined };
+  #lastId = 0;
+
+  constructor(options: SecretServiceOptions, connections: Connections, deps: Deps) {
+    this.#deps = deps;
+    this.#connections = connections;
+    this.#secretsOf = createIdentitySecrets(options.keyFormat);
+    this.#observer = new Observer(this.#lookup, deps);
+    this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
+    this.#host = {
+      lookup: this.#lookup,
+      now: () => deps.clock.now(),
+      watches: (stream, names) => this.#watches(stream, names),
+      notes: (stream, notes) => {
+        for (const note of notes) this.#observer.note(stream, note);
+        this.#acknowledgements.changed();
+      },
+      sent: (_stream, response) => {
+        this.#observer.sent(response);
+        options.onOwed();
+      },
+      failed: (stream, error) => this.#failed(stream, error),
+      closed: (stream) => this.#closed(stream),
+    };
+  }
+
+  get observer(): Observer {
+    return this.#observer;
+  }
+
+  /**
+   * Puts a state into service. A bundle reaches all its watchers before the leaf reaches any: nobody is to present a certificate of a root
+   * that the other side has not been told of.
+   */
+  publish(state: CertState): void {
+    const { bundle, leaf } = this.#secretsOf(state, this.#deps.clock.now());
+    const before = this.#secrets;
+    this.#secrets = { bundle, leaf: before.leaf };
+    if (bundle && bundle !== before.bundle) this.#changed(BUNDLE_NAME);
+    this.#secrets = { bundle, leaf };
+    if (!leaf || leaf === before.leaf) return;
+    this.#acknowledgements.published(leaf.serial!);
+    const streams = this.#changed(IDENTITY_NAME);
+    this.#deps.log.debug('certificate offered to clients', { serial: leaf.serial, version: leaf.version, streams });
+  }
+
+  streamSecrets(call: Call): void {
+    this.#open(call, 'sotw', (id, connection) =>
+      openStream(call, SOTW_STREAM, { id, connection, noncePrefix: this.#noncePrefix(id) }, this.#host),
+    );
+  }
+
+  deltaSecrets(call: Call): void {
+    this.#open(call, 'delta', (id, connection) =>
+      openStream(call, DELTA_STREAM, { id, connection, noncePrefix: this.#noncePrefix(id) }, this.#host),
+    );
+  }
+
+  /** One request, one answer. It waits for secrets that will come, leaves unknown names out, and answers NOT_FOUND if there is no other. */
+  fetchSecrets(call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
+    this.#lastId += 1;
+    const id = this.#lastId;
+    this.#fetch(call, id).then(
+      (bytes) => answer(null, bytes),
+      (error) => {
+        const status = grpcStatus(error);
+        if (status.code === GrpcStatus.INTERNAL) this.#observer.failed({ id, node: '' }, error);
+        answer(status);
+      },
+    );
+  }
+
+  streams(): readonly StreamStatus[] {
+    return [...this.#streams].map((stream) => stream.status());
+  }
+
+  unknownNames(): SdsStatus['unknownNames'] {
+    return this.#observer.unknownNames();
+  }
+
+  acknowledged(serial: string, signal: AbortSignal): Promise<number> {
+    return this.#acknowledgements.wait(serial, signal);
+  }
+
+  /** Whether a client owes anything, so that time has to be watched. */
+  isOwed(): boolean {
+    for (const stream of this.#streams) if (stream.isOwed()) return true;
+    return false;
+  }
+
+  sweep(): void {
+    for (const stream of [...this.#streams]) if (stream.isOwed()) stream.sweep();
+  }
+
+  /** Ends every stream and stops watching files. */
+  async close(): Promise<void> {
+    for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
+    for (const refuse of [...this.#fetches.values()]) refuse(new AgentError('ERR_ABORTED', 'fetch: the agent is stopping'));
+    await this.#files.close();
+  }
+
+  readonly #lookup: Lookup = (name) => {
+    if (name === IDENTITY_NAME) return this.#secrets.leaf ?? 'waiting';
+    if (name === BUNDLE_NAME) return this.#secrets.bundle ?? 'waiting';
+    return parseResourceName(name) ? this.#files.lookup(name) : 'unknown';
+  };
+
+  #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
+    const connection = this.#connections.find(call.getPeer());
+    if (!connection) {
+      call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });
+      return;
+    }
+    if (this.#streams.size >= LIMITS.streams && !this.#makeRoom(connection)) {
+      this.#observer.refused('streams', { limit: LIMITS.streams });
+      call.emit('error', { code: GrpcStatus.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
+      return;
+    }
+    this.#deps.metrics.record('sds_streams_total', { kind });
+    this.#lastId += 1;
+    connection.streams += 1;
+    this.#streams.add(open(this.#lastId, connection));
+  }
+
+  /** A connection with few streams gets its place from the one with the most. */
+  #makeRoom(connection: Connection): boolean {
+    if (connection.streams >= LIMITS.modestStreams) return false;
+    const busiest = this.#connections.busiest();
+    if (!busiest || busiest.streams <= LIMITS.modestStreams) return false;
+    const last = [...this.#streams].findLast((stream) => stream.connection === busiest);
+    if (!last) return false;
+    this.#observer.refused('streams', { limit: LIMITS.streams, displaced: last.id });
+    last.fail(GrpcStatus.RESOURCE_EXHAUSTED, `more than ${LIMITS.streams} streams`);
+    return true;
+  }
+
+  #noncePrefix(id: number): string {
+    return `${this.#nonceBase}-${id}-`;
+  }
+
+  /** Tells the streams that watch a name. Returns how many. */
+  #changed(name: string): number {
+    let streams = 0;
+    for (const stream of [...this.#streams]) {
+      if (!stream.names.has(name)) continue;
+      stream.changed();
+      streams += 1;
+    }
+    for (const look of [...this.#fetches.keys()]) look();
+    return streams;
+  }
+
+  #fileChanged(name: string): void {
+    if (this.#lookup(name) === 'unknown') this.#observer.unknown(name);
+    this.#changed(name);
+  }
+
+  #watches(stream: OpenStream, names: Iterable<string>): void {
+    const held = this.#held.get(stream) ?? new Map<string, () => void>();
+    this.#held.set(stream, held);
+    const wanted = new Set(names);
+    for (const name of wanted) {
+      if (held.has(name)) continue;
+      const release = this.#files.retain(name);
+      if (release) held.set(name, release);
+    }
+    for (const [name, release] of held) {
+      if (wanted.has(name)) continue;
+      held.delete(name);
+      release();
+    }
+    this.#acknowledgements.changed();
+  }
+
+  #failed(stream: OpenStream, error: unknown): void {
+    if (grpcStatus(error).code === GrpcStatus.INTERNAL) this.#observer.failed(stream, error);
+    else this.#observer.refused('request', { stream: stream.id, node: stream.node, cause: error });
+  }
+
+  #closed(stream: OpenStream): void {
+    if (!this.#streams.delete(stream)) return;
+    stream.connection.streams -= 1;
+    this.#acknowledgements.changed();
+  }
+
+  async #fetch(call: ServerUnaryCall<Buffer, Buffer>, id: number): Promise<Buffer> {
+    const request = parseSotwRequest(call.request);
+    if (request.names.length === 0) throw invalid('ERR_PARSE', 'resource_names', 'must not be empty');
+    for (const note of unknownNotes(request.names, this.#lookup)) this.#observer.note({ id, node: request.node }, note);
+    if (this.#fetches.size >= LIMITS.fetches) {
+      this.#observer.refused('fetches', { limit: LIMITS.fetches });
+      throw new AgentError('ERR_ABORTED', `fetch: more than ${LIMITS.fetches} calls wait already`);
+    }
+    const releases = request.names.map((name) => this.#files.retain(name));
+    try {
+      const resources = await this.#whenKnown(request.names, call);
+      if (resources.length === 0) throw new AgentError('ERR_SECRET_UNKNOWN', 'fetch: none of the names is served here');
+      const response = { nonce: `${this.#noncePrefix(id)}1`, resources, removed: [] };
+      this.#observer.sent(response);
+      return encodeSotw(response);
+    } finally {
+      for (const release of releases) release?.();
+    }
+  }
+
+  /** Resolves once no name is waiting any more, with the resources of those that are served. */
+  #whenKnown(names: readonly string[], call: ServerUnaryCall<Buffer, Buffer>): Promise<SecretResource[]> {
+    return new Promise((resolve, reject) => {
+      const settle = (finish: () => void) => {
+        this.#fetches.delete(look);
+        finish();
+      };
+      const look = () => {
+        const found = names.map(this.#lookup);
+        if (found.includes('waiting')) return;
+        settle(() => resolve(inOrder(found.filter((each) => typeof each !== 'string'))));
+      };
+      const refuse = (error: AgentError) => settle(() => reject(error));
+      this.#fetches.set(look, refuse);
+      call.on('cancelled', () => refuse(new AgentError('ERR_ABORTED', 'fetch: the client gave up')));
+      look();
+    });
+  }
+}

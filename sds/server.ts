@@ -1,0 +1,178 @@
+import { createServer } from 'node:net';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
+import type { Deps } from '../agent/base/deps';
+import { AgentError } from '../agent/base/errors';
+import { listenUnix } from '../agent/base/unix-socket';
+import type { Watched } from '../agent/base/watched';
+import type { CertState } from '../agent/identity/cert-state';
+import type { KeyFormat } from '../agent/identity/keys';
+import { Connections } from './connections';
+import { LIMITS, PATIENCE } from './limits';
+import { SecretService } from './secret-service';
+import { SECRET_DISCOVERY_SERVICE } from './service';
+import type { Call } from './stream';
+
+export interface SdsServerOptions {
+  /** At most 107 bytes. A missing directory is made. */
+  readonly socketPath: string;
+  /** Exact mode of the socket, e.g. 0o600. There is no other gate: whoever can open it gets the key. */
+  readonly mode: number;
+  /** Group, by name or number, that owns the socket; default: the group of this process. */
+  readonly group: string | undefined;
+  readonly state: Watched<CertState>;
+  readonly keyFormat: KeyFormat;
+  /** Directories below which `file-cert:` and `file-root:` may name files. */
+  readonly fileDirs: readonly string[];
+}
+
+/** `envoy.service.secret.v3.SecretDiscoveryService` on a Unix socket: what a proxy asks for its identity. */
+export interface SdsServer {
+  streams(): readonly StreamStatus[];
+  unknownNames(): SdsStatus['unknownNames'];
+  /**
+   * Resolves when each stream that watches `default` has acknowledged that leaf, or a later one, with their number.
+   *
+   * @param serial  Lower-case hex; of a leaf that is in service, or will be.
+   * @throws        The signal's reason when it fires before.
+   */
+  acknowledged(serial: string, signal: AbortSignal): Promise<number>;
+  /** Removes the socket, tells every client, and resolves well within a second whether they listen or not. */
+  close(): Promise<void>;
+}
+
+/** Turns of the event loop that clients are given to take the goodbye; each turn does all the I/O there is. */
+const GOODBYE_TURNS = 50;
+/** A burst of proxies that start together; the kernel lowers it to its own limit. */
+const BACKLOG = 1_024;
+
+/**
+ * Serves the state's certificate and bundle to whoever can open the socket. Resolves when listening.
+ *
+ * @throws AgentError ERR_SOCKET_IN_USE | ERR_SOCKET.
+ */
+export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
+  const connections = new Connections();
+  const service = new SecretService({ ...options, onOwed: () => sweeper.wake() }, connections, deps);
+  const sweeper = createSweeper(connections, service, deps);
+  const grpc = createGrpcServer(service);
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = createServer((socket) => {
+    // Errors of a socket are the client's; gRPC hears of them too, but only once it has the socket.
+    socket.on('error', () => undefined);
+    const full = connections.size >= LIMITS.connections;
+    if (full) service.observer.refused('connections', { limit: LIMITS.connections });
+    if (!connections.accept(socket)) return;
+    injector.injectConnection(socket);
+    sweeper.wake();
+  });
+  // Before listening, so that the first request finds what is there already.
+  const unsubscribe = options.state.subscribe((state) => publish(service, state, deps));
+  const socket = await listenUnix(
+    { path: options.socketPath, mode: options.mode, group: options.group, backlog: BACKLOG, what: 'sds socket' },
+    listener,
+    deps,
+  ).catch(async (caught) => {
+    unsubscribe();
+    await service.close();
+    throw caught;
+  });
+  logListening(options, deps);
+
+  let closing: Promise<void> | undefined;
+  const close = async () => {
+    unsubscribe();
+    const stopped = socket.close();
+    const swept = sweeper.close();
+    const ended = service.close();
+    injector.destroy();
+    for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
+    connections.destroyAll();
+    grpc.forceShutdown();
+    await Promise.all([stopped, swept, ended]);
+  };
+  return {
+    streams: () => service.streams(),
+    unknownNames: () => service.unknownNames(),
+    acknowledged: (serial, signal) => service.acknowledged(serial, signal),
+    close: () => {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+function createGrpcServer(service: SecretService): Server {
+  const grpc = new Server({
+    'grpc.max_receive_message_length': LIMITS.requestBytes,
+    'grpc.max_concurrent_streams': LIMITS.streamsPerConnection,
+    'grpc.max_connection_idle_ms': PATIENCE.idleConnectionMs,
+    'grpc.keepalive_time_ms': PATIENCE.keepaliveMs,
+    'grpc.keepalive_timeout_ms': PATIENCE.keepaliveTimeoutMs,
+    'grpc-node.max_session_memory': LIMITS.sessionMegabytes,
+    'grpc.enable_channelz': 0,
+  });
+  grpc.addService(SECRET_DISCOVERY_SERVICE, {
+    StreamSecrets: (call: Call) => service.streamSecrets(call),
+    DeltaSecrets: (call: Call) => service.deltaSecrets(call),
+    FetchSecrets: service.fetchSecrets.bind(service),
+  });
+  return grpc;
+}
+
+// Listeners of a state must not throw: what goes wrong here is ours, and the certificate before is still in service.
+function publish(service: SecretService, state: CertState, deps: Deps): void {
+  try {
+    service.publish(state);
+  } catch (cause) {
+    deps.log.error('a certificate cannot be offered to clients', { cause });
+  }
+}
+
+function logListening({ socketPath, mode, group }: SdsServerOptions, deps: Deps): void {
+  deps.log.info('sds listening', { socket: socketPath, mode: mode.toString(8).padStart(4, '0'), group });
+  if ((mode & 0o077) !== 0) return;
+  deps.log.info('only processes of this user can connect to the sds socket', {
+    uid: process.getuid?.(),
+    hint: 'where the proxy runs as another user, share a group: --sds-socket-mode 0660 --sds-socket-group GROUP',
+  });
+}
+
+interface Sweeper {
+  /** Something may be owed from now on. */
+  wake(): void;
+  close(): Promise<void>;
+}
+
+/** Looks at silent and slow clients every few seconds, and sleeps as long as there are none. */
+function createSweeper(connections: Connections, service: SecretService, deps: Deps): Sweeper {
+  const stop = new AbortController();
+  let awake = false;
+  let running = Promise.resolve();
+  const run = async () => {
+    try {
+      while (!stop.signal.aborted && (connections.hasSilent() || service.isOwed())) {
+        await deps.clock.sleepUntil(deps.clock.now() + PATIENCE.sweepMs, stop.signal);
+        const closed = connections.sweep();
+        if (closed > 0) service.observer.refused('silent', { connections: closed });
+        service.sweep();
+      }
+    } catch (caught) {
+      if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
+        deps.log.error('sds clients are no longer swept', { cause: caught });
+    } finally {
+      awake = false;
+    }
+  };
+  return {
+    wake: () => {
+      if (awake) return;
+      awake = true;
+      running = run();
+    },
+    close: async () => {
+      stop.abort();
+      await running;
+    },
+  };
+}
