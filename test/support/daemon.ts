@@ -23,6 +23,10 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Flags of Node itself, before the program. */
   readonly nodeFlags?: readonly string[];
+  /** A program with arguments that ends by becoming the rest of its command line, e.g. `['/usr/bin/env', '-i']`. */
+  readonly through?: readonly string[];
+  /** Out of the terminal's reach: a Ctrl-C is then for the caller alone to pass on. */
+  readonly detached?: boolean;
   /** Sees each line of standard error as it comes. */
   readonly onLine?: (line: string) => void;
 }
@@ -54,6 +58,8 @@ export interface Daemon {
   readonly strayLines: readonly string[];
   /** Resolves with the first event, past or future, of that sentence for which `where` holds. Fails when the daemon ends before. */
   event(sentence: string | RegExp, where?: (event: LogEvent) => boolean): Promise<LogEvent>;
+  /** Calls `listener` with each event from now on. */
+  onEvent(listener: (event: LogEvent) => void): void;
   /** What `keyturn status --output json` prints, without a process for it. */
   status(): Promise<AgentStatus>;
   /** Resolves with the status once a certificate is in service. Fails when the daemon ends before. */
@@ -93,11 +99,13 @@ export async function runKeyturn(
   return collect(child);
 }
 
-function spawnKeyturn(args: readonly string[], options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags'>): ChildProcess {
+function spawnKeyturn(args: readonly string[], options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags' | 'through' | 'detached'>): ChildProcess {
   if (!existsSync(KEYTURN)) throw new Error('dist/keyturn is missing; make it with: scripts/build');
-  return spawn(process.execPath, [...(options.nodeFlags ?? []), KEYTURN, ...args], {
+  const [program, ...rest] = [...(options.through ?? []), process.execPath, ...(options.nodeFlags ?? []), KEYTURN, ...args];
+  return spawn(program!, rest, {
     cwd: options.dir,
     env: { PATH: process.env.PATH, ...options.env },
+    detached: options.detached ?? false,
     stdio: ['pipe', 'pipe', 'pipe'],
   });
 }
@@ -106,11 +114,16 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
   const events: LogEvent[] = [];
   const strayLines: string[] = [];
   const waiting = new Set<() => void>();
+  const listeners: ((event: LogEvent) => void)[] = [];
   createInterface({ input: child.stderr! }).on('line', (line) => {
     options.onLine?.(line);
     const event = parseEvent(line);
-    if (event) events.push(event);
-    else strayLines.push(line);
+    if (event) {
+      events.push(event);
+      for (const listener of listeners) listener(event);
+    } else {
+      strayLines.push(line);
+    }
     for (const look of [...waiting]) look();
   });
   let ended: Finished | undefined;
@@ -145,6 +158,7 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
     events,
     strayLines,
     event,
+    onEvent: (listener) => listeners.push(listener),
     status,
     ready: () =>
       until('a ready agent', async () => {

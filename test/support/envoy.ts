@@ -38,19 +38,30 @@ export interface Envoy {
 const START_MS = 15_000;
 const LOG_LINES = 200;
 
+export interface EnvoyOptions {
+  /** Where its bootstrap is written. */
+  readonly dir: string;
+  /** Distinguishes several in one directory. */
+  readonly name: string;
+  readonly config: object;
+  /** Out of the terminal's reach: a Ctrl-C is then for the caller alone to pass on. */
+  readonly detached?: boolean;
+}
+
 /**
  * Starts Envoy on a bootstrap whose admin port and listener ports may be 0, and resolves when its admin interface answers. Listeners that
  * wait for SDS are not up then.
- *
- * @param name  Distinguishes several in one directory.
  */
-export async function startEnvoy(options: { readonly dir: string; readonly name: string; readonly config: object }): Promise<Envoy> {
+export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
   const program = peerPath('envoy');
   if (program === undefined) throw new Error('envoy is missing; provide it with: scripts/peers envoy');
   const file = (suffix: string) => join(options.dir, `${options.name}.${suffix}`);
   writeFileSync(file('json'), JSON.stringify(options.config, undefined, 2));
   const flags = ['--disable-hot-restart', '--concurrency', '1', '--log-level', 'info', '--admin-address-path', file('admin')];
-  const child = spawn(program, ['-c', file('json'), ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(program, ['-c', file('json'), ...flags], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    detached: options.detached ?? false,
+  });
   const lines: string[] = [];
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     lines.push(...text.split('\n'));

@@ -1,0 +1,65 @@
+import type { Samples } from './measure';
+
+export interface Report {
+  readonly runtime: string;
+  /** Milliseconds. */
+  readonly start: readonly Samples[];
+  /** Kilobytes. */
+  readonly memory: readonly { readonly rssAnon: Samples; readonly rss: Samples }[];
+  /** Milliseconds, named by the number of streams. */
+  readonly rotation: readonly Samples[];
+  /** Certificates a second, named by the engine. */
+  readonly signing: readonly Samples[];
+}
+
+/** The report as Markdown tables, which are readable as they are and fit into the README. */
+export function printReport(report: Report): string {
+  const [bareStart] = report.start;
+  const [bareMemory] = report.memory;
+  const [oneStream] = report.rotation;
+  const [firstEngine] = report.signing;
+  const ms = (value: number) => `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`;
+  const mb = (kilobytes: number) => `${(kilobytes / 1_024).toFixed(1)} MB`;
+  return [
+    `On ${report.runtime}, interleaved, medians.\n`,
+    table(
+      ['exec to first secret', 'median', 'least', 'ratio'],
+      report.start.map((each) => [each.name, ms(each.median), ms(each.min), ratio(each.median, bareStart!.median)]),
+    ),
+    table(
+      ['memory at idle', 'RssAnon', 'Rss', 'ratio of RssAnon', 'ratio of Rss'],
+      report.memory.map(({ rssAnon, rss }) => [
+        rssAnon.name,
+        mb(rssAnon.median),
+        mb(rss.median),
+        ratio(rssAnon.median, bareMemory!.rssAnon.median),
+        ratio(rss.median, bareMemory!.rss.median),
+      ]),
+    ),
+    table(
+      ['rotation to the last of', 'median', 'least', 'ratio'],
+      report.rotation.map((each) => [
+        `${each.name} ${each.name === '1' ? 'stream' : 'streams'}`,
+        ms(each.median),
+        ms(each.min),
+        ratio(each.median, oneStream!.median),
+      ]),
+    ),
+    table(
+      ['built-in CA, engine', 'certificates a second', 'ratio'],
+      report.signing.map((each) => [each.name, each.median.toFixed(0), ratio(each.median, firstEngine!.median)]),
+    ),
+  ].join('\n');
+}
+
+function ratio(value: number, base: number): string {
+  return `${(value / base).toFixed(2)} x`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join(' | ')} |`;
+  const rule = `|${widths.map((width, column) => (column === 0 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`;
+  return `${[line(head), rule, ...rows.map(line)].join('\n')}\n`;
+}
