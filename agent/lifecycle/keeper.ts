@@ -1,0 +1,277 @@
+import type { ClockJump } from '../base/clock';
+import type { Deps } from '../base/deps';
+import { formatDuration } from '../base/duration';
+import { AgentError } from '../base/errors';
+import type { Watched } from '../base/watched';
+import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
+import { SKEW_TOLERANCE_MS } from '../identity/chain';
+import { formatSpiffeId } from '../identity/spiffe-id';
+import { acceptIssuedChain, type Svid } from '../identity/svid';
+import type { TrustBundle } from '../identity/trust-bundle';
+import { type IssueOptions, issueSvid } from './issue';
+import { Offer } from './offer';
+import { MIN_INTERVAL_MS, planRenewal, planRetry, type RenewalPlan, type RotationPolicy } from './rotation';
+
+export interface KeeperOptions extends IssueOptions {
+  readonly rotation: RotationPolicy;
+  /** A certificate from before a restart, proven again: served at once, renewed when due. */
+  readonly warmStart: Svid | undefined;
+}
+
+/**
+ * Keeps one identity certified, whether or not anybody listens: renews in time, tries again for ever, never takes a valid certificate away.
+ * One attempt at a time; whoever asks while it runs joins it. The first attempt begins at once.
+ */
+export function createKeeper(options: KeeperOptions, deps: Deps): CertSource {
+  return new Keeper(options, deps);
+}
+
+class Keeper implements CertSource {
+  readonly #stop = new AbortController();
+  readonly #offer: Offer;
+  readonly #unsubscribe: readonly (() => void)[];
+  readonly #loop: Promise<void>;
+  #wait = new AbortController();
+  #inFlight: { readonly since: number; readonly svid: Promise<Svid> } | undefined;
+  #lastAttemptAt: number | undefined;
+  #plan: RenewalPlan | undefined;
+  /** The jitter of the certificate in service: drawn once, so that planning again does not move it. */
+  #draw = 0;
+  /** How far the wall clock has jumped since the plan was made. */
+  #jumpedMs = 0;
+  #failure: { readonly error: AgentError; readonly retryAt: number } | undefined;
+  #lastError: { readonly error: AgentError; readonly at: number } | undefined;
+  /** Why the next attempt must not wait for its time. */
+  #urgent: string | undefined;
+  #credentialChanged = false;
+  #failures = 0;
+  #attempts = 0;
+  #renewals = 0;
+
+  constructor(
+    private readonly options: KeeperOptions,
+    private readonly deps: Deps,
+  ) {
+    const { ca, warmStart } = options;
+    this.#offer = new Offer(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
+    if (warmStart) this.#accept(warmStart, 'certificate kept from before the restart is in service');
+    this.#unsubscribe = [
+      ca.trust.subscribe((bundle) => bundle && this.#trust(bundle)),
+      ca.onChange((what) => (what === 'signer' ? this.#hurry('another signer') : this.#credential())),
+      deps.clock.onJump((jump) => this.#jumped(jump)),
+    ];
+    this.#loop = this.#run();
+  }
+
+  get state(): Watched<CertState> {
+    return this.#offer.state;
+  }
+
+  async renewNow(reason: string): Promise<Svid> {
+    if (this.#stop.signal.aborted) throw new AgentError('ERR_ABORTED', 'renew: the agent is closing');
+    const attempt = this.#inFlight?.svid ?? this.#begin(reason);
+    this.#look();
+    return attempt;
+  }
+
+  describe(): SourceDescription {
+    return {
+      source: this.options.ca.name,
+      failures: this.#failures,
+      attempts: this.#attempts,
+      renewals: this.#renewals,
+      attemptSince: this.#inFlight?.since,
+      lastError: this.#lastError?.error,
+      lastErrorAt: this.#lastError?.at,
+      plan: this.#steps(),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    for (const stop of this.#unsubscribe) stop();
+    await this.#loop;
+    await this.#offer.close();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#untilDue();
+      if (this.#stop.signal.aborted) return;
+      await (this.#inFlight?.svid ?? this.#begin('due')).catch(() => undefined);
+    }
+    await this.#inFlight?.svid.catch(() => undefined);
+  }
+
+  /** Returns when an attempt is due or in flight, or the keeper stops. */
+  async #untilDue(): Promise<void> {
+    const { clock } = this.deps;
+    while (!this.#inFlight && !this.#stop.signal.aborted) {
+      const dueAt = this.#dueAt();
+      if (dueAt <= clock.now()) return;
+      this.#wait = new AbortController();
+      try {
+        // It may end early, where the wall clock was set back; as much time has passed as there was to wait, and that counts.
+        await clock.sleepUntil(dueAt, AbortSignal.any([this.#wait.signal, this.#stop.signal]));
+        return;
+      } catch {
+        // Woken by `#look` or `close`: the loop's condition and `#dueAt` know why.
+      }
+    }
+  }
+
+  #dueAt(): number {
+    const now = this.deps.clock.now();
+    const wantedAt = this.#urgent !== undefined ? now : (this.#failure?.retryAt ?? this.#renewAt() ?? now);
+    // Against `now` too: after a wall clock was set back, the last attempt seems to lie in the future.
+    const floorAt = this.#lastAttemptAt === undefined ? now : Math.min(this.#lastAttemptAt, now) + MIN_INTERVAL_MS;
+    return Math.max(wantedAt, floorAt);
+  }
+
+  /** A wall clock that was set back must not postpone a renewal: the certificate may well be ageing at its old pace elsewhere. */
+  #renewAt(): number | undefined {
+    return this.#plan && this.#plan.renewAt + Math.min(this.#jumpedMs, 0);
+  }
+
+  /** Ends the current wait, so that the loop looks again at what is due. */
+  #look(): void {
+    this.#wait.abort();
+  }
+
+  #begin(reason: string): Promise<Svid> {
+    const because = this.#urgent ?? (reason === 'due' && !this.#offer.svid ? 'first certificate' : reason);
+    this.#urgent = undefined;
+    this.#credentialChanged = false;
+    this.#attempts += 1;
+    this.#lastAttemptAt = this.deps.clock.now();
+    if (this.#failures > 0) this.deps.metrics.record('ca_retries_total', { ca: this.options.ca.name });
+    const svid = this.#attempt(because).finally(() => {
+      this.#inFlight = undefined;
+    });
+    svid.catch(() => undefined);
+    this.#inFlight = { since: this.#lastAttemptAt, svid };
+    return svid;
+  }
+
+  async #attempt(reason: string): Promise<Svid> {
+    try {
+      const svid = await issueSvid(this.options, this.deps, this.#stop.signal);
+      this.deps.metrics.record('renewals_total', { outcome: 'ok' });
+      this.#renewals += 1;
+      this.#accept(svid, this.#offer.svid ? 'certificate renewed' : 'certificate issued', reason);
+      return svid;
+    } catch (caught) {
+      const error = AgentError.from(caught);
+      if (!this.#stop.signal.aborted) this.#fail(error);
+      throw error;
+    }
+  }
+
+  #accept(svid: Svid, event: string, reason?: string): void {
+    this.#failure = undefined;
+    this.#failures = 0;
+    this.#draw = this.deps.random();
+    this.#jumpedMs = 0;
+    this.#plan = this.#planFor(svid);
+    this.#offer.accept(svid, this.options.ca.trust.value ?? svid.bundle, this.#plan.renewAt);
+    this.deps.log.info(event, {
+      id: formatSpiffeId(this.options.id),
+      serial: svid.serial,
+      notAfter: iso(svid.notAfterAt),
+      renewAt: iso(this.#plan.renewAt),
+      source: svid.source,
+      reason,
+      ...(svid.warnings.length > 0 && { warnings: svid.warnings }),
+    });
+  }
+
+  #planFor(svid: Svid): RenewalPlan {
+    return planRenewal(svid, this.options.rotation, this.#draw, this.options.ca.credentialExpiresAt());
+  }
+
+  #fail(error: AgentError): void {
+    const now = this.deps.clock.now();
+    this.#failures += 1;
+    const inService = this.#offer.svid;
+    const plannedAt = planRetry({ failures: this.#failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
+    const retryAt = this.#credentialChanged || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;
+    this.#failAgainAt(error, retryAt);
+    this.#lastError = { error, at: now };
+    this.deps.metrics.record('renewals_total', { outcome: error.code });
+    const facts = { attempt: this.#failures, retryInSeconds: Math.round((retryAt - now) / 100) / 10, cause: error };
+    if (!inService) this.deps.log.warn('no certificate yet, trying again', facts);
+    else if (now < inService.notAfterAt) this.deps.log.warn('renewal failed, serving the previous certificate', facts);
+    else this.deps.log.error('renewal failed and the previous certificate has expired', facts);
+  }
+
+  #failAgainAt(error: AgentError, retryAt: number): void {
+    this.#failure = { error, retryAt };
+    this.#offer.fail(error, retryAt);
+  }
+
+  /** Renew as soon as the floor allows; while an attempt runs, once more after it. */
+  #hurry(reason: string): void {
+    this.#urgent = reason;
+    this.#look();
+  }
+
+  #credential(): void {
+    this.#credentialChanged = true;
+    if (this.#failure) this.#hurry('credential changed');
+    const { svid } = this.#offer;
+    if (!svid) return;
+    this.#plan = this.#planFor(svid);
+    this.#offer.replan(this.#plan.renewAt);
+    this.#look();
+  }
+
+  #trust(bundle: TrustBundle): void {
+    if (bundle.version === this.#offer.bundle?.version) return;
+    this.#offer.trust(bundle);
+    this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
+    const { svid } = this.#offer;
+    if (!svid) return this.#failure && this.#hurry('the trust bundle is known now');
+    try {
+      acceptIssuedChain({ id: this.options.id, key: svid.key, source: svid.source }, svid.chainDer, bundle, this.deps.clock.now());
+    } catch (caught) {
+      this.deps.log.warn('certificate in service does not verify to the new trust bundle, renewing', {
+        serial: svid.serial,
+        cause: caught,
+      });
+      this.#hurry('the trust bundle no longer covers the certificate');
+    }
+  }
+
+  #jumped({ byMs }: ClockJump): void {
+    const now = this.deps.clock.now();
+    this.deps.log.warn('wall clock jumped, or the machine was suspended', { bySeconds: Math.round(byMs / 1_000) });
+    this.#jumpedMs += byMs;
+    if (this.#failure && byMs < 0) this.#failAgainAt(this.#failure.error, this.#failure.retryAt + byMs);
+    const { svid } = this.#offer;
+    if (svid && now < svid.notBeforeAt - SKEW_TOLERANCE_MS) {
+      this.deps.log.warn('certificate in service is not valid yet by this clock, renewing', {
+        serial: svid.serial,
+        notBefore: iso(svid.notBeforeAt),
+      });
+      this.#hurry('the clock was set back to before the certificate');
+    }
+    this.#look();
+  }
+
+  #steps(): readonly PlanStep[] {
+    const steps: PlanStep[] = [];
+    if (this.#inFlight) steps.push({ rule: 'attempt in flight', at: this.#inFlight.since, detail: 'its outcome decides what is next' });
+    else if (this.#urgent !== undefined) steps.push({ rule: 'renewal without delay', at: this.#dueAt(), detail: this.#urgent });
+    if (this.#failure) {
+      const detail = `failures in a row: ${this.#failures}; the last: ${this.#failure.error.message}`;
+      steps.push({ rule: 'retry', at: this.#failure.retryAt, detail });
+    }
+    if (this.#plan && this.#jumpedMs < 0) {
+      const detail = `the wall clock was set back by ${formatDuration(-this.#jumpedMs)} since the plan was made`;
+      steps.push({ rule: 'renewal at its age, not at its hour', at: this.#renewAt(), detail });
+    }
+    return [...steps, ...(this.#plan?.steps ?? [])];
+  }
+}
+
+const iso = (at: number): string => new Date(at).toISOString();

@@ -1,0 +1,265 @@
+import { describe, expect, test } from '@jest/globals';
+import { createTrustBundle } from '../../../agent/identity/trust-bundle';
+import { DAY, HOUR, MINUTE, SECOND, tell } from '../../support/keeper-story';
+import { testRoots } from '../../support/scripted-ca';
+import { settle } from '../../support/test-clock';
+
+describe('a keeper', () => {
+  test('obtains a certificate at once and renews it at half of its life, whether or not anybody listens', async () => {
+    const story = await tell();
+    const first = story.svid!;
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(12 * HOUR) });
+    await story.clock.advanceTo(story.after(12 * HOUR - 1));
+    expect(story.svid).toBe(first);
+    await story.clock.advanceTo(story.after(12 * HOUR));
+    expect(story.svid!.serial).not.toBe(first.serial);
+    expect(Buffer.compare(story.svid!.key.spkiDer, first.key.spkiDer)).not.toBe(0);
+    await story.clock.advanceTo(story.after(10 * DAY));
+    expect(story.ca.attempts).toHaveLength(21);
+    expect(story.kinds).toEqual(['starting', ...Array(21).fill('current')]);
+    expect(story.counted('renewals_total', { outcome: 'ok' })).toBe(21);
+    expect(story.keeper.describe()).toMatchObject({ source: 'scripted', failures: 0, attempts: 21, renewals: 21, lastError: undefined });
+  });
+
+  test('that gets no first certificate keeps trying with growing waits, and says so', async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'), random: () => 0.5 });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: undefined,
+      retryAt: story.after(SECOND),
+      error: { code: 'ERR_CA_UNAVAILABLE' },
+    });
+    await story.clock.advanceBy(2 * MINUTE);
+    const waits = story.ca.attempts.map((at, index, all) => (index === 0 ? 0 : at - all[index - 1]!) / SECOND);
+    expect(waits).toEqual([0, 1, 2, 4, 8, 16, 32, 45]);
+    const said = story.events.filter(({ level, event }) => level === 'warn' && event === 'no certificate yet, trying again');
+    expect(said.map(({ facts }) => facts.retryInSeconds)).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
+    expect(story.counted('ca_retries_total', { ca: 'scripted' })).toBe(7);
+    story.ca.work();
+    await story.clock.advanceBy(45 * SECOND);
+    expect(story.keeper.state.value.kind).toBe('current');
+    expect(story.keeper.describe()).toMatchObject({ failures: 0, lastError: { code: 'ERR_CA_UNAVAILABLE' } });
+  });
+
+  test('renews now when asked, and everybody who asks meanwhile joins the attempt in flight', async () => {
+    const story = await tell();
+    const before = story.svid!;
+    const all = await Promise.all([1, 2, 3].map((each) => story.keeper.renewNow(`reason ${each}`)));
+    expect(new Set(all).size).toBe(1);
+    expect(story.svid).toBe(all[0]);
+    expect(story.svid!.serial).not.toBe(before.serial);
+    expect(story.ca.attempts).toHaveLength(2);
+    await story.clock.advanceTo(story.after(11 * HOUR));
+    expect(story.ca.attempts).toHaveLength(2);
+    expect(story.events.at(-1)).toMatchObject({ event: 'certificate renewed', facts: { reason: 'reason 1' } });
+  });
+
+  test('that is asked to renew and fails tells the asker, keeps the certificate and tries again', async () => {
+    const story = await tell({ random: () => 0.5 });
+    const before = story.svid;
+    story.ca.failWith('ERR_CA_REJECTED', { retry: 'slow' });
+    await expect(story.keeper.renewNow('test')).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', svid: before, retryAt: story.after(45 * SECOND) });
+    story.ca.work();
+    await story.clock.advanceBy(45 * SECOND);
+    expect(story.keeper.state.value.kind).toBe('current');
+    expect(story.svid).not.toBe(before);
+  });
+
+  test.each(['slow', 'never'] as const)('C20 tries a %s failure again at the cap, for ever', async (retry) => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry }), random: () => 0.5 });
+    await story.clock.advanceBy(HOUR);
+    expect(story.ca.attempts).toHaveLength(81);
+  });
+
+  test("C18 respects the CA's own wish to be left alone for a while", async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', retryAfterMs: 2 * MINUTE }) });
+    await story.clock.advanceBy(2 * MINUTE - 1);
+    expect(story.ca.attempts).toHaveLength(1);
+    await story.clock.advanceBy(MINUTE);
+    expect(story.ca.attempts).toHaveLength(2);
+  });
+
+  test('C15 a CA that never answers is given up after ten seconds, although it ignores its signal', async () => {
+    const story = await tell({ prepare: (ca) => ca.hang(true), random: () => 0.5 });
+    expect(story.keeper.describe().attemptSince).toBe(story.startedAt);
+    await story.clock.advanceBy(10 * SECOND);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', error: { code: 'ERR_TIMEOUT' } });
+    story.ca.work();
+    await story.clock.advanceBy(SECOND);
+    expect(story.keeper.state.value.kind).toBe('current');
+    expect(story.ca.mostInFlight).toBe(1);
+  });
+
+  test('C30 an answer that comes after its deadline never becomes current', async () => {
+    const late: (() => void)[] = [];
+    const story = await tell({
+      prepare: (ca) =>
+        ca.behave((request, _signal, attempt) =>
+          attempt === 1 ? new Promise((resolve) => late.push(() => resolve(ca.issue(request)))) : ca.issue(request),
+        ),
+    });
+    await story.clock.advanceBy(12 * SECOND);
+    const current = story.svid!;
+    late[0]!();
+    await settle();
+    expect(story.svid).toBe(current);
+    expect(story.kinds).toEqual(['starting', 'unavailable', 'current']);
+    expect(story.keeper.describe().renewals).toBe(1);
+  });
+
+  test('close ends a hanging attempt, a wait and every loop at once', async () => {
+    const hanging = await tell({ prepare: (ca) => ca.hang(true) });
+    await hanging.keeper.close();
+    const waiting = await tell();
+    await waiting.keeper.close();
+    expect([hanging.clock.nextWakeAt(), waiting.clock.nextWakeAt()]).toEqual([undefined, undefined]);
+    await waiting.clock.advanceBy(DAY);
+    expect(waiting.ca.attempts).toHaveLength(1);
+    expect(waiting.keeper.state.value.kind).toBe('current');
+    await expect(waiting.keeper.renewNow('late')).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  test('says why the next renewal is when it is', async () => {
+    const story = await tell();
+    expect(story.keeper.describe().plan[0]).toMatchObject({ rule: 'share of the usable validity', at: story.after(12 * HOUR) });
+    story.ca.failWith('ERR_CA_UNAVAILABLE');
+    await story.clock.advanceTo(story.after(12 * HOUR));
+    const [retry] = story.keeper.describe().plan;
+    expect(retry).toMatchObject({ rule: 'retry', detail: 'failures in a row: 1; the last: sign: scripted ERR_CA_UNAVAILABLE' });
+    expect(retry!.at).toBeGreaterThan(story.clock.now());
+  });
+});
+
+describe('what the CA tells', () => {
+  test('another signer renews the certificate now', async () => {
+    const story = await tell();
+    await story.clock.advanceBy(MINUTE);
+    story.ca.tell('signer');
+    await settle();
+    expect(story.ca.attempts).toHaveLength(2);
+    expect(story.events.at(-1)!.facts.reason).toBe('another signer');
+  });
+
+  test('another signer during an attempt makes one more follow it', async () => {
+    const story = await tell();
+    await story.clock.advanceBy(MINUTE);
+    let answer: () => void = () => undefined;
+    story.ca.behave((request) => new Promise((resolve) => (answer = () => resolve(story.ca.issue(request)))));
+    void story.keeper.renewNow('first');
+    await settle();
+    story.ca.tell('signer');
+    story.ca.work();
+    answer();
+    await story.clock.advanceBy(SECOND);
+    expect(story.ca.attempts).toHaveLength(3);
+    await story.clock.advanceBy(HOUR);
+    expect(story.ca.attempts).toHaveLength(3);
+  });
+
+  test('a storm of changes makes no more than one request a second', async () => {
+    const story = await tell();
+    for (let round = 0; round < 100; round += 1) {
+      story.ca.tell('signer');
+      await story.clock.advanceBy(100);
+    }
+    expect(story.ca.attempts.length).toBeLessThanOrEqual(12);
+  });
+
+  test('a changed credential ends the wait of a failed attempt at once', async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_TOKEN', { retry: 'slow' }) });
+    await story.clock.advanceBy(10 * SECOND);
+    expect(story.ca.attempts).toHaveLength(1);
+    story.ca.work();
+    story.ca.tell('credential');
+    await settle();
+    expect(story.keeper.state.value.kind).toBe('current');
+  });
+
+  test('a credential that changes while an attempt fails makes the next one follow at once', async () => {
+    const story = await tell({ prepare: (ca) => ca.hang() });
+    story.ca.tell('credential');
+    story.ca.work();
+    await story.clock.advanceBy(11 * SECOND);
+    expect(story.keeper.state.value.kind).toBe('current');
+  });
+
+  test('a credential that dies first brings the renewal forward, and a fresh one puts it back', async () => {
+    const story = await tell({ prepare: (ca, clock) => (ca.credentialExpires = clock.now() + 10 * HOUR) });
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(9 * HOUR) });
+    story.ca.credentialExpires = story.after(30 * DAY);
+    story.ca.tell('credential');
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(12 * HOUR) });
+    await story.clock.advanceTo(story.after(12 * HOUR - 1));
+    expect(story.ca.attempts).toHaveLength(1);
+    await story.clock.advanceTo(story.after(12 * HOUR));
+    expect(story.ca.attempts).toHaveLength(2);
+  });
+
+  test('a wider trust bundle is published at once and costs no certificate; the same bundle is no event', async () => {
+    const story = await tell();
+    const [old, next] = await testRoots();
+    const before = story.states.length;
+    const both = createTrustBundle([old.certificateDer, next.certificateDer]);
+    story.ca.trust.set(both);
+    expect(story.keeper.state.value.bundle).toBe(both);
+    story.ca.trust.set(createTrustBundle([next.certificateDer, old.certificateDer]));
+    await story.clock.advanceBy(HOUR);
+    expect(story.states).toHaveLength(before + 1);
+    expect(story.ca.attempts).toHaveLength(1);
+  });
+
+  test('a trust bundle that no longer covers the certificate is published first; the certificate stays until its replacement comes', async () => {
+    const story = await tell();
+    const [, next] = await testRoots();
+    const before = story.svid!;
+    await story.clock.advanceBy(HOUR);
+    story.ca.hang();
+    story.ca.trust.set(next.bundle);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: before, bundle: next.bundle });
+    expect(story.events.at(-1)).toMatchObject({ level: 'warn', facts: { serial: before.serial } });
+    await settle();
+    expect(story.ca.attempts).toHaveLength(2);
+    story.ca.signer = next;
+    story.ca.work();
+    await story.clock.advanceBy(MINUTE);
+    expect(story.svid!.bundle).toBe(next.bundle);
+    expect(story.svid!.serial).not.toBe(before.serial);
+  });
+
+  test('a bundle that becomes known after a failure for the lack of it ends the wait', async () => {
+    const story = await tell({ prepare: (ca) => ca.trust.set(undefined) });
+    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', bundle: undefined, error: { code: 'ERR_CA_UNAVAILABLE' } });
+    const [old] = await testRoots();
+    await story.clock.advanceBy(900);
+    story.ca.trust.set(old.bundle);
+    expect(story.keeper.state.value.bundle).toBe(old.bundle);
+    await story.clock.advanceBy(100);
+    expect(story.keeper.state.value.kind).toBe('current');
+  });
+});
+
+describe('a warm start', () => {
+  test('serves a certificate that is still valid before any attempt, and renews it when its first plan was due', async () => {
+    const first = await tell();
+    const kept = first.svid!;
+    await first.keeper.close();
+    await first.clock.advanceBy(5 * HOUR);
+    const story = await tell({ warmStart: kept, clock: first.clock });
+    expect(story.states[0]!.state).toMatchObject({ kind: 'current', svid: kept, renewAt: first.after(12 * HOUR) });
+    expect(story.ca.attempts).toEqual([]);
+    await story.clock.advanceTo(first.after(12 * HOUR));
+    expect(story.ca.attempts).toHaveLength(1);
+  });
+
+  test('that is overdue renews behind the certificate in service', async () => {
+    const first = await tell();
+    const kept = first.svid!;
+    await first.keeper.close();
+    await first.clock.advanceBy(20 * HOUR);
+    const story = await tell({ warmStart: kept, clock: first.clock });
+    expect(story.states[0]!.state).toMatchObject({ kind: 'current', svid: kept });
+    expect(story.svid!.serial).not.toBe(kept.serial);
+    expect(story.kinds).toEqual(['current', 'current']);
+  });
+});
