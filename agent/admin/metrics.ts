@@ -2,6 +2,7 @@ import type { Registry } from 'prom-client';
 import { METRICS, type MetricName, type Metrics } from '../base/metrics';
 import type { AgentView } from './agent-view';
 import { agentGauges, type Gauge, processGauges, upstreamGauges } from './gauges';
+import { loadPromClient, type Prom } from './prom-client';
 import { bucketsOf, Tally } from './tally';
 
 /** Counts for the whole agent, and writes it all down for Prometheus. */
@@ -28,7 +29,7 @@ export function createMetrics(): AgentMetrics {
     },
     text: async (view) => {
       scrapes += 1;
-      const prom = await import('prom-client');
+      const prom = await loadPromClient();
       const registry = new prom.Registry();
       for (const name of Object.keys(METRICS) as MetricName[]) addCounted(prom, registry, tally, name);
       const status = view.status();
@@ -43,9 +44,7 @@ export function createMetrics(): AgentMetrics {
   };
 }
 
-type PromClient = typeof import('prom-client');
-
-function addCounted(prom: PromClient, registry: Registry, tally: Tally, name: MetricName): void {
+function addCounted(prom: Prom, registry: Registry, tally: Tally, name: MetricName): void {
   const { type, help, labels } = METRICS[name];
   const config = { name: `keyturn_${name}`, help, labelNames: [...labels], registers: [registry] };
   if (type === 'counter') {
@@ -75,7 +74,7 @@ function cumulated(name: MetricName, series: ReturnType<Tally['series']>[number]
   ];
 }
 
-function addGauge(prom: PromClient, registry: Registry, gauge: Gauge): void {
+function addGauge(prom: Prom, registry: Registry, gauge: Gauge): void {
   // prom-client would write 0 for a gauge without values, which is a claim; nothing is known, so nothing is said.
   if (gauge.values.length === 0) return;
   const labelNames = Object.keys(gauge.values[0]?.labels ?? {});
