@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { access, open, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { AgentError, systemCode } from '../../agent/base/errors';
+import { AgentError, invalid, systemCode } from '../../agent/base/errors';
 import { Secret } from '../../agent/base/secret';
 import { assertPrivate } from './private-files';
 
@@ -66,7 +66,7 @@ export async function assertPrivateDir(dir: string): Promise<boolean> {
   const found = await stat(path).catch((cause) => {
     throw unreadable(path, cause);
   });
-  if (!found.isDirectory()) throw new AgentError('ERR_CA_STATE', `open CA directory ${path}: it is not a directory`);
+  if (!found.isDirectory()) throw unfit(path, 'must be a directory');
   if (!readOnly) assertPrivate('directory', path, found, false);
   return readOnly;
 }
@@ -90,8 +90,8 @@ async function readOne(path: string, kind: 'key' | 'certificate', readOnly: bool
   });
   try {
     const found = await file.stat();
-    if (!found.isFile()) throw new AgentError('ERR_CA_STATE', `read ${path}: it is not a regular file`);
-    if (found.size > MAX_FILE_BYTES) throw new AgentError('ERR_CA_STATE', `read ${path}: it is larger than ${MAX_FILE_BYTES} bytes`);
+    if (!found.isFile()) throw unfit(path, 'must be a regular file');
+    if (found.size > MAX_FILE_BYTES) throw unfit(path, `must not be larger than ${MAX_FILE_BYTES} bytes`);
     assertPrivate(kind, path, found, readOnly);
     const bytes = Buffer.alloc(found.size);
     const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
@@ -121,6 +121,10 @@ async function isReadOnly(path: string): Promise<boolean> {
   } catch (cause) {
     return systemCode(cause) === 'EROFS';
   }
+}
+
+function unfit(path: string, rule: string): AgentError {
+  return invalid('ERR_CA_STATE', path, rule, { hint: `a CA directory holds the files ${Object.values(CA_FILES).join(', ')}` });
 }
 
 function unreadable(path: string, cause: unknown): AgentError {

@@ -109,7 +109,8 @@ function refused(field: string, rule: string, hint?: string): AgentError {
 function stateError(dir: string, caught: unknown): AgentError {
   const error = AgentError.from(caught);
   if (error.code === 'ERR_BUG') return error;
-  return new AgentError('ERR_CA_STATE', `open CA directory ${dir}: ${error.message}`, {
+  const rule = error.rule === undefined || error.message.includes(error.rule) ? '' : `, and it ${error.rule}`;
+  return new AgentError('ERR_CA_STATE', `open CA directory ${dir}: ${error.message}${rule}`, {
     cause: error,
     ...(error.field !== undefined && { field: error.field }),
     ...(error.rule !== undefined && { rule: error.rule }),
