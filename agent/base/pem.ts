@@ -17,9 +17,11 @@ export interface PemLimits {
 const MAX_BYTES = 1024 * 1024;
 const MAX_BLOCKS = 1024;
 const MAX_LABEL = 64;
-const BEGIN = Buffer.from('-----BEGIN ');
-const END = Buffer.from('-----END ');
+const BEGIN = Buffer.from('-----BEGIN');
+const END = Buffer.from('-----END');
 const DASHES = Buffer.from('-----');
+const NEWLINE = 0x0a;
+const COLON = 0x3a;
 const BOM = Buffer.from([0xef, 0xbb, 0xbf]);
 
 /**
@@ -36,10 +38,13 @@ const BOM = Buffer.from([0xef, 0xbb, 0xbf]);
  * @see RFC 7468 sections 2 and 3.
  */
 export function readPem(bytes: Uint8Array, field: string, limits: PemLimits = {}): PemBlock[] {
-  return scanPem(bytes, field, limits).map((item) => {
-    if ('label' in item) return item;
-    throw item;
-  });
+  const items = scanPem(bytes, field, limits);
+  const blocks = items.filter((item) => 'label' in item);
+  const refused = items.find((item) => !('label' in item));
+  if (refused === undefined) return blocks;
+  // Nobody gets the good blocks, and one of them may be a key.
+  for (const { der } of blocks) der.fill(0);
+  throw refused;
 }
 
 /**
@@ -55,66 +60,81 @@ export function scanPem(bytes: Uint8Array, field: string, limits: PemLimits = {}
   if (text.includes(0)) throw invalid('ERR_PARSE', field, 'must not contain NUL');
   const items: (PemBlock | AgentError)[] = [];
   const refuse = (rule: string) => invalid('ERR_PARSE', field, items.length === 0 ? rule : `block ${items.length + 1}: ${rule}`);
-  let open: { readonly label: string; readonly bodyAt: number } | undefined;
-  let lineAt = text.subarray(0, BOM.length).equals(BOM) ? BOM.length : 0;
-  while (lineAt < text.length) {
-    const newline = text.indexOf(0x0a, lineAt);
-    const lineEnd = newline < 0 ? text.length : newline;
-    const line = text.subarray(lineAt, lineEnd);
-    const found = open === undefined || line.includes(DASHES) ? boundary(line) : undefined;
-    if (found !== undefined) {
-      if (items.length === maxBlocks) throw invalid('ERR_PARSE', field, `must not hold more than ${maxBlocks} blocks`);
-      const opened = found.kind === 'begin' ? { label: found.label, bodyAt: Math.min(lineEnd + 1, text.length) } : undefined;
-      if (found.kind === 'broken') items.push(refuse(found.rule));
-      else if (found.kind === 'begin' && open !== undefined) items.push(refuse('must end before another block begins'));
-      else if (found.kind === 'end') items.push(endBlock(text, open, found.label, lineAt, refuse));
-      open = opened;
-    }
-    lineAt = lineEnd + 1;
+  let open: Boundary | undefined;
+  for (const next of boundaries(text)) {
+    if (items.length === maxBlocks) throw invalid('ERR_PARSE', field, `must not hold more than ${maxBlocks} blocks`);
+    if (next.broken !== undefined) items.push(refuse(next.broken));
+    else if (next.kind === 'end') items.push(endBlock(text, open, next, refuse));
+    else if (open !== undefined) items.push(refuse('must end before another block begins'));
+    open = next.kind === 'begin' && next.broken === undefined ? next : undefined;
   }
   if (open !== undefined) items.push(refuse('must have an END line'));
   if (items.length === 0) throw invalid('ERR_PARSE', field, 'must hold at least one PEM block');
   return items;
 }
 
-type Boundary = { readonly kind: 'begin' | 'end'; readonly label: string } | { readonly kind: 'broken'; readonly rule: string };
-
-/** What a line has to say about blocks: undefined where it is plain text or base64. */
-function boundary(line: Buffer): Boundary | undefined {
-  const at = Math.min(...[line.indexOf(BEGIN), line.indexOf(END)].map((index) => (index < 0 ? Infinity : index)));
-  if (at === Infinity) return undefined;
-  const kind = line.subarray(at, at + END.length).equals(END) ? 'end' : 'begin';
-  const labelAt = at + (kind === 'end' ? END.length : BEGIN.length);
-  const labelEnd = line.indexOf(DASHES, labelAt);
-  if (at > 0 || labelEnd < 0 || !isBlank(line.subarray(labelEnd + DASHES.length))) {
-    return { kind: 'broken', rule: 'must have each BEGIN and END on a line of its own, closed by five dashes' };
-  }
-  const label = line.toString('latin1', labelAt, Math.min(labelEnd, labelAt + MAX_LABEL + 1));
-  if (label.length > MAX_LABEL || !/^[A-Z0-9]+(?: [A-Z0-9]+)*$/.test(label)) {
-    return { kind: 'broken', rule: `must have a label of capitals, digits and single spaces, at most ${MAX_LABEL} long` };
-  }
-  return { kind, label };
+interface Boundary {
+  readonly kind: 'begin' | 'end';
+  readonly label: string;
+  /** Where its dashes begin, and where the next line does. */
+  readonly at: number;
+  readonly nextLineAt: number;
+  /** The rule that it breaks. */
+  readonly broken: string | undefined;
 }
 
-function endBlock(
-  text: Buffer,
-  open: { readonly label: string; readonly bodyAt: number } | undefined,
-  label: string,
-  bodyEnd: number,
-  refuse: (rule: string) => AgentError,
-): PemBlock | AgentError {
-  if (open === undefined) return refuse('must have a BEGIN line');
-  if (open.label !== label) return refuse(`must end as it begins, not BEGIN ${open.label} and END ${label}`);
-  const body = text.subarray(open.bodyAt, bodyEnd);
-  if (body.includes(0x3a)) return refuse('must not have headers; encrypted keys are not supported');
+/** Every BEGIN and END in order. Each is searched for once, so that neither many of one kind nor none of the other make it slow. */
+function* boundaries(text: Buffer): Generator<Boundary> {
+  const end = text.length;
+  const find = (mark: Buffer, from: number) => {
+    const at = text.indexOf(mark, from);
+    return at < 0 ? end : at;
+  };
+  let begin = find(BEGIN, 0);
+  let close = find(END, 0);
+  while (begin < end || close < end) {
+    if (begin < close) {
+      yield readBoundary(text, begin, 'begin');
+      begin = find(BEGIN, begin + BEGIN.length);
+    } else {
+      yield readBoundary(text, close, 'end');
+      close = find(END, close + END.length);
+    }
+  }
+}
+
+function readBoundary(text: Buffer, at: number, kind: 'begin' | 'end'): Boundary {
+  const labelAt = at + (kind === 'begin' ? BEGIN : END).length;
+  const rest = text.toString('latin1', labelAt, labelAt + MAX_LABEL + 1 + DASHES.length);
+  const label = /^ ([A-Z0-9]+(?: [A-Z0-9]+)*)-----/.exec(rest)?.[1];
+  if (label === undefined) {
+    return {
+      kind,
+      label: '',
+      at,
+      nextLineAt: labelAt,
+      broken: `must have labels of capitals, digits and single spaces, at most ${MAX_LABEL} long`,
+    };
+  }
+  let nextLineAt = labelAt + 1 + label.length + DASHES.length;
+  while (text[nextLineAt] !== NEWLINE && SEXTETS[text[nextLineAt] ?? NEWLINE] === BLANK && nextLineAt < text.length) nextLineAt += 1;
+  const alone = (at === 0 || text[at - 1] === NEWLINE || isByteOrderMark(text, at)) && (text[nextLineAt] ?? NEWLINE) === NEWLINE;
+  return { kind, label, at, nextLineAt, broken: alone ? undefined : 'must have each BEGIN and END on a line of its own' };
+}
+
+function isByteOrderMark(text: Buffer, length: number): boolean {
+  return length === BOM.length && text.subarray(0, length).equals(BOM);
+}
+
+function endBlock(text: Buffer, begin: Boundary | undefined, end: Boundary, refuse: (rule: string) => AgentError): PemBlock | AgentError {
+  if (begin === undefined) return refuse('must have a BEGIN line');
+  if (begin.label !== end.label) return refuse(`must end as it begins, not BEGIN ${begin.label} and END ${end.label}`);
+  const body = text.subarray(begin.nextLineAt, end.at);
+  if (body.includes(COLON)) return refuse('must not have headers; encrypted keys are not supported');
   const der = decodeBase64(body);
   if (der === undefined) return refuse('must be base64');
   if (der.length === 0) return refuse('must not be empty');
-  return { label, der };
-}
-
-function isBlank(bytes: Uint8Array): boolean {
-  return bytes.every((octet) => SEXTETS[octet] === BLANK);
+  return { label: begin.label, der };
 }
 
 const ALPHABET = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');

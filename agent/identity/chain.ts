@@ -20,6 +20,10 @@ export const SKEW_TOLERANCE_MS = 60_000;
 const MAX_DEPTH = 8;
 /** One path needs at most 7; the rest is for roots and intermediates that share a name. At 0.1 to 0.3 ms each. */
 const MAX_SIGNATURE_CHECKS = 256;
+/** Looks at a candidate: certificates that cross-sign each other make paths without number from few signatures. */
+const MAX_STEPS = 4096;
+/** URIs of a certificate times constraints of its issuer. */
+const MAX_CONSTRAINT_CHECKS = 4096;
 
 /**
  * Counts signature checks, so that no set of certificates makes us work for long, and remembers their outcome.
@@ -79,7 +83,7 @@ export function verifyChain(
 ): VerifiedChain {
   const obstacle = standingObstacle(leaf, now);
   if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
-  const search: Search = { pool, roots, now, checker, refusals: [] };
+  const search: Search = { pool, roots, now, checker, refusals: [], steps: 0 };
   const found = extend(search, [leaf]);
   if (found !== undefined) return found;
   const [refusal] = search.refusals.sort((a, b) => b.depth - a.depth);
@@ -92,6 +96,7 @@ interface Search {
   readonly roots: readonly Certificate[];
   readonly now: number;
   readonly checker: SignatureChecker;
+  steps: number;
   readonly refusals: { readonly depth: number; readonly field: string; readonly rule: string }[];
 }
 
@@ -124,12 +129,17 @@ function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
 }
 
 function mayFollow(search: Search, path: readonly Certificate[], issuer: Certificate, role: 'root' | 'intermediate'): boolean {
-  const field = `${role} ${quote(issuer.subject)}`;
-  const rule = standingObstacle(issuer, search.now) ?? signingObstacle(issuer, path);
-  // The signature comes last: it is what costs.
-  const broken = rule === undefined && !search.checker.isSignedBy(path.at(-1)!, issuer) ? signatureRule(path.at(-1)!) : rule;
-  if (broken !== undefined) search.refusals.push({ depth: path.length, field, rule: broken });
-  return broken === undefined;
+  search.steps += 1;
+  if (search.steps > MAX_STEPS) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_STEPS} steps`);
+  const last = path.at(-1)!;
+  const rule =
+    standingObstacle(issuer, search.now) ??
+    signingObstacle(issuer, path) ??
+    // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.
+    (search.checker.isSignedBy(last, issuer) ? undefined : signatureRule(last)) ??
+    path.map((each) => constraintObstacle(issuer, each)).find((broken) => broken !== undefined);
+  if (rule !== undefined) search.refusals.push({ depth: path.length, field: `${role} ${quote(issuer.subject)}`, rule });
+  return rule === undefined;
 }
 
 function signatureRule(certificate: Certificate): string {
@@ -165,7 +175,7 @@ function signingObstacle(issuer: Certificate, path: readonly Certificate[]): str
       return 'must allow serverAuth and clientAuth where it has extended key usages';
     }
   }
-  return path.map((each) => constraintObstacle(issuer, each)).find((rule) => rule !== undefined);
+  return undefined;
 }
 
 /** Name constraints on hosts of URIs are applied; on a kind of name that the certificate does not carry they have nothing to say. */
@@ -176,16 +186,17 @@ function constraintObstacle(issuer: Certificate, below: Certificate): string | u
   if (below.subject !== '') carried.add('directory').add('email');
   const unsupported = constraints.otherKinds.find((kind) => carried.has(kind));
   if (unsupported !== undefined) return `must not constrain ${unsupported} names, which are not supported here`;
+  const uris = uriNames(below);
   const { permittedUris, excludedUris } = constraints;
-  for (const uri of uriNames(below)) {
+  if (uris.length * (permittedUris.length + excludedUris.length) > MAX_CONSTRAINT_CHECKS) return 'must not have that many name constraints';
+  for (const uri of uris) {
     const host = hostOf(uri);
-    const matches = (constraint: string) => host === undefined || constraint === '' || isHostWithin(host, constraint.toLowerCase());
-    if (excludedUris.some(matches)) return `must not exclude ${uri} by its name constraints`;
-    if (
-      permittedUris.length > 0 &&
-      (host === undefined || !permittedUris.some((each) => each !== '' && isHostWithin(host, each.toLowerCase())))
-    ) {
-      return `must permit ${uri} by its name constraints`;
+    // A URI without a host, and a constraint without one, cannot be compared: the answer is no either way.
+    if (excludedUris.some((each) => host === undefined || each === '' || isHostWithin(host, each))) {
+      return `must not exclude ${uri.slice(0, 200)} by its name constraints`;
+    }
+    if (permittedUris.length > 0 && !permittedUris.some((each) => host !== undefined && each !== '' && isHostWithin(host, each))) {
+      return `must permit ${uri.slice(0, 200)} by its name constraints`;
     }
   }
   return undefined;
@@ -197,7 +208,8 @@ function hostOf(uri: string): string | undefined {
 
 /** RFC 5280 section 4.2.1.10: `.example.org` is every host below it, `example.org` is that host alone. */
 function isHostWithin(host: string, constraint: string): boolean {
-  return constraint.startsWith('.') ? host.length > constraint.length && host.endsWith(constraint) : host === constraint;
+  const wanted = constraint.toLowerCase();
+  return wanted.startsWith('.') ? host.length > wanted.length && host.endsWith(wanted) : host === wanted;
 }
 
 const iso = (at: number) => new Date(at).toISOString();

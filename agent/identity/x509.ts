@@ -152,7 +152,16 @@ function copy(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
 }
 
-/** Everything that a certificate says, as indented text for people: `keyturn cert show`. */
+/**
+ * Everything that a certificate says, as indented text for people: `keyturn cert show`. Control and direction characters of its names
+ * become `?`: they are a stranger's text on somebody's terminal.
+ *
+ * @throws AgentError ERR_PARSE where @peculiar/x509 cannot read it either.
+ */
 export function describeCertificate(der: Uint8Array): string {
-  return new x509.X509Certificate(copy(der)).toString('text');
+  try {
+    return new x509.X509Certificate(copy(der)).toString('text').replace(/[^\P{C}\n]/gu, '?');
+  } catch (cause) {
+    throw AgentError.from(cause, 'ERR_PARSE', { field: 'certificate', rule: 'must be an X.509 certificate' });
+  }
 }
