@@ -57,22 +57,35 @@ export async function acceptIssuer(files: CaFiles, trustDomain: string, engine: 
 }
 
 function describeChain(chain: VerifiedChain, signer: Certificate, above: readonly Certificate[], bundle: TrustBundle) {
-  const path = chain.path.slice(1);
-  const checker = new SignatureChecker();
-  // Signed by its own key, not just of one name: roots of one trust domain share their name, and so does one that another cross-signed.
-  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSignedBy(each, each);
-  // Behind the path, what else stands in cert-chain.pem: a signer cross-signed by a root that some peers do not know otherwise.
-  const served = new Map([...path, signer, ...above].filter((each) => !isRoot(each)).map((each) => [each.sha256, each]));
-  const chainDer = [...served.values()].map(({ der }) => der);
+  const chainDer = servedChain(chain, [signer, ...above], bundle).map(({ der }) => der);
   const hash = createHash('sha256').update(signer.der);
   for (const der of chainDer) hash.update(der);
-  const validity = [...path, chain.root];
+  const validity = [...chain.path.slice(1), chain.root];
   return {
     chainDer,
     notBeforeAt: Math.max(...validity.map(({ notBeforeAt }) => notBeforeAt)),
     notAfterAt: Math.min(...validity.map(({ notAfterAt }) => notAfterAt)),
     version: hash.digest('hex'),
   };
+}
+
+/**
+ * The verified path above the leaf, and behind it what else of cert-chain.pem it hangs on: a signer that is cross-signed by a root which
+ * some peers do not know otherwise. Strangers stay out, such as the last signer while the files are being replaced one by one.
+ */
+function servedChain(chain: VerifiedChain, pool: readonly Certificate[], bundle: TrustBundle): Certificate[] {
+  const checker = new SignatureChecker();
+  // Signed by its own key, not just of one name: roots of one trust domain share their name, and so does one that another cross-signed.
+  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSignedBy(each, each);
+  const served = new Map(chain.path.map((each) => [each.sha256, each]));
+  // The map grows while it is walked: issuers of issuers follow.
+  for (const member of served.values()) {
+    for (const each of pool) {
+      const issues = Buffer.compare(each.subjectDer, member.issuerDer) === 0 && isCa(each) && checker.isSignedBy(member, each);
+      if (issues && !isRoot(each)) served.set(each.sha256, each);
+    }
+  }
+  return [...served.values()].slice(1).filter((each) => !inBundle(bundle, each));
 }
 
 function inBundle(bundle: TrustBundle, certificate: Certificate): boolean {
