@@ -1,0 +1,165 @@
+import { createBuiltinCa } from '../ca-client/builtin/builtin-ca';
+import { openAuthority } from '../ca-client/builtin/authority';
+import type { AgentStatus, AgentView, RotateResult } from './admin/agent-view';
+import type { AgentMetrics } from './admin/metrics';
+import type { Deps } from './base/deps';
+import { AgentError } from './base/errors';
+import { firstValue } from './base/watched';
+import type { Config, LoadedConfig } from './config/config';
+import { loadEngine } from './identity/load-engine';
+import { formatSpiffeId, type SpiffeId } from './identity/spiffe-id';
+import { createKeeper } from './lifecycle/keeper';
+import { VERSION } from './version';
+import { servedSvid, startWorkload, type Workload, type WorkloadParts } from './workload';
+
+/** A running agent: 1..n workloads and, over them, health, metrics and control. */
+export interface Agent {
+  readonly view: AgentView;
+  /** Where health and metrics answer, with the port that was really taken. */
+  readonly adminAddress: string;
+  /** Ends every loop and server; sockets are gone when it resolves. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** As `Deps`, with metrics that can also be rendered. */
+export interface AgentDeps extends Deps {
+  readonly metrics: AgentMetrics;
+}
+
+/** Health and control come up after the first attempt to obtain a certificate has ended, but no later than this. */
+const ADMIN_AFTER_MS = 300;
+
+/**
+ * The composition root: the only place that constructs things. Resolves when SDS, health and control listen; the first certificate may
+ * still be under way then.
+ *
+ * @throws AgentError; nothing is left behind: what had started is closed.
+ */
+export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise<Agent> {
+  const startedAt = deps.clock.now();
+  const { config } = loaded;
+  const closers: (() => Promise<void>)[] = [];
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= (async () => {
+      for (const closer of [...closers].reverse()) await closer();
+    })();
+    return closing;
+  };
+  try {
+    const workload = await startWorkload(config, await createSource(config, deps), deps);
+    closers.push(() => workload.close());
+    const view = createView(loaded, [workload], startedAt, deps);
+    await firstAttempt(workload, deps);
+    const control = await startControl(config, view, deps);
+    closers.push(() => control.close());
+    const admin = await startAdmin(config, view, deps);
+    closers.push(() => admin.close());
+    return { view, adminAddress: admin.address, close };
+  } catch (caught) {
+    await close();
+    throw caught;
+  }
+}
+
+async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> {
+  if (config.ca === 'files') {
+    const { createFileSource } = await import('./lifecycle/file-source');
+    const source = createFileSource({ dir: config.credentialsDir, expectedId: config.id }, { ...deps, log: deps.log.scope('files') });
+    return { source, closers: [] };
+  }
+  const id = requireIdentity(config);
+  const engine = await loadEngine(config.engine);
+  const caDeps = { ...deps, log: deps.log.scope('ca') };
+  const authority = await openAuthority(
+    { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine },
+    caDeps,
+  );
+  const ca = createBuiltinCa({ authority, caller: id }, caDeps);
+  const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
+  const warmStart = store && ca.trust.value ? await store.load(ca.trust.value, deps.clock.now()) : undefined;
+  const source = createKeeper(
+    {
+      ca,
+      id,
+      engine,
+      keyAlgorithm: config.keyAlgorithm,
+      ttlMs: config.ttlMs,
+      rotation: { ratio: config.renewRatio, jitterRatio: config.renewJitter },
+      warmStart,
+    },
+    { ...deps, log: deps.log.scope('keeper') },
+  );
+  store?.follow(source.state);
+  const storeCloser = store ? [() => store.close()] : [];
+  return { source, closers: [() => authority.close(), () => ca.close(), ...storeCloser] };
+}
+
+async function openStore(dir: string, id: SpiffeId, deps: Deps) {
+  const { openStateStore } = await import('./lifecycle/state-store');
+  return openStateStore({ dir, id }, { ...deps, log: deps.log.scope('state') });
+}
+
+function requireIdentity(config: Config): SpiffeId {
+  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca}`);
+  return config.id;
+}
+
+async function firstAttempt(workload: Workload, deps: Deps): Promise<void> {
+  const waited = new AbortController();
+  const late = deps.clock.sleepUntil(deps.clock.now() + ADMIN_AFTER_MS, waited.signal).catch(() => undefined);
+  await Promise.race([firstValue(workload.source.state, (state) => state.kind !== 'starting'), late]);
+  waited.abort();
+}
+
+async function startAdmin(config: Config, view: AgentView, deps: AgentDeps) {
+  const { createAdminServer } = await import('./admin/http-server');
+  return createAdminServer({ address: config.adminAddress, view, metrics: deps.metrics }, { ...deps, log: deps.log.scope('admin') });
+}
+
+async function startControl(config: Config, view: AgentView, deps: Deps) {
+  const { createControlServer } = await import('./admin/control-server');
+  return createControlServer({ path: config.controlSocket, view }, { ...deps, log: deps.log.scope('control') });
+}
+
+function createView(loaded: LoadedConfig, workloads: readonly Workload[], startedAt: number, deps: Deps): AgentView {
+  const reasons = () => workloads.flatMap((workload) => workload.reasons());
+  return {
+    settings: () => loaded.settings,
+    reasons,
+    workloads: () => workloads.map((workload) => workload.view()),
+    status: (): AgentStatus => {
+      const because = reasons();
+      return {
+        version: VERSION,
+        pid: process.pid,
+        runtime: `node ${process.versions.node}`,
+        startedAt: new Date(startedAt).toISOString(),
+        now: new Date(deps.clock.now()).toISOString(),
+        ready: because.length === 0,
+        reasons: because,
+        workloads: workloads.map((workload) => workload.status()),
+      };
+    },
+    rotate: async (request, signal): Promise<RotateResult> => ({
+      workloads: await Promise.all(workloads.map((workload) => rotateOne(workload, request, signal))),
+    }),
+  };
+}
+
+async function rotateOne(
+  workload: Workload,
+  request: { readonly wait: boolean; readonly reason: string },
+  signal: AbortSignal,
+): Promise<RotateResult['workloads'][number]> {
+  const previous = servedSvid(workload.source.state.value);
+  const svid = await workload.source.renewNow(request.reason);
+  const acknowledged = request.wait ? await workload.sds.acknowledged(svid.serial, signal) : undefined;
+  return {
+    id: svid.id ? formatSpiffeId(svid.id) : 'mounted certificate',
+    ...(previous && { previousSerial: previous.serial }),
+    serial: svid.serial,
+    notAfter: new Date(svid.notAfterAt).toISOString(),
+    ...(acknowledged !== undefined && { acknowledged }),
+  };
+}

@@ -1,0 +1,193 @@
+import { createSdsServer, type SdsServer } from '../sds/server';
+import type { CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
+import type { AgentError } from './base/errors';
+import type { Deps } from './base/deps';
+import type { Config } from './config/config';
+import type { CertSource, CertState, PlanStep } from './identity/cert-state';
+import { parseCertificate } from './identity/certificate';
+import { formatSpiffeId } from './identity/spiffe-id';
+import type { Svid } from './identity/svid';
+import type { TrustBundle } from './identity/trust-bundle';
+import type { FileOutput } from './lifecycle/file-output';
+
+/** One identity with what makes its certificates and what hands them out. */
+export interface Workload {
+  view(): WorkloadView;
+  status(): WorkloadStatus;
+  /** Why this workload is not ready, or nothing. */
+  reasons(): readonly string[];
+  readonly source: CertSource;
+  readonly sds: SdsServer;
+  close(): Promise<void>;
+}
+
+/** What a workload is made of; `agent.ts` decides which source it gets. */
+export interface WorkloadParts {
+  readonly source: CertSource;
+  /** Closed after the source, innermost last: state store, CA client, authority. */
+  readonly closers: readonly (() => Promise<void>)[];
+}
+
+/**
+ * Puts the serving side around a source: SDS at once, certificate files where asked. Takes the source over: when it fails, the source is
+ * closed.
+ *
+ * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE | ERR_OUTPUT.
+ */
+export async function startWorkload(config: Config, parts: WorkloadParts, deps: Deps): Promise<Workload> {
+  const { source } = parts;
+  const closers: (() => Promise<void>)[] = [...parts.closers, () => source.close()];
+  const close = async () => {
+    for (const closer of [...closers].reverse()) await closer();
+  };
+  try {
+    const sds = await createSdsServer(
+      {
+        socketPath: config.sdsSocket,
+        mode: config.sdsSocketMode,
+        group: config.sdsSocketGroup,
+        state: source.state,
+        keyFormat: config.keyFormat,
+        fileDirs: config.sdsFileDirs,
+      },
+      { ...deps, log: deps.log.scope('sds') },
+    );
+    closers.push(() => sds.close());
+    const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
+    if (output) closers.push(() => output.close());
+    return describeWorkload(config, source, sds, output, close, deps);
+  } catch (caught) {
+    await close();
+    throw caught;
+  }
+}
+
+async function startOutput(dir: string, config: Config, source: CertSource, deps: Deps): Promise<FileOutput> {
+  const { createFileOutput } = await import('./lifecycle/file-output');
+  return createFileOutput({ dir, state: source.state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
+}
+
+function describeWorkload(
+  config: Config,
+  source: CertSource,
+  sds: SdsServer,
+  output: FileOutput | undefined,
+  close: () => Promise<void>,
+  deps: Deps,
+): Workload {
+  const id = () => identityText(config, source.state.value);
+  return {
+    source,
+    sds,
+    close,
+    reasons: () => notReady(source.state.value, deps.clock.now()).map((reason) => `${id()}: ${reason}`),
+    view: () => {
+      const state = source.state.value;
+      const svid = servedSvid(state);
+      const streams = sds.streams();
+      return {
+        id: id(),
+        source: source.describe().source,
+        svid,
+        bundle: state.bundle,
+        state: state.kind,
+        renewAt: state.kind === 'current' ? state.renewAt : undefined,
+        failures: source.describe().failures,
+        streams: streams.length,
+        unacknowledged: streams.filter((stream) => stream.names.some((name) => name.sentVersion !== name.acknowledgedVersion)).length,
+      };
+    },
+    status: () => {
+      const state = source.state.value;
+      const svid = servedSvid(state) ?? (state.kind === 'unavailable' ? state.expired : undefined);
+      const about = source.describe();
+      const retryAt = state.kind === 'overdue' || state.kind === 'unavailable' ? state.retryAt : undefined;
+      return {
+        id: id(),
+        state: state.kind,
+        ...(svid && { certificate: certificateStatus(svid, state.kind === 'current' ? state.renewAt : undefined) }),
+        roots: rootsStatus(state.bundle),
+        ...(state.bundle && { rootsVersion: state.bundle.version }),
+        source: about.source,
+        plan: about.plan.map(planText),
+        attempts: about.attempts,
+        renewals: about.renewals,
+        failures: about.failures,
+        ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
+        ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
+        ...(svid && { outageBudget: outageBudget(svid, deps.clock.now()) }),
+        sds: {
+          socket: config.sdsSocket,
+          mode: config.sdsSocketMode.toString(8).padStart(4, '0'),
+          streams: sds.streams(),
+          unknownNames: sds.unknownNames(),
+        },
+        ...(output && { output: output.status() }),
+      };
+    },
+  };
+}
+
+function identityText(config: Config, state: CertState): string {
+  const id = config.id ?? servedSvid(state)?.id;
+  return id ? formatSpiffeId(id) : 'mounted certificate';
+}
+
+/** The SVID that is safe to serve, if there is one. */
+export function servedSvid(state: CertState): Svid | undefined {
+  return state.kind === 'current' || state.kind === 'overdue' ? state.svid : undefined;
+}
+
+function notReady(state: CertState, now: number): string[] {
+  switch (state.kind) {
+    case 'starting':
+      return ['no certificate yet: the first request is under way'];
+    case 'unavailable':
+      return state.expired
+        ? [`certificate ${state.expired.serial} expired at ${iso(state.expired.notAfterAt)}: ${state.error.message}`]
+        : [`no certificate yet: ${state.error.message}`];
+    case 'current':
+    case 'overdue':
+      // The keeper publishes expiry when it wakes; a probe in between must not be told that all is well.
+      if (now >= state.svid.notAfterAt) return [`certificate ${state.svid.serial} expired at ${iso(state.svid.notAfterAt)}`];
+      if (now < state.svid.notBeforeAt) return [`certificate ${state.svid.serial} is not valid before ${iso(state.svid.notBeforeAt)}`];
+      return [];
+  }
+}
+
+function certificateStatus(svid: Svid, renewAt: number | undefined): CertificateStatus {
+  const leaf = parseCertificate(svid.chainDer[0]!);
+  return {
+    serial: svid.serial,
+    notBefore: iso(svid.notBeforeAt),
+    notAfter: iso(svid.notAfterAt),
+    receivedAt: iso(svid.receivedAt),
+    ...(renewAt !== undefined && { renewAt: iso(renewAt) }),
+    keyAlgorithm: svid.key.algorithm,
+    issuer: leaf.issuer,
+    sha256: leaf.sha256,
+    chainLength: svid.chainDer.length,
+    warnings: svid.warnings,
+  };
+}
+
+function rootsStatus(bundle: TrustBundle | undefined): WorkloadStatus['roots'] {
+  return (bundle?.rootsDer ?? []).map((der) => {
+    const root = parseCertificate(der);
+    return { subject: root.subject, sha256: root.sha256, notAfter: iso(root.notAfterAt) };
+  });
+}
+
+function outageBudget(svid: Svid, now: number): NonNullable<WorkloadStatus['outageBudget']> {
+  return { seconds: Math.max(0, Math.round((svid.notAfterAt - now) / 1000)), until: iso(svid.notAfterAt), limit: 'certificate' };
+}
+
+function planText(step: PlanStep): WorkloadStatus['plan'][number] {
+  return { rule: step.rule, ...(step.at !== undefined && { at: iso(step.at) }), detail: step.detail };
+}
+
+function errorStatus(error: AgentError, at: number): NonNullable<WorkloadStatus['lastError']> {
+  return { code: error.code, message: error.message, ...(error.hint !== undefined && { hint: error.hint }), at: iso(at) };
+}
+
+const iso = (at: number): string => new Date(at).toISOString();
