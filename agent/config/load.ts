@@ -1,11 +1,12 @@
 import { accessSync, constants } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { AgentError, invalid } from '../base/errors';
+import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import type { Config, LoadedConfig } from './config';
 import { OPTIONS, type Option, SETTING_NAMES, type Values } from './options';
 import { checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
-import { type FileEntry, parseSettingsFile, readSettingsFile } from './settings-file';
+import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
 import { MAX_VALUE } from './value-types';
@@ -70,7 +71,9 @@ async function readFileEntries(sources: SettingSources, env: Environment, cwd: s
   if (path !== undefined) {
     try {
       const absolute = resolve(cwd, path);
-      const bytes = await (sources.readFile ? sources.readFile(absolute) : readSettingsFile(absolute, file));
+      const bytes = await (sources.readFile
+        ? sources.readFile(absolute)
+        : readSmallFile(absolute, { field: file, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES }));
       entries = await parseSettingsFile(bytes, file);
       problems.push(...unknownKeys(entries, file));
     } catch (caught) {

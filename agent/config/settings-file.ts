@@ -1,9 +1,8 @@
-import { open } from 'node:fs/promises';
-import { AgentError, errorText, invalid } from '../base/errors';
+import { invalid } from '../base/errors';
 import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
-const MAX_FILE_BYTES = 256 * 1024;
+export const MAX_FILE_BYTES = 256 * 1024;
 
 /** What a file says about one key: the text of its value as written, lists joined by commas. */
 export interface FileEntry {
@@ -57,35 +56,6 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
     }
   }
   return [...entries.values()];
-}
-
-/**
- * Reads no more of a file than may be parsed. Works on pipes too.
- *
- * @throws AgentError ERR_CONFIG naming `name` where it cannot be read.
- */
-export async function readSettingsFile(path: string, name: string): Promise<Uint8Array> {
-  try {
-    const file = await open(path, 'r');
-    try {
-      const buffer = Buffer.alloc(MAX_FILE_BYTES + 1);
-      let length = 0;
-      for (;;) {
-        const { bytesRead } = await file.read(buffer, length, buffer.length - length, null);
-        length += bytesRead;
-        if (bytesRead === 0 || length === buffer.length) return buffer.subarray(0, length);
-      }
-    } finally {
-      await file.close();
-    }
-  } catch (caught) {
-    throw new AgentError('ERR_CONFIG', `${name}: cannot be read: ${errorText(caught)}`, {
-      field: name,
-      rule: 'cannot be read',
-      cause: caught,
-      hint: 'name a YAML file that exists, or leave --config out',
-    });
-  }
 }
 
 function decode(bytes: Uint8Array, name: string): string {
