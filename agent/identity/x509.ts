@@ -1,9 +1,9 @@
 import 'reflect-metadata';
-import { createPrivateKey, webcrypto } from 'node:crypto';
+import { createHash, createPrivateKey, webcrypto } from 'node:crypto';
 import { Crypto as PeculiarCrypto } from '@peculiar/webcrypto';
 import * as x509 from '@peculiar/x509';
 import { contextTag, derElement, derSequence } from '../base/der';
-import { AgentError, invalid } from '../base/errors';
+import { AgentError, errorText, invalid } from '../base/errors';
 import { parseCsr } from './csr';
 import type { CertificateEngine, CertificateSpec, Csr, EngineName } from './engine';
 import { EXTENSION } from './extensions';
@@ -28,7 +28,7 @@ function rsa(modulusLength: number) {
 }
 
 /**
- * @peculiar/x509 on one of two WebCrypto providers. It judges the direct engine in tests and serves whoever sets `--engine`.
+ * @peculiar/x509 on one of two WebCrypto providers. It judges the direct engine in tests and serves whoever sets `--crypto`.
  *
  * @param name  `webcrypto`: the runtime's own; `peculiar`: @peculiar/webcrypto.
  */
@@ -164,4 +164,77 @@ export function describeCertificate(der: Uint8Array): string {
   } catch (cause) {
     throw AgentError.from(cause, 'ERR_PARSE', { field: 'certificate', rule: 'must be an X.509 certificate' });
   }
+}
+
+/** What a certificate says, for people and programs that look at it; nothing of it has been verified. Instants are ISO 8601, UTC. */
+export interface CertificateFacts {
+  readonly subject: string;
+  readonly issuer: string;
+  /** Lower-case hex. */
+  readonly serial: string;
+  readonly notBefore: string;
+  readonly notAfter: string;
+  /** e.g. `ECDSA P-256`, `RSA 2048`. */
+  readonly key: string;
+  /** e.g. `ECDSA SHA-256`. */
+  readonly signature: string;
+  readonly ca: boolean;
+  readonly uris: readonly string[];
+  /** `type:value`, e.g. `dns:example.org`. */
+  readonly otherNames: readonly string[];
+  readonly keyUsage: readonly string[];
+  /** Names of the usual ones, OIDs of others. */
+  readonly extendedKeyUsage: readonly string[];
+  /** Of the DER, lower-case hex. */
+  readonly sha256: string;
+}
+
+/**
+ * Reads a certificate leniently: what others made is looked at here too.
+ *
+ * @throws AgentError ERR_PARSE.
+ */
+export function inspectCertificate(der: Uint8Array, field: string): CertificateFacts {
+  try {
+    const certificate = new x509.X509Certificate(copy(der));
+    const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
+    return {
+      subject: certificate.subject,
+      issuer: certificate.issuer,
+      serial: certificate.serialNumber.toLowerCase(),
+      notBefore: certificate.notBefore.toISOString(),
+      notAfter: certificate.notAfter.toISOString(),
+      key: algorithmText(certificate.publicKey.algorithm),
+      signature: algorithmText(certificate.signatureAlgorithm),
+      ca: certificate.getExtension(x509.BasicConstraintsExtension)?.ca ?? false,
+      uris: names.filter((name) => name.type === 'url').map((name) => name.value),
+      otherNames: names.filter((name) => name.type !== 'url').map((name) => `${name.type}:${name.value}`),
+      keyUsage: usageNames(certificate.getExtension(x509.KeyUsagesExtension)?.usages ?? 0),
+      extendedKeyUsage: (certificate.getExtension(x509.ExtendedKeyUsageExtension)?.usages ?? []).map((oid) => purposeName(String(oid))),
+      sha256: createHash('sha256').update(der).digest('hex'),
+    };
+  } catch (caught) {
+    throw invalid('ERR_PARSE', field, `is not a certificate: ${errorText(caught)}`, { cause: caught });
+  }
+}
+
+function algorithmText(algorithm: object): string {
+  const { name, namedCurve, modulusLength, hash } = algorithm as {
+    name?: string;
+    namedCurve?: string;
+    modulusLength?: number;
+    hash?: { name?: string };
+  };
+  const family = name?.startsWith('RSASSA') ? 'RSA' : name;
+  return [family, namedCurve, modulusLength, hash?.name].filter((part) => part !== undefined).join(' ');
+}
+
+function usageNames(usages: number): string[] {
+  return Object.entries(x509.KeyUsageFlags)
+    .filter(([, bit]) => typeof bit === 'number' && (usages & bit) !== 0)
+    .map(([name]) => name);
+}
+
+function purposeName(oid: string): string {
+  return Object.entries(x509.ExtendedKeyUsage).find(([, value]) => value === oid)?.[0] ?? oid;
 }
