@@ -1,0 +1,168 @@
+import type { Command } from 'commander';
+import type { AgentStatus, RotateResult, StreamStatus, WorkloadStatus } from '../admin/agent-view';
+import type { PlanAnswer, RotateRequest } from '../admin/control-server';
+import { parseDuration } from '../base/duration';
+import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
+import { counted, facts, instant, json, table } from './render';
+import { addSettings, settingOf } from './settings-options';
+import type { Terminal } from './terminal';
+
+/** After this, the answer of the agent itself (who is behind) is late too. */
+const ANSWER_MS = 5_000;
+
+/** `keyturn status`. */
+export function addStatus(program: Command, context: CommandContext): void {
+  const command = controlCommand(program, 'status')
+    .summary('What is served, until when, to whom')
+    .description(
+      'Show the certificates that the running agent keeps, when they are renewed, and what each SDS stream has acknowledged. Exits 75 while the agent is not ready.',
+    );
+  onRun(command, context, async (options) => {
+    const status = await ask<AgentStatus>(options, context.terminal, 'GET', '/status');
+    context.terminal.out(options.format === 'json' ? json(status) : statusText(status));
+    return status.ready ? 0 : 75;
+  });
+}
+
+/** `keyturn plan`. */
+export function addPlan(program: Command, context: CommandContext): void {
+  const command = controlCommand(program, 'plan')
+    .summary('Why it renews when it does')
+    .description('Show when each certificate will be renewed, and the reasons, most decisive first.');
+  onRun(command, context, async (options) => {
+    const plan = await ask<PlanAnswer>(options, context.terminal, 'GET', '/plan');
+    context.terminal.out(options.format === 'json' ? json(plan) : plan.workloads.map((each) => planText(each, plan.now)).join('\n'));
+    return 0;
+  });
+}
+
+/** `keyturn rotate`. */
+export function addRotate(program: Command, context: CommandContext): void {
+  const command = controlCommand(program, 'rotate')
+    .summary('Turn the key now')
+    .description('Make a new key and certificate now, without waiting for the plan.')
+    .option('--wait', 'Return only when every SDS stream has acknowledged the new certificate')
+    .option('--timeout <duration>', 'How long that may take', '30s')
+    .addHelpText('after', '\nExamples:\n  keyturn rotate\n  keyturn rotate --wait --timeout 10s && echo every Envoy has it');
+  onRun(command, context, async (options) => {
+    const timeoutMs = parseDuration(String(options.given.timeout), 'flag --timeout');
+    const request: RotateRequest = { wait: options.given.wait === true, timeoutMs, reason: 'keyturn rotate' };
+    const result = await ask<RotateResult>(options, context.terminal, 'POST', '/rotate', request, timeoutMs + ANSWER_MS);
+    context.terminal.out(options.format === 'json' ? json(result) : result.workloads.map(rotatedText).join('\n'));
+    return 0;
+  });
+}
+
+function controlCommand(program: Command, name: string): Command {
+  return addSettings(withOutput(program.command(name)), ['control-socket', 'config']);
+}
+
+async function ask<T>(
+  options: CommandOptions,
+  terminal: Terminal,
+  method: 'GET' | 'POST',
+  path: string,
+  body?: RotateRequest,
+  timeoutMs = ANSWER_MS,
+): Promise<T> {
+  const socket = await settingOf('control-socket', options.flags, terminal);
+  const { callControl } = await import('../admin/control-client');
+  return callControl<T>(socket, method, path, body, { timeoutMs });
+}
+
+function statusText(status: AgentStatus): string {
+  const ready = status.ready ? 'ready' : `not ready: ${status.reasons.join('; ')}`;
+  const head = `keyturn ${status.version}, process ${status.pid}, ${status.runtime}, started ${instant(status.startedAt, status.now)}\n${ready}\n`;
+  return [head, ...status.workloads.map((each) => workloadText(each, status.now))].join('\n');
+}
+
+function workloadText(workload: WorkloadStatus, now: string): string {
+  const { certificate, outageBudget, lastError, output, sds } = workload;
+  const rows = facts(
+    [
+      ['state', workload.state],
+      ['serial', certificate?.serial],
+      ['key', certificate?.keyAlgorithm],
+      ['issuer', certificate?.issuer],
+      ['valid from', instant(certificate?.notBefore, now)],
+      ['valid until', instant(certificate?.notAfter, now)],
+      ['renews at', instant(certificate?.renewAt, now)],
+      ['tries again', instant(workload.retryAt, now)],
+      [
+        'source',
+        `${workload.source}: ${counted(workload.renewals, 'certificate')} in ${counted(workload.attempts, 'attempt')}, ${counted(workload.failures, 'failure')} since the last`,
+      ],
+      ...(certificate?.warnings ?? []).map((warning) => ['warning', warning] as const),
+      ['last error', lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`],
+      ['hint', lastError?.hint],
+      ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],
+      ...workload.roots.map(
+        (root) => ['root', `${root.subject || root.sha256.slice(0, 16)}, until ${instant(root.notAfter, now)}`] as const,
+      ),
+      ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
+      ['SDS socket', `${sds.socket} (mode ${sds.mode})`],
+      ['SDS streams', sds.streams.length],
+      ...sds.unknownNames.map((each) => ['unknown name', `${each.name} (asked for ${each.count} times)`] as const),
+    ],
+    '  ',
+  );
+  const streams =
+    sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
+  return `${workload.id}\n${rows}${streams}`;
+}
+
+const STREAM_HEAD = ['STREAM', 'KIND', 'NODE', 'NAME', 'SENT', 'SERIAL', 'ACKNOWLEDGED'];
+
+function streamRows(stream: StreamStatus, now: string): (string | number | undefined)[][] {
+  const names = stream.names.length === 0 ? [undefined] : stream.names;
+  return names.map((name) => [
+    stream.id,
+    stream.kind,
+    stream.node,
+    name?.name,
+    name?.sentVersion?.slice(0, 12),
+    name?.sentSerial?.slice(0, 12),
+    name && acknowledgedText(name, now),
+  ]);
+}
+
+function acknowledgedText(name: StreamStatus['names'][number], now: string): string {
+  if (name.nack && name.nack.version === name.sentVersion) return `REFUSED: ${name.nack.message}`;
+  if (name.sentVersion === undefined) return 'nothing sent yet';
+  return name.acknowledgedVersion === name.sentVersion ? (instant(name.acknowledgedAt, now) ?? 'yes') : 'not yet';
+}
+
+function planText(workload: PlanAnswer['workloads'][number], now: string): string {
+  const { certificate, outageBudget, lastError } = workload;
+  const head = facts(
+    [
+      ['state', workload.state],
+      ['valid from', instant(certificate?.notBefore, now)],
+      ['received at', instant(certificate?.receivedAt, now)],
+      ['renews at', instant(certificate?.renewAt, now)],
+      ['valid until', instant(certificate?.notAfter, now)],
+      ['tries again', instant(workload.retryAt, now)],
+      ['last error', lastError?.message],
+      ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],
+    ],
+    '  ',
+  );
+  const steps = table(
+    workload.plan.map((step) => [step.at === undefined ? '' : instant(step.at, now), step.rule, step.detail]),
+    '  ',
+  );
+  return `${workload.id}\n${head}\n${steps}`;
+}
+
+function rotatedText(workload: RotateResult['workloads'][number]): string {
+  const rows = facts(
+    [
+      ['serial', workload.serial],
+      ['was', workload.previousSerial],
+      ['valid until', `${workload.notAfter.slice(0, 19).replace('T', ' ')}Z`],
+      ['acknowledged by', workload.acknowledged === undefined ? undefined : counted(workload.acknowledged, 'SDS stream')],
+    ],
+    '  ',
+  );
+  return `${workload.id}\n${rows}`;
+}

@@ -1,0 +1,49 @@
+import { writeSync } from 'node:fs';
+import { AgentError } from '../base/errors';
+import { causeText } from '../base/log';
+import { EXIT_CODES } from './exit-code';
+
+/** Tells of a broken invariant that is about to end the process. */
+type LastWords = (event: string, error: AgentError, stack: readonly string[]) => void;
+
+let lastWords: LastWords = (event, error) => writeSync(2, `keyturn: error: ${event}: ${causeText(error)}\nkeyturn: hint: ${error.hint}\n`);
+
+/**
+ * To be called before anything else runs: a signal must not open Node's inspector in a process that holds keys, and a bug must end it at
+ * once and loudly rather than leave half an agent.
+ */
+export function guardProcess(): void {
+  // Node's own handler of SIGUSR1 opens a debugger port; a listener of ours takes its place.
+  process.on('SIGUSR1', () => undefined);
+  process.on('SIGUSR2', () => undefined);
+  process.on('uncaughtException', (caught) => endWith('uncaught exception', caught));
+  process.on('unhandledRejection', (caught) => endWith('unhandled rejection', caught));
+}
+
+/** Lets the agent's log have the last words. */
+export function tellLastWordsTo(listener: LastWords): void {
+  lastWords = listener;
+}
+
+function endWith(event: string, caught: unknown): never {
+  try {
+    // What is no error could be anything, a secret too: it is not printed.
+    const error = new AgentError('ERR_BUG', caught instanceof Error ? causeText(caught) : `a ${typeof caught} was thrown`, {
+      hint: 'this is a bug in keyturn; please report it with the lines above',
+    });
+    lastWords(event, error, frames(caught));
+  } catch {
+    // The exit code must come whatever happens to the words.
+  }
+  process.exit(EXIT_CODES.ERR_BUG);
+}
+
+/** The places of a stack, without the message that heads it. */
+function frames(caught: unknown): string[] {
+  if (!(caught instanceof Error) || typeof caught.stack !== 'string') return [];
+  return caught.stack
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line))
+    .slice(0, 12)
+    .map((line) => line.trim());
+}

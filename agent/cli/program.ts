@@ -1,0 +1,149 @@
+import { Command, CommanderError } from 'commander';
+import { AgentError } from '../base/errors';
+import { SETTING_NAMES } from '../config/options';
+import { VERSION } from '../version';
+import { addBootstrap } from './bootstrap';
+import { addCert } from './cert';
+import { type CommandContext, onRun, withOutput } from './command';
+import { addCompletion } from './completion';
+import { addConfig } from './config';
+import { addPlan, addRotate, addStatus } from './control';
+import { addCsr } from './csr';
+import { EXIT_CODES } from './exit-code';
+import { json } from './render';
+import { type OutputFormat, report } from './report';
+import { addSecret } from './secret';
+import { addSettings, ENVIRONMENT_HELP } from './settings-options';
+import type { Terminal } from './terminal';
+
+/** Lines of help fit a usual screen and stay readable on a wide one. */
+const HELP_COLUMNS = 100;
+
+/**
+ * Runs one command line to its end. Answers go to standard output, everything else to standard error.
+ *
+ * @param argv  Without the runtime and the program.
+ * @returns     The exit code; it never rejects.
+ */
+export async function runCommandLine(argv: readonly string[], terminal: Terminal): Promise<number> {
+  let format: OutputFormat = 'text';
+  let exitCode = 0;
+  const done = (code: number) => {
+    exitCode = code;
+  };
+  const program = createProgram({ terminal, done }).hook('preAction', (_, command) => {
+    if (command.opts().output === 'json') format = 'json';
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return exitCode;
+  } catch (caught) {
+    if (caught instanceof CommanderError) return endOfParsing(caught, terminal);
+    return report(AgentError.from(caught), format, terminal);
+  }
+}
+
+/** The tree of commands. */
+export function createProgram(context: CommandContext): Command {
+  const program = configure(new Command('keyturn'), context.terminal)
+    .description(
+      "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and turns the key again long before it expires.",
+    )
+    .version(`keyturn ${VERSION}`, '-V, --version', 'Print the version')
+    .addHelpText('after', EXAMPLES);
+  program.commandsGroup('The agent:');
+  addRun(program, context);
+  program.commandsGroup('Ask a running agent:');
+  for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
+  program.commandsGroup('Files and settings:');
+  for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
+  program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');
+  addCompletion(program, context);
+  addVersion(program, context);
+  return program;
+}
+
+const EXAMPLES = `
+Examples:
+  keyturn run --ca builtin        start an agent with an authority of its own
+  keyturn status                  what it serves, until when, to whom
+  keyturn rotate --wait           turn the key now, and wait until every Envoy has it
+  keyturn help run                every setting of the agent
+
+Exit codes are those of sysexits: 64 usage, 69 no agent answers, 75 try again later, 78 settings.`;
+
+function configure(program: Command, terminal: Terminal): Command {
+  const width = () => Math.min(terminal.columns, HELP_COLUMNS);
+  return program
+    .exitOverride()
+    .configureOutput({
+      writeOut: terminal.out,
+      writeErr: terminal.err,
+      getOutHelpWidth: width,
+      getErrHelpWidth: width,
+      getOutHasColors: () => false,
+      getErrHasColors: () => false,
+      // Errors are reported in one place, in one form.
+      outputError: () => undefined,
+    })
+    .configureHelp({
+      subcommandTerm: (command) =>
+        [command.name(), ...command.registeredArguments.map((each) => bracketed(each.name(), each.required, each.variadic))].join(' '),
+    })
+    .helpOption('-h, --help', 'Show this help')
+    .showSuggestionAfterError();
+}
+
+function bracketed(name: string, required: boolean, variadic: boolean): string {
+  const shown = variadic ? `${name}...` : name;
+  return required ? `<${shown}>` : `[${shown}]`;
+}
+
+function addRun(program: Command, context: CommandContext): void {
+  const command = addSettings(program.command('run'), SETTING_NAMES, true)
+    .summary('Run the agent until a signal ends it')
+    .description(
+      'Run the agent: keep a certificate for one identity and serve it over SDS until SIGTERM or SIGINT. SIGHUP turns the key at once.',
+    )
+    .addHelpText(
+      'after',
+      `
+${ENVIRONMENT_HELP}
+
+Examples:
+  keyturn run --ca builtin --trust-domain example.org --namespace shop --service-account cart
+  keyturn run --ca builtin --ttl 1h --output-certs ./etc/certs
+  keyturn run --config keyturn.yaml
+  FILE_MOUNTED_CERTS=true keyturn run`,
+    );
+  onRun(command, context, async ({ flags }) => (await import('./run')).run(flags, context.terminal));
+}
+
+function addVersion(program: Command, context: CommandContext): void {
+  const command = withOutput(program.command('version'))
+    .summary('Print the version and the runtime')
+    .description('Print the version and the runtime.');
+  onRun(command, context, async ({ format }) => {
+    const facts = {
+      version: VERSION,
+      runtime: `node ${process.versions.node}`,
+      openssl: process.versions.openssl,
+      platform: `${process.platform} ${process.arch}`,
+    };
+    context.terminal.out(
+      format === 'json' ? json(facts) : `keyturn ${facts.version} (${facts.runtime}, OpenSSL ${facts.openssl}, ${facts.platform})\n`,
+    );
+    return 0;
+  });
+}
+
+/** Commander ends its parsing by throwing: after help and version all is well, else the command line was wrong. */
+function endOfParsing(error: CommanderError, terminal: Terminal): number {
+  if (error.exitCode === 0) return 0;
+  // Help that was not asked for has been printed: a command was missing.
+  if (error.code === 'commander.help') return EXIT_CODES.ERR_USAGE;
+  const [, message, nearest] = /^(?:error: )?(.*?)(?:\n\(Did you mean (.*)\?\))?$/s.exec(error.message)!;
+  const hint =
+    nearest === undefined ? '`keyturn --help` shows the commands, `keyturn help COMMAND` explains one' : `did you mean ${nearest}?`;
+  return report(new AgentError('ERR_USAGE', message!, { hint }), 'text', terminal);
+}

@@ -1,0 +1,58 @@
+import { type Command, Option } from 'commander';
+import { oneError, readSettings } from '../config/load';
+import { environmentName, OPTIONS, type Option as Setting, type SettingName, type Values } from '../config/options';
+import type { Flags } from '../config/sources';
+import type { Terminal } from './terminal';
+
+/** Adds the flags of settings to a command, from the one table; under headings where there are many. */
+export function addSettings(command: Command, names: readonly SettingName[], grouped = false): Command {
+  for (const name of names) {
+    const setting: Setting<unknown> = OPTIONS[name];
+    const option = new Option(`--${name} <${setting.type.placeholder}>`, `${setting.help}${facts(name, setting)}`);
+    if (grouped) option.helpGroup(`${setting.group}:`);
+    if (setting.type.many) option.argParser((value: string, before: readonly string[] = []) => [...before, value]);
+    command.addOption(option);
+  }
+  return command;
+}
+
+/** The settings among a command's parsed options, by their names in the table. */
+export function settingFlags(options: Readonly<Record<string, unknown>>): Flags {
+  const flags: Record<string, string | readonly string[]> = {};
+  for (const name of Object.keys(OPTIONS)) {
+    const value = options[camelCase(name)];
+    if (typeof value === 'string' || Array.isArray(value)) flags[name] = value;
+  }
+  return flags;
+}
+
+/** What help says about every setting's other names. */
+export const ENVIRONMENT_HELP = `Every setting may also come from the environment, as ${environmentName('sds-socket')} for --sds-socket, or from
+the file of --config, as sds-socket. Flags win over the environment, that over the file.`;
+
+/** ` (ecdsa-p256, rsa-2048; default: 24h; also SECRET_TTL)`, as far as there is something to say. */
+function facts(name: SettingName, setting: Setting<unknown>): string {
+  const said = [
+    setting.type.choices?.join(', '),
+    setting.default === undefined ? undefined : `default: ${setting.default.replaceAll(',', ', ')}`,
+    setting.upstream && `also ${setting.upstream.names.join(', ')}`,
+    name === 'config' ? `also ${environmentName(name)}` : undefined,
+  ].filter((each) => each !== undefined);
+  return said.length === 0 ? '' : ` (${said.join('; ')})`;
+}
+
+function camelCase(name: string): string {
+  return name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/**
+ * One setting for a command that needs no others: problems elsewhere are not its business.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export async function settingOf<N extends SettingName>(name: N, flags: Flags, terminal: Terminal): Promise<NonNullable<Values[N]>> {
+  const report = await readSettings({ flags, env: terminal.env, cwd: terminal.cwd });
+  const value = report.values[name];
+  if (value === undefined) throw oneError(report.problems);
+  return value;
+}

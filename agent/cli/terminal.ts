@@ -1,0 +1,67 @@
+import { writeSync } from 'node:fs';
+
+/** Everything of the process that commands touch, so that tests can run them in process. */
+export interface Terminal {
+  /** Standard output: a command's answer and nothing else. */
+  readonly out: (text: string) => void;
+  /** Standard error: what went wrong, and logs. One call is one or more whole lines. */
+  readonly err: (text: string) => void;
+  readonly env: NodeJS.ProcessEnv;
+  readonly cwd: string;
+  /** For help; at most 100 are used. */
+  readonly columns: number;
+  /** Standard input to its end, at most `limit` bytes and one more. */
+  readonly readStdin: (limit: number) => Promise<Uint8Array>;
+}
+
+/** The real one. Whoever closes our standard output, as `| head` does, ends the command quietly. */
+export function processTerminal(): Terminal {
+  let listening = false;
+  return {
+    out: (text) => {
+      if (!listening) process.stdout.on('error', onClosed);
+      listening = true;
+      process.stdout.write(text);
+    },
+    err: (text) => writeAll(2, text),
+    env: process.env,
+    cwd: process.cwd(),
+    // Asked only where help is printed; loading the stream for every start costs time.
+    get columns() {
+      return process.stdout.columns ?? 100;
+    },
+    readStdin: async (limit) => {
+      const chunks: Buffer[] = [];
+      let length = 0;
+      for await (const chunk of process.stdin) {
+        chunks.push(chunk);
+        length += chunk.length;
+        if (length > limit) break;
+      }
+      return Buffer.concat(chunks).subarray(0, limit + 1);
+    },
+  };
+}
+
+/** Resolves when everything written to standard output has left, so that an exit loses nothing and hides no failure. */
+export async function flushOutput(): Promise<void> {
+  await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
+  // A failed write is told one turn later.
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+function onClosed(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') process.exit(0);
+  writeAll(2, `keyturn: error: write standard output: ${error.message}\n`);
+  process.exit(73);
+}
+
+/** Writes without the machinery of streams. A reader that is gone or does not read must not stop the agent: the line is lost then. */
+function writeAll(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  try {
+    for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
+  } catch {
+    // Nobody is left to be told.
+  }
+}
