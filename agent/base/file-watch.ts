@@ -1,7 +1,8 @@
-import { lstat, readlink, stat } from 'node:fs/promises';
-import { isAbsolute, join, resolve } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { Deps } from './deps';
 import { AgentError, errorText } from './errors';
+import { followPath } from './file-place';
 
 /** Kubelets, editors and our own atomic-dir change several names at once; one look after the last of them is enough. */
 const DEBOUNCE_MS = 100;
@@ -9,8 +10,6 @@ const DEBOUNCE_MS = 100;
 const SLOW_POLL_MS = 45_000;
 /** Without a watch, e.g. where the machine's inotify instances are used up. */
 const FAST_POLL_MS = 3_000;
-/** As many symbolic links as Linux follows in one path (path_resolution(7)). */
-const MAX_LINKS = 40;
 
 export interface FileWatch {
   /** Resolves when nothing of the watch is left that could call back or keep the process alive. */
@@ -33,14 +32,6 @@ export async function watchFiles(paths: readonly string[], onChange: () => void,
   );
   await watch.start();
   return watch;
-}
-
-/** What a path leads to at one moment. */
-interface Place {
-  /** Two equal prints mean that nothing changed. */
-  readonly print: string;
-  /** The directories, without symbolic links, in which a change would lead the path elsewhere. */
-  readonly dirs: readonly string[];
 }
 
 interface Watcher {
@@ -97,7 +88,7 @@ class DirectoryWatch implements FileWatch {
   }
 
   async #places(): Promise<{ print: string; dirs: readonly string[]; dirsPrint: string }> {
-    const places = await Promise.all(this.paths.map(follow));
+    const places = await Promise.all(this.paths.map(followPath));
     const dirs = [...new Set(places.flatMap((place) => place.dirs))].sort();
     // A directory that was removed and made again has the same name and another inode; the old watch is deaf.
     const dirsPrint = JSON.stringify(await Promise.all(dirs.map(async (dir) => [dir, await inode(dir)])));
@@ -183,37 +174,6 @@ async function watchDirectories(dirs: readonly string[], onEvent: () => void, on
     watcher.on('error', () => ready());
   });
   return watcher;
-}
-
-/** Walks a path as the kernel does, and notes each directory whose entry decided the way. */
-async function follow(path: string): Promise<Place> {
-  const dirs = new Set<string>();
-  const print: string[] = [];
-  let todo = path.split('/').filter(Boolean);
-  let here = '/';
-  for (let links = 0; todo.length > 0; ) {
-    const [name, ...rest] = todo as [string, ...string[]];
-    const next = join(here, name);
-    const entry = await lstat(next).catch(() => undefined);
-    if (entry?.isSymbolicLink() && links < MAX_LINKS) {
-      links += 1;
-      dirs.add(here);
-      const target = await readlink(next).catch(() => '');
-      print.push(`${next} -> ${target}`);
-      todo = [...(isAbsolute(target) ? target : join(here, target)).split('/').filter(Boolean), ...rest];
-      here = '/';
-      continue;
-    }
-    // The last directory that exists is where the missing name will appear.
-    if (!entry || rest.length === 0) dirs.add(here);
-    if (entry?.isDirectory() && rest.length === 0) dirs.add(next);
-    if (!entry) return { dirs: [...dirs], print: [...print, 'missing'].join('\n') };
-    here = next;
-    todo = rest;
-  }
-  const end = await stat(here, { bigint: true }).catch(() => undefined);
-  print.push(end ? `${end.dev}:${end.ino}:${end.size}:${end.mtimeNs}:${end.ctimeNs}` : 'missing');
-  return { dirs: [...dirs], print: print.join('\n') };
 }
 
 async function inode(path: string): Promise<string> {

@@ -1,0 +1,193 @@
+import { join } from 'node:path';
+import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
+import type { Deps } from '../base/deps';
+import { AgentError } from '../base/errors';
+import { type FileWatch, watchFiles } from '../base/file-watch';
+import type { Watched } from '../base/watched';
+import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
+import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
+import { acceptMountedFiles, type Svid } from '../identity/svid';
+import { CERT_FILES } from './file-output';
+import { Offer } from './offer';
+import { readTogether } from './read-together';
+
+export interface FileSourceOptions {
+  readonly dir: string;
+  /** The identity that the certificate must carry; undefined takes the one that it has. */
+  readonly expectedId: SpiffeId | undefined;
+  /** File names, default key.pem, cert-chain.pem and root-cert.pem. */
+  readonly names?: { readonly key: string; readonly certChain: string; readonly rootCert: string };
+}
+
+/**
+ * Serves a certificate that others mount and renew (`FILE_MOUNTED_CERTS`, `workload-spiffe-credentials`). The files are read as one and
+ * watched through every kind of replacement. A bad or missing file is logged, counted and read again; the last good set stays in service
+ * until it expires.
+ */
+export function createFileSource(options: FileSourceOptions, deps: Deps): CertSource {
+  return new FileSource(options, deps);
+}
+
+class FileSource implements CertSource {
+  readonly #stop = new AbortController();
+  readonly #offer: Offer;
+  readonly #paths: readonly [key: string, certChain: string, rootCert: string];
+  readonly #loop: Promise<void>;
+  #wait = new AbortController();
+  #changed = false;
+  #inFlight: { readonly since: number; readonly svid: Promise<Svid> } | undefined;
+  #failure: { readonly error: AgentError; readonly retryAt: number } | undefined;
+  #lastError: { readonly error: AgentError; readonly at: number } | undefined;
+  #failures = 0;
+  #attempts = 0;
+  #renewals = 0;
+
+  constructor(
+    private readonly options: FileSourceOptions,
+    private readonly deps: Deps,
+  ) {
+    const names = options.names ?? CERT_FILES;
+    this.#paths = [join(options.dir, names.key), join(options.dir, names.certChain), join(options.dir, names.rootCert)];
+    this.#offer = new Offer(undefined, 'ERR_FILE_SOURCE', deps);
+    this.#loop = this.#run();
+  }
+
+  get state(): Watched<CertState> {
+    return this.#offer.state;
+  }
+
+  async renewNow(_reason: string): Promise<Svid> {
+    if (this.#stop.signal.aborted) throw new AgentError('ERR_ABORTED', 'read certificate files: the agent is closing');
+    // The reading in flight may have begun before the change that the caller knows of.
+    await this.#inFlight?.svid.catch(() => undefined);
+    return this.#read();
+  }
+
+  describe(): SourceDescription {
+    return {
+      source: 'files',
+      failures: this.#failures,
+      attempts: this.#attempts,
+      renewals: this.#renewals,
+      attemptSince: this.#inFlight?.since,
+      lastError: this.#lastError?.error,
+      lastErrorAt: this.#lastError?.at,
+      plan: this.#steps(),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#wait.abort();
+    await this.#loop;
+    await this.#inFlight?.svid.catch(() => undefined);
+    await this.#offer.close();
+  }
+
+  async #run(): Promise<void> {
+    await this.#read().catch(() => undefined);
+    let watch: FileWatch | undefined;
+    if (!this.#stop.signal.aborted) {
+      watch = await watchFiles(this.#paths, () => this.#hurry(), this.deps);
+      // For what changed before the watch began; after a failure the retry sees it.
+      if (!this.#failure) this.#hurry();
+    }
+    while (!this.#stop.signal.aborted) {
+      await this.#untilDue();
+      if (!this.#stop.signal.aborted) await this.#read().catch(() => undefined);
+    }
+    await watch?.close();
+  }
+
+  async #untilDue(): Promise<void> {
+    this.#wait = new AbortController();
+    if (this.#changed) return;
+    const dueAt = this.#failure?.retryAt ?? Number.POSITIVE_INFINITY;
+    await this.deps.clock.sleepUntil(dueAt, this.#wait.signal).catch(() => undefined);
+  }
+
+  #hurry(): void {
+    this.#changed = true;
+    this.#wait.abort();
+  }
+
+  /** Reads now, or joins the reading in flight; a change that comes meanwhile is read after it. */
+  #read(): Promise<Svid> {
+    if (this.#inFlight) return this.#inFlight.svid;
+    this.#changed = false;
+    this.#attempts += 1;
+    const svid = this.#readOnce().finally(() => {
+      this.#inFlight = undefined;
+    });
+    svid.catch(() => undefined);
+    this.#inFlight = { since: this.deps.clock.now(), svid };
+    return svid;
+  }
+
+  async #readOnce(): Promise<Svid> {
+    try {
+      const [keyPem, certChainPem, rootCertPem] = await readTogether(this.#paths, (path) => ({ field: path, code: 'ERR_FILE_SOURCE' }));
+      const files = { keyPem: keyPem!, certChainPem: certChainPem!, rootCertPem: rootCertPem! };
+      return this.#accept(acceptMountedFiles(files, this.options.expectedId, this.deps.clock.now()));
+    } catch (caught) {
+      const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
+      if (!this.#stop.signal.aborted) this.#fail(error);
+      throw error;
+    }
+  }
+
+  #accept(read: Svid): Svid {
+    this.#failures = 0;
+    this.#failure = undefined;
+    const previous = this.#offer.svid;
+    const same = previous !== undefined && sameIdentity(previous, read);
+    const svid = same ? previous : read;
+    this.#offer.accept(svid, svid.bundle, undefined);
+    if (same) return svid;
+    this.#renewals += 1;
+    this.deps.log.info(previous ? 'certificate files replaced' : 'certificate files read', {
+      dir: this.options.dir,
+      ...(svid.id && { id: formatSpiffeId(svid.id) }),
+      serial: svid.serial,
+      notAfter: new Date(svid.notAfterAt).toISOString(),
+      ...(svid.warnings.length > 0 && { warnings: svid.warnings }),
+    });
+    return svid;
+  }
+
+  #fail(error: AgentError): void {
+    const now = this.deps.clock.now();
+    this.#failures += 1;
+    const waitMs = backoffMs(this.#failures, DEFAULT_BACKOFF, this.deps.random);
+    this.#failure = { error, retryAt: now + waitMs };
+    this.#lastError = { error, at: now };
+    this.#offer.fail(error, now + waitMs);
+    this.deps.metrics.record('file_read_failures_total', {});
+    const inService = this.#offer.svid !== undefined && now < this.#offer.svid.notAfterAt;
+    this.deps.log.warn(
+      inService ? 'certificate files are bad, serving the last good ones' : 'no certificate from files yet, trying again',
+      {
+        dir: this.options.dir,
+        attempt: this.#failures,
+        retryInSeconds: Math.round(waitMs / 100) / 10,
+        cause: error,
+      },
+    );
+  }
+
+  #steps(): readonly PlanStep[] {
+    const { svid } = this.#offer;
+    return [
+      ...(this.#failure ? [{ rule: 'retry', at: this.#failure.retryAt, detail: this.#failure.error.message }] : []),
+      { rule: 'renewed by others', at: undefined, detail: `the files in ${this.options.dir} are read again when they change` },
+      ...(svid ? [{ rule: 'certificate expires', at: svid.notAfterAt, detail: 'the earliest notAfter of its chain' }] : []),
+    ];
+  }
+}
+
+/** Whether two readings are the same to a proxy: a key that was merely written in another format is. */
+function sameIdentity(a: Svid, b: Svid): boolean {
+  const sameBytes = (one: readonly Uint8Array[], other: readonly Uint8Array[]) =>
+    one.length === other.length && one.every((der, index) => Buffer.compare(der, other[index]!) === 0);
+  return a.bundle.version === b.bundle.version && sameBytes([a.key.spkiDer, ...a.chainDer], [b.key.spkiDer, ...b.chainDer]);
+}
