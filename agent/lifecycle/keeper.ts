@@ -54,7 +54,10 @@ class Keeper implements CertSource {
   ) {
     const { ca, warmStart } = options;
     this.#offer = new Offer(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
-    if (warmStart) this.#accept(warmStart, 'certificate kept from before the restart is in service');
+    if (warmStart) {
+      this.#accept(warmStart, 'certificate kept from before the restart is in service');
+      if (warmStart.key.algorithm !== options.keyAlgorithm) this.#urgent = 'another key algorithm is wanted';
+    }
     this.#unsubscribe = [
       ca.trust.subscribe((bundle) => bundle && this.#trust(bundle)),
       ca.onChange((what) => (what === 'signer' ? this.#hurry('another signer') : this.#credential())),
@@ -89,6 +92,7 @@ class Keeper implements CertSource {
 
   async close(): Promise<void> {
     this.#stop.abort();
+    this.#look();
     for (const stop of this.#unsubscribe) stop();
     await this.#loop;
     await this.#offer.close();
@@ -97,7 +101,7 @@ class Keeper implements CertSource {
   async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       await this.#untilDue();
-      if (this.#stop.signal.aborted) return;
+      if (this.#stop.signal.aborted) break;
       await (this.#inFlight?.svid ?? this.#begin('due')).catch(() => undefined);
     }
     await this.#inFlight?.svid.catch(() => undefined);
@@ -112,7 +116,7 @@ class Keeper implements CertSource {
       this.#wait = new AbortController();
       try {
         // It may end early, where the wall clock was set back; as much time has passed as there was to wait, and that counts.
-        await clock.sleepUntil(dueAt, AbortSignal.any([this.#wait.signal, this.#stop.signal]));
+        await clock.sleepUntil(dueAt, this.#wait.signal);
         return;
       } catch {
         // Woken by `#look` or `close`: the loop's condition and `#dueAt` know why.
@@ -230,7 +234,10 @@ class Keeper implements CertSource {
     this.#offer.trust(bundle);
     this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
     const { svid } = this.#offer;
-    if (!svid) return this.#failure && this.#hurry('the trust bundle is known now');
+    if (!svid) {
+      if (this.#failure) this.#hurry('the trust bundle is known now');
+      return;
+    }
     try {
       acceptIssuedChain({ id: this.options.id, key: svid.key, source: svid.source }, svid.chainDer, bundle, this.deps.clock.now());
     } catch (caught) {
