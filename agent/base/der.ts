@@ -9,11 +9,13 @@ export const TAG = {
   null: 0x05,
   oid: 0x06,
   utf8String: 0x0c,
+  numericString: 0x12,
   printableString: 0x13,
   teletexString: 0x14,
   ia5String: 0x16,
   utcTime: 0x17,
   generalizedTime: 0x18,
+  universalString: 0x1c,
   bmpString: 0x1e,
   sequence: 0x30,
   set: 0x31,
@@ -177,8 +179,8 @@ export class DerReader {
   }
 
   /** Unused bits must be zero, as DER demands. */
-  bitString(name: string): BitString {
-    const { content } = this.element(name, TAG.bitString);
+  bitString(name: string, tag: number = TAG.bitString): BitString {
+    const { content } = this.element(name, tag);
     const unusedBits = content[0];
     const bytes = content.subarray(1);
     if (unusedBits === undefined || unusedBits > 7 || (bytes.length === 0 && unusedBits > 0)) {

@@ -85,7 +85,8 @@ function readTbs(tbs: DerReader) {
   const validity = tbs.sequence('validity', (inner) => ({ notBeforeAt: inner.time('not before'), notAfterAt: inner.time('not after') }));
   const subject = readName(tbs, 'subject');
   const publicKey = readPublicKey(tbs, 'public key');
-  for (const tag of [contextTag(1, 'primitive'), contextTag(2, 'primitive')]) if (tbs.nextTag === tag) tbs.any('unique identifier');
+  for (const tag of [contextTag(1, 'primitive'), contextTag(2, 'primitive')])
+    if (tbs.nextTag === tag) tbs.bitString('unique identifier', tag);
   const extensions = tbs.optional('extensions', contextTag(3), readExtensions) ?? [];
   if (version > 2 || (extensions.length > 0 && version < 2)) throw tbs.refuse('version', 'must be 3 where there are extensions');
   return { serial, innerAlgorithmDer, ...namePair(issuer, subject), ...validity, publicKey, ...readKnown(tbs, extensions) };

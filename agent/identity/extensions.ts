@@ -142,11 +142,15 @@ export function readBasicConstraints(reader: DerReader): { readonly ca: boolean;
   });
 }
 
-/** Reads AuthorityKeyIdentifier; only the key identifier is of use. */
+/** Reads AuthorityKeyIdentifier. Only the key identifier is of use; issuer and serial number come together or not at all. */
 export function readAuthorityKeyId(reader: DerReader): Uint8Array | undefined {
-  return reader.sequence('authority key identifier', (inner) => {
-    const keyId = inner.nextTag === contextTag(0, 'primitive') ? inner.any('authority key identifier').content : undefined;
-    inner.list('authority key identifier', 2, (each) => each.any('authority key identifier'));
+  const name = 'authority key identifier';
+  return reader.sequence(name, (inner) => {
+    const has = (tag: number) => inner.nextTag === tag;
+    const keyId = has(contextTag(0, 'primitive')) ? inner.any(name).content : undefined;
+    const issuer = inner.optional(name, contextTag(1), (names) => names.list(name, MAX_NAMES, (each) => readGeneralName(each, name)));
+    const serial = has(contextTag(2, 'primitive')) ? inner.integer(name, contextTag(2, 'primitive')) : undefined;
+    if ((issuer === undefined) !== (serial === undefined)) throw inner.refuse(name, 'must have issuer and serial number together');
     return keyId;
   });
 }

@@ -1,4 +1,5 @@
-import { type DerReader, derElement, derOid, derSequence, derSet, readDer, TAG } from '../base/der';
+import { isAscii, isUtf8 } from 'node:buffer';
+import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, readDer, TAG } from '../base/der';
 
 /** A subject or issuer: its DER, by which names are compared, and a text for people. */
 export interface Name {
@@ -49,7 +50,9 @@ export function readName(reader: DerReader, name: string): Name {
   const readAttribute = (attribute: DerReader) => {
     const type = attribute.oid(name);
     types.push(type);
-    return `${SHORT_NAMES[type] ?? type}=${valueText(attribute.any(name))}`;
+    const text = valueText(attribute.any(name));
+    if (text === undefined) throw attribute.refuse(name, 'must have strings as values');
+    return `${SHORT_NAMES[type] ?? type}=${printable(text)}`;
   };
   const readPart = (set: DerReader) => {
     const texts = set.list(name, MAX_ATTRIBUTES, (attributes) => attributes.sequence(name, readAttribute));
@@ -67,12 +70,25 @@ export function nameText(nameDer: Uint8Array): string {
   return readDer(nameDer, 'name', (reader) => readName(reader, '').text);
 }
 
-function valueText({ tag, content }: { readonly tag: number; readonly content: Uint8Array }): string {
+/** The text of a DirectoryString or IA5String; undefined where it is neither, or its octets are not of its alphabet. */
+function valueText({ tag, content }: DerElement): string | undefined {
   const bytes = Buffer.from(content);
-  if (tag === TAG.utf8String) return printable(bytes.toString('utf8'));
-  if (tag === TAG.printableString || tag === TAG.ia5String || tag === TAG.teletexString) return printable(bytes.toString('latin1'));
-  if (tag === TAG.bmpString && bytes.length % 2 === 0) return printable(bytes.swap16().toString('utf16le'));
-  return `#${bytes.toString('hex')}`;
+  switch (tag) {
+    case TAG.utf8String:
+      return isUtf8(bytes) ? bytes.toString('utf8') : undefined;
+    case TAG.printableString:
+    case TAG.numericString:
+    case TAG.ia5String:
+      return isAscii(bytes) ? bytes.toString('latin1') : undefined;
+    case TAG.teletexString:
+      return bytes.toString('latin1');
+    case TAG.bmpString:
+      return bytes.length % 2 === 0 ? bytes.swap16().toString('utf16le') : undefined;
+    case TAG.universalString:
+      return bytes.length % 4 === 0 ? `#${bytes.toString('hex')}` : undefined;
+    default:
+      return undefined;
+  }
 }
 
 /** Control and direction characters become escapes: a name is a stranger's text on somebody's terminal. */
