@@ -1,12 +1,16 @@
 import type { Socket } from 'node:net';
 import { LIMITS, PATIENCE } from './limits';
+import type { SecretResource } from './secret-resource';
+import type { OpenStream } from './stream';
 
 /** One client's connection. */
 export interface Connection {
   readonly id: number;
   readonly socket: Socket;
   /** Open streams. */
-  streams: number;
+  readonly streams: Set<OpenStream>;
+  /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
+  leaf: SecretResource | undefined;
   /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */
   silentSweeps: number;
 }
@@ -35,7 +39,7 @@ export class Connections {
       return undefined;
     }
     this.#lastId += 1;
-    const connection: Connection = { id: this.#lastId, socket, streams: 0, silentSweeps: 0 };
+    const connection: Connection = { id: this.#lastId, socket, streams: new Set(), leaf: undefined, silentSweeps: 0 };
     this.#open.set(connection.id, connection);
     Object.defineProperty(socket, 'remoteAddress', { value: String(connection.id) });
     socket.once('close', () => this.#open.delete(connection.id));
@@ -50,7 +54,7 @@ export class Connections {
   /** The connection with the most streams, undefined when there is none. */
   busiest(): Connection | undefined {
     let busiest: Connection | undefined;
-    for (const each of this.#open.values()) if (each.streams > (busiest?.streams ?? 0)) busiest = each;
+    for (const each of this.#open.values()) if (each.streams.size > (busiest?.streams.size ?? 0)) busiest = each;
     return busiest;
   }
 
@@ -80,7 +84,7 @@ export class Connections {
   /** Makes room by closing the oldest connection without streams. */
   #evictUnused(): boolean {
     for (const each of this.#open.values()) {
-      if (each.streams > 0) continue;
+      if (each.streams.size > 0) continue;
       this.#open.delete(each.id);
       each.socket.destroy();
       return true;
@@ -90,5 +94,5 @@ export class Connections {
 }
 
 function isSilent(connection: Connection): boolean {
-  return connection.streams === 0 && connection.socket.bytesRead < PREFACE_BYTES;
+  return connection.streams.size === 0 && connection.socket.bytesRead < PREFACE_BYTES;
 }

@@ -51,7 +51,7 @@ export class SecretService {
     this.#observer = new Observer(this.#lookup, deps);
     this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
     this.#host = {
-      lookup: this.#lookup,
+      lookup: (connection) => (name) => (name === IDENTITY_NAME ? (connection.leaf ?? 'waiting') : this.#lookup(name)),
       now: () => deps.clock.now(),
       watches: (stream, names) => this.#watches(stream, names),
       notes: (stream, notes) => {
@@ -62,6 +62,7 @@ export class SecretService {
         this.#observer.sent(response);
         options.onOwed();
       },
+      written: (stream) => this.#offerLeaf(stream.connection),
       failed: (stream, error) => this.#failed(stream, error),
       closed: (stream) => this.#closed(stream),
     };
@@ -72,19 +73,19 @@ export class SecretService {
   }
 
   /**
-   * Puts a state into service. A bundle reaches all its watchers before the leaf reaches any: nobody is to present a certificate of a root
-   * that the other side has not been told of.
+   * Puts a state into service. A client is sent a new bundle before it is offered the leaf that came with it: nobody is to present a
+   * certificate of a root that it has not been told of. HTTP/2 may well overtake between streams, so the leaf waits until the bundle
+   * has left this process; one client that does not read holds back its own leaf only.
    */
   publish(state: CertState): void {
     const { bundle, leaf } = this.#secretsOf(state, this.#deps.clock.now());
     const before = this.#secrets;
-    this.#secrets = { bundle, leaf: before.leaf };
-    if (bundle && bundle !== before.bundle) this.#changed(BUNDLE_NAME);
     this.#secrets = { bundle, leaf };
-    if (!leaf || leaf === before.leaf) return;
-    this.#acknowledgements.published(leaf.serial!);
-    const streams = this.#changed(IDENTITY_NAME);
-    this.#deps.log.debug('certificate offered to clients', { serial: leaf.serial, version: leaf.version, streams });
+    if (bundle && bundle !== before.bundle) this.#changed(BUNDLE_NAME);
+    if (leaf === before.leaf) return;
+    if (leaf) this.#acknowledgements.published(leaf.serial!);
+    for (const connection of new Set([...this.#streams].map((stream) => stream.connection))) this.#offerLeaf(connection);
+    this.#lookAgain();
   }
 
   streamSecrets(call: Call): void {
@@ -161,17 +162,28 @@ export class SecretService {
     }
     this.#deps.metrics.record('sds_streams_total', { kind });
     this.#lastId += 1;
-    connection.streams += 1;
-    this.#streams.add(open(this.#lastId, connection));
+    this.#offerLeaf(connection);
+    const stream = open(this.#lastId, connection);
+    connection.streams.add(stream);
+    this.#streams.add(stream);
+  }
+
+  /** Offers the newest leaf to a client that has been sent the newest bundle wherever it watches that. */
+  #offerLeaf(connection: Connection): void {
+    const { bundle, leaf } = this.#secrets;
+    if (connection.leaf === leaf) return;
+    const streams = [...connection.streams];
+    if (leaf && bundle && !streams.every((stream) => stream.hasSent(BUNDLE_NAME, bundle.version))) return;
+    connection.leaf = leaf;
+    if (leaf) for (const stream of streams) if (stream.names.has(IDENTITY_NAME)) stream.changed();
   }
 
   /** A connection with few streams gets its place from the one with the most. */
   #makeRoom(connection: Connection): boolean {
-    if (connection.streams >= LIMITS.modestStreams) return false;
+    if (connection.streams.size >= LIMITS.modestStreams) return false;
     const busiest = this.#connections.busiest();
-    if (!busiest || busiest.streams <= LIMITS.modestStreams) return false;
-    const last = [...this.#streams].findLast((stream) => stream.connection === busiest);
-    if (!last) return false;
+    if (!busiest || busiest.streams.size <= LIMITS.modestStreams) return false;
+    const last = [...busiest.streams].at(-1)!;
     this.#observer.refused('streams', { limit: LIMITS.streams, displaced: last.id });
     last.fail(GrpcStatus.RESOURCE_EXHAUSTED, `more than ${LIMITS.streams} streams`);
     return true;
@@ -181,16 +193,14 @@ export class SecretService {
     return `${this.#nonceBase}-${id}-`;
   }
 
-  /** Tells the streams that watch a name. Returns how many. */
-  #changed(name: string): number {
-    let streams = 0;
-    for (const stream of [...this.#streams]) {
-      if (!stream.names.has(name)) continue;
-      stream.changed();
-      streams += 1;
-    }
+  /** Tells the streams that watch a name. */
+  #changed(name: string): void {
+    for (const stream of [...this.#streams]) if (stream.names.has(name)) stream.changed();
+    this.#lookAgain();
+  }
+
+  #lookAgain(): void {
     for (const look of [...this.#fetches.keys()]) look();
-    return streams;
   }
 
   #fileChanged(name: string): void {
@@ -212,6 +222,7 @@ export class SecretService {
       held.delete(name);
       release();
     }
+    this.#offerLeaf(stream.connection);
     this.#acknowledgements.changed();
   }
 
@@ -221,8 +232,9 @@ export class SecretService {
   }
 
   #closed(stream: OpenStream): void {
-    if (!this.#streams.delete(stream)) return;
-    stream.connection.streams -= 1;
+    this.#streams.delete(stream);
+    stream.connection.streams.delete(stream);
+    this.#offerLeaf(stream.connection);
     this.#acknowledgements.changed();
   }
 

@@ -67,7 +67,7 @@ function takeRequest(
   return takeFirst(state, request, at, lookup);
 }
 
-/** A first request: everything is owed, but what the client acknowledged on this stream stays on record. */
+/** A first request: everything is owed, and sent without waiting for a verdict on what came before; one that comes still counts. */
 function takeFirst(state: SotwState, request: SotwRequest, at: number, lookup: Lookup): Step<SotwState> {
   const names = new Map(request.names.map((name) => [name, { ...(state.names.get(name) ?? NEW_ENTRY), due: true }]));
   const notes: Note[] = unknownNotes(
@@ -79,7 +79,7 @@ function takeFirst(state: SotwState, request: SotwRequest, at: number, lookup: L
     // A refusal of something that another process sent: there is nothing to hold back, but the operator should read it.
     for (const name of names.keys()) notes.push({ kind: 'refused', name, version: '', message, repeated: false });
   }
-  return flush({ ...state, names, last: undefined }, notes, at, lookup);
+  return flush({ ...state, names, last: state.last && { ...state.last, awaited: false } }, notes, at, lookup);
 }
 
 /** An ACK or NACK of the last response, or a later change of names under the same nonce. */

@@ -26,12 +26,14 @@ export type Call = ServerDuplexStream<Buffer, Buffer>;
 
 /** What a stream needs of its server. */
 export interface StreamHost {
-  readonly lookup: Lookup;
+  lookup(connection: Connection): Lookup;
   now(): number;
   /** The names that the stream watches from now on. Called after every request, and with none at the end. */
   watches(stream: OpenStream, names: Iterable<string>): void;
   notes(stream: OpenStream, notes: readonly Note[]): void;
   sent(stream: OpenStream, response: Response): void;
+  /** A response has left this process. */
+  written(stream: OpenStream): void;
   failed(stream: OpenStream, error: unknown): void;
   closed(stream: OpenStream): void;
 }
@@ -47,6 +49,8 @@ export interface OpenStream {
   isOwed(): boolean;
   /** One sweep has passed. */
   sweep(): void;
+  /** Whether that version has left this process under the name, or the stream does not watch it. */
+  hasSent(name: string, version: string): boolean;
   /** Something under one of its names changed. */
   changed(): void;
   /** Ends the stream with a status. */
@@ -63,6 +67,7 @@ export function openStream<State extends SubscriptionState, Request extends { re
 ): OpenStream {
   const { subscription } = kind;
   const openedAt = host.now();
+  const lookup = host.lookup(place.connection);
   let state = subscription.open(place.noncePrefix);
   let node: string | undefined;
   let ended = false;
@@ -81,7 +86,7 @@ export function openStream<State extends SubscriptionState, Request extends { re
   const step = (event: SubscriptionEvent<Request>) =>
     guarded(() => {
       const before = state;
-      const next = subscription.step(state, event, host.lookup);
+      const next = subscription.step(state, event, lookup);
       state = next.state;
       if (subscription.isAwaiting(before) !== subscription.isAwaiting(state) || before.writing !== state.writing) sweeps = 0;
       if (next.notes.length > 0) host.notes(stream, next.notes);
@@ -90,7 +95,9 @@ export function openStream<State extends SubscriptionState, Request extends { re
   const send = (response: Response) => {
     host.sent(stream, response);
     call.write(kind.encode(response), (error?: Error | null) => {
-      if (!error) step({ kind: 'written', at: host.now() });
+      if (error) return;
+      step({ kind: 'written', at: host.now() });
+      guarded(() => host.written(stream));
     });
   };
   const take = (bytes: Buffer) =>
@@ -117,6 +124,10 @@ export function openStream<State extends SubscriptionState, Request extends { re
     },
     get names() {
       return state.names;
+    },
+    hasSent: (name, version) => {
+      const entry = state.names.get(name);
+      return entry === undefined || (entry.sent?.version === version && !state.writing);
     },
     isOwed: () => node === undefined || state.writing || subscription.isAwaiting(state),
     sweep: () => {

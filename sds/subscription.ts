@@ -98,7 +98,11 @@ export function recordVerdict(
       return { kind: 'acknowledged', delivery, replaces: before?.acknowledged !== undefined && before.acknowledged.version !== version };
     }
     const repeated = before?.nack?.version === version;
-    updateEntry(names, name, (entry) => ({ ...entry, nack: { version, message: error, at } }));
+    updateEntry(names, name, (entry) => {
+      // It may have asked again before it refused: what it refused is then no answer either.
+      const sent = entry.sent ?? delivery;
+      return { ...entry, sent, due: entry.due && sent.version !== version, nack: { version, message: error, at } };
+    });
     return { kind: 'refused', name, version, message: error, repeated };
   });
 }
