@@ -3,6 +3,8 @@ import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
 export const MAX_FILE_BYTES = 256 * 1024;
+/** Words and signs. A file that sets everything has a few hundred; each wrong one costs the parser an error object. */
+const MAX_TOKENS = 20_000;
 
 /** What a file says about one key: the text of its value as written, lists joined by commas. */
 export interface FileEntry {
@@ -21,15 +23,21 @@ export interface FileEntry {
 export async function parseSettingsFile(bytes: Uint8Array, name: string): Promise<FileEntry[]> {
   if (bytes.length > MAX_FILE_BYTES) throw invalid('ERR_CONFIG', name, 'must not be larger than 256 KiB');
   const text = decode(bytes, name);
-  const { parseDocument, isAlias, isMap, isScalar, isSeq } = await import('yaml');
+  const { Lexer, parseDocument, isAlias, isMap, isScalar, isSeq } = await import('yaml');
   const refuse = (offset: number | undefined, rule: string) => invalid('ERR_CONFIG', `${name}${lineOf(text, offset)}`, rule);
 
+  let tokens = 0;
+  for (const _ of new Lexer().lex(text)) {
+    tokens += 1;
+    if (tokens > MAX_TOKENS) throw refuse(undefined, `must not have more than ${MAX_TOKENS} words and signs`);
+  }
   // Pretty errors and the unique-key check take time square in the input; both are done here, in linear time.
-  const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false, logLevel: 'silent' });
+  const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false });
   const problem = document.errors[0] ?? document.warnings[0];
   if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
-  if (document.contents === null) return [];
-  if (!isMap(document.contents)) throw refuse(offsetOf(document.contents), 'must be a mapping of settings to values');
+  const { contents } = document;
+  if (contents === null || (isScalar(contents) && contents.source === '')) return [];
+  if (!isMap(contents)) throw refuse(offsetOf(contents), 'must be a mapping of settings to values');
 
   const scalarText = (node: unknown, key: string): string => {
     const offset = offsetOf(node);
@@ -42,7 +50,7 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
   };
 
   const entries = new Map<string, FileEntry>();
-  for (const pair of document.contents.items) {
+  for (const pair of contents.items) {
     const key = isScalar(pair.key) ? String(pair.key.value) : '';
     if (key === '') throw refuse(offsetOf(pair.key), 'keys must be names of settings');
     if (entries.has(key)) throw refuse(offsetOf(pair.key), `${quote(key)} is given twice`);
