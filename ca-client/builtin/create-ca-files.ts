@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { link, lstat, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { AgentError, systemCode } from '../../agent/base/errors';
+import { AgentError, errorText, systemCode } from '../../agent/base/errors';
 import type { Secret } from '../../agent/base/secret';
 import { assertPrivateDir, CA_FILES, incomplete, missingCaFiles } from './ca-files';
 
@@ -35,7 +35,11 @@ export async function ensureCaFiles(dir: string, make: () => Promise<NewCa>): Pr
     const readOnly = await assertPrivateDir(dir);
     return await decide(dir, make, readOnly);
   } catch (caught) {
-    throw AgentError.from(caught, 'ERR_CA_STATE', { hint: `the CA directory ${resolve(dir)} must be writable for the first start` });
+    if (caught instanceof AgentError) throw caught;
+    throw new AgentError('ERR_CA_STATE', `make CA directory ${resolve(dir)}: ${errorText(caught)}`, {
+      cause: caught,
+      hint: 'it must be writable for the user that keyturn runs as, and on a file system with hard links, for the first start',
+    });
   }
 }
 
@@ -45,6 +49,7 @@ async function decide(dir: string, make: () => Promise<NewCa>, readOnly: boolean
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
     const missing = await missingCaFiles(dir);
     if (missing.length === 0) {
+      ours?.keyPem.reveal().fill(0);
       if (!readOnly) await sweepDrafts(dir);
       return ourKeys.includes((await inode(join(dir, CA_FILES.key))) ?? '');
     }
