@@ -6,7 +6,7 @@ import type { CertificateEngine } from '../../agent/identity/engine';
 import { generateKeyPair, type KeyPair } from '../../agent/identity/keys';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { CaClient, IssuedChain, SignRequest } from '../../ca-client/ca-client';
-import { issueLeaf, type LeafOptions, makeTestCa, type TestCa } from './certs';
+import { issueLeaf, type LeafOptions, makeTestCa, TEST_NOW, type TestCa } from './certs';
 
 /** What a scripted CA does with one request. */
 export type Behaviour = (request: SignRequest, signal: AbortSignal, attempt: number) => IssuedChain | Promise<IssuedChain>;
@@ -130,8 +130,14 @@ function spkiOfRequest(request: SignRequest): Uint8Array {
 
 let roots: Promise<readonly [TestCa, TestCa]> | undefined;
 
+/** Long ago: a clock that is set back by a year still finds the roots valid. */
+const ROOTS_SINCE = TEST_NOW - 5 * 365 * 86_400_000;
+
 /** Two roots, made once a process: `old` and `new`. */
 export function testRoots(): Promise<readonly [TestCa, TestCa]> {
-  roots ??= Promise.all([makeTestCa({ name: 'old root' }), makeTestCa({ name: 'new root' })]);
+  roots ??= Promise.all([
+    makeTestCa({ name: 'old root', notBeforeAt: ROOTS_SINCE }),
+    makeTestCa({ name: 'new root', notBeforeAt: ROOTS_SINCE }),
+  ]);
   return roots;
 }
