@@ -159,7 +159,7 @@ class BuiltinAuthority implements Authority {
   #tellIssued(issuer: Issuer, spec: CertificateSpec, wantedAt: number): void {
     const { log } = this.#deps;
     const { serial, notAfterAt, profile } = spec;
-    log.info('certificate issued', { id: profile.uri, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
+    log.info('certificate signed', { id: profile.uri, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
       log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),

@@ -179,7 +179,7 @@ describe('a leaf', () => {
     const { leaf } = await signLeaf(authority, 3_600);
     expect(events.at(-1)).toEqual({
       level: 'info',
-      event: 'certificate issued',
+      event: 'certificate signed',
       facts: { id: TEST_ID, serial: leaf.serial, notAfter: '2026-01-01T01:00:00.000Z' },
     });
   });
@@ -307,7 +307,7 @@ describe('a request is refused', () => {
       rule: expect.any(String),
       hint: expect.any(String),
     });
-    expect(events.map(({ event }) => event)).not.toContain('certificate issued');
+    expect(events.map(({ event }) => event)).not.toContain('certificate signed');
   });
 
   test('of a caller of another trust domain', async () => {
