@@ -8,7 +8,11 @@ import { addSettings, ENVIRONMENT_HELP } from './settings-options';
 
 /** `keyturn config show`, and `config docs` for the README. */
 export function addConfig(program: Command, context: CommandContext): void {
-  const config = program.command('config').summary('Look at settings').description('Look at the settings of keyturn run.');
+  const config = program
+    .command('config')
+    .helpCommand(false)
+    .summary('Look at settings')
+    .description('Look at the settings of keyturn run.');
   const show = addSettings(withOutput(config.command('show')), SETTING_NAMES, true)
     .summary('Show every setting, its value and where it came from')
     .description(

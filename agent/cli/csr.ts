@@ -15,6 +15,7 @@ import { addSettings, settingOf } from './settings-options';
 export function addCsr(program: Command, context: CommandContext): void {
   const csr = program
     .command('csr')
+    .helpCommand(false)
     .summary('Make certificate signing requests')
     .description('Make certificate signing requests, without an agent.');
   const create = addSettings(withOutput(csr.command('create')), ['spiffe-id', 'key-algorithm', 'key-format', 'crypto', 'config'])

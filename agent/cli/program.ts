@@ -35,12 +35,17 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
     if (command.opts().output === 'json') format = 'json';
   });
   try {
-    await program.parseAsync(argv, { from: 'user' });
+    await program.parseAsync(plainHelp(argv), { from: 'user' });
     return exitCode;
   } catch (caught) {
     if (caught instanceof CommanderError) return endOfParsing(caught, terminal);
     return report(AgentError.from(caught), format, terminal);
   }
+}
+
+/** `help secret get` as `secret get --help`: commander's own help command knows one level only. */
+function plainHelp(argv: readonly string[]): readonly string[] {
+  return argv[0] === 'help' && argv.length > 2 ? [...argv.slice(1), '--help'] : argv;
 }
 
 /** The tree of commands. */

@@ -18,6 +18,7 @@ const AGAIN_MS = 500;
 export function addSecret(program: Command, context: CommandContext): void {
   const secret = program
     .command('secret')
+    .helpCommand(false)
     .summary('Act as an Envoy and show what SDS gives')
     .description('Act as an Envoy and show what SDS gives. Private keys are shown only where a flag asks for them.');
   addGet(secret, context);

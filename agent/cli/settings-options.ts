@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
-import { oneError, readSettings } from '../config/load';
+import { AgentError } from '../base/errors';
+import { readSetting } from '../config/load';
 import { environmentName, OPTIONS, type Option as Setting, type SettingName, type Values } from '../config/options';
 import type { Flags } from '../config/sources';
 import type { Terminal } from './terminal';
@@ -46,13 +47,12 @@ function camelCase(name: string): string {
 }
 
 /**
- * One setting for a command that needs no others: problems elsewhere are not its business.
+ * One setting for a command that needs no others.
  *
  * @throws AgentError ERR_CONFIG.
  */
-export async function settingOf<N extends SettingName>(name: N, flags: Flags, terminal: Terminal): Promise<NonNullable<Values[N]>> {
-  const report = await readSettings({ flags, env: terminal.env, cwd: terminal.cwd });
-  const value = report.values[name];
-  if (value === undefined) throw oneError(report.problems);
+export async function settingOf<N extends SettingName>(name: N, flags: Flags, terminal: Terminal): Promise<Values[N]> {
+  const value = await readSetting(name, { flags, env: terminal.env, cwd: terminal.cwd });
+  if (value === undefined) throw new AgentError('ERR_BUG', `setting ${name}: has no default`);
   return value;
 }

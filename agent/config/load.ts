@@ -4,10 +4,10 @@ import { AgentError, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import type { Config, LoadedConfig } from './config';
-import { OPTIONS, type Option, SETTING_NAMES, type Values } from './options';
+import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
 import { checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
-import { cleanEnvironment, type Flags, lookUp, unknownFlags, unknownKeys, unknownVariables } from './sources';
+import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
 import { MAX_VALUE } from './value-types';
 
@@ -64,6 +64,20 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   return { settings, values: draft.values, problems, loaded };
 }
 
+/**
+ * One setting, for a command that needs no others: what is wrong elsewhere is not its business.
+ *
+ * @throws AgentError ERR_CONFIG or ERR_IDENTITY_INVALID.
+ */
+export async function readSetting<N extends SettingName>(name: N, sources: SettingSources): Promise<Values[N] | undefined> {
+  const env = cleanEnvironment(sources.env);
+  const problems: AgentError[] = [];
+  const { file, entries } = await readFileEntries(sources, env, sources.cwd ?? process.cwd(), problems);
+  if (problems.length > 0) throw oneError(problems);
+  const reading = lookUp(name, sources.flags, env, entries, file);
+  return reading && (parseReading(name, reading) as Values[N]);
+}
+
 async function readFileEntries(sources: SettingSources, env: Environment, cwd: string, problems: AgentError[]) {
   const path = lookUp('config', sources.flags, env, [], '')?.text;
   const file = `file ${path}`;
@@ -92,12 +106,16 @@ function readEach(flags: Flags, env: Environment, entries: readonly FileEntry[],
       const reading = lookUp(name, flags, env, entries, file);
       if (reading === undefined) return draft.readings.delete(name);
       draft.readings.set(name, reading);
-      if (reading.text.length > MAX_VALUE) throw invalid('ERR_CONFIG', reading.origin, `must not be longer than ${MAX_VALUE} characters`);
-      const option: Option<unknown> = OPTIONS[name];
-      return Object.assign(draft.values, { [name]: option.type.parse(reading.text, reading.origin) });
+      return Object.assign(draft.values, { [name]: parseReading(name, reading) });
     });
   }
   return draft;
+}
+
+function parseReading(name: SettingName, { text, origin }: Reading): unknown {
+  if (text.length > MAX_VALUE) throw invalid('ERR_CONFIG', origin, `must not be longer than ${MAX_VALUE} characters`);
+  const option: Option<unknown> = OPTIONS[name];
+  return option.type.parse(text, origin);
 }
 
 function toConfig(values: Values, id: SpiffeId | undefined): Config {
