@@ -43,7 +43,7 @@ const ID: Readonly<Record<SideName, string>> = {
 };
 
 const TROUBLES = [
-  /^sds\..*\.update_(rejected|failure)$/,
+  /^sds\..*\.update_rejected$/,
   /^sds\..*\.init_fetch_timeout$/,
   /\.ssl\.connection_error$/,
   /\.ssl\.fail_verify_(no_cert|error|san|cert_hash)$/,
