@@ -42,11 +42,17 @@ export function parseCsr(der: Uint8Array): UnverifiedCsr {
           );
         }
         const signature = outer.octetBits('signature');
+        if (signatureAlgorithm.usable.kind === 'ec') outer.within('signature', signature, readEcdsaSignature);
         const facts = outer.within('info', info.content, readInfo);
         return { facts, spkiDer: facts.spkiDer, infoDer: info.der, signatureAlgorithm, signature };
       }),
     MAX_CSR_BYTES,
   );
+}
+
+/** ECDSA-Sig-Value: OpenSSL refuses other spellings of the two numbers by itself, @peculiar/x509 does not. */
+function readEcdsaSignature(signature: DerReader): void {
+  signature.sequence('signature', (inner) => [inner.integer('signature'), inner.integer('signature')]);
 }
 
 function readInfo(info: DerReader): Csr {

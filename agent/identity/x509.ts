@@ -76,24 +76,28 @@ async function importPrivate(crypto: Crypto, key: KeyPair): Promise<CryptoKey> {
   }
 }
 
-/** The strict reader has the first word, @peculiar/x509 verifies the signature and must have read the same. */
+/** The strict reader has the first word; @peculiar/x509 verifies the signature and must have read the same. */
 async function readCsr(crypto: Crypto, der: Uint8Array): Promise<Csr> {
   const { facts } = parseCsr(der);
-  const request = readRequest(der);
-  const uris = request.extensions
-    .filter((extension) => extension instanceof x509.SubjectAlternativeNameExtension)
-    .flatMap(({ names }) => names.items.filter(({ type }) => type === 'url').map(({ value }) => value));
-  const agree = Buffer.compare(new Uint8Array(request.publicKey.rawData), facts.spkiDer) === 0 && uris.join('\n') === facts.uris.join('\n');
-  if (!agree) throw invalid('ERR_PARSE', 'csr', 'must read the same to two readers');
+  const { request, spkiDer, uris } = readRequest(der);
+  if (Buffer.compare(spkiDer, facts.spkiDer) !== 0 || uris.join('\n') !== facts.uris.join('\n')) {
+    throw invalid('ERR_PARSE', 'csr', 'must read the same to two readers');
+  }
   if (!(await request.verify(crypto).catch(() => false))) throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
   return facts;
 }
 
-function readRequest(der: Uint8Array): x509.Pkcs10CertificateRequest {
+function readRequest(der: Uint8Array) {
   try {
-    return new x509.Pkcs10CertificateRequest(copy(der));
+    const request = new x509.Pkcs10CertificateRequest(copy(der));
+    // Its extensions are parsed when they are first asked for.
+    const uris = request.extensions
+      .filter((extension) => extension instanceof x509.SubjectAlternativeNameExtension)
+      .flatMap(({ names }) => names.items.filter(({ type }) => type === 'url').map(({ value }) => value));
+    return { request, spkiDer: new Uint8Array(request.publicKey.rawData), uris };
   } catch (cause) {
-    throw AgentError.from(cause, 'ERR_PARSE', { field: 'csr', rule: 'must be a PKCS#10 request' });
+    const rule = 'must be a PKCS#10 request';
+    throw new AgentError('ERR_PARSE', `csr: ${rule}: ${errorText(cause)}`, { field: 'csr', rule, cause });
   }
 }
 
@@ -152,17 +156,22 @@ function copy(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
 }
 
+/** Control and direction characters become `?`: names in certificates are a stranger's text on somebody's terminal. */
+function harmless(text: string): string {
+  return text.replace(/\p{C}/gu, '?');
+}
+
 /**
- * Everything that a certificate says, as indented text for people: `keyturn cert show`. Control and direction characters of its names
- * become `?`: they are a stranger's text on somebody's terminal.
+ * Everything that a certificate says, as indented text for people: `keyturn cert show`.
  *
  * @throws AgentError ERR_PARSE where @peculiar/x509 cannot read it either.
  */
 export function describeCertificate(der: Uint8Array): string {
   try {
-    return new x509.X509Certificate(copy(der)).toString('text').replace(/[^\P{C}\n]/gu, '?');
+    return new x509.X509Certificate(copy(der)).toString('text').split('\n').map(harmless).join('\n');
   } catch (cause) {
-    throw AgentError.from(cause, 'ERR_PARSE', { field: 'certificate', rule: 'must be an X.509 certificate' });
+    const rule = 'must be an X.509 certificate';
+    throw new AgentError('ERR_PARSE', `certificate: ${rule}: ${errorText(cause)}`, { field: 'certificate', rule, cause });
   }
 }
 
@@ -199,16 +208,16 @@ export function inspectCertificate(der: Uint8Array, field: string): CertificateF
     const certificate = new x509.X509Certificate(copy(der));
     const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
     return {
-      subject: certificate.subject,
-      issuer: certificate.issuer,
+      subject: harmless(certificate.subject),
+      issuer: harmless(certificate.issuer),
       serial: certificate.serialNumber.toLowerCase(),
       notBefore: certificate.notBefore.toISOString(),
       notAfter: certificate.notAfter.toISOString(),
       key: algorithmText(certificate.publicKey.algorithm),
       signature: algorithmText(certificate.signatureAlgorithm),
       ca: certificate.getExtension(x509.BasicConstraintsExtension)?.ca ?? false,
-      uris: names.filter((name) => name.type === 'url').map((name) => name.value),
-      otherNames: names.filter((name) => name.type !== 'url').map((name) => `${name.type}:${name.value}`),
+      uris: names.filter((name) => name.type === 'url').map((name) => harmless(name.value)),
+      otherNames: names.filter((name) => name.type !== 'url').map((name) => harmless(`${name.type}:${name.value}`)),
       keyUsage: usageNames(certificate.getExtension(x509.KeyUsagesExtension)?.usages ?? 0),
       extendedKeyUsage: (certificate.getExtension(x509.ExtendedKeyUsageExtension)?.usages ?? []).map((oid) => purposeName(String(oid))),
       sha256: createHash('sha256').update(der).digest('hex'),
