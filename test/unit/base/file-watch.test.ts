@@ -1,5 +1,5 @@
 import fs, { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { systemClock } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
@@ -147,6 +147,20 @@ describe('a watched file', () => {
     renameSync(join(parent, 'live'), join(parent, 'old'));
     renameSync(join(parent, 'next'), join(parent, 'live'));
     await watch.reaches(1);
+  });
+
+  test('is found by a relative path, whatever the working directory becomes', async () => {
+    const path = join(tempDir(), 'cert.pem');
+    writeFileSync(path, 'one');
+    const watch = await observe([relative(process.cwd(), path)]);
+    const before = process.cwd();
+    process.chdir('/');
+    try {
+      writeFileSync(path, 'two');
+      await watch.reaches(1);
+    } finally {
+      process.chdir(before);
+    }
   });
 
   test('links in a circle do no harm', async () => {

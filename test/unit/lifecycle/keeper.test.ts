@@ -41,17 +41,20 @@ describe('a keeper', () => {
     expect(story.keeper.describe()).toMatchObject({ failures: 0, lastError: { code: 'ERR_CA_UNAVAILABLE' } });
   });
 
-  test('renews now when asked, and everybody who asks meanwhile joins the attempt in flight', async () => {
+  test('renews now when asked, everybody who asks meanwhile joins, and the timer of the replaced certificate does not fire again', async () => {
     const story = await tell();
     const before = story.svid!;
+    await story.clock.advanceBy(HOUR);
     const all = await Promise.all([1, 2, 3].map((each) => story.keeper.renewNow(`reason ${each}`)));
     expect(new Set(all).size).toBe(1);
     expect(story.svid).toBe(all[0]);
     expect(story.svid!.serial).not.toBe(before.serial);
     expect(story.ca.attempts).toHaveLength(2);
-    await story.clock.advanceTo(story.after(11 * HOUR));
-    expect(story.ca.attempts).toHaveLength(2);
     expect(story.events.at(-1)).toMatchObject({ event: 'certificate renewed', facts: { reason: 'reason 1' } });
+    await story.clock.advanceTo(story.after(13 * HOUR - 1));
+    expect(story.ca.attempts).toHaveLength(2);
+    await story.clock.advanceBy(1);
+    expect(story.ca.attempts).toHaveLength(3);
   });
 
   test('that is asked to renew and fails tells the asker, keeps the certificate and tries again', async () => {
