@@ -4,6 +4,7 @@ import { systemClock, withDeadline } from '../base/clock';
 import { AgentError } from '../base/errors';
 import { createLogger, type Logger } from '../base/log';
 import { systemRandom } from '../base/random';
+import { trimMemory } from '../base/trim-memory';
 import type { LoadedConfig } from '../config/config';
 import { loadConfig } from '../config/load';
 import type { Flags } from '../config/sources';
@@ -51,7 +52,10 @@ async function runUntilSignal(loaded: LoadedConfig, deps: AgentDeps, signals: Si
   const starting = startAgent(loaded, deps);
   const started = await Promise.race([starting, signals.stop]);
   if (typeof started !== 'string') signals.onHangup(() => rotate(started, log));
+  const ending = new AbortController();
+  void trimMemory(systemClock, ending.signal);
   const signal = await signals.stop;
+  ending.abort();
   log.info('agent stopping', { signal });
   await withDeadline(systemClock, STOP_MS, 'stop', undefined, async () => (await starting).close()).catch((caught: unknown) => {
     // The process ends now in any case; sockets that stay behind are replaced at the next start.

@@ -1,0 +1,22 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { Clock } from './clock';
+
+/** By then everything that is loaded after the first secret has been loaded. */
+const SETTLED_MS = 5_000;
+
+/**
+ * Gives back once what the start needed and the rest of the life does not: some 4 MB of 21, which V8 would keep because an agent that
+ * allocates next to nothing hardly ever makes it collect. Takes about 15 ms. Resolves at once when the signal fires.
+ */
+export async function trimMemory(clock: Clock, signal: AbortSignal): Promise<void> {
+  const settled = await clock.sleepUntil(clock.now() + SETTLED_MS, signal).then(
+    () => true,
+    () => false,
+  );
+  if (!settled) return;
+  setFlagsFromString('--expose-gc');
+  const collect: NodeJS.GCFunction = runInNewContext('gc');
+  setFlagsFromString('--no-expose-gc');
+  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+}
