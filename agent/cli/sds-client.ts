@@ -40,8 +40,9 @@ export async function* watchSecrets(
     call.write(subscription(options));
     for await (const bytes of call) {
       const response = DeltaDiscoveryResponse.decode(bytes as Buffer);
-      yield { secrets: response.resources.map(readResource), removed: response.removedResources };
+      const update = { secrets: response.resources.map(readResource), removed: response.removedResources };
       call.write(encode({ responseNonce: response.nonce }));
+      yield update;
     }
     throw new AgentError('ERR_CONTROL', `SDS socket ${options.socket}: the server ended the stream`, { retry: 'soon' });
   } catch (caught) {

@@ -45,6 +45,8 @@ export function processTerminal(): Terminal {
 
 /** Resolves when everything written to standard output has left, so that an exit loses nothing and hides no failure. */
 export async function flushOutput(): Promise<void> {
+  // Where nothing was written, a closed standard output is no failure; where something was, `onClosed` listens too.
+  process.stdout.on('error', () => undefined);
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
   // A failed write is told one turn later.
   await new Promise((resolve) => setImmediate(resolve));

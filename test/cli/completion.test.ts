@@ -1,0 +1,86 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from '@jest/globals';
+import { completionModel } from '../../agent/cli/completion-model';
+import { createProgram } from '../../agent/cli/program';
+import { SETTING_NAMES } from '../../agent/config/options';
+import { keyturn } from '../support/command-line';
+import { tempDir } from '../support/temp-dir';
+
+const scripts: Record<string, string> = {};
+
+beforeAll(async () => {
+  for (const shell of ['bash', 'zsh', 'fish']) scripts[shell] = (await keyturn(['completion', shell], { cwd: '/' })).stdout;
+});
+
+function bashEnvironment() {
+  return { PATH: process.env.PATH, SCRIPT: scripts.bash };
+}
+
+/** What bash offers for a line whose last word is being typed. */
+function bashOffers(line: string, cwd = '/'): string[] {
+  // As readline does: words at spaces, and `=` a word of its own.
+  const words = line.split(/ |(=)/).filter((word) => word !== undefined && word !== '');
+  if (line.endsWith(' ')) words.push('');
+  const program = join(__dirname, 'complete.bash');
+  const offered = execFileSync('bash', ['--norc', program, ...words], { cwd, env: bashEnvironment(), encoding: 'utf8' });
+  return offered.split('\n').filter((word) => word !== '');
+}
+
+describe('in a real bash', () => {
+  test('the script has no mistakes and registers itself', () => {
+    const program = 'set -e; eval "$SCRIPT"; complete -p keyturn';
+    const registered = execFileSync('bash', ['--norc', '-c', program], { env: bashEnvironment(), encoding: 'utf8' });
+    expect(registered).toBe('complete -F _keyturn keyturn\n');
+  });
+
+  test.each<[string, readonly string[]]>([
+    ['keyturn st', ['status']],
+    ['keyturn secret ', ['get', 'watch']],
+    ['keyturn secret get ', ['default', 'ROOTCA']],
+    ['keyturn run --ca ', ['builtin', 'files']],
+    ['keyturn run --ca=b', ['builtin']],
+    ['keyturn run --ca=', ['builtin', 'files']],
+    ['keyturn run --ttl 1h --key-algorithm rsa', ['rsa-2048', 'rsa-3072', 'rsa-4096']],
+    ['keyturn run --ttl ', []],
+    ['keyturn run --namespace secret --log-f', ['--log-format']],
+    ['keyturn run --renew-', ['--renew-ratio', '--renew-jitter']],
+    ['keyturn rotate --w', ['--wait']],
+    ['keyturn rotate --wait --output ', ['text', 'json']],
+    ['keyturn status -o j', ['json']],
+    ['keyturn completion ', ['bash', 'zsh', 'fish']],
+    ['keyturn nonsense --out', []],
+  ])('%s<TAB>', (line, want) => expect(bashOffers(line)).toEqual(want));
+
+  test('paths are offered where a file or a directory is expected', () => {
+    const cwd = tempDir();
+    mkdirSync(join(cwd, 'certs'));
+    writeFileSync(join(cwd, 'chain file.pem'), '');
+    expect(bashOffers('keyturn cert show c', cwd).sort()).toEqual(['certs', 'chain file.pem']);
+    expect(bashOffers('keyturn run --ca-dir c', cwd)).toEqual(['certs']);
+    expect(bashOffers('keyturn csr create --key-out c', cwd).sort()).toEqual(['certs', 'chain file.pem']);
+  });
+
+  test('every command of the top is offered, and none that is hidden', async () => {
+    const help = (await keyturn(['--help'], { cwd: '/' })).stdout;
+    for (const command of bashOffers('keyturn ')) expect(help).toMatch(new RegExp(`^  ${command}\\b`, 'm'));
+    expect(bashOffers('keyturn config ')).toEqual(['show']);
+  });
+});
+
+test.each(['bash', 'zsh', 'fish'])('the script for %s knows every command and every setting', (shell) => {
+  const program = createProgram({ terminal: { columns: 100 } as never, done: () => undefined });
+  for (const { path } of completionModel(program)) expect(scripts[shell]).toContain(`'${path.replace("'", '')}'`.slice(1, -1));
+  for (const name of SETTING_NAMES) expect(scripts[shell]).toMatch(new RegExp(`(--| -l )${name}\\b`));
+});
+
+test('no flag takes a value in one command and none in another: the scripts rely on it', () => {
+  const program = createProgram({ terminal: { columns: 100 } as never, done: () => undefined });
+  const flags = completionModel(program).flatMap((command) => command.flags);
+  for (const flag of flags) {
+    for (const other of flags.filter((each) => each.long === flag.long || (each.short && each.short === flag.short))) {
+      expect([flag.long, flag.value !== undefined]).toEqual([other.long, other.value !== undefined]);
+    }
+  }
+});
