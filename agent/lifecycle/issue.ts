@@ -18,7 +18,7 @@ export interface IssueOptions {
 }
 
 /** How long a CA may take to answer one request; the next attempt starts over with a new key. */
-export const SIGN_DEADLINE_MS = 10_000;
+const SIGN_DEADLINE_MS = 10_000;
 /** For all of an attempt: an RSA-4096 key on a slow machine takes its time. */
 const ATTEMPT_DEADLINE_MS = 60_000;
 

@@ -103,6 +103,31 @@ describe('a deadline', () => {
     await outcome;
   });
 
+  test('that was not needed leaves nothing with a signal that lives on', async () => {
+    const [clock, stop] = [new TestClock(), new AbortController()];
+    const added = jest.spyOn(stop.signal, 'addEventListener');
+    const removed = jest.spyOn(stop.signal, 'removeEventListener');
+    const any = jest.spyOn(AbortSignal, 'any');
+    expect(await withDeadline(clock, 10_000, 'sign', stop.signal, async () => 'answer')).toBe('answer');
+    expect(removed.mock.calls.length).toBe(added.mock.calls.length);
+    expect(any).not.toHaveBeenCalled();
+    expect(clock.nextWakeAt()).toBeUndefined();
+    any.mockRestore();
+  });
+
+  test('ends at once when the outer signal fires, before or during the work', async () => {
+    const [clock, stop] = [new TestClock(), new AbortController()];
+    const outcome = () =>
+      expect(withDeadline(clock, 10_000, 'sign', stop.signal, () => new Promise(() => undefined))).rejects.toMatchObject({
+        code: 'ERR_ABORTED',
+      });
+    const during = outcome();
+    stop.abort();
+    await during;
+    await outcome();
+    expect(clock.nextWakeAt()).toBeUndefined();
+  });
+
   test('comes in time although the wall clock is set back meanwhile', async () => {
     const clock = new TestClock();
     const outcome = expect(withDeadline(clock, 10_000, 'sign', undefined, () => new Promise(() => undefined))).rejects.toMatchObject({
