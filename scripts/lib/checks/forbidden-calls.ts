@@ -8,7 +8,7 @@ const RULES: readonly { readonly call: RegExp; readonly name: string; readonly h
   { call: /\bsetTimeout\b/, name: 'setTimeout', home: 'agent/base/' },
   { call: /\bsetInterval\b/, name: 'setInterval', home: 'agent/base/' },
   { call: /\bMath\.random\b/, name: 'Math.random', home: 'agent/base/' },
-  { call: /\bprocess\.exit\b/, name: 'process.exit', home: 'agent/main.ts' },
+  { call: /\bprocess\.exit\b/, name: 'process.exit', home: 'agent/cli/' },
 ];
 
 /** Calls outside their home, each as `path:line: name belongs to home`. */
