@@ -99,7 +99,10 @@ export async function runKeyturn(
   return collect(child);
 }
 
-function spawnKeyturn(args: readonly string[], options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags' | 'through' | 'detached'>): ChildProcess {
+function spawnKeyturn(
+  args: readonly string[],
+  options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags' | 'through' | 'detached'>,
+): ChildProcess {
   if (!existsSync(KEYTURN)) throw new Error('dist/keyturn is missing; make it with: scripts/build');
   const [program, ...rest] = [...(options.through ?? []), process.execPath, ...(options.nodeFlags ?? []), KEYTURN, ...args];
   return spawn(program!, rest, {

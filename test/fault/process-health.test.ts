@@ -1,0 +1,135 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { callControl } from '../../agent/admin/control-client';
+import type { Daemon } from '../support/daemon';
+import { parseExposition } from '../support/exposition';
+import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
+import { until } from '../support/until';
+
+const controlSocket = (daemon: Daemon) => join(daemon.dir, 'var/run/keyturn/control.sock');
+
+describe('G7 a bug', () => {
+  test.each([
+    ['uncaught exception', "setTimeout(() => { throw new Error('injected') }, 700)"],
+    ['unhandled rejection', "setTimeout(() => { Promise.reject(new Error('injected')) }, 700)"],
+  ])('that ends in an %s ends the agent at once, loudly, with the exit code of a bug', async (event, bug) => {
+    const dir = tempDir();
+    const inject = join(dir, 'inject.cjs');
+    writeFileSync(inject, bug);
+    const daemon = testDaemon({ dir, nodeFlags: ['--require', inject] });
+    const seen = await daemon.event(event);
+    const before = performance.now();
+    const ended = await daemon.finished;
+    expect(performance.now() - before).toBeLessThan(1_000);
+    expect(ended).toMatchObject({ code: 70, signal: null });
+    expect(seen).toMatchObject({ level: 'error', code: 'ERR_BUG', cause: 'injected' });
+    // What it left is what SIGKILL leaves: the next agent takes it over.
+    const next = testDaemon({ dir });
+    await next.ready();
+    expect((await next.stop()).code).toBe(0);
+  });
+});
+
+describe('G9 the environment', () => {
+  test.each([
+    ['LD_PRELOAD', { LD_PRELOAD: '/nonexistent.so' }],
+    ['NODE_OPTIONS', { NODE_OPTIONS: '--inspect=127.0.0.1:0' }],
+    ['NODE_OPTIONS', { NODE_OPTIONS: '--require ./nothing.cjs' }],
+    ['NODE_OPTIONS', { NODE_OPTIONS: '--tls-keylog=keys.log' }],
+  ] as const)('with %s is refused: %j', async (name, env) => {
+    const dir = tempDir();
+    writeFileSync(join(dir, 'nothing.cjs'), '');
+    const ended = await testDaemon({ dir, env }).finished;
+    expect(ended.code).toBe(78);
+    expect(ended.stderr).toContain(`environment ${name}:`);
+  });
+
+  test.each([
+    ['NODE_TLS_REJECT_UNAUTHORIZED', '0'],
+    ['SSLKEYLOGFILE', './keys.log'],
+    ['NODE_EXTRA_CA_CERTS', './more.pem'],
+  ])('with %s=%s is neutralised, and the agent says so', async (name, value) => {
+    const daemon = testDaemon({ dir: tempDir(), env: { [name]: value } });
+    expect(await daemon.event(/^environment variable ignored/)).toMatchObject({ variable: name });
+    await daemon.ready();
+    expect((await daemon.stop()).code).toBe(0);
+  });
+
+  test('with proxies that lead nowhere changes nothing', async () => {
+    const nowhere = 'http://127.0.0.1:9';
+    const env = {
+      HTTP_PROXY: nowhere,
+      HTTPS_PROXY: nowhere,
+      http_proxy: nowhere,
+      https_proxy: nowhere,
+      grpc_proxy: nowhere,
+      ALL_PROXY: nowhere,
+    };
+    const daemon = testDaemon({ dir: tempDir(), env });
+    await daemon.ready();
+    expect((await daemon.stop()).code).toBe(0);
+  });
+});
+
+describe('G11 health', () => {
+  test('is live but not ready while there is no certificate, ready with one, also when its files go bad, not once it has expired, and again with the next', async () => {
+    const dir = tempDir();
+    const waiting = testDaemon({ dir, source: ['--ca', 'files'], flags: ['--credentials-dir', './certs'] });
+    const ready = async () => (await waiting.http('/healthz/ready')).status;
+    expect(await waiting.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('no certificate yet') });
+    expect((await waiting.http('/healthz/live')).status).toBe(200);
+    expect(parseExposition((await waiting.http('/metrics')).body).get('keyturn_ready')?.samples[0]?.value).toBe(0);
+
+    const maker = () =>
+      testDaemon({
+        dir,
+        flags: ['--output-certs', './certs', '--ttl', '5s', '--sds-socket', './var/m/socket', '--control-socket', './var/m/control'],
+      });
+    const first = maker();
+    await until('readiness', async () => (await ready()) === 200);
+    await first.stop();
+    writeFileSync(join(dir, 'certs/key.pem'), 'nonsense');
+    await until('the bad read', async () => (await waiting.status()).workloads[0]?.state === 'overdue');
+    expect(await ready()).toBe(200);
+    const gone = await until('the expiry', async () => {
+      const answer = await waiting.http('/healthz/ready');
+      return answer.status === 503 && answer;
+    });
+    expect(gone.body).toMatch(/certificate [0-9a-f]+ expired at \d{4}-/);
+    expect((await waiting.http('/healthz/live')).status).toBe(200);
+
+    const second = maker();
+    await until('readiness again', async () => (await ready()) === 200);
+    await second.stop();
+    expect((await waiting.stop()).code).toBe(0);
+  }, 60_000);
+});
+
+test('G12 health flooded in the middle of a burst of renewals answers within a second', async () => {
+  const daemon = testDaemon({ dir: tempDir() });
+  await daemon.ready();
+  let [probes, slowestMs, renewals, done] = [0, 0, 0, false];
+  const burst = Array.from({ length: 8 }, async () => {
+    while (!done) {
+      await callControl(controlSocket(daemon), 'POST', '/rotate');
+      renewals += 1;
+    }
+  });
+  const flood = Array.from({ length: 16 }, async () => {
+    while (!done) {
+      const started = performance.now();
+      expect((await daemon.http('/healthz/ready')).status).toBe(200);
+      slowestMs = Math.max(slowestMs, performance.now() - started);
+      probes += 1;
+    }
+  });
+  await new Promise((resolve) => setTimeout(resolve, process.env.KEYTURN_TEST === 'full' ? 30_000 : 2_000));
+  done = true;
+  await Promise.all([...burst, ...flood]);
+  expect(probes).toBeGreaterThan(200);
+  expect(renewals).toBeGreaterThan(20);
+  expect(slowestMs).toBeLessThan(1_000);
+  expect((await daemon.stop()).code).toBe(0);
+});

@@ -1,0 +1,119 @@
+import { lstatSync, readdirSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { expect, test } from '@jest/globals';
+import type { Daemon } from '../support/daemon';
+import { openSdsStream } from '../support/sds-stream';
+import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
+import { until } from '../support/until';
+
+const FULL = process.env.KEYTURN_TEST === 'full';
+
+const inode = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.ino;
+
+function connects(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
+}
+
+test('G2 after SIGKILL the next agent takes the dead sockets over and serves within a second', async () => {
+  const dir = tempDir();
+  const tookMs: number[] = [];
+  let daemon = testDaemon({ dir });
+  await daemon.ready();
+  for (let round = 0; round < (FULL ? 50 : 7); round += 1) {
+    await daemon.kill('SIGKILL');
+    const dead = inode(daemon.sdsSocket);
+    expect(dead).toBeDefined();
+    const started = performance.now();
+    daemon = testDaemon({ dir });
+    const { sdsSocket } = daemon;
+    await until('the socket', async () => inode(sdsSocket) !== dead && (await connects(sdsSocket)), 20_000, 5);
+    const stream = openSdsStream(sdsSocket, ['default']);
+    await stream.response(1);
+    tookMs.push(performance.now() - started);
+    stream.close();
+  }
+  await daemon.ready();
+  await daemon.stop();
+  // The median, as this machine has other work too.
+  expect(tookMs.sort((a, b) => a - b)[tookMs.length >> 1]).toBeLessThan(1_000);
+  expect(readdirSync(dirname(daemon.sdsSocket))).toEqual([]);
+});
+
+test('G3 a second agent on the same sockets refuses to start and leaves the first untouched', async () => {
+  const dir = tempDir();
+  const first = testDaemon({ dir });
+  const { workloads } = await first.ready();
+  const before = inode(first.sdsSocket);
+  const stream = openSdsStream(first.sdsSocket, ['default']);
+  await stream.response(1);
+  const second = await testDaemon({ dir }).finished;
+  expect(second.code).toBeGreaterThan(0);
+  expect(second.stderr).toContain('ERR_SOCKET_IN_USE');
+  expect(second.stderr).toContain('a living process listens on it');
+  expect(inode(first.sdsSocket)).toBe(before);
+  expect((await first.status()).workloads[0]?.certificate?.serial).toBe(workloads[0]?.certificate?.serial);
+  stream.close();
+  expect((await first.stop()).code).toBe(0);
+});
+
+test('G3 a second agent with another SDS socket but the same control socket refuses too, and leaves nothing', async () => {
+  const dir = tempDir();
+  const first = testDaemon({ dir });
+  await first.ready();
+  const second = testDaemon({ dir, flags: ['--sds-socket', './var/other/socket'] });
+  expect((await second.finished).stderr).toContain('ERR_SOCKET_IN_USE');
+  expect(readdirSync(dirname(second.sdsSocket))).toEqual([]);
+  await first.ready();
+  expect((await first.stop()).code).toBe(0);
+});
+
+test('G3 of agents that start at once exactly one stays, over no socket and over a dead one', async () => {
+  for (let round = 0; round < (FULL ? 20 : 3); round += 1) {
+    const dir = tempDir();
+    if (round % 2 === 1) {
+      const killed = testDaemon({ dir });
+      await killed.ready();
+      await killed.kill('SIGKILL');
+    }
+    const daemons = [1, 2, 3].map(() => testDaemon({ dir }));
+    const ended: Daemon[] = [];
+    for (const daemon of daemons) void daemon.finished.then(() => ended.push(daemon));
+    await until('two of three to give up', async () => ended.length >= 2);
+    const [winner, ...others] = daemons.filter((daemon) => !ended.includes(daemon));
+    expect(others).toEqual([]);
+    await winner!.ready();
+    for (const loser of ended) expect((await loser.finished).stderr).toContain('ERR_SOCKET_IN_USE');
+    const stream = openSdsStream(winner!.sdsSocket, ['default']);
+    await stream.response(1);
+    stream.close();
+    await winner!.stop();
+    expect(readdirSync(dirname(winner!.sdsSocket))).toEqual([]);
+  }
+});
+
+test('G4 an agent that ends late does not remove the sockets of the one that came after it', async () => {
+  const dir = tempDir();
+  const old = testDaemon({ dir });
+  await old.ready();
+  rmSync(old.sdsSocket);
+  rmSync(`${dir}/var/run/keyturn/control.sock`);
+  const young = testDaemon({ dir });
+  const { pid } = await until('the new agent', async () => {
+    const status = await young.status().catch(() => undefined);
+    return status?.pid === young.pid && status.ready && status;
+  });
+  const inodes = [inode(young.sdsSocket), inode(`${dir}/var/run/keyturn/control.sock`)];
+  expect((await old.stop()).code).toBe(0);
+  expect([inode(young.sdsSocket), inode(`${dir}/var/run/keyturn/control.sock`)]).toEqual(inodes);
+  expect((await young.ready()).pid).toBe(pid);
+  await young.stop();
+});
