@@ -1,4 +1,8 @@
 import { writeSync } from 'node:fs';
+import { EXIT_CODES } from './exit-code';
+
+/** Ends the process on the spot, with whatever is still under way in it. */
+export type Exit = (code: number) => never;
 
 /** Everything of the process that commands touch, so that tests can run them in process. */
 export interface Terminal {
@@ -12,18 +16,21 @@ export interface Terminal {
   readonly columns: number;
   /** Standard input to its end, at most `limit` bytes and one more. */
   readonly readStdin: (limit: number) => Promise<Uint8Array>;
+  /** For those who cannot wait: a command otherwise returns its exit code. */
+  readonly exit: Exit;
 }
 
 /** The real one. Whoever closes our standard output, as `| head` does, ends the command quietly. */
-export function processTerminal(): Terminal {
+export function processTerminal(exit: Exit): Terminal {
   let listening = false;
   return {
     out: (text) => {
-      if (!listening) process.stdout.on('error', onClosed);
+      if (!listening) process.stdout.on('error', (error) => onClosed(error, exit));
       listening = true;
       process.stdout.write(text);
     },
     err: (text) => writeAll(2, text),
+    exit,
     env: process.env,
     cwd: process.cwd(),
     // Asked only where help is printed; loading the stream for every start costs time.
@@ -52,10 +59,10 @@ export async function flushOutput(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
 }
 
-function onClosed(error: NodeJS.ErrnoException): void {
-  if (error.code === 'EPIPE') process.exit(0);
+function onClosed(error: NodeJS.ErrnoException, exit: Exit): never {
+  if (error.code === 'EPIPE') return exit(0);
   writeAll(2, `keyturn: error: write standard output: ${error.message}\n`);
-  process.exit(73);
+  return exit(EXIT_CODES.ERR_OUTPUT);
 }
 
 /** Writes without the machinery of streams. A reader that is gone or does not read must not stop the agent: the line is lost then. */
