@@ -1,5 +1,7 @@
 import { guardProcess } from './cli/process-guard';
 
-guardProcess();
+const exit = (code: number): never => process.exit(code);
+
+guardProcess(exit);
 // Loaded after the guard stands: until then a signal could open the inspector.
-void import('./cli/start').then(({ start }) => start());
+void import('./cli/start').then(async ({ start }) => exit(await start(exit)));

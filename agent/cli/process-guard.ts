@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 import { AgentError } from '../base/errors';
 import { causeText } from '../base/log';
 import { EXIT_CODES } from './exit-code';
+import type { Exit } from './terminal';
 
 /** Tells of a broken invariant that is about to end the process. */
 type LastWords = (event: string, error: AgentError, stack: readonly string[]) => void;
@@ -12,12 +13,12 @@ let lastWords: LastWords = (event, error) => writeSync(2, `keyturn: error: ${eve
  * To be called before anything else runs: a signal must not open Node's inspector in a process that holds keys, and a bug must end it at
  * once and loudly rather than leave half an agent.
  */
-export function guardProcess(): void {
+export function guardProcess(exit: Exit): void {
   // Node's own handler of SIGUSR1 opens a debugger port; a listener of ours takes its place.
   process.on('SIGUSR1', () => undefined);
   process.on('SIGUSR2', () => undefined);
-  process.on('uncaughtException', (caught) => endWith('uncaught exception', caught));
-  process.on('unhandledRejection', (caught) => endWith('unhandled rejection', caught));
+  process.on('uncaughtException', (caught) => endWith('uncaught exception', caught, exit));
+  process.on('unhandledRejection', (caught) => endWith('unhandled rejection', caught, exit));
 }
 
 /** Lets the agent's log have the last words. */
@@ -25,7 +26,7 @@ export function tellLastWordsTo(listener: LastWords): void {
   lastWords = listener;
 }
 
-function endWith(event: string, caught: unknown): never {
+function endWith(event: string, caught: unknown, exit: Exit): never {
   try {
     // What is no error could be anything, a secret too: it is not printed.
     const error = new AgentError('ERR_BUG', caught instanceof Error ? causeText(caught) : `a ${typeof caught} was thrown`, {
@@ -35,7 +36,7 @@ function endWith(event: string, caught: unknown): never {
   } catch {
     // The exit code must come whatever happens to the words.
   }
-  process.exit(EXIT_CODES.ERR_BUG);
+  return exit(EXIT_CODES.ERR_BUG);
 }
 
 /** The places of a stack, without the message that heads it. */

@@ -13,10 +13,12 @@ import { VERSION } from '../version';
 import { neutraliseEnvironment, refuseDangerousEnvironment } from './environment';
 import { EXIT_CODES } from './exit-code';
 import { tellLastWordsTo } from './process-guard';
-import type { Terminal } from './terminal';
+import type { Exit, Terminal } from './terminal';
 
 /** What an orderly end may take; the rest of a second is for the process itself. */
 const STOP_MS = 800;
+/** A terminal or a supervisor that signals the whole group, and a parent that passes it on: both mean the same wish. */
+const SAME_STOP_MS = 250;
 
 /**
  * `keyturn run`: the agent, until a signal ends it.
@@ -31,7 +33,7 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
   const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now });
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
   neutraliseEnvironment(terminal.env, log);
-  const signals = watchSignals();
+  const signals = watchSignals(terminal.exit);
   try {
     return await runUntilSignal(loaded, { clock: systemClock, random: systemRandom, log, metrics: createMetrics() }, signals);
   } catch (caught) {
@@ -72,24 +74,25 @@ function rotate(agent: Agent, log: Logger): void {
 }
 
 interface Signals {
-  /** Resolves with the first of SIGTERM and SIGINT. A second one ends the process on the spot. */
+  /** Resolves with the first of SIGTERM and SIGINT. One that comes a while later ends the process on the spot. */
   readonly stop: Promise<NodeJS.Signals>;
   /** From now on; a SIGHUP before the agent has started is ignored, as its first certificate is new anyway. */
   onHangup(listener: () => void): void;
   close(): void;
 }
 
-function watchSignals(): Signals {
+function watchSignals(exit: Exit): Signals {
   let hangup: (() => void) | undefined;
   const onHangup = () => hangup?.();
-  let first: ((signal: NodeJS.Signals) => void) | undefined;
+  let stopped = (_: NodeJS.Signals): void => undefined;
+  let stoppedAt: number | undefined;
   const stop = new Promise<NodeJS.Signals>((resolve) => {
-    first = resolve;
+    stopped = resolve;
   });
   const onStop = (signal: NodeJS.Signals, number: number) => {
-    if (first === undefined) process.exit(128 + number);
-    first(signal);
-    first = undefined;
+    if (stoppedAt !== undefined && systemClock.now() - stoppedAt > SAME_STOP_MS) exit(128 + number);
+    stoppedAt ??= systemClock.now();
+    stopped(signal);
   };
   process.on('SIGHUP', onHangup).on('SIGTERM', onStop).on('SIGINT', onStop);
   return {

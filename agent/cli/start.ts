@@ -1,9 +1,9 @@
 import { runCommandLine } from './program';
-import { flushOutput, processTerminal } from './terminal';
+import { type Exit, flushOutput, processTerminal } from './terminal';
 
-/** Runs this process's command line and ends the process with its exit code. */
-export async function start(): Promise<never> {
-  const code = await runCommandLine(process.argv.slice(2), processTerminal());
+/** Runs this process's command line and returns its exit code once every word of the answer has left. */
+export async function start(exit: Exit): Promise<number> {
+  const code = await runCommandLine(process.argv.slice(2), processTerminal(exit));
   await flushOutput();
-  process.exit(code);
+  return code;
 }

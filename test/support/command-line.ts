@@ -28,6 +28,9 @@ export async function keyturn(argv: readonly string[], around: CommandSurroundin
     env: { ...around.env },
     cwd: around.cwd,
     columns: around.columns ?? 100,
+    exit: (code) => {
+      throw new Error(`the command would have exited with ${code}`);
+    },
     readStdin: async (limit) => Buffer.from(around.stdin ?? '').subarray(0, limit + 1),
   };
   const code = await runCommandLine(argv, terminal);
