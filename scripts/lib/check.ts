@@ -23,7 +23,7 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ],
   ['time, chance and exit only at home', () => ({ problems: checkForbiddenCalls(files) })],
   ['no unused files, exports or dependencies', () => run('node_modules/.bin/knip', ['--no-progress'])],
-  ['generated code is current', () => run('scripts/generate', ['--check'])],
+  ['generated code and the table of settings are current', () => run('scripts/generate', ['--check'])],
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
   ['no known vulnerability in what ships', audit],
   ['no machine paths or registry addresses', () => ({ problems: checkPortableText(files, root) })],

@@ -4,11 +4,10 @@ import { codeOnly, isProgram, type SourceFile } from './source-files';
 const RULES: readonly { readonly call: RegExp; readonly name: string; readonly home: string }[] = [
   { call: /\bDate\.now\b/, name: 'Date.now', home: 'agent/base/' },
   { call: /\bnew Date\(\s*\)/, name: 'new Date()', home: 'agent/base/' },
-  { call: /\bperformance\.now\b/, name: 'performance.now', home: 'agent/base/' },
   { call: /\bsetTimeout\b/, name: 'setTimeout', home: 'agent/base/' },
   { call: /\bsetInterval\b/, name: 'setInterval', home: 'agent/base/' },
   { call: /\bMath\.random\b/, name: 'Math.random', home: 'agent/base/' },
-  { call: /\bprocess\.exit\b/, name: 'process.exit', home: 'agent/cli/' },
+  { call: /\bprocess\.exit\b/, name: 'process.exit', home: 'agent/main.ts' },
 ];
 
 /** Calls outside their home, each as `path:line: name belongs to home`. */

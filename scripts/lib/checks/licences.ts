@@ -13,7 +13,16 @@ export function checkLicences(root: string): string[] {
     .filter(([path, entry]) => path !== '' && !entry.dev && !entry.optional)
     .flatMap(([path, entry]) => {
       const { license } = JSON.parse(readFileSync(join(root, path, 'package.json'), 'utf8')) as { license?: unknown };
-      const allowed = typeof license === 'string' && license.split(/\s+OR\s+|[()]/).some((name) => ALLOWED.has(name));
-      return allowed ? [] : [`${path} ${entry.version}: licence ${JSON.stringify(license)} is not one of ${[...ALLOWED].join(', ')}`];
+      return typeof license === 'string' && isAllowed(license)
+        ? []
+        : [`${path} ${entry.version}: licence ${JSON.stringify(license)} is not one of ${[...ALLOWED].join(', ')}`];
     });
+}
+
+/** An SPDX expression without nesting: `A OR B` leaves us the choice, `A AND B` binds us to both. */
+function isAllowed(expression: string): boolean {
+  return expression
+    .replace(/^\((.*)\)$/, '$1')
+    .split(' OR ')
+    .some((choice) => choice.split(' AND ').every((name) => ALLOWED.has(name)));
 }

