@@ -153,5 +153,5 @@ describe('E8 a reader that resolves ..data once', () => {
     expect(reads).toBeGreaterThan(rounds);
     expect(generations.size).toBeGreaterThan(rounds / 10);
     expect(readFileSync(join(dir, 'key.pem'), 'utf8')).toMatch(new RegExp(`^[ab]${rounds - 1}$`));
-  });
+  }, 900_000);
 });
