@@ -1,5 +1,5 @@
-import { createBuiltinCa } from '../ca-client/builtin/builtin-ca';
 import { openAuthority } from '../ca-client/builtin/authority';
+import { createBuiltinCa } from '../ca-client/builtin/builtin-ca';
 import type { AgentStatus, AgentView, RotateResult } from './admin/agent-view';
 import type { AgentMetrics } from './admin/metrics';
 import type { Deps } from './base/deps';
@@ -154,7 +154,7 @@ async function rotateOne(
 ): Promise<RotateResult['workloads'][number]> {
   const previous = servedSvid(workload.source.state.value);
   const svid = await workload.source.renewNow(request.reason);
-  const acknowledged = request.wait ? await workload.sds.acknowledged(svid.serial, signal) : undefined;
+  const acknowledged = request.wait ? await waitAcknowledged(workload, svid.serial, signal) : undefined;
   return {
     id: svid.id ? formatSpiffeId(svid.id) : 'mounted certificate',
     ...(previous && { previousSerial: previous.serial }),
@@ -162,4 +162,28 @@ async function rotateOne(
     notAfter: new Date(svid.notAfterAt).toISOString(),
     ...(acknowledged !== undefined && { acknowledged }),
   };
+}
+
+async function waitAcknowledged(workload: Workload, serial: string, signal: AbortSignal): Promise<number> {
+  try {
+    return await workload.sds.acknowledged(serial, signal);
+  } catch (cause) {
+    if (!signal.aborted) throw cause;
+    throw new AgentError('ERR_TIMEOUT', `rotate: certificate ${serial} is in service, but not acknowledged by ${streamsBehind(workload)}`, {
+      retry: 'soon',
+      cause,
+      hint: '`keyturn status` shows what each stream has accepted, and its words where it refused',
+    });
+  }
+}
+
+/** The streams that do not hold the current certificate, with their proxies' words where they refused it. At most a line of them. */
+function streamsBehind(workload: Workload): string {
+  const behind = workload.sds
+    .streams()
+    .flatMap(({ id, node, names }) => names.map((name) => ({ id, node, ...name })))
+    .filter(({ name, sentVersion, acknowledgedVersion }) => name === 'default' && sentVersion !== acknowledgedVersion)
+    .map(({ id, node, nack }) => `stream ${id} (${node || 'unnamed'}${nack ? `, refused: ${nack.message.slice(0, 200)}` : ''})`);
+  const shown = behind.slice(0, 5).join(', ');
+  return behind.length > 5 ? `${shown} and ${behind.length - 5} more` : shown || 'every stream';
 }

@@ -38,8 +38,8 @@ export const PATIENCE = {
   silentConnectionSweeps: 2,
   /** A stream without its first message. */
   silentStreamSweeps: 6,
-  /** A response without ACK or NACK: after that a newer secret is sent all the same. */
-  unacknowledgedSweeps: 6,
+  /** A response without ACK or NACK: after that a newer secret is sent all the same, since simple clients never acknowledge. */
+  unacknowledgedSweeps: 1,
   /** A response that the client does not read: its connection is closed. */
   unreadSweeps: 12,
   /** A connection without streams. */
