@@ -1,5 +1,4 @@
 import type { LoadedConfig } from '../config/config';
-import type { PlanStep } from '../identity/cert-state';
 import type { Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 
@@ -70,6 +69,8 @@ export interface WorkloadStatus {
   readonly renewals: number;
   readonly failures: number;
   readonly retryAt?: string;
+  /** What is wrong with the CA's configuration, while what was good before is still in use. */
+  readonly sourceProblem?: { readonly code: string; readonly message: string; readonly hint?: string };
   readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string; readonly at: string };
   /** How long the CA may be away before a certificate expires, and which credential sets that limit. */
   readonly outageBudget?: { readonly seconds: number; readonly until: string; readonly limit: string };
@@ -114,6 +115,3 @@ export interface StreamStatus {
     readonly nack?: { readonly version: string; readonly message: string; readonly at: string };
   }[];
 }
-
-/** Seen by `plan`: the same steps as the source's description. */
-export type { PlanStep };
