@@ -1,7 +1,7 @@
 import { createSdsServer, type SdsServer } from '../sds/server';
 import type { CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
-import type { AgentError } from './base/errors';
 import type { Deps } from './base/deps';
+import type { AgentError } from './base/errors';
 import type { Config } from './config/config';
 import type { CertSource, CertState, PlanStep } from './identity/cert-state';
 import { parseCertificate } from './identity/certificate';
@@ -114,6 +114,7 @@ function describeWorkload(
         renewals: about.renewals,
         failures: about.failures,
         ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
+        ...(about.problem && { sourceProblem: problemStatus(about.problem) }),
         ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
         ...(svid && { outageBudget: outageBudget(svid, deps.clock.now()) }),
         sds: {
@@ -187,7 +188,11 @@ function planText(step: PlanStep): WorkloadStatus['plan'][number] {
 }
 
 function errorStatus(error: AgentError, at: number): NonNullable<WorkloadStatus['lastError']> {
-  return { code: error.code, message: error.message, ...(error.hint !== undefined && { hint: error.hint }), at: iso(at) };
+  return { ...problemStatus(error), at: iso(at) };
+}
+
+function problemStatus(error: AgentError): NonNullable<WorkloadStatus['sourceProblem']> {
+  return { code: error.code, message: error.message, ...(error.hint !== undefined && { hint: error.hint }) };
 }
 
 const iso = (at: number): string => new Date(at).toISOString();

@@ -1,3 +1,4 @@
+import type { AgentError } from '../agent/base/errors';
 import type { Watched } from '../agent/base/watched';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
@@ -22,6 +23,8 @@ export interface CaClient {
    * certificate or root for the CA's TLS changed: a failed attempt is worth repeating at once).
    */
   onChange(listener: (what: 'signer' | 'credential') => void): () => void;
+  /** What is wrong with the CA as it is configured now, while what was good before is still in use; undefined where all is well. */
+  problem(): AgentError | undefined;
   /** When the credential that the next renewal needs dies, epoch milliseconds; undefined where none is needed or nothing is known. */
   credentialExpiresAt(): number | undefined;
   close(): Promise<void>;

@@ -77,7 +77,7 @@ function statusText(status: AgentStatus): string {
 }
 
 function workloadText(workload: WorkloadStatus, now: string): string {
-  const { certificate, outageBudget, lastError, output, sds } = workload;
+  const { certificate, outageBudget, sourceProblem, lastError, output, sds } = workload;
   const rows = facts(
     [
       ['state', workload.state],
@@ -93,6 +93,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
         `${workload.source}: ${counted(workload.renewals, 'certificate')} in ${counted(workload.attempts, 'attempt')}, ${counted(workload.failures, 'failure')} since the last`,
       ],
       ...(certificate?.warnings ?? []).map((warning) => ['warning', warning] as const),
+      ['CA problem', sourceProblem && `${sourceProblem.message} (${sourceProblem.code}); what was good before is still in use`],
       ['last error', lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`],
       ['hint', lastError?.hint],
       ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],

@@ -51,6 +51,8 @@ export interface SourceDescription {
   readonly attemptSince: number | undefined;
   readonly lastError: AgentError | undefined;
   readonly lastErrorAt: number | undefined;
+  /** What is wrong with the source's own configuration, while what was good before is still in use. */
+  readonly problem: AgentError | undefined;
   /** Why the next renewal is when it is: constant sentences with their instants (epoch milliseconds) and numbers, most decisive first. */
   readonly plan: readonly PlanStep[];
 }

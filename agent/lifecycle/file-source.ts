@@ -72,6 +72,7 @@ class FileSource implements CertSource {
       attemptSince: this.#inFlight?.since,
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
+      problem: undefined,
       plan: this.#steps(),
     };
   }

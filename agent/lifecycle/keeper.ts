@@ -86,6 +86,7 @@ class Keeper implements CertSource {
       attemptSince: this.#inFlight?.since,
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
+      problem: this.options.ca.problem(),
       plan: this.#steps(),
     };
   }

@@ -39,6 +39,7 @@ export function createBuiltinCa({ authority, caller }: BuiltinCaOptions, deps: D
         end();
       };
     },
+    problem: () => authority.describe().lastError,
     credentialExpiresAt: () => undefined,
     async close() {
       stop.abort();

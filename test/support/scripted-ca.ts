@@ -97,6 +97,10 @@ export class ScriptedCa implements CaClient {
     return () => this.#listeners.delete(listener);
   }
 
+  problem(): undefined {
+    return undefined;
+  }
+
   credentialExpiresAt(): number | undefined {
     return this.credentialExpires;
   }
