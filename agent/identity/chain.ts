@@ -64,7 +64,8 @@ function keyOrNothing(certificate: Certificate): KeyObject | undefined {
 /**
  * Builds a path from `leaf` to one of `roots` and verifies it. The first path that holds is taken, shortest first at each step.
  *
- * For each certificate above the leaf: name chaining (equal bytes of the names), signature by its subject's key, CA:TRUE, keyCertSign
+ * For each certificate above the leaf: name chaining (equal bytes of the names), key identifiers that do not contradict each other (RFC
+ * 5280 calls them a help; OpenSSL and Envoy take a contradiction for another issuer), signature by its subject's key, CA:TRUE, keyCertSign
  * where key usages are given, path length, serverAuth and clientAuth where purposes are given, URI name constraints. For each, leaf and
  * root included: valid at `now` (a notBefore up to `SKEW_TOLERANCE_MS` ahead is let pass), no critical extension that we do not know,
  * key strong enough (`PublicKey.weakness`). Signed with SHA-1 or MD5 is not signed. A root's own signature is not looked at: it is
@@ -115,13 +116,21 @@ function extend(search: Search, path: readonly Certificate[]): VerifiedChain | u
   return undefined;
 }
 
-/** Those whose subject is the issuer's name, the ones that key identifiers point to first. */
+/** Those whose subject is the issuer's name, the ones that the key identifier points to first. */
 function candidates(certificate: Certificate, among: readonly Certificate[]): Certificate[] {
-  const distance = (issuer: Certificate) => {
-    if (certificate.authorityKeyId === undefined || issuer.subjectKeyId === undefined) return 1;
-    return Buffer.compare(certificate.authorityKeyId, issuer.subjectKeyId) === 0 ? 0 : 2;
-  };
-  return among.filter((issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0).sort((a, b) => distance(a) - distance(b));
+  const named = among.filter((issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0);
+  return named.sort((a, b) => Number(keyIdsAgree(certificate, b) ?? false) - Number(keyIdsAgree(certificate, a) ?? false));
+}
+
+/** Whether a certificate's authority key identifier is its issuer's subject key identifier; undefined where one of them is absent. */
+function keyIdsAgree({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): boolean | undefined {
+  if (authorityKeyId === undefined || subjectKeyId === undefined) return undefined;
+  return Buffer.compare(authorityKeyId, subjectKeyId) === 0;
+}
+
+/** Whether a certificate names another as its issuer, by name and, where both have one, by key identifier. */
+export function namesAsIssuer(certificate: Certificate, issuer: Certificate): boolean {
+  return Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0 && keyIdsAgree(certificate, issuer) !== false;
 }
 
 function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
@@ -133,6 +142,7 @@ function mayFollow(search: Search, path: readonly Certificate[], issuer: Certifi
   if (search.steps > MAX_STEPS) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_STEPS} steps`);
   const last = path.at(-1)!;
   const rule =
+    (keyIdsAgree(last, issuer) === false ? 'must have the key identifier that what names it as issuer asks for' : undefined) ??
     standingObstacle(issuer, search.now) ??
     signingObstacle(issuer, path) ??
     // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.

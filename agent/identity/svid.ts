@@ -1,7 +1,7 @@
 import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
 import { type Certificate, isCa, isSelfIssued, parseCertificate, parseCertificates, parseRootBundle } from './certificate';
-import { isSelfSigned, SignatureChecker, standingObstacle, type VerifiedChain, verifyChain } from './chain';
+import { isSelfSigned, namesAsIssuer, SignatureChecker, standingObstacle, type VerifiedChain, verifyChain } from './chain';
 import { type KeyPair, readPrivateKey } from './keys';
 import { checkLeaf, checkNotCa, readIdentity } from './leaf';
 import type { SpiffeId } from './spiffe-id';
@@ -135,7 +135,7 @@ function servedChain(
   // The list grows while it is walked: issuers of issuers follow.
   for (const member of chain) {
     for (const each of others) {
-      const related = Buffer.compare(each.subjectDer, member.issuerDer) === 0 && isCa(each) && standingObstacle(each, now) === undefined;
+      const related = namesAsIssuer(member, each) && isCa(each) && standingObstacle(each, now) === undefined;
       if (related && !chain.includes(each) && !isRoot(each) && checker.isSignedBy(member, each)) chain.push(each);
     }
   }

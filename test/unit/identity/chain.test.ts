@@ -252,8 +252,11 @@ describe('search', () => {
     expect(verifyChain(leaf, [], roots, TEST_NOW).root).toBe(roots[299]);
   });
 
-  test('key identifiers are a hint: a wrong one does not hide the issuer', () =>
-    expect(verify([root], { authorityKeyId: Buffer.alloc(20) })).toEqual([]));
+  test('a key identifier that contradicts its issuer refuses it, as OpenSSL and Envoy do', () =>
+    expect(verify([root], { authorityKeyId: Buffer.alloc(20) })).toEqual({
+      field: 'root "O=cluster.local, CN=root"',
+      rule: 'must have the key identifier that what names it as issuer asks for',
+    }));
 });
 
 test('a root is self-signed, an intermediate and a root with a forged signature are not', async () => {
