@@ -41,8 +41,15 @@ quietly() {
   trap - TERM
   if [ "$shown" -gt 0 ] && [ -t 2 ]; then printf '\r%s: %d s      \n' "$what" "$((SECONDS - begun))" >&2; fi
   if [ "$status" -ne 0 ]; then
-    say "$what: failed with status $status; its last lines:"
-    tail -n 40 "$log" >&2
+    say "$what: failed with status $status:"
+    # The cause stands near the top of one program's output and at the end of another's.
+    if [ "$(wc -l <"$log")" -gt 45 ]; then
+      head -n 20 "$log" >&2
+      say '  [...]'
+      tail -n 20 "$log" >&2
+    else
+      cat "$log" >&2
+    fi
   fi
   rm -f "$log"
   return "$status"
