@@ -1,5 +1,5 @@
 import { isAscii, isUtf8 } from 'node:buffer';
-import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, readDer, TAG } from '../base/der';
+import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, TAG } from '../base/der';
 
 /** A subject or issuer: its DER, by which names are compared, and a text for people. */
 export interface Name {
@@ -63,11 +63,6 @@ export function readName(reader: DerReader, name: string): Name {
     names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)),
   );
   return { der: element.der, text: parts.join(', '), types };
-}
-
-/** The text of a Name's DER. */
-export function nameText(nameDer: Uint8Array): string {
-  return readDer(nameDer, 'name', (reader) => readName(reader, '').text);
 }
 
 /** The text of a DirectoryString or IA5String; undefined where it is neither, or its octets are not of its alphabet. */
