@@ -17,9 +17,9 @@ export interface Reading {
 
 const PREFIX = 'KEYTURN_';
 
-/** Names that begin like ours but are none of our settings: the tests' own switch, and what Kubernetes sets for a Service `keyturn`. */
+/** Names that begin like ours but are none of our settings: switches of the tests and scripts, and what Kubernetes sets for a Service `keyturn`. */
 const NOT_SETTINGS = [
-  /^KEYTURN_TEST$/,
+  /^KEYTURN_(?:TEST|CACHE)$/,
   /^KEYTURN_(?:[A-Z0-9_]+_)?SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)$/,
   /^KEYTURN_(?:[A-Z0-9_]+_)?PORT(?:_\d{1,5}_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?$/,
 ];
