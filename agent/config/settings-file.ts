@@ -1,9 +1,9 @@
-import { invalid } from '../base/errors';
+import { parseYaml } from '../base/yaml';
 import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
 export const MAX_FILE_BYTES = 256 * 1024;
-/** Words and signs. A file that sets everything has a few hundred; each wrong one costs the parser an error object. */
+/** A file that sets everything has a few hundred. */
 const MAX_TOKENS = 20_000;
 
 /** What a file says about one key: the text of its value as written, lists joined by commas. */
@@ -21,20 +21,9 @@ export interface FileEntry {
  * @throws       AgentError ERR_CONFIG naming the file and, where one is at fault, the line.
  */
 export async function parseSettingsFile(bytes: Uint8Array, name: string): Promise<FileEntry[]> {
-  if (bytes.length > MAX_FILE_BYTES) throw invalid('ERR_CONFIG', name, 'must not be larger than 256 KiB');
-  const text = decode(bytes, name);
-  const { Lexer, parseDocument, isAlias, isMap, isScalar, isSeq } = await import('yaml');
-  const refuse = (offset: number | undefined, rule: string) => invalid('ERR_CONFIG', `${name}${lineOf(text, offset)}`, rule);
-
-  let tokens = 0;
-  for (const _ of new Lexer().lex(text)) {
-    tokens += 1;
-    if (tokens > MAX_TOKENS) throw refuse(undefined, `must not have more than ${MAX_TOKENS} words and signs`);
-  }
-  // Pretty errors and the unique-key check take time square in the input; both are done here, in linear time.
-  const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false });
-  const problem = document.errors[0] ?? document.warnings[0];
-  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+  const limits = { name, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES, maxTokens: MAX_TOKENS } as const;
+  const { document, yaml, refuse } = await parseYaml(bytes, limits);
+  const { isAlias, isMap, isScalar, isSeq } = yaml;
   const { contents } = document;
   if (contents === null || (isScalar(contents) && contents.source === '')) return [];
   if (!isMap(contents)) throw refuse(offsetOf(contents), 'must be a mapping of settings to values');
@@ -66,27 +55,6 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
   return [...entries.values()];
 }
 
-function decode(bytes: Uint8Array, name: string): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (caught) {
-    throw invalid('ERR_CONFIG', name, 'must be UTF-8', { cause: caught });
-  }
-}
-
 function offsetOf(node: unknown): number | undefined {
   return (node as { range?: readonly number[] | null } | null)?.range?.[0];
-}
-
-/** ` line 3`, or nothing where the place is not known. */
-function lineOf(text: string, offset: number | undefined): string {
-  if (offset === undefined) return '';
-  let line = 1;
-  for (let at = text.indexOf('\n'); at >= 0 && at < offset; at = text.indexOf('\n', at + 1)) line += 1;
-  return ` line ${line}`;
-}
-
-function firstLine(message: string): string {
-  const line = message.split('\n', 1)[0]!;
-  return line.charAt(0).toLowerCase() + line.slice(1, 120);
 }

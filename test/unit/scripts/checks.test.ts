@@ -70,7 +70,7 @@ describe('the import arrows', () => {
   test('are drawn in ARCHITECTURE.md', () => {
     const drawing = readDrawing(readFileSync(join(__dirname, '../../../agent/ARCHITECTURE.md'), 'utf8'));
     expect(drawing.units.get('agent/lifecycle')?.get('ca-client')).toBe('types');
-    expect(drawing.packages.get('yaml')).toEqual(['agent/config']);
+    expect(drawing.packages.get('yaml')).toEqual(['agent/base/yaml.ts']);
   });
 });
 
