@@ -44,6 +44,9 @@ export const PATIENCE = {
   unreadSweeps: 12,
   /** A connection without streams. */
   idleConnectionMs: 5 * 60_000,
+  /** Connections and streams that came within one sweep and are a storm, after which memory is given back; below this the storm is over. */
+  stormArrivals: 500,
+  calmArrivals: 50,
   /** A ping of the server's own, and how long its answer may take: finds clients that are stopped or gone without a word. */
   keepaliveMs: 2 * 60_000,
   keepaliveTimeoutMs: 60_000,

@@ -22,6 +22,8 @@ import { inOrder, unknownNotes } from './subscription';
 export interface SecretServiceOptions {
   readonly keyFormat: KeyFormat;
   readonly fileDirs: readonly string[];
+  /** Called for each call of any of the methods. */
+  readonly onArrival: () => void;
   /** Called when a client may owe a message, an answer or a read: `isOwed` says whether it does. */
   readonly onOwed: () => void;
 }
@@ -29,6 +31,7 @@ export interface SecretServiceOptions {
 /** The three methods of the secret discovery service over one set of secrets: who is subscribed, and what they are sent when. */
 export class SecretService {
   readonly #deps: Deps;
+  readonly #onArrival: () => void;
   readonly #connections: Connections;
   readonly #observer: Observer;
   readonly #files: FileSecrets;
@@ -46,6 +49,7 @@ export class SecretService {
 
   constructor(options: SecretServiceOptions, connections: Connections, deps: Deps) {
     this.#deps = deps;
+    this.#onArrival = options.onArrival;
     this.#connections = connections;
     this.#secretsOf = createIdentitySecrets(options.keyFormat);
     this.#observer = new Observer(this.#lookup, deps);
@@ -102,6 +106,7 @@ export class SecretService {
 
   /** One request, one answer. It waits for secrets that will come, leaves unknown names out, and answers NOT_FOUND if there is no other. */
   fetchSecrets(call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
+    this.#onArrival();
     this.#lastId += 1;
     const id = this.#lastId;
     this.#fetch(call, id).then(
@@ -150,6 +155,7 @@ export class SecretService {
   };
 
   #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
+    this.#onArrival();
     const connection = this.#connections.find(call.getPeer());
     if (!connection) {
       call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });

@@ -3,6 +3,7 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
+import { collectGarbage } from '../agent/base/gc';
 import { listenUnix } from '../agent/base/unix-socket';
 import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
@@ -53,7 +54,7 @@ const BACKLOG = 1_024;
  */
 export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
   const connections = new Connections();
-  const service = new SecretService({ ...options, onOwed: () => sweeper.wake() }, connections, deps);
+  const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, connections, deps);
   const sweeper = createSweeper(connections, service, deps);
   const grpc = createGrpcServer(service);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
@@ -62,9 +63,9 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     socket.on('error', () => undefined);
     const full = connections.size >= LIMITS.connections;
     if (full) service.observer.refused('connections', { limit: LIMITS.connections });
+    sweeper.arrived();
     if (!connections.accept(socket)) return;
     injector.injectConnection(socket);
-    sweeper.wake();
   });
   // Before listening, so that the first request finds what is there already.
   const unsubscribe = options.state.subscribe((state) => publish(service, state, deps));
@@ -139,23 +140,41 @@ function logListening({ socketPath, mode, group }: SdsServerOptions, deps: Deps)
 }
 
 interface Sweeper {
+  /** A connection or a call came. */
+  arrived(): void;
   /** Something may be owed from now on. */
   wake(): void;
   close(): Promise<void>;
 }
 
-/** Looks at silent and slow clients every few seconds, and sleeps as long as there are none. */
+/**
+ * Looks at silent and slow clients every few seconds, and sleeps as long as there are none. After a storm of clients it gives back the
+ * memory that they took, which V8 would keep: an agent at rest makes too little garbage for it to look.
+ */
 function createSweeper(connections: Connections, service: SecretService, deps: Deps): Sweeper {
   const stop = new AbortController();
   let awake = false;
   let running = Promise.resolve();
+  let arrivals = 0;
+  let afterStorm = false;
+
+  const sweep = () => {
+    const closed = connections.sweep();
+    if (closed > 0) service.observer.refused('silent', { connections: closed });
+    service.sweep();
+    if (arrivals >= PATIENCE.stormArrivals) {
+      afterStorm = true;
+    } else if (afterStorm && arrivals < PATIENCE.calmArrivals) {
+      afterStorm = false;
+      collectGarbage();
+    }
+    arrivals = 0;
+  };
   const run = async () => {
     try {
-      while (!stop.signal.aborted && (connections.hasSilent() || service.isOwed())) {
+      while (!stop.signal.aborted && (arrivals > 0 || afterStorm || connections.hasSilent() || service.isOwed())) {
         await deps.clock.sleepUntil(deps.clock.now() + PATIENCE.sweepMs, stop.signal);
-        const closed = connections.sweep();
-        if (closed > 0) service.observer.refused('silent', { connections: closed });
-        service.sweep();
+        sweep();
       }
     } catch (caught) {
       if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
@@ -164,12 +183,17 @@ function createSweeper(connections: Connections, service: SecretService, deps: D
       awake = false;
     }
   };
+  const wake = () => {
+    if (awake) return;
+    awake = true;
+    running = run();
+  };
   return {
-    wake: () => {
-      if (awake) return;
-      awake = true;
-      running = run();
+    arrived: () => {
+      arrivals += 1;
+      wake();
     },
+    wake,
     close: async () => {
       stop.abort();
       await running;

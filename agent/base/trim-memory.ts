@@ -1,6 +1,5 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { Clock } from './clock';
+import { collectGarbage } from './gc';
 
 /** By then everything that is loaded after the first secret has been loaded. */
 const SETTLED_MS = 5_000;
@@ -15,8 +14,5 @@ export async function trimMemory(clock: Clock, signal: AbortSignal): Promise<voi
     () => false,
   );
   if (!settled) return;
-  setFlagsFromString('--expose-gc');
-  const collect: NodeJS.GCFunction = runInNewContext('gc');
-  setFlagsFromString('--no-expose-gc');
-  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  collectGarbage();
 }
