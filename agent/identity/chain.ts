@@ -142,7 +142,7 @@ function mayFollow(search: Search, path: readonly Certificate[], issuer: Certifi
   if (search.steps > MAX_STEPS) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_STEPS} steps`);
   const last = path.at(-1)!;
   const rule =
-    (keyIdsAgree(last, issuer) === false ? 'must have the key identifier that what names it as issuer asks for' : undefined) ??
+    (keyIdsAgree(last, issuer) === false ? 'must have signed what names it as issuer; their key identifiers differ' : undefined) ??
     standingObstacle(issuer, search.now) ??
     signingObstacle(issuer, path) ??
     // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.

@@ -255,7 +255,7 @@ describe('search', () => {
   test('a key identifier that contradicts its issuer refuses it, as OpenSSL and Envoy do', () =>
     expect(verify([root], { authorityKeyId: Buffer.alloc(20) })).toEqual({
       field: 'root "O=cluster.local, CN=root"',
-      rule: 'must have the key identifier that what names it as issuer asks for',
+      rule: 'must have signed what names it as issuer; their key identifiers differ',
     }));
 });
 
