@@ -49,8 +49,9 @@ function verdict(call: () => Svid): readonly string[] | { readonly field: string
   try {
     return call().warnings;
   } catch (error) {
-    if (!(error instanceof AgentError)) throw error;
-    expect(error).toMatchObject({ code: 'ERR_CA_RESPONSE', retry: 'slow', hint: expect.any(String), cause: expect.anything() });
+    // Plain conditions: expect() would take most of the time of ten thousand mutations.
+    if (!(error instanceof AgentError) || error.code !== 'ERR_CA_RESPONSE' || error.retry !== 'slow' || !error.hint || !error.cause)
+      throw error;
     return { field: error.field, rule: error.rule };
   }
 }
