@@ -63,9 +63,9 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
 }
 
 async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> {
-  if (config.ca === 'files') {
+  if (config.ca === 'file') {
     const { createFileSource } = await import('./lifecycle/file-source');
-    const source = createFileSource({ dir: config.credentialsDir, expectedId: config.id }, { ...deps, log: deps.log.scope('files') });
+    const source = createFileSource({ dir: config.credentialsDir, expectedId: config.id }, { ...deps, log: deps.log.scope('file') });
     return { source, closers: [] };
   }
   const id = requireIdentity(config);

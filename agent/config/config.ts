@@ -6,11 +6,11 @@ import type { SpiffeId } from '../identity/spiffe-id';
 /** Every setting of `keyturn run`, checked. Paths are as given; relative ones are relative to the working directory. */
 export interface Config {
   /** Where certificates come from: a CA by name, or mounted files (`FILE_MOUNTED_CERTS`). */
-  readonly ca: 'builtin' | 'files';
+  readonly ca: 'builtin' | 'file';
   readonly caDir: string;
   /** The key of a self-signed root that `builtin` makes. */
   readonly caKeyAlgorithm: KeyAlgorithm;
-  /** Undefined only where `ca` is `files` and no identity was set: then the mounted certificate says who we are. */
+  /** Undefined only where `ca` is `file` and no identity was set: then the mounted certificate says who we are. */
   readonly id: SpiffeId | undefined;
   readonly keyAlgorithm: KeyAlgorithm;
   readonly keyFormat: KeyFormat;
@@ -26,7 +26,7 @@ export interface Config {
   readonly sdsSocketGroup: string | undefined;
   /** Directories below which `file-cert:` and `file-root:` may name files. */
   readonly sdsFileDirs: readonly string[];
-  /** Directory that is read where `ca` is `files`. */
+  /** Directory that is read where `ca` is `file`. */
   readonly credentialsDir: string;
   readonly outputCerts: string | undefined;
   readonly stateDir: string | undefined;

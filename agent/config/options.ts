@@ -20,12 +20,12 @@ import {
 /** Where certificates can come from in this build. A new client is a line here and a case in agent.ts. */
 export const CA_CHOICES = {
   builtin: 'an authority inside this agent, its state in --ca-dir',
-  files: 'certificates that others mount in --credentials-dir',
+  file: 'certificates that others mount in --credentials-dir',
 } as const;
 export type CaName = keyof typeof CA_CHOICES;
 export const CA_NAMES = Object.keys(CA_CHOICES) as CaName[];
 
-/** `builtin (...), files (...)`: how an error offers the choice. */
+/** `builtin (...), file (...)`: how an error offers the choice. */
 export const CA_HINT = `choose ${CA_NAMES.map((name) => `--ca ${name} (${CA_CHOICES[name]})`).join(' or ')}`;
 
 /** In which part of help and of the README a setting stands. */
@@ -73,7 +73,7 @@ export const OPTIONS = {
     'Certificate authority',
     path('directory'),
     './var/run/secrets/workload-spiffe-credentials',
-    'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca files',
+    'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca file',
   ),
   'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
   namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),

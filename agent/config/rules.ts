@@ -30,7 +30,7 @@ export function chooseCa(draft: Draft, around: Surroundings): void {
   if (draft.readings.has('ca')) return;
   const dir = draft.values['credentials-dir'];
   if (dir !== undefined && around.holdsCredentials(dir)) {
-    settle(draft, 'ca', 'files', `found certificates in ${dir}`);
+    settle(draft, 'ca', 'file', `found certificates in ${dir}`);
     return;
   }
   const name = ['CA_ADDR', 'CA_PROVIDER'].find((each) => around.env[each] !== undefined);
@@ -43,7 +43,7 @@ export function chooseCa(draft: Draft, around: Surroundings): void {
 /** Where files are the source and nobody said which: upstream's newer directory, or its older one where only that has them. */
 export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
   const dir = draft.values['credentials-dir'];
-  if (draft.values.ca === 'files' && dir !== undefined && isDefault(draft, 'credentials-dir')) {
+  if (draft.values.ca === 'file' && dir !== undefined && isDefault(draft, 'credentials-dir')) {
     if (!around.holdsCredentials(dir) && around.holdsCredentials(LEGACY_DIR))
       settle(draft, 'credentials-dir', LEGACY_DIR, `found certificates in ${LEGACY_DIR}`);
   }
@@ -102,7 +102,7 @@ function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
 function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
   const { 'trust-domain': domain, namespace, 'service-account': account } = draft.values;
   const own = (['namespace', 'service-account'] as const).some((name) => rank(draft.readings.get(name)) > RANK.upstream);
-  if (draft.values.ca === 'files' && !own) {
+  if (draft.values.ca === 'file' && !own) {
     draft.readings.set('spiffe-id', { text: '', origin: 'not used: the mounted certificate says it', from: 'default' });
     return undefined;
   }

@@ -49,8 +49,8 @@ export const pkcs8Key: UpstreamNames = {
 /** FILE_MOUNTED_CERTS: `true` chooses mounted files, `false` says nothing about which CA. */
 export const fileMountedCerts: UpstreamNames = {
   names: ['FILE_MOUNTED_CERTS'],
-  note: '`true` is files',
-  read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'files' } : undefined),
+  note: '`true` is file',
+  read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'file' } : undefined),
 };
 
 /**

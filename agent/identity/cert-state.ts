@@ -40,7 +40,7 @@ export interface CertSource {
 }
 
 export interface SourceDescription {
-  /** `builtin`, `istiod`, ..., or `files`. */
+  /** `builtin`, `istiod`, ..., or `file`. */
   readonly source: string;
   /** Failed attempts since the last success. */
   readonly failures: number;

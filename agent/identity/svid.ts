@@ -25,7 +25,7 @@ export interface Svid {
   readonly notAfterAt: number;
   /** When the gate accepted it, epoch milliseconds. */
   readonly receivedAt: number;
-  /** Which certificate authority gave it: the name of the `CaClient`, or `files`. */
+  /** Which certificate authority gave it: the name of the `CaClient`, or `file`. */
   readonly source: string;
   /** What is unusual about it but accepted, for `status`, e.g. a leaf without KeyUsage. */
   readonly warnings: readonly string[];
@@ -193,7 +193,7 @@ export function acceptMountedFiles(
       ...times(leaf, notAfterAt, now),
       id,
       key,
-      source: 'files',
+      source: 'file',
       chainDer: [leaf, ...rest].map(({ der }) => der),
       bundle,
       warnings: [

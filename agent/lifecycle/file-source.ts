@@ -65,7 +65,7 @@ class FileSource implements CertSource {
 
   describe(): SourceDescription {
     return {
-      source: 'files',
+      source: 'file',
       failures: this.#failures,
       attempts: this.#attempts,
       renewals: this.#renewals,

@@ -76,7 +76,7 @@ describe('G9 the environment', () => {
 describe('G11 health', () => {
   test('is live but not ready while there is no certificate, ready with one, also when its files go bad, not once it has expired, and again with the next', async () => {
     const dir = tempDir();
-    const waiting = testDaemon({ dir, source: ['--ca', 'files'], flags: ['--credentials-dir', './certs'] });
+    const waiting = testDaemon({ dir, source: ['--ca', 'file'], flags: ['--credentials-dir', './certs'] });
     const ready = async () => (await waiting.http('/healthz/ready')).status;
     expect(await waiting.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('no certificate yet') });
     expect((await waiting.http('/healthz/live')).status).toBe(200);

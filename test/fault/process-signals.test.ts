@@ -54,7 +54,7 @@ test('G1 SIGTERM at any moment of the start or in the middle of rotations ends c
 });
 
 test('G1 SIGTERM while the CA is away ends at once: no wait is left', async () => {
-  const daemon = testDaemon({ dir: tempDir(), source: ['--ca', 'files'] });
+  const daemon = testDaemon({ dir: tempDir(), source: ['--ca', 'file'] });
   await daemon.event('admin server listening');
   const started = performance.now();
   expect(await daemon.stop()).toMatchObject({ code: 0 });

@@ -24,7 +24,7 @@ test('FILE_MOUNTED_CERTS serves what others mount and renew, and never asks or m
   swapData(mounted, first);
   daemon = startDaemon({ dir, source: [], identity: [], env: { FILE_MOUNTED_CERTS: 'true' }, flags: ['--output-certs', 'copy'] });
   const status = await daemon.ready();
-  expect(status.workloads[0]).toMatchObject({ id: TEST_ID, source: 'files', state: 'current', certificate: { serial: serialOf(first) } });
+  expect(status.workloads[0]).toMatchObject({ id: TEST_ID, source: 'file', state: 'current', certificate: { serial: serialOf(first) } });
 
   for (let rotation = 0; rotation < 3; rotation += 1) {
     const next = await fresh();

@@ -52,7 +52,7 @@ async function problems(given: Given): Promise<string[]> {
 
 /** For each setting two values that are not its default, and what they become. */
 const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string]; readonly read: (config: Config) => unknown } } = {
-  ca: { texts: ['builtin', 'files'], read: (config) => config.ca },
+  ca: { texts: ['builtin', 'file'], read: (config) => config.ca },
   'ca-dir': { texts: ['/a', './b'], read: (config) => config.caDir },
   'ca-key-algorithm': { texts: ['rsa-2048', 'ecdsa-p384'], read: (config) => config.caKeyAlgorithm },
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
@@ -175,7 +175,7 @@ describe("upstream's environment names", () => {
 
 describe('refused values name their origin and rule', () => {
   test.each<[SettingName, string, RegExp]>([
-    ['ca', 'vault', /^flag --ca: "vault" is not one of builtin, files/],
+    ['ca', 'vault', /^flag --ca: "vault" is not one of builtin, file/],
     ['ca', 'biultin', /\| did you mean builtin\?$/],
     ['ca', 'istiod', /^flag --ca: istiod is not a certificate authority that this build can ask \| choose --ca builtin/],
     ['ttl', '10', /^flag --ttl: "10" is not a duration \| write a number and a unit/],
@@ -278,7 +278,7 @@ describe('unknown names', () => {
 
 describe('choosing the certificate authority', () => {
   test('it is required, and the error lists the choices', async () => {
-    expect(await problems({})).toEqual([expect.stringMatching(/^flag --ca: is required \| choose --ca builtin .* or --ca files/)]);
+    expect(await problems({})).toEqual([expect.stringMatching(/^flag --ca: is required \| choose --ca builtin .* or --ca file/)]);
   });
 
   test.each(['CA_ADDR', 'CA_PROVIDER'])('%s means istiod, which this build plainly refuses', async (name) => {
@@ -296,7 +296,7 @@ describe('choosing the certificate authority', () => {
 
   test('FILE_MOUNTED_CERTS=true chooses files, unless a flag says otherwise', async () => {
     const env = { FILE_MOUNTED_CERTS: 'true', CA_ADDR: 'x:1' };
-    expect((await load({ env })).config.ca).toBe('files');
+    expect((await load({ env })).config.ca).toBe('file');
     expect((await load({ env, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
     expect(await problems({ env: { FILE_MOUNTED_CERTS: 'false' } })).toEqual([expect.stringMatching(/^flag --ca: is required/)]);
   });
@@ -321,7 +321,7 @@ describe('mounted credentials', () => {
     expect(await problems({ cwd: dir })).toEqual([expect.stringMatching(/is required/)]);
     put(NEW, ALL);
     const loaded = await load({ cwd: dir, env: { CA_ADDR: 'x:1' } });
-    expect(loaded.config).toMatchObject({ ca: 'files', credentialsDir: `./${NEW}`, id: undefined });
+    expect(loaded.config).toMatchObject({ ca: 'file', credentialsDir: `./${NEW}`, id: undefined });
     expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe(`found certificates in ./${NEW}`);
     expect((await load({ cwd: dir, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
   });
@@ -329,14 +329,14 @@ describe('mounted credentials', () => {
   test("upstream's older directory is read where only that one has them", async () => {
     rmSync(join(dir, NEW), { recursive: true, force: true });
     put('etc/certs', ALL);
-    expect((await load({ cwd: dir, flags: { ca: 'files' } })).config.credentialsDir).toBe('./etc/certs');
-    expect((await load({ cwd: dir, flags: { ca: 'files', 'credentials-dir': './own' } })).config.credentialsDir).toBe('./own');
+    expect((await load({ cwd: dir, flags: { ca: 'file' } })).config.credentialsDir).toBe('./etc/certs');
+    expect((await load({ cwd: dir, flags: { ca: 'file', 'credentials-dir': './own' } })).config.credentialsDir).toBe('./own');
   });
 
   test('file-cert: names may point below the credentials directory', async () => {
-    expect((await load({ flags: { ca: 'files', 'credentials-dir': './own' } })).config.sdsFileDirs).toEqual(['./etc/certs', './own']);
-    expect((await load({ flags: { ca: 'files', 'credentials-dir': './own', 'sds-file-dir': '/x' } })).config.sdsFileDirs).toEqual(['/x']);
-    expect((await load({ flags: { ca: 'files', 'sds-file-dir': ['/x', '/y'] } })).config.sdsFileDirs).toEqual(['/x', '/y']);
+    expect((await load({ flags: { ca: 'file', 'credentials-dir': './own' } })).config.sdsFileDirs).toEqual(['./etc/certs', './own']);
+    expect((await load({ flags: { ca: 'file', 'credentials-dir': './own', 'sds-file-dir': '/x' } })).config.sdsFileDirs).toEqual(['/x']);
+    expect((await load({ flags: { ca: 'file', 'sds-file-dir': ['/x', '/y'] } })).config.sdsFileDirs).toEqual(['/x', '/y']);
   });
 });
 
@@ -372,7 +372,7 @@ describe('identity', () => {
   });
 
   test('mounted files need no identity; one of ours is held against them, the pod’s is not', async () => {
-    const files = (given: Given) => identity({ ...given, flags: { ca: 'files', ...given.flags } });
+    const files = (given: Given) => identity({ ...given, flags: { ca: 'file', ...given.flags } });
     expect(await files({})).toBeUndefined();
     expect(await files({ env: { POD_NAMESPACE: 'shop', SERVICE_ACCOUNT: 'cart' } })).toBeUndefined();
     expect(await files({ flags: { namespace: 'shop' } })).toBe('spiffe://cluster.local/ns/shop/sa/default');

@@ -56,10 +56,10 @@ describe('mounted certificate files', () => {
     writeFiles(dir, await fresh());
     const { source, reach } = watch(dir, { expectedId: undefined });
     const state = await reach(({ kind }) => kind === 'current');
-    expect(state).toMatchObject({ kind: 'current', renewAt: undefined, svid: { source: 'files' }, bundle: (await testRoots())[0].bundle });
+    expect(state).toMatchObject({ kind: 'current', renewAt: undefined, svid: { source: 'file' }, bundle: (await testRoots())[0].bundle });
     expect(formatSpiffeId((state as CertState & { kind: 'current' }).svid.id!)).toBe(TEST_ID);
     expect(source.describe()).toMatchObject({
-      source: 'files',
+      source: 'file',
       failures: 0,
       renewals: 1,
       plan: [{ rule: 'renewed by others' }, { rule: 'certificate expires' }],
@@ -95,7 +95,7 @@ describe('mounted certificate files', () => {
     await expect(source.renewNow('test')).rejects.toMatchObject({ code: 'ERR_FILE_SOURCE' });
     const files = await fresh();
     writeFiles(dir, files);
-    expect(await source.renewNow('test')).toMatchObject({ source: 'files' });
+    expect(await source.renewNow('test')).toMatchObject({ source: 'file' });
   });
 
   test('of another identity are refused', async () => {
