@@ -2,7 +2,15 @@ import { contextTag, derBitString, derElement, derInteger, derOid, derSequence, 
 import { invalid } from '../base/errors';
 import { parseCsr } from './csr';
 import type { CertificateEngine, CertificateSpec } from './engine';
-import { encodeBasicConstraints, encodeKeyIds, encodeKeyUsage, encodePurposes, encodeUriNames, PURPOSE } from './extensions';
+import {
+  encodeBasicConstraints,
+  encodeKeyIds,
+  encodeKeyUsage,
+  encodePurposes,
+  encodeServerNames,
+  encodeUriNames,
+  PURPOSE,
+} from './extensions';
 import { generateKeyPair, type KeyPair } from './keys';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from './name';
 import { createKeyObject, parsePublicKey } from './public-key';
@@ -52,14 +60,18 @@ function tbsCertificate(spec: CertificateSpec, issuerKey: KeyPair): Uint8Array {
 function extensionsOf(spec: CertificateSpec): Uint8Array[] {
   const { profile, subjectKeyId, authorityKeyId } = spec;
   const anonymous = Buffer.compare(spec.subjectDer, EMPTY_NAME) === 0;
-  return [
-    ...profileExtensions(profile),
-    ...encodeKeyIds(subjectKeyId, authorityKeyId),
-    ...(profile.uri === undefined ? [] : [encodeUriNames([profile.uri], anonymous || profile.kind === 'leaf')]),
-  ];
+  return [...profileExtensions(profile), ...encodeKeyIds(subjectKeyId, authorityKeyId), ...namesOf(profile, anonymous)];
+}
+
+function namesOf(profile: CertificateSpec['profile'], anonymous: boolean): Uint8Array[] {
+  if (profile.kind === 'server') return [encodeServerNames(profile.dnsNames, profile.ipAddresses, anonymous)];
+  return profile.uri === undefined ? [] : [encodeUriNames([profile.uri], anonymous || profile.kind === 'leaf')];
 }
 
 function profileExtensions(profile: CertificateSpec['profile']): Uint8Array[] {
+  if (profile.kind === 'server') {
+    return [encodeKeyUsage(['digitalSignature']), encodePurposes([PURPOSE.serverAuth]), encodeBasicConstraints(false)];
+  }
   if (profile.kind === 'leaf') {
     return [
       encodeKeyUsage(profile.keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),

@@ -10,6 +10,8 @@ import {
   derSequence,
   TAG,
 } from '../base/der';
+import { invalid } from '../base/errors';
+import { ipOctets } from '../base/ip-address';
 
 /** OIDs of the extensions that we read. */
 export const EXTENSION = {
@@ -184,6 +186,21 @@ export function encodeExtension(oid: string, critical: boolean, value: Uint8Arra
 export function encodeUriNames(uris: readonly string[], critical: boolean): Uint8Array {
   const names = uris.map((uri) => derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1')));
   return encodeExtension(EXTENSION.subjectAltName, critical, derSequence(...names));
+}
+
+/** Writes a subjectAltName of a TLS server's names: hosts, and IPv4 or IPv6 addresses as text. */
+export function encodeServerNames(dnsNames: readonly string[], ipAddresses: readonly string[], critical: boolean): Uint8Array {
+  const names = [
+    ...dnsNames.map((name) => derElement(contextTag(2, 'primitive'), Buffer.from(name, 'latin1'))),
+    ...ipAddresses.map((address) => derElement(contextTag(7, 'primitive'), octetsOf(address))),
+  ];
+  return encodeExtension(EXTENSION.subjectAltName, critical, derSequence(...names));
+}
+
+function octetsOf(address: string): Uint8Array {
+  const octets = ipOctets(address);
+  if (octets === undefined) throw invalid('ERR_PARSE', 'ip address', 'must be an IPv4 or IPv6 address');
+  return octets;
 }
 
 /** Writes a KeyUsage: as many bits as reach the last set one (X.690 section 11.2.2). At least one usage. */

@@ -128,12 +128,30 @@ function extensionsOf(spec: CertificateSpec): x509.Extension[] {
     new x509.SubjectKeyIdentifierExtension(Buffer.from(spec.subjectKeyId).toString('hex')),
     // Its own class makes a SHA-1 of a key; here the identifier is given.
     new x509.Extension(EXTENSION.authorityKeyId, false, derSequence(keyId)),
-    ...(profile.uri === undefined ? [] : [subjectAltName(profile.uri, subjectCritical || profile.kind === 'leaf')]),
+    ...namesOf(profile, subjectCritical),
   ];
+}
+
+function namesOf(profile: CertificateSpec['profile'], subjectCritical: boolean): x509.Extension[] {
+  if (profile.kind === 'server') {
+    const names = [
+      ...profile.dnsNames.map((value) => ({ type: 'dns' as const, value })),
+      ...profile.ipAddresses.map((value) => ({ type: 'ip' as const, value })),
+    ];
+    return [new x509.SubjectAlternativeNameExtension(names, subjectCritical)];
+  }
+  return profile.uri === undefined ? [] : [subjectAltName(profile.uri, subjectCritical || profile.kind === 'leaf')];
 }
 
 function profileExtensions(profile: CertificateSpec['profile']): x509.Extension[] {
   const { digitalSignature, keyEncipherment, keyCertSign, cRLSign } = x509.KeyUsageFlags;
+  if (profile.kind === 'server') {
+    return [
+      new x509.KeyUsagesExtension(digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth], false),
+      new x509.BasicConstraintsExtension(false, undefined, true),
+    ];
+  }
   if (profile.kind === 'leaf') {
     return [
       new x509.KeyUsagesExtension(profile.keyEncipherment ? digitalSignature | keyEncipherment : digitalSignature, true),

@@ -7,7 +7,7 @@ import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { type CaFiles, readCaFiles } from './ca-files';
-import { DEFAULT_TTL_SECONDS, leafSpec } from './certificate-specs';
+import { DEFAULT_TTL_SECONDS, leafSpec, type ServerNames, serverSpec } from './certificate-specs';
 import { ensureCaFiles } from './create-ca-files';
 import { assertCsrAllowed, rejected } from './csr-rules';
 import { followCaFiles } from './follow-ca-files';
@@ -28,11 +28,34 @@ export interface Authority {
    * @throws            AgentError ERR_CA_REJECTED (retry slow) with field and rule, or ERR_CA_UNAVAILABLE where the signer is out of date.
    */
   sign(csrDer: Uint8Array, caller: SpiffeId, ttlSeconds: number): Promise<Uint8Array[]>;
+  /**
+   * Reads a request and verifies its signature and key; whom it asks for is not looked at.
+   *
+   * @throws AgentError ERR_CA_REJECTED with field and rule.
+   */
+  readCsr(csrDer: Uint8Array): Promise<Csr>;
+  /** As `sign`, of a request that `readCsr` has read, and with the facts that a register of certificates wants. */
+  issue(csr: Csr, caller: SpiffeId, ttlSeconds: number): Promise<IssuedLeaf>;
+  /** Certifies a TLS server of ours, for its names and serverAuth alone. @throws AgentError ERR_CA_UNAVAILABLE. */
+  issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf>;
+  /** Why nothing can be signed now; undefined where it can. */
+  problem(): AgentError | undefined;
   /** Calls back after another key, certificate or chain has begun to sign, and after `trust` has told of the roots that belong to it. */
   onSignerChange(listener: () => void): () => void;
   describe(): AuthorityDescription;
   /** Stops following the directory; resolves when the last read has ended. */
   close(): Promise<void>;
+}
+
+/** A certificate that was signed just now. */
+export interface IssuedLeaf {
+  /** The leaf, then the intermediates up to but without the root. */
+  readonly certificatesDer: readonly Uint8Array[];
+  /** Lower-case hex. */
+  readonly serial: string;
+  /** Epoch milliseconds. */
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
 }
 
 export interface AuthorityDescription {
@@ -101,20 +124,22 @@ class BuiltinAuthority implements Authority {
   }
 
   async sign(csrDer: Uint8Array, caller: SpiffeId, ttlSeconds: number): Promise<Uint8Array[]> {
-    // Taken once: a reload while this call waits must not put a new chain over an old signature.
-    const issuer = this.#issuer;
-    const { engine, trustDomain } = this.#options;
-    const id = formatSpiffeId(caller);
-    if (caller.trustDomain !== trustDomain) throw rejected('caller', `must be of trust domain ${trustDomain}`, id);
-    const csr = await this.#readCsr(csrDer, id);
+    this.#assertOurs(caller);
+    return [...(await this.issue(await this.readCsr(csrDer), caller, ttlSeconds)).certificatesDer];
+  }
+
+  async issue(csr: Csr, caller: SpiffeId, ttlSeconds: number): Promise<IssuedLeaf> {
+    this.#assertOurs(caller);
     assertCsrAllowed(csr, caller);
-    const now = this.#deps.clock.now();
-    this.#assertUsable(issuer, now);
-    const spec = leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now);
-    const leaf = await engine.createCertificate(spec, issuer.key);
-    this.#tellIssued(issuer, spec, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
-    this.#follow();
-    return [leaf, ...issuer.chainDer];
+    return this.#create(ttlSeconds, (issuer, now) => leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now));
+  }
+
+  async issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf> {
+    return this.#create(ttlSeconds, (issuer, now) => serverSpec(spkiDer, names, ttlSeconds, issuer, now));
+  }
+
+  problem(): AgentError | undefined {
+    return this.#problem(this.#issuer, this.#deps.clock.now());
   }
 
   onSignerChange(listener: () => void): () => void {
@@ -134,24 +159,47 @@ class BuiltinAuthority implements Authority {
     await this.#following;
   }
 
-  async #readCsr(csrDer: Uint8Array, id: string): Promise<Csr> {
+  async #create(ttlSeconds: number, specOf: (issuer: Issuer, now: number) => CertificateSpec): Promise<IssuedLeaf> {
+    // Taken once: a reload while this call waits must not put a new chain over an old signature.
+    const issuer = this.#issuer;
+    const now = this.#deps.clock.now();
+    this.#assertUsable(issuer, now);
+    const spec = specOf(issuer, now);
+    const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
+    this.#tellIssued(issuer, spec, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
+    this.#follow();
+    const { notBeforeAt, notAfterAt } = spec;
+    return { certificatesDer: [leaf, ...issuer.chainDer], serial: Buffer.from(spec.serial).toString('hex'), notBeforeAt, notAfterAt };
+  }
+
+  #assertOurs(caller: SpiffeId): void {
+    const { trustDomain } = this.#options;
+    if (caller.trustDomain !== trustDomain) throw rejected('caller', `must be of trust domain ${trustDomain}`, formatSpiffeId(caller));
+  }
+
+  async readCsr(csrDer: Uint8Array): Promise<Csr> {
     try {
       return await this.#options.engine.readCsr(csrDer);
     } catch (caught) {
       const error = AgentError.from(caught);
       if (error.code !== 'ERR_PARSE') throw error;
-      throw rejected(error.field ?? 'csr', error.rule ?? error.message, id, error);
+      throw rejected(error.field ?? 'csr', error.rule ?? error.message, 'a workload', error);
     }
   }
 
-  #assertUsable(issuer: Issuer, now: number): void {
+  #problem(issuer: Issuer, now: number): AgentError | undefined {
     const early = now < issuer.notBeforeAt - SKEW_TOLERANCE_MS;
-    if (!early && now < issuer.notAfterAt) return;
+    if (!early && now < issuer.notAfterAt) return undefined;
     const what = early ? `is not valid before ${iso(issuer.notBeforeAt)}` : `expired at ${iso(issuer.notAfterAt)}`;
-    const error = new AgentError('ERR_CA_UNAVAILABLE', `sign: the CA certificate ${issuer.subject} ${what}`, {
+    return new AgentError('ERR_CA_UNAVAILABLE', `sign: the CA certificate ${issuer.subject} ${what}`, {
       retry: 'slow',
       hint: `put a CA that is valid now into ${this.#options.dir}; it is taken up at once`,
     });
+  }
+
+  #assertUsable(issuer: Issuer, now: number): void {
+    const error = this.#problem(issuer, now);
+    if (error === undefined) return;
     this.#complain(error.message, () => this.#deps.log.error('CA cannot sign', { cause: error }));
     throw error;
   }
@@ -159,7 +207,8 @@ class BuiltinAuthority implements Authority {
   #tellIssued(issuer: Issuer, spec: CertificateSpec, wantedAt: number): void {
     const { log } = this.#deps;
     const { serial, notAfterAt, profile } = spec;
-    log.info('certificate signed', { id: profile.uri, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
+    const whom = profile.kind === 'server' ? { server: [...profile.dnsNames, ...profile.ipAddresses] } : { id: profile.uri };
+    log.info('certificate signed', { ...whom, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
       log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),

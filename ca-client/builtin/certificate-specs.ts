@@ -25,6 +25,11 @@ const MAX_ORGANISATION = 64;
  * @see X509-SVID sections 2, 3.1, 4.3, 4.4.
  */
 export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: Issuer, now: number): CertificateSpec {
+  const profile = { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: parsePublicKey(spkiDer).kind === 'rsa' } as const;
+  return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile };
+}
+
+function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: Issuer, now: number): Omit<CertificateSpec, 'profile'> {
   const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
   return {
     serial: randomSerial(),
@@ -35,7 +40,6 @@ export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, 
     spkiDer,
     authorityKeyId: issuer.keyId,
     subjectKeyId: keyIdentifier(spkiDer),
-    profile: { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: parsePublicKey(spkiDer).kind === 'rsa' },
   };
 }
 
@@ -59,6 +63,19 @@ export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number):
     subjectKeyId: keyId,
     profile: { kind: 'root', uri: `spiffe://${trustDomain}` },
   };
+}
+
+/** Whom a TLS server is to be reached as. */
+export interface ServerNames {
+  /** Hosts, as clients write them. */
+  readonly dns: readonly string[];
+  /** IPv4 and IPv6 addresses as text. */
+  readonly ip: readonly string[];
+}
+
+/** The certificate of a TLS server of ours, for serverAuth alone: it is no workload and proves no identity to a peer. */
+export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number, issuer: Issuer, now: number): CertificateSpec {
+  return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile: { kind: 'server', dnsNames: names.dns, ipAddresses: names.ip } };
 }
 
 /** A leaf that shows whether a signer's certificates verify: valid at `now` whatever the signer is, for the signer's own key. */

@@ -2,6 +2,9 @@ import { type AgentError, invalid } from '../../agent/base/errors';
 import type { Csr } from '../../agent/identity/engine';
 import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
 
+/** The rule that a request for somebody else's identity breaks. */
+export const OWN_IDENTITY_ONLY = "must be the caller's own SPIFFE ID";
+
 /**
  * Holds a request against the identity that its sender was proven to have. The certificate takes nothing but the public key from it, so
  * this only tells a client that asks for something else that it will not get it, instead of issuing what it did not ask for. A subject is
@@ -19,7 +22,7 @@ export function assertCsrAllowed(csr: Csr, caller: SpiffeId): void {
   if (csr.otherNames.length > 0) throw rejected('csr san', `must hold one URI only, not ${csr.otherNames.join(', ')} names`, id);
   if (csr.uris.length > 1) throw rejected('csr san', 'must not hold more than one URI', id);
   const [uri] = csr.uris;
-  if (uri !== undefined && uri !== id) throw rejected('csr san', "must be the caller's own SPIFFE ID", id);
+  if (uri !== undefined && uri !== id) throw rejected('csr san', OWN_IDENTITY_ONLY, id);
 }
 
 /** A refusal of the CA: what was asked for will not be signed, however often. */
