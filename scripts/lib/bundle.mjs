@@ -68,9 +68,10 @@ async function link({ outputFiles, metafile }) {
   };
   reach(main);
   const chunks = [];
-  for (const [name] of outputs.sort(([a], [b]) => (a < b ? -1 : 1))) {
+  for (const [name, output] of outputs.sort(([a], [b]) => (a < b ? -1 : 1))) {
     const { text } = outputFiles.find((file) => file.path === join(root, name));
-    const { code } = await transform(text, { ...language, format: 'cjs', supported: { 'dynamic-import': false } });
+    const transformed = await transform(text, { ...language, format: 'cjs', supported: { 'dynamic-import': false } });
+    const code = isCommonJsPackage(output) ? `${transformed.code}module.exports=module.exports.default;` : transformed.code;
     const body = eager.has(name) ? `function(exports,require,module,__filename,__dirname){${code}}` : JSON.stringify(code);
     chunks.push(`${JSON.stringify(chunkId(name))}:${body}`);
   }
@@ -95,6 +96,11 @@ async function link({ outputFiles, metafile }) {
 ${chunks.join(',\n')}
 });
 `;
+}
+
+/** `import()` of a CommonJS package: esbuild leaves its names inside `default`, where no importer looks for them. */
+function isCommonJsPackage({ entryPoint, exports: names }) {
+  return entryPoint?.includes('node_modules/') === true && names.length === 1 && names[0] === 'default';
 }
 
 /** How chunks name one another: they all lie in one folder. */

@@ -3,14 +3,14 @@ import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { runKeyturn } from '../support/daemon';
 import { tempDir } from '../support/temp-dir';
-import { startTestDaemon } from '../support/test-daemon';
+import { testDaemon } from '../support/test-daemon';
 
 // The bundle loads most of itself late, so each command has to be run from it once: unbuilt sources prove nothing about that.
 
 test('every command of the built program finds what it loads late', async () => {
   const dir = tempDir();
   writeFileSync(join(dir, 'keyturn.yaml'), 'ttl: 1h\noutput-certs: ./out\n');
-  const daemon = startTestDaemon({ dir, flags: ['--config', 'keyturn.yaml', '--state-dir', './state'] });
+  const daemon = testDaemon({ dir, flags: ['--config', 'keyturn.yaml', '--state-dir', './state'] });
   await daemon.event('certificate issued', ({ scope }) => scope === 'keeper');
   await daemon.ready();
 
@@ -37,7 +37,7 @@ test('every command of the built program finds what it loads late', async () => 
 test.each(['webcrypto', 'peculiar'])(
   'the built program issues and renews with the %s engine, which it loads only when chosen',
   async (engine) => {
-    const daemon = startTestDaemon({ dir: tempDir(), flags: ['--crypto', engine, '--ttl', '4s'] });
+    const daemon = testDaemon({ dir: tempDir(), flags: ['--crypto', engine, '--ttl', '4s'] });
     await daemon.event('certificate renewed');
   },
 );
