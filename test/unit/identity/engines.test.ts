@@ -41,7 +41,9 @@ function spec(key: KeyPair, ca: KeyPair, profile: CertificateSpec['profile'], op
   };
 }
 
-const profiles: readonly CertificateSpec['profile'][] = [
+/** What a workload's trust is made of. */
+type Profile = Exclude<CertificateSpec['profile'], { readonly kind: 'server' }>;
+const profiles: readonly Profile[] = [
   { kind: 'leaf', uri: TEST_ID, keyEncipherment: false },
   { kind: 'leaf', uri: TEST_ID, keyEncipherment: true },
   { kind: 'root', uri: undefined },
