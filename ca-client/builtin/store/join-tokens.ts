@@ -1,0 +1,28 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { Secret } from '../../../agent/base/secret';
+
+/** `kt1_` and 32 random bytes, base64url without padding. The prefix lets secret scanners know one. */
+const TOKEN = /^kt1_[A-Za-z0-9_-]{43}$/;
+
+/** What a store keeps of a token, under its hash. */
+export interface JoinTokenEntry {
+  /** The SPIFFE ID that it is good for. */
+  readonly id: string;
+  /** Epoch milliseconds. */
+  readonly createdAt: number;
+  readonly expiresAt: number;
+}
+
+/** A token that nobody has seen yet: 256 random bits. */
+export function generateJoinToken(): Secret<string> {
+  return new Secret(`kt1_${randomBytes(32).toString('base64url')}`);
+}
+
+/**
+ * Under which name a token is kept: SHA-256 over its text, lower-case hex; undefined for what is no token. Plain SHA-256 does, since nobody
+ * can guess 256 random bits, and looking a hash up tells nothing about the token by how long it takes.
+ */
+export function joinTokenHash(token: Secret<string>): string | undefined {
+  const text = token.reveal();
+  return TOKEN.test(text) ? createHash('sha256').update(text).digest('hex') : undefined;
+}

@@ -1,0 +1,106 @@
+import type { Secret } from '../../../agent/base/secret';
+import type { SpiffeId } from '../../../agent/identity/spiffe-id';
+
+/** One certificate as the register keeps it until it expires. */
+export interface IssuedEntry {
+  /** Lower-case hex, as `Certificate.serial`. */
+  readonly serial: string;
+  /** Whom it is for: the SPIFFE ID, or of a TLS server of ours its first name. */
+  readonly id: string;
+  /** SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
+  readonly keySha256: string;
+  /** Epoch milliseconds. */
+  readonly issuedAt: number;
+  readonly notAfterAt: number;
+  /** Who signed it: the signer's key identifier, lower-case hex. */
+  readonly issuerKeyId: string;
+  /** The key of the root that its chain led to when it was signed: SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
+  readonly rootKeySha256: string;
+}
+
+/** Which certificates are meant; all that is given must hold. Expired ones are never found. */
+export interface IssuedQuery {
+  readonly serial?: string;
+  readonly id?: string;
+  readonly issuerKeyId?: string;
+  readonly rootKeySha256?: string;
+}
+
+/** Why a certificate is revoked: the names of RFC 5280 section 5.3.1 that fit a workload's. */
+export const REVOCATION_REASONS = {
+  unspecified: 0,
+  keyCompromise: 1,
+  affiliationChanged: 3,
+  superseded: 4,
+  cessationOfOperation: 5,
+  privilegeWithdrawn: 9,
+} as const;
+export type RevocationReason = keyof typeof REVOCATION_REASONS;
+
+/** A certificate that must not be believed any more, kept until it would have expired. */
+export interface Revocation {
+  readonly serial: string;
+  readonly id: string;
+  readonly issuerKeyId: string;
+  /** Epoch milliseconds. */
+  readonly notAfterAt: number;
+  readonly revokedAt: number;
+  readonly reason: RevocationReason;
+}
+
+/** What became of a join token that was shown. `why` is for the operator's log; whoever showed it learns no more than that it was refused. */
+export type Redemption =
+  | { readonly kind: 'redeemed'; readonly id: SpiffeId }
+  | { readonly kind: 'refused'; readonly why: 'malformed' | 'unknown' | 'used' | 'expired' };
+
+/**
+ * What an authority must not forget: join tokens, the certificates that it has signed, those that it has revoked, and the number of its
+ * last CRL. Any number of processes may hold one store open; all methods may be called concurrently. What a method has resolved is durable.
+ */
+export interface CaStore {
+  /**
+   * Enters a certificate before it is handed out: what is not in the register can neither be revoked by its identity nor be counted when a
+   * root retires.
+   *
+   * @throws AgentError ERR_CA_STATE (retry soon): it must not be handed out.
+   */
+  recordIssued(entry: IssuedEntry): Promise<void>;
+  /** Certificates that are valid at `now`, in no order, revoked ones included. */
+  issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]>;
+  /** Makes a token that is good for one certificate of `id` until it expires. It can be shown this once; only its hash is kept. */
+  createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>>;
+  /**
+   * Uses a token up. It succeeds exactly once, whoever asks, in however many processes. When it has succeeded and the certificate is not
+   * delivered (a crash, a broken connection), the token is lost and a new one must be made: it is never good twice. So look at the request
+   * first and redeem last.
+   *
+   * @throws AgentError ERR_CA_STATE (retry soon) where the answer is not known; the token may be lost.
+   */
+  redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption>;
+  /**
+   * Revokes the certificates that the query finds, until no more are found, so that one which was signed meanwhile is revoked as well.
+   *
+   * @returns Those that were not revoked before.
+   */
+  revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]>;
+  /** Revocations of certificates that have not expired, by serial. */
+  revocations(now: number): Promise<readonly Revocation[]>;
+  /** Calls back when revocations may have come or gone, by whatever process. Returns the function that stops it. */
+  onRevocation(listener: () => void): () => void;
+  /** A number for a CRL, higher than every one before, in whatever process. */
+  nextCrlNumber(): Promise<number>;
+  /** Drops what has expired. Called now and then by a server; never needed for correctness. */
+  sweep(now: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Whether an entry is meant by a query and still valid. */
+export function matches(entry: IssuedEntry, query: IssuedQuery, now: number): boolean {
+  return (
+    entry.notAfterAt > now &&
+    (query.serial === undefined || query.serial === entry.serial) &&
+    (query.id === undefined || query.id === entry.id) &&
+    (query.issuerKeyId === undefined || query.issuerKeyId === entry.issuerKeyId) &&
+    (query.rootKeySha256 === undefined || query.rootKeySha256 === entry.rootKeySha256)
+  );
+}
