@@ -65,6 +65,7 @@ async function start(): Promise<Demo> {
   const server = await envoyBeside('server', { inbound: { listen: FREE_PORT, upstream, callers: [ID('client')] } });
   const peer = { host: '127.0.0.1', port: await server.port('inbound') };
   const client = await envoyBeside('client', { outbound: { listen: FREE_PORT, peer, peerId: ID('server'), requestsPerConnection: 1 } });
+  await Promise.all([server.started(), client.started()]);
   const traffic = startTraffic({ port: await client.port('outbound'), perSecond: REQUESTS_PER_SECOND, concurrency: 4 });
   closers.push(() => traffic.stop());
   return {

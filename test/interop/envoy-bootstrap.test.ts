@@ -24,6 +24,12 @@ async function start(dir: string, name: string, options: Omit<BootstrapOptions, 
   return envoy;
 }
 
+/** The port on which our application calls a peer, once somebody listens there. */
+async function outboundPort(envoy: Envoy): Promise<number> {
+  await envoy.started();
+  return envoy.port('outbound');
+}
+
 /** An application that answers with what its proxy told it about the caller. */
 async function application(): Promise<number> {
   const server = createServer((request, response) => response.end(String(request.headers['x-forwarded-client-cert'])));
@@ -60,7 +66,7 @@ testWith('envoy')('two Envoys with our bootstrap speak mutual TLS, know each oth
     sessionResumption: false,
     outbound: { listen: FREE, peer: await peer(open), peerId: CART, requestsPerConnection: 1 },
   });
-  const port = await caller.port('outbound');
+  const port = await outboundPort(caller);
   const first = await until('an answer through both', async () => (await ask(port)).status === 200 && ask(port));
   expect(first.body.replace(/Hash=[0-9a-f]{64};/, '')).toBe(`By=${CART};URI=${CART}`);
 
@@ -74,9 +80,9 @@ testWith('envoy')('two Envoys with our bootstrap speak mutual TLS, know each oth
     sdsSocket,
     outbound: { listen: FREE, peer: await peer(open), peerId: 'spiffe://cluster.local/ns/shop/sa/pay' },
   });
-  expect((await ask(await refused.port('outbound'))).status).toBe(503);
+  expect((await ask(await outboundPort(refused))).status).toBe(503);
   await until('the refusal', async () => (await strict.sum(/^listener\..*\.ssl\.fail_verify_san$/)) > 0);
-  expect((await ask(await doubting.port('outbound'))).status).toBe(503);
+  expect((await ask(await outboundPort(doubting))).status).toBe(503);
   await until('the doubt', async () => (await doubting.sum(/^cluster\.peer\.ssl\.fail_verify_san$/)) > 0);
   expect((await daemon.stop()).code).toBe(0);
 });

@@ -24,8 +24,10 @@ export interface Envoy {
   readonly pid: number;
   /** The last lines that it logged, for messages of failing tests. */
   log(): string;
-  /** The port that a listener really took. */
+  /** The port that a listener really took. Nobody answers there before Envoy has its secrets: see `started`. */
   port(listener: string): Promise<number>;
+  /** Resolves when all listeners take connections, hence have their secrets. */
+  started(): Promise<void>;
   /** What `/certs` shows: every TLS context that has a certificate. */
   certs(): Promise<readonly EnvoyContext[]>;
   /** Counters and gauges whose name matches, by name. */
@@ -85,9 +87,13 @@ export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
     const { stats: all } = JSON.parse(await ask(admin, `/stats?format=json&filter=${encodeURIComponent(filter.source)}`)) as StatsReply;
     return new Map(all.flatMap((each) => (typeof each.value === 'number' ? [[each.name!, each.value] as const] : [])));
   };
+  const workersStarted = async () => (await stats(/^listener_manager\.workers_started$/)).get('listener_manager.workers_started') === 1;
   return {
     pid: child.pid!,
     log,
+    started: async () => {
+      await until(`${options.name}: Envoy's start`, workersStarted, START_MS);
+    },
     port: (listener) => until(`${options.name}: the port of listener ${listener}`, () => listenerPort(admin, listener), START_MS),
     certs: async () => (JSON.parse(await ask(admin, '/certs')) as CertsReply).certificates.map(contextOf),
     stats,

@@ -4,7 +4,6 @@ import { type Daemon, startDaemon } from './daemon';
 import { type Envoy, startEnvoy } from './envoy';
 import { clientConfig, serverConfig } from './envoy-config';
 import { startTraffic, type Traffic } from './traffic';
-import { until } from './until';
 
 export type SideName = 'client' | 'server';
 export const SIDES: readonly SideName[] = ['client', 'server'];
@@ -76,7 +75,7 @@ async function startMesh(options: MeshOptions): Promise<Mesh> {
   const config = clientConfig({ sds: sds('client'), port: await server.port('server'), server: ID.server });
   const client = await startEnvoy({ dir: options.dir, name: 'envoy-client', config });
   const envoys = { client, server };
-  for (const side of SIDES) await until(`a certificate in the ${side} Envoy`, async () => (await envoys[side].certs()).length > 0);
+  for (const side of SIDES) await envoys[side].started();
   const traffic = startTraffic({ port: await client.port('app'), perSecond: options.perSecond, concurrency: 8 });
 
   function startAgent(side: SideName): Daemon {
