@@ -1,12 +1,13 @@
-// Bundles agent/main.ts and everything that it imports into one executable file. Same sources, same bytes.
+// Bundles agent/main.ts and everything that it imports into one executable file, dist/keyturn unless another path is given. Same sources,
+// same bytes.
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, transform } from 'esbuild';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
-const out = join(root, 'dist/keyturn');
+const out = process.argv[2] ?? join(root, 'dist/keyturn');
 const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
 
 /** Runs before anything else in the file, in a language that every Node.js that can parse the rest understands. */
@@ -51,7 +52,7 @@ await writeFile(`${out}.new`, program);
 await chmod(`${out}.new`, 0o755);
 await rename(`${out}.new`, out);
 await writeFile(`${out}.LICENSES.txt`, await licences(Object.keys(bundle.metafile.inputs)));
-process.stdout.write(`dist/keyturn: version ${version}, ${(Buffer.byteLength(program) / 1024).toFixed(0)} KiB\n`);
+process.stdout.write(`${relative(root, out)}: version ${version}, ${(Buffer.byteLength(program) / 1024).toFixed(0)} KiB\n`);
 
 /**
  * Makes one file of esbuild's chunks. What the start needs is code; every chunk that is reached only through `import()` is a string until
