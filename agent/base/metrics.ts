@@ -28,6 +28,27 @@ export const METRICS = {
     labels: [],
   },
   output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
+  ca_signing_requests_total: {
+    type: 'counter',
+    help: 'Requests that the CA server decided, by outcome (ok or a gRPC status) and by how the caller proved who it is.',
+    labels: ['outcome', 'method'],
+  },
+  ca_sign_duration_seconds: {
+    type: 'histogram',
+    help: 'From a whole request to the decision of the CA server.',
+    labels: [],
+    buckets: [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15],
+  },
+  ca_refused_total: {
+    type: 'counter',
+    help: 'Connections and calls that the CA server ended without a decision, by reason.',
+    labels: ['reason'],
+  },
+  ca_audit_failures_total: {
+    type: 'counter',
+    help: 'Decisions that could not be written to the audit log; nothing is issued without.',
+    labels: [],
+  },
 } as const satisfies Record<string, MetricRow>;
 
 interface MetricRow {

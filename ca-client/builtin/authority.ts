@@ -56,6 +56,9 @@ export interface IssuedLeaf {
   /** Epoch milliseconds. */
   readonly notBeforeAt: number;
   readonly notAfterAt: number;
+  /** The signer's key identifier, and SHA-256 over the SubjectPublicKeyInfo of its root; lower-case hex. */
+  readonly issuerKeyId: string;
+  readonly rootKeySha256: string;
 }
 
 export interface AuthorityDescription {
@@ -168,8 +171,14 @@ class BuiltinAuthority implements Authority {
     const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
     this.#tellIssued(issuer, spec, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
     this.#follow();
-    const { notBeforeAt, notAfterAt } = spec;
-    return { certificatesDer: [leaf, ...issuer.chainDer], serial: Buffer.from(spec.serial).toString('hex'), notBeforeAt, notAfterAt };
+    return {
+      certificatesDer: [leaf, ...issuer.chainDer],
+      serial: Buffer.from(spec.serial).toString('hex'),
+      notBeforeAt: spec.notBeforeAt,
+      notAfterAt: spec.notAfterAt,
+      issuerKeyId: Buffer.from(issuer.keyId).toString('hex'),
+      rootKeySha256: issuer.rootKeySha256,
+    };
   }
 
   #assertOurs(caller: SpiffeId): void {

@@ -16,13 +16,26 @@ export const OWN_IDENTITY_ONLY = "must be the caller's own SPIFFE ID";
  */
 export function assertCsrAllowed(csr: Csr, caller: SpiffeId): void {
   const id = formatSpiffeId(caller);
-  if (csr.otherExtensions.length > 0) {
-    throw rejected('csr extension request', `must ask for a subject alternative name only, not for ${csr.otherExtensions.join(', ')}`, id);
-  }
-  if (csr.otherNames.length > 0) throw rejected('csr san', `must hold one URI only, not ${csr.otherNames.join(', ')} names`, id);
-  if (csr.uris.length > 1) throw rejected('csr san', 'must not hold more than one URI', id);
+  assertPlainCsr(csr, id);
   const [uri] = csr.uris;
   if (uri !== undefined && uri !== id) throw rejected('csr san', OWN_IDENTITY_ONLY, id);
+}
+
+/**
+ * The part of `assertCsrAllowed` that needs no caller: a request for one identity or none, and for nothing else.
+ *
+ * @param whom  Who sends it, for the hint.
+ */
+export function assertPlainCsr(csr: Csr, whom: string): void {
+  if (csr.otherExtensions.length > 0) {
+    throw rejected(
+      'csr extension request',
+      `must ask for a subject alternative name only, not for ${csr.otherExtensions.join(', ')}`,
+      whom,
+    );
+  }
+  if (csr.otherNames.length > 0) throw rejected('csr san', `must hold one URI only, not ${csr.otherNames.join(', ')} names`, whom);
+  if (csr.uris.length > 1) throw rejected('csr san', 'must not hold more than one URI', whom);
 }
 
 /** A refusal of the CA: what was asked for will not be signed, however often. */

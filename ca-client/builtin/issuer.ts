@@ -22,6 +22,8 @@ export interface Issuer {
   readonly notBeforeAt: number;
   readonly notAfterAt: number;
   readonly bundle: TrustBundle;
+  /** The key of the root that it leads to: SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
+  readonly rootKeySha256: string;
   /** Equal versions sign alike: SHA-256 over the signer and its chain, hex. */
   readonly version: string;
 }
@@ -65,6 +67,7 @@ function describeChain(chain: VerifiedChain, signer: Certificate, above: readonl
     chainDer,
     notBeforeAt: Math.max(...validity.map(({ notBeforeAt }) => notBeforeAt)),
     notAfterAt: Math.min(...validity.map(({ notAfterAt }) => notAfterAt)),
+    rootKeySha256: createHash('sha256').update(chain.root.publicKey.spkiDer).digest('hex'),
     version: hash.digest('hex'),
   };
 }

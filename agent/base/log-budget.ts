@@ -1,4 +1,4 @@
-import type { Clock } from '../agent/base/clock';
+import type { Clock } from './clock';
 
 const WINDOW_MS = 60_000;
 
