@@ -2,7 +2,6 @@ import type { SdsStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { LogBudget } from '../agent/base/log-budget';
 import { LIMITS } from './limits';
-
 import { nameClass } from './resource-name';
 import type { Lookup } from './secret-resource';
 import type { Note, Response } from './subscription';
