@@ -7,17 +7,19 @@ import { privateKeyPem } from '../identity/keys';
 import { loadEngine } from '../identity/load-engine';
 import { parseSpiffeId } from '../identity/spiffe-id';
 import { type CommandContext, onRun, withOutput } from './command';
+import { addCsrLint } from './csr-lint';
 import { refuseDangerousEnvironment } from './environment';
 import { json } from './render';
 import { addSettings, settingOf } from './settings-options';
 
-/** `keyturn csr create`. */
+/** `keyturn csr create` and `keyturn csr lint`. */
 export function addCsr(program: Command, context: CommandContext): void {
   const csr = program
     .command('csr')
     .helpCommand(false)
-    .summary('Make certificate signing requests')
-    .description('Make certificate signing requests, without an agent.');
+    .summary('Make and judge certificate signing requests')
+    .description('Make certificate signing requests, and say what authorities would find wrong with them, without an agent.');
+  addCsrLint(csr, context);
   const create = addSettings(withOutput(csr.command('create')), ['spiffe-id', 'key-algorithm', 'key-format', 'crypto', 'config'])
     .summary('Make a key and a request for it')
     .description('Make a new key and a PKCS#10 request with one SPIFFE ID, as the agent makes them.')

@@ -1,0 +1,93 @@
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import type { LintFacts, LintFinding } from '../../ca-client/csr-lint';
+import { LINT_BACKENDS, type LintBackend } from '../../ca-client/lint-backend';
+import { systemClock } from '../base/clock';
+import { invalid } from '../base/errors';
+import { readPem } from '../base/pem';
+import { readSmallFile } from '../base/read-file';
+import { loadConfig } from '../config/load';
+import type { SettingName } from '../config/options';
+import type { Flags } from '../config/sources';
+import { loadEngine } from '../identity/load-engine';
+import { type CommandContext, onRun, withOutput } from './command';
+import { EXIT_CODES } from './exit-code';
+import { readInput } from './input';
+import { json, table } from './render';
+import { addSettings, settingOf } from './settings-options';
+import type { Terminal } from './terminal';
+
+const SETTINGS: readonly SettingName[] = [
+  'ttl',
+  'spiffe-id',
+  'trust-domain',
+  'namespace',
+  'service-account',
+  'key-algorithm',
+  'crypto',
+  'config',
+];
+
+/** `keyturn csr lint`, below `keyturn csr`. */
+export function addCsrLint(csr: Command, context: CommandContext): void {
+  const lint = addSettings(withOutput(csr.command('lint')), SETTINGS)
+    .summary('Say which rules of an authority a request breaks')
+    .description(
+      'Say, without asking it, which rules of a certificate authority a request or its token would break. Exits 65 where there are errors; warnings alone are none.',
+    )
+    .argument('[file]', 'PEM file; - is standard input; without one, the request that keyturn run would make')
+    .addOption(new Option('--for <backend>', 'Who is to sign').choices(LINT_BACKENDS).makeOptionMandatory())
+    .option('--token <file>', 'The token that would be sent with it')
+    .option('--issuer <url>', 'The issuer of tokens that the authority believes')
+    .option('--cluster-id <text>', 'The cluster ID that would be sent with it')
+    .option('--signer-name <name>', 'The Kubernetes signer that would be asked')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  keyturn csr lint --for istio-csr --ttl 24h cart.csr\n  keyturn csr lint --for istiod --token ./var/run/secrets/tokens/istio-token',
+    );
+  onRun(lint, context, async ({ format, given, flags }, [file]) => {
+    const { terminal } = context;
+    const { lintCsr } = await import('../../ca-client/csr-lint');
+    const backend = given.for as LintBackend;
+    const csrDer = file === undefined ? await ownRequest(flags, terminal) : await readRequest(String(file), terminal);
+    const facts: LintFacts = {
+      now: systemClock.now(),
+      ttlSeconds: Math.floor((await settingOf('ttl', flags, terminal)) / 1_000),
+      token: given.token === undefined ? undefined : await readToken(String(given.token), terminal),
+      issuer: given.issuer as string | undefined,
+      clusterId: given.clusterId as string | undefined,
+      signerName: given.signerName as string | undefined,
+    };
+    const findings = lintCsr(csrDer, backend, facts);
+    terminal.out(format === 'json' ? json({ for: backend, findings }) : findingsText(backend, findings));
+    return findings.some(({ severity }) => severity === 'error') ? EXIT_CODES.ERR_PARSE : 0;
+  });
+}
+
+/** As the agent would make it; which authority the agent itself would ask plays no part. */
+async function ownRequest(flags: Flags, terminal: Terminal): Promise<Uint8Array> {
+  const { config } = await loadConfig({ flags: { ...flags, ca: 'builtin' }, env: terminal.env, cwd: terminal.cwd });
+  const engine = await loadEngine(config.engine);
+  return engine.createCsr(await engine.generateKeyPair(config.keyAlgorithm), config.id!);
+}
+
+async function readRequest(path: string, terminal: Terminal): Promise<Uint8Array> {
+  const field = path === '-' ? 'standard input' : path;
+  const [block, ...more] = readPem(await readInput(path, terminal), field);
+  if (block?.label !== 'CERTIFICATE REQUEST' || more.length > 0) {
+    throw invalid('ERR_PARSE', field, 'must hold one CERTIFICATE REQUEST and nothing else');
+  }
+  return block.der;
+}
+
+async function readToken(path: string, terminal: Terminal): Promise<NonNullable<LintFacts['token']>> {
+  const bytes = await readSmallFile(resolve(terminal.cwd, path), { field: `token ${path}`, code: 'ERR_INPUT' });
+  const { readTokenClaims } = await import('../../ca-client/token-claims');
+  return { claims: readTokenClaims(bytes.toString('latin1').trim()) };
+}
+
+function findingsText(backend: LintBackend, findings: readonly LintFinding[]): string {
+  if (findings.length === 0) return `no rule of ${backend} is broken\n`;
+  const rows = findings.map(({ severity, rule, detail, source }) => [severity, rule, detail, source]);
+  return table([['SEVERITY', 'RULE', 'WHAT', 'WHOSE RULE'], ...rows]);
+}
