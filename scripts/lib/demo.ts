@@ -147,7 +147,8 @@ async function watch(demo: Demo, stop: Promise<void>): Promise<number> {
   const sides = await Promise.all(demo.sides.map(look));
   say(summarise({ sides, traffic, startedAt: demo.startedAt, ttl: TTL }));
   for (const [kind, times] of traffic.failures) say(`  ${times} x ${kind}`);
-  const failed = traffic.failures.size > 0 || traffic.succeeded === 0 || sides.some((side) => side.rejected > 0);
+  const overdue = Date.now() - demo.startedAt > parseDuration(TTL, 'ttl') && sides.some((side) => side.rotations === 0);
+  const failed = traffic.failures.size > 0 || traffic.succeeded === 0 || overdue || sides.some((side) => side.rejected > 0);
   say(failed ? 'something failed' : 'no request failed');
   return failed ? 1 : 0;
 }
