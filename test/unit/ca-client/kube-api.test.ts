@@ -141,16 +141,7 @@ describe('a request to the Kubernetes API', () => {
     writeFileSync(caFile, other.caPem);
     expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
     writeFileSync(caFile, server.caPem);
-    await until(
-      'trust in the server',
-      () =>
-        api
-          .request('GET', '/x')
-          .then(() => true)
-          .catch(() => false),
-      15_000,
-      500,
-    );
+    expect(await api.request('GET', '/x')).toEqual({});
   });
 
   test.each([
