@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { link, lstat, mkdir, open, readdir, rm } from 'node:fs/promises';
+import { link, lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { AgentError, errorText, systemCode } from '../../agent/base/errors';
 import type { Secret } from '../../agent/base/secret';
 import { assertPrivateDir, CA_FILES, incomplete, missingCaFiles } from './ca-files';
+import { syncDirectory, writeDurably } from './durable-files';
 
 /** A new CA, ready to be written. A self-signed root, so one certificate stands in three files. */
 export interface NewCa {
@@ -149,25 +150,4 @@ async function drafts(dir: string): Promise<string[]> {
 async function inode(path: string): Promise<string | undefined> {
   const found = await lstat(path, { bigint: true }).catch(() => undefined);
   return found && `${found.dev}:${found.ino}`;
-}
-
-async function writeDurably(path: string, bytes: Uint8Array, mode: number): Promise<void> {
-  const file = await open(path, 'wx', mode);
-  try {
-    // The mode above is cut by the umask; this one is exact.
-    await file.chmod(mode);
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

@@ -85,7 +85,7 @@ export interface CaStore {
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]>;
   /** Revocations of certificates that have not expired, by serial. */
   revocations(now: number): Promise<readonly Revocation[]>;
-  /** Calls back when revocations may have come or gone, by whatever process. Returns the function that stops it. */
+  /** Calls back when revocations may have come or gone, by whatever process, and once when it begins to watch. Returns the function that stops it. */
   onRevocation(listener: () => void): () => void;
   /** A number for a CRL, higher than every one before, in whatever process. */
   nextCrlNumber(): Promise<number>;

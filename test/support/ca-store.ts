@@ -1,0 +1,18 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { IssuedEntry } from '../../ca-client/builtin/store/store';
+import { HOUR_MS, TEST_ID, TEST_NOW } from './certs';
+
+/** A certificate as it could have been signed at TEST_NOW for an hour, with a serial of its own. */
+export function issuedEntry(fields: Partial<IssuedEntry> = {}): IssuedEntry {
+  const serial = randomBytes(16).toString('hex');
+  return {
+    serial,
+    id: TEST_ID,
+    keySha256: createHash('sha256').update(serial).digest('hex'),
+    issuedAt: TEST_NOW,
+    notAfterAt: TEST_NOW + HOUR_MS,
+    issuerKeyId: 'aa'.repeat(20),
+    rootKeySha256: 'bb'.repeat(32),
+    ...fields,
+  };
+}

@@ -1,0 +1,389 @@
+import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { Secret } from '../../../../agent/base/secret';
+import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
+import { openFileStore } from '../../../../ca-client/builtin/store/file-store';
+import type { CaStore } from '../../../../ca-client/builtin/store/store';
+import { issuedEntry } from '../../../support/ca-store';
+import { HOUR_MS, TEST_ID, TEST_NOW } from '../../../support/certs';
+import { bundle, start } from '../../../support/child';
+import { onFsStep } from '../../../support/fs-steps';
+import { tempDir } from '../../../support/temp-dir';
+import { TestClock } from '../../../support/test-clock';
+import { testDeps } from '../../../support/test-deps';
+
+const ID = parseSpiffeId(TEST_ID);
+const DAY_MS = 24 * HOUR_MS;
+const FULL = process.env.KEYTURN_TEST === 'full';
+
+const opened: CaStore[] = [];
+afterEach(async () => {
+  for (const store of opened.splice(0)) await store.close();
+});
+
+async function open(dir: string, deps = testDeps({ clock: new TestClock() })): Promise<CaStore> {
+  const store = await openFileStore(dir, deps);
+  opened.push(store);
+  return store;
+}
+
+const serials = async (store: CaStore) => (await store.issued({}, TEST_NOW)).map(({ serial }) => serial).sort();
+const segmentsOf = (dir: string) => readdirSync(join(dir, 'state/issued')).map((name) => join(dir, 'state/issued', name));
+const makeOld = (dir: string) => {
+  for (const path of segmentsOf(dir)) utimesSync(path, new Date(TEST_NOW - DAY_MS), new Date(TEST_NOW - DAY_MS));
+};
+
+function below(dir: string): string[] {
+  return [
+    dir,
+    ...readdirSync(dir, { withFileTypes: true }).flatMap((each) => {
+      const path = join(dir, each.name);
+      return each.isDirectory() ? below(path) : [path];
+    }),
+  ];
+}
+
+describe('the register', () => {
+  test('keeps what was entered over a restart, and finds it by serial, identity, signer and root', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const entries = [
+      issuedEntry(),
+      issuedEntry({ id: 'spiffe://cluster.local/ns/shop/sa/till' }),
+      issuedEntry({ issuerKeyId: 'cc'.repeat(20), rootKeySha256: 'dd'.repeat(32) }),
+    ];
+    await Promise.all(entries.map((entry) => store.recordIssued(entry)));
+    const again = await open(dir);
+    expect(await serials(again)).toEqual(entries.map(({ serial }) => serial).sort());
+    expect(await again.issued({ serial: entries[0]!.serial }, TEST_NOW)).toEqual([entries[0]]);
+    expect(await again.issued({ id: 'spiffe://cluster.local/ns/shop/sa/till' }, TEST_NOW)).toEqual([entries[1]]);
+    expect(await again.issued({ issuerKeyId: 'cc'.repeat(20) }, TEST_NOW)).toEqual([entries[2]]);
+    expect(await again.issued({ rootKeySha256: 'dd'.repeat(32), id: TEST_ID }, TEST_NOW)).toEqual([entries[2]]);
+    expect(await again.issued({}, TEST_NOW + HOUR_MS)).toEqual([]);
+  });
+
+  test('shares one fsync among those who wait', async () => {
+    const store = await open(tempDir());
+    let syncs = 0;
+    const undo = await onFsStep((name) => {
+      if (name === 'sync') syncs += 1;
+    });
+    await Promise.all(Array.from({ length: 2_000 }, () => store.recordIssued(issuedEntry())));
+    undo();
+    expect(await serials(store)).toHaveLength(2_000);
+    expect(syncs).toBeLessThan(10);
+  });
+
+  test('is open to nobody else, whatever the umask', async () => {
+    const before = process.umask(0o000);
+    const dir = tempDir();
+    try {
+      const store = await open(dir);
+      await store.recordIssued(issuedEntry());
+      await store.createJoinToken(ID, 60, TEST_NOW);
+      await store.revoke({}, 'keyCompromise', TEST_NOW);
+    } finally {
+      process.umask(before);
+    }
+    const modes = below(join(dir, 'state')).map((path) => [statSync(path).isDirectory(), statSync(path).mode & 0o777]);
+    expect(modes.filter(([directory, mode]) => mode !== (directory ? 0o700 : 0o600))).toEqual([]);
+    expect(modes.filter(([directory]) => !directory)).toHaveLength(3);
+  });
+
+  test('drops an end that was cut anywhere, says so, and keeps all that was acknowledged', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const first = issuedEntry();
+    await store.recordIssued(first);
+    const [path] = segmentsOf(dir);
+    const whole = statSync(path!).size;
+    await store.recordIssued(issuedEntry());
+    const bytes = readFileSync(path!);
+    for (let length = whole + 2; length < bytes.length; length += FULL ? 1 : 17) {
+      const copy = tempDir();
+      await (await open(copy)).recordIssued(issuedEntry());
+      const [segment] = segmentsOf(copy);
+      writeFileSync(segment!, bytes.subarray(0, length));
+      const deps = testDeps({ clock: new TestClock() });
+      expect(await serials(await open(copy, deps))).toEqual([first.serial]);
+      expect(deps.events).toMatchObject([{ level: 'warn', facts: { path: segment, offset: whole + 1 } }]);
+      // It is mended, not just passed over.
+      const later = testDeps({ clock: new TestClock() });
+      expect(await serials(await open(copy, later))).toEqual([first.serial]);
+      expect(later.events).toEqual([]);
+    }
+  });
+
+  test('refuses to start with damage before a good entry, naming file and byte; a damaged byte never changes an entry', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const entries = Array.from({ length: 4 }, () => issuedEntry());
+    const offsets: number[] = [];
+    for (const entry of entries) {
+      offsets.push(segmentsOf(dir).map((path) => statSync(path).size)[0] ?? 0);
+      await store.recordIssued(entry);
+    }
+    await store.close();
+    const [path] = segmentsOf(dir);
+    const good = readFileSync(path!);
+    await fc.assert(
+      fc.asyncProperty(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
+        const bytes = Buffer.from(good);
+        bytes[at]! ^= flip;
+        writeFileSync(path!, bytes);
+        const batch = offsets.findLastIndex((offset) => offset <= at);
+        const deps = testDeps({ clock: new TestClock() });
+        const found = await openFileStore(dir, deps).catch((error) => error);
+        if (batch < 3) {
+          // A batch begins with a newline, which may be what is damaged.
+          const places = [offsets[batch]!, offsets[batch]! + 1].map((offset) => `read ${path}: damaged at byte ${offset}`);
+          expect(found).toMatchObject({ code: 'ERR_CA_STATE' });
+          expect(places).toContain(found.message);
+        } else {
+          expect(await found.issued({}, TEST_NOW)).toEqual(entries.slice(0, 3));
+          for (const segment of segmentsOf(dir)) truncateSync(segment, 0);
+          writeFileSync(path!, good);
+        }
+      }),
+      { numRuns: FULL ? 2_000 : 150 },
+    );
+  });
+
+  test('forgets what has expired when it is tidied up, also what another process holds open, and loses nothing else', async () => {
+    const dir = tempDir();
+    const [writer, sweeper] = [await open(dir), await open(dir)];
+    const kept: string[] = [];
+    for (let round = 0; round < 20; round += 1) {
+      const valid = issuedEntry();
+      kept.push(valid.serial);
+      // What is under way while the segment is taken away must come through too.
+      const under = [
+        writer.recordIssued(issuedEntry({ notAfterAt: TEST_NOW - 1 })),
+        writer.recordIssued(issuedEntry({ notAfterAt: TEST_NOW - 1 })),
+        writer.recordIssued(valid),
+      ];
+      makeOld(dir);
+      await Promise.all([...under, sweeper.sweep(TEST_NOW), sweeper.issued({}, TEST_NOW)]);
+      makeOld(dir);
+      await sweeper.sweep(TEST_NOW);
+    }
+    await writer.recordIssued(issuedEntry({ notAfterAt: TEST_NOW - 1 }));
+    expect(await serials(sweeper)).toEqual(kept.sort());
+    makeOld(dir);
+    await sweeper.sweep(TEST_NOW + 2 * HOUR_MS);
+    expect(await sweeper.issued({}, 0)).toEqual([]);
+    expect(segmentsOf(dir)).toEqual([]);
+  });
+});
+
+describe('a full or failing disk', () => {
+  const fail = (code: string) => Object.assign(new Error(`${code}: no`), { code });
+
+  test.each(['open', 'writeFile', 'sync', 'stat', 'chmod'])(
+    'that fails in %s refuses the entry, and nothing is written behind a half one',
+    async (call) => {
+      const dir = tempDir();
+      const store = await open(dir);
+      const kept = [issuedEntry(), issuedEntry()];
+      // With a segment in use for the calls of each entry, without one for the calls that make one.
+      if (call === 'writeFile' || call === 'sync') await store.recordIssued(kept[0]!);
+      const undo = await onFsStep((name) => {
+        if (name === call) throw fail('ENOSPC');
+      });
+      await expect(store.recordIssued(issuedEntry())).rejects.toMatchObject({
+        code: 'ERR_CA_STATE',
+        retry: 'soon',
+        hint: 'free some space on its file system',
+      });
+      undo();
+      await store.recordIssued(kept[1]!);
+      const again = await open(dir);
+      const found = await serials(again);
+      expect(found).toEqual(expect.arrayContaining([kept[1]!.serial]));
+      expect(found.length).toBeLessThanOrEqual(2);
+    },
+  );
+
+  test('makes no join token', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const undo = await onFsStep((name) => {
+      if (name === 'writeFile') throw fail('ENOSPC');
+    });
+    await expect(store.createJoinToken(ID, 60, TEST_NOW)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    undo();
+    expect(readdirSync(join(dir, 'state/tokens'))).toEqual([]);
+  });
+});
+
+describe('a join token', () => {
+  test('is good once, for its identity, until it expires, and only its hash is on disk', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const token = await store.createJoinToken(ID, 60, TEST_NOW);
+    const late = await store.createJoinToken(ID, 60, TEST_NOW);
+    const redeem = (each: Secret<string>, now: number) => store.redeemJoinToken(each, now);
+    expect(await redeem(late, TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
+    expect(await redeem(token, TEST_NOW + 59_999)).toEqual({ kind: 'redeemed', id: ID });
+    expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    expect(await redeem(new Secret(`kt1_${'A'.repeat(43)}`), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
+    expect(await redeem(new Secret('../../ca-key.pem'), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
+    for (const path of below(dir).filter((each) => statSync(each).isFile())) {
+      for (const each of [token, late]) expect(`${path} ${readFileSync(path, 'utf8')}`).not.toContain(each.reveal().slice(4));
+    }
+    await store.sweep(TEST_NOW + 2 * DAY_MS);
+    expect(readdirSync(join(dir, 'state/tokens')).concat(readdirSync(join(dir, 'state/used-tokens')))).toEqual([]);
+    expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
+  });
+
+  test('is won by one of a hundred who show it at once to two stores', async () => {
+    const dir = tempDir();
+    const stores = [await open(dir), await open(dir)];
+    const token = await stores[0]!.createJoinToken(ID, 60, TEST_NOW);
+    const answers = await Promise.all(Array.from({ length: 100 }, (_, index) => stores[index % 2]!.redeemJoinToken(token, TEST_NOW)));
+    expect(answers.filter(({ kind }) => kind === 'redeemed')).toHaveLength(1);
+  });
+
+  test('is won by one of several processes, and what they enter at once is all there', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const tokens = await Promise.all(Array.from({ length: 40 }, () => store.createJoinToken(ID, 60, TEST_NOW)));
+    const program = bundle(`
+      import { systemClock } from './agent/base/clock';
+      import { noLog } from './agent/base/log';
+      import { noMetrics } from './agent/base/metrics';
+      import { Secret } from './agent/base/secret';
+      import { openFileStore } from './ca-client/builtin/store/file-store';
+      async function main() {
+        const [dir, entries, tokens] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]!.split(',')];
+        const store = await openFileStore(dir, { clock: systemClock, random: Math.random, log: noLog, metrics: noMetrics });
+        const [won] = await Promise.all([
+          Promise.all(tokens.map(async (token) => ((await store.redeemJoinToken(new Secret(token), ${TEST_NOW})).kind === 'redeemed' ? token : ''))),
+          ...entries.map((entry: never) => store.recordIssued(entry)),
+        ]);
+        const numbers = [];
+        for (let round = 0; round < 10; round += 1) numbers.push(await store.nextCrlNumber());
+        process.stdout.write(JSON.stringify({ won: won.filter(Boolean), numbers }));
+        await store.close();
+      }
+      void main();
+    `);
+    const entries = Array.from({ length: 4 }, () => Array.from({ length: 50 }, () => issuedEntry()));
+    const texts = tokens.map((token) => token.reveal()).join();
+    const exits = await Promise.all(entries.map((own) => start(program, [dir, JSON.stringify(own), texts]).exited));
+    const answers = exits.map(({ stdout, stderr }) => JSON.parse(stdout || stderr) as { won: string[]; numbers: number[] });
+    expect(answers.flatMap(({ won }) => won).sort()).toEqual(texts.split(',').sort());
+    expect(await serials(store)).toEqual(
+      entries
+        .flat()
+        .map(({ serial }) => serial)
+        .sort(),
+    );
+    for (const { numbers } of answers) expect(numbers).toEqual([...numbers].sort((one, other) => one - other));
+    const numbers = answers.flatMap((answer) => answer.numbers);
+    expect(new Set(numbers).size).toBe(40);
+    expect(await store.nextCrlNumber()).toBeGreaterThan(Math.max(...numbers));
+  });
+});
+
+describe('a revocation', () => {
+  test('takes all certificates of an identity, once, and is kept until they have expired', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const [one, two, other] = [
+      issuedEntry(),
+      issuedEntry({ notAfterAt: TEST_NOW + 2 * HOUR_MS }),
+      issuedEntry({ id: 'spiffe://cluster.local/ns/shop/sa/till' }),
+    ];
+    for (const entry of [one, two, other]) await store.recordIssued(entry);
+    const revoked = await store.revoke({ id: TEST_ID }, 'keyCompromise', TEST_NOW);
+    expect(revoked.map(({ serial }) => serial).sort()).toEqual([one.serial, two.serial].sort());
+    expect(await store.revoke({ id: TEST_ID }, 'superseded', TEST_NOW)).toEqual([]);
+    const again = await open(dir);
+    expect(await again.revocations(TEST_NOW)).toEqual([...revoked].sort((a, b) => (a.serial < b.serial ? -1 : 1)));
+    expect(revoked[0]).toMatchObject({ id: TEST_ID, issuerKeyId: one.issuerKeyId, revokedAt: TEST_NOW, reason: 'keyCompromise' });
+    expect((await again.revocations(TEST_NOW + HOUR_MS)).map(({ serial }) => serial)).toEqual([two.serial]);
+    await again.sweep(TEST_NOW + HOUR_MS);
+    expect(readdirSync(join(dir, 'state/revoked'))).toEqual([two.serial]);
+  });
+
+  test('is told to a running server when another process makes it', async () => {
+    const dir = tempDir();
+    const [server, command] = [await open(dir, testDeps()), await open(dir, testDeps())];
+    await command.recordIssued(issuedEntry());
+    let calls = 0;
+    let told = () => {};
+    const call = () => new Promise<void>((done) => (told = done));
+    const watching = call();
+    server.onRevocation(() => {
+      calls += 1;
+      told();
+    });
+    await watching;
+    expect([calls, await server.revocations(TEST_NOW)]).toEqual([1, []]);
+    const second = call();
+    await command.revoke({}, 'unspecified', TEST_NOW);
+    await second;
+    expect(await server.revocations(TEST_NOW)).toHaveLength(1);
+  });
+});
+
+test('death before any file operation loses nothing that was promised and promises nothing twice', async () => {
+  let steps = 0;
+  for (let dieAt = 1; dieAt < 500; dieAt += 1) {
+    const dir = tempDir();
+    const before = await open(dir);
+    const old = issuedEntry({ notAfterAt: TEST_NOW - 1 });
+    await before.recordIssued(old);
+    const [token, spare] = [await before.createJoinToken(ID, 60, TEST_NOW), await before.createJoinToken(ID, 60, TEST_NOW)];
+    makeOld(dir);
+    const done: string[] = [];
+    let dead = false;
+    const [one, two] = [issuedEntry(), issuedEntry({ id: 'spiffe://cluster.local/x' })];
+    let dying: CaStore | undefined;
+    let newToken: Secret<string> | undefined;
+    let number = 0;
+    const undo = await onFsStep((name, step) => {
+      steps = step;
+      // Death closes every file.
+      if (step >= dieAt && name !== 'close') {
+        dead = true;
+        throw Object.assign(new Error('killed'), { code: 'EKILLED' });
+      }
+    });
+    try {
+      const store = await openFileStore(dir, testDeps({ clock: new TestClock() }));
+      dying = store;
+      await store.recordIssued(one);
+      done.push('one');
+      if ((await store.redeemJoinToken(token, TEST_NOW)).kind === 'redeemed') done.push('redeemed');
+      newToken = await store.createJoinToken(ID, 60, TEST_NOW);
+      await store.revoke({ serial: one.serial }, 'keyCompromise', TEST_NOW);
+      done.push('revoked');
+      number = await store.nextCrlNumber();
+      await store.sweep(TEST_NOW);
+      await store.recordIssued(two);
+      done.push('two');
+      await store.close();
+    } catch (caught) {
+      if (!dead) throw caught;
+    } finally {
+      undo();
+      await dying?.close();
+    }
+    const after = await open(dir);
+    const found = await serials(after);
+    if (done.includes('one')) expect(found).toContain(one.serial);
+    if (done.includes('two')) expect(found).toContain(two.serial);
+    const wins = [await after.redeemJoinToken(token, TEST_NOW), await after.redeemJoinToken(token, TEST_NOW)];
+    expect(wins.filter(({ kind }) => kind === 'redeemed').length).toBeLessThanOrEqual(done.includes('redeemed') ? 0 : 1);
+    expect(await after.redeemJoinToken(spare, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
+    if (newToken) expect(await after.redeemJoinToken(newToken, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
+    if (done.includes('revoked')) expect(await after.revocations(TEST_NOW)).toHaveLength(1);
+    expect(await after.nextCrlNumber()).toBeGreaterThan(number);
+    if (!dead) break;
+  }
+  expect(steps).toBeGreaterThan(60);
+});
