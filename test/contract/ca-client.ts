@@ -13,6 +13,8 @@ export interface CaUnderTest {
   readonly id: SpiffeId;
   /** Epoch milliseconds, as the CA and the gate see it. */
   now(): number;
+  /** What the gate warns of in every certificate of this CA; default nothing. */
+  readonly warnings?: readonly string[];
   /** Ends what `ca.close()` does not: servers and processes. */
   close(): Promise<void>;
 }
@@ -54,7 +56,7 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
 
     test.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)('certifies a key of %s, and the gate accepts it', async (algorithm) => {
       const svid = await issue({ algorithm });
-      expect(svid).toMatchObject({ id: peer.id, source: name, warnings: [], key: { algorithm } });
+      expect(svid).toMatchObject({ id: peer.id, source: name, warnings: peer.warnings ?? [], key: { algorithm } });
     });
 
     test('knows its roots, and they are those that the certificate verified to', async () => {
@@ -72,8 +74,8 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
     test('answers a lifetime beyond its own with its own, or with a refusal', async () => {
       const error = await failure(
         issue({ ttlSeconds: 100 * 365 * 86_400 }).then((svid) => {
-          // No warning: the leaf does not outlive what signed it.
-          expect(svid.warnings).toEqual([]);
+          // No further warning: the leaf does not outlive what signed it.
+          expect(svid.warnings).toEqual(peer.warnings ?? []);
         }),
       );
       if (error !== undefined) expect(error).toMatchObject({ code: 'ERR_CA_REJECTED' });

@@ -1,0 +1,48 @@
+import type { Token } from '../token';
+import type { ClientCertificate } from './client-certificate';
+
+/** What one call proves our identity with: at least one of the two. */
+export interface Credentials {
+  readonly token: Token | undefined;
+  readonly certificate: ClientCertificate | undefined;
+  /** For the log: which certificate it is. */
+  readonly kind:
+    | 'token'
+    | 'token and provisioned certificate'
+    | 'provisioned certificate'
+    | 'token and own certificate'
+    | 'own certificate';
+}
+
+/** What there is and may be used: tokens that are not expired, certificates without an obstacle. */
+export interface UsableCredentials {
+  readonly token: Token | undefined;
+  /** Of PROV_CERT: somebody put it there to be presented. */
+  readonly provisioned: ClientCertificate | undefined;
+  /** The one that this agent keeps in service, where the server takes it. */
+  readonly own: ClientCertificate | undefined;
+}
+
+/**
+ * The ways to prove ourselves, best first. A provisioned certificate goes along with the token, as upstream does; our own is for the time
+ * without a usable token. The next ways are for servers that refuse the first: some end the handshake over a certificate that they
+ * cannot verify, others no longer believe the token.
+ *
+ * @returns Empty where there is nothing to prove ourselves with.
+ */
+export function credentialWays(usable: UsableCredentials): readonly Credentials[] {
+  const { token, provisioned, own } = usable;
+  if (token && provisioned)
+    return [
+      { token, certificate: provisioned, kind: 'token and provisioned certificate' },
+      { token, certificate: undefined, kind: 'token' },
+    ];
+  if (provisioned) return [{ token: undefined, certificate: provisioned, kind: 'provisioned certificate' }];
+  if (token && own)
+    return [
+      { token, certificate: undefined, kind: 'token' },
+      { token, certificate: own, kind: 'token and own certificate' },
+    ];
+  if (token) return [{ token, certificate: undefined, kind: 'token' }];
+  return own ? [{ token: undefined, certificate: own, kind: 'own certificate' }] : [];
+}

@@ -1,0 +1,174 @@
+import { createHash } from 'node:crypto';
+import type { Deps } from '../../agent/base/deps';
+import { AgentError } from '../../agent/base/errors';
+import { readSmallFile } from '../../agent/base/read-file';
+import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { expiredTokenError, isExpired, readToken, type Token } from '../token';
+import { type Credentials, credentialWays } from './choose-credentials';
+import { type ClientCertificate, presentingObstacle, readClientCertificate } from './client-certificate';
+import type { IstioCaSettings } from './options';
+
+/** A clock that runs ahead of the CA's must not make us keep back a token that the CA would still take. */
+const TOKEN_LEEWAY_MS = 60_000;
+
+/**
+ * What this agent proves its identity with, looked at anew for every call: the token, the provisioned certificate, its own. Remembers
+ * what the CA refused, so that the next attempt goes another way where there is one, and says so where there is none.
+ */
+export class IdentityProof {
+  #token: Token | undefined;
+  #provisioned: ClientCertificate | undefined;
+  /** Which way failed how often, since one last worked. */
+  #failures = 0;
+  #refused: { readonly print: string; readonly since: number } | undefined;
+  #complaints = new Set<string>();
+
+  constructor(
+    private readonly settings: IstioCaSettings,
+    private readonly deps: Deps,
+  ) {}
+
+  /**
+   * @param roots  Those that a certificate of ours must verify to.
+   * @throws       AgentError ERR_TOKEN: nothing to prove ourselves with, and why.
+   */
+  async choose(roots: readonly TrustBundle[]): Promise<Credentials> {
+    const { tokenPath, provisioningDir, ownCertificate } = this.settings;
+    const now = this.deps.clock.now();
+    const token = await settled(readToken(tokenPath));
+    const provisioned = provisioningDir === undefined ? undefined : await settled(readClientCertificate(provisioningDir));
+    this.#token = token.value;
+    this.#provisioned = provisioned?.value;
+    if (token.value) this.#lookAtAudience(token.value);
+    const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
+    const ways = credentialWays({
+      token: token.value && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
+      provisioned: usable(provisioned?.value, `provisioned certificate ${provisioningDir}`),
+      own: usable(ownCertificate?.(), 'own certificate'),
+    });
+    const way = ways[this.#failures % ways.length];
+    if (way) return way;
+    throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
+  }
+
+  worked(): void {
+    this.#failures = 0;
+    this.#refused = undefined;
+  }
+
+  /** The call failed in a way that another credential might mend. */
+  failed(): void {
+    this.#failures += 1;
+  }
+
+  /**
+   * The CA does not know us by these credentials.
+   *
+   * @returns What a person can do about it. Loud, from the second time on with the same token: nobody else will.
+   */
+  refused({ token, kind }: Credentials): string {
+    const { tokenPath } = this.settings;
+    if (!token) return `the CA refuses the ${kind}`;
+    const print = printOf(token);
+    if (this.#refused?.print !== print) {
+      this.#refused = { print, since: this.deps.clock.now() };
+      return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}; is it for this cluster and this service account?`;
+    }
+    const since = new Date(this.#refused.since).toISOString();
+    this.#complain(`same ${print}`, () =>
+      this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
+    );
+    return `the token ${tokenPath} has not changed since the CA first refused it at ${since}${this.#audienceFault(token) ?? ''}; replace it, a new one is used at once`;
+  }
+
+  /** Whether the token file holds another token by now. */
+  async isTokenReplaced({ token }: Credentials): Promise<boolean> {
+    const now = await settled(readToken(this.settings.tokenPath));
+    return now.value !== undefined && now.value.value.reveal() !== token?.value.reveal();
+  }
+
+  /** When the last of what could be used dies, as of the last look; undefined where one never does, or there is nothing. */
+  expiresAt(): number | undefined {
+    const ends = [
+      ...(this.#token ? [this.#token.expiresAt] : []),
+      ...[this.#provisioned, this.settings.ownCertificate?.()].flatMap((each) => (each ? [each.notAfterAt] : [])),
+    ];
+    return ends.length === 0 || ends.includes(undefined) ? undefined : Math.max(...(ends as number[]));
+  }
+
+  /** Looks at the files without a call, for `expiresAt`. */
+  async look(): Promise<void> {
+    const { tokenPath, provisioningDir } = this.settings;
+    this.#token = (await settled(readToken(tokenPath))).value;
+    this.#provisioned = provisioningDir === undefined ? undefined : (await settled(readClientCertificate(provisioningDir))).value;
+  }
+
+  /** Files whose change may make the next attempt succeed. */
+  paths(): string[] {
+    const { tokenPath, provisioningDir, rootSource } = this.settings;
+    const provisioned = provisioningDir === undefined ? [] : [`${provisioningDir}/key.pem`, `${provisioningDir}/cert-chain.pem`];
+    return [tokenPath, ...provisioned, ...(rootSource.kind === 'file' ? [rootSource.path] : [])];
+  }
+
+  /** Equal prints are equal files. */
+  async print(): Promise<string> {
+    const hash = createHash('sha256');
+    for (const path of this.paths()) {
+      const bytes = await readSmallFile(path, { field: path, code: 'ERR_TOKEN' }).catch(() => undefined);
+      hash.update(bytes ? `${bytes.length}:` : '-').update(bytes ?? '');
+    }
+    return hash.digest('hex');
+  }
+
+  #usable(certificate: ClientCertificate | undefined, what: string, roots: readonly TrustBundle[], now: number) {
+    if (!certificate) return undefined;
+    const obstacle = presentingObstacle(certificate, roots, now);
+    if (obstacle === undefined) return certificate;
+    this.#complain(`${what} ${obstacle}`, () => this.deps.log.warn('certificate is not presented to the CA', { what, reason: obstacle }));
+    return undefined;
+  }
+
+  #lookAtAudience(token: Token): void {
+    const fault = this.#audienceFault(token);
+    if (fault === undefined) return;
+    const { tokenPath, tokenAudiences } = this.settings;
+    this.#complain(`audience ${token.audiences}`, () =>
+      this.deps.log.warn('token is for another audience', { token: tokenPath, audiences: token.audiences, wanted: tokenAudiences }),
+    );
+  }
+
+  #audienceFault({ audiences }: Token): string | undefined {
+    const { tokenAudiences } = this.settings;
+    if (audiences.length === 0 || audiences.some((each) => tokenAudiences.includes(each))) return undefined;
+    return `, which is for audience ${audiences.join(', ').slice(0, 200)} and not for ${tokenAudiences.join(', ')}`;
+  }
+
+  /** Each thing is said once. */
+  #complain(what: string, tell: () => void): void {
+    if (this.#complaints.has(what)) return;
+    if (this.#complaints.size > 100) this.#complaints.clear();
+    this.#complaints.add(what);
+    tell();
+  }
+}
+
+function missing(tokenPath: string, tokenError: AgentError | undefined, certificateError: AgentError | undefined): AgentError {
+  const causes = [tokenError, certificateError].flatMap((each) => (each ? [each.message] : []));
+  return new AgentError('ERR_TOKEN', `sign: there is nothing to prove our identity with: ${causes.join('; ')}`, {
+    retry: 'soon',
+    hint: `mount a service account token for audience istio-ca at ${tokenPath}; it is used as soon as it is there`,
+    cause: tokenError ?? certificateError,
+  });
+}
+
+function printOf(token: Token): string {
+  return createHash('sha256').update(token.value.reveal()).digest('hex');
+}
+
+async function settled<T>(promise: Promise<T>): Promise<{ value?: T; error?: AgentError }> {
+  try {
+    return { value: await promise };
+  } catch (caught) {
+    return { error: AgentError.from(caught) };
+  }
+}

@@ -1,0 +1,132 @@
+import { type Metadata, status } from '@grpc/grpc-js';
+import { AgentError, type Retry } from '../../agent/base/errors';
+import { RetryInfo } from '../proto/generated/google/rpc/error_details';
+import { Status } from '../proto/generated/google/rpc/status';
+import type { CallFailure } from './channel';
+
+/** What a status means for us. */
+type Meaning = 'transient' | 'unauthenticated' | 'refused';
+
+/** By code; what is not here is transient: the CA, or something on the way to it, could not do its work. */
+const MEANINGS: ReadonlyMap<number, Meaning> = new Map([
+  [status.UNAUTHENTICATED, 'unauthenticated'],
+  [status.INVALID_ARGUMENT, 'refused'],
+  [status.PERMISSION_DENIED, 'refused'],
+  [status.UNIMPLEMENTED, 'refused'],
+  [status.NOT_FOUND, 'refused'],
+  [status.ALREADY_EXISTS, 'refused'],
+  [status.FAILED_PRECONDITION, 'refused'],
+  [status.OUT_OF_RANGE, 'refused'],
+]);
+
+/** Foreign text is cut before it is kept, shown or logged. */
+const MAX_WORDS = 300;
+const RETRY_INFO = 'type.googleapis.com/google.rpc.RetryInfo';
+/** Longer hints than this are nobody's; the keeper bounds them further. */
+const MAX_PUSHBACK_MS = 86_400_000;
+
+export interface RefusalContext {
+  /** The CA as in `--ca`, and where it is. */
+  readonly ca: string;
+  readonly address: string;
+  /** What must not be shown, should the server send it back. */
+  readonly token: string | undefined;
+  /** What a person can do about it, where more is known than the status says. */
+  readonly hint: string | undefined;
+}
+
+/** Whether trying again with another credential could help. */
+export function isUnauthenticated(failure: CallFailure): boolean {
+  return MEANINGS.get(failure.code) === 'unauthenticated';
+}
+
+/** Whether it is for another attempt to try the same again. */
+export function isTransient(failure: CallFailure): boolean {
+  return !MEANINGS.has(failure.code);
+}
+
+/** Whether the request may be at fault: istio-csr hides what it dislikes about a CSR behind UNAUTHENTICATED and INTERNAL. */
+export function mayBlameRequest(failure: CallFailure): boolean {
+  return MEANINGS.has(failure.code) || failure.code === status.INTERNAL;
+}
+
+/**
+ * A failed call as the keeper understands it: transient ones are repeated soon, a credential or request that was refused slowly, but never
+ * given up. The server's wish for a later attempt is passed on.
+ */
+export function refusal(failure: CallFailure, context: RefusalContext): AgentError {
+  const { ca, address } = context;
+  if (isOversized(failure)) {
+    return new AgentError('ERR_CA_RESPONSE', `sign at ${ca}: the reply of ${address} is longer than 1 MiB`, {
+      retry: 'slow',
+      field: 'reply',
+      rule: 'must not be longer than 1048576 bytes',
+    });
+  }
+  const meaning = MEANINGS.get(failure.code) ?? 'transient';
+  const pushback = readPushback(failure);
+  const retry: Retry = meaning === 'transient' && pushback !== 'never' ? 'soon' : 'slow';
+  const hint = context.hint ?? (failure.tlsFault && TLS_HINTS[failure.tlsFault.stage]);
+  return new AgentError(
+    meaning === 'transient' ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED',
+    `sign at ${ca}: ${address} ${words(failure, context.token)}`,
+    { retry, ...(hint && { hint }), ...(typeof pushback === 'number' && { retryAfterMs: pushback }), cause: failure.tlsFault?.error },
+  );
+}
+
+const TLS_HINTS = {
+  handshake:
+    "the CA's server must prove its name (--ca-server-name, by default the host of --ca-address) by the root in --ca-root; nothing was sent to it",
+  'after handshake': 'the CA refuses our client certificate; the next attempt goes without it where there is a token',
+} as const;
+
+function words(failure: CallFailure, token: string | undefined): string {
+  const { tlsFault } = failure;
+  if (tlsFault?.stage === 'handshake' && failure.code === status.UNAVAILABLE)
+    return `could not be spoken to over TLS: ${clean(tlsFault.error.message, token)}`;
+  const name = status[failure.code] ?? `status ${failure.code}`;
+  return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
+}
+
+function clean(text: string, token: string | undefined): string {
+  const safe = token === undefined || token === '' ? text : text.replaceAll(token, '[redacted]');
+  return safe.slice(0, MAX_WORDS);
+}
+
+/** gRPC's own words: a reply beyond the limit is refused before it is read. */
+function isOversized(failure: CallFailure): boolean {
+  return failure.code === status.RESOURCE_EXHAUSTED && /^Received message larger than max/i.test(failure.details);
+}
+
+/**
+ * What the server wishes: milliseconds, or `never` for one that wants no retry at all. From `grpc-retry-pushback-ms` (gRFC A6), else
+ * RetryInfo in `grpc-status-details-bin`, else `retry-after` (RFC 9110 section 10.2.3) of a proxy that answered by HTTP.
+ */
+function readPushback({ trailers, headers }: CallFailure): number | 'never' | undefined {
+  const pushback = text(trailers, 'grpc-retry-pushback-ms');
+  if (pushback !== undefined) return /^\d{1,15}$/.test(pushback) ? bounded(Number(pushback)) : 'never';
+  const info = retryInfoMs(trailers);
+  if (info !== undefined) return bounded(info);
+  const after = text(trailers, 'retry-after') ?? (headers && text(headers, 'retry-after'));
+  return after !== undefined && /^\d{1,9}$/.test(after) ? bounded(Number(after) * 1_000) : undefined;
+}
+
+const bounded = (ms: number) => Math.min(Math.max(ms, 0), MAX_PUSHBACK_MS);
+
+function text(metadata: Metadata, name: string): string | undefined {
+  const [value] = metadata.get(name);
+  return typeof value === 'string' ? value.trim() : undefined;
+}
+
+function retryInfoMs(trailers: Metadata): number | undefined {
+  const [bytes] = trailers.get('grpc-status-details-bin');
+  if (!Buffer.isBuffer(bytes)) return undefined;
+  try {
+    const detail = Status.decode(bytes).details.find(({ typeUrl }) => typeUrl === RETRY_INFO);
+    const delay = detail && RetryInfo.decode(detail.value).retryDelay;
+    return delay && Number(delay.seconds) * 1_000 + delay.nanos / 1_000_000;
+  } catch {
+    // A detail that cannot be read is no wish.
+    return undefined;
+  }
+}

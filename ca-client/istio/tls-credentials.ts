@@ -1,0 +1,101 @@
+import { isIP, type Socket } from 'node:net';
+import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
+import { CallCredentials, ChannelCredentials } from '@grpc/grpc-js';
+import { systemCode } from '../../agent/base/errors';
+import type { ClientCertificate } from './client-certificate';
+
+export interface TlsOptions {
+  /** PEM of the only roots that the server is judged by. */
+  readonly rootPem: Buffer;
+  /** The name, or address, that the server's certificate must carry. */
+  readonly serverName: string;
+  readonly certificate: ClientCertificate | undefined;
+}
+
+/** What first went wrong with TLS, with any of the server's addresses. */
+export interface TlsFault {
+  /** Before the end of the handshake nothing was sent; after it, TLS 1.3 says what the server holds of our certificate. */
+  readonly stage: 'handshake' | 'after handshake';
+  readonly error: Error;
+}
+
+type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
+
+/**
+ * TLS 1.2 or later to one server. gRPC's own credentials send an address as server name, which RFC 6066 section 3 forbids, and take only
+ * self-signed roots; and they do not say what was wrong.
+ */
+export class TlsCredentials extends ChannelCredentials {
+  readonly #context: SecureContext;
+  readonly #serverName: string;
+  readonly #sockets = new Set<Socket>();
+  #fault: TlsFault | undefined;
+
+  /** @throws Error of OpenSSL where certificate and key cannot be used. */
+  constructor(options: TlsOptions) {
+    super();
+    const { rootPem, serverName, certificate } = options;
+    this.#serverName = serverName;
+    this.#context = createSecureContext({
+      ca: rootPem,
+      minVersion: 'TLSv1.2',
+      // As Go does: an intermediate that was configured as root is trusted.
+      allowPartialTrustChain: true,
+      ...(certificate && { cert: certificate.chainPem, key: certificate.keyPem }),
+    });
+  }
+
+  get fault(): TlsFault | undefined {
+    return this.#fault;
+  }
+
+  _isSecure(): boolean {
+    return true;
+  }
+
+  _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  _createSecureConnector(): Connector {
+    const none = CallCredentials.createEmpty();
+    return {
+      connect: (socket: Socket) => this.#handshake(socket),
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => none,
+      destroy: () => undefined,
+    };
+  }
+
+  /** Ends every connection, also those whose server never came to an end of the handshake. */
+  destroy(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #handshake(socket: Socket): Promise<{ socket: Socket; secure: boolean }> {
+    return new Promise((resolve, reject) => {
+      const fail = (error: Error) => {
+        this.#fault ??= { stage: 'handshake', error };
+        reject(error);
+      };
+      const tls = connect({
+        socket,
+        secureContext: this.#context,
+        ALPNProtocols: ['h2'],
+        ...(isIP(this.#serverName) === 0 && { servername: this.#serverName }),
+        checkServerIdentity: (_, certificate) => checkServerIdentity(this.#serverName, certificate),
+      });
+      this.#sockets.add(tls);
+      const closed = () => fail(new Error('the server closed the connection during the handshake'));
+      tls.once('error', fail).once('close', closed);
+      tls.once('close', () => this.#sockets.delete(tls));
+      tls.once('secureConnect', () => {
+        tls.off('error', fail).off('close', closed);
+        tls.on('error', (error) => {
+          if (systemCode(error)?.startsWith('ERR_SSL_')) this.#fault ??= { stage: 'after handshake', error };
+        });
+        resolve({ socket: tls, secure: true });
+      });
+    });
+  }
+}
