@@ -64,8 +64,12 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
 
 async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> {
   if (config.ca === 'file') {
-    const { createFileSource } = await import('./lifecycle/file-source');
-    const source = createFileSource({ dir: config.credentialsDir, expectedId: config.id }, { ...deps, log: deps.log.scope('file') });
+    const { certPathsIn, createFileSource } = await import('./lifecycle/file-source');
+    const { credentialBundle, trustBundle, credentialsDir } = config;
+    const { key, certChain, rootCert } = certPathsIn(credentialsDir);
+    const paths = { key: credentialBundle ?? key, certChain: credentialBundle ?? certChain, rootCert: trustBundle ?? rootCert };
+    const options = { paths, expectedId: config.id };
+    const source = createFileSource(options, { ...deps, log: deps.log.scope('file') });
     return { source, closers: [] };
   }
   const id = requireIdentity(config);

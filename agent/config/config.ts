@@ -28,6 +28,10 @@ export interface Config {
   readonly sdsFileDirs: readonly string[];
   /** Directory that is read where `ca` is `file`. */
   readonly credentialsDir: string;
+  /** One file with key and certificates, read in place of the directory; then there is a `trustBundle`. */
+  readonly credentialBundle: string | undefined;
+  /** PEM file of roots that certificates are judged by. */
+  readonly trustBundle: string | undefined;
   readonly outputCerts: string | undefined;
   readonly stateDir: string | undefined;
   /** `host:port` of health and metrics; port 0 takes a free one. */

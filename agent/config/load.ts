@@ -5,7 +5,7 @@ import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import type { Config, LoadedConfig } from './config';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
-import { checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
+import { checkMountedFiles, checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
@@ -52,6 +52,7 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
   collect(problems, () => chooseCa(draft, around));
   chooseCredentialsDir(draft, around);
+  collect(problems, () => checkMountedFiles(draft));
   collect(problems, () => checkRotation(draft));
   const id = collect(problems, () => chooseIdentity(draft));
 
@@ -135,6 +136,8 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     sdsSocketGroup: values['sds-socket-group'],
     sdsFileDirs: values['sds-file-dir'],
     credentialsDir: values['credentials-dir'],
+    credentialBundle: values['credential-bundle'],
+    trustBundle: values['trust-bundle'],
     outputCerts: values['output-certs'],
     stateDir: values['state-dir'],
     adminAddress: values['admin-address'],

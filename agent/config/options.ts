@@ -20,7 +20,7 @@ import {
 /** Where certificates can come from in this build. A new client is a line here and a case in agent.ts. */
 export const CA_CHOICES = {
   builtin: 'an authority inside this agent, its state in --ca-dir',
-  file: 'certificates that others mount in --credentials-dir',
+  file: 'certificates that others mount in --credentials-dir or as --credential-bundle',
 } as const;
 export type CaName = keyof typeof CA_CHOICES;
 export const CA_NAMES = Object.keys(CA_CHOICES) as CaName[];
@@ -74,6 +74,18 @@ export const OPTIONS = {
     path('directory'),
     './var/run/secrets/workload-spiffe-credentials',
     'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca file',
+  ),
+  'credential-bundle': row(
+    'Certificate authority',
+    path('file'),
+    undefined,
+    'Mounted key and certificates in one PEM file, as a PodCertificateRequest projects them, in place of --credentials-dir',
+  ),
+  'trust-bundle': row(
+    'Certificate authority',
+    path('file'),
+    undefined,
+    'PEM file of the roots that certificates are judged by; for --ca file in place of root-cert.pem',
   ),
   'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
   namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),

@@ -22,12 +22,17 @@ const LEGACY_DIR = './etc/certs';
 const IDENTITY_PARTS = ['trust-domain', 'namespace', 'service-account'] as const;
 
 /**
- * Where nobody chose a CA: mounted credentials are used where they are found, else CA_ADDR and CA_PROVIDER mean istiod, as upstream.
+ * Where nobody chose a CA: a credential bundle chooses files; mounted credentials are used where they are found, else CA_ADDR and CA_PROVIDER mean istiod, as upstream.
  *
  * @throws AgentError ERR_CONFIG where nothing chooses: an agent must not become its own authority by accident.
  */
 export function chooseCa(draft: Draft, around: Surroundings): void {
   if (draft.readings.has('ca')) return;
+  const bundle = draft.readings.get('credential-bundle');
+  if (bundle !== undefined) {
+    settle(draft, 'ca', 'file', bundle.origin);
+    return;
+  }
   const dir = draft.values['credentials-dir'];
   if (dir !== undefined && around.holdsCredentials(dir)) {
     settle(draft, 'ca', 'file', `found certificates in ${dir}`);
@@ -50,6 +55,19 @@ export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
   const served = draft.values['credentials-dir'];
   if (served !== undefined && isDefault(draft, 'sds-file-dir') && !draft.values['sds-file-dir']?.includes(served))
     settle(draft, 'sds-file-dir', [LEGACY_DIR, served], 'default, with credentials-dir');
+}
+
+/**
+ * A credential bundle holds no roots, and what judges certificates is never guessed.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export function checkMountedFiles(draft: Draft): void {
+  const bundle = draft.readings.get('credential-bundle');
+  if (bundle === undefined || draft.values.ca !== 'file' || draft.readings.has('trust-bundle')) return;
+  throw invalid('ERR_CONFIG', bundle.origin, 'needs --trust-bundle', {
+    hint: 'name the file of roots too, e.g. the clusterTrustBundle that is projected beside it',
+  });
 }
 
 /**

@@ -2,6 +2,7 @@ import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
 import { type Certificate, isCa, isSelfIssued, parseCertificate, parseCertificates, parseRootBundle } from './certificate';
 import { isSelfSigned, namesAsIssuer, SignatureChecker, standingObstacle, type VerifiedChain, verifyChain } from './chain';
+import { splitCredentialBundle } from './credential-bundle';
 import { type KeyPair, readPrivateKey } from './keys';
 import { checkLeaf, checkNotCa, readIdentity } from './leaf';
 import type { SpiffeId } from './spiffe-id';
@@ -164,6 +165,13 @@ function bundleWarnings(trust: TrustBundle): string[] {
   return count > MANY_ROOTS ? [`the trust bundle holds ${count} roots: with more than ${MANY_ROOTS} some verifiers give up`] : [];
 }
 
+/** What others mount, as PEM. Where one file holds both key and certificates, `keyPem` and `certChainPem` are the same bytes. */
+export interface MountedFiles {
+  readonly certChainPem: Uint8Array;
+  readonly keyPem: Uint8Array;
+  readonly rootCertPem: Uint8Array;
+}
+
 /**
  * Judges mounted certificate files, as upstream does and a little more: the key belongs to the first certificate, which is valid now and
  * not a CA. It need not verify to root-cert: files may be for another's trust; then it is accepted with a warning.
@@ -171,14 +179,11 @@ function bundleWarnings(trust: TrustBundle): string[] {
  * @param expectedId  The identity that the certificate must carry, where one is set. Else its one SPIFFE ID is read, if it has one.
  * @throws            AgentError ERR_FILE_SOURCE (retry slow) with `field` (`cert-chain`, `key`, `root-cert`) and `rule`.
  */
-export function acceptMountedFiles(
-  files: { readonly certChainPem: Uint8Array; readonly keyPem: Uint8Array; readonly rootCertPem: Uint8Array },
-  expectedId: SpiffeId | undefined,
-  now: number,
-): Svid {
+export function acceptMountedFiles(files: MountedFiles, expectedId: SpiffeId | undefined, now: number): Svid {
   return translated('ERR_FILE_SOURCE', 'accept certificate files', () => {
-    const [leaf, ...others] = parseCertificates(files.certChainPem, 'cert-chain') as [Certificate, ...Certificate[]];
-    const key = readPrivateKey(files.keyPem, 'key');
+    const { certChainPem, keyPem } = files.keyPem === files.certChainPem ? splitCredentialBundle(files.keyPem) : files;
+    const [leaf, ...others] = parseCertificates(certChainPem, 'cert-chain') as [Certificate, ...Certificate[]];
+    const key = readPrivateKey(keyPem, 'key');
     const { bundle, skipped } = parseRootBundle(files.rootCertPem, 'root-cert');
     if (Buffer.compare(key.spkiDer, leaf.publicKey.spkiDer) !== 0)
       throw refuse('key', 'must belong to the first certificate of cert-chain');

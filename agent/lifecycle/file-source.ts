@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
@@ -6,17 +6,27 @@ import { type FileWatch, watchFiles } from '../base/file-watch';
 import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
-import { acceptMountedFiles, type Svid } from '../identity/svid';
+import { acceptMountedFiles, type MountedFiles, type Svid } from '../identity/svid';
 import { CERT_FILES } from './file-output';
 import { Offer } from './offer';
 import { readTogether } from './read-together';
 
+/** Where the files lie. `key` and `certChain` may be one file that holds both, a credential bundle. */
+export interface CertPaths {
+  readonly key: string;
+  readonly certChain: string;
+  readonly rootCert: string;
+}
+
 export interface FileSourceOptions {
-  readonly dir: string;
+  readonly paths: CertPaths;
   /** The identity that the certificate must carry; undefined takes the one that it has. */
   readonly expectedId: SpiffeId | undefined;
-  /** File names, default key.pem, cert-chain.pem and root-cert.pem. */
-  readonly names?: { readonly key: string; readonly certChain: string; readonly rootCert: string };
+}
+
+/** The files of a directory, by default those of upstream. */
+export function certPathsIn(dir: string, names: CertPaths = CERT_FILES): CertPaths {
+  return { key: join(dir, names.key), certChain: join(dir, names.certChain), rootCert: join(dir, names.rootCert) };
 }
 
 /**
@@ -31,7 +41,9 @@ export function createFileSource(options: FileSourceOptions, deps: Deps): CertSo
 class FileSource implements CertSource {
   readonly #stop = new AbortController();
   readonly #offer: Offer;
-  readonly #paths: readonly [key: string, certChain: string, rootCert: string];
+  readonly #paths: readonly string[];
+  /** For people: the directory, or the files where they have no directory in common. */
+  readonly #where: string;
   readonly #loop: Promise<void>;
   #wait = new AbortController();
   #changed = false;
@@ -46,8 +58,10 @@ class FileSource implements CertSource {
     private readonly options: FileSourceOptions,
     private readonly deps: Deps,
   ) {
-    const names = options.names ?? CERT_FILES;
-    this.#paths = [join(options.dir, names.key), join(options.dir, names.certChain), join(options.dir, names.rootCert)];
+    const { key, certChain, rootCert } = options.paths;
+    this.#paths = [...new Set([key, certChain, rootCert])];
+    const dirs = new Set(this.#paths.map((path) => dirname(path)));
+    this.#where = this.#paths.length === 3 && dirs.size === 1 ? dirname(key) : this.#paths.join(', ');
     this.#offer = new Offer(undefined, 'ERR_FILE_SOURCE', deps);
     this.#loop = this.#run();
   }
@@ -127,14 +141,19 @@ class FileSource implements CertSource {
 
   async #readOnce(): Promise<Svid> {
     try {
-      const [keyPem, certChainPem, rootCertPem] = await readTogether(this.#paths, (path) => ({ field: path, code: 'ERR_FILE_SOURCE' }));
-      const files = { keyPem: keyPem!, certChainPem: certChainPem!, rootCertPem: rootCertPem! };
-      return this.#accept(acceptMountedFiles(files, this.options.expectedId, this.deps.clock.now()));
+      return this.#accept(acceptMountedFiles(await this.#readFiles(), this.options.expectedId, this.deps.clock.now()));
     } catch (caught) {
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
       if (!this.#stop.signal.aborted) this.#fail(error);
       throw error;
     }
+  }
+
+  async #readFiles(): Promise<MountedFiles> {
+    const { key, certChain, rootCert } = this.options.paths;
+    const contents = await readTogether(this.#paths, (path) => ({ field: path, code: 'ERR_FILE_SOURCE' }));
+    const at = (path: string) => contents[this.#paths.indexOf(path)]!;
+    return { keyPem: at(key), certChainPem: at(certChain), rootCertPem: at(rootCert) };
   }
 
   #accept(read: Svid): Svid {
@@ -147,7 +166,7 @@ class FileSource implements CertSource {
     if (same) return svid;
     this.#renewals += 1;
     this.deps.log.info(previous ? 'certificate files replaced' : 'certificate files read', {
-      dir: this.options.dir,
+      files: this.#where,
       ...(svid.id && { id: formatSpiffeId(svid.id) }),
       serial: svid.serial,
       notAfter: new Date(svid.notAfterAt).toISOString(),
@@ -168,7 +187,7 @@ class FileSource implements CertSource {
     this.deps.log.warn(
       inService ? 'certificate files are bad, serving the last good ones' : 'no certificate from files yet, trying again',
       {
-        dir: this.options.dir,
+        files: this.#where,
         attempt: this.#failures,
         retryInSeconds: Math.round(waitMs / 100) / 10,
         cause: error,
@@ -180,7 +199,7 @@ class FileSource implements CertSource {
     const { svid } = this.#offer;
     return [
       ...(this.#failure ? [{ rule: 'retry', at: this.#failure.retryAt, detail: this.#failure.error.message }] : []),
-      { rule: 'renewed by others', at: undefined, detail: `the files in ${this.options.dir} are read again when they change` },
+      { rule: 'renewed by others', at: undefined, detail: `${this.#where}: read again on every change` },
       ...(svid ? [{ rule: 'certificate expires', at: svid.notAfterAt, detail: 'the earliest notAfter of its chain' }] : []),
     ];
   }

@@ -23,7 +23,7 @@ export async function makeCertFiles(
 }
 
 /** Writes each as a regular file, in place. */
-export function writeFiles(dir: string, files: Partial<CertFileSet>): void {
+export function writeFiles(dir: string, files: Readonly<Record<string, Buffer>>): void {
   for (const [name, bytes] of Object.entries(files)) writeFileSync(join(dir, name), bytes);
 }
 
@@ -38,7 +38,7 @@ export function renameFiles(dir: string, files: Partial<CertFileSet>): void {
 let versions = 0;
 
 /** What a kubelet does to a mounted secret: a new version, `..data` exchanged, the old version removed. */
-export function swapData(dir: string, files: Partial<CertFileSet>): void {
+export function swapData(dir: string, files: Readonly<Record<string, Buffer>>): void {
   versions += 1;
   const version = `..2026_01_01_00_00_00.${String(versions).padStart(9, '0')}`;
   mkdirSync(join(dir, version));

@@ -56,6 +56,8 @@ const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string
   'ca-dir': { texts: ['/a', './b'], read: (config) => config.caDir },
   'ca-key-algorithm': { texts: ['rsa-2048', 'ecdsa-p384'], read: (config) => config.caKeyAlgorithm },
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
+  'credential-bundle': { texts: ['/a', './b'], read: (config) => config.credentialBundle },
+  'trust-bundle': { texts: ['/a', './b'], read: (config) => config.trustBundle },
   'trust-domain': { texts: ['a.example', 'b.example'], read: (config) => config.id?.trustDomain },
   namespace: { texts: ['shop', 'bank'], read: (config) => config.id?.path.split('/')[2] },
   'service-account': { texts: ['cart', 'till'], read: (config) => config.id?.path.split('/')[4] },
@@ -324,6 +326,15 @@ describe('mounted credentials', () => {
     expect(loaded.config).toMatchObject({ ca: 'file', credentialsDir: `./${NEW}`, id: undefined });
     expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe(`found certificates in ./${NEW}`);
     expect((await load({ cwd: dir, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
+  });
+
+  test('a credential bundle chooses files, and needs its roots', async () => {
+    const bundle = { 'credential-bundle': '/x/bundle.pem' };
+    const loaded = await load({ flags: { ...bundle, 'trust-bundle': '/x/roots.pem' } });
+    expect(loaded.config).toMatchObject({ ca: 'file', credentialBundle: '/x/bundle.pem', trustBundle: '/x/roots.pem', id: undefined });
+    expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe('flag --credential-bundle');
+    expect(await problems({ flags: bundle })).toEqual([expect.stringMatching(/^flag --credential-bundle: needs --trust-bundle \| name/)]);
+    expect((await load({ flags: { ...bundle, ca: 'builtin' } })).config.ca).toBe('builtin');
   });
 
   test("upstream's older directory is read where only that one has them", async () => {

@@ -35,6 +35,15 @@ function accept(files: Files = {}, expectedId = undefined as typeof id | undefin
   );
 }
 
+/** Key and certificates as one file. */
+function acceptBundle(bundle: Uint8Array): Svid {
+  return acceptMountedFiles(
+    { certChainPem: bundle, keyPem: bundle, rootCertPem: certificatesPem([root.certificateDer]) },
+    undefined,
+    TEST_NOW,
+  );
+}
+
 function verdict(call: () => Svid) {
   try {
     return call().warnings;
@@ -213,4 +222,33 @@ test('mutated files are refused with field and rule, or hold a key and a certifi
     ),
     { numRuns: RUNS / 5 },
   );
+});
+
+describe('a credential bundle', () => {
+  test.each<[string, () => Buffer[]]>([
+    [
+      'key first, as PodCertificateRequest projects it',
+      () => [privateKeyPem(key, 'pkcs8'), certificatesPem([leaf({}, middle), middle.certificateDer])],
+    ],
+    ['certificates first', () => [certificatesPem([leaf({}, middle), middle.certificateDer]), privateKeyPem(key, 'traditional')]],
+  ])('with %s is key and chain', (_, parts) => {
+    expect(acceptBundle(Buffer.concat(parts()))).toMatchObject({ id, key: { spkiDer: key.spkiDer }, chainDer: { length: 2 } });
+  });
+
+  test.each<[string, () => Buffer[], string]>([
+    ['without a key', () => [certificatesPem([leaf()])], 'must hold exactly one private key, not 0'],
+    [
+      'with two keys',
+      () => [privateKeyPem(key, 'pkcs8'), privateKeyPem(key, 'pkcs8'), certificatesPem([leaf()])],
+      'must hold exactly one private key, not 2',
+    ],
+    ['without a certificate', () => [privateKeyPem(key, 'pkcs8')], 'must hold a certificate beside the key'],
+  ])('%s is refused', (_, parts, rule) => {
+    expect(verdict(() => acceptBundle(Buffer.concat(parts())))).toEqual({ field: 'credential bundle', rule });
+  });
+
+  test('of another key is refused as two files would be', async () => {
+    const other = privateKeyPem(await generateKeyPair('ecdsa-p256'), 'pkcs8');
+    expect(verdict(() => acceptBundle(Buffer.concat([other, certificatesPem([leaf()])])))).toMatchObject({ field: 'key' });
+  });
 });

@@ -7,7 +7,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { firstValue } from '../../../agent/base/watched';
 import type { CertSource, CertState } from '../../../agent/identity/cert-state';
 import { formatSpiffeId, parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { createFileSource, type FileSourceOptions } from '../../../agent/lifecycle/file-source';
+import { certPathsIn, createFileSource, type FileSourceOptions } from '../../../agent/lifecycle/file-source';
 import { type CertFileSet, makeCertFiles, renameFiles, swapData, writeFiles } from '../../support/cert-files';
 import { TEST_ID, TEST_NOW } from '../../support/certs';
 import { testRoots } from '../../support/scripted-ca';
@@ -23,7 +23,7 @@ afterEach(async () => {
 /** A source over `dir`, watched. On the machine's clock unless told otherwise. */
 function watch(dir: string, options: Partial<FileSourceOptions> = {}, more: Partial<Deps> = {}) {
   const deps = testDeps(more);
-  const source = createFileSource({ dir, expectedId: parseSpiffeId(TEST_ID), ...options }, deps);
+  const source = createFileSource({ paths: certPathsIn(dir), expectedId: parseSpiffeId(TEST_ID), ...options }, deps);
   open.push(source);
   const states: CertState[] = [];
   source.state.subscribe((state) => states.push(state));
@@ -66,13 +66,28 @@ describe('mounted certificate files', () => {
     });
   });
 
+  test('as one credential bundle, with the roots in a file of their own, are read and followed', async () => {
+    const dir = tempDir();
+    const mount = (files: CertFileSet) => {
+      swapData(dir, { 'bundle.pem': Buffer.concat([files['key.pem'], files['cert-chain.pem']]), 'roots.pem': files['root-cert.pem'] });
+    };
+    mount(await fresh());
+    const bundle = join(dir, 'bundle.pem');
+    const { reach, another, source } = watch(dir, { paths: { key: bundle, certChain: bundle, rootCert: join(dir, 'roots.pem') } });
+    await reach(({ kind }) => kind === 'current');
+    const next = another();
+    mount(await fresh());
+    await next;
+    expect(source.describe()).toMatchObject({ failures: 0, renewals: 2, plan: [{ detail: expect.stringContaining(`${bundle}, `) }, {}] });
+  });
+
   test('under other names are found', async () => {
     const dir = tempDir();
     const files = await fresh();
     for (const [from, to] of Object.entries({ 'key.pem': 'tls.key', 'cert-chain.pem': 'tls.crt', 'root-cert.pem': 'ca.crt' })) {
       writeFileSync(join(dir, to), files[from as keyof CertFileSet]);
     }
-    const { reach } = watch(dir, { names: { key: 'tls.key', certChain: 'tls.crt', rootCert: 'ca.crt' } });
+    const { reach } = watch(dir, { paths: certPathsIn(dir, { key: 'tls.key', certChain: 'tls.crt', rootCert: 'ca.crt' }) });
     await reach(({ kind }) => kind === 'current');
   });
 
