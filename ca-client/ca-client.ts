@@ -41,4 +41,6 @@ export interface SignRequest {
 export interface IssuedChain {
   /** In the order of the reply, at least one element. May contain roots and strangers. */
   readonly certificatesDer: readonly Uint8Array[];
+  /** Which of several CAs signed; default the client's name. */
+  readonly source?: string;
 }

@@ -7,6 +7,11 @@ export const METRICS = {
     labels: ['ca', 'outcome'],
     buckets: [0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30],
   },
+  ca_requests_total: {
+    type: 'counter',
+    help: 'Signing requests to each of several CAs, by outcome (ok or an error code).',
+    labels: ['ca', 'outcome'],
+  },
   ca_retries_total: { type: 'counter', help: 'Signing requests that were sent again after a failure.', labels: ['ca'] },
   sds_pushes_total: { type: 'counter', help: 'SDS responses sent, by resource name class (default, ROOTCA, file).', labels: ['name'] },
   sds_acks_total: { type: 'counter', help: 'SDS responses that a client accepted.', labels: ['name'] },

@@ -37,7 +37,7 @@ export function issueSvid(options: IssueOptions, deps: Deps, signal: AbortSignal
     // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
     const trust = ca.trust.value;
     if (!trust) throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca.name} is not known yet`, { retry: 'soon' });
-    return acceptIssuedChain({ id, key, source: ca.name }, reply.certificatesDer, trust, deps.clock.now());
+    return acceptIssuedChain({ id, key, source: reply.source ?? ca.name }, reply.certificatesDer, trust, deps.clock.now());
   });
 }
 

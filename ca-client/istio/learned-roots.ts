@@ -1,8 +1,9 @@
 import { type Certificate, isCa, parseCertificate, uriNames } from '../../agent/identity/certificate';
-import { isSelfSigned, standingObstacle, verifyChain } from '../../agent/identity/chain';
+import { isSelfSigned, standingObstacle } from '../../agent/identity/chain';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import { createTrustBundle, type TrustBundle } from '../../agent/identity/trust-bundle';
 import type { SignRequest } from '../ca-client';
+import { leafOfRequest, readableCertificates, verifyIssued } from '../issued-leaf';
 
 /** A root that a reply brought. */
 export interface LearnedRoot {
@@ -24,20 +25,14 @@ export const MAX_LEARNED = 32;
  * one there) is none.
  */
 export function rootsOfReply(certificatesDer: readonly Uint8Array[], request: SignRequest, trust: TrustBundle, now: number): LearnedRoot[] {
-  const certificates = certificatesDer.map((der) => read(der)).filter((each) => each !== undefined);
-  const leaf = certificates.find((each) => isAnswer(each, request));
-  if (!leaf) return [];
+  const certificates = readableCertificates(certificatesDer);
+  const leaf = leafOfRequest(certificates, request.csrDer);
+  const uris = leaf ? uriNames(leaf) : [];
+  if (!leaf || uris.length !== 1 || uris[0] !== formatSpiffeId(request.id)) return [];
   const offered = rootsAtTheEnd(certificates, now).filter((each) => !holds(trust, each));
   if (offered.length === 0) return [];
   const voucher = voucherOf(leaf, certificates, trust, now);
   return voucher === undefined ? [] : offered.map(({ der }) => ({ der, voucher }));
-}
-
-function isAnswer(leaf: Certificate, request: SignRequest): boolean {
-  const uris = uriNames(leaf);
-  return (
-    uris.length === 1 && uris[0] === formatSpiffeId(request.id) && Buffer.from(request.csrDer).includes(Buffer.from(leaf.publicKey.spkiDer))
-  );
 }
 
 function rootsAtTheEnd(certificates: readonly Certificate[], now: number): Certificate[] {
@@ -51,8 +46,7 @@ function rootsAtTheEnd(certificates: readonly Certificate[], now: number): Certi
 
 function voucherOf(leaf: Certificate, certificates: readonly Certificate[], trust: TrustBundle, now: number): string | undefined {
   try {
-    const roots = trust.rootsDer.map((der) => parseCertificate(der, 'root'));
-    return verifyChain(leaf, certificates, roots, now).root.sha256;
+    return verifyIssued(leaf, certificates, trust, now).root.sha256;
   } catch {
     return undefined;
   }
@@ -84,12 +78,4 @@ export function mergeLearned(known: readonly LearnedRoot[], more: readonly Learn
 
 function holds(trust: TrustBundle, root: Certificate): boolean {
   return trust.rootsDer.some((der) => Buffer.compare(der, root.der) === 0);
-}
-
-function read(der: Uint8Array): Certificate | undefined {
-  try {
-    return parseCertificate(der);
-  } catch {
-    return undefined;
-  }
 }

@@ -13,7 +13,6 @@ export type Behaviour = (request: SignRequest, signal: AbortSignal, attempt: num
 
 /** A `CaClient` in the same process whose every answer is decided by the test. Issues for a day unless told otherwise. */
 export class ScriptedCa implements CaClient {
-  readonly name = 'scripted';
   readonly trust: WatchedSource<TrustBundle | undefined>;
   /** When each request came, epoch milliseconds. */
   readonly attempts: number[] = [];
@@ -30,6 +29,7 @@ export class ScriptedCa implements CaClient {
     public signer: TestCa,
     private readonly clock: Clock,
     public lifeMs = 86_400_000,
+    readonly name = 'scripted',
   ) {
     this.trust = new WatchedSource<TrustBundle | undefined>(signer.bundle);
     this.#behaviour = (request) => this.issue(request);

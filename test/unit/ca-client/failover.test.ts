@@ -1,0 +1,205 @@
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
+import type { Metrics } from '../../../agent/base/metrics';
+import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
+import { createTrustBundle } from '../../../agent/identity/trust-bundle';
+import { createKeeper } from '../../../agent/lifecycle/keeper';
+import { createFailover, type Failover } from '../../../ca-client/failover';
+import { makeTestCa, TEST_ID, type TestCa } from '../../support/certs';
+import { HOUR, MINUTE, SECOND } from '../../support/keeper-story';
+import { instantEngine, ScriptedCa, testRoots } from '../../support/scripted-ca';
+import { settle, TestClock } from '../../support/test-clock';
+import { testDeps } from '../../support/test-deps';
+
+const id = parseSpiffeId(TEST_ID);
+const bundleOf = (...roots: readonly TestCa[]) => createTrustBundle(roots.map(({ certificateDer }) => certificateDer));
+const open: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const each of open.splice(0).reverse()) await each.close();
+});
+
+/** Two CAs with a root each; the first one's bundle holds both. */
+async function twoCas() {
+  const clock = new TestClock();
+  const [old, next] = await testRoots();
+  const first = new ScriptedCa(old, clock, 24 * HOUR, 'istiod');
+  const second = new ScriptedCa(next, clock, 24 * HOUR, 'builtin');
+  first.trust.set(bundleOf(old, next));
+  const counts: unknown[] = [];
+  const metrics: Metrics = { record: (name, labels) => counts.push([name, labels]) };
+  const deps = testDeps({ clock, metrics, random: () => 0.5 });
+  const ca = createFailover([first, second], {}, deps);
+  open.push(ca);
+  const engine = await instantEngine();
+  const sign = async (signal = new AbortController().signal) => {
+    const key = await engine.generateKeyPair('ecdsa-p256');
+    return ca.sign({ id, csrDer: await engine.createCsr(key, id), ttlSeconds: 3_600 }, signal);
+  };
+  return { clock, first, second, ca, sign, deps, counts, engine };
+}
+
+const member = (ca: Failover, name: string) => ca.describe().find((each) => each.name === name);
+
+describe('several CAs in order', () => {
+  test('are one whose name lists them; while the first one works no other is asked', async () => {
+    const { first, second, ca, sign } = await twoCas();
+    expect(ca.name).toBe('istiod,builtin');
+    expect((await sign()).source).toBe('istiod');
+    expect([first.attempts.length, second.attempts.length]).toEqual([1, 0]);
+    expect(ca.describe().map(({ active }) => active)).toEqual([true, false]);
+  });
+
+  test('go on to the next in the same attempt, tell which one signed, and count each', async () => {
+    const { first, ca, sign, deps, counts } = await twoCas();
+    first.failWith('ERR_CA_UNAVAILABLE');
+    expect((await sign()).source).toBe('builtin');
+    expect(deps.events).toContainEqual({
+      level: 'warn',
+      event: 'failed over to another CA',
+      facts: { ca: 'builtin', before: 'istiod', cause: expect.any(AgentError) },
+    });
+    expect(counts).toEqual([
+      ['ca_requests_total', { ca: 'istiod', outcome: 'ERR_CA_UNAVAILABLE' }],
+      ['ca_requests_total', { ca: 'builtin', outcome: 'ok' }],
+    ]);
+    expect(member(ca, 'istiod')).toMatchObject({ failed: 1, lastError: { code: 'ERR_CA_UNAVAILABLE' }, active: false });
+  });
+
+  test('leave one that hangs after five seconds', async () => {
+    const { clock, first, sign } = await twoCas();
+    first.hang(true);
+    const reply = sign();
+    await clock.advanceBy(4_999);
+    await clock.advanceBy(1);
+    expect((await reply).source).toBe('builtin');
+  });
+
+  test('never ask one whose root peers do not trust, and say so', async () => {
+    const { first, second, ca, sign } = await twoCas();
+    first.trust.set(first.signer.bundle);
+    first.failWith('ERR_CA_UNAVAILABLE');
+    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    expect(second.attempts).toEqual([]);
+    expect(member(ca, 'builtin')?.excluded).toBe('none of its roots is in the served bundle');
+    first.trust.set(undefined);
+    expect(member(ca, 'builtin')?.excluded).toBe('the trust bundle of istiod is not known yet');
+    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+    expect(second.attempts).toEqual([]);
+  });
+
+  test('do not take a certificate that peers would refuse for an answer', async () => {
+    const { first, second, sign } = await twoCas();
+    const stranger = await makeTestCa({ name: 'stranger' });
+    first.behave((request) => ({
+      ...first.issue(request),
+      certificatesDer: new ScriptedCa(stranger, new TestClock()).issue(request).certificatesDer,
+    }));
+    expect((await sign()).source).toBe('builtin');
+    expect(second.issued).toBe(1);
+  });
+
+  test('serve the first one’s bundle and no other', async () => {
+    const { first, ca } = await twoCas();
+    expect(ca.trust.value).toBe(first.trust.value);
+  });
+
+  test('that all fail say what each said; the wait is for the most hopeful', async () => {
+    const { first, second, sign } = await twoCas();
+    first.failWith('ERR_CA_REJECTED', { retry: 'slow', hint: 'one', retryAfterMs: 9_000 });
+    second.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', hint: 'two', retryAfterMs: 4_000 });
+    await expect(sign()).rejects.toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      message: 'sign: no CA could: sign: scripted ERR_CA_REJECTED; sign: scripted ERR_CA_UNAVAILABLE',
+      retry: 'soon',
+      retryAfterMs: 4_000,
+      hint: 'one; two',
+    });
+  });
+
+  test('stop asking one after three failures, probe it once in a while, and trust it again after two good probes', async () => {
+    const { clock, first, ca, sign } = await twoCas();
+    first.failWith('ERR_CA_UNAVAILABLE');
+    for (let times = 0; times < 3; times += 1) await sign();
+    expect(member(ca, 'istiod')).toMatchObject({ breaker: 'open', probeAt: clock.now() + 30 * SECOND });
+    await sign();
+    expect(first.attempts.length).toBe(3);
+    await clock.advanceBy(30 * SECOND);
+    await sign();
+    expect([first.attempts.length, member(ca, 'istiod')?.breaker]).toEqual([4, 'open']);
+    first.work();
+    await clock.advanceBy(59 * SECOND);
+    expect((await sign()).source).toBe('builtin');
+    await clock.advanceBy(SECOND);
+    expect([(await sign()).source, member(ca, 'istiod')?.breaker]).toEqual(['istiod', 'half-open']);
+    expect([(await sign()).source, member(ca, 'istiod')?.breaker]).toEqual(['istiod', 'closed']);
+  });
+
+  test('ask the first one all the same when every breaker is open', async () => {
+    const { first, second, sign } = await twoCas();
+    first.failWith('ERR_CA_UNAVAILABLE');
+    second.failWith('ERR_CA_UNAVAILABLE');
+    for (let times = 0; times < 5; times += 1) await sign().catch(() => undefined);
+    expect([first.attempts.length, second.attempts.length]).toEqual([5, 3]);
+    first.work();
+    expect((await sign()).source).toBe('istiod');
+  });
+
+  test('do not blame one for a caller who leaves', async () => {
+    const { first, ca, sign } = await twoCas();
+    first.hang();
+    const leaves = new AbortController();
+    const reply = sign(leaves.signal);
+    await settle();
+    leaves.abort();
+    await expect(reply).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    expect(member(ca, 'istiod')).toMatchObject({ breaker: 'closed', failed: 0 });
+  });
+
+  test('pass on what their members tell, but a new signer only of the one that signed', async () => {
+    const { first, second, ca, sign } = await twoCas();
+    const told: string[] = [];
+    const stop = ca.onChange((what) => told.push(what));
+    await sign();
+    second.tell('signer');
+    second.tell('credential');
+    first.tell('signer');
+    stop();
+    first.tell('signer');
+    expect(told).toEqual(['credential', 'signer']);
+  });
+
+  test('close together', async () => {
+    const { first, second, ca, sign } = await twoCas();
+    await ca.close();
+    expect([first.closed, second.closed]).toEqual([true, true]);
+    await expect(sign()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+});
+
+describe('a keeper over several CAs', () => {
+  test('is never without a certificate, returns to the first CA minutes after it is back, and does not run to and fro', async () => {
+    const { clock, first, second, ca, deps, engine } = await twoCas();
+    const keeper = createKeeper(
+      { ca, id, engine, keyAlgorithm: 'ecdsa-p256', ttlMs: 24 * HOUR, rotation: { ratio: 0.5, jitterRatio: 0 }, warmStart: undefined },
+      deps,
+    );
+    open.push(keeper);
+    const source = () => (keeper.state.value.kind === 'current' ? keeper.state.value.svid.source : keeper.state.value.kind);
+    await settle();
+    expect(source()).toBe('istiod');
+    first.failWith('ERR_CA_UNAVAILABLE');
+    await clock.advanceBy(12 * HOUR);
+    expect(source()).toBe('builtin');
+    // Down for an hour: asked for with every renewal of the fallback's, after 5, 15, 35 and 75 minutes.
+    const issued = second.issued;
+    await clock.advanceBy(HOUR);
+    expect([source(), second.issued - issued]).toEqual(['builtin', 3]);
+    first.work();
+    await clock.advanceBy(20 * MINUTE);
+    expect(source()).toBe('istiod');
+    expect(deps.events.filter(({ event }) => event === 'back at an earlier CA')).toHaveLength(1);
+    const asked = first.attempts.length;
+    await clock.advanceBy(11 * HOUR);
+    expect(first.attempts.length).toBe(asked);
+  });
+});
