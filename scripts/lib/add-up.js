@@ -4,7 +4,7 @@ const { join } = require('node:path');
 
 const folder = process.argv[2];
 const total = { passed: 0, failed: 0, skipped: 0 };
-for (const file of readdirSync(folder)) {
+for (const file of readdirSync(folder).filter((name) => name.endsWith('.json'))) {
   const result = JSON.parse(readFileSync(join(folder, file), 'utf8'));
   total.passed += result.numPassedTests ?? 0;
   // A file that does not even load has no tests to count, yet it failed.
