@@ -90,7 +90,7 @@ export interface SdsClient {
   close(): void;
 }
 
-/** Connects when first used. `maxReceiveBytes` default 4 MiB, as everywhere in gRPC. */
+/** Connects when first used. */
 export function createSdsClient(socketPath: string): SdsClient {
   const client = new Client(`unix:${resolve(socketPath)}`, credentials.createInsecure(), {
     // A channel of its own: grpc-js shares connections between clients of one address.
@@ -98,9 +98,14 @@ export function createSdsClient(socketPath: string): SdsClient {
     'grpc.initial_reconnect_backoff_ms': 50,
     'grpc.max_reconnect_backoff_ms': 200,
   });
-  const self: SdsClient = {
-    openStream: () => sotwStream(client),
-    openDelta: () => deltaStream(client),
+  const open: ClientStream[] = [];
+  const opened = <T extends ClientStream>(stream: T): T => {
+    open.push(stream);
+    return stream;
+  };
+  return {
+    openStream: () => opened(sotwStream(client)),
+    openDelta: () => opened(deltaStream(client)),
     fetch: (names, options = {}) => fetch(client, names, options),
     get: async (name) => {
       const stream = sotwStream(client);
@@ -110,9 +115,12 @@ export function createSdsClient(socketPath: string): SdsClient {
       stream.cancel();
       return received.secrets[0]!;
     },
-    close: () => client.close(),
+    close: () => {
+      // A closed client alone lets its calls go on.
+      for (const stream of open) stream.cancel();
+      client.close();
+    },
   };
-  return self;
 }
 
 /** A good client that comes, gets `default`, and goes. */
