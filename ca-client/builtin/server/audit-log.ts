@@ -1,0 +1,214 @@
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { Deps } from '../../../agent/base/deps';
+import { AgentError, errorText, invalid } from '../../../agent/base/errors';
+
+/** One decision. Nothing in it is secret: tokens and keys are not in its type. */
+export interface AuditEntry {
+  readonly decision: 'issued' | 'refused';
+  /** The SPIFFE ID that was proven; undefined where none was. */
+  readonly caller: string | undefined;
+  /** The authenticator. */
+  readonly method: string | undefined;
+  /** What it says of the proof, e.g. the serial of a client certificate. */
+  readonly proof: Readonly<Record<string, string>> | undefined;
+  /** The URI that the request asks for. */
+  readonly requested: string | undefined;
+  readonly serial: string | undefined;
+  /** SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
+  readonly keySha256: string | undefined;
+  /** ISO 8601. */
+  readonly notAfter: string | undefined;
+  /** gRPC status by name. */
+  readonly status: string;
+  /** Why it was refused, for the operator: the caller is told less. */
+  readonly reason: string | undefined;
+  readonly peer: string;
+}
+
+export interface AuditLog {
+  /**
+   * Resolves when the line was handed to the kernel, which survives the death of this process.
+   *
+   * @throws AgentError ERR_OUTPUT (retry soon): there is no trace of the decision, so it must not come into effect.
+   */
+  write(entry: AuditEntry): Promise<void>;
+  /** Why lines cannot be written since the last try; undefined where they can. */
+  problem(): AgentError | undefined;
+  close(): Promise<void>;
+}
+
+export interface AuditOptions {
+  /** Made with mode 0600; undefined for lines to `fallback`. */
+  readonly path: string | undefined;
+  /** At which size a file is put aside; default 64 MiB. */
+  readonly maxBytes?: number;
+  /** How many of those put aside (`path.1`, the newest, ...) are kept; default 8. */
+  readonly keep?: number;
+}
+
+const MAX_BYTES = 64 * 1024 * 1024;
+const KEEP = 8;
+/** How often it is looked at whether somebody else has put the file aside, as logrotate does. */
+const LOOK_MS = 1_000;
+
+/**
+ * Opens the audit log: JSON lines, appended to.
+ *
+ * @param writeLine  Takes lines where no path is given, e.g. to standard error.
+ * @throws           AgentError ERR_CONFIG where the file cannot be opened: what cannot be audited is not started.
+ */
+export async function openAuditLog(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLog> {
+  const { path } = options;
+  if (path === undefined) return new QueuedLog(writeLines(writeLine), deps);
+  const file = new RotatedFile({ maxBytes: MAX_BYTES, keep: KEEP, ...options, path }, deps);
+  await file.open().catch((cause) => {
+    throw invalid('ERR_CONFIG', '--audit-log', `must be a file that can be written: ${errorText(cause)}`, { cause });
+  });
+  return new QueuedLog(file, deps);
+}
+
+/** Where lines go. */
+interface Sink {
+  append(lines: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+function writeLines(write: (line: string) => Promise<void>): Sink {
+  return { append: (lines) => write(lines), close: async () => undefined };
+}
+
+/** Many decisions at once become one write: what comes while one is under way goes with the next. */
+class QueuedLog implements AuditLog {
+  #next: { readonly lines: string[]; readonly written: Promise<void> } | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #problem: AgentError | undefined;
+
+  constructor(
+    private readonly sink: Sink,
+    private readonly deps: Deps,
+  ) {}
+
+  write(entry: AuditEntry): Promise<void> {
+    const line = `${JSON.stringify({ time: new Date(this.deps.clock.now()).toISOString(), ...entry })}\n`;
+    if (this.#next !== undefined) {
+      this.#next.lines.push(line);
+      return this.#next.written;
+    }
+    const lines = [line];
+    const written = this.#writing.then(() => {
+      this.#next = undefined;
+      return this.#append(lines.join(''));
+    });
+    this.#next = { lines, written };
+    this.#writing = written.catch(() => undefined);
+    return written;
+  }
+
+  problem(): AgentError | undefined {
+    return this.#problem;
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+    await this.sink.close();
+  }
+
+  async #append(lines: string): Promise<void> {
+    try {
+      await this.sink.append(lines);
+      if (this.#problem) this.deps.log.info('audit log is written again');
+      this.#problem = undefined;
+    } catch (cause) {
+      const error = new AgentError('ERR_OUTPUT', `write the audit log: ${errorText(cause)}`, {
+        retry: 'soon',
+        cause,
+        hint: 'free some space, or give --audit-log a file that can be written; nothing is issued until then',
+      });
+      this.deps.metrics.record('ca_audit_failures_total', {});
+      if (!this.#problem) this.deps.log.error('audit log cannot be written, nothing is issued', { cause: error });
+      this.#problem = error;
+      throw error;
+    }
+  }
+}
+
+/** A file that is put aside when it is full, and opened anew when somebody else has put it aside. */
+class RotatedFile implements Sink {
+  #file: FileHandle | undefined;
+  #bytes = 0;
+  #lookAt = 0;
+  /** The last write may have ended within a line. */
+  #torn = false;
+
+  constructor(
+    private readonly options: Required<AuditOptions> & { readonly path: string },
+    private readonly deps: Deps,
+  ) {}
+
+  async open(): Promise<void> {
+    this.#file = await open(this.options.path, 'a', 0o600);
+    const { size } = await this.#file.stat();
+    this.#bytes = size;
+    this.#torn ||= size > 0 && !(await endsLine(this.options.path, size));
+  }
+
+  async append(lines: string): Promise<void> {
+    await this.#lookForRename();
+    if (this.#file === undefined) await this.open();
+    else if (this.#bytes > 0 && this.#bytes + lines.length > this.options.maxBytes) await this.#rotate();
+    const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines);
+    this.#torn = true;
+    await this.#file!.appendFile(bytes);
+    this.#torn = false;
+    this.#bytes += bytes.length;
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.sync().catch(() => undefined);
+    await this.#file?.close();
+    this.#file = undefined;
+  }
+
+  async #lookForRename(): Promise<void> {
+    const now = this.deps.clock.now();
+    if (this.#file === undefined || (now < this.#lookAt && now > this.#lookAt - 2 * LOOK_MS)) return;
+    this.#lookAt = now + LOOK_MS;
+    const [ours, there] = [await this.#file.stat(), await stat(this.options.path).catch(() => undefined)];
+    if (there?.ino !== ours.ino || there.dev !== ours.dev) await this.close();
+  }
+
+  /** `path` becomes `path.1`, and so on; whatever kills us on the way, no line is lost but those of the oldest file. */
+  async #rotate(): Promise<void> {
+    const { path, keep } = this.options;
+    await this.close();
+    await rm(`${path}.${keep}`, { force: true });
+    for (let number = keep - 1; number >= 1; number -= 1) {
+      await rename(`${path}.${number}`, `${path}.${number + 1}`).catch(ignoreMissing);
+    }
+    if (keep > 0) await rename(path, `${path}.1`);
+    else await rm(path);
+    await this.open();
+    await syncDir(dirname(path));
+  }
+}
+
+async function endsLine(path: string, size: number): Promise<boolean> {
+  const file = await open(path, 'r');
+  try {
+    const last = Buffer.alloc(1);
+    await file.read(last, 0, 1, size - 1);
+    return last[0] === 0x0a;
+  } finally {
+    await file.close();
+  }
+}
+
+async function syncDir(path: string): Promise<void> {
+  const dir = await open(path, 'r');
+  await dir.sync().finally(() => dir.close());
+}
+
+function ignoreMissing(caught: unknown): void {
+  if ((caught as NodeJS.ErrnoException).code !== 'ENOENT') throw caught;
+}

@@ -1,0 +1,225 @@
+import { createHash } from 'node:crypto';
+import { status as GrpcStatus, type Metadata } from '@grpc/grpc-js';
+import { withDeadline } from '../../../agent/base/clock';
+import type { Deps } from '../../../agent/base/deps';
+import { AgentError, invalid } from '../../../agent/base/errors';
+import { causeText } from '../../../agent/base/log';
+import { LogBudget } from '../../../agent/base/log-budget';
+import { readPem } from '../../../agent/base/pem';
+import { certificatesPem } from '../../../agent/identity/certificate';
+import type { Csr } from '../../../agent/identity/engine';
+import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
+import type { TrustBundle } from '../../../agent/identity/trust-bundle';
+import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
+import type { Authority, IssuedLeaf } from '../authority';
+import { assertPlainCsr } from '../csr-rules';
+import type { CaStore } from '../store/store';
+import type { AuditEntry, AuditLog } from './audit-log';
+import type { Authenticator, CallCredentials, Caller } from './authenticator';
+import type { Connection } from './connections';
+import { bearerToken } from './credentials';
+import { LIMITS, PATIENCE } from './limits';
+import type { RateLimiter } from './rate-limits';
+import { type Refusal, RefusedCall, refusalOf } from './status';
+
+export interface CertificateServiceOptions {
+  readonly authority: Authority;
+  readonly store: Pick<CaStore, 'recordIssued'>;
+  readonly authenticators: readonly Authenticator[];
+  readonly limiter: RateLimiter;
+  readonly audit: AuditLog;
+  /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL. */
+  readonly maxTtlSeconds: number;
+}
+
+/** One call of CreateCertificate, whole. */
+export interface CertificateCall {
+  readonly request: Uint8Array;
+  readonly metadata: Metadata;
+  readonly connection: Connection;
+}
+
+export type Answer = { readonly kind: 'issued'; readonly reply: Buffer } | { readonly kind: 'refused'; readonly refusal: Refusal };
+
+/** What is found out about a call on the way to its decision. */
+type Facts = { -readonly [K in 'caller' | 'method' | 'proof' | 'requested' | 'serial' | 'keySha256' | 'notAfter']?: AuditEntry[K] };
+
+const CSR_LABELS = ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'];
+/** ztunnel's wish for a certificate of somebody who runs on its node. */
+const IMPERSONATION = 'ImpersonatedIdentity';
+const LINES_PER_MINUTE = 60;
+
+/**
+ * Decides calls of `istio.v1.auth.IstioCertificateService/CreateCertificate`: looks at the request, then at who sends it, then at how
+ * often, then signs; enters the certificate into the register and the decision into the audit log, and only then answers.
+ *
+ * The request comes first because a join token is used up by being looked at. Nothing of it but the public key and the lifetime, which
+ * the authority bounds, has any influence on the certificate.
+ */
+export class CertificateService {
+  readonly #budget: LogBudget;
+  /** PEM of the roots and of each chain above a leaf, made once. */
+  readonly #rootsPem = new WeakMap<TrustBundle, string>();
+  #answering = 0;
+  #problem: AgentError | undefined;
+
+  constructor(
+    private readonly options: CertificateServiceOptions,
+    private readonly deps: Deps,
+  ) {
+    this.#budget = new LogBudget(deps.clock, LINES_PER_MINUTE);
+  }
+
+  /** Why the last certificate could not be entered into the register; undefined where it could. */
+  problem(): AgentError | undefined {
+    return this.#problem;
+  }
+
+  /** Never rejects. The refusal's audit line is written, or the failure to do so logged, before it resolves. */
+  async answer(call: CertificateCall): Promise<Answer> {
+    const { clock, metrics } = this.deps;
+    const facts: Facts = {};
+    const startedAt = clock.now();
+    this.#answering += 1;
+    try {
+      const reply = await withDeadline(clock, PATIENCE.answerMs, 'sign', undefined, (signal) => this.#issue(call, facts, signal));
+      metrics.record('ca_signing_requests_total', { outcome: 'ok', method: facts.method ?? 'none' });
+      return { kind: 'issued', reply };
+    } catch (caught) {
+      return { kind: 'refused', refusal: await this.#refuse(caught, facts, call.connection.peer) };
+    } finally {
+      this.#answering -= 1;
+      metrics.record('ca_sign_duration_seconds', {}, Math.max(clock.now() - startedAt, 0) / 1_000);
+    }
+  }
+
+  async #issue(call: CertificateCall, facts: Facts, signal: AbortSignal): Promise<Buffer> {
+    const { authority, maxTtlSeconds } = this.options;
+    if (this.#answering > LIMITS.answering) throw tooMany('too many requests are being answered', PATIENCE.comeAgainMs);
+    const { csrPem, ttlSeconds, metadata } = parseCertificateRequest(call.request);
+    if (ttlSeconds > maxTtlSeconds) {
+      throw invalid('ERR_PARSE', 'validity_duration', `requested TTL ${ttlSeconds}s is greater than the max allowed TTL ${maxTtlSeconds}s`);
+    }
+    const csr = await authority.readCsr(csrDer(csrPem));
+    assertPlainCsr(csr, 'a workload');
+    facts.requested = csr.uris[0];
+    facts.keySha256 = createHash('sha256').update(csr.spkiDer).digest('hex');
+    const caller = await this.#authenticate(call, signal);
+    facts.caller = formatSpiffeId(caller.id);
+    facts.method = caller.method;
+    facts.proof = caller.detail;
+    if (metadata.has(IMPERSONATION) && metadata.get(IMPERSONATION) !== '') throw impersonation();
+    this.#limit(caller);
+    return this.#sign(csr, caller, ttlSeconds, facts, call);
+  }
+
+  async #authenticate({ metadata, connection }: CertificateCall, signal: AbortSignal): Promise<Caller> {
+    const credentials: CallCredentials = { bearer: bearerToken(metadata), certificatesDer: connection.certificatesDer };
+    for (const authenticator of this.options.authenticators) {
+      const caller = await authenticator.authenticate(credentials, signal);
+      if (caller !== undefined) return caller;
+    }
+    const names = this.options.authenticators.map(({ name }) => name).join(', ');
+    const what = credentials.bearer !== undefined ? 'a token' : credentials.certificatesDer.length > 0 ? 'a certificate' : 'nothing';
+    throw new AgentError('ERR_TOKEN', `authenticate: the caller shows ${what} that is for none of ${names}`, { retry: 'slow' });
+  }
+
+  /** A join token is good for one certificate, which is limit enough; and it is used up already. */
+  #limit(caller: Caller): void {
+    if (caller.method === 'join-token') return;
+    const waitMs = this.options.limiter.take(formatSpiffeId(caller.id));
+    if (waitMs !== undefined) throw tooMany('too many requests in a short time', waitMs);
+  }
+
+  async #sign(csr: Csr, caller: Caller, ttlSeconds: number, facts: Facts, { connection }: CertificateCall): Promise<Buffer> {
+    const { authority, audit } = this.options;
+    const issued = await authority.issue(csr, caller.id, ttlSeconds);
+    facts.serial = issued.serial;
+    facts.notAfter = new Date(issued.notAfterAt).toISOString();
+    await this.#record(issued, facts);
+    await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
+    const elements = issued.certificatesDer.map((der) => certificatesPem([der]).toString('latin1'));
+    return encodeCertificateReply([...elements, this.#roots(authority.trust.value)]);
+  }
+
+  async #record(issued: IssuedLeaf, facts: Facts): Promise<void> {
+    const { serial, notAfterAt, issuerKeyId, rootKeySha256 } = issued;
+    const [id, keySha256] = [facts.caller!, facts.keySha256!];
+    try {
+      await this.options.store.recordIssued({
+        serial,
+        id,
+        keySha256,
+        issuedAt: this.deps.clock.now(),
+        notAfterAt,
+        issuerKeyId,
+        rootKeySha256,
+      });
+      this.#problem = undefined;
+    } catch (caught) {
+      this.#problem = AgentError.from(caught);
+      throw caught;
+    }
+  }
+
+  #roots(bundle: TrustBundle): string {
+    const known = this.#rootsPem.get(bundle);
+    if (known !== undefined) return known;
+    const pem = certificatesPem(bundle.rootsDer).toString('latin1');
+    this.#rootsPem.set(bundle, pem);
+    return pem;
+  }
+
+  async #refuse(caught: unknown, facts: Facts, peer: string): Promise<Refusal> {
+    const { log, metrics } = this.deps;
+    const error = AgentError.from(caught);
+    const refusal = refusalOf(error);
+    const status = GrpcStatus[refusal.code];
+    const reason = causeText(error);
+    metrics.record('ca_signing_requests_total', { outcome: status, method: facts.method ?? 'none' });
+    this.#budget.spend((withheld) => {
+      const level = refusal.code === GrpcStatus.INTERNAL ? 'error' : 'warn';
+      log[level]('certificate refused', {
+        status,
+        caller: facts.caller,
+        requested: facts.requested,
+        peer,
+        reason,
+        hint: error.hint,
+        withheld,
+      });
+    });
+    // No certificate leaves, so nothing is withheld where this fails; the log tells of it.
+    await this.options.audit.write(auditEntry('refused', facts, { status, reason, peer })).catch(() => undefined);
+    return refusal;
+  }
+}
+
+function csrDer(pem: string): Uint8Array {
+  const text = pem.trim();
+  // Nothing around it: what else there was, somebody meant to be read.
+  if (!text.startsWith('-----BEGIN ') || !text.endsWith('-----'))
+    throw invalid('ERR_PARSE', 'csr', 'must be one PEM block and nothing else');
+  const [block] = readPem(Buffer.from(text), 'csr', { maxBytes: LIMITS.requestBytes, maxBlocks: 1 });
+  if (!CSR_LABELS.includes(block!.label)) throw invalid('ERR_PARSE', 'csr', `must be ${CSR_LABELS[0]}`);
+  return block!.der;
+}
+
+function tooMany(what: string, retryAfterMs: number): RefusedCall {
+  return new RefusedCall(GrpcStatus.RESOURCE_EXHAUSTED, what, { retry: 'soon', retryAfterMs });
+}
+
+function impersonation(): RefusedCall {
+  return new RefusedCall(GrpcStatus.UNAUTHENTICATED, 'request impersonation authentication failure', {
+    hint: 'nobody is given the identity of another here; let each workload ask for itself',
+  });
+}
+
+function auditEntry(
+  decision: AuditEntry['decision'],
+  facts: Facts,
+  { status, reason, peer }: { readonly status: string; readonly reason?: string; readonly peer: string },
+): AuditEntry {
+  const { caller, method, proof, requested, serial, keySha256, notAfter } = facts;
+  return { decision, caller, method, proof, requested, serial, keySha256, notAfter, status, reason, peer };
+}

@@ -1,0 +1,41 @@
+/**
+ * What one stranger, and all of them together, may take. A CA is asked by everybody who can reach its port, long before anything is known
+ * of them, so every bound holds before authentication; what a known identity may ask for is in `rate-limits.ts`.
+ */
+export const LIMITS = {
+  /** Bytes of one request: a CSR for RSA-8192 is 6 kB of PEM. Told to gRPC, which refuses more before a byte of it is decoded. */
+  requestBytes: 64 * 1024,
+  /**
+   * Bytes of a token: those of Kubernetes are below 2 kB, of large identity providers below 16 kB. All headers of a call together are bound
+   * by Node.js: 64 KiB, 128 of them.
+   */
+  tokenBytes: 16 * 1024,
+  /** Open connections, those still in their TLS handshake included. At the cap the oldest that has asked nothing makes room. */
+  connections: 2_048,
+  /** Open calls in one connection (told to clients by HTTP/2 SETTINGS), and those of all that have not arrived whole. */
+  callsPerConnection: 128,
+  incompleteCalls: 2_048,
+  /** Calls that are being answered. Beyond them RESOURCE_EXHAUSTED with a hint: the machine is busy for seconds already. */
+  answering: 1_024,
+  /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
+  sessionMegabytes: 4,
+} as const;
+
+/** How long a stranger may be silent or slow. Sweeps are counted, not measured, so a jump of the clock ends nothing. */
+export const PATIENCE = {
+  sweepMs: 1_000,
+  handshakeMs: 10_000,
+  /** A connection that has not opened a call yet. */
+  silentSweeps: 30,
+  /** A call whose request has not arrived whole. */
+  incompleteSweeps: 10,
+  /** A call that is being answered; of what it waits for, a TokenReview and the store, each has a shorter deadline of its own. */
+  answerMs: 15_000,
+  /** A connection without calls. */
+  idleConnectionMs: 5 * 60_000,
+  /** A ping of the server's own, and how long its answer may take: finds clients that are gone without a word. */
+  keepaliveMs: 60_000,
+  keepaliveTimeoutMs: 20_000,
+  /** When a client that was refused for being one too many may come again. */
+  comeAgainMs: 1_000,
+} as const;
