@@ -1,6 +1,7 @@
 import { AgentError, invalid } from '../agent/base/errors';
 import { readSmallFile } from '../agent/base/read-file';
 import { Secret } from '../agent/base/secret';
+import { readTokenClaims } from './token-claims';
 
 /** A bearer token as it lies in its file, with what a JWT says of itself. None of that is proven: the CA judges. */
 export interface Token {
@@ -40,24 +41,12 @@ export function isExpired(token: Token, now: number, leewayMs = 0): boolean {
 
 /** As far as it is a JWT: what cannot be read is left to the CA. */
 function readClaims(text: string): Pick<Token, 'expiresAt' | 'audiences'> {
-  const claims = parseClaims(text);
-  const { exp, aud } = claims;
+  const { exp, aud } = readTokenClaims(text) ?? {};
   const audiences = Array.isArray(aud) ? aud : [aud];
   return {
     expiresAt: typeof exp === 'number' && Math.abs(exp) <= MAX_SECONDS ? exp * 1_000 : undefined,
     audiences: audiences.filter((each): each is string => typeof each === 'string'),
   };
-}
-
-function parseClaims(text: string): Record<string, unknown> {
-  const parts = text.split('.');
-  if (parts.length !== 3) return {};
-  try {
-    const claims: unknown = JSON.parse(Buffer.from(parts[1]!, 'base64url').toString('utf8'));
-    return typeof claims === 'object' && claims !== null ? (claims as Record<string, unknown>) : {};
-  } catch {
-    return {};
-  }
 }
 
 /** What is wrong when there is nothing to prove ourselves with. */

@@ -5,18 +5,17 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { formatHostPort } from '../../agent/base/host-port';
 import { writePem } from '../../agent/base/pem';
-import { WatchedSource } from '../../agent/base/watched';
-import { parseCertificate } from '../../agent/identity/certificate';
+import type { Watched } from '../../agent/base/watched';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
-import { type FileTrust, followTrustFile } from '../file-trust';
 import { type FollowedFiles, followFiles } from '../follow-files';
+import { readTokenClaims } from '../token-claims';
+import { brokenRules } from './broken-rules';
 import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
 import { IdentityProof } from './identity-proof';
-import { extendBundle, type LearnedRoot, mergeLearned, rootsOfReply } from './learned-roots';
-import { learnedRootsDir, loadLearned, saveLearned } from './learned-roots-file';
+import { type LearningTrust, openLearningTrust } from './learning-trust';
 import { encodeCertificateRequest } from './messages';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
@@ -32,11 +31,8 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   const settings = checkIstioOptions(options);
   if (settings.plaintext)
     deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', { address: options.address });
-  const trustFile = followTrustFile(await trustPath(settings), deps);
-  await trustFile.ready;
-  const { stateDir, name } = settings;
-  const learned = stateDir === undefined ? [] : await loadLearned(learnedRootsDir(stateDir, name), deps);
-  return new IstioCa(settings, trustFile, learned, deps);
+  const { name: ca, stateDir } = settings;
+  return new IstioCa(settings, await openLearningTrust({ ca, path: await trustPath(settings), stateDir }, deps), deps);
 }
 
 /** By which file leaves are judged: never by the machine's own roots, which vouch for half the internet. */
@@ -51,34 +47,30 @@ async function trustPath({ trustBundle, mountedRoot, rootSource }: IstioCaSettin
 
 class IstioCa implements CaClient {
   readonly name: string;
-  readonly trust: WatchedSource<TrustBundle | undefined>;
   readonly #channel: CaChannel;
   readonly #proof: IdentityProof;
   readonly #stop = new AbortController();
   readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
   readonly #following: FollowedFiles;
-  readonly #stopTrust: () => void;
   readonly #address: string;
-  #learned: readonly LearnedRoot[];
-  #saving: Promise<void> = Promise.resolve();
   #calls = new Set<Promise<unknown>>();
   /** Of the credential files at the last look. */
   #print: string | undefined;
 
   constructor(
     private readonly settings: IstioCaSettings,
-    private readonly trustFile: FileTrust,
-    learned: readonly LearnedRoot[],
+    private readonly roots: LearningTrust,
     private readonly deps: Deps,
   ) {
     this.name = settings.name;
     this.#address = formatHostPort(settings.where);
-    this.#learned = learned;
-    this.trust = new WatchedSource<TrustBundle | undefined>(undefined);
-    this.#stopTrust = trustFile.trust.subscribe(() => this.#retrust());
     this.#channel = new CaChannel({ address: settings.where, serverName: settings.serverName, plaintext: settings.plaintext });
     this.#proof = new IdentityProof(settings, deps);
     this.#following = followFiles(this.#proof.paths(), () => this.#lookAtCredentials(), deps);
+  }
+
+  get trust(): Watched<TrustBundle | undefined> {
+    return this.roots.trust;
   }
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
@@ -106,7 +98,7 @@ class IstioCa implements CaClient {
   }
 
   problem(): AgentError | undefined {
-    return this.trustFile.problem();
+    return this.roots.problem();
   }
 
   credentialExpiresAt(): number | undefined {
@@ -116,10 +108,9 @@ class IstioCa implements CaClient {
   async close(): Promise<void> {
     this.#stop.abort();
     this.#listeners.clear();
-    this.#stopTrust();
     await Promise.allSettled(this.#calls);
     this.#channel.close();
-    await Promise.all([this.#following.close(), this.trustFile.close(), this.#saving]);
+    await Promise.all([this.#following.close(), this.roots.close()]);
   }
 
   async #signWithin(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
@@ -139,7 +130,7 @@ class IstioCa implements CaClient {
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     const { plaintext, rootSource, certSigner } = this.settings;
-    await this.trustFile.refresh();
+    await this.roots.refresh();
     const root = plaintext ? undefined : await readCaRoot(rootSource);
     const message = encodeCertificateRequest({
       csrPem: writePem('CERTIFICATE REQUEST', Buffer.from(request.csrDer)).toString('latin1'),
@@ -150,7 +141,7 @@ class IstioCa implements CaClient {
     try {
       return await this.#ask(message, credentials, root, request, signal);
     } catch (caught) {
-      if (!(caught instanceof CallFailure) || signal.aborted) throw caught;
+      if (!(caught instanceof CallFailure) || signal.aborted) throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
       // Replaced while the call was under way: the refusal was of the old one.
       const again = isUnauthenticated(caught) && credentials.token && (await this.#proof.isTokenReplaced(credentials));
       if (!again) throw await this.#refusal(caught, credentials, request);
@@ -173,7 +164,7 @@ class IstioCa implements CaClient {
     this.#proof.worked();
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
-    this.#learn(certificatesDer, request);
+    this.roots.learn(certificatesDer, request);
     return { certificatesDer };
   }
 
@@ -194,39 +185,21 @@ class IstioCa implements CaClient {
     const unauthenticated = isUnauthenticated(failure);
     // A server that could not be reached may have refused the certificate: TLS 1.3 does not always say.
     if (unauthenticated || isTransient(failure)) this.#proof.failed();
-    const rule = mayBlameRequest(failure) ? await this.settings.explainRefusal?.(request.csrDer) : undefined;
+    const token = credentials.token?.value.reveal();
+    const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, token) : undefined;
     const hints = [unauthenticated ? this.#proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
       address: this.#address,
-      token: credentials.token?.value.reveal(),
+      token,
       hint: hints.length > 0 ? hints.join('; ') : undefined,
     });
   }
 
-  #learn(certificatesDer: readonly Uint8Array[], request: SignRequest): void {
-    const trust = this.trust.value;
-    if (!trust) return;
-    const offered = rootsOfReply(certificatesDer, request, trust, this.deps.clock.now());
-    const learned = mergeLearned(this.#learned, offered);
-    if (learned === this.#learned) return;
-    this.#learned = learned;
-    for (const { der, voucher } of offered) {
-      const { subject, sha256 } = parseCertificate(der, 'root');
-      this.deps.log.info('root learned from the CA', { ca: this.name, subject, sha256, voucher });
-    }
-    const { stateDir } = this.settings;
-    if (stateDir !== undefined) {
-      this.#saving = this.#saving.then(() => saveLearned(learnedRootsDir(stateDir, this.name), this.#learned, this.deps));
-    }
-    this.#retrust();
-  }
-
-  #retrust(): void {
-    const configured = this.trustFile.trust.value;
-    if (!configured) return;
-    const bundle = extendBundle(configured, this.#learned, this.deps.clock.now());
-    if (bundle.version !== this.trust.value?.version) this.trust.set(bundle);
+  #brokenRules(request: SignRequest, token: string | undefined): Promise<string | undefined> {
+    const { name, clusterId } = this.settings;
+    const facts = { now: this.deps.clock.now(), clusterId, ...(token !== undefined && { token: { claims: readTokenClaims(token) } }) };
+    return brokenRules(name, request, facts);
   }
 
   async #lookAtCredentials(): Promise<void> {

@@ -34,8 +34,6 @@ export interface IstioCaOptions {
   readonly stateDir?: string | undefined;
   /** The certificate in service, for a server that takes it in place of a token; undefined while there is none. */
   readonly ownCertificate?: (() => ClientCertificate | undefined) | undefined;
-  /** Which rule of this CA a refused request breaks, for the hint; undefined where none is known. */
-  readonly explainRefusal?: ((csrDer: Uint8Array) => Promise<string | undefined>) | undefined;
   /** How long one attempt may take, milliseconds; default 10 s. istio-csr needs more than one second for each. */
   readonly attemptMs?: number | undefined;
 }
