@@ -1,0 +1,162 @@
+import { backoffMs, DEFAULT_BACKOFF } from '../../agent/base/backoff';
+import type { Deps } from '../../agent/base/deps';
+import { AgentError, errorText } from '../../agent/base/errors';
+import { type Watched, WatchedSource } from '../../agent/base/watched';
+import { parseRootBundle } from '../../agent/identity/certificate';
+import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import type { KubeApi } from './kube-api';
+import { isKubeStatus } from './kube-error';
+
+export interface KubeTrustOptions {
+  readonly signerName: string;
+  /** Where ConfigMap `istio-ca-root-cert` is looked for. */
+  readonly namespace: string;
+}
+
+/** The trust anchors that the cluster publishes for a signer, as they change. */
+export interface KubeTrust {
+  /** Undefined until some were found. Never taken back: what cannot be read leaves the last good ones. */
+  readonly trust: Watched<TrustBundle | undefined>;
+  /** Resolves when the cluster has been asked for the first time, whatever it said. */
+  readonly ready: Promise<void>;
+  /** Why the anchors in the cluster as they stand are not in use. */
+  problem(): AgentError | undefined;
+  close(): Promise<void>;
+}
+
+const CONFIG_MAP = 'istio-ca-root-cert';
+const CONFIG_MAP_KEY = 'root-cert.pem';
+/** v1 since Kubernetes 1.37, v1beta1 from 1.33 (off by default) to 1.39. */
+const BUNDLE_VERSIONS = ['v1', 'v1beta1'];
+
+/** What was found, and what to watch for changes of it. */
+interface Found {
+  /** For people, e.g. `ClusterTrustBundle of example.com/mesh`. */
+  readonly source: string;
+  readonly pem: string;
+  readonly watchPath: string;
+}
+
+interface List<T> {
+  readonly metadata: { readonly resourceVersion: string };
+  readonly items: readonly T[];
+}
+
+/**
+ * Follows the ClusterTrustBundles of a signer, or where there are none the ConfigMap that istiod or istio-csr writes into every namespace.
+ * The CSR API itself never returns trust anchors. A change is seen by a watch at once, and in any case within four minutes.
+ */
+export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: Deps): KubeTrust {
+  const trust = new WatchedSource<TrustBundle | undefined>(undefined);
+  const stop = new AbortController();
+  let problem: AgentError | undefined;
+  let told = '';
+  let firstLook = () => {};
+  const ready = new Promise<void>((done) => {
+    firstLook = done;
+  });
+
+  const take = ({ source, pem }: Found) => {
+    const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source);
+    if (skipped.length > 0 && told !== skipped.join())
+      deps.log.warn('trust anchors hold damaged roots, using the others', { source, skipped });
+    told = skipped.join();
+    problem = undefined;
+    if (bundle.version === trust.value?.version) return;
+    deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
+    trust.set(bundle);
+  };
+  const refused = (caught: unknown) => {
+    problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust anchors of ${options.signerName}: ${errorText(caught)}`, {
+      retry: 'soon',
+      cause: caught,
+      hint: `publish a ClusterTrustBundle of the signer or ConfigMap ${CONFIG_MAP} in namespace ${options.namespace}, or name a file with --trust-bundle`,
+    });
+    if (told !== problem.message) {
+      deps.log.warn(trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet', { cause: problem });
+    }
+    told = problem.message;
+  };
+  const follow = async () => {
+    for (let failures = 0; !stop.signal.aborted; ) {
+      let waitMs = 0;
+      try {
+        const found = await find(api, options, stop.signal);
+        take(found);
+        firstLook();
+        failures = 0;
+        await nextChange(api, found.watchPath, stop.signal);
+      } catch (caught) {
+        if (stop.signal.aborted) return;
+        const error = AgentError.from(caught);
+        // A watch that began too long ago says nothing of the anchors.
+        if (!isKubeStatus(caught, 410)) refused(error);
+        failures += 1;
+        waitMs = Math.max(backoffMs(failures, DEFAULT_BACKOFF, deps.random), error.retryAfterMs ?? 0);
+      } finally {
+        firstLook();
+      }
+      await deps.clock.sleepUntil(deps.clock.now() + waitMs, stop.signal).catch(() => undefined);
+    }
+  };
+  const following = follow();
+  return {
+    trust,
+    ready,
+    problem: () => problem,
+    async close() {
+      stop.abort();
+      await following;
+    },
+  };
+}
+
+async function find(api: KubeApi, { signerName, namespace }: KubeTrustOptions, signal: AbortSignal): Promise<Found> {
+  return (await findBundles(api, signerName, signal)) ?? (await findConfigMap(api, namespace, signal));
+}
+
+async function findBundles(api: KubeApi, signerName: string, signal: AbortSignal): Promise<Found | undefined> {
+  for (const version of BUNDLE_VERSIONS) {
+    const path = `/apis/certificates.k8s.io/${version}/clustertrustbundles?fieldSelector=${encodeURIComponent(`spec.signerName=${signerName}`)}`;
+    try {
+      const list = await api.request<List<{ readonly spec: { readonly trustBundle: string } }>>('GET', path, { signal });
+      if (list.items.length === 0) return undefined;
+      return {
+        source: `ClusterTrustBundle of ${signerName}`,
+        pem: list.items.map((item) => item.spec.trustBundle).join('\n'),
+        watchPath: `${path}&resourceVersion=${list.metadata.resourceVersion}`,
+      };
+    } catch (caught) {
+      // Not served in this version; or served, and not for us: every service account may read them unless somebody took that away.
+      if (!isKubeStatus(caught, 404) && !isKubeStatus(caught, 403)) throw caught;
+    }
+  }
+  return undefined;
+}
+
+async function findConfigMap(api: KubeApi, namespace: string, signal: AbortSignal): Promise<Found> {
+  const source = `ConfigMap ${CONFIG_MAP} in namespace ${namespace}`;
+  const maps = `/api/v1/namespaces/${encodeURIComponent(namespace)}/configmaps`;
+  type ConfigMap = { readonly metadata: { readonly resourceVersion: string }; readonly data?: Readonly<Record<string, string>> };
+  const map = await api.request<ConfigMap>('GET', `${maps}/${CONFIG_MAP}`, { signal });
+  const pem = map.data?.[CONFIG_MAP_KEY];
+  if (!pem) throw new AgentError('ERR_CA_UNAVAILABLE', `${source}: must have the key ${CONFIG_MAP_KEY}`, { retry: 'soon' });
+  const selector = encodeURIComponent(`metadata.name=${CONFIG_MAP}`);
+  return { source, pem, watchPath: `${maps}?fieldSelector=${selector}&resourceVersion=${map.metadata.resourceVersion}` };
+}
+
+/** Resolves with the first change, or when the server ends the watch. */
+async function nextChange(api: KubeApi, watchPath: string, signal: AbortSignal): Promise<void> {
+  const changed = new Error('changed');
+  try {
+    await api.watch(
+      watchPath,
+      ({ type }) => {
+        if (type !== 'BOOKMARK') throw changed;
+      },
+      signal,
+    );
+  } catch (caught) {
+    if (caught !== changed) throw caught;
+  }
+}

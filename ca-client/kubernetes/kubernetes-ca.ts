@@ -1,0 +1,185 @@
+import type { Deps } from '../../agent/base/deps';
+import { AgentError, errorText } from '../../agent/base/errors';
+import type { Watched } from '../../agent/base/watched';
+import { formatSpiffeId } from '../../agent/identity/spiffe-id';
+import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
+import { followTrustFile } from '../file-trust';
+import { awaitAnswer } from './await-answer';
+import { CSR_PATH, type CsrUsages, conditionOf, csrBody, type KubeCsr } from './csr-object';
+import type { KubeApi } from './kube-api';
+import { isKubeStatus } from './kube-error';
+import { followKubeTrust } from './kube-trust';
+
+export interface KubernetesCaOptions {
+  /** Closed by whoever made it. */
+  readonly api: KubeApi;
+  /** e.g. `clusterissuers.cert-manager.io/mesh`. */
+  readonly signerName: string;
+  readonly usages: CsrUsages;
+  /** Trust anchors, PEM. Undefined: those that the cluster publishes for the signer. */
+  readonly trustBundle: string | undefined;
+  /** Where ConfigMap `istio-ca-root-cert` is looked for: the pod's own. */
+  readonly namespace: string;
+}
+
+/** Removing what we leave behind is worth this much of the time of `close`. */
+const REMOVE_TIMEOUT_MS = 5_000;
+
+/** A cluster that does not answer must not keep the agent from serving what it still has. */
+const ANCHORS_AFTER_MS = 1_000;
+
+/** What the anchors come from: `followTrustFile` or `followKubeTrust`. */
+interface Anchors {
+  readonly trust: Watched<TrustBundle | undefined>;
+  readonly ready: Promise<void>;
+  problem(): AgentError | undefined;
+  close(): Promise<void>;
+}
+
+/**
+ * Any signer of the Kubernetes CSR API. Resolves when the trust anchors have been looked for once, whether or not they were found, or after
+ * a second.
+ *
+ * The service account needs to create, get and watch certificatesigningrequests; where it may delete them too, none are left behind.
+ */
+export async function createKubernetesCa(options: KubernetesCaOptions, deps: Deps): Promise<CaClient> {
+  const { api, signerName, trustBundle, namespace } = options;
+  const anchors: Anchors =
+    trustBundle === undefined ? followKubeTrust(api, { signerName, namespace }, deps) : followTrustFile(trustBundle, deps);
+  await noLongerThan(ANCHORS_AFTER_MS, anchors.ready, deps);
+  return new KubernetesCa(options, anchors, deps);
+}
+
+async function noLongerThan(ms: number, work: Promise<void>, { clock }: Deps): Promise<void> {
+  const done = new AbortController();
+  await Promise.race([work, clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined)]);
+  done.abort();
+}
+
+class KubernetesCa implements CaClient {
+  readonly name = 'kubernetes-csr';
+  readonly #stop = new AbortController();
+  readonly #calls = new Set<Promise<unknown>>();
+  readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
+  readonly #stopTrust: () => void;
+  #mayDelete = true;
+  #hadTrust: boolean;
+
+  constructor(
+    private readonly options: KubernetesCaOptions,
+    private readonly anchors: Anchors,
+    private readonly deps: Deps,
+  ) {
+    this.#hadTrust = anchors.trust.value !== undefined;
+    this.#stopTrust = anchors.trust.subscribe((value) => {
+      // What failed for want of anchors is worth trying at once.
+      if (value && !this.#hadTrust) for (const listener of [...this.#listeners]) listener.call('credential');
+      this.#hadTrust ||= value !== undefined;
+    });
+  }
+
+  get trust(): Watched<TrustBundle | undefined> {
+    return this.anchors.trust;
+  }
+
+  async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    // Linked by hand: what AbortSignal.any makes of a long-lived signal stays with it.
+    const both = new AbortController();
+    const stop = () => both.abort();
+    for (const each of [signal, this.#stop.signal]) {
+      if (each.aborted) throw new AgentError('ERR_ABORTED', 'sign: aborted');
+      each.addEventListener('abort', stop, { once: true });
+    }
+    try {
+      return await this.#tracked(this.#sign(request, both.signal));
+    } finally {
+      for (const each of [signal, this.#stop.signal]) each.removeEventListener('abort', stop);
+    }
+  }
+
+  onChange(listener: (what: 'signer' | 'credential') => void): () => void {
+    const entry = { call: listener };
+    this.#listeners.add(entry);
+    return () => this.#listeners.delete(entry);
+  }
+
+  problem(): AgentError | undefined {
+    return this.anchors.problem();
+  }
+
+  credentialExpiresAt(): undefined {
+    return undefined;
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#listeners.clear();
+    this.#stopTrust();
+    while (this.#calls.size > 0) await Promise.allSettled(this.#calls);
+    await this.anchors.close();
+  }
+
+  async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    const { api, signerName, usages } = this.options;
+    const body = csrBody(request, signerName, usages);
+    await this.#knowAnchors();
+    const created = await api.request<KubeCsr>('POST', CSR_PATH, { body, signal });
+    let latest = created;
+    const seen = (csr: KubeCsr) => {
+      latest = csr;
+    };
+    try {
+      return await awaitAnswer(api, created, seen, this.deps, signal);
+    } catch (caught) {
+      if (signal.aborted && !this.#stop.signal.aborted) this.#tellUnanswered(latest, request);
+      throw caught;
+    } finally {
+      // Nobody waits for it but `close`.
+      this.#tracked(this.#remove(created.metadata.name)).catch(() => undefined);
+    }
+  }
+
+  /** Nobody is asked for a certificate that could not be judged. */
+  async #knowAnchors(): Promise<void> {
+    await this.anchors.ready;
+    if (this.trust.value) return;
+    const cause = this.anchors.problem();
+    const text = `sign by ${this.options.signerName}: its trust anchors are not known yet`;
+    throw new AgentError('ERR_CA_UNAVAILABLE', text, { retry: 'soon', cause, ...(cause?.hint !== undefined && { hint: cause.hint }) });
+  }
+
+  #tellUnanswered(csr: KubeCsr, { id }: SignRequest): void {
+    const isApproved = conditionOf(csr, 'Approved') !== undefined;
+    this.deps.log.warn(isApproved ? 'request was approved but not signed in time' : 'request was neither approved nor signed in time', {
+      request: csr.metadata.name,
+      signer: csr.spec.signerName,
+      id: formatSpiffeId(id),
+      hint: isApproved ? 'see whether the signer runs and knows this issuer' : 'run an approver for this signer, e.g. keyturn approver',
+    });
+  }
+
+  async #remove(name: string): Promise<void> {
+    if (!this.#mayDelete) return;
+    const { api } = this.options;
+    try {
+      await api.request('DELETE', `${CSR_PATH}/${name}`, { timeoutMs: REMOVE_TIMEOUT_MS });
+    } catch (caught) {
+      if (isKubeStatus(caught, 403)) {
+        this.#mayDelete = false;
+        this.deps.log.debug('requests are left for Kubernetes to clear away after an hour', { cause: caught });
+      } else if (!isKubeStatus(caught, 404)) {
+        this.deps.log.debug('request is left behind', { request: name, cause: errorText(caught) });
+      }
+    }
+  }
+
+  async #tracked<T>(task: Promise<T>): Promise<T> {
+    this.#calls.add(task);
+    try {
+      return await task;
+    } finally {
+      this.#calls.delete(task);
+    }
+  }
+}
