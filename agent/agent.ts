@@ -1,11 +1,11 @@
-import { openAuthority } from '../ca-client/builtin/authority';
-import { createBuiltinCa } from '../ca-client/builtin/builtin-ca';
 import type { AgentStatus, AgentView, RotateResult } from './admin/agent-view';
 import type { AgentMetrics } from './admin/metrics';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
 import { firstValue } from './base/watched';
+import { chooseCa } from './choose-ca';
 import type { Config, LoadedConfig } from './config/config';
+import type { CertSource } from './identity/cert-state';
 import { loadEngine } from './identity/load-engine';
 import { formatSpiffeId, type SpiffeId } from './identity/spiffe-id';
 import { createKeeper } from './lifecycle/keeper';
@@ -63,7 +63,7 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
 }
 
 async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> {
-  if (config.ca === 'file') {
+  if (config.ca.includes('file')) {
     const { certPathsIn, createFileSource } = await import('./lifecycle/file-source');
     const { credentialBundle, trustBundle, credentialsDir } = config;
     const { key, certChain, rootCert } = certPathsIn(credentialsDir);
@@ -74,15 +74,13 @@ async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> 
   }
   const id = requireIdentity(config);
   const engine = await loadEngine(config.engine);
-  const caDeps = { ...deps, log: deps.log.scope('ca') };
-  const authority = await openAuthority(
-    { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine },
-    caDeps,
-  );
-  const ca = createBuiltinCa({ authority, caller: id }, caDeps);
+  let source: CertSource | undefined;
+  const current = () => source && servedSvid(source.state.value);
+  const chosen = await chooseCa({ config, id, engine, current }, { ...deps, log: deps.log.scope('ca') });
+  const { ca } = chosen;
   const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
   const warmStart = store && ca.trust.value ? await store.load(ca.trust.value, deps.clock.now()) : undefined;
-  const source = createKeeper(
+  source = createKeeper(
     {
       ca,
       id,
@@ -96,7 +94,7 @@ async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> 
   );
   store?.follow(source.state);
   const storeCloser = store ? [() => store.close()] : [];
-  return { source, closers: [() => authority.close(), () => ca.close(), ...storeCloser] };
+  return { source, ca: chosen, closers: [() => chosen.close(), ...storeCloser] };
 }
 
 async function openStore(dir: string, id: SpiffeId, deps: Deps) {
@@ -105,7 +103,7 @@ async function openStore(dir: string, id: SpiffeId, deps: Deps) {
 }
 
 function requireIdentity(config: Config): SpiffeId {
-  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca}`);
+  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca.join(',')}`);
   return config.id;
 }
 

@@ -1,7 +1,10 @@
+import type { CaClient } from '../ca-client/ca-client';
+import type { FailoverMember } from '../ca-client/failover';
 import { createSdsServer, type SdsServer } from '../sds/server';
-import type { CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
+import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
 import type { Deps } from './base/deps';
 import type { AgentError } from './base/errors';
+import type { ChosenCa } from './choose-ca';
 import type { Config } from './config/config';
 import type { CertSource, CertState, PlanStep } from './identity/cert-state';
 import { parseCertificate } from './identity/certificate';
@@ -24,6 +27,8 @@ export interface Workload {
 /** What a workload is made of; `agent.ts` decides which source it gets. */
 export interface WorkloadParts {
   readonly source: CertSource;
+  /** Whom the source asks; undefined for mounted files. */
+  readonly ca?: ChosenCa;
   /** Closed after the source, innermost last: state store, CA client, authority. */
   readonly closers: readonly (() => Promise<void>)[];
 }
@@ -55,7 +60,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
     closers.push(() => sds.close());
     const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
     if (output) closers.push(() => output.close());
-    return describeWorkload(config, source, sds, output, close, deps);
+    return describeWorkload(config, parts, sds, output, close, deps);
   } catch (caught) {
     await close();
     throw caught;
@@ -69,7 +74,7 @@ async function startOutput(dir: string, config: Config, source: CertSource, deps
 
 function describeWorkload(
   config: Config,
-  source: CertSource,
+  { source, ca }: WorkloadParts,
   sds: SdsServer,
   output: FileOutput | undefined,
   close: () => Promise<void>,
@@ -116,7 +121,8 @@ function describeWorkload(
         ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
         ...(about.problem && { sourceProblem: problemStatus(about.problem) }),
         ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
-        ...(svid && { outageBudget: outageBudget(svid, deps.clock.now()) }),
+        ...(svid && { outageBudget: outageBudget(svid, ca?.ca, deps.clock.now()) }),
+        ...(ca?.members && { authorities: ca.members().map(authorityStatus) }),
         sds: {
           socket: config.sdsSocket,
           mode: config.sdsSocketMode.toString(8).padStart(4, '0'),
@@ -167,6 +173,7 @@ function certificateStatus(svid: Svid, renewAt: number | undefined): Certificate
     keyAlgorithm: svid.key.algorithm,
     issuer: leaf.issuer,
     sha256: leaf.sha256,
+    signedBy: svid.source,
     chainLength: svid.chainDer.length,
     warnings: svid.warnings,
   };
@@ -179,8 +186,26 @@ function rootsStatus(bundle: TrustBundle | undefined): WorkloadStatus['roots'] {
   });
 }
 
-function outageBudget(svid: Svid, now: number): NonNullable<WorkloadStatus['outageBudget']> {
-  return { seconds: Math.max(0, Math.round((svid.notAfterAt - now) / 1000)), until: iso(svid.notAfterAt), limit: 'certificate' };
+/** A CA that comes back after our credential for it has died is of no use without somebody's help. */
+function outageBudget(svid: Svid, ca: CaClient | undefined, now: number): NonNullable<WorkloadStatus['outageBudget']> {
+  const credentialAt = ca?.credentialExpiresAt() ?? Number.POSITIVE_INFINITY;
+  const until = Math.min(svid.notAfterAt, credentialAt);
+  const limit = until === svid.notAfterAt ? 'certificate' : `credential for ${ca?.name}`;
+  return { seconds: Math.max(0, Math.round((until - now) / 1000)), until: iso(until), limit };
+}
+
+function authorityStatus(member: FailoverMember): AuthorityStatus {
+  const { name, active, breaker, probeAt, excluded, signed, failed, lastError } = member;
+  return {
+    name,
+    active,
+    breaker,
+    ...(probeAt !== undefined && { probeAt: iso(probeAt) }),
+    ...(excluded !== undefined && { excluded }),
+    signed,
+    failed,
+    ...(lastError && { lastError: problemStatus(lastError) }),
+  };
 }
 
 function planText(step: PlanStep): WorkloadStatus['plan'][number] {

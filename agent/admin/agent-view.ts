@@ -72,10 +72,28 @@ export interface WorkloadStatus {
   /** What is wrong with the CA's configuration, while what was good before is still in use. */
   readonly sourceProblem?: { readonly code: string; readonly message: string; readonly hint?: string };
   readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string; readonly at: string };
+  /** Each of several CAs, in the order in which they are asked. */
+  readonly authorities?: readonly AuthorityStatus[];
   /** How long the CA may be away before a certificate expires, and which credential sets that limit. */
   readonly outageBudget?: { readonly seconds: number; readonly until: string; readonly limit: string };
   readonly sds: SdsStatus;
   readonly output?: { readonly dir: string; readonly serial?: string; readonly error?: string };
+}
+
+/** One of several CAs. */
+export interface AuthorityStatus {
+  readonly name: string;
+  /** Whether it signed last. */
+  readonly active: boolean;
+  /** An open one is not asked before `probeAt`; a half-open one is on probation. */
+  readonly breaker: 'closed' | 'open' | 'half-open';
+  readonly probeAt?: string;
+  /** Why it is not asked at all. */
+  readonly excluded?: string;
+  /** Requests that it answered with a certificate, and others. */
+  readonly signed: number;
+  readonly failed: number;
+  readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string };
 }
 
 export interface CertificateStatus {
@@ -87,6 +105,8 @@ export interface CertificateStatus {
   readonly keyAlgorithm: string;
   readonly issuer: string;
   readonly sha256: string;
+  /** The CA that signed it, as in `--ca`. */
+  readonly signedBy: string;
   readonly chainLength: number;
   readonly warnings: readonly string[];
 }

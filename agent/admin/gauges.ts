@@ -10,6 +10,7 @@ export interface Gauge {
   readonly values: readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[];
 }
 
+const BREAKERS = ['closed', 'open', 'half-open'] as const;
 const STATES: readonly WorkloadStatus['state'][] = ['starting', 'current', 'overdue', 'unavailable'];
 
 /** What the agent holds: certificates, roots, streams. Instants are seconds since the epoch, so that a rule subtracts `time()`. */
@@ -44,6 +45,22 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
       workloads,
       (each) => each.outageBudget?.seconds,
     ),
+    {
+      name: 'keyturn_certificate_signer',
+      type: 'gauge',
+      help: 'Always 1; which CA signed the certificate.',
+      values: workloads.flatMap(({ id, certificate }) => (certificate ? [{ labels: { id, ca: certificate.signedBy }, value: 1 }] : [])),
+    },
+    {
+      name: 'keyturn_ca_breaker',
+      type: 'gauge',
+      help: 'Of several CAs, which state the circuit breaker of each is in: 1 for that one, 0 for the others.',
+      values: workloads.flatMap(({ authorities = [] }) =>
+        authorities.flatMap(({ name, breaker }) =>
+          BREAKERS.map((each) => ({ labels: { ca: name, state: each }, value: each === breaker ? 1 : 0 })),
+        ),
+      ),
+    },
     {
       name: 'keyturn_root_not_after_timestamp_seconds',
       type: 'gauge',

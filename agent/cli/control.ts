@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { AgentStatus, RotateResult, StreamStatus, WorkloadStatus } from '../admin/agent-view';
+import type { AgentStatus, AuthorityStatus, RotateResult, StreamStatus, WorkloadStatus } from '../admin/agent-view';
 import type { PlanAnswer, RotateRequest } from '../admin/control-server';
 import { parseDuration } from '../base/duration';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
@@ -84,6 +84,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ['serial', certificate?.serial],
       ['key', certificate?.keyAlgorithm],
       ['issuer', certificate?.issuer],
+      ['signed by', certificate?.signedBy],
       ['valid from', instant(certificate?.notBefore, now)],
       ['valid until', instant(certificate?.notAfter, now)],
       ['renews at', instant(certificate?.renewAt, now)],
@@ -92,6 +93,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
         'source',
         `${workload.source}: ${counted(workload.renewals, 'certificate')} in ${counted(workload.attempts, 'attempt')}, ${counted(workload.failures, 'failure')} since the last`,
       ],
+      ...(workload.authorities ?? []).map((each) => ['CA', authorityText(each, now)] as const),
       ...(certificate?.warnings ?? []).map((warning) => ['warning', warning] as const),
       ['CA problem', sourceProblem && `${sourceProblem.message} (${sourceProblem.code}); what was good before is still in use`],
       ['last error', lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`],
@@ -110,6 +112,13 @@ function workloadText(workload: WorkloadStatus, now: string): string {
   const streams =
     sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
   return `${workload.id}\n${rows}${streams}`;
+}
+
+function authorityText(authority: AuthorityStatus, now: string): string {
+  const { name, active, breaker, probeAt, excluded, signed, failed, lastError } = authority;
+  const asked = excluded ?? (probeAt === undefined ? breaker : `${breaker}, asked again at ${instant(probeAt, now)}`);
+  const said = lastError === undefined ? '' : `; last error: ${lastError.message}`;
+  return `${name}${active ? ' (in use)' : ''}: ${asked}, ${counted(signed, 'certificate')}, ${counted(failed, 'failure')}${said}`;
 }
 
 const STREAM_HEAD = ['STREAM', 'KIND', 'NODE', 'NAME', 'SENT', 'SERIAL', 'ACKNOWLEDGED'];

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { LintFacts, LintFinding } from '../../ca-client/csr-lint';
@@ -6,8 +7,8 @@ import { systemClock } from '../base/clock';
 import { invalid } from '../base/errors';
 import { readPem } from '../base/pem';
 import { readSmallFile } from '../base/read-file';
-import { loadConfig } from '../config/load';
-import type { SettingName } from '../config/options';
+import { loadConfig, readSetting } from '../config/load';
+import { OPTIONS, type SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
 import { loadEngine } from '../identity/load-engine';
 import { type CommandContext, onRun, withOutput } from './command';
@@ -19,6 +20,8 @@ import type { Terminal } from './terminal';
 
 const SETTINGS: readonly SettingName[] = [
   'ttl',
+  'token',
+  'cluster-id',
   'spiffe-id',
   'trust-domain',
   'namespace',
@@ -37,9 +40,7 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
     )
     .argument('[file]', 'PEM file; - is standard input; without one, the request that keyturn run would make')
     .addOption(new Option('--for <backend>', 'Who is to sign').choices(LINT_BACKENDS).makeOptionMandatory())
-    .option('--token <file>', 'The token that would be sent with it')
     .option('--issuer <url>', 'The issuer of tokens that the authority believes')
-    .option('--cluster-id <text>', 'The cluster ID that would be sent with it')
     .option('--signer-name <name>', 'The Kubernetes signer that would be asked')
     .addHelpText(
       'after',
@@ -53,9 +54,9 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
     const facts: LintFacts = {
       now: systemClock.now(),
       ttlSeconds: Math.floor((await settingOf('ttl', flags, terminal)) / 1_000),
-      token: given.token === undefined ? undefined : await readToken(String(given.token), terminal),
+      token: await readToken(backend, await settingOf('token', flags, terminal), terminal),
       issuer: given.issuer as string | undefined,
-      clusterId: given.clusterId as string | undefined,
+      clusterId: await readSetting('cluster-id', { flags, env: terminal.env, cwd: terminal.cwd }),
       signerName: given.signerName as string | undefined,
     };
     const findings = lintCsr(csrDer, backend, facts);
@@ -80,7 +81,10 @@ async function readRequest(path: string, terminal: Terminal): Promise<Uint8Array
   return block.der;
 }
 
-async function readToken(path: string, terminal: Terminal): Promise<NonNullable<LintFacts['token']>> {
+/** The token that would be sent: also the one in its usual place, where there is one. The Kubernetes API is asked with another. */
+async function readToken(backend: LintBackend, path: string, terminal: Terminal): Promise<LintFacts['token']> {
+  const usual = path === OPTIONS.token.default;
+  if (usual && (backend === 'kubernetes-csr' || !existsSync(resolve(terminal.cwd, path)))) return undefined;
   const bytes = await readSmallFile(resolve(terminal.cwd, path), { field: `token ${path}`, code: 'ERR_INPUT' });
   const { readTokenClaims } = await import('../../ca-client/token-claims');
   return { claims: readTokenClaims(bytes.toString('latin1').trim()) };

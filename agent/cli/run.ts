@@ -50,7 +50,7 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
 async function runUntilSignal(loaded: LoadedConfig, deps: AgentDeps, signals: Signals): Promise<number> {
   const { log } = deps;
   const { config } = loaded;
-  log.info('agent starting', { version: VERSION, pid: process.pid, id: config.id && formatSpiffeId(config.id), ca: config.ca });
+  log.info('agent starting', { version: VERSION, pid: process.pid, id: config.id && formatSpiffeId(config.id), ca: config.ca.join(',') });
   const starting = startAgent(loaded, deps);
   const started = await Promise.race([starting, signals.stop]);
   if (typeof started !== 'string') signals.onHangup(() => rotate(started, log));

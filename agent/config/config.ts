@@ -2,15 +2,27 @@ import type { LogFormat, LogLevel } from '../base/log';
 import type { EngineName } from '../identity/engine';
 import type { KeyAlgorithm, KeyFormat } from '../identity/keys';
 import type { SpiffeId } from '../identity/spiffe-id';
+import type { CaName } from './options';
 
 /** Every setting of `keyturn run`, checked. Paths are as given; relative ones are relative to the working directory. */
 export interface Config {
-  /** Where certificates come from: a CA by name, or mounted files (`FILE_MOUNTED_CERTS`). */
-  readonly ca: 'builtin' | 'file';
+  /** Where certificates come from, best first: CAs by name, or mounted files (`FILE_MOUNTED_CERTS`) alone. At least one. */
+  readonly ca: readonly CaName[];
+  /** `host:port`, one for each of istiod and istio-csr in `ca`, in that order. */
+  readonly caAddresses: readonly string[];
+  /** A PEM file, or `SYSTEM`. */
+  readonly caRoot: string | undefined;
+  readonly caServerName: string | undefined;
+  readonly token: string;
+  readonly provCert: string | undefined;
+  readonly clusterId: string | undefined;
+  readonly certSigner: string | undefined;
+  /** By lower-case name. Values may be secrets. */
+  readonly caHeaders: ReadonlyMap<string, string>;
   readonly caDir: string;
   /** The key of a self-signed root that `builtin` makes. */
   readonly caKeyAlgorithm: KeyAlgorithm;
-  /** Undefined only where `ca` is `file` and no identity was set: then the mounted certificate says who we are. */
+  /** Undefined only where `ca` is `file` alone and no identity was set: then the mounted certificate says who we are. */
   readonly id: SpiffeId | undefined;
   readonly keyAlgorithm: KeyAlgorithm;
   readonly keyFormat: KeyFormat;

@@ -3,9 +3,11 @@ import { join, resolve } from 'node:path';
 import { AgentError, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
+import { checkCaList, checkMountedFiles, chooseAddresses, chooseCa } from './ca-rules';
 import type { Config, LoadedConfig } from './config';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
-import { checkMountedFiles, checkRotation, chooseCa, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
+
+import { checkRotation, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
@@ -51,14 +53,17 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
 
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
   collect(problems, () => chooseCa(draft, around));
+  collect(problems, () => checkCaList(draft));
+  collect(problems, () => chooseAddresses(draft));
   chooseCredentialsDir(draft, around);
   collect(problems, () => checkMountedFiles(draft));
   collect(problems, () => checkRotation(draft));
   const id = collect(problems, () => chooseIdentity(draft));
 
   const settings = SETTING_NAMES.map((name) => {
-    const reading = draft.readings.get(name);
-    return { name, value: reading?.text ?? '', origin: reading?.origin ?? 'default' };
+    const { text, origin } = draft.readings.get(name) ?? { text: '', origin: 'default' };
+    const option: Option<unknown> = OPTIONS[name];
+    return { name, value: option.type.shown?.(text) ?? text, origin };
   });
   // No problem means that every setting with a text has its value.
   const loaded = problems.length === 0 ? { config: toConfig(draft.values as Values, id), settings } : undefined;
@@ -122,6 +127,14 @@ function parseReading(name: SettingName, { text, origin }: Reading): unknown {
 function toConfig(values: Values, id: SpiffeId | undefined): Config {
   return {
     ca: values.ca,
+    caAddresses: values['ca-address'] ?? [],
+    caRoot: values['ca-root'],
+    caServerName: values['ca-server-name'],
+    token: values.token,
+    provCert: values['prov-cert'],
+    clusterId: values['cluster-id'],
+    certSigner: values['cert-signer'],
+    caHeaders: values['ca-header'] ?? new Map(),
     caDir: values['ca-dir'],
     caKeyAlgorithm: values['ca-key-algorithm'],
     id,

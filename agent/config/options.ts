@@ -1,13 +1,16 @@
 import { LOG_FORMATS, LOG_LEVELS } from '../base/log';
 import { ENGINES } from '../identity/engine';
 import { KEY_ALGORITHMS } from '../identity/keys';
-import { fileMountedCerts, gracePeriodRatio, keyAlgorithmNames, pkcs8Key, sameAs, type UpstreamNames } from './upstream';
+import { caHeaders, fileMountedCerts, gracePeriodRatio, keyAlgorithmNames, pkcs8Key, sameAs, type UpstreamNames } from './upstream';
 import {
+  addresses,
   choice,
+  choiceList,
   directories,
   duration,
   fraction,
   group,
+  headers,
   hostPort,
   path,
   segment,
@@ -15,10 +18,13 @@ import {
   spiffeId,
   trustDomain,
   type ValueType,
+  word,
 } from './value-types';
 
-/** Where certificates can come from in this build. A new client is a line here and a case in agent.ts. */
+/** Where certificates can come from. A new client is a line here and one in choose-ca.ts. */
 export const CA_CHOICES = {
+  istiod: 'istiod at --ca-address',
+  'istio-csr': "cert-manager's istio-csr at --ca-address",
   builtin: 'an authority inside this agent, its state in --ca-dir',
   file: 'certificates that others mount in --credentials-dir or as --credential-bundle',
 } as const;
@@ -51,17 +57,64 @@ const row = <T>(group: Group, type: ValueType<T>, fallback: string | undefined, 
   upstream,
 });
 
-const NO_ISTIOD = { rule: 'istiod is not a certificate authority that this build can ask', hint: CA_HINT };
-
 /** Every setting of `keyturn run`: what flags, environment, file, help, `config show` and the README know, they know from here. */
 export const OPTIONS = {
   ca: row(
     'Certificate authority',
-    choice(CA_NAMES, 'name', { istiod: NO_ISTIOD }),
+    choiceList(CA_NAMES, 'name', { Citadel: 'istiod' }),
     undefined,
-    'Where certificates come from; required, unless mounted certificates are found',
+    'Where certificates come from; required, unless mounted certificates or CA_ADDR are found',
     fileMountedCerts,
   ),
+  'ca-address': row(
+    'Certificate authority',
+    addresses,
+    undefined,
+    'Where istiod or istio-csr listens; where both are asked, one address for each, in that order',
+    sameAs('CA_ADDR'),
+  ),
+  'ca-root': row(
+    'Certificate authority',
+    path('file'),
+    undefined,
+    'PEM file of the roots of the CA server itself, or SYSTEM for those of this machine',
+    sameAs('CA_ROOT_CA'),
+  ),
+  'ca-server-name': row(
+    'Certificate authority',
+    word('name', 'host name'),
+    undefined,
+    "What the CA server's certificate must be for, in place of the host of --ca-address",
+    { ...sameAs('ISTIOD_SAN'), note: 'where no address is given' },
+  ),
+  token: row(
+    'Certificate authority',
+    path('file'),
+    './var/run/secrets/tokens/istio-token',
+    'Token that proves us to the CA, read anew each time',
+  ),
+  'prov-cert': row(
+    'Certificate authority',
+    path('directory'),
+    undefined,
+    'Directory of key.pem, cert-chain.pem and root-cert.pem that prove us to the CA',
+    sameAs('PROV_CERT'),
+  ),
+  'cluster-id': row(
+    'Certificate authority',
+    word('text', 'name of a cluster'),
+    undefined,
+    'Cluster that the token is of, as istiod and istio-csr know it',
+    sameAs('ISTIO_META_CLUSTER_ID'),
+  ),
+  'cert-signer': row(
+    'Certificate authority',
+    word('name', 'name of a signer'),
+    undefined,
+    'Signer that istiod is to have sign, where it is an RA',
+    sameAs('ISTIO_META_CERT_SIGNER'),
+  ),
+  'ca-header': row('Certificate authority', headers, undefined, 'Header to send to the CA; may be given again', caHeaders),
   'ca-dir': row('Certificate authority', path('directory'), './var/lib/keyturn/ca', 'State of the built-in authority'),
   'ca-key-algorithm': row(
     'Certificate authority',
@@ -85,7 +138,7 @@ export const OPTIONS = {
     'Certificate authority',
     path('file'),
     undefined,
-    'PEM file of the roots that certificates are judged by; for --ca file in place of root-cert.pem',
+    'PEM file of the roots that certificates are judged by, in place of the mounted root-cert.pem',
   ),
   'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
   namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),

@@ -1,7 +1,7 @@
 import { AgentError, invalid } from '../base/errors';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId, serviceAccountId } from '../identity/spiffe-id';
 import type { Origin } from './config';
-import { CA_HINT, OPTIONS, type SettingName, type Values } from './options';
+import type { SettingName, Values } from './options';
 import type { Reading } from './sources';
 import type { Environment } from './upstream';
 
@@ -21,53 +21,16 @@ export interface Surroundings {
 const LEGACY_DIR = './etc/certs';
 const IDENTITY_PARTS = ['trust-domain', 'namespace', 'service-account'] as const;
 
-/**
- * Where nobody chose a CA: a credential bundle chooses files; mounted credentials are used where they are found, else CA_ADDR and CA_PROVIDER mean istiod, as upstream.
- *
- * @throws AgentError ERR_CONFIG where nothing chooses: an agent must not become its own authority by accident.
- */
-export function chooseCa(draft: Draft, around: Surroundings): void {
-  if (draft.readings.has('ca')) return;
-  const bundle = draft.readings.get('credential-bundle');
-  if (bundle !== undefined) {
-    settle(draft, 'ca', 'file', bundle.origin);
-    return;
-  }
-  const dir = draft.values['credentials-dir'];
-  if (dir !== undefined && around.holdsCredentials(dir)) {
-    settle(draft, 'ca', 'file', `found certificates in ${dir}`);
-    return;
-  }
-  const name = ['CA_ADDR', 'CA_PROVIDER'].find((each) => around.env[each] !== undefined);
-  if (name === undefined) throw invalid('ERR_CONFIG', 'flag --ca', 'is required', { hint: CA_HINT });
-  const origin = `environment ${name}`;
-  draft.readings.set('ca', { text: 'istiod', origin, from: 'upstream' });
-  draft.values.ca = OPTIONS.ca.type.parse('istiod', origin);
-}
-
 /** Where files are the source and nobody said which: upstream's newer directory, or its older one where only that has them. */
 export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
   const dir = draft.values['credentials-dir'];
-  if (draft.values.ca === 'file' && dir !== undefined && isDefault(draft, 'credentials-dir')) {
+  if (readsFiles(draft) && dir !== undefined && isDefault(draft, 'credentials-dir')) {
     if (!around.holdsCredentials(dir) && around.holdsCredentials(LEGACY_DIR))
       settle(draft, 'credentials-dir', LEGACY_DIR, `found certificates in ${LEGACY_DIR}`);
   }
   const served = draft.values['credentials-dir'];
   if (served !== undefined && isDefault(draft, 'sds-file-dir') && !draft.values['sds-file-dir']?.includes(served))
     settle(draft, 'sds-file-dir', [LEGACY_DIR, served], 'default, with credentials-dir');
-}
-
-/**
- * A credential bundle holds no roots, and what judges certificates is never guessed.
- *
- * @throws AgentError ERR_CONFIG.
- */
-export function checkMountedFiles(draft: Draft): void {
-  const bundle = draft.readings.get('credential-bundle');
-  if (bundle === undefined || draft.values.ca !== 'file' || draft.readings.has('trust-bundle')) return;
-  throw invalid('ERR_CONFIG', bundle.origin, 'needs --trust-bundle', {
-    hint: 'name the file of roots too, e.g. the clusterTrustBundle that is projected beside it',
-  });
 }
 
 /**
@@ -120,7 +83,7 @@ function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
 function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
   const { 'trust-domain': domain, namespace, 'service-account': account } = draft.values;
   const own = (['namespace', 'service-account'] as const).some((name) => rank(draft.readings.get(name)) > RANK.upstream);
-  if (draft.values.ca === 'file' && !own) {
+  if (readsFiles(draft) && !own) {
     draft.readings.set('spiffe-id', { text: '', origin: 'not used: the mounted certificate says it', from: 'default' });
     return undefined;
   }
@@ -137,11 +100,18 @@ function rank(reading: Reading | undefined): number {
   return reading === undefined ? 0 : RANK[reading.from];
 }
 
-function isDefault(draft: Draft, name: SettingName): boolean {
+/** Whether nobody said anything about a setting. */
+export function isDefault(draft: Draft, name: SettingName): boolean {
   return draft.readings.get(name)?.from === 'default';
 }
 
-function settle<N extends SettingName>(draft: Draft, name: N, value: Values[N], origin: Origin): void {
+/** Whether mounted files are the source. */
+export function readsFiles(draft: Draft): boolean {
+  return draft.values.ca?.includes('file') ?? false;
+}
+
+/** Sets what a rule has decided; it counts as a default. */
+export function settle<N extends SettingName>(draft: Draft, name: N, value: Values[N], origin: Origin): void {
   draft.readings.set(name, { text: String(value), origin, from: 'default' });
   draft.values[name] = value;
 }

@@ -46,11 +46,27 @@ export const pkcs8Key: UpstreamNames = {
   },
 };
 
-/** FILE_MOUNTED_CERTS: `true` chooses mounted files, `false` says nothing about which CA. */
+/**
+ * FILE_MOUNTED_CERTS: `true` chooses mounted files, `false` says nothing about which CA. CA_PROVIDER and CA_ADDR count only where no
+ * mounted certificates are found: see `chooseCa`.
+ */
 export const fileMountedCerts: UpstreamNames = {
-  names: ['FILE_MOUNTED_CERTS'],
-  note: '`true` is file',
+  names: ['FILE_MOUNTED_CERTS', 'CA_PROVIDER'],
+  note: '`true` is file; `Citadel` is istiod',
   read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'file' } : undefined),
+};
+
+const HEADER_PREFIX = 'CA_HEADER_';
+
+/** CA_HEADER_NAME: the rest of the variable's name is the header's. */
+export const caHeaders: UpstreamNames = {
+  names: ['CA_HEADER_*'],
+  note: 'one each',
+  read: (env) => {
+    const names = Object.keys(env).filter((name) => name.startsWith(HEADER_PREFIX) && name !== HEADER_PREFIX);
+    const text = names.map((name) => `${name.slice(HEADER_PREFIX.length)}=${env[name]}`).join(',');
+    return names.length === 0 ? undefined : { text, name: names.join(', ') };
+  },
 };
 
 /**

@@ -16,6 +16,8 @@ export interface ValueType<T> {
   readonly completes: 'file' | 'directory' | undefined;
   /** Given several times, or with commas. */
   readonly many: boolean;
+  /** How the text is shown, where that is not as it is. */
+  readonly shown?: (text: string) => string;
   /** @throws AgentError ERR_CONFIG or ERR_IDENTITY_INVALID whose `field` is the one given. */
   readonly parse: (text: string, field: string) => T;
 }
@@ -44,6 +46,33 @@ export function choice<const C extends string>(
         `${quote(text)} is not one of ${choices.join(', ')}`,
         near ? { hint: `did you mean ${near}?` } : {},
       );
+    },
+  };
+}
+
+/**
+ * Several of a closed list of words, in order, each once.
+ *
+ * @param aliases  What others call them, e.g. upstream's `Citadel`.
+ */
+export function choiceList<const C extends string>(
+  choices: readonly C[],
+  placeholder: string,
+  aliases: Readonly<Record<string, C>> = {},
+): ValueType<readonly C[]> {
+  const one = choice(choices, placeholder);
+  return {
+    ...one,
+    description: `${one.description}, or several in order, separated by commas`,
+    many: true,
+    parse: (text, field) => {
+      const list = text.split(',').map((each) => {
+        const word = each.trim();
+        return (Object.hasOwn(aliases, word) ? aliases[word] : undefined) ?? one.parse(word, field);
+      });
+      const twice = list.find((each, index) => list.indexOf(each) !== index);
+      if (twice !== undefined) throw invalid('ERR_CONFIG', field, `names ${twice} twice`);
+      return list;
     },
   };
 }
@@ -91,6 +120,19 @@ export function path(completes: 'file' | 'directory'): ValueType<string> {
   };
 }
 
+/** A word of a foreign vocabulary, such as the name of a cluster. */
+export function word(placeholder: string, description: string): ValueType<string> {
+  return {
+    ...plain(placeholder, description),
+    parse: (text, field) => {
+      if (text.length === 0) throw invalid('ERR_CONFIG', field, 'must not be empty');
+      if (!/^[!-~]{1,253}$/.test(text))
+        throw invalid('ERR_CONFIG', field, `${quote(text)} is not 1 to 253 printable ASCII characters without blanks`);
+      return text;
+    },
+  };
+}
+
 /** Several directories: the option again, or commas, or a list in the file. */
 export const directories: ValueType<readonly string[]> = {
   ...plain('dir', 'directories, separated by commas'),
@@ -129,6 +171,41 @@ export const hostPort: ValueType<string> = {
     return text;
   },
 };
+
+/** Where others listen, one or several. */
+export const addresses: ValueType<readonly string[]> = {
+  ...plain('host:port', 'host:port'),
+  many: true,
+  parse: (text, field) =>
+    text.split(',').map((each) => {
+      const address = each.trim();
+      if (parseHostPort(address, field).port === 0) throw invalid('ERR_CONFIG', field, `${quote(address)} must have a port other than 0`);
+      return address;
+    }),
+};
+
+/** Headers as `name=value`. A comma separates two only where a name and `=` follow it, so that values may have commas. */
+export const headers: ValueType<ReadonlyMap<string, string>> = {
+  ...plain('name=value', '`name=value`, separated by commas'),
+  many: true,
+  // A value may be a secret.
+  shown: (text) =>
+    splitHeaders(text)
+      .map((each) => each.replace(/=.*$/s, '=[redacted]'))
+      .join(','),
+  parse: (text, field) => {
+    const found = new Map<string, string>();
+    for (const each of splitHeaders(text)) {
+      const [, name, value] = /^([A-Za-z0-9_.-]{1,100})=([ -~]*)$/.exec(each) ?? [];
+      if (name === undefined || value === undefined) throw invalid('ERR_CONFIG', field, 'must be name=value in printable ASCII');
+      if (found.has(name.toLowerCase())) throw invalid('ERR_CONFIG', field, `names ${name} twice`);
+      found.set(name.toLowerCase(), value);
+    }
+    return found;
+  },
+};
+
+const splitHeaders = (text: string) => text.split(/,(?=[A-Za-z0-9_.-]+=)/);
 
 export const trustDomain: ValueType<string> = {
   ...plain('name', 'trust domain, e.g. `cluster.local`'),

@@ -106,7 +106,7 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     writeFiles(dir, { 'cert-chain.pem': files['cert-chain.pem'], 'key.pem': files['key.pem'] });
     await expect(loadConfig({ flags, env: {} })).rejects.toThrow(expect.objectContaining({ code: 'ERR_CONFIG', field: 'flag --ca' }));
     writeFiles(dir, files);
-    expect((await loadConfig({ flags, env: {} })).config.ca).toBe('file');
+    expect((await loadConfig({ flags, env: {} })).config.ca).toEqual(['file']);
   });
 
   test('8 and behaviour 11: of a root bundle the good certificates are kept, the bad ones told; nothing good is an error', async () => {

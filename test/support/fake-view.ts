@@ -29,6 +29,7 @@ const WORKLOAD: WorkloadStatus = {
     keyAlgorithm: 'ecdsa-p256',
     issuer: 'O=cluster.local',
     sha256: 'ab'.repeat(32),
+    signedBy: 'builtin',
     chainLength: 1,
     warnings: [],
   },

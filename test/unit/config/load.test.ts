@@ -52,7 +52,19 @@ async function problems(given: Given): Promise<string[]> {
 
 /** For each setting two values that are not its default, and what they become. */
 const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string]; readonly read: (config: Config) => unknown } } = {
-  ca: { texts: ['builtin', 'file'], read: (config) => config.ca },
+  ca: { texts: ['istiod,builtin', 'file'], read: (config) => config.ca.join(',') },
+  'ca-address': { texts: ['a.example:15012', '[::1]:443'], read: (config) => config.caAddresses.join(',') },
+  'ca-root': { texts: ['SYSTEM', './root.pem'], read: (config) => config.caRoot },
+  'ca-server-name': { texts: ['a.example', 'b.example'], read: (config) => config.caServerName },
+  token: { texts: ['/a', './b'], read: (config) => config.token },
+  'prov-cert': { texts: ['/a', './b'], read: (config) => config.provCert },
+  'cluster-id': { texts: ['east', 'Kubernetes'], read: (config) => config.clusterId },
+  'cert-signer': { texts: ['signer1', 'signer2'], read: (config) => config.certSigner },
+  // Values are not shown, and this is how they are not.
+  'ca-header': {
+    texts: ['x-a=[redacted]', 'x-a=[redacted],x-b=[redacted]'],
+    read: (config) => [...config.caHeaders].map(([name, value]) => `${name}=${value}`).join(','),
+  },
   'ca-dir': { texts: ['/a', './b'], read: (config) => config.caDir },
   'ca-key-algorithm': { texts: ['rsa-2048', 'ecdsa-p384'], read: (config) => config.caKeyAlgorithm },
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
@@ -136,6 +148,13 @@ describe("upstream's environment names", () => {
     [{ SECRET_TTL: '48h0m0s' }, 'ttl', '48h0m0s', 'SECRET_TTL'],
     [{ SECRET_GRACE_PERIOD_RATIO: '0.7' }, 'renew-ratio', '0.3', 'SECRET_GRACE_PERIOD_RATIO'],
     [{ SECRET_GRACE_PERIOD_RATIO_JITTER: '0.01' }, 'renew-jitter', '0.01', 'SECRET_GRACE_PERIOD_RATIO_JITTER'],
+    [{ CA_ADDR: 'istiod.example:15012' }, 'ca-address', 'istiod.example:15012', 'CA_ADDR'],
+    [{ CA_ROOT_CA: 'SYSTEM' }, 'ca-root', 'SYSTEM', 'CA_ROOT_CA'],
+    [{ ISTIOD_SAN: 'istiod.example' }, 'ca-server-name', 'istiod.example', 'ISTIOD_SAN'],
+    [{ PROV_CERT: './etc/certs' }, 'prov-cert', './etc/certs', 'PROV_CERT'],
+    [{ ISTIO_META_CLUSTER_ID: 'east' }, 'cluster-id', 'east', 'ISTIO_META_CLUSTER_ID'],
+    [{ ISTIO_META_CERT_SIGNER: 'signer1' }, 'cert-signer', 'signer1', 'ISTIO_META_CERT_SIGNER'],
+    [{ CA_HEADER_X_KEY: 's3cret' }, 'ca-header', 'X_KEY=[redacted]', 'CA_HEADER_X_KEY'],
     [{ OUTPUT_CERTS: './etc/certs' }, 'output-certs', './etc/certs', 'OUTPUT_CERTS'],
     [{ PKCS8_KEY: 'true' }, 'key-format', 'pkcs8', 'PKCS8_KEY'],
     [{ PKCS8_KEY: 'false' }, 'key-format', 'traditional', 'PKCS8_KEY'],
@@ -177,9 +196,17 @@ describe("upstream's environment names", () => {
 
 describe('refused values name their origin and rule', () => {
   test.each<[SettingName, string, RegExp]>([
-    ['ca', 'vault', /^flag --ca: "vault" is not one of builtin, file/],
+    ['ca', 'vault', /^flag --ca: "vault" is not one of istiod, istio-csr, builtin, file/],
     ['ca', 'biultin', /\| did you mean builtin\?$/],
-    ['ca', 'istiod', /^flag --ca: istiod is not a certificate authority that this build can ask \| choose --ca builtin/],
+    ['ca', 'istiod,', /^flag --ca: "" is not one of/],
+    ['ca', 'istiod,builtin,istiod', /^flag --ca: names istiod twice$/],
+    ['ca', 'builtin,file', /^flag --ca: cannot name file beside a CA/],
+    ['ca-address', 'istiod', /^flag --ca-address: "istiod" is not host:port/],
+    ['ca-address', 'istiod:0', /must have a port other than 0$/],
+    ['cluster-id', 'a b', /is not 1 to 253 printable ASCII characters without blanks$/],
+    ['ca-header', 'x', /^flag --ca-header: must be name=value in printable ASCII$/],
+    ['ca-header', 'x=s3cret\n', /^flag --ca-header: must be name=value in printable ASCII$/],
+    ['ca-header', 'x=1,X=2', /^flag --ca-header: names X twice$/],
     ['ttl', '10', /^flag --ttl: "10" is not a duration \| write a number and a unit/],
     ['ttl', '999ms', /^flag --ttl: "999ms" is shorter than 1s/],
     ['ttl', '3651d', /^flag --ttl: "3651d" is longer than 3650d/],
@@ -280,26 +307,88 @@ describe('unknown names', () => {
 
 describe('choosing the certificate authority', () => {
   test('it is required, and the error lists the choices', async () => {
-    expect(await problems({})).toEqual([expect.stringMatching(/^flag --ca: is required \| choose --ca builtin .* or --ca file/)]);
+    expect(await problems({})).toEqual([
+      expect.stringMatching(/^flag --ca: is required \| choose --ca istiod .* or --ca istio-csr .* or --ca builtin .* or --ca file/),
+    ]);
   });
 
-  test.each(['CA_ADDR', 'CA_PROVIDER'])('%s means istiod, which this build plainly refuses', async (name) => {
-    expect(await problems({ env: { [name]: 'istiod.istio-system.svc:15012' } })).toEqual([
-      expect.stringMatching(new RegExp(`^environment ${name}: istiod is not a certificate authority that this build can ask \\| choose`)),
+  test.each<[Record<string, string>, string, string]>([
+    [{ CA_ADDR: 'istiod.example:15012' }, 'istiod', 'environment CA_ADDR'],
+    [{ CA_PROVIDER: 'Citadel' }, 'istiod', 'environment CA_PROVIDER'],
+    [{ CA_PROVIDER: 'istio-csr', CA_ADDR: 'csr.example:443' }, 'istio-csr', 'environment CA_PROVIDER'],
+  ])('%j means %s', async (env, name, from) => {
+    const { config, settings } = await load({ env });
+    expect(config.ca).toEqual([name]);
+    expect(settings.find((each) => each.name === 'ca')?.origin).toBe(from);
+  });
+
+  test('a provider that is none of ours is refused', async () => {
+    expect(await problems({ env: { CA_PROVIDER: 'GkeWorkloadCertificate', CA_ADDR: 'x:1' } })).toEqual([
+      expect.stringMatching(/^environment CA_PROVIDER: "GkeWorkloadCertificate" is not one of istiod, /),
     ]);
+  });
+
+  test('istiod and istio-csr are looked for where their own documentation puts them', async () => {
+    expect((await load({ flags: { ca: 'istiod' } })).config.caAddresses).toEqual(['istiod.istio-system.svc:15012']);
+    expect((await load({ flags: { ca: 'builtin,istio-csr' } })).config.caAddresses).toEqual([
+      'cert-manager-istio-csr.cert-manager.svc:443',
+    ]);
+    expect((await load({ flags: { ca: 'builtin' } })).config.caAddresses).toEqual([]);
+  });
+
+  test('several in order, each with its address', async () => {
+    const { config } = await load({ flags: { ca: ['istio-csr', 'istiod', 'builtin'], 'ca-address': ['a.example:1', 'b.example:2'] } });
+    expect(config).toMatchObject({ ca: ['istio-csr', 'istiod', 'builtin'], caAddresses: ['a.example:1', 'b.example:2'] });
+    expect((await load({ file: 'ca: [istiod, builtin]' })).config.ca).toEqual(['istiod', 'builtin']);
+    expect(await problems({ flags: { ca: 'istiod,istio-csr' }, env: { CA_ADDR: 'a.example:1' } })).toEqual([
+      'environment CA_ADDR: names 1 of them, for 2 (istiod, istio-csr) | give one address for each, in the order of --ca',
+    ]);
+  });
+
+  test('ISTIOD_SAN counts only where no address is given, as upstream; --ca-server-name always', async () => {
+    const env = { ISTIOD_SAN: 'istiod.example' };
+    expect((await load({ flags: { ca: 'istiod' }, env })).config.caServerName).toBe('istiod.example');
+    const given = await load({ env: { ...env, CA_ADDR: 'x:1' } });
+    expect(given.config.caServerName).toBeUndefined();
+    expect(given.settings.find((each) => each.name === 'ca-server-name')).toEqual({
+      name: 'ca-server-name',
+      value: '',
+      origin: 'not used: environment CA_ADDR says where',
+    });
+    expect((await load({ env: { CA_ADDR: 'x:1' }, flags: { 'ca-server-name': 'y' } })).config.caServerName).toBe('y');
+  });
+
+  test('PROV_CERT is for those who ask, not for mounted files', async () => {
+    expect(await problems({ env: { FILE_MOUNTED_CERTS: 'true', PROV_CERT: './etc/certs' } })).toEqual([
+      'environment PROV_CERT: cannot be given together with environment FILE_MOUNTED_CERTS',
+    ]);
+    expect((await load({ flags: { ca: 'istiod' }, env: { PROV_CERT: './etc/certs' } })).config.provCert).toBe('./etc/certs');
+  });
+
+  test('headers come one a variable; their values are kept and never shown', async () => {
+    const loaded = await load({ flags: { ca: 'istiod' }, env: { CA_HEADER_X_KEY: 's3cret, with a comma', CA_HEADER_y: 'a=b' } });
+    expect([...loaded.config.caHeaders]).toEqual([
+      ['x_key', 's3cret, with a comma'],
+      ['y', 'a=b'],
+    ]);
+    expect(loaded.settings.find((each) => each.name === 'ca-header')).toEqual({
+      name: 'ca-header',
+      value: 'X_KEY=[redacted],y=[redacted]',
+      origin: 'environment CA_HEADER_X_KEY, CA_HEADER_y',
+    });
   });
 
   test.each<[string, Given]>([
     ['a flag', { flags: { ca: 'builtin' } }],
     ['the file', { file: 'ca: builtin' }],
   ])('%s is heard before CA_ADDR', async (_, given) => {
-    expect((await load({ env: { CA_ADDR: 'x:1' }, ...given })).config.ca).toBe('builtin');
+    expect((await load({ env: { CA_ADDR: 'x:1' }, ...given })).config.ca).toEqual(['builtin']);
   });
 
   test('FILE_MOUNTED_CERTS=true chooses files, unless a flag says otherwise', async () => {
     const env = { FILE_MOUNTED_CERTS: 'true', CA_ADDR: 'x:1' };
-    expect((await load({ env })).config.ca).toBe('file');
-    expect((await load({ env, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
+    expect((await load({ env })).config.ca).toEqual(['file']);
+    expect((await load({ env, flags: { ca: 'builtin' } })).config.ca).toEqual(['builtin']);
     expect(await problems({ env: { FILE_MOUNTED_CERTS: 'false' } })).toEqual([expect.stringMatching(/^flag --ca: is required/)]);
   });
 });
@@ -323,18 +412,18 @@ describe('mounted credentials', () => {
     expect(await problems({ cwd: dir })).toEqual([expect.stringMatching(/is required/)]);
     put(NEW, ALL);
     const loaded = await load({ cwd: dir, env: { CA_ADDR: 'x:1' } });
-    expect(loaded.config).toMatchObject({ ca: 'file', credentialsDir: `./${NEW}`, id: undefined });
+    expect(loaded.config).toMatchObject({ ca: ['file'], credentialsDir: `./${NEW}`, id: undefined });
     expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe(`found certificates in ./${NEW}`);
-    expect((await load({ cwd: dir, flags: { ca: 'builtin' } })).config.ca).toBe('builtin');
+    expect((await load({ cwd: dir, flags: { ca: 'builtin' } })).config.ca).toEqual(['builtin']);
   });
 
   test('a credential bundle chooses files, and needs its roots', async () => {
     const bundle = { 'credential-bundle': '/x/bundle.pem' };
     const loaded = await load({ flags: { ...bundle, 'trust-bundle': '/x/roots.pem' } });
-    expect(loaded.config).toMatchObject({ ca: 'file', credentialBundle: '/x/bundle.pem', trustBundle: '/x/roots.pem', id: undefined });
+    expect(loaded.config).toMatchObject({ ca: ['file'], credentialBundle: '/x/bundle.pem', trustBundle: '/x/roots.pem', id: undefined });
     expect(loaded.settings.find((each) => each.name === 'ca')?.origin).toBe('flag --credential-bundle');
     expect(await problems({ flags: bundle })).toEqual([expect.stringMatching(/^flag --credential-bundle: needs --trust-bundle \| name/)]);
-    expect((await load({ flags: { ...bundle, ca: 'builtin' } })).config.ca).toBe('builtin');
+    expect((await load({ flags: { ...bundle, ca: 'builtin' } })).config.ca).toEqual(['builtin']);
   });
 
   test("upstream's older directory is read where only that one has them", async () => {

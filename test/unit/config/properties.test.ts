@@ -118,7 +118,9 @@ test('whatever environment and flags there are, settings are either all read or 
         if (report.loaded) {
           const { config } = report.loaded;
           return (
-            report.problems.length === 0 && config.renewJitter < config.renewRatio && (config.id !== undefined || config.ca === 'file')
+            report.problems.length === 0 &&
+            config.renewJitter < config.renewRatio &&
+            (config.id !== undefined || config.ca.includes('file'))
           );
         }
         return report.problems.length > 0 && report.problems.every((each) => /^(flag --|environment |spiffe id)/.test(each.field ?? ''));

@@ -94,7 +94,7 @@ describe('the file on disk', () => {
     const cwd = tempDir();
     writeFileSync(join(cwd, 'k.yaml'), 'ca: builtin\nttl: 2h\n');
     const { config } = await loadConfig({ flags: { config: './k.yaml' }, env: {}, cwd });
-    expect(config).toMatchObject({ ca: 'builtin', ttlMs: 7_200_000 });
+    expect(config).toMatchObject({ ca: ['builtin'], ttlMs: 7_200_000 });
   });
 
   test.each([

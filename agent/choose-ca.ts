@@ -1,0 +1,138 @@
+import type { CaClient } from '../ca-client/ca-client';
+import type { FailoverMember } from '../ca-client/failover';
+import type { ClientCertificate } from '../ca-client/istio/client-certificate';
+import type { Deps } from './base/deps';
+import { AgentError } from './base/errors';
+import type { Config } from './config/config';
+import type { CaName } from './config/options';
+import { certificatesPem, parseCertificate } from './identity/certificate';
+import type { CertificateEngine } from './identity/engine';
+import { privateKeyPem } from './identity/keys';
+import type { SpiffeId } from './identity/spiffe-id';
+import type { Svid } from './identity/svid';
+
+/** What a CA client is made for. */
+export interface CaNeeds {
+  readonly config: Config;
+  readonly id: SpiffeId;
+  readonly engine: CertificateEngine;
+  /** The certificate in service, which some CAs take in place of a token; undefined while there is none. */
+  readonly current: () => Svid | undefined;
+}
+
+/** A CA to ask, with what stands behind it. */
+export interface ChosenCa {
+  readonly ca: CaClient;
+  /** Each of several, in order; undefined where there is one. */
+  readonly members: (() => readonly FailoverMember[]) | undefined;
+  /** Ends the client and what it uses. */
+  close(): Promise<void>;
+}
+
+/**
+ * The CAs that the configuration names, several of them as one. Each is loaded when it is chosen: the start pays for no other.
+ *
+ * @throws AgentError ERR_CONFIG | ERR_CA_STATE; nothing is left open.
+ */
+export async function chooseCa(needs: CaNeeds, deps: Deps): Promise<ChosenCa> {
+  const opened: Opened[] = [];
+  try {
+    for (const name of needs.config.ca) opened.push(await openCa(name, needs, deps));
+    return await asOne(opened, deps);
+  } catch (caught) {
+    await closeAll(opened);
+    throw caught;
+  }
+}
+
+interface Opened {
+  readonly ca: CaClient;
+  readonly close: () => Promise<void>;
+}
+
+async function asOne(opened: readonly Opened[], deps: Deps): Promise<ChosenCa> {
+  const [first] = opened as [Opened];
+  if (opened.length === 1) return { ...first, members: undefined };
+  const { createFailover } = await import('../ca-client/failover');
+  const clients = opened.map(({ ca }) => ca);
+  const ca = createFailover(clients, {}, deps);
+  return {
+    ca,
+    members: () => ca.describe(),
+    close: async () => {
+      await ca.close();
+      await closeAll(opened);
+    },
+  };
+}
+
+async function closeAll(opened: readonly Opened[]): Promise<void> {
+  for (const { close } of opened) await close();
+}
+
+async function openCa(name: CaName, needs: CaNeeds, deps: Deps): Promise<Opened> {
+  switch (name) {
+    case 'istiod':
+    case 'istio-csr':
+      return openIstio(name, needs, deps);
+    case 'builtin':
+      return openBuiltin(needs, deps);
+    case 'file':
+      throw new AgentError('ERR_BUG', 'start: mounted files are no CA to ask');
+  }
+}
+
+async function openBuiltin({ config, id, engine }: CaNeeds, deps: Deps): Promise<Opened> {
+  const [{ openAuthority }, { createBuiltinCa }] = await Promise.all([
+    import('../ca-client/builtin/authority'),
+    import('../ca-client/builtin/builtin-ca'),
+  ]);
+  const options = { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine };
+  const authority = await openAuthority(options, deps);
+  const ca = createBuiltinCa({ authority, caller: id }, deps);
+  return {
+    ca,
+    close: async () => {
+      await ca.close();
+      await authority.close();
+    },
+  };
+}
+
+async function openIstio(name: 'istiod' | 'istio-csr', { config, current }: CaNeeds, deps: Deps): Promise<Opened> {
+  const { createIstioCa } = await import('../ca-client/istio/istio-ca');
+  const asked = config.ca.filter((each) => each === 'istiod' || each === 'istio-csr');
+  const ca = await createIstioCa(
+    {
+      name,
+      address: config.caAddresses[asked.indexOf(name)]!,
+      serverName: config.caServerName,
+      caRoot: config.caRoot,
+      trustBundle: config.trustBundle,
+      provisioningDir: config.provCert,
+      tokenPath: config.token,
+      clusterId: config.clusterId,
+      certSigner: config.certSigner,
+      headers: config.caHeaders,
+      stateDir: config.stateDir,
+      ownCertificate: asClientCertificate(current),
+    },
+    deps,
+  );
+  return { ca, close: () => ca.close() };
+}
+
+/** Written anew only when the certificate changes: the key is not copied for every look. */
+function asClientCertificate(current: () => Svid | undefined): () => ClientCertificate | undefined {
+  let last: { readonly svid: Svid; readonly certificate: ClientCertificate } | undefined;
+  return () => {
+    const svid = current();
+    if (svid !== last?.svid) last = svid && { svid, certificate: clientCertificate(svid) };
+    return last?.certificate;
+  };
+}
+
+function clientCertificate(svid: Svid): ClientCertificate {
+  const { notBeforeAt, notAfterAt } = parseCertificate(svid.chainDer[0]!);
+  return { chainPem: certificatesPem(svid.chainDer), keyPem: privateKeyPem(svid.key, 'pkcs8'), notBeforeAt, notAfterAt };
+}
