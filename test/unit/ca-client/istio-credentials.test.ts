@@ -1,0 +1,258 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { status } from '@grpc/grpc-js';
+import { describe, expect, test } from '@jest/globals';
+import { certificatesPem } from '../../../agent/identity/certificate';
+import { privateKeyPem } from '../../../agent/identity/keys';
+import type { Svid } from '../../../agent/identity/svid';
+import type { ClientCertificate } from '../../../ca-client/istio/client-certificate';
+import { HOUR_MS, TEST_ID } from '../../support/certs';
+import { type FakeCaOptions, makeJwt, startFakeIstiod } from '../../support/fake-istio-csr';
+import { type ClientOptions, closing, issue, openClient, WorkloadFiles } from '../../support/istio-world';
+import { clientPair, liveCa, rootsPem, serverPair, writePair } from '../../support/tls-ca';
+import { startUnaryServer } from '../../support/unary-server';
+import { until } from '../../support/until';
+
+/** A fake istiod, the files of a workload with its root and a token, and a client. */
+async function world(options: Partial<ClientOptions> & { fake?: FakeCaOptions } = {}) {
+  const { fake: fakeOptions, ...clientOptions } = options;
+  const fake = closing(await startFakeIstiod(fakeOptions));
+  const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
+  return { fake, files, ...(await openClient(files, { address: fake.server.address, ...clientOptions })) };
+}
+
+const sentToken = (headers: { authorization?: string | undefined }) => headers.authorization;
+
+/** What the agent would present of its own. */
+function own(svid: Svid): ClientCertificate {
+  return {
+    chainPem: certificatesPem(svid.chainDer),
+    keyPem: privateKeyPem(svid.key, 'pkcs8'),
+    notBeforeAt: svid.notBeforeAt,
+    notAfterAt: svid.notAfterAt,
+  };
+}
+
+describe('a call to istiod', () => {
+  test('38 carries the token, and the cluster id always, even without one', async () => {
+    const { fake, ca } = await world();
+    await issue(ca);
+    const [call] = fake.server.calls;
+    expect(call?.headers.clusterid).toBe('');
+    expect(sentToken(call!.headers)).toMatch(/^Bearer [\w-]+\.[\w-]+\.[\w-]+$/);
+  });
+
+  test('carries cluster id, CA_HEADER_* and the signer that were configured', async () => {
+    const headers = new Map([
+      ['X-Team', 'shop'],
+      ['trace.id', '7'],
+    ]);
+    const { fake, ca } = await world({ clusterId: 'east', headers, certSigner: 'signer1' });
+    await issue(ca);
+    const [call] = fake.server.calls;
+    expect(call?.headers).toMatchObject({ clusterid: 'east', 'x-team': 'shop', 'trace.id': '7' });
+    expect(call?.message.includes(Buffer.from('CertSigner\x12\x09\x1a\x07signer1'))).toBe(true);
+  });
+
+  test('38 with a wrong token fails slowly, and loudly from the second time on', async () => {
+    const { fake, files, ca, deps } = await world();
+    files.token(makeJwt({ sub: 'nobody' }));
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_CA_REJECTED',
+      retry: 'slow',
+      hint: expect.stringContaining('refuses the token'),
+    });
+    expect(deps.events.filter(({ level }) => level === 'error')).toEqual([]);
+    await expect(issue(ca)).rejects.toMatchObject({ hint: expect.stringContaining('has not changed since the CA first refused it') });
+    expect(deps.events.filter(({ level }) => level === 'error')).toEqual([
+      { level: 'error', event: 'the CA refuses the token, and nobody replaces it', facts: expect.anything() },
+    ]);
+    files.token(fake.token(TEST_ID));
+    await expect(issue(ca)).resolves.toBeDefined();
+  });
+
+  test('C19 is repeated at once where the token was replaced while it was under way', async () => {
+    const { fake, files, ca } = await world({ fake: { answerAfterMs: 100 } });
+    files.token(makeJwt({ sub: 'old' }));
+    const svid = issue(ca);
+    await until('the call', async () => fake.server.handshakes.done > 0);
+    files.token(fake.token(TEST_ID));
+    await expect(svid).resolves.toBeDefined();
+    expect(fake.server.calls).toHaveLength(2);
+  });
+
+  test('with an expired token is not made: the token is named, not shown', async () => {
+    const { fake, files, ca } = await world();
+    const token = fake.token(TEST_ID, { expiresAt: Date.now() - 120_000 });
+    files.token(token);
+    const error = await issue(ca).catch((caught: Error) => caught);
+    expect(error).toMatchObject({ code: 'ERR_TOKEN', retry: 'slow', message: expect.stringContaining('expired at') });
+    expect(String(error)).not.toContain(token.slice(-20));
+    expect(fake.server.calls).toEqual([]);
+  });
+
+  test('says what it misses where there is neither token nor certificate', async () => {
+    const { files, ca } = await world();
+    files.token(undefined);
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_TOKEN',
+      retry: 'soon',
+      message: expect.stringContaining('there is no such file'),
+    });
+  });
+
+  test('with a token for another audience is made, with a warning and its reason when it is refused', async () => {
+    const { fake, files, ca, deps } = await world();
+    files.token(fake.token(TEST_ID, { audiences: ['kubernetes'] }));
+    await expect(issue(ca)).rejects.toMatchObject({ hint: expect.stringContaining('is for audience kubernetes and not for istio-ca') });
+    expect(deps.events).toContainEqual(expect.objectContaining({ level: 'warn', event: 'token is for another audience' }));
+  });
+
+  test('never shows the token in an error, though the CA sends it back', async () => {
+    const fake = closing(await startFakeIstiod());
+    const files = new WorkloadFiles().roots(fake.signer).token('secret-canary');
+    const echo = closing(
+      await startUnaryServer({
+        pair: serverPair(fake.signer),
+        answer: ({ headers }) => ({ status: status.UNAUTHENTICATED, words: `bad token ${headers.authorization}` }),
+      }),
+    );
+    const { ca } = await openClient(files, { address: echo.address });
+    const error = (await issue(ca).catch((caught: unknown) => caught)) as Error & { hint?: string };
+    expect(error.message).toContain('bad token Bearer [redacted]');
+    expect(`${error.message} ${error.hint} ${error.stack}`).not.toContain('canary');
+  });
+});
+
+describe('a provisioned certificate', () => {
+  test('34 goes along with the token, so that a server for either of them is content', async () => {
+    const files = new WorkloadFiles();
+    const { fake, ca } = await world({ provisioningDir: files.provDir, caRoot: files.write('ca-root.pem', '') });
+    files.write('ca-root.pem', rootsPem(fake.signer));
+    writePair(files.provDir, clientPair(fake.signer));
+    await issue(ca);
+    expect(fake.server.calls[0]).toMatchObject({ clientUris: [TEST_ID], headers: { authorization: expect.stringContaining('Bearer ') } });
+  });
+
+  test('35 that is not there does not help at a server which wants one', async () => {
+    const { files, ca } = await world();
+    files.token(makeJwt({ sub: 'unknown to this server' }));
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'slow' });
+  });
+
+  test('36 that appears later works at the next attempt', async () => {
+    const prov = new WorkloadFiles();
+    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    prov.write('ca-root.pem', rootsPem(fake.signer));
+    files.token(undefined);
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_TOKEN' });
+    writePair(prov.provDir, clientPair(fake.signer));
+    await issue(ca);
+    expect(fake.server.calls).toMatchObject([{ clientUris: [TEST_ID], headers: {} }]);
+  });
+
+  test.each([
+    ['expired', { notAfterAt: Date.now() - 1_000, notBeforeAt: Date.now() - HOUR_MS }, false],
+    ['of a foreign root', {}, true],
+  ])('that is %s is never shown: the token does', async (_, times, foreign) => {
+    const prov = new WorkloadFiles();
+    const { fake, ca, deps } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    prov.write('ca-root.pem', rootsPem(fake.signer));
+    writePair(prov.provDir, clientPair(foreign ? await liveCa({ name: 'foreign' }) : fake.signer, TEST_ID, times));
+    await issue(ca);
+    expect(fake.server.calls).toMatchObject([{ clientUris: undefined }]);
+    expect(deps.events).toContainEqual(expect.objectContaining({ level: 'warn', event: 'certificate is not presented to the CA' }));
+  });
+
+  test('whose server refuses it is left out of the next attempt', async () => {
+    const mesh = await liveCa({ name: 'mesh' });
+    const serverRoot = await liveCa({ name: 'server' });
+    const prov = new WorkloadFiles();
+    // The server knows the mesh; the certificate hangs on the root of the server's own, which it does not take from clients.
+    const fake = closing(await startFakeIstiod({ signer: mesh, pair: serverPair(serverRoot) }));
+    const files = new WorkloadFiles().roots(mesh).token(fake.token(TEST_ID));
+    writePair(prov.provDir, clientPair(serverRoot));
+    const { ca } = await openClient(files, {
+      address: fake.server.address,
+      provisioningDir: prov.provDir,
+      caRoot: prov.write('ca-root.pem', rootsPem(serverRoot)),
+    });
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    await expect(issue(ca)).resolves.toBeDefined();
+  });
+});
+
+describe('the certificate in service', () => {
+  test('14 takes the place of the token when that is gone, and not before', async () => {
+    let svid: Svid | undefined;
+    const { fake, files, ca } = await world({ ownCertificate: () => svid && own(svid) });
+    svid = await issue(ca);
+    svid = await issue(ca);
+    files.token(undefined);
+    svid = await issue(ca);
+    files.token(fake.token(TEST_ID, { expiresAt: Date.now() - HOUR_MS }));
+    svid = await issue(ca);
+    expect(fake.server.calls.map(({ clientUris, headers }) => [clientUris?.[0], headers.authorization !== undefined])).toEqual([
+      [undefined, true],
+      [undefined, true],
+      [TEST_ID, false],
+      [TEST_ID, false],
+    ]);
+  });
+
+  test('goes along with a token that the CA has refused', async () => {
+    let svid: Svid | undefined;
+    const { files, ca } = await world({ ownCertificate: () => svid && own(svid) });
+    svid = await issue(ca);
+    files.token(makeJwt({ sub: 'a pod that is gone' }));
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    await expect(issue(ca)).resolves.toBeDefined();
+  });
+
+  test('14 works from the directory that the agent itself writes', async () => {
+    const prov = new WorkloadFiles();
+    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    prov.write('ca-root.pem', rootsPem(fake.signer));
+    const svid = await issue(ca);
+    writePair(prov.provDir, own(svid));
+    files.token(undefined);
+    writePair(prov.provDir, own(await issue(ca)));
+    await issue(ca);
+    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([undefined, TEST_ID, TEST_ID]);
+  });
+});
+
+describe('credentials', () => {
+  test('tell when the last of them dies, once they have been looked at', async () => {
+    const expiresAt = Math.floor(Date.now() / 1_000 + 600) * 1_000;
+    const { fake, files, ca } = await world();
+    expect(ca.credentialExpiresAt()).toBeUndefined();
+    files.token(fake.token(TEST_ID, { expiresAt }));
+    await issue(ca);
+    expect(ca.credentialExpiresAt()).toBe(expiresAt);
+  });
+
+  test('that change are told, so that nobody waits for the next attempt', async () => {
+    const { fake, files, ca } = await world();
+    const told: string[] = [];
+    ca.onChange((what) => told.push(what));
+    // Watching begins two seconds after the start.
+    await new Promise((done) => setTimeout(done, 2_500));
+    files.token(fake.token(TEST_ID));
+    await until('the news of the token', async () => told.length > 0, 5_000);
+    expect(new Set(told)).toEqual(new Set(['credential']));
+  });
+
+  test('C25 a new root of the CA’s server is taken up by the next call', async () => {
+    const { fake, files, ca } = await world();
+    await issue(ca);
+    const next = await liveCa({ name: 'next' });
+    const { port } = fake.server;
+    await fake.close();
+    const reborn = closing(await startFakeIstiod({ signer: next, port, tokens: fake.tokens }));
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', hint: expect.stringContaining('--ca-root') });
+    expect(reborn.server.calls).toEqual([]);
+    writeFileSync(join(files.dir, 'root-cert.pem'), rootsPem(next, fake.signer));
+    await expect(issue(ca)).resolves.toBeDefined();
+  });
+});
