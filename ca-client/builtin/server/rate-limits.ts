@@ -13,7 +13,12 @@ const MAX_IDENTITIES = 65_536;
 
 interface Bucket {
   tokens: number;
+  /** When it was last filled. */
   at: number;
+}
+
+interface Identity extends Bucket {
+  servedAt: number;
 }
 
 /**
@@ -22,7 +27,7 @@ interface Bucket {
  */
 export class RateLimiter {
   /** In the order in which they were last served, so that the first is the one to forget. */
-  readonly #identities = new Map<string, Bucket>();
+  readonly #identities = new Map<string, Identity>();
   readonly #all: Bucket;
 
   constructor(
@@ -38,21 +43,22 @@ export class RateLimiter {
     if (perIdentity === 0 && total === 0) return undefined;
     const now = this.clock.now();
     const known = this.#identities.get(id);
-    const own = known ?? { tokens: burst(perIdentity), at: now };
-    // One that was served within the last second has a bucket that is younger.
-    const quiet = known === undefined || now - known.at >= 1_000;
-    const reserved = quiet ? 0 : burst(total) * RESERVED_SHARE;
-    const waitMs = Math.max(missing(own, perIdentity, 0, now), missing(this.#all, total, reserved, now));
+    const own = known ?? { tokens: burst(perIdentity), at: now, servedAt: Number.NEGATIVE_INFINITY };
+    fill(own, perIdentity, now);
+    fill(this.#all, total, now);
+    const reserved = Math.abs(now - own.servedAt) >= 1_000 ? 0 : burst(total) * RESERVED_SHARE;
+    const waitMs = Math.max(missing(own, perIdentity, 0), missing(this.#all, total, reserved));
     if (waitMs > 0) return waitMs;
-    spend(own, perIdentity, now);
-    spend(this.#all, total, now);
+    own.tokens -= 1;
+    this.#all.tokens -= 1;
+    own.servedAt = now;
     this.#remember(id, own);
     return undefined;
   }
 
-  #remember(id: string, bucket: Bucket): void {
+  #remember(id: string, identity: Identity): void {
     this.#identities.delete(id);
-    this.#identities.set(id, bucket);
+    this.#identities.set(id, identity);
     if (this.#identities.size <= MAX_IDENTITIES) return;
     for (const oldest of this.#identities.keys()) {
       this.#identities.delete(oldest);
@@ -63,19 +69,14 @@ export class RateLimiter {
 
 const burst = (rate: number): number => Math.max(rate, 1);
 
-/** What is in a bucket at `now`. A clock that was set back adds nothing. */
-function level(bucket: Bucket, rate: number, now: number): number {
-  return Math.min(burst(rate), bucket.tokens + (Math.max(now - bucket.at, 0) * rate) / 1_000);
+/** A clock that was set back adds nothing, and is gone by from then on. */
+function fill(bucket: Bucket, rate: number, now: number): void {
+  bucket.tokens = Math.min(burst(rate), bucket.tokens + (Math.max(now - bucket.at, 0) * rate) / 1_000);
+  bucket.at = now;
 }
 
 /** Milliseconds until one can be taken and `reserved` is left; 0 where it can be now. */
-function missing(bucket: Bucket, rate: number, reserved: number, now: number): number {
-  if (rate === 0) return 0;
-  const lacking = 1 + reserved - level(bucket, rate, now);
-  return lacking <= 0 ? 0 : Math.ceil((lacking / rate) * 1_000);
-}
-
-function spend(bucket: Bucket, rate: number, now: number): void {
-  bucket.tokens = level(bucket, rate, now) - 1;
-  bucket.at = now;
+function missing(bucket: Bucket, rate: number, reserved: number): number {
+  const lacking = 1 + reserved - bucket.tokens;
+  return rate === 0 || lacking <= 0 ? 0 : Math.ceil((lacking / rate) * 1_000);
 }
