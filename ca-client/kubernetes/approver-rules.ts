@@ -1,0 +1,128 @@
+import { type AgentError, errorText, invalid } from '../../agent/base/errors';
+import { readPem } from '../../agent/base/pem';
+import { directEngine } from '../../agent/identity/direct-engine';
+import type { Csr } from '../../agent/identity/engine';
+import { EMPTY_NAME, EMPTY_ORGANISATION } from '../../agent/identity/name';
+import { formatSpiffeId, type SpiffeId, serviceAccountId } from '../../agent/identity/spiffe-id';
+import type { KubeCsr } from './csr-object';
+
+/** What an approver lets pass. */
+export interface ApproverPolicy {
+  readonly trustDomain: string;
+  /** Bounds of `expirationSeconds`; a request without one is denied, for the signer's default is not ours to know. */
+  readonly minSeconds: number;
+  readonly maxSeconds: number;
+  /** Denies tokens that are not bound to a pod: they outlive the workload that they were made for. */
+  readonly requirePod: boolean;
+}
+
+/** Who asks, by the API server's word. */
+export interface Requester {
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  /** What the token is bound to, if anything. */
+  readonly pod: { readonly name: string; readonly uid: string } | undefined;
+}
+
+const USAGES = ['digital signature', 'key encipherment', 'server auth', 'client auth'];
+/** What istiod's clients and ours write: nothing, or an organisation without a name. */
+const SUBJECTS = [EMPTY_NAME, EMPTY_ORGANISATION];
+const POD_NAME = 'authentication.kubernetes.io/pod-name';
+const POD_UID = 'authentication.kubernetes.io/pod-uid';
+
+/**
+ * Holds a request against the identity of its sender, which the API server has proven: one URI SAN, that of the sender's service account,
+ * and nothing else that a signer might take over. Whether the pod still exists is left to ask.
+ *
+ * @returns  Who asks, and for what.
+ * @throws   AgentError ERR_CA_REJECTED with field and rule: the reason to deny.
+ */
+export async function judgeRequest(csr: KubeCsr, policy: ApproverPolicy): Promise<{ requester: Requester; id: SpiffeId }> {
+  const requester = readRequester(csr);
+  if (policy.requirePod && !requester.pod) throw refuse('requester', 'must use a token that is bound to a pod');
+  const id = idOf(policy.trustDomain, requester);
+  checkRequest(await readRequest(csr), formatSpiffeId(id));
+  checkUsages(csr.spec.usages ?? []);
+  checkExpiration(csr.spec.expirationSeconds, policy);
+  return { requester, id };
+}
+
+function readRequester({ spec }: KubeCsr): Requester {
+  const [, namespace, serviceAccount] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(spec.username ?? '') ?? [];
+  if (namespace === undefined || serviceAccount === undefined) throw refuse('requester', 'must be a service account');
+  // A client certificate can carry the name of a service account, but not by accident its groups too.
+  if (!spec.groups?.includes(`system:serviceaccounts:${namespace}`))
+    throw refuse('requester', 'must be in the groups of a service account');
+  const [names, uids] = [spec.extra?.[POD_NAME] ?? [], spec.extra?.[POD_UID] ?? []];
+  if (names.length === 0 && uids.length === 0) return { namespace, serviceAccount, pod: undefined };
+  const [[name], [uid]] = [names, uids];
+  if (name === undefined || uid === undefined || names.length > 1 || uids.length > 1) {
+    throw refuse('requester', 'must be bound to one pod, by name and uid');
+  }
+  return { namespace, serviceAccount, pod: { name, uid } };
+}
+
+function idOf(trustDomain: string, { namespace, serviceAccount }: Requester): SpiffeId {
+  try {
+    return serviceAccountId(trustDomain, namespace, serviceAccount);
+  } catch (caught) {
+    throw refuse('requester', `must have a SPIFFE ID: ${errorText(caught)}`);
+  }
+}
+
+async function readRequest({ spec }: KubeCsr): Promise<Csr> {
+  try {
+    const blocks = readPem(Buffer.from(spec.request, 'base64'), 'request');
+    if (blocks.length !== 1 || blocks[0]!.label !== 'CERTIFICATE REQUEST') throw new Error('must be one CERTIFICATE REQUEST');
+    return await directEngine.readCsr(blocks[0]!.der);
+  } catch (caught) {
+    throw refuse('request', `must be readable: ${errorText(caught)}`);
+  }
+}
+
+function checkRequest(request: Csr, id: string): void {
+  if (request.otherNames.length > 0) throw refuse('san', `must hold one URI only, not ${request.otherNames.join(', ')} names`);
+  if (request.uris.length !== 1) throw refuse('san', `must hold one URI, not ${request.uris.length}`);
+  if (request.uris[0] !== id) throw refuse('san', `must be the requester's own, ${id}, not ${request.uris[0]!.slice(0, 200)}`);
+  if (request.otherExtensions.length > 0) {
+    throw refuse('extension request', `must ask for a subject alternative name only, not for ${request.otherExtensions.join(', ')}`);
+  }
+  if (!SUBJECTS.some((each) => Buffer.compare(each, request.subjectDer) === 0)) throw refuse('subject', 'must be empty');
+}
+
+function checkUsages(usages: readonly string[]): void {
+  const other = usages.filter((each) => !USAGES.includes(each));
+  if (other.length > 0) throw refuse('usages', `must be among ${USAGES.join(', ')}, not ${other.join(', ').slice(0, 200)}`);
+}
+
+function checkExpiration(seconds: number | undefined, { minSeconds, maxSeconds }: ApproverPolicy): void {
+  if (seconds === undefined) throw refuse('expirationSeconds', 'must be given');
+  if (seconds < minSeconds || seconds > maxSeconds) {
+    throw refuse('expirationSeconds', `must be from ${minSeconds} to ${maxSeconds}, not ${seconds}`);
+  }
+}
+
+/** A pod as far as it matters here. */
+export interface KubePod {
+  readonly metadata: { readonly uid: string };
+  readonly spec: { readonly serviceAccountName?: string };
+}
+
+/**
+ * Holds the pod of a token against what runs now.
+ *
+ * @param pod  Undefined where it is gone.
+ * @throws     AgentError ERR_CA_REJECTED with field and rule.
+ */
+export function judgePod({ pod: bound, serviceAccount }: Requester, pod: KubePod | undefined): void {
+  if (!bound) return;
+  if (!pod) throw refuse('pod', `must still exist, and ${bound.name} does not`);
+  if (pod.metadata.uid !== bound.uid)
+    throw refuse('pod', `must be the one that the token is bound to, and another is named ${bound.name} now`);
+  const account = pod.spec.serviceAccountName ?? 'default';
+  if (account !== serviceAccount) throw refuse('pod', `must run as ${serviceAccount}, and ${bound.name} runs as ${account}`);
+}
+
+function refuse(field: string, rule: string): AgentError {
+  return invalid('ERR_CA_REJECTED', field, rule);
+}
