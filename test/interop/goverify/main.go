@@ -1,8 +1,10 @@
 // goverify reads PEM certificates from standard input, each to verify as a server's and as a client's against the roots in the file
-// that is its argument, at the time that is its second (RFC 3339). It prints one line for each that fails and the count of those that pass.
+// that is its argument, at the time that is its second (RFC 3339). With a third argument, a file of PEM lists (CRLs), each must have a list of its
+// issuer, one of the roots, that is good at that time and does not name it. It prints one line for each that fails and the count of those that pass.
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -20,6 +22,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: goverify ROOTS.pem TIME < LEAVES.pem", err, badTime, badInput)
 		os.Exit(64)
 	}
+	issuers, lists := readLists(rootsPem)
 	passed := 0
 	for block, left := pem.Decode(rest); block != nil; block, left = pem.Decode(left) {
 		leaf, err := x509.ParseCertificate(block.Bytes)
@@ -31,6 +34,9 @@ func main() {
 		if err == nil && (len(leaf.URIs) != 1 || len(leaf.UnhandledCriticalExtensions) != 0) {
 			err = fmt.Errorf("one URI expected, not %d; unhandled %v", len(leaf.URIs), leaf.UnhandledCriticalExtensions)
 		}
+		if err == nil && len(os.Args) > 3 {
+			err = notRevoked(leaf, issuers, lists, at)
+		}
 		if err != nil {
 			fmt.Println("refused", err)
 		} else {
@@ -38,4 +44,51 @@ func main() {
 		}
 	}
 	fmt.Println("passed", passed)
+}
+
+// readLists reads the roots one by one and the lists of the third argument, where there is one.
+func readLists(rootsPem []byte) (issuers []*x509.Certificate, lists []*x509.RevocationList) {
+	if len(os.Args) < 4 {
+		return nil, nil
+	}
+	listsPem, err := os.ReadFile(os.Args[3])
+	for block, left := pem.Decode(append(listsPem, rootsPem...)); block != nil && err == nil; block, left = pem.Decode(left) {
+		if block.Type == "X509 CRL" {
+			var list *x509.RevocationList
+			list, err = x509.ParseRevocationList(block.Bytes)
+			lists = append(lists, list)
+		} else {
+			var issuer *x509.Certificate
+			issuer, err = x509.ParseCertificate(block.Bytes)
+			issuers = append(issuers, issuer)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(65)
+	}
+	return issuers, lists
+}
+
+func notRevoked(leaf *x509.Certificate, issuers []*x509.Certificate, lists []*x509.RevocationList, at time.Time) error {
+	for _, issuer := range issuers {
+		if leaf.CheckSignatureFrom(issuer) != nil {
+			continue
+		}
+		for _, list := range lists {
+			if !bytes.Equal(list.AuthorityKeyId, issuer.SubjectKeyId) || list.CheckSignatureFrom(issuer) != nil {
+				continue
+			}
+			if at.Before(list.ThisUpdate) || !at.Before(list.NextUpdate) {
+				return fmt.Errorf("list %v is not good now", list.Number)
+			}
+			for _, entry := range list.RevokedCertificateEntries {
+				if entry.SerialNumber.Cmp(leaf.SerialNumber) == 0 {
+					return fmt.Errorf("revoked for reason %d", entry.ReasonCode)
+				}
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("no list of its issuer")
 }

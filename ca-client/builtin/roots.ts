@@ -1,0 +1,327 @@
+import { createHash } from 'node:crypto';
+import { createServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import { publishDir } from '../../agent/base/atomic-dir';
+import type { Deps } from '../../agent/base/deps';
+import { AgentError, invalid } from '../../agent/base/errors';
+import { Secret } from '../../agent/base/secret';
+import { listenUnix } from '../../agent/base/unix-socket';
+import { type Certificate, certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
+import { isSelfSigned } from '../../agent/identity/chain';
+import type { CertificateEngine } from '../../agent/identity/engine';
+import type { KeyAlgorithm } from '../../agent/identity/keys';
+import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
+import { DEFAULT_TTL_SECONDS } from './certificate-specs';
+import { acceptIssuer, type Issuer } from './issuer';
+import { makeRoot } from './make-root';
+import { type Candidate, readRootFile } from './root-file';
+import {
+  certificateId,
+  dropSigner,
+  keepSigner,
+  makeSignersDir,
+  noteSince,
+  readKeptFiles,
+  readSigner,
+  readSince,
+  signersDir,
+  stagedIds,
+  sweepSigners,
+} from './signers';
+import type { CaStore, IssuedEntry } from './store/store';
+
+export interface RootsOptions {
+  readonly dir: string;
+  readonly trustDomain: string;
+  readonly engine: CertificateEngine;
+  /** Knows which certificates are in use. */
+  readonly store: Pick<CaStore, 'issued' | 'revocations'>;
+}
+
+/** A root that is told to everybody, or a signer that may follow. */
+export interface RootStatus {
+  /** Of the root, for `retire`; the beginning of its SHA-256. */
+  readonly id: string;
+  readonly subject: string;
+  readonly notAfterAt: number;
+  /** `active`: what is signed now leads to it. `ready`: its signer is kept and can be activated. `trusted`: in the bundle, no more. */
+  readonly stage: 'active' | 'ready' | 'trusted';
+  /** Of the kept signer that leads to it, for `activate`. */
+  readonly signerId: string | undefined;
+  /** From when on `activate` needs no force, epoch milliseconds. */
+  readonly activateAt: number | undefined;
+  /** Valid certificates that lead to it, and when the last of them expires. */
+  readonly inUse: number;
+  readonly inUseUntil: number | undefined;
+}
+
+/** For how long a root must have been in the bundle before anything is signed under it, where nothing is said. */
+export const DEFAULT_OVERLAP_MS = DEFAULT_TTL_SECONDS * 1_000;
+
+/**
+ * First stage: tells everybody of a root that nothing is signed under yet. Running it again does no harm, and finishes what a killed one
+ * began.
+ *
+ * @param source  `pem`: the root; with the key of a signer (the root itself, or an intermediate that is in the file too), so that it can be
+ *                activated. Without it, a new self-signed root is made.
+ * @returns       The id of the signer that can be activated, or without one the root's.
+ * @throws        AgentError ERR_CA_STATE, or ERR_PARSE with field and rule for what the file holds.
+ */
+export async function addRoot(options: RootsOptions, source: { pem?: Buffer; algorithm: KeyAlgorithm }, deps: Deps): Promise<string> {
+  return alone(options.dir, deps, async () => {
+    const now = deps.clock.now();
+    const current = await readCaFiles(options.dir);
+    const bundle = rootsOf(current);
+    const candidate = source.pem ? readRootFile(source.pem, bundle) : await newCandidate(options, source.algorithm, current, now);
+    for (const root of candidate.roots) if (!bundle.some(({ sha256 }) => sha256 === root.sha256)) bundle.push(root);
+    const rootPem = certificatesPem(bundle.map(({ der }) => der));
+    if (candidate.signer) {
+      // Judged with the roots as they will be; a signer that could never be activated is not taken.
+      await acceptIssuer(copyOf({ ...candidate.signer.files, dir: options.dir, rootPem }), options.trustDomain, options.engine, now);
+      await keepSigner(options.dir, candidate.signer.id, { ...candidate.signer.files, rootPem });
+    }
+    await publish(options, { ...current, rootPem }, now);
+    if (candidate.signer && (await readSince(options.dir, candidate.signer.id)) === undefined) {
+      await noteSince(options.dir, candidate.signer.id, now);
+    }
+    const id = candidate.signer?.id ?? certificateId(candidate.roots[0]!);
+    deps.log.info('CA root added', { id, roots: bundle.length });
+    return id;
+  });
+}
+
+/**
+ * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back. Refused while somebody may not
+ * know its root: until `overlapMs` after it was added; where that is not given, a day, and until no certificate is valid that was issued
+ * before, because whoever has renewed since has been told.
+ *
+ * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
+ * @returns      The signer's id.
+ * @throws       AgentError ERR_CA_STATE with the time from which on it is possible.
+ */
+export async function activateRoot(
+  options: RootsOptions,
+  which: { id?: string | undefined; overlapMs?: number | undefined; force?: boolean },
+  deps: Deps,
+): Promise<string> {
+  return alone(options.dir, deps, async () => {
+    const now = deps.clock.now();
+    const current = await readCaFiles(options.dir);
+    const active = await readSigner(options.dir);
+    const id = await chooseSigner(options, which.id, active.id, now);
+    const readyAt = await activateAt(options, id, which.overlapMs, now);
+    if (which.force !== true && (readyAt === undefined || now < readyAt)) throw tooEarly(id, readyAt);
+    const files = await readKeptFiles(options.dir, id);
+    const next = { ...files, dir: options.dir, rootPem: current.rootPem };
+    await keepSigner(options.dir, active.id, current);
+    // What signed until now is known to all who are in use.
+    if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
+    await publish(options, next, now);
+    deps.log.info('CA signer activated', { signer: id, before: active.id, subject: (await readSigner(options.dir)).certificate.subject });
+    return id;
+  });
+}
+
+/**
+ * Third stage: a root is trusted no more, and signers that only it vouches for are forgotten with their keys. Refused for the root of the
+ * active signer, always; and while a certificate that leads to it is valid and not revoked.
+ *
+ * @param which  The root's id or the beginning of it; may be left out where the active signer's root has only one beside it.
+ * @throws       AgentError ERR_CA_STATE with what is still in use and until when.
+ */
+export async function retireRoot(options: RootsOptions, which: { id?: string | undefined; force?: boolean }, deps: Deps): Promise<string> {
+  return alone(options.dir, deps, async () => {
+    const now = deps.clock.now();
+    const current = await readCaFiles(options.dir);
+    const roots = rootsOf(current);
+    const issuer = await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
+    const root = chooseRoot(roots, which.id, issuer.rootKeySha256);
+    const rest = roots.filter((each) => each !== root);
+    const rootPem = certificatesPem(rest.map(({ der }) => der));
+    if (rest.length === 0) throw refused(root, 'must not be the only one');
+    // The active signer must do without it, whatever leads where.
+    await acceptIssuer(copyOf({ ...current, rootPem }), options.trustDomain, options.engine, now).catch((cause) => {
+      throw refused(root, 'must not be what the active signer leads to', 'activate another signer first', cause);
+    });
+    if (which.force !== true) await assertUnused(options, root, rest, now);
+    for (const id of await orphans(options, { ...current, rootPem }, now)) await dropSigner(options.dir, id);
+    await publish(options, { ...current, rootPem }, now);
+    deps.log.info('CA root retired', { root: certificateId(root), roots: rest.length });
+    return certificateId(root);
+  });
+}
+
+/** Every root of the bundle, and how far it is. */
+export async function listRoots(options: RootsOptions, overlapMs: number | undefined, now: number): Promise<RootStatus[]> {
+  const current = await readCaFiles(options.dir);
+  const issuer = await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
+  const activeId = (await readSigner(options.dir)).id;
+  const signers: { id: string; rootKeySha256: string }[] = [];
+  for (const id of await stagedIds(options.dir)) {
+    const kept = await verdictOf(options, id, now, current.rootPem);
+    if (kept && id !== activeId) signers.push({ id, rootKeySha256: kept.rootKeySha256 });
+  }
+  return Promise.all(
+    rootsOf(current).map(async (root) => {
+      const signer = signers.find(({ rootKeySha256 }) => rootKeySha256 === keyHash(root));
+      const used = await inUse(options, root, now);
+      const stage = issuer.rootKeySha256 === keyHash(root) ? 'active' : signer ? 'ready' : 'trusted';
+      return {
+        id: certificateId(root),
+        subject: root.subject,
+        notAfterAt: root.notAfterAt,
+        stage,
+        signerId: signer?.id,
+        activateAt: signer && (await activateAt(options, signer.id, overlapMs, now)),
+        inUse: used.length,
+        inUseUntil: used.length === 0 ? undefined : Math.max(...used.map(({ notAfterAt }) => notAfterAt)),
+      };
+    }),
+  );
+}
+
+/** A signer that a killed command has kept and not told of, or a new one. */
+async function newCandidate(options: RootsOptions, algorithm: KeyAlgorithm, current: CaFiles, now: number): Promise<Candidate> {
+  const activeId = (await readSigner(options.dir)).id;
+  const told = new Set(rootsOf(current).map(certificateId));
+  for (const id of await stagedIds(options.dir)) {
+    const files = await readKeptFiles(options.dir, id);
+    const [root] = parseCertificates(files.certPem, CA_FILES.cert);
+    if (id !== activeId && root && !told.has(id) && isSelfSigned(root)) return { roots: [root], signer: { id, files } };
+  }
+  const { keyPem, rootPem } = await makeRoot(options.engine, options.trustDomain, algorithm, now);
+  const [root] = parseCertificates(rootPem, CA_FILES.root);
+  return { roots: [root!], signer: { id: certificateId(root!), files: { keyPem, certPem: rootPem, chainPem: rootPem } } };
+}
+
+async function chooseSigner(options: RootsOptions, wanted: string | undefined, activeId: string, now: number): Promise<string> {
+  const ids = (await stagedIds(options.dir)).filter((id) => id !== activeId);
+  if (wanted === undefined) {
+    if (ids.length === 1) return ids[0]!;
+    throw choose('signer', ids, 'add one with: keyturn ca root add --new');
+  }
+  const roots = rootsOf(await readCaFiles(options.dir));
+  const found: string[] = [];
+  for (const id of ids) {
+    const leadsTo = (await verdictOf(options, id, now))?.rootKeySha256;
+    const names = [id, ...roots.filter((root) => keyHash(root) === leadsTo).map(certificateId)];
+    if (names.some((name) => name.startsWith(wanted))) found.push(id);
+  }
+  if (found.length === 1) return found[0]!;
+  throw choose(`signer ${wanted}`, ids, 'name one of them');
+}
+
+/** How a kept signer would be judged if it signed now; undefined where it would be refused. */
+async function verdictOf(options: RootsOptions, id: string, now: number, rootPem?: Buffer): Promise<Issuer | undefined> {
+  const kept = { ...(await readKeptFiles(options.dir, id)), rootPem: rootPem ?? (await readRootPem(options.dir)) };
+  return acceptIssuer(kept, options.trustDomain, options.engine, now).catch(() => undefined);
+}
+
+async function readRootPem(dir: string): Promise<Buffer> {
+  const files = await readCaFiles(dir);
+  files.keyPem.reveal().fill(0);
+  return files.rootPem;
+}
+
+function chooseRoot(roots: readonly Certificate[], wanted: string | undefined, activeKey: string): Certificate {
+  const found = roots.filter((root) => (wanted === undefined ? keyHash(root) !== activeKey : certificateId(root).startsWith(wanted)));
+  if (found.length === 1) return found[0]!;
+  throw choose(wanted === undefined ? 'root' : `root ${wanted}`, roots.map(certificateId), 'name one of them');
+}
+
+function choose(what: string, ids: readonly string[], hint: string): AgentError {
+  return new AgentError('ERR_CA_STATE', `choose ${what}: there is ${ids.length === 0 ? 'none' : ids.join(', ')} to choose from`, { hint });
+}
+
+/** From when on a kept signer may sign; undefined where its root was never told. */
+async function activateAt(options: RootsOptions, id: string, overlapMs: number | undefined, now: number): Promise<number | undefined> {
+  const since = await readSince(options.dir, id);
+  if (since === undefined || overlapMs !== undefined) return since === undefined ? undefined : since + overlapMs!;
+  // A signer that has signed before is known to everybody: this is a step back.
+  if (since === 0) return 0;
+  const before = (await options.store.issued({}, now)).filter(({ issuedAt }) => issuedAt < since).map(({ notAfterAt }) => notAfterAt);
+  return Math.max(since + DEFAULT_OVERLAP_MS, ...before);
+}
+
+async function assertUnused(options: RootsOptions, root: Certificate, rest: readonly Certificate[], now: number): Promise<void> {
+  // Renewed under the same key: what led to the one leads to the other.
+  if (rest.some((other) => keyHash(other) === keyHash(root) && Buffer.compare(other.subjectDer, root.subjectDer) === 0)) return;
+  const used = await inUse(options, root, now);
+  if (used.length === 0) return;
+  const until = new Date(Math.max(...used.map(({ notAfterAt }) => notAfterAt))).toISOString();
+  const whom = [...new Set(used.map(({ id }) => id))];
+  const more = whom.length > 3 ? ' and others' : '';
+  throw refused(
+    root,
+    `must not have certificates in use: ${used.length} until ${until}, of ${whom.slice(0, 3).join(', ')}${more}`,
+    'wait until then, revoke them, or use --force and have them refused by their peers',
+  );
+}
+
+async function inUse(options: RootsOptions, root: Certificate, now: number): Promise<IssuedEntry[]> {
+  const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
+  return (await options.store.issued({ rootKeySha256: keyHash(root) }, now)).filter(({ serial }) => !revoked.has(serial));
+}
+
+/** Kept signers that lead to none of the roots. */
+async function orphans(options: RootsOptions, files: CaFiles, now: number): Promise<string[]> {
+  const ids: string[] = [];
+  for (const id of await stagedIds(options.dir)) {
+    const verdict = await verdictOf(options, id, now, files.rootPem);
+    if (verdict === undefined) ids.push(id);
+  }
+  return ids;
+}
+
+/** Replaces the four files in one step, after the same judgement that a running authority makes. */
+async function publish(options: RootsOptions, files: CaFiles, now: number): Promise<void> {
+  await acceptIssuer(copyOf(files), options.trustDomain, options.engine, now);
+  const file = (name: string, bytes: Buffer, mode: number) => ({ name, bytes, mode });
+  await publishDir(resolve(options.dir), [
+    file(CA_FILES.key, files.keyPem.reveal(), 0o600),
+    file(CA_FILES.cert, files.certPem, 0o644),
+    file(CA_FILES.chain, files.chainPem, 0o644),
+    file(CA_FILES.root, files.rootPem, 0o644),
+  ]);
+}
+
+/** One such command at a time on a directory: each reads, decides and replaces. */
+async function alone<T>(dir: string, deps: Deps, work: () => Promise<T>): Promise<T> {
+  if (await assertPrivateDir(dir)) {
+    throw new AgentError('ERR_CA_STATE', `change ${resolve(dir)}: it is mounted read-only`, { hint: 'change what it is mounted from' });
+  }
+  await makeSignersDir(dir);
+  await sweepSigners(dir, deps.clock.now());
+  const guard = { path: join(signersDir(dir), '.busy'), mode: 0o600, what: 'change of the roots' };
+  const lock = await listenUnix(guard, createServer(), deps);
+  try {
+    return await work();
+  } finally {
+    await lock.close();
+  }
+}
+
+/** `acceptIssuer` wipes the key that it is given. */
+function copyOf(files: CaFiles): CaFiles {
+  return { ...files, keyPem: new Secret(Buffer.from(files.keyPem.reveal())) };
+}
+
+const rootsOf = ({ rootPem }: Pick<CaFiles, 'rootPem'>): Certificate[] =>
+  parseRootBundle(rootPem, CA_FILES.root).bundle.rootsDer.map((der) => parseCertificate(der));
+const keyHash = (root: Certificate): string => createHash('sha256').update(root.publicKey.spkiDer).digest('hex');
+
+function tooEarly(id: string, readyAt: number | undefined): AgentError {
+  if (readyAt === undefined) {
+    return new AgentError('ERR_CA_STATE', `activate ${id}: its root was never told to anybody`, {
+      hint: 'run ca root add again; it finishes what was begun',
+    });
+  }
+  return new AgentError('ERR_CA_STATE', `activate ${id}: some may not know its root before ${new Date(readyAt).toISOString()}`, {
+    rule: 'must not sign before everybody knows its root',
+    hint: 'wait until then, or use --force and have new certificates refused by those who do not know it',
+  });
+}
+
+function refused(root: Certificate, rule: string, hint?: string, cause?: unknown): AgentError {
+  return invalid('ERR_CA_STATE', `retire root ${certificateId(root)} (${root.subject})`, rule, { ...(hint && { hint }), cause });
+}

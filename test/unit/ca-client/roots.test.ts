@@ -1,0 +1,386 @@
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { connect, createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { firstValue } from '../../../agent/base/watched';
+import { certificatesPem, parseCertificate, parseRootBundle } from '../../../agent/identity/certificate';
+import { verifyChain } from '../../../agent/identity/chain';
+import { directEngine } from '../../../agent/identity/direct-engine';
+import { type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
+import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
+import type { TrustBundle } from '../../../agent/identity/trust-bundle';
+import { type Authority, type IssuedLeaf, openAuthority } from '../../../ca-client/builtin/authority';
+import { activateRoot, addRoot, DEFAULT_OVERLAP_MS, listRoots, type RootsOptions, retireRoot } from '../../../ca-client/builtin/roots';
+import { openFileStore } from '../../../ca-client/builtin/store/file-store';
+import type { CaStore } from '../../../ca-client/builtin/store/store';
+import { writeCaDir } from '../../support/ca-dir';
+import { issuedEntry } from '../../support/ca-store';
+import { HOUR_MS, makeTestCa, TEST_ID, TEST_NOW, type TestCa } from '../../support/certs';
+import { onFsStep } from '../../support/fs-steps';
+import { tempDir } from '../../support/temp-dir';
+import { TestClock } from '../../support/test-clock';
+import { testDeps } from '../../support/test-deps';
+
+const DAY_MS = 24 * HOUR_MS;
+const NEW = { algorithm: 'ecdsa-p256' } as const;
+const FULL = process.env.KEYTURN_TEST === 'full';
+
+const closing: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0)) await close();
+});
+
+interface World extends RootsOptions {
+  readonly store: CaStore;
+  readonly clock: TestClock;
+  readonly deps: ReturnType<typeof testDeps>;
+  readonly ca: TestCa;
+}
+
+/** A CA directory with one self-signed root, at TEST_NOW. */
+async function world(ca?: TestCa): Promise<World> {
+  const dir = tempDir();
+  const signer = ca ?? (await makeTestCa());
+  writeCaDir(dir, { signer, roots: [signer] });
+  const clock = new TestClock();
+  const deps = testDeps({ clock });
+  const store = await openFileStore(dir, deps);
+  closing.push(() => store.close());
+  return { dir, trustDomain: 'cluster.local', engine: directEngine, store, clock, deps, ca: signer };
+}
+
+const fileOf = (dir: string, name: string) => readFileSync(join(dir, name));
+const rootsOf = (dir: string) => parseRootBundle(fileOf(dir, 'root-cert.pem'), 'root-cert.pem').bundle.rootsDer;
+const stages = async (at: World) => (await listRoots(at, undefined, at.clock.now())).map(({ stage, inUse }) => `${stage} ${inUse}`).sort();
+const idOf = (ca: TestCa) => parseCertificate(ca.certificateDer).sha256.slice(0, 16);
+const keyPem = (ca: TestCa) => Buffer.from(ca.privateKey.export({ type: 'pkcs8', format: 'pem' }));
+
+describe('roots change in stages', () => {
+  test('add tells of a new root, activate signs under it, retire takes the old one away', async () => {
+    const at = await world();
+    const before = fileOf(at.dir, 'ca-cert.pem');
+    const id = await addRoot(at, NEW, at.deps);
+    expect(rootsOf(at.dir)).toHaveLength(2);
+    expect(fileOf(at.dir, 'ca-cert.pem')).toEqual(before);
+    expect(await stages(at)).toEqual(['active 0', 'ready 0']);
+    await at.clock.advanceBy(DEFAULT_OVERLAP_MS);
+    expect(await activateRoot(at, {}, at.deps)).toBe(id);
+    expect(fileOf(at.dir, 'ca-cert.pem')).not.toEqual(before);
+    expect(await stages(at)).toEqual(['active 0', 'ready 0']);
+    expect(await retireRoot(at, {}, at.deps)).toBe(idOf(at.ca));
+    expect(await stages(at)).toEqual(['active 0']);
+    expect(fileOf(at.dir, 'root-cert.pem')).toEqual(fileOf(at.dir, 'ca-cert.pem'));
+    // The key that nobody needs any more is gone.
+    expect(readdirSync(join(at.dir, 'signers')).filter((name) => !name.startsWith('.'))).toEqual([id]);
+  });
+
+  test('H2 nothing is signed under a root before everybody was told of it', async () => {
+    const at = await world();
+    await addRoot(at, NEW, at.deps);
+    await at.clock.advanceBy(DEFAULT_OVERLAP_MS - 1);
+    await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      rule: 'must not sign before everybody knows its root',
+      message: expect.stringContaining(new Date(TEST_NOW + DAY_MS).toISOString()),
+    });
+    // Who got a certificate before the root was added may hold the old bundle for as long as it is valid.
+    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW - 1, notAfterAt: TEST_NOW + 2 * DAY_MS }));
+    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS }));
+    await at.clock.advanceTo(TEST_NOW + 2 * DAY_MS - 1);
+    await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await at.clock.advanceBy(1);
+    await activateRoot(at, {}, at.deps);
+  });
+
+  test('H2 the overlap can be set, and forced', async () => {
+    const at = await world();
+    await addRoot(at, NEW, at.deps);
+    await at.clock.advanceBy(60_000);
+    await expect(activateRoot(at, { overlapMs: 60_001 }, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await activateRoot(at, { overlapMs: 60_000 }, at.deps);
+    const other = await world();
+    await addRoot(other, NEW, other.deps);
+    await activateRoot(other, { force: true }, other.deps);
+    expect(await stages(other)).toEqual(['active 0', 'ready 0']);
+  });
+
+  test('a root is not retired while certificates that lead to it are in use, unless they are revoked or it is forced', async () => {
+    const at = await world();
+    await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    const [root] = (await listRoots(at, undefined, TEST_NOW)).filter(({ stage }) => stage === 'ready');
+    const rootKeySha256 = await keyHashOf(at.ca);
+    const entries = [1, 2].map((days) => issuedEntry({ rootKeySha256, notAfterAt: TEST_NOW + days * DAY_MS }));
+    for (const entry of entries) await at.store.recordIssued(entry);
+    await at.store.recordIssued(issuedEntry({ notAfterAt: TEST_NOW + 9 * DAY_MS }));
+    await expect(retireRoot(at, { id: root!.id }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      rule: `must not have certificates in use: 2 until ${new Date(TEST_NOW + 2 * DAY_MS).toISOString()}, of ${TEST_ID}`,
+    });
+    expect(rootsOf(at.dir)).toHaveLength(2);
+    await at.store.revoke({ serial: entries[1]!.serial }, 'keyCompromise', TEST_NOW);
+    await at.clock.advanceBy(DAY_MS - 1);
+    await expect(retireRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await at.clock.advanceBy(1);
+    await retireRoot(at, {}, at.deps);
+    expect(rootsOf(at.dir)).toHaveLength(1);
+  });
+
+  test('the root that the active signer leads to is never retired, forced or not', async () => {
+    const at = await world();
+    await expect(retireRoot(at, { id: idOf(at.ca), force: true }, at.deps)).rejects.toMatchObject({ rule: 'must not be the only one' });
+    await addRoot(at, NEW, at.deps);
+    await expect(retireRoot(at, { id: idOf(at.ca), force: true }, at.deps)).rejects.toMatchObject({
+      rule: 'must not be what the active signer leads to',
+    });
+    expect(rootsOf(at.dir)).toHaveLength(2);
+  });
+
+  test('H4 a step back to the signer before needs no waiting', async () => {
+    const at = await world();
+    const before = fileOf(at.dir, 'ca-key.pem');
+    await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    expect(await activateRoot(at, {}, at.deps)).toBe(idOf(at.ca));
+    expect(fileOf(at.dir, 'ca-key.pem')).toEqual(before);
+  });
+
+  test('H6 an expired root beside a valid one hinders nothing and can be retired', async () => {
+    const at = await world();
+    const expired = await makeTestCa({ name: 'old', notBeforeAt: TEST_NOW - 2 * DAY_MS, notAfterAt: TEST_NOW - DAY_MS });
+    await addRoot(at, { ...NEW, pem: certificatesPem([expired.certificateDer]) }, at.deps);
+    expect(await stages(at)).toEqual(['active 0', 'trusted 0']);
+    await retireRoot(at, { id: idOf(expired) }, at.deps);
+    expect(await stages(at)).toEqual(['active 0']);
+  });
+
+  test('H7 a root renewed under the same key takes over what leads to it', async () => {
+    const at = await world();
+    const renewed = await makeTestCa({ privateKey: at.ca.privateKey, notAfterAt: TEST_NOW + 9_000 * DAY_MS });
+    await at.store.recordIssued(issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }));
+    await addRoot(at, { ...NEW, pem: Buffer.concat([keyPem(renewed), certificatesPem([renewed.certificateDer])]) }, at.deps);
+    expect(rootsOf(at.dir)).toHaveLength(2);
+    await activateRoot(at, { force: true, id: idOf(renewed) }, at.deps);
+    await retireRoot(at, { id: idOf(at.ca) }, at.deps);
+    expect(rootsOf(at.dir)).toEqual([Buffer.from(renewed.certificateDer)]);
+  });
+
+  test('H8 what is no root is not added, and nothing changes', async () => {
+    const at = await world();
+    const intermediate = await makeTestCa({ parent: await makeTestCa({ name: 'stranger' }) });
+    const foreign = await makeTestCa({ name: 'foreign' });
+    const before = fileOf(at.dir, 'root-cert.pem');
+    for (const [pem, rule] of [
+      [Buffer.from('no certificate'), /must hold|BEGIN/],
+      [certificatesPem([intermediate.certificateDer]), /must hold a self-signed CA certificate/],
+      [Buffer.concat([keyPem(foreign), certificatesPem([at.ca.certificateDer])]), /must hold the certificate that its key belongs to/],
+      [certificatesPem([(await makeTestCa({ isCa: false })).certificateDer]), /must hold CA certificates only/],
+      [Buffer.concat([keyPem(intermediate), certificatesPem([intermediate.certificateDer])]), /must verify to a trusted root/],
+    ] as const) {
+      const error = await addRoot(at, { ...NEW, pem }, at.deps).catch((caught) => caught);
+      expect(['ERR_PARSE', 'ERR_CA_STATE']).toContain(error.code);
+      expect(error.message).toMatch(rule);
+    }
+    expect(fileOf(at.dir, 'root-cert.pem')).toEqual(before);
+    expect(await stages(at)).toEqual(['active 0']);
+  });
+
+  test('an intermediate under a new root is added and activated as one', async () => {
+    const at = await world();
+    const root = await makeTestCa({ name: 'offline' });
+    const signer = await makeTestCa({ parent: root });
+    const pem = Buffer.concat([keyPem(signer), certificatesPem([signer.certificateDer, root.certificateDer])]);
+    await addRoot(at, { ...NEW, pem }, at.deps);
+    expect(await activateRoot(at, { id: idOf(root), force: true }, at.deps)).toBe(idOf(signer));
+    expect(fileOf(at.dir, 'ca-cert.pem')).toEqual(certificatesPem([signer.certificateDer]));
+    expect(await stages(at)).toEqual(['active 0', 'ready 0']);
+  });
+
+  test('two commands at once do not undo each other', async () => {
+    const at = await world();
+    const results = await Promise.allSettled([addRoot(at, NEW, at.deps), addRoot(at, NEW, at.deps)]);
+    const failed = results.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
+    for (const { reason } of failed) expect(reason).toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
+    expect(rootsOf(at.dir)).toHaveLength(3 - failed.length);
+  });
+});
+
+async function keyHashOf(ca: TestCa): Promise<string> {
+  const { createHash } = await import('node:crypto');
+  return createHash('sha256').update(parseCertificate(ca.certificateDer).publicKey.spkiDer).digest('hex');
+}
+
+describe('a command that dies before any file operation', () => {
+  const signed = async (dir: string) => {
+    const authority = await openAuthority(
+      { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine },
+      testDeps({ clock: new TestClock() }),
+    );
+    const leaf = await issue(authority);
+    await authority.close();
+    const [first, ...rest] = leaf.certificatesDer.map((der) => parseCertificate(der));
+    return verifyChain(
+      first!,
+      rest,
+      rootsOf(dir).map((der) => parseCertificate(der)),
+      TEST_NOW,
+    ).root.sha256;
+  };
+
+  test.each(['add', 'activate', 'retire'] as const)(
+    '%s leaves a directory that signs, and can be run again to its end',
+    async (command) => {
+      const run = (at: World) =>
+        command === 'add'
+          ? addRoot(at, NEW, at.deps)
+          : command === 'activate'
+            ? activateRoot(at, { force: true }, at.deps)
+            : retireRoot(at, { id: idOf(at.ca) }, at.deps);
+      let died = 0;
+      for (let dieAt = 1; dieAt < 500; dieAt += FULL ? 1 : 17) {
+        const at = await world();
+        if (command !== 'add') await addRoot(at, NEW, at.deps);
+        if (command === 'retire') await activateRoot(at, { force: true }, at.deps);
+        let dead = false;
+        const undo = await onFsStep((name, step) => {
+          if (step < dieAt || name === 'close') return;
+          dead = true;
+          throw Object.assign(new Error('killed'), { code: 'EKILLED' });
+        });
+        await run(at).catch((caught) => {
+          if (!dead) throw caught;
+        });
+        undo();
+        const root = await signed(at.dir);
+        if (command === 'add') expect(root).toBe(parseCertificate(at.ca.certificateDer).sha256);
+        if (!dead) break;
+        died += 1;
+        // Where it had done its work before it died there is nothing left to do, and it says so.
+        await run(at).catch((caught) =>
+          expect(caught).toMatchObject({ code: 'ERR_CA_STATE', message: expect.stringMatching(/to choose from/) }),
+        );
+        await signed(at.dir);
+        expect(rootsOf(at.dir).length).toBeLessThanOrEqual(command === 'retire' ? 1 : 3);
+      }
+      expect(died).toBeGreaterThan(FULL ? 40 : 3);
+    },
+  );
+});
+
+async function issue(authority: Authority, key?: KeyPair): Promise<IssuedLeaf & { key: KeyPair }> {
+  const own = key ?? (await directEngine.generateKeyPair('ecdsa-p256'));
+  const csr = await authority.readCsr(await directEngine.createCsr(own, parseSpiffeId(TEST_ID)));
+  return { ...(await authority.issue(csr, parseSpiffeId(TEST_ID), 3_600)), key: own };
+}
+
+/** A workload as its proxy is: the certificate and the bundle that it was last given. */
+interface Peer {
+  leaf: IssuedLeaf & { key: KeyPair };
+  bundle: TrustBundle;
+}
+
+async function handshake(server: Peer, client: Peer): Promise<void> {
+  const context = ({ leaf, bundle }: Peer): SecureContextOptions => ({
+    cert: certificatesPem(leaf.certificatesDer),
+    key: privateKeyPem(leaf.key, 'pkcs8'),
+    ca: certificatesPem(bundle.rootsDer),
+    minVersion: 'TLSv1.3',
+  });
+  const listener = createTlsServer({ ...context(server), requestCert: true, rejectUnauthorized: true }, (socket: TLSSocket) =>
+    socket.end('hello'),
+  );
+  await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done));
+  try {
+    await new Promise<void>((done, failed) => {
+      const { port } = listener.address() as { port: number };
+      listener.once('tlsClientError', failed);
+      const socket = connect({ ...context(client), port, host: '127.0.0.1', checkServerIdentity: () => undefined });
+      socket.once('error', failed);
+      // The greeting comes once the server has accepted the client's certificate too.
+      socket.once('data', () => {
+        socket.destroy();
+        done();
+      });
+    });
+  } finally {
+    await new Promise((done) => listener.close(done));
+  }
+}
+
+test('H1 H5 no handshake fails while a root is added, activated and the old one retired, whoever renews when', async () => {
+  const dir = tempDir();
+  const deps = testDeps();
+  const options = { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  const authority = await openAuthority(options, deps);
+  closing.push(() => authority.close());
+  const store = await openFileStore(dir, deps);
+  closing.push(() => store.close());
+  const roots = { ...options, store };
+  const renew = async (peer: Peer) => {
+    peer.leaf = await issue(authority);
+    peer.bundle = authority.trust.value;
+    const { serial, notAfterAt, issuerKeyId, rootKeySha256 } = peer.leaf;
+    await store.recordIssued(issuedEntry({ serial, notAfterAt, issuerKeyId, rootKeySha256 }));
+  };
+  const peers = await Promise.all([0, 1, 2].map(async () => ({ leaf: await issue(authority), bundle: authority.trust.value })));
+  const all = async () => {
+    for (const server of peers) for (const client of peers) if (server !== client) await handshake(server, client);
+  };
+  const step = async (change: () => Promise<unknown>, seen: (value: TrustBundle) => boolean) => {
+    await all();
+    await change();
+    await firstValue(authority.trust, seen);
+    for (const peer of peers) {
+      await renew(peer);
+      await all();
+    }
+  };
+  const [old] = peers[0]!.leaf.certificatesDer;
+  const begun = Date.now();
+  await step(
+    () => addRoot(roots, NEW, deps),
+    ({ rootsDer }) => rootsDer.length === 2,
+  );
+  // H5: a running authority has told of the new root at once.
+  expect(Date.now() - begun).toBeLessThan(5_000);
+  const signer = new Promise<void>((done) => authority.onSignerChange(done));
+  await step(
+    async () => {
+      await activateRoot(roots, { force: true }, deps);
+      await signer;
+    },
+    ({ rootsDer }) => rootsDer.length === 2,
+  );
+  expect(parseCertificate(peers[0]!.leaf.certificatesDer[0]!).authorityKeyId).not.toEqual(parseCertificate(old!).authorityKeyId);
+  await expect(retireRoot(roots, {}, deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+  await step(
+    () => retireRoot(roots, { force: true }, deps),
+    ({ rootsDer }) => rootsDer.length === 1,
+  );
+});
+
+test('H10 after a stolen CA key a new root signs, and all that the old one signed is revoked', async () => {
+  const at = await world();
+  const rootKeySha256 = await keyHashOf(at.ca);
+  const stolen = parseCertificate(at.ca.certificateDer).subjectKeyId!;
+  const issuerKeyId = Buffer.from(stolen).toString('hex');
+  for (let index = 0; index < 100; index += 1) {
+    await at.store.recordIssued(issuedEntry({ rootKeySha256, issuerKeyId, notAfterAt: TEST_NOW + DAY_MS }));
+  }
+  const begun = performance.now();
+  await addRoot(at, NEW, at.deps);
+  await activateRoot(at, { force: true }, at.deps);
+  expect(await at.store.revoke({ issuerKeyId }, 'keyCompromise', TEST_NOW)).toHaveLength(100);
+  await retireRoot(at, {}, at.deps);
+  expect(performance.now() - begun).toBeLessThan(5_000);
+  expect(rootsOf(at.dir)).toHaveLength(1);
+  expect(await at.store.issued({ issuerKeyId }, TEST_NOW)).toHaveLength(100);
+});
+
+test('a directory that is not a CA is left alone', async () => {
+  const at = await world();
+  rmSync(join(at.dir, 'ca-key.pem'));
+  await expect(addRoot(at, NEW, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+  writeFileSync(join(at.dir, 'ca-key.pem'), keyPem(await makeTestCa()), { mode: 0o600 });
+  await expect(addRoot(at, NEW, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE', field: 'ca-key.pem' });
+});
