@@ -4,6 +4,7 @@ import type { Csr } from './engine';
 import { EXTENSION, readExtensions, readGeneralNames } from './extensions';
 import { COMMON_NAME, readName } from './name';
 import { readPublicKey } from './public-key';
+import { factorWeakness } from './rsa-factors';
 import { readSignatureAlgorithm, type SignatureAlgorithm } from './signature';
 
 /** A request as it reads, its signature not yet verified. */
@@ -59,7 +60,9 @@ function readInfo(info: DerReader): Csr {
   if (info.smallInteger('version') !== 0) throw info.refuse('version', 'must be 1');
   const subject = readName(info, 'subject');
   const publicKey = readPublicKey(info, 'public key');
-  if (publicKey.weakness !== undefined) throw invalid('ERR_PARSE', 'csr public key', publicKey.weakness);
+  // Of a stranger's new key also what a certificate's key is not asked every time.
+  const weakness = publicKey.weakness ?? (publicKey.modulus && factorWeakness(publicKey.modulus));
+  if (weakness !== undefined) throw invalid('ERR_PARSE', 'csr public key', weakness);
   const extensions = info.enter('attributes', contextTag(0), readAttributes);
   const san = extensions.find(({ oid }) => oid === EXTENSION.subjectAltName);
   const names = san

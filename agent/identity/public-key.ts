@@ -13,6 +13,8 @@ export interface PublicKey {
   readonly weakness: string | undefined;
   /** The content of the BIT STRING, from which key identifiers are made. */
   readonly keyBits: Uint8Array;
+  /** Of RSA, big endian without leading zeros. */
+  readonly modulus?: Uint8Array;
 }
 
 const EC_PUBLIC_KEY = '1.2.840.10045.2.1';
@@ -57,7 +59,7 @@ export function parsePublicKey(spkiDer: Uint8Array, field = 'public key'): Publi
   return readDer(spkiDer, field, (reader) => readPublicKey(reader, ''));
 }
 
-type Facts = Pick<PublicKey, 'kind' | 'text' | 'bits' | 'weakness'>;
+type Facts = Pick<PublicKey, 'kind' | 'text' | 'bits' | 'weakness' | 'modulus'>;
 
 function ecFacts(reader: DerReader, parameters: DerElement | undefined, keyBits: Uint8Array): Facts {
   const named = parameters?.tag === TAG.oid ? reader.within('curve', parameters.der, (inner) => inner.oid('curve')) : undefined;
@@ -97,7 +99,7 @@ function rsaFacts(reader: DerReader, parameters: DerElement | undefined, keyBits
             : Buffer.compare(exponent, Buffer.of(1, 0, 1)) !== 0
               ? 'must have 65537 as RSA exponent'
               : undefined;
-  return { kind: 'rsa', text: `RSA ${bits}`, bits, weakness };
+  return { kind: 'rsa', text: `RSA ${bits}`, bits, weakness, modulus: digits };
 }
 
 /**

@@ -15,13 +15,21 @@ export interface RawClient {
 
 /** Connects. With `paused` it reads nothing, ever, so the server's writes pile up. */
 export function rawConnect(path: string, options: { readonly paused?: boolean } = {}): Promise<RawClient> {
+  return rawClient(connect(path), 'connect', options);
+}
+
+/** The same on a socket that is being opened, once it tells that it is. */
+export function rawClient(
+  socket: Socket,
+  opened: 'connect' | 'secureConnect',
+  options: { readonly paused?: boolean } = {},
+): Promise<RawClient> {
   return new Promise((done, failed) => {
-    const socket = connect(path);
     let received = 0;
     const ended = createEndScanner();
     const closed = new Promise<void>((gone) => socket.on('close', () => gone()));
     socket.once('error', failed);
-    socket.on('connect', () => {
+    socket.on(opened, () => {
       socket.off('error', failed);
       // From here on a reset is an answer like others: `closed` tells.
       socket.on('error', () => undefined);

@@ -2,7 +2,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
-import { writePem } from '../../../agent/base/pem';
+import { readPem } from '../../../agent/base/pem';
 import type { Watched } from '../../../agent/base/watched';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
@@ -10,7 +10,7 @@ import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 export interface HttpEndpointsOptions {
   readonly address: HostPort;
   readonly trust: Watched<TrustBundle>;
-  /** The signed CRL of this moment, DER; undefined where none is offered. */
+  /** The signed CRLs of this moment, PEM, that of the signer in use first; undefined where none are offered. */
   readonly crl: (() => Promise<Uint8Array>) | undefined;
   /** Metrics in Prometheus' text format. */
   readonly metrics: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
@@ -34,8 +34,8 @@ interface Answer {
 }
 
 /**
- * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`, `/crl` (DER) and `/crl.pem`;
- * `/healthz/ready` (200 where it can sign, else 503 with a line for each reason), `/healthz/live`, `/metrics`. Read only.
+ * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`; `/crl` and `/crl.pem`, the
+ * lists of all signers, and `/crl.der`, that of the one in use; `/healthz/ready` (200 where it can sign, else 503 with a line for each reason), `/healthz/live`, `/metrics`. Read only.
  *
  * A bundle fetched from here is as good as the way that it came: whoever has no root yet must get the first one otherwise.
  *
@@ -76,9 +76,10 @@ function routeOf(url: string | undefined, options: HttpEndpointsOptions): (() =>
     case '/bundle.pem':
       return () => pem(certificatesPem(options.trust.value.rootsDer));
     case '/crl':
-      return crl && (async () => ({ status: 200, type: 'application/pkix-crl', body: await crl() }));
     case '/crl.pem':
-      return crl && (async () => pem(writePem('X509 CRL', await crl())));
+      return crl && (async () => pem(await crl()));
+    case '/crl.der':
+      return crl && (async () => ({ status: 200, type: 'application/pkix-crl', body: firstBlock(await crl()) }));
     case '/metrics':
       return metrics && (async () => metrics().then(({ contentType, body }) => ({ status: 200, type: contentType, body })));
     case '/healthz/live':
@@ -95,7 +96,11 @@ function routeOf(url: string | undefined, options: HttpEndpointsOptions): (() =>
   }
 }
 
-function pem(body: Buffer): Answer {
+function firstBlock(pemText: Uint8Array): Buffer {
+  return readPem(pemText, 'crl')[0]!.der;
+}
+
+function pem(body: Uint8Array): Answer {
   return { status: 200, type: 'application/x-pem-file', body };
 }
 
