@@ -91,6 +91,12 @@ export class TlsCredentials extends ChannelCredentials {
       tls.once('close', () => this.#sockets.delete(tls));
       tls.once('secureConnect', () => {
         tls.off('error', fail).off('close', closed);
+        // A server that never heard of ALPN is none of gRPC's, whatever its certificate says.
+        if (tls.alpnProtocol !== 'h2') {
+          tls.on('error', () => undefined).destroy();
+          fail(new Error('the server does not speak HTTP/2'));
+          return;
+        }
         tls.on('error', (error) => {
           if (systemCode(error)?.startsWith('ERR_SSL_')) this.#fault ??= { stage: 'after handshake', error };
         });

@@ -6,7 +6,7 @@ import { directEngine } from '../../agent/identity/direct-engine';
 import { encodeCertificateReply, parseCertificateRequest } from '../../ca-client/istio/messages';
 import { issueLeaf, type TestCa } from './certs';
 import { liveCa, type PemPair, rootsPem, serverPair } from './tls-ca';
-import { startUnaryServer, type UnaryAnswer, type UnaryCall, type UnaryServer } from './unary-server';
+import { startUnaryServer, type UnaryAnswer, type UnaryCall, type UnaryServer, type UnaryServerOptions } from './unary-server';
 
 /** A token as its issuer knows it. */
 interface KnownToken {
@@ -26,6 +26,9 @@ export interface FakeCaOptions {
   readonly tokens?: Map<string, KnownToken>;
   /** `--enable-client-cert-authenticator`; istiod always does. */
   readonly clientCertificates?: boolean;
+  /** Looks at a call first, and may answer it in its own way. */
+  readonly misbehave?: (call: UnaryCall) => UnaryAnswer | undefined | Promise<UnaryAnswer | undefined>;
+  readonly tls?: UnaryServerOptions['tls'];
   /** How long an answer takes, milliseconds: istio-csr waits for a timer of one second in each. */
   readonly answerAfterMs?: number;
 }
@@ -119,7 +122,10 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
     pair: options.pair ?? serverPair(signer),
     clientRootsPem: rootsPem(...roots),
     ...(options.port !== undefined && { port: options.port }),
+    ...(options.tls && { tls: options.tls }),
     answer: async (call) => {
+      const own = await options.misbehave?.(call);
+      if (own) return own;
       if (call.headers[':path'] !== '/istio.v1.auth.IstioCertificateService/CreateCertificate') return { status: status.UNIMPLEMENTED };
       if (options.answerAfterMs) await new Promise((done) => setTimeout(done, options.answerAfterMs));
       return decide(call, callerOf(call, tokens, options.clientCertificates ?? false), signer, roots);
