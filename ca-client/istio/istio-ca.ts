@@ -32,7 +32,10 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   if (settings.plaintext)
     deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', { address: options.address });
   const { name: ca, stateDir } = settings;
-  return new IstioCa(settings, await openLearningTrust({ ca, path: await trustPath(settings), stateDir }, deps), deps);
+  const roots = await openLearningTrust({ ca, path: await trustPath(settings), stateDir }, deps);
+  const proof = new IdentityProof(settings, deps);
+  await proof.look();
+  return new IstioCa(settings, roots, proof, await proof.print(), deps);
 }
 
 /** By which file leaves are judged: never by the machine's own roots, which vouch for half the internet. */
@@ -48,25 +51,24 @@ async function trustPath({ trustBundle, mountedRoot, rootSource }: IstioCaSettin
 class IstioCa implements CaClient {
   readonly name: string;
   readonly #channel: CaChannel;
-  readonly #proof: IdentityProof;
   readonly #stop = new AbortController();
   readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
   readonly #following: FollowedFiles;
   readonly #address: string;
   #calls = new Set<Promise<unknown>>();
-  /** Of the credential files at the last look. */
-  #print: string | undefined;
 
   constructor(
     private readonly settings: IstioCaSettings,
     private readonly roots: LearningTrust,
+    private readonly proof: IdentityProof,
+    /** Of the credential files at the last look. */
+    private print: string,
     private readonly deps: Deps,
   ) {
     this.name = settings.name;
     this.#address = formatHostPort(settings.where);
     this.#channel = new CaChannel({ address: settings.where, serverName: settings.serverName, plaintext: settings.plaintext });
-    this.#proof = new IdentityProof(settings, deps);
-    this.#following = followFiles(this.#proof.paths(), () => this.#lookAtCredentials(), deps);
+    this.#following = followFiles(this.proof.paths(), () => this.#lookAtCredentials(), deps);
   }
 
   get trust(): Watched<TrustBundle | undefined> {
@@ -74,13 +76,11 @@ class IstioCa implements CaClient {
   }
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    if (signal.aborted || this.#stop.signal.aborted) throw aborted();
     // Linked by hand: what AbortSignal.any makes of a long-lived signal stays with it.
     const both = new AbortController();
     const stop = () => both.abort();
-    for (const each of [signal, this.#stop.signal]) {
-      if (each.aborted) throw aborted();
-      each.addEventListener('abort', stop, { once: true });
-    }
+    for (const each of [signal, this.#stop.signal]) each.addEventListener('abort', stop, { once: true });
     const call = this.#signWithin(request, both.signal);
     this.#calls.add(call);
     try {
@@ -102,7 +102,7 @@ class IstioCa implements CaClient {
   }
 
   credentialExpiresAt(): number | undefined {
-    return this.#proof.expiresAt();
+    return this.proof.expiresAt();
   }
 
   async close(): Promise<void> {
@@ -120,7 +120,7 @@ class IstioCa implements CaClient {
     } catch (caught) {
       if (signal.aborted) throw aborted();
       if (AgentError.from(caught).code !== 'ERR_TIMEOUT') throw caught;
-      this.#proof.failed();
+      this.proof.failed();
       throw new AgentError('ERR_CA_UNAVAILABLE', `sign at ${this.name}: no answer of ${this.#address} within ${attemptMs / 1_000} s`, {
         retry: 'soon',
         cause: caught,
@@ -137,15 +137,15 @@ class IstioCa implements CaClient {
       ttlSeconds: request.ttlSeconds,
       metadata: new Map([['CertSigner', certSigner]]),
     });
-    const credentials = await this.#proof.choose(this.#rootsOfPeer(root));
+    const credentials = await this.proof.choose(this.#rootsOfPeer(root));
     try {
       return await this.#ask(message, credentials, root, request, signal);
     } catch (caught) {
       if (!(caught instanceof CallFailure) || signal.aborted) throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
       // Replaced while the call was under way: the refusal was of the old one.
-      const again = isUnauthenticated(caught) && credentials.token && (await this.#proof.isTokenReplaced(credentials));
+      const again = isUnauthenticated(caught) && credentials.token && (await this.proof.isTokenReplaced(credentials));
       if (!again) throw await this.#refusal(caught, credentials, request);
-      const others = await this.#proof.choose(this.#rootsOfPeer(root));
+      const others = await this.proof.choose(this.#rootsOfPeer(root));
       return this.#ask(message, others, root, request, signal).catch(async (second) => {
         throw second instanceof CallFailure ? await this.#refusal(second, others, request) : second;
       });
@@ -161,7 +161,7 @@ class IstioCa implements CaClient {
   ): Promise<IssuedChain> {
     const facts = { root, certificate: credentials.certificate };
     const reply = await this.#channel.call(facts, message, this.#metadata(credentials), signal);
-    this.#proof.worked();
+    this.proof.worked();
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
     this.roots.learn(certificatesDer, request);
@@ -184,10 +184,10 @@ class IstioCa implements CaClient {
   async #refusal(failure: CallFailure, credentials: Credentials, request: SignRequest): Promise<AgentError> {
     const unauthenticated = isUnauthenticated(failure);
     // A server that could not be reached may have refused the certificate: TLS 1.3 does not always say.
-    if (unauthenticated || isTransient(failure)) this.#proof.failed();
+    if (unauthenticated || isTransient(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
     const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, token) : undefined;
-    const hints = [unauthenticated ? this.#proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
+    const hints = [unauthenticated ? this.proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
       address: this.#address,
@@ -203,11 +203,10 @@ class IstioCa implements CaClient {
   }
 
   async #lookAtCredentials(): Promise<void> {
-    const print = await this.#proof.print();
-    await this.#proof.look();
-    const changed = this.#print !== undefined && this.#print !== print;
-    this.#print = print;
-    if (!changed || this.#stop.signal.aborted) return;
+    const print = await this.proof.print();
+    await this.proof.look();
+    if (print === this.print || this.#stop.signal.aborted) return;
+    this.print = print;
     this.deps.log.info('credential files changed', { ca: this.name });
     for (const { call } of [...this.#listeners]) call('credential');
   }

@@ -66,7 +66,7 @@ export function refusal(failure: CallFailure, context: RefusalContext): AgentErr
   const meaning = MEANINGS.get(failure.code) ?? 'transient';
   const pushback = readPushback(failure);
   const retry: Retry = meaning === 'transient' && pushback !== 'never' ? 'soon' : 'slow';
-  const hint = context.hint ?? (failure.tlsFault && TLS_HINTS[failure.tlsFault.stage]);
+  const hint = context.hint ?? transportHint(failure);
   return new AgentError(
     meaning === 'transient' ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED',
     `sign at ${ca}: ${address} ${words(failure, context.token)}`,
@@ -74,16 +74,27 @@ export function refusal(failure: CallFailure, context: RefusalContext): AgentErr
   );
 }
 
+/** gRPC's own words where there was nobody to answer. */
+const UNREACHABLE = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note:|^(Name resolution failed)/s;
+const ADDRESS_HINT = 'is the address of the CA (--ca-address) right, and does it listen there';
+
 const TLS_HINTS = {
   handshake:
     "the CA's server must prove its name (--ca-server-name, by default the host of --ca-address) by the root in --ca-root; nothing was sent to it",
   'after handshake': 'the CA refuses our client certificate; the next attempt goes without it where there is a token',
 } as const;
 
+function transportHint({ tlsFault, details }: CallFailure): string | undefined {
+  if (tlsFault) return TLS_HINTS[tlsFault.stage];
+  return UNREACHABLE.test(details) ? ADDRESS_HINT : undefined;
+}
+
 function words(failure: CallFailure, token: string | undefined): string {
   const { tlsFault } = failure;
   if (tlsFault?.stage === 'handshake' && failure.code === status.UNAVAILABLE)
     return `could not be spoken to over TLS: ${clean(tlsFault.error.message, token)}`;
+  const unreachable = UNREACHABLE.exec(failure.details);
+  if (unreachable) return `could not be reached: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
   const name = status[failure.code] ?? `status ${failure.code}`;
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }
@@ -95,7 +106,10 @@ function clean(text: string, token: string | undefined): string {
 
 /** gRPC's own words: a reply beyond the limit is refused before it is read. */
 function isOversized(failure: CallFailure): boolean {
-  return failure.code === status.RESOURCE_EXHAUSTED && /^Received message larger than max/i.test(failure.details);
+  return (
+    failure.code === status.RESOURCE_EXHAUSTED &&
+    /^Received message (?:larger than max|that decompresses to a size larger)/.test(failure.details)
+  );
 }
 
 /**

@@ -1,6 +1,7 @@
 import { promises as dns } from 'node:dns';
 import { createServer, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
+import { gzipSync } from 'node:zlib';
 import { Metadata, status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { directEngine } from '../../agent/identity/direct-engine';
@@ -176,6 +177,37 @@ describe('a status', () => {
       retry: 'slow',
       hint: expect.stringContaining('istio-csr has the rule csr-common-name'),
     });
+  });
+});
+
+describe('a reply without measure', () => {
+  test.each<[string, Fault]>([
+    ['ten mebibytes', { call: () => ({ message: Buffer.alloc(10 << 20) }) }],
+    [
+      'ten kilobytes that unfold to ten mebibytes',
+      byHand(({ stream }) => {
+        const folded = gzipSync(Buffer.alloc(10 << 20));
+        const compressed = frame(folded);
+        compressed[0] = 1;
+        stream.respond({ ...RESPONSE_HEADERS, 'grpc-encoding': 'gzip' });
+        stream.end(compressed);
+      }),
+    ],
+    [
+      'four gibibytes, as its prefix says',
+      byHand(({ stream }) => {
+        stream.respond(RESPONSE_HEADERS);
+        stream.write(Buffer.from([0, 255, 255, 255, 255, 1]));
+      }),
+    ],
+  ])('C12 of %s is not taken in', async (_, fault) => {
+    const { server, ca } = await world();
+    server.behave(fault);
+    const before = process.memoryUsage().rss;
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_RESPONSE', retry: 'slow', field: 'reply' });
+    expect(process.memoryUsage().rss - before).toBeLessThan(100 << 20);
+    server.behave('none');
+    await expect(issue(ca)).resolves.toBeDefined();
   });
 });
 

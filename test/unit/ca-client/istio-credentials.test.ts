@@ -223,13 +223,17 @@ describe('the certificate in service', () => {
 });
 
 describe('credentials', () => {
-  test('tell when the last of them dies, once they have been looked at', async () => {
+  test('tell when the last of them dies, from the start on and as they change', async () => {
     const expiresAt = Math.floor(Date.now() / 1_000 + 600) * 1_000;
     const { fake, files, ca } = await world();
-    expect(ca.credentialExpiresAt()).toBeUndefined();
+    const { expiresAt: firstAt } = [...fake.tokens.values()][0]!;
+    expect(ca.credentialExpiresAt()).toBe(Math.floor(firstAt / 1_000) * 1_000);
     files.token(fake.token(TEST_ID, { expiresAt }));
     await issue(ca);
     expect(ca.credentialExpiresAt()).toBe(expiresAt);
+    files.token('one that does not say');
+    await issue(ca).catch(() => undefined);
+    expect(ca.credentialExpiresAt()).toBeUndefined();
   });
 
   test('that change are told, so that nobody waits for the next attempt', async () => {

@@ -80,6 +80,21 @@ describe('a status of the CA', () => {
     expect(message.length).toBeLessThan(400);
   });
 
+  test.each([
+    [
+      'No connection established. Last error: Error: connect ECONNREFUSED 127.0.0.1:1. Resolution note: ',
+      'connect ECONNREFUSED 127.0.0.1:1',
+    ],
+    ['Name resolution failed for target dns:ca.invalid:15012', 'Name resolution failed'],
+  ])('that nobody gave says so: %s', (details, words) => {
+    expect(refusal(failure(status.UNAVAILABLE, details), context)).toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      retry: 'soon',
+      message: `sign at istiod: istiod:15012 could not be reached: ${words}`,
+      hint: 'is the address of the CA (--ca-address) right, and does it listen there',
+    });
+  });
+
   test('C12 that is gRPC’s own about too long a reply is a bad reply', () => {
     expect(refusal(failure(status.RESOURCE_EXHAUSTED, 'Received message larger than max (9 vs 1)'), context)).toMatchObject({
       code: 'ERR_CA_RESPONSE',
