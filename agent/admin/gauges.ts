@@ -117,6 +117,30 @@ export function upstreamGauges(
   ];
 }
 
+/** What an authority that serves others holds. Instants are epoch milliseconds. */
+export interface CaFacts {
+  readonly version: string;
+  readonly runtime: string;
+  readonly ready: boolean;
+  readonly signerNotAfterAt: number;
+  readonly roots: readonly { readonly sha256: string; readonly notAfterAt: number }[];
+}
+
+/** The gauges of `keyturn ca serve`. */
+export function caGauges({ version, runtime, ready, signerNotAfterAt, roots }: CaFacts): Gauge[] {
+  return [
+    single('keyturn_build_info', 'Always 1; which version runs on what.', 1, { version, runtime }),
+    single('keyturn_ready', 'Whether /healthz/ready answers yes: whether a certificate could be signed now.', ready ? 1 : 0),
+    single('keyturn_ca_signer_not_after_timestamp_seconds', 'When the certificate that signs expires.', signerNotAfterAt / 1000),
+    {
+      name: 'keyturn_root_not_after_timestamp_seconds',
+      type: 'gauge',
+      help: 'When a root of the trust bundle expires.',
+      values: roots.map(({ sha256, notAfterAt }) => ({ labels: { sha256 }, value: notAfterAt / 1000 })),
+    },
+  ];
+}
+
 /** The process under Prometheus' customary names: cheap readings only, no timer that would wake an idle machine. */
 export async function processGauges(): Promise<Gauge[]> {
   const cpu = process.cpuUsage();

@@ -14,6 +14,8 @@ export interface AgentMetrics extends Metrics {
    * that nobody scrapes never pays for it.
    */
   text(view: AgentView): Promise<string>;
+  /** What was counted, with these; for a process that is no agent. */
+  textWith(gauges: readonly Gauge[]): Promise<string>;
 }
 
 export function createMetrics(): AgentMetrics {
@@ -29,19 +31,19 @@ export function createMetrics(): AgentMetrics {
     },
     text: async (view) => {
       scrapes += 1;
-      const prom = await loadPromClient();
-      const registry = new prom.Registry();
-      for (const name of Object.keys(METRICS) as MetricName[]) addCounted(prom, registry, tally, name);
       const status = view.status();
-      const gauges = [
-        ...agentGauges(status, view.workloads()),
-        ...upstreamGauges(status, tally, { scrapes, readySeconds }),
-        ...(await processGauges()),
-      ];
-      for (const gauge of gauges) addGauge(prom, registry, gauge);
-      return registry.metrics();
+      return exposition(tally, [...agentGauges(status, view.workloads()), ...upstreamGauges(status, tally, { scrapes, readySeconds })]);
     },
+    textWith: (gauges) => exposition(tally, gauges),
   };
+}
+
+async function exposition(tally: Tally, gauges: readonly Gauge[]): Promise<string> {
+  const prom = await loadPromClient();
+  const registry = new prom.Registry();
+  for (const name of Object.keys(METRICS) as MetricName[]) addCounted(prom, registry, tally, name);
+  for (const gauge of [...gauges, ...(await processGauges())]) addGauge(prom, registry, gauge);
+  return registry.metrics();
 }
 
 function addCounted(prom: Prom, registry: Registry, tally: Tally, name: MetricName): void {

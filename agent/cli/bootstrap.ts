@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { invalid } from '../base/errors';
 import { type HostPort, parseHostPort } from '../base/host-port';
 import { type CommandContext, onRun } from './command';
+import { more } from './flag-values';
 import { json } from './render';
 import { addSettings, settingOf } from './settings-options';
 
@@ -63,10 +64,6 @@ export function addBootstrap(program: Command, context: CommandContext): void {
     terminal.out(json(bootstrap));
     return 0;
   });
-}
-
-function more(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value];
 }
 
 function wholeNumber(text: string): number {

@@ -3,6 +3,7 @@ import { AgentError } from '../base/errors';
 import { SETTING_NAMES } from '../config/options';
 import { VERSION } from '../version';
 import { addBootstrap } from './bootstrap';
+import { addCa } from './ca';
 import { addCert } from './cert';
 import { type CommandContext, onRun, withOutput } from './command';
 import { addCompletion } from './completion';
@@ -60,6 +61,8 @@ export function createProgram(context: CommandContext): Command {
   addRun(program, context);
   program.commandsGroup('Ask a running agent:');
   for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
+  program.commandsGroup('An authority of your own:');
+  addCa(program, context);
   program.commandsGroup('Files and settings:');
   for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');

@@ -8,6 +8,8 @@ export type Exit = (code: number) => never;
 export interface Terminal {
   /** Standard output: a command's answer and nothing else. */
   readonly out: (text: string) => void;
+  /** As `out`, resolved when the kernel has it; rejected where nobody reads any more, which does not end the process. */
+  readonly write: (text: string) => Promise<void>;
   /** Standard error: what went wrong, and logs. One call is one or more whole lines. */
   readonly err: (text: string) => void;
   readonly env: NodeJS.ProcessEnv;
@@ -29,6 +31,12 @@ export function processTerminal(exit: Exit): Terminal {
       listening = true;
       process.stdout.write(text);
     },
+    write: (text) =>
+      new Promise((done, failed) => {
+        if (!listening) process.stdout.on('error', () => undefined);
+        listening = true;
+        process.stdout.write(text, (error) => (error ? failed(error) : done()));
+      }),
     err: (text) => writeAll(2, text),
     exit,
     env: process.env,

@@ -22,6 +22,9 @@ export async function keyturn(argv: readonly string[], around: CommandSurroundin
     out: (text) => {
       stdout += text;
     },
+    write: async (text) => {
+      stdout += text;
+    },
     err: (text) => {
       stderr += text;
     },

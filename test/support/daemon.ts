@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { get } from 'node:http';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
+import { fetchText } from './fetch-text';
 import { until } from './until';
 
 /** The program that ships. `scripts/build` makes it; `scripts/test` sees to that. */
@@ -13,6 +13,8 @@ export const KEYTURN = resolve(__dirname, '../../dist/keyturn');
 export interface DaemonOptions {
   /** Working directory: every default path is below it. Keep it short, a socket's path has 107 bytes. */
   readonly dir: string;
+  /** The whole command line of another daemon than `keyturn run`; what follows for that one is not looked at then. */
+  readonly args?: readonly string[];
   /** Replaces the identity `shop`/`cart` in `cluster.local`. Empty for none. */
   readonly identity?: readonly string[];
   /** Where certificates come from: `--ca builtin` unless given. */
@@ -84,7 +86,7 @@ export function startDaemon(options: DaemonOptions): Daemon {
   const identity = options.identity ?? ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
   const source = options.source ?? ['--ca', 'builtin'];
   const fixed = ['--admin-address', '127.0.0.1:0', '--log-format', 'json', '--log-level', 'debug'];
-  const args = ['run', ...source, ...identity, ...fixed, ...(options.flags ?? [])];
+  const args = options.args ?? ['run', ...source, ...identity, ...fixed, ...(options.flags ?? [])];
   const child = spawnKeyturn(args, options);
   return describeDaemon(child, options);
 }
@@ -170,7 +172,7 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
         return now?.ready && now;
       }),
     command: (...args) => runKeyturn(args, options),
-    http: async (path) => fetchPath(String((await event('admin server listening')).address), path),
+    http: async (path) => fetchText(`http://${(await event('admin server listening')).address}${path}`),
     rssAnon: () => Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) * 1024,
     kill,
     stop: () => kill('SIGTERM'),
@@ -226,16 +228,4 @@ function waitFor<T>(what: string, look: () => T | undefined, waiting: Set<() => 
 function flagValue(flags: readonly string[] | undefined, name: string): string | undefined {
   const index = flags?.indexOf(name) ?? -1;
   return index === -1 ? undefined : flags![index + 1];
-}
-
-function fetchPath(address: string, path: string): Promise<{ status: number; body: string }> {
-  return new Promise((done, failed) => {
-    get(`http://${address}${path}`, { agent: false }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => {
-        body += text;
-      });
-      response.on('end', () => done({ status: response.statusCode!, body }));
-    }).on('error', failed);
-  });
 }

@@ -1,0 +1,125 @@
+import type { AuthenticatorName } from '../ca-client/builtin/server/authenticator';
+import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
+import { caGauges } from './admin/gauges';
+import type { AgentDeps } from './agent';
+import type { Deps } from './base/deps';
+import { parseCertificate } from './identity/certificate';
+import type { EngineName } from './identity/engine';
+import type { KeyAlgorithm } from './identity/keys';
+import { loadEngine } from './identity/load-engine';
+import { VERSION } from './version';
+
+/** Every setting of `keyturn ca serve`, checked. Paths are relative to the working directory. */
+export interface CaServiceConfig {
+  /** `host:port`; port 0 takes a free one. */
+  readonly listen: string;
+  /** Bundle, health and metrics over HTTP. */
+  readonly adminAddress: string;
+  readonly caDir: string;
+  readonly caKeyAlgorithm: KeyAlgorithm;
+  readonly engine: EngineName;
+  readonly trustDomain: string;
+  readonly aliases: readonly string[];
+  /** What clients may call the server. */
+  readonly serverNames: readonly string[];
+  readonly authenticators: readonly AuthenticatorName[];
+  /** Undefined where `authenticators` does not have `oidc`. */
+  readonly oidc: { readonly issuers: readonly string[]; readonly jwks: string } | undefined;
+  readonly audiences: readonly string[];
+  readonly kubeconfig: string | undefined;
+  readonly rates: RateLimits;
+  readonly maxTtlSeconds: number;
+  /** Undefined for lines to `writeAuditLine`. */
+  readonly auditLog: string | undefined;
+}
+
+/** What of the process the service uses. */
+export interface CaServiceSurroundings {
+  readonly env: NodeJS.ProcessEnv;
+  readonly writeAuditLine: (line: string) => Promise<void>;
+}
+
+/** A running authority for others. */
+export interface CaService {
+  /** `host:port`, with the ports that were really taken. */
+  readonly address: string;
+  readonly adminAddress: string;
+  /** Ends everything, innermost last. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Puts the authority of a directory behind a server. Resolves when it listens.
+ *
+ * @throws AgentError; nothing is left behind: what had started is closed.
+ */
+export async function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
+  const closers: (() => Promise<void>)[] = [];
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= (async () => {
+      for (const closer of [...closers].reverse()) await closer();
+    })();
+    return closing;
+  };
+  try {
+    const server = await openServer(config, around, closers, { ...deps, log: deps.log.scope('ca') });
+    return { address: server.address, adminAddress: server.httpAddress!, close };
+  } catch (caught) {
+    await close();
+    throw caught;
+  }
+}
+
+async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: (() => Promise<void>)[], deps: AgentDeps) {
+  const { trustDomain, authenticators, audiences } = config;
+  const { openAuthority } = await import('../ca-client/builtin/authority');
+  const { openFileStore } = await import('../ca-client/builtin/store/file-store');
+  const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
+  const engine = await loadEngine(config.engine);
+  const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
+  closers.push(() => authority.close());
+  const store = await openFileStore(config.caDir, deps);
+  closers.push(() => store.close());
+  const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
+  if (api) closers.push(() => api.close());
+  const metrics = async () => {
+    const { notAfterAt } = authority.describe();
+    const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root'));
+    const facts = { version: VERSION, runtime: `node ${process.versions.node}`, ready: server.problems().length === 0 };
+    return {
+      contentType: deps.metrics.contentType,
+      body: await deps.metrics.textWith(caGauges({ ...facts, signerNotAfterAt: notAfterAt, roots })),
+    };
+  };
+  const server = await createCaServer(
+    {
+      listen: config.listen,
+      serverNames: config.serverNames,
+      authority,
+      store,
+      trustDomain,
+      aliases: config.aliases,
+      authenticators,
+      ...(config.oidc && { oidc: { ...config.oidc, audiences } }),
+      ...(api && { tokenReview: { api, audiences } }),
+      rates: config.rates,
+      maxTtlSeconds: config.maxTtlSeconds,
+      audit: { path: config.auditLog },
+      writeAuditLine: around.writeAuditLine,
+      http: { address: config.adminAddress, metrics },
+    },
+    deps,
+  );
+  closers.push(() => server.close());
+  return server;
+}
+
+/** The Kubernetes API by a kubeconfig, or from within a pod. */
+async function openKubeApi(kubeconfig: string | undefined, env: NodeJS.ProcessEnv, deps: Deps) {
+  const [{ loadKubeConfig }, { createKubeApi }] = await Promise.all([
+    import('../ca-client/kubernetes/kube-config'),
+    import('../ca-client/kubernetes/kube-api'),
+  ]);
+  return createKubeApi(await loadKubeConfig({ kubeconfig, env }, deps), deps);
+}

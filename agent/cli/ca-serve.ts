@@ -1,0 +1,116 @@
+import { type Command, Option } from 'commander';
+import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
+import { invalid } from '../base/errors';
+import type { SettingName } from '../config/options';
+import { choice, duration, hostPort, trustDomain } from '../config/value-types';
+import { type CommandContext, type CommandOptions, onRun } from './command';
+import { refuseDangerousEnvironment } from './environment';
+import { list, more, rate } from './flag-values';
+import { addSettings, settingOf } from './settings-options';
+import type { Terminal } from './terminal';
+
+const SETTINGS: readonly SettingName[] = ['ca-dir', 'ca-key-algorithm', 'trust-domain', 'crypto', 'config', 'log-level', 'log-format'];
+const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
+const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
+
+/** `keyturn ca serve`, below `keyturn ca`. */
+export function addCaServe(ca: Command, context: CommandContext): void {
+  const serve = ca
+    .command('serve')
+    .summary('Certify workloads over the network until a signal ends it')
+    .description(
+      "Serve the authority of a directory as istiod would (istio.v1.auth.IstioCertificateService over TLS), to keyturn, istio-agent and others, until SIGTERM or SIGINT. The directory's root-cert.pem is what clients trust it by.",
+    )
+    .addOption(new Option('--listen <host:port>', 'Where certificates are asked for').default('127.0.0.1:15012'))
+    .option('--server-names <names>', 'Hosts that clients call it by, with commas; the address of --listen is one anyway')
+    .addOption(
+      new Option(
+        '--authenticators <names>',
+        `How callers may prove who they are, with commas, in order (${AUTHENTICATORS.join(', ')})`,
+      ).default('client-certificate,join-token'),
+    )
+    .option('--oidc-issuer <url>', 'Issuer of tokens to believe; may be given again', more)
+    .option('--jwks <place>', 'Keys of those issuers: a file, or an https URL')
+    .option('--audience <name>', 'Audience that a token must be for; may be given again (default: istio-ca)', more)
+    .option('--kubeconfig <file>', 'How to reach the Kubernetes API for token-review (default: KUBECONFIG, else as a pod)')
+    .option('--trust-domain-aliases <names>', 'Trust domains that name the same workloads, with commas')
+    .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
+    .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
+    .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate').default('90d'))
+    .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
+    .addOption(
+      new Option('--admin-address <host:port>', 'Where bundle, health and metrics are served over HTTP').default('127.0.0.1:15014'),
+    );
+  addSettings(serve, SETTINGS).addHelpText(
+    'after',
+    `
+Examples:
+  keyturn ca serve --trust-domain example.org --listen 0.0.0.0:15012 --server-names ca.example.org
+  keyturn ca token create --spiffe-id spiffe://example.org/db --ttl 1h
+  keyturn ca serve --authenticators oidc --oidc-issuer https://issuer.example --jwks keys.json
+  keyturn run --ca istiod --ca-address ca.example.org:15012 --ca-root root-cert.pem --token token`,
+  );
+  onRun(serve, context, (options) => serveCa(options, context.terminal));
+}
+
+async function serveCa(options: CommandOptions, terminal: Terminal): Promise<number> {
+  refuseDangerousEnvironment(terminal.env);
+  const config = await readConfig(options, terminal);
+  const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
+  const [{ runDaemon }, { startCaService }] = await Promise.all([import('./daemon'), import('../ca-service')]);
+  return runDaemon(
+    {
+      name: 'ca server',
+      logLevel: await setting('log-level'),
+      logFormat: await setting('log-format'),
+      facts: { trustDomain: config.trustDomain, dir: config.caDir },
+      start: async (deps) => {
+        const service = await startCaService(config, { env: terminal.env, writeAuditLine: terminal.write }, deps);
+        deps.log.info('ca server started', { address: service.address, admin: service.adminAddress });
+        return service;
+      },
+    },
+    terminal,
+  );
+}
+
+async function readConfig({ given, flags }: CommandOptions, terminal: Terminal) {
+  const setting = <N extends SettingName>(name: N) => settingOf(name, flags, terminal);
+  const text = (key: string) => given[key] as string | undefined;
+  const authenticators = list(text('authenticators')!, 'flag --authenticators', AUTHENTICATOR.parse);
+  return {
+    listen: hostPort.parse(text('listen')!, 'flag --listen'),
+    adminAddress: hostPort.parse(text('adminAddress')!, 'flag --admin-address'),
+    caDir: await setting('ca-dir'),
+    caKeyAlgorithm: await setting('ca-key-algorithm'),
+    engine: await setting('crypto'),
+    trustDomain: await setting('trust-domain'),
+    aliases:
+      text('trustDomainAliases') === undefined ? [] : list(text('trustDomainAliases')!, 'flag --trust-domain-aliases', trustDomain.parse),
+    // Which hosts there may be is the server's to say.
+    serverNames: text('serverNames') === undefined ? [] : list(text('serverNames')!, 'flag --server-names', (name) => name),
+    authenticators,
+    oidc: readOidc(given, authenticators),
+    audiences: (given.audience as readonly string[] | undefined) ?? ['istio-ca'],
+    kubeconfig: text('kubeconfig'),
+    rates: {
+      perIdentity: rate(text('ratePerIdentity')!, 'flag --rate-per-identity'),
+      total: rate(text('rateTotal')!, 'flag --rate-total'),
+    },
+    maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
+    auditLog: text('auditLog'),
+  };
+}
+
+/** Flags of an authenticator that is not asked would leave somebody believing that it is. */
+function readOidc(given: CommandOptions['given'], authenticators: readonly AuthenticatorName[]) {
+  const issuers = given.oidcIssuer as readonly string[] | undefined;
+  const jwks = given.jwks as string | undefined;
+  const wanted = authenticators.includes('oidc');
+  const [field] = [issuers && 'flag --oidc-issuer', jwks && 'flag --jwks'].filter((each) => each !== undefined);
+  if (!wanted && field !== undefined) throw invalid('ERR_CONFIG', field, 'needs oidc among --authenticators');
+  if (!wanted) return undefined;
+  if (issuers === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --oidc-issuer for oidc');
+  if (jwks === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --jwks for oidc');
+  return { issuers, jwks };
+}

@@ -1,0 +1,113 @@
+import { type AgentMetrics, createMetrics } from '../admin/metrics';
+import type { AgentDeps } from '../agent';
+import { systemClock, withDeadline } from '../base/clock';
+import { AgentError } from '../base/errors';
+import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base/log';
+import { systemRandom } from '../base/random';
+import { trimMemory } from '../base/trim-memory';
+import { VERSION } from '../version';
+import { neutraliseEnvironment } from './environment';
+import { EXIT_CODES } from './exit-code';
+import { tellLastWordsTo } from './process-guard';
+import type { Exit, Terminal } from './terminal';
+
+/** What an orderly end may take; the rest of a second is for the process itself. */
+const STOP_MS = 800;
+/** A terminal or a supervisor that signals the whole group, and a parent that passes it on: both mean the same wish. */
+const SAME_STOP_MS = 250;
+
+/** A process that runs until a signal ends it. */
+export interface DaemonSpec {
+  /** In the log: `agent starting`. */
+  readonly name: string;
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+  /** Said when it starts. */
+  readonly facts: Facts;
+  /** @throws AgentError where it cannot start; nothing is left behind then. */
+  readonly start: (deps: AgentDeps) => Promise<RunningDaemon>;
+}
+
+export interface RunningDaemon {
+  /** What SIGHUP means; ignored where undefined. */
+  readonly onHangup?: () => void;
+  close(): Promise<void>;
+}
+
+/**
+ * Runs a daemon until SIGTERM or SIGINT ends it.
+ *
+ * @returns the exit code.
+ * @throws  AgentError where it cannot start.
+ */
+export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
+  const { name, logLevel: level, logFormat: format } = spec;
+  const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now });
+  tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
+  neutraliseEnvironment(terminal.env, log);
+  const signals = watchSignals(terminal.exit);
+  const metrics: AgentMetrics = createMetrics();
+  try {
+    return await runUntilSignal(spec, { clock: systemClock, random: systemRandom, log, metrics }, signals);
+  } catch (caught) {
+    const error = AgentError.from(caught);
+    if (format === 'text') throw error;
+    // Whoever reads the log as JSON must find the end in it.
+    log.error(`the ${name} cannot start`, { cause: error });
+    return EXIT_CODES[error.code];
+  } finally {
+    signals.close();
+  }
+}
+
+async function runUntilSignal({ name, facts, start }: DaemonSpec, deps: AgentDeps, signals: Signals): Promise<number> {
+  const { log } = deps;
+  log.info(`${name} starting`, { version: VERSION, pid: process.pid, ...facts });
+  const starting = start(deps);
+  const started = await Promise.race([starting, signals.stop]);
+  if (typeof started !== 'string') signals.onHangup(() => started.onHangup?.());
+  const ending = new AbortController();
+  void trimMemory(systemClock, ending.signal);
+  const signal = await signals.stop;
+  ending.abort();
+  log.info(`${name} stopping`, { signal });
+  await withDeadline(systemClock, STOP_MS, 'stop', undefined, async () => (await starting).close()).catch((caught: unknown) => {
+    // The process ends now in any case; sockets that stay behind are replaced at the next start.
+    log.warn('not everything ended in time', { cause: AgentError.from(caught) });
+  });
+  log.info(`${name} stopped`, {});
+  return 0;
+}
+
+interface Signals {
+  /** Resolves with the first of SIGTERM and SIGINT. One that comes a while later ends the process on the spot. */
+  readonly stop: Promise<NodeJS.Signals>;
+  /** From now on; a SIGHUP before the start is over is ignored, as everything is new then anyway. */
+  onHangup(listener: () => void): void;
+  close(): void;
+}
+
+function watchSignals(exit: Exit): Signals {
+  let hangup: (() => void) | undefined;
+  const onHangup = () => hangup?.();
+  let stopped = (_: NodeJS.Signals): void => undefined;
+  let stoppedAt: number | undefined;
+  const stop = new Promise<NodeJS.Signals>((resolve) => {
+    stopped = resolve;
+  });
+  const onStop = (signal: NodeJS.Signals, number: number) => {
+    if (stoppedAt !== undefined && systemClock.now() - stoppedAt > SAME_STOP_MS) exit(128 + number);
+    stoppedAt ??= systemClock.now();
+    stopped(signal);
+  };
+  process.on('SIGHUP', onHangup).on('SIGTERM', onStop).on('SIGINT', onStop);
+  return {
+    stop,
+    onHangup: (listener) => {
+      hangup = listener;
+    },
+    close: () => {
+      process.off('SIGHUP', onHangup).off('SIGTERM', onStop).off('SIGINT', onStop);
+    },
+  };
+}

@@ -1,0 +1,127 @@
+import { writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { fetchText } from '../support/fetch-text';
+import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
+import { until } from '../support/until';
+
+const ID = 'spiffe://example.org/ns/shop/sa/cart';
+const ASK = ['--trust-domain', 'example.org', '--namespace', 'shop', '--service-account', 'cart'];
+
+/** `keyturn ca serve` on free ports, once it listens. */
+async function serveCa(dir: string, ...flags: readonly string[]) {
+  const args = [
+    'ca',
+    'serve',
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--ca-dir',
+    './ca',
+    '--trust-domain',
+    'example.org',
+  ];
+  const daemon = testDaemon({ dir, args: [...args, '--log-format', 'json', ...flags] });
+  const { address, admin } = await daemon.event('ca server started');
+  return { daemon, address: String(address), admin: String(admin) };
+}
+
+test('a machine gets its first certificate by a join token, and renews by the certificate itself', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address, admin } = await serveCa(dir);
+  const made = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID, '--ttl', '1h');
+  expect(made).toMatchObject({ code: 0, stderr: '' });
+  expect(made.stdout).toMatch(/^\S+\n$/);
+  writeFileSync(join(dir, 'token'), made.stdout);
+
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  const first = await agent.ready();
+  expect(first.workloads[0]).toMatchObject({
+    id: ID,
+    source: 'istiod',
+    state: 'current',
+    certificate: { signedBy: 'istiod', warnings: [] },
+  });
+
+  // The token is used up, and gone.
+  await rm(join(dir, 'token'));
+  const renewed = await agent.command('rotate');
+  expect(renewed).toMatchObject({ code: 0 });
+  const { certificate } = (await agent.status()).workloads[0]!;
+  expect(certificate?.serial).not.toBe(first.workloads[0]!.certificate?.serial);
+
+  expect(await fetchText(`http://${admin}/healthz/ready`)).toMatchObject({ status: 200 });
+  expect((await fetchText(`http://${admin}/metrics`)).body).toMatch(/^keyturn_ca_signing_requests_total\{.*outcome="ok".*\} 1$/m);
+  await agent.stop();
+  const { code, stdout } = await ca.stop();
+  expect(code).toBe(0);
+  const audit = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(audit).toMatchObject([
+    { decision: 'issued', caller: ID, method: 'join-token' },
+    { decision: 'issued', caller: ID, method: 'client-certificate', serial: certificate?.serial },
+  ]);
+  expect(stdout).not.toContain(made.stdout.trim());
+});
+
+test('a token that is used up lets nobody else in, and status says what to do', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const first = testDaemon({ dir, source: asking, identity: ASK });
+  await first.ready();
+  await first.kill('SIGKILL');
+  const second = testDaemon({ dir, source: asking, identity: ASK });
+  const { lastError } = await until('the refusal', async () => {
+    const [workload] = (await second.status().catch(() => undefined))?.workloads ?? [];
+    return workload?.lastError && workload;
+  }).then((workload) => workload as { lastError: { code: string; hint?: string } });
+  expect(lastError).toMatchObject({ code: 'ERR_CA_REJECTED', hint: expect.stringContaining('token') });
+});
+
+test('with two authorities the agent fails over only to one that the mesh already trusts', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  // Both sign with one root here, as two regions would with intermediates of it.
+  const asking = [
+    '--ca',
+    'istiod,builtin',
+    '--ca-dir',
+    './ca',
+    '--ca-address',
+    address,
+    '--ca-root',
+    './ca/root-cert.pem',
+    '--token',
+    './token',
+  ];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  expect((await agent.ready()).workloads[0]).toMatchObject({
+    source: 'istiod,builtin',
+    certificate: { signedBy: 'istiod' },
+    authorities: [
+      { name: 'istiod', active: true, breaker: 'closed', signed: 1, failed: 0 },
+      { name: 'builtin', active: false, breaker: 'closed', signed: 0, failed: 0 },
+    ],
+  });
+  await ca.stop();
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  const { certificate, authorities } = (await agent.status()).workloads[0]!;
+  expect(certificate?.signedBy).toBe('builtin');
+  expect(authorities).toMatchObject([
+    { active: false, failed: 1, lastError: { code: 'ERR_CA_UNAVAILABLE' } },
+    { active: true, signed: 1 },
+  ]);
+  expect((await agent.command('status')).stdout).toMatch(/CA +builtin \(in use\): closed, 1 certificate, 0 failures\n/);
+  expect((await agent.http('/metrics')).body).toMatch(/^keyturn_certificate_signer\{.*ca="builtin".*\} 1$/m);
+});
