@@ -1,16 +1,18 @@
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
 import { Secret } from '../../agent/base/secret';
 import { KubeConfigSection } from './kube-config-section';
-import { type ExecPlugin, type PluginAnswer, readExecPlugin, runExecPlugin } from './kube-exec';
+import { createPluginRunner, readExecPlugin } from './kube-exec';
 
 export interface KubeConfigOptions {
   /** Path of a kubeconfig. Default: the one path in KUBECONFIG, else the pod's own service account. */
   readonly kubeconfig: string | undefined;
   /** e.g. `process.env`; also what an exec plugin runs with. */
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Where kubelet mounts a pod's service account; default `/var/run/secrets/kubernetes.io/serviceaccount`. */
+  readonly serviceAccountDir?: string;
 }
 
 /** Where the Kubernetes API is, and how we prove who we are. Nothing secret is held for longer than it is fresh. */
@@ -47,20 +49,21 @@ const MAX_KUBECONFIG_TOKENS = 200_000;
  * @throws AgentError ERR_CONFIG naming the file and the key; also for `insecure-skip-tls-verify`, `as`, `proxy-url` and ways of
  *         authentication that Kubernetes has dropped.
  */
-export async function loadKubeConfig({ kubeconfig, env }: KubeConfigOptions, deps: Deps): Promise<KubeConfig> {
+export async function loadKubeConfig(options: KubeConfigOptions, deps: Deps): Promise<KubeConfig> {
+  const { kubeconfig, env, serviceAccountDir = SERVICE_ACCOUNT_DIR } = options;
   const path = kubeconfig ?? env.KUBECONFIG;
   if (path) return readKubeConfig(path, env, deps);
-  if (env.KUBERNETES_SERVICE_HOST) return inCluster(env);
+  if (env.KUBERNETES_SERVICE_HOST) return inCluster(env, serviceAccountDir);
   throw new AgentError('ERR_CONFIG', 'find the Kubernetes API: neither a kubeconfig nor a service account of a pod is here', {
     hint: 'name a kubeconfig with --kubeconfig or KUBECONFIG; a pod has KUBERNETES_SERVICE_HOST set by itself',
   });
 }
 
-async function inCluster(env: KubeConfigOptions['env']): Promise<KubeConfig> {
+async function inCluster(env: KubeConfigOptions['env'], dir: string): Promise<KubeConfig> {
   const host = env.KUBERNETES_SERVICE_HOST!;
   const port = env.KUBERNETES_SERVICE_PORT || '443';
   const origin = 'in-cluster configuration';
-  const read = (name: string) => readSmallFile(`${SERVICE_ACCOUNT_DIR}/${name}`, { field: `${origin}: ${name}`, code: 'ERR_TOKEN' });
+  const read = (name: string) => readSmallFile(join(dir, name), { field: `${origin}: ${name}`, code: 'ERR_TOKEN' });
   const namespace = await read('namespace').catch(() => undefined);
   return {
     origin,
@@ -137,25 +140,6 @@ function createCredentials(
       return { ...base, token: answered, client };
     }
     return { ...base, client: undefined, token: undefined };
-  };
-}
-
-/** One run at a time; its answer is kept until it expires, or for good where it does not say. */
-function createPluginRunner(plugin: ExecPlugin, caOf: (() => Promise<Buffer>) | undefined, env: KubeConfigOptions['env'], deps: Deps) {
-  let last: PluginAnswer | undefined;
-  let running: Promise<PluginAnswer> | undefined;
-  return async (renew: boolean, signal: AbortSignal): Promise<PluginAnswer> => {
-    const isGood = last !== undefined && (last.expiresAt === undefined || last.expiresAt > deps.clock.now());
-    if (last && isGood && !renew) return last;
-    running ??= (async () => {
-      try {
-        last = await runExecPlugin(plugin, await caOf?.(), env, deps, signal);
-        return last;
-      } finally {
-        running = undefined;
-      }
-    })();
-    return running;
   };
 }
 

@@ -24,7 +24,7 @@ const IDLE_MS = 30_000;
 export class KubeConnection {
   #agent: Agent | undefined;
   #agentVersion = '';
-  #credentials: Promise<KubeCredentials> | undefined;
+  #credentials: KubeCredentials | undefined;
   #freshUntil = 0;
 
   constructor(
@@ -58,15 +58,10 @@ export class KubeConnection {
     this.#agent?.destroy();
   }
 
-  #current(renew: boolean, signal: AbortSignal): Promise<KubeCredentials> {
-    const now = this.deps.clock.now();
-    if (!this.#credentials || renew || now >= this.#freshUntil) {
-      const asked = this.config.credentials(renew, signal);
-      this.#credentials = asked;
-      this.#freshUntil = now + FRESH_MS;
-      asked.catch(() => {
-        if (this.#credentials === asked) this.#credentials = undefined;
-      });
+  async #current(renew: boolean, signal: AbortSignal): Promise<KubeCredentials> {
+    if (!this.#credentials || renew || this.deps.clock.now() >= this.#freshUntil) {
+      this.#credentials = await this.config.credentials(renew, signal);
+      this.#freshUntil = this.deps.clock.now() + FRESH_MS;
     }
     return this.#credentials;
   }

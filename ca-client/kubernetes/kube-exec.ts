@@ -15,7 +15,7 @@ export interface ExecPlugin {
   readonly cluster: Readonly<Record<string, string | undefined>> | undefined;
 }
 
-export interface PluginAnswer {
+interface PluginAnswer {
   readonly token: Secret<string> | undefined;
   readonly client: { readonly certificatePem: Buffer; readonly keyPem: Secret<Buffer> } | undefined;
   /** Epoch milliseconds; undefined means until the server refuses it. */
@@ -57,15 +57,73 @@ export function readExecPlugin(section: KubeConfigSection, cluster: NonNullable<
   };
 }
 
+type Env = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Gives the plugin's answer: the last one until it expires (or for good, where it does not say), else that of a new run. One run at a time,
+ * which everybody waits for and which ends with the last who does. `renew` runs it in any case.
+ *
+ * @param caOf  The roots of the cluster, for a plugin that asks to be told of it.
+ */
+export function createPluginRunner(
+  plugin: ExecPlugin,
+  caOf: (() => Promise<Buffer>) | undefined,
+  env: Env,
+  deps: Deps,
+): (renew: boolean, signal: AbortSignal) => Promise<PluginAnswer> {
+  let last: PluginAnswer | undefined;
+  let running: { readonly answer: Promise<PluginAnswer>; readonly stop: AbortController; waiting: number } | undefined;
+  const start = () => {
+    const stop = new AbortController();
+    const answer = (async () => runExecPlugin(plugin, await caOf?.(), env, deps, stop.signal))();
+    const run = { answer, stop, waiting: 0 };
+    const over = () => {
+      if (running === run) running = undefined;
+    };
+    answer.then((value) => {
+      last = value;
+      over();
+    }, over);
+    return run;
+  };
+  return async (renew, signal) => {
+    const isGood = last !== undefined && (last.expiresAt === undefined || last.expiresAt > deps.clock.now());
+    if (last && isGood && !renew) return last;
+    running ??= start();
+    const run = running;
+    run.waiting += 1;
+    const leave = () => {
+      run.waiting -= 1;
+      if (run.waiting > 0) return;
+      if (running === run) running = undefined;
+      run.stop.abort();
+    };
+    return untilAborted(run.answer, signal, `run ${plugin.command}`, leave);
+  };
+}
+
+/** As `work`, or ERR_ABORTED as soon as the signal fires; `left` is called in that case. */
+function untilAborted<T>(work: Promise<T>, signal: AbortSignal, what: string, left: () => void): Promise<T> {
+  return new Promise((done, failed) => {
+    const aborted = () => {
+      left();
+      failed(new AgentError('ERR_ABORTED', `${what}: aborted`));
+    };
+    if (signal.aborted) return aborted();
+    signal.addEventListener('abort', aborted, { once: true });
+    work.then(done, failed).finally(() => signal.removeEventListener('abort', aborted));
+  });
+}
+
 /**
  * Runs the plugin: its arguments go to it as they are, without a shell, and standard input is closed.
  *
  * @throws AgentError ERR_TOKEN (retry slow). What it wrote is in no message: that may hold a credential.
  */
-export async function runExecPlugin(
+async function runExecPlugin(
   plugin: ExecPlugin,
   caPem: Buffer | undefined,
-  env: Readonly<Record<string, string | undefined>>,
+  env: Env,
   deps: Deps,
   signal: AbortSignal,
 ): Promise<PluginAnswer> {
