@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { syncDirectory } from '../durable-files';
+import { Batches } from './batches';
 import { formatCheckedLine } from './checked-line';
 import { readSegment } from './segment-file';
 import { type IssuedEntry, type IssuedQuery, matches } from './store';
@@ -29,12 +30,6 @@ interface Segment {
   size: number;
 }
 
-interface Waiting {
-  readonly entry: IssuedEntry;
-  readonly done: () => void;
-  readonly failed: (error: AgentError) => void;
-}
-
 /**
  * The register of certificates as append-only files in one directory, for any number of processes without a lock.
  *
@@ -44,8 +39,7 @@ interface Waiting {
  * and is read, or is written twice; reading it twice does no harm.
  */
 export class IssuedLog {
-  #waiting: Waiting[] = [];
-  #flushing: Promise<void> | undefined;
+  readonly #batches = new Batches<IssuedEntry>(MAX_BATCH, (batch) => this.#write(batch));
   #segment: Segment | undefined;
 
   constructor(
@@ -53,10 +47,9 @@ export class IssuedLog {
     private readonly deps: Deps,
   ) {}
 
-  append(entry: IssuedEntry): Promise<void> {
-    return new Promise((done, failed) => {
-      this.#waiting.push({ entry, done, failed });
-      this.#flushing ??= this.#flush();
+  async append(entry: IssuedEntry): Promise<void> {
+    await this.#batches.add(entry).catch((caught) => {
+      throw storeError(`write to ${this.dir}`, caught);
     });
   }
 
@@ -96,23 +89,8 @@ export class IssuedLog {
   }
 
   async close(): Promise<void> {
-    await this.#flushing;
+    await this.#batches.settled();
     await this.#leaveSegment();
-  }
-
-  async #flush(): Promise<void> {
-    // One turn later, so that all who come in this turn share the fsync.
-    await Promise.resolve();
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, MAX_BATCH);
-      try {
-        await this.#write(batch.map(({ entry }) => entry));
-        for (const { done } of batch) done();
-      } catch (caught) {
-        for (const { failed } of batch) failed(storeError(`write to ${this.dir}`, caught));
-      }
-    }
-    this.#flushing = undefined;
   }
 
   async #write(batch: readonly IssuedEntry[]): Promise<void> {

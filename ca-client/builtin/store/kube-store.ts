@@ -1,0 +1,264 @@
+import { randomBytes } from 'node:crypto';
+import { backoffMs, DEFAULT_BACKOFF } from '../../../agent/base/backoff';
+import type { Deps } from '../../../agent/base/deps';
+import { AgentError } from '../../../agent/base/errors';
+import type { Secret } from '../../../agent/base/secret';
+import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
+import type { KubeApi } from '../../kubernetes/kube-api';
+import { isKubeStatus } from '../../kubernetes/kube-error';
+import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
+import { KubeIssued } from './kube-issued';
+import { type ConfigMap, type ConfigMapChange, KubeObjects } from './kube-objects';
+import { revocationsOf } from './revoke';
+import type { CaStore, IssuedEntry, IssuedQuery, Redemption, Revocation, RevocationReason } from './store';
+
+/** Holds every revocation under its serial number, and the number of the last CRL. */
+const REVOKED = 'keyturn-revoked';
+const CRL_NUMBER = 'crl-number';
+/** A ConfigMap may hold 1 MiB. */
+const MAX_REVOKED_BYTES = 900 * 1024;
+/** Who has redeemed a token: a nonce of that call, so that it knows itself again when the answer was lost. */
+const REDEEMED_BY = 'keyturn.dev/redeemed-by';
+const TOKEN_MEMORY_MS = 24 * 3_600_000;
+/** How often a change is tried again that another replica was faster with; each loses to somebody's progress. */
+const MAX_CONFLICTS = 100;
+const CONFLICT_BACKOFF = { firstMs: 5, maxMs: 250, jitterRatio: 0.9 };
+
+/**
+ * Opens the state of an authority in a cluster: ConfigMaps of one namespace, for any number of replicas. They hold no secret (of a join token
+ * its hash), but whoever may write them may make join tokens, so the namespace should be the authority's own.
+ *
+ * @param namespace  Where `scripts/deploy/ca-state.yaml` allows get, list, watch, create, patch and delete of ConfigMaps.
+ * @throws           AgentError ERR_CA_STATE: the API does not answer, or not to us.
+ */
+export async function openKubeStore(api: KubeApi, namespace: string, deps: Deps): Promise<CaStore> {
+  const store = new KubeStore(api, namespace, deps);
+  await store.begin();
+  return store;
+}
+
+class KubeStore implements CaStore {
+  readonly #where: string;
+  readonly #deps: Deps;
+  readonly #objects: KubeObjects;
+  readonly #issued: KubeIssued;
+  readonly #listeners = new Set<{ readonly call: () => void }>();
+  readonly #stop = new AbortController();
+  #watching: Promise<void> | undefined;
+
+  constructor(api: KubeApi, namespace: string, deps: Deps) {
+    this.#where = `namespace ${namespace} of ${api.server}`;
+    this.#deps = deps;
+    this.#objects = new KubeObjects(api, namespace);
+    this.#issued = new KubeIssued(this.#objects);
+  }
+
+  /** Makes the object that all replicas share, so that later changes need not look whether it is there. */
+  begin(): Promise<void> {
+    return this.#try('open the state', async () => {
+      if (await this.#objects.read(REVOKED)) return;
+      await this.#objects.create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } }).catch(ignoreConflict);
+    });
+  }
+
+  recordIssued(entry: IssuedEntry): Promise<void> {
+    return this.#try('write to the register', () => this.#issued.append(entry));
+  }
+
+  issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]> {
+    return this.#try('read the register', () => this.#issued.find(query, now));
+  }
+
+  createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>> {
+    return this.#try('make a join token', async () => {
+      const token = generateJoinToken();
+      const entry: JoinTokenEntry = { id: formatSpiffeId(id), createdAt: now, expiresAt: now + ttlSeconds * 1_000 };
+      await this.#objects.create(tokenName(joinTokenHash(token)!), 'join-token', { data: { entry: JSON.stringify(entry) } });
+      return token;
+    });
+  }
+
+  redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
+    return this.#try('redeem a join token', async () => {
+      const hash = joinTokenHash(token);
+      if (hash === undefined) return { kind: 'refused', why: 'malformed' };
+      const nonce = randomBytes(12).toString('hex');
+      for (let conflicts = 0; ; conflicts += 1) {
+        const object = await this.#objects.read(tokenName(hash));
+        if (object === undefined) return { kind: 'refused', why: 'unknown' };
+        const entry = tokenEntry(object);
+        const redeemedBy = object.metadata.annotations?.[REDEEMED_BY];
+        if (redeemedBy === nonce) return { kind: 'redeemed', id: parseSpiffeId(entry.id) };
+        if (redeemedBy !== undefined) return { kind: 'refused', why: 'used' };
+        if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
+        const change = this.#objects.change(object, { annotations: { [REDEEMED_BY]: nonce } });
+        const won = await change.then(
+          () => true,
+          // Looked at again: that tells who has won, also where an answer got lost on its way.
+          (caught) => {
+            if (conflicts >= 3 || !isWorthALook(caught)) throw caught;
+            return false;
+          },
+        );
+        if (won) return { kind: 'redeemed', id: parseSpiffeId(entry.id) };
+      }
+    });
+  }
+
+  revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {
+    return this.#try('revoke', async () => {
+      const revoked: Revocation[] = [];
+      for (;;) {
+        const found = revocationsOf(await this.#issued.find(query, now), reason, now);
+        let fresh: typeof found = [];
+        await this.#changeShared(({ data = {} }) => {
+          fresh = found.filter(([serial]) => !(serial in data));
+          if (fresh.length === 0) return undefined;
+          const added = Object.fromEntries(fresh.map(([serial, revocation]) => [serial, JSON.stringify(revocation)]));
+          assertFits(data, added);
+          return { data: added };
+        });
+        if (fresh.length === 0) return revoked;
+        revoked.push(...fresh.map(([, revocation]) => revocation));
+      }
+    });
+  }
+
+  revocations(now: number): Promise<readonly Revocation[]> {
+    return this.#try('read the revocations', async () => {
+      const records = revocationsIn((await this.#objects.read(REVOKED))?.data ?? {});
+      return records.filter(({ notAfterAt }) => notAfterAt > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
+    });
+  }
+
+  onRevocation(listener: () => void): () => void {
+    const entry = { call: listener };
+    this.#listeners.add(entry);
+    this.#watching ??= this.#watch();
+    return () => this.#listeners.delete(entry);
+  }
+
+  nextCrlNumber(): Promise<number> {
+    return this.#try('number a CRL', async () => {
+      let next = 0;
+      await this.#changeShared(({ data = {} }) => {
+        next = Number(data[CRL_NUMBER] ?? 0) + 1;
+        return { data: { [CRL_NUMBER]: String(next) } };
+      });
+      return next;
+    });
+  }
+
+  sweep(now: number): Promise<void> {
+    return this.#try('tidy up', async () => {
+      await this.#issued.sweep(now);
+      const tokens: ConfigMap[] = [];
+      await this.#objects.each('join-token', (object) => {
+        if (tokenEntry(object).expiresAt + TOKEN_MEMORY_MS <= now) tokens.push(object);
+      });
+      for (const token of tokens) await this.#objects.remove(token);
+      await this.#changeShared(({ data = {} }) => {
+        const over = revocationsIn(data).filter(({ notAfterAt }) => notAfterAt <= now);
+        return over.length === 0 ? undefined : { data: Object.fromEntries(over.map(({ serial }) => [serial, null])) };
+      });
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#listeners.clear();
+    await this.#watching;
+    await this.#issued.settled();
+  }
+
+  /** Changes the object that all replicas share, as `decide` says of what it is now; undefined leaves it. */
+  async #changeShared(decide: (object: ConfigMap) => ConfigMapChange | undefined): Promise<void> {
+    const { clock, random } = this.#deps;
+    for (let conflicts = 1; ; conflicts += 1) {
+      const object =
+        (await this.#objects.read(REVOKED)) ?? (await this.#objects.create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } }));
+      const change = decide(object);
+      if (change === undefined) return;
+      try {
+        await this.#objects.change(object, change);
+        return;
+      } catch (caught) {
+        if (conflicts === MAX_CONFLICTS) throw caught;
+        ignoreConflict(caught);
+      }
+      await clock.sleepUntil(clock.now() + backoffMs(conflicts, CONFLICT_BACKOFF, random), this.#stop.signal);
+    }
+  }
+
+  async #watch(): Promise<void> {
+    const { signal } = this.#stop;
+    const { clock, log, random } = this.#deps;
+    const tell = () => {
+      for (const listener of [...this.#listeners]) listener.call();
+    };
+    for (let failures = 0; !signal.aborted; ) {
+      try {
+        // For what came between the last watch and this one: it begins with what is there.
+        tell();
+        await this.#objects.watch(REVOKED, tell, signal);
+        failures = 0;
+      } catch (caught) {
+        if (signal.aborted) return;
+        failures += 1;
+        log.warn('revocations are not watched', { where: this.#where, failures, cause: caught });
+        await clock.sleepUntil(clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random), signal).catch(() => undefined);
+      }
+    }
+  }
+
+  async #try<T>(what: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (caught) {
+      const error = AgentError.from(caught);
+      if (error.code === 'ERR_CA_STATE' || error.code === 'ERR_BUG') throw error;
+      throw new AgentError('ERR_CA_STATE', `${what} in ${this.#where}: ${error.message}`, {
+        retry: 'soon',
+        cause: error,
+        ...(error.hint !== undefined && { hint: error.hint }),
+        ...(error.retryAfterMs !== undefined && { retryAfterMs: error.retryAfterMs }),
+      });
+    }
+  }
+}
+
+function tokenName(hash: string): string {
+  return `keyturn-join-token-${hash}`;
+}
+
+function tokenEntry({ metadata, data = {} }: ConfigMap): JoinTokenEntry {
+  try {
+    return JSON.parse(data.entry ?? '') as JoinTokenEntry;
+  } catch {
+    throw new AgentError('ERR_CA_STATE', `read ConfigMap ${metadata.name}: it holds no join token`, {
+      hint: 'delete it and make a new token',
+    });
+  }
+}
+
+function revocationsIn(data: Readonly<Record<string, string>>): Revocation[] {
+  return Object.entries(data)
+    .filter(([key]) => key !== CRL_NUMBER)
+    .map(([, value]) => JSON.parse(value) as Revocation);
+}
+
+function assertFits(data: Readonly<Record<string, string>>, added: Readonly<Record<string, string>>): void {
+  if (JSON.stringify(data).length + JSON.stringify(added).length <= MAX_REVOKED_BYTES) return;
+  throw new AgentError('ERR_CA_STATE', `revoke: ${Object.keys(added).length} more do not fit beside ${Object.keys(data).length}`, {
+    hint: 'so many certificates are better revoked by replacing their root: keyturn ca root add --new',
+  });
+}
+
+/** After these it may have happened or not. */
+function isWorthALook(caught: unknown): boolean {
+  return isKubeStatus(caught, 409) || ['ERR_TIMEOUT', 'ERR_CA_UNAVAILABLE', 'ERR_CA_RESPONSE'].includes(AgentError.from(caught).code);
+}
+
+function ignoreConflict(caught: unknown): undefined {
+  if (!isKubeStatus(caught, 409)) throw caught;
+}
