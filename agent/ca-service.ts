@@ -2,11 +2,11 @@ import type { AuthenticatorName } from '../ca-client/builtin/server/authenticato
 import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
 import { caGauges } from './admin/gauges';
 import type { AgentDeps } from './agent';
-import type { Deps } from './base/deps';
 import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
 import type { KeyAlgorithm } from './identity/keys';
 import { loadEngine } from './identity/load-engine';
+import { openKubeApi } from './open-kube-api';
 import { VERSION } from './version';
 
 /** Every setting of `keyturn ca serve`, checked. Paths are relative to the working directory. */
@@ -113,13 +113,4 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
   );
   closers.push(() => server.close());
   return server;
-}
-
-/** The Kubernetes API by a kubeconfig, or from within a pod. */
-async function openKubeApi(kubeconfig: string | undefined, env: NodeJS.ProcessEnv, deps: Deps) {
-  const [{ loadKubeConfig }, { createKubeApi }] = await Promise.all([
-    import('../ca-client/kubernetes/kube-config'),
-    import('../ca-client/kubernetes/kube-api'),
-  ]);
-  return createKubeApi(await loadKubeConfig({ kubeconfig, env }, deps), deps);
 }

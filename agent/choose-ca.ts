@@ -10,6 +10,7 @@ import type { CertificateEngine } from './identity/engine';
 import { privateKeyPem } from './identity/keys';
 import type { SpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
+import { openKubeApi } from './open-kube-api';
 
 /** What a CA client is made for. */
 export interface CaNeeds {
@@ -75,6 +76,8 @@ async function openCa(name: CaName, needs: CaNeeds, deps: Deps): Promise<Opened>
     case 'istiod':
     case 'istio-csr':
       return openIstio(name, needs, deps);
+    case 'kubernetes-csr':
+      return openKubernetes(needs, deps);
     case 'builtin':
       return openBuiltin(needs, deps);
     case 'file':
@@ -95,6 +98,23 @@ async function openBuiltin({ config, id, engine }: CaNeeds, deps: Deps): Promise
     close: async () => {
       await ca.close();
       await authority.close();
+    },
+  };
+}
+
+async function openKubernetes({ config }: CaNeeds, deps: Deps): Promise<Opened> {
+  const { createKubernetesCa } = await import('../ca-client/kubernetes/kubernetes-ca');
+  const api = await openKubeApi(config.kubeconfig, process.env, deps);
+  const { signerName, csrUsages, trustBundle } = config;
+  const ca = await createKubernetesCa(
+    { api, signerName: signerName!, usages: csrUsages, trustBundle, namespace: api.namespace ?? 'default' },
+    deps,
+  );
+  return {
+    ca,
+    close: async () => {
+      await ca.close();
+      await api.close();
     },
   };
 }

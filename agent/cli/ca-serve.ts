@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
 import { invalid } from '../base/errors';
+import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
 import { type CommandContext, type CommandOptions, onRun } from './command';
@@ -9,7 +10,16 @@ import { list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-const SETTINGS: readonly SettingName[] = ['ca-dir', 'ca-key-algorithm', 'trust-domain', 'crypto', 'config', 'log-level', 'log-format'];
+const SETTINGS: readonly SettingName[] = [
+  'ca-dir',
+  'ca-key-algorithm',
+  'trust-domain',
+  'kubeconfig',
+  'crypto',
+  'config',
+  'log-level',
+  'log-format',
+];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
 
@@ -32,7 +42,6 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .option('--oidc-issuer <url>', 'Issuer of tokens to believe; may be given again', more)
     .option('--jwks <place>', 'Keys of those issuers: a file, or an https URL')
     .option('--audience <name>', 'Audience that a token must be for; may be given again (default: istio-ca)', more)
-    .option('--kubeconfig <file>', 'How to reach the Kubernetes API for token-review (default: KUBECONFIG, else as a pod)')
     .option('--trust-domain-aliases <names>', 'Trust domains that name the same workloads, with commas')
     .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
     .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
@@ -92,7 +101,7 @@ async function readConfig({ given, flags }: CommandOptions, terminal: Terminal) 
     authenticators,
     oidc: readOidc(given, authenticators),
     audiences: (given.audience as readonly string[] | undefined) ?? ['istio-ca'],
-    kubeconfig: text('kubeconfig'),
+    kubeconfig: await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd }),
     rates: {
       perIdentity: rate(text('ratePerIdentity')!, 'flag --rate-per-identity'),
       total: rate(text('rateTotal')!, 'flag --rate-total'),

@@ -22,6 +22,7 @@ const SETTINGS: readonly SettingName[] = [
   'ttl',
   'token',
   'cluster-id',
+  'signer-name',
   'spiffe-id',
   'trust-domain',
   'namespace',
@@ -41,7 +42,6 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
     .argument('[file]', 'PEM file; - is standard input; without one, the request that keyturn run would make')
     .addOption(new Option('--for <backend>', 'Who is to sign').choices(LINT_BACKENDS).makeOptionMandatory())
     .option('--issuer <url>', 'The issuer of tokens that the authority believes')
-    .option('--signer-name <name>', 'The Kubernetes signer that would be asked')
     .addHelpText(
       'after',
       '\nExamples:\n  keyturn csr lint --for istio-csr --ttl 24h cart.csr\n  keyturn csr lint --for istiod --token ./var/run/secrets/tokens/istio-token',
@@ -57,7 +57,7 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
       token: await readToken(backend, await settingOf('token', flags, terminal), terminal),
       issuer: given.issuer as string | undefined,
       clusterId: await readSetting('cluster-id', { flags, env: terminal.env, cwd: terminal.cwd }),
-      signerName: given.signerName as string | undefined,
+      signerName: await readSetting('signer-name', { flags, env: terminal.env, cwd: terminal.cwd }),
     };
     const findings = lintCsr(csrDer, backend, facts);
     terminal.out(format === 'json' ? json({ for: backend, findings }) : findingsText(backend, findings));

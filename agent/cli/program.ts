@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { AgentError } from '../base/errors';
 import { SETTING_NAMES } from '../config/options';
 import { VERSION } from '../version';
+import { addApprover } from './approver';
 import { addBootstrap } from './bootstrap';
 import { addCa } from './ca';
 import { addCert } from './cert';
@@ -62,7 +63,7 @@ export function createProgram(context: CommandContext): Command {
   program.commandsGroup('Ask a running agent:');
   for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
   program.commandsGroup('An authority of your own:');
-  addCa(program, context);
+  for (const add of [addCa, addApprover]) add(program, context);
   program.commandsGroup('Files and settings:');
   for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');

@@ -45,6 +45,25 @@ export function checkCaList(draft: Draft): void {
   if (provided && from !== 'default') throw invalid('ERR_CONFIG', provided.origin, `cannot be given together with ${origin}`);
 }
 
+/** The API refuses a request for less. */
+const KUBERNETES_MIN_MS = 600_000;
+
+/**
+ * The Kubernetes API needs to be told which signer is meant, and has a least life.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export function checkKubernetesCsr({ readings, values }: Draft): void {
+  if (!values.ca?.includes('kubernetes-csr')) return;
+  if (!readings.has('signer-name')) {
+    throw invalid('ERR_CONFIG', 'flag --signer-name', 'is required for kubernetes-csr', {
+      hint: 'e.g. clusterissuers.cert-manager.io/istio-ca',
+    });
+  }
+  if (values.ttl === undefined || values.ttl >= KUBERNETES_MIN_MS) return;
+  throw invalid('ERR_CONFIG', readings.get('ttl')!.origin, 'must be at least 10m for kubernetes-csr: the Kubernetes API refuses less');
+}
+
 /**
  * One address for each CA that has one, and by upstream's rule no ISTIOD_SAN where an address was given.
  *

@@ -2,7 +2,7 @@ import type { LogFormat, LogLevel } from '../base/log';
 import type { EngineName } from '../identity/engine';
 import type { KeyAlgorithm, KeyFormat } from '../identity/keys';
 import type { SpiffeId } from '../identity/spiffe-id';
-import type { CaName } from './options';
+import type { CaName, CSR_USAGES } from './options';
 
 /** Every setting of `keyturn run`, checked. Paths are as given; relative ones are relative to the working directory. */
 export interface Config {
@@ -17,6 +17,10 @@ export interface Config {
   readonly provCert: string | undefined;
   readonly clusterId: string | undefined;
   readonly certSigner: string | undefined;
+  /** There where `ca` has `kubernetes-csr`. */
+  readonly signerName: string | undefined;
+  readonly csrUsages: (typeof CSR_USAGES)[number];
+  readonly kubeconfig: string | undefined;
   /** By lower-case name. Values may be secrets. */
   readonly caHeaders: ReadonlyMap<string, string>;
   readonly caDir: string;

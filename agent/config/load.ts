@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { AgentError, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
-import { checkCaList, checkMountedFiles, chooseAddresses, chooseCa } from './ca-rules';
+import { checkCaList, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa } from './ca-rules';
 import type { Config, LoadedConfig } from './config';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
 
@@ -54,6 +54,7 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
   collect(problems, () => chooseCa(draft, around));
   collect(problems, () => checkCaList(draft));
+  collect(problems, () => checkKubernetesCsr(draft));
   collect(problems, () => chooseAddresses(draft));
   chooseCredentialsDir(draft, around);
   collect(problems, () => checkMountedFiles(draft));
@@ -134,6 +135,9 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     provCert: values['prov-cert'],
     clusterId: values['cluster-id'],
     certSigner: values['cert-signer'],
+    signerName: values['signer-name'],
+    csrUsages: values['csr-usages'],
+    kubeconfig: values.kubeconfig,
     caHeaders: values['ca-header'] ?? new Map(),
     caDir: values['ca-dir'],
     caKeyAlgorithm: values['ca-key-algorithm'],

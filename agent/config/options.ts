@@ -14,6 +14,7 @@ import {
   hostPort,
   path,
   segment,
+  signerName,
   socketMode,
   spiffeId,
   trustDomain,
@@ -25,6 +26,7 @@ import {
 export const CA_CHOICES = {
   istiod: 'istiod at --ca-address',
   'istio-csr': "cert-manager's istio-csr at --ca-address",
+  'kubernetes-csr': 'a signer of the Kubernetes CSR API, --signer-name',
   builtin: 'an authority inside this agent, its state in --ca-dir',
   file: 'certificates that others mount in --credentials-dir or as --credential-bundle',
 } as const;
@@ -33,6 +35,9 @@ export const CA_NAMES = Object.keys(CA_CHOICES) as CaName[];
 
 /** `builtin (...), file (...)`: how an error offers the choice. */
 export const CA_HINT = `choose ${CA_NAMES.map((name) => `--ca ${name} (${CA_CHOICES[name]})`).join(' or ')}`;
+
+/** Key usages of a request to a Kubernetes signer: see `csr-object.ts`. */
+export const CSR_USAGES = ['by-key', 'istio'] as const;
 
 /** In which part of help and of the README a setting stands. */
 export const GROUPS = ['Certificate authority', 'Identity', 'Keys and rotation', 'Serving over SDS', 'Files', 'Operation'] as const;
@@ -127,6 +132,20 @@ export const OPTIONS = {
     path('directory'),
     './var/run/secrets/workload-spiffe-credentials',
     'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca file',
+  ),
+  'signer-name': row('Certificate authority', signerName, undefined, 'Signer to ask over the Kubernetes CSR API, for --ca kubernetes-csr'),
+  'csr-usages': row(
+    'Certificate authority',
+    choice(CSR_USAGES, 'usages'),
+    'by-key',
+    'Key usages to ask that signer for: those that fit the key, or what istiod asks for whatever the key',
+  ),
+  kubeconfig: row(
+    'Certificate authority',
+    path('file'),
+    undefined,
+    'How to reach the Kubernetes API; a pod needs none',
+    sameAs('KUBECONFIG'),
   ),
   'credential-bundle': row(
     'Certificate authority',

@@ -133,6 +133,20 @@ export function word(placeholder: string, description: string): ValueType<string
   };
 }
 
+/** A signer of the Kubernetes CSR API, `domain/path`. Those of Kubernetes itself sign for the cluster, never for workloads. */
+export const signerName: ValueType<string> = {
+  ...plain('name', 'a domain and a path, e.g. `clusterissuers.cert-manager.io/istio-ca`'),
+  parse: (text, field) => {
+    if (text.length > 571 || !/^[a-z0-9]([-.a-z0-9]*[a-z0-9])?\/[A-Za-z0-9][-A-Za-z0-9.:_]*$/.test(text))
+      throw invalid('ERR_CONFIG', field, `${quote(text)} is not a domain and a path`, {
+        hint: 'e.g. clusterissuers.cert-manager.io/istio-ca',
+      });
+    if (text.startsWith('kubernetes.io/'))
+      throw invalid('ERR_CONFIG', field, `${quote(text)} signs for the cluster itself, never for workloads`);
+    return text;
+  },
+};
+
 /** Several directories: the option again, or commas, or a list in the file. */
 export const directories: ValueType<readonly string[]> = {
   ...plain('dir', 'directories, separated by commas'),

@@ -61,6 +61,9 @@ const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string
   'cluster-id': { texts: ['east', 'Kubernetes'], read: (config) => config.clusterId },
   'cert-signer': { texts: ['signer1', 'signer2'], read: (config) => config.certSigner },
   // Values are not shown, and this is how they are not.
+  'signer-name': { texts: ['a.example/b', 'issuers.cert-manager.io/ns.name'], read: (config) => config.signerName },
+  'csr-usages': { texts: ['istio', 'by-key'], read: (config) => config.csrUsages },
+  kubeconfig: { texts: ['/a', './b'], read: (config) => config.kubeconfig },
   'ca-header': {
     texts: ['x-a=[redacted]', 'x-a=[redacted],x-b=[redacted]'],
     read: (config) => [...config.caHeaders].map(([name, value]) => `${name}=${value}`).join(','),
@@ -154,6 +157,7 @@ describe("upstream's environment names", () => {
     [{ PROV_CERT: './etc/certs' }, 'prov-cert', './etc/certs', 'PROV_CERT'],
     [{ ISTIO_META_CLUSTER_ID: 'east' }, 'cluster-id', 'east', 'ISTIO_META_CLUSTER_ID'],
     [{ ISTIO_META_CERT_SIGNER: 'signer1' }, 'cert-signer', 'signer1', 'ISTIO_META_CERT_SIGNER'],
+    [{ KUBECONFIG: './config' }, 'kubeconfig', './config', 'KUBECONFIG'],
     [{ CA_HEADER_X_KEY: 's3cret' }, 'ca-header', 'X_KEY=[redacted]', 'CA_HEADER_X_KEY'],
     [{ OUTPUT_CERTS: './etc/certs' }, 'output-certs', './etc/certs', 'OUTPUT_CERTS'],
     [{ PKCS8_KEY: 'true' }, 'key-format', 'pkcs8', 'PKCS8_KEY'],
@@ -196,13 +200,15 @@ describe("upstream's environment names", () => {
 
 describe('refused values name their origin and rule', () => {
   test.each<[SettingName, string, RegExp]>([
-    ['ca', 'vault', /^flag --ca: "vault" is not one of istiod, istio-csr, builtin, file/],
+    ['ca', 'vault', /^flag --ca: "vault" is not one of istiod, istio-csr, kubernetes-csr, builtin, file/],
     ['ca', 'biultin', /\| did you mean builtin\?$/],
     ['ca', 'istiod,', /^flag --ca: "" is not one of/],
     ['ca', 'istiod,builtin,istiod', /^flag --ca: names istiod twice$/],
     ['ca', 'builtin,file', /^flag --ca: cannot name file beside a CA/],
     ['ca-address', 'istiod', /^flag --ca-address: "istiod" is not host:port/],
     ['ca-address', 'istiod:0', /must have a port other than 0$/],
+    ['signer-name', 'istio-ca', /^flag --signer-name: "istio-ca" is not a domain and a path \| e.g. clusterissuers/],
+    ['signer-name', 'kubernetes.io/kube-apiserver-client', /signs for the cluster itself, never for workloads$/],
     ['cluster-id', 'a b', /is not 1 to 253 printable ASCII characters without blanks$/],
     ['ca-header', 'x', /^flag --ca-header: must be name=value in printable ASCII$/],
     ['ca-header', 'x=s3cret\n', /^flag --ca-header: must be name=value in printable ASCII$/],
@@ -308,7 +314,9 @@ describe('unknown names', () => {
 describe('choosing the certificate authority', () => {
   test('it is required, and the error lists the choices', async () => {
     expect(await problems({})).toEqual([
-      expect.stringMatching(/^flag --ca: is required \| choose --ca istiod .* or --ca istio-csr .* or --ca builtin .* or --ca file/),
+      expect.stringMatching(
+        /^flag --ca: is required \| choose --ca istiod .* or --ca istio-csr .* or --ca kubernetes-csr .* or --ca builtin .* or --ca file/,
+      ),
     ]);
   });
 
@@ -356,6 +364,17 @@ describe('choosing the certificate authority', () => {
       origin: 'not used: environment CA_ADDR says where',
     });
     expect((await load({ env: { CA_ADDR: 'x:1' }, flags: { 'ca-server-name': 'y' } })).config.caServerName).toBe('y');
+  });
+
+  test('a Kubernetes signer has a name, and signs for ten minutes at least', async () => {
+    const flags = { ca: 'kubernetes-csr', 'signer-name': 'clusterissuers.cert-manager.io/istio-ca' };
+    expect((await load({ flags })).config).toMatchObject({ ca: ['kubernetes-csr'], signerName: flags['signer-name'], csrUsages: 'by-key' });
+    expect(await problems({ flags: { ca: 'kubernetes-csr' } })).toEqual([
+      'flag --signer-name: is required for kubernetes-csr | e.g. clusterissuers.cert-manager.io/istio-ca',
+    ]);
+    expect(await problems({ flags, env: { SECRET_TTL: '9m59s' } })).toEqual([
+      'environment SECRET_TTL: must be at least 10m for kubernetes-csr: the Kubernetes API refuses less',
+    ]);
   });
 
   test('PROV_CERT is for those who ask, not for mounted files', async () => {

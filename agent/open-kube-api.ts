@@ -1,0 +1,15 @@
+import type { KubeApi } from '../ca-client/kubernetes/kube-api';
+import type { Deps } from './base/deps';
+
+/**
+ * The Kubernetes API by a kubeconfig, or as a pod. Loaded when it is needed.
+ *
+ * @throws AgentError as `loadKubeConfig`.
+ */
+export async function openKubeApi(kubeconfig: string | undefined, env: NodeJS.ProcessEnv, deps: Deps): Promise<KubeApi> {
+  const [{ loadKubeConfig }, { createKubeApi }] = await Promise.all([
+    import('../ca-client/kubernetes/kube-config'),
+    import('../ca-client/kubernetes/kube-api'),
+  ]);
+  return createKubeApi(await loadKubeConfig({ kubeconfig, env }, deps), deps);
+}
