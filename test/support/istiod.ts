@@ -60,7 +60,15 @@ export async function startIstiod(kube: Kube, options: IstiodOptions = {}): Prom
   const flags = Object.entries(listeners).map(([name, each]) => `--${name}=127.0.0.1:${each}`);
   const peer = startPeer(
     'istiod',
-    ['discovery', `--kubeconfig=${kube.kubeconfig}`, `--meshConfig=${meshFile}`, '--httpsAddr=', '--ctrlz_port=0', ...flags],
+    [
+      'discovery',
+      `--kubeconfig=${kube.kubeconfig}`,
+      `--meshConfig=${meshFile}`,
+      '--httpsAddr=',
+      '--ctrlz_port=0',
+      '--shutdownDuration=0s',
+      ...flags,
+    ],
     { cwd: dir, env: { ...ENVIRONMENT, ...env } },
   );
   const started = /starting secure gRPC discovery service at 127\.0\.0\.1:(\d+)/;
