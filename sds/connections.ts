@@ -11,6 +11,8 @@ export interface Connection {
   readonly streams: Set<OpenStream>;
   /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
   leaf: SecretResource | undefined;
+  /** Streams that were refused for the number of all. */
+  refusals: number;
   /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */
   silentSweeps: number;
 }
@@ -39,7 +41,7 @@ export class Connections {
       return undefined;
     }
     this.#lastId += 1;
-    const connection: Connection = { id: this.#lastId, socket, streams: new Set(), leaf: undefined, silentSweeps: 0 };
+    const connection: Connection = { id: this.#lastId, socket, streams: new Set(), leaf: undefined, refusals: 0, silentSweeps: 0 };
     this.#open.set(connection.id, connection);
     Object.defineProperty(socket, 'remoteAddress', { value: String(connection.id) });
     socket.once('close', () => this.#open.delete(connection.id));

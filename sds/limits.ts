@@ -12,8 +12,10 @@ export const LIMITS = {
   /** Open connections. Of each some 6 KB stay with the C library when it is gone, of a stream some 11 KB. */
   connections: 2_048,
   /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. */
-  streamsPerConnection: 1_000,
+  streamsPerConnection: 128,
   streams: 2_048,
+  /** Streams that are refused before their connection is closed: to the transport a refused stream is open until the client agrees. */
+  refusalsPerConnection: 32,
   /** Calls of FetchSecrets that wait for a secret. */
   fetches: 500,
   /** At the cap, a connection with no more streams than this may displace a stream of a connection that has more. */
@@ -39,7 +41,7 @@ export const PATIENCE = {
   /** A stream without its first message. */
   silentStreamSweeps: 15,
   /** A response without ACK or NACK: after that a newer secret is sent all the same, since simple clients never acknowledge. */
-  unacknowledgedSweeps: 1,
+  unacknowledgedSweeps: 3,
   /** A response that the client does not read: its connection is closed. */
   unreadSweeps: 30,
   /** A connection without streams. */

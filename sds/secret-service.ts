@@ -3,7 +3,9 @@ import { status as GrpcStatus, type ServerUnaryCall, type sendUnaryData } from '
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
+import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
+import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
@@ -22,6 +24,8 @@ import { inOrder, unknownNotes } from './subscription';
 export interface SecretServiceOptions {
   readonly keyFormat: KeyFormat;
   readonly fileDirs: readonly string[];
+  /** Revocation lists that go with the bundle; undefined where revocation is not looked at. */
+  readonly crl?: Watched<CrlSet | undefined> | undefined;
   /** Called for each call of any of the methods. */
   readonly onArrival: () => void;
   /** Called when a client may owe a message, an answer or a read: `isOwed` says whether it does. */
@@ -51,7 +55,7 @@ export class SecretService {
     this.#deps = deps;
     this.#onArrival = options.onArrival;
     this.#connections = connections;
-    this.#secretsOf = createIdentitySecrets(options.keyFormat);
+    this.#secretsOf = createIdentitySecrets(options.keyFormat, options.crl);
     this.#observer = new Observer(this.#lookup, deps);
     this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
     this.#host = {
@@ -164,6 +168,8 @@ export class SecretService {
     if (this.#streams.size >= LIMITS.streams && !this.#makeRoom(connection)) {
       this.#observer.refused('streams', { limit: LIMITS.streams });
       call.emit('error', { code: GrpcStatus.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
+      connection.refusals += 1;
+      if (connection.refusals >= LIMITS.refusalsPerConnection) connection.socket.destroy();
       return;
     }
     this.#deps.metrics.record('sds_streams_total', { kind });

@@ -7,6 +7,7 @@ import { collectGarbage } from '../agent/base/gc';
 import { listenUnix } from '../agent/base/unix-socket';
 import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
+import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
 import { Connections } from './connections';
 import { LIMITS, PATIENCE } from './limits';
@@ -25,6 +26,8 @@ export interface SdsServerOptions {
   readonly keyFormat: KeyFormat;
   /** Directories below which `file-cert:` and `file-root:` may name files. */
   readonly fileDirs: readonly string[];
+  /** Revocation lists that go with `ROOTCA`, which waits for the first; undefined where revocation is not looked at. */
+  readonly crl?: Watched<CrlSet | undefined> | undefined;
 }
 
 /** `envoy.service.secret.v3.SecretDiscoveryService` on a Unix socket: what a proxy asks for its identity. */
@@ -68,7 +71,10 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     injector.injectConnection(socket);
   });
   // Before listening, so that the first request finds what is there already.
-  const unsubscribe = options.state.subscribe((state) => publish(service, state, deps));
+  const endings = [options.state, options.crl].map((each) => each?.subscribe(() => publish(service, options.state.value, deps)));
+  const unsubscribe = () => {
+    for (const end of endings) end?.();
+  };
   const socket = await listenUnix(
     { path: options.socketPath, mode: options.mode, group: options.group, backlog: BACKLOG, what: 'sds socket' },
     listener,
@@ -162,13 +168,12 @@ function createSweeper(connections: Connections, service: SecretService, deps: D
     const closed = connections.sweep();
     if (closed > 0) service.observer.refused('silent', { connections: closed });
     service.sweep();
-    if (arrivals >= PATIENCE.stormArrivals) {
-      afterStorm = true;
-    } else if (afterStorm && arrivals < PATIENCE.calmArrivals) {
-      afterStorm = false;
-      collectGarbage();
-    }
+    const storm = arrivals >= PATIENCE.stormArrivals;
+    const calm = arrivals < PATIENCE.calmArrivals;
     arrivals = 0;
+    // In the storm too: connections that are gone hold memory outside of V8's heap, of which it does not know, until it collects them.
+    if (storm || (afterStorm && calm)) collectGarbage();
+    if (storm || calm) afterStorm = storm;
   };
   const run = async () => {
     try {

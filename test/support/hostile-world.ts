@@ -52,9 +52,12 @@ export function useHostileWorld(): HostileWorld {
     beforeBytes = daemon.rssAnon();
   });
   afterAll(async () => {
-    await until('memory at the end', async () => daemon.rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES, 20_000, 250);
-    await daemon.stop();
-    rmSync(dir, { recursive: true, force: true });
+    try {
+      await until('memory at the end', async () => daemon.rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES, 20_000, 250);
+    } finally {
+      await daemon.stop();
+      rmSync(dir, { recursive: true, force: true });
+    }
   }, 30_000);
 
   return {

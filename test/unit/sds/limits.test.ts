@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { LogBudget } from '../../../agent/base/log-budget';
 import { LIMITS, PATIENCE } from '../../../sds/limits';
-import { LogBudget } from '../../../sds/log-budget';
 import { parseResourceName } from '../../../sds/resource-name';
 import { UnknownNames } from '../../../sds/unknown-names';
 import { frame, message, openCall, PREFACE, rawConnect } from '../../support/raw-http2';
