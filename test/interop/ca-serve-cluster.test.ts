@@ -1,0 +1,116 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { get } from 'node:https';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { parseCertificates, uriNames } from '../../agent/identity/certificate';
+import { watchCertificates } from '../support/certificate-watch';
+import { TEST_ID } from '../support/certs';
+import { type Kube, startKube } from '../support/kube';
+import { describeWith, testWith } from '../support/peers';
+import { startPilotAgent } from '../support/pilot-agent';
+import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
+import { until } from '../support/until';
+
+const TOKEN = 'var/run/secrets/tokens/istio-token';
+
+describeWith('kube')('keyturn ca serve for the service accounts of a cluster', () => {
+  let kube: Kube;
+  let kubeconfig: string;
+  let jwks: string;
+  beforeAll(async () => {
+    kube = await startKube();
+    await kube.namespace('shop', 'cart');
+    await kube.namespace('keyturn-system', 'ca');
+    await kube.apply(MAY_REVIEW_TOKENS);
+    const token = await kube.token('keyturn-system', 'ca');
+    kubeconfig = kube.writeKubeconfig({ token });
+    jwks = join(tempDir(), 'jwks.json');
+    writeFileSync(jwks, await publishedKeys(kube, token));
+  }, 60_000);
+  afterAll(() => kube?.stop());
+
+  async function serveCa(...authenticators: readonly string[]) {
+    const dir = tempDir();
+    const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
+    const flags = ['--trust-domain', 'cluster.local', '--audit-log', 'audit.log', '--log-format', 'json', ...authenticators];
+    const daemon = testDaemon({ dir, args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...flags] });
+    const address = String((await daemon.event('ca server started')).address);
+    const methods = async () =>
+      (await readFile(join(dir, 'audit.log'), 'utf8'))
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).method);
+    return { daemon, address, root: join(dir, 'ca/root-cert.pem'), methods };
+  }
+
+  const byReview = () => ['--authenticators', 'client-certificate,token-review', '--kubeconfig', kubeconfig];
+  const byKeys = () => ['--authenticators', 'client-certificate,oidc', '--oidc-issuer', ISSUER, '--jwks', jwks];
+
+  test.each([
+    ['has the API server review', 'token-review', byReview],
+    ["verifies with the API server's keys", 'oidc', byKeys],
+  ])('certifies an agent by a token that it %s, and again by the certificate', async (_, method, authenticators) => {
+    const ca = await serveCa(...authenticators());
+    const dir = tempDir();
+    mkdirSync(dirname(join(dir, TOKEN)), { recursive: true });
+    writeFileSync(join(dir, TOKEN), await kube.token('shop', 'cart', { audiences: ['istio-ca'] }));
+    const agent = testDaemon({ dir, source: ['--ca', 'istiod', '--ca-address', ca.address, '--ca-root', ca.root] });
+    expect((await agent.ready()).workloads[0]).toMatchObject({ id: TEST_ID, certificate: { warnings: [] } });
+    rmSync(join(dir, TOKEN));
+    expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+    expect(await ca.methods()).toEqual([method, 'client-certificate']);
+  });
+
+  testWith('pilot-agent').each([
+    ['P-256', 'ECDSA'],
+    ['RSA', ''],
+  ])(
+    "Istio's own agent gets certificates for its keys of %s there and serves them, one after the other",
+    async (_, algorithm) => {
+      const ca = await serveCa(...byReview());
+      const root = await readFile(ca.root);
+      const token = await kube.token('shop', 'cart', { audiences: ['istio-ca'] });
+      const env = { SECRET_TTL: '10s', ECC_SIGNATURE_ALGORITHM: algorithm };
+      const agent = await startPilotAgent({ caAddress: ca.address, rootPem: root, token, env });
+      const proxy = watchCertificates(agent.sdsSocket);
+      await until('two certificates', async () => agent.running() && proxy.seen.length >= 2, 60_000);
+      const [ours] = parseCertificates(root, 'root');
+      for (const { leaf } of proxy.seen) {
+        expect(leaf.issuerDer).toEqual(ours!.subjectDer);
+        expect(uriNames(leaf)).toEqual([TEST_ID]);
+      }
+      expect((await proxy.roots()).map(({ sha256 }) => sha256)).toEqual([ours!.sha256]);
+      expect(new Set(await ca.methods())).toEqual(new Set(['token-review']));
+      proxy.close();
+      await agent.stop();
+    },
+    90_000,
+  );
+});
+
+const ISSUER = 'https://kubernetes.default.svc.cluster.local';
+
+/** What the API server publishes for whoever verifies its tokens without asking it. */
+function publishedKeys(kube: Kube, token: string): Promise<string> {
+  return new Promise((done, failed) => {
+    const headers = { authorization: `Bearer ${token}` };
+    const request = get(`${kube.url}/openid/v1/jwks`, { ca: readFileSync(kube.caFile), headers }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (text: string) => {
+        body += text;
+      });
+      response.on('end', () => (response.statusCode === 200 ? done(body) : failed(new Error(body))));
+    });
+    request.on('error', failed);
+  });
+}
+
+const MAY_REVIEW_TOKENS = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: keyturn-ca-reviews-tokens }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:auth-delegator }
+subjects: [{ kind: ServiceAccount, namespace: keyturn-system, name: ca }]
+`;
