@@ -18,8 +18,10 @@ const TOKEN_LEEWAY_MS = 60_000;
 export class IdentityProof {
   #token: Token | undefined;
   #provisioned: ClientCertificate | undefined;
-  /** Which way failed how often, since one last worked. */
+  /** Attempts that another way might have made succeed, since one last did. */
   #failures = 0;
+  /** The way that last worked. */
+  #worked: Credentials['kind'] | undefined;
   #refused: { readonly print: string; readonly since: number } | undefined;
   #complaints = new Set<string>();
 
@@ -43,17 +45,30 @@ export class IdentityProof {
     const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
     const ways = credentialWays({
       token: token.value && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
+      tokenRefused: token.value !== undefined && this.#refused?.print === printOf(token.value),
       provisioned: usable(provisioned?.value, `provisioned certificate ${provisioningDir}`),
       own: usable(ownCertificate?.(), 'own certificate'),
     });
-    const way = ways[this.#failures % ways.length];
+    // What worked comes first: where the best way is always refused, each renewal would cost a failure.
+    const known = ways.filter(({ kind }) => kind === this.#worked);
+    const inOrder = [...known, ...ways.filter((each) => !known.includes(each))];
+    const way = inOrder[this.#failures % inOrder.length];
     if (way) return way;
     throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
   }
 
-  worked(): void {
+  worked({ token, kind }: Credentials): void {
+    if (this.#worked !== kind) this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
+    this.#worked = kind;
     this.#failures = 0;
-    this.#refused = undefined;
+    // What a certificate achieved says nothing for the token.
+    if (token) this.#refused = undefined;
+  }
+
+  /** The files are others: the best way is the first one again. */
+  renewed(): void {
+    this.#worked = undefined;
+    this.#failures = 0;
   }
 
   /** The call failed in a way that another credential might mend. */
@@ -72,6 +87,9 @@ export class IdentityProof {
     const print = printOf(token);
     if (this.#refused?.print !== print) {
       this.#refused = { print, since: this.deps.clock.now() };
+      // The order of ways has changed: the next attempt takes its first.
+      this.#worked = undefined;
+      this.#failures = 0;
       return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}; is it for this cluster and this service account?`;
     }
     const since = new Date(this.#refused.since).toISOString();

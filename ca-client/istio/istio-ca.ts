@@ -7,6 +7,7 @@ import { formatHostPort } from '../../agent/base/host-port';
 import { writePem } from '../../agent/base/pem';
 import type { Watched } from '../../agent/base/watched';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { readTokenClaims } from '../token-claims';
@@ -159,9 +160,11 @@ class IstioCa implements CaClient {
     request: SignRequest,
     signal: AbortSignal,
   ): Promise<IssuedChain> {
+    // Nothing is sent for somebody who left while files were read.
+    if (signal.aborted) throw aborted();
     const facts = { root, certificate: credentials.certificate };
     const reply = await this.#channel.call(facts, message, this.#metadata(credentials), signal);
-    this.proof.worked();
+    this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
     this.roots.learn(certificatesDer, request);
@@ -186,7 +189,9 @@ class IstioCa implements CaClient {
     // A server that could not be reached may have refused the certificate: TLS 1.3 does not always say.
     if (unauthenticated || isTransient(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
-    const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, token) : undefined;
+    // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
+    const judged = token?.startsWith(JOIN_TOKEN_PREFIX) ? undefined : token;
+    const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, judged) : undefined;
     const hints = [unauthenticated ? this.proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
@@ -207,6 +212,7 @@ class IstioCa implements CaClient {
     await this.proof.look();
     if (print === this.print || this.#stop.signal.aborted) return;
     this.print = print;
+    this.proof.renewed();
     this.deps.log.info('credential files changed', { ca: this.name });
     for (const { call } of [...this.#listeners]) call('credential');
   }

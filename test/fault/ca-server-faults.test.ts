@@ -129,6 +129,16 @@ describe('a connection that breaks', () => {
 });
 
 describe('a status', () => {
+  test.each(['UNKNOWN', 'UNAVAILABLE'] as const)(
+    '37 %s is not answered by a second call: when to try again is for the keeper to say',
+    async (name) => {
+      const { server, ca } = await world();
+      server.behave({ call: () => ({ status: status[name] }) });
+      await expect(issue(ca)).rejects.toMatchObject(SOON);
+      expect(server.fake.server.calls).toHaveLength(1);
+    },
+  );
+
   test.each(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'ABORTED', 'INTERNAL', 'CANCELLED'] as const)(
     'C17 %s is transient',
     async (name) => {

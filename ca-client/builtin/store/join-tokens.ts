@@ -1,8 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { Secret } from '../../../agent/base/secret';
 
-/** `kt1_` and 32 random bytes, base64url without padding. The prefix lets secret scanners know one. */
-const TOKEN = /^kt1_[A-Za-z0-9_-]{43}$/;
+/** Every join token begins with it, and no JWT does; it lets secret scanners know one. */
+export const JOIN_TOKEN_PREFIX = 'kt1_';
+/** The prefix and 32 random bytes, base64url without padding. */
+const TOKEN = new RegExp(`^${JOIN_TOKEN_PREFIX}[A-Za-z0-9_-]{43}$`);
 
 /** What a store keeps of a token, under its hash. */
 export interface JoinTokenEntry {
@@ -15,7 +17,7 @@ export interface JoinTokenEntry {
 
 /** A token that nobody has seen yet: 256 random bits. */
 export function generateJoinToken(): Secret<string> {
-  return new Secret(`kt1_${randomBytes(32).toString('base64url')}`);
+  return new Secret(`${JOIN_TOKEN_PREFIX}${randomBytes(32).toString('base64url')}`);
 }
 
 /**

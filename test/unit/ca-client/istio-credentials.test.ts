@@ -125,13 +125,18 @@ describe('a call to istiod', () => {
 });
 
 describe('a provisioned certificate', () => {
-  test('34 goes along with the token, so that a server for either of them is content', async () => {
-    const files = new WorkloadFiles();
-    const { fake, ca } = await world({ provisioningDir: files.provDir, caRoot: files.write('ca-root.pem', '') });
-    files.write('ca-root.pem', rootsPem(fake.signer));
-    writePair(files.provDir, clientPair(fake.signer));
+  test.each([
+    ['either of them', {}, true],
+    ['tokens alone', { clientCertificates: false }, true],
+    ['certificates alone', {}, false],
+  ])('34 goes along with the token, so that a server for %s is content', async (_, fakeOptions, tokenIsKnown) => {
+    const prov = new WorkloadFiles();
+    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', ''), fake: fakeOptions });
+    prov.write('ca-root.pem', rootsPem(fake.signer));
+    writePair(prov.provDir, clientPair(fake.signer));
+    if (!tokenIsKnown) files.token(makeJwt({ sub: 'unknown to this server' }));
     await issue(ca);
-    expect(fake.server.calls[0]).toMatchObject({ clientUris: [TEST_ID], headers: { authorization: expect.stringContaining('Bearer ') } });
+    expect(fake.server.calls).toMatchObject([{ clientUris: [TEST_ID], headers: { authorization: expect.stringContaining('Bearer ') } }]);
   });
 
   test('35 that is not there does not help at a server which wants one', async () => {
@@ -179,6 +184,8 @@ describe('a provisioned certificate', () => {
     });
     await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
     await expect(issue(ca)).resolves.toBeDefined();
+    // Nor does it cost a failure again.
+    await expect(issue(ca)).resolves.toBeDefined();
   });
 });
 
@@ -200,13 +207,20 @@ describe('the certificate in service', () => {
     ]);
   });
 
-  test('goes along with a token that the CA has refused', async () => {
+  test('takes the place of a token that the CA no longer believes, for as long as it is not replaced', async () => {
     let svid: Svid | undefined;
-    const { files, ca } = await world({ ownCertificate: () => svid && own(svid) });
+    const { fake, files, ca, deps } = await world({ ownCertificate: () => svid && own(svid) });
     svid = await issue(ca);
-    files.token(makeJwt({ sub: 'a pod that is gone' }));
+    // As a one-time token is, once it was used.
+    fake.tokens.clear();
     await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
-    await expect(issue(ca)).resolves.toBeDefined();
+    svid = await issue(ca);
+    svid = await issue(ca);
+    files.token(fake.token(TEST_ID));
+    svid = await issue(ca);
+    const ways = deps.events.filter(({ event }) => event === 'the CA knows us').map(({ facts }) => facts.by);
+    expect(ways).toEqual(['token', 'own certificate', 'token']);
+    expect(fake.server.calls).toHaveLength(5);
   });
 
   test('14 works from the directory that the agent itself writes', async () => {

@@ -1,0 +1,67 @@
+import { describe, expect, test } from '@jest/globals';
+import { derSequence } from '../../../agent/base/der';
+import { directEngine } from '../../../agent/identity/direct-engine';
+import { EXTENSION, encodeBasicConstraints, encodeExtension, encodeKeyUsage, encodeUriNames } from '../../../agent/identity/extensions';
+import { encodeName } from '../../../agent/identity/name';
+import { acceptIssuedChain } from '../../../agent/identity/svid';
+import { type CsrOptions, dnsName, HOUR_MS, makeCsr, makeKey, TEST_ID } from '../../support/certs';
+import { startFakeIstioCsr } from '../../support/fake-istio-csr';
+import { closing, id, openClient, WorkloadFiles } from '../../support/istio-world';
+
+async function world(clusterId = 'Kubernetes') {
+  const fake = closing(await startFakeIstioCsr({ answerAfterMs: 0 }));
+  const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
+  const { ca } = await openClient(files, { name: 'istio-csr', address: fake.server.address, clusterId });
+  const sign = (options: Partial<CsrOptions>, ttlSeconds = 60) => {
+    const csrDer = makeCsr({ privateKey: makeKey('ec', 'prime256v1'), ...options });
+    return ca.sign({ id, csrDer, ttlSeconds }, AbortSignal.timeout(10_000));
+  };
+  return { fake, ca, sign };
+}
+
+describe('istio-csr', () => {
+  test('is asked for a day and gives an hour without a word: what counts is what the certificate says', async () => {
+    const { ca } = await world();
+    const key = await directEngine.generateKeyPair('ecdsa-p256');
+    const csrDer = await directEngine.createCsr(key, id);
+    const { certificatesDer } = await ca.sign({ id, csrDer, ttlSeconds: 86_400 }, AbortSignal.timeout(10_000));
+    const svid = acceptIssuedChain({ id, key, source: ca.name }, certificatesDer, ca.trust.value!, Date.now());
+    expect(svid.notAfterAt - svid.notBeforeAt).toBe(HOUR_MS);
+    expect(svid.warnings).toEqual(['the leaf has no key usage']);
+    // Leaf, intermediate, root; only two of them go to peers.
+    expect([certificatesDer.length, svid.chainDer.length]).toEqual([3, 2]);
+  });
+
+  const san = (...names: Uint8Array[]) => encodeExtension(EXTENSION.subjectAltName, true, derSequence(...names));
+  test.each<[string, Partial<CsrOptions>, string]>([
+    ['a common name', { subjectDer: encodeName([['CN', 'admin']]) }, 'csr-common-name'],
+    ['another identity', { extensions: [encodeUriNames(['spiffe://cluster.local/ns/shop/sa/other'], true)] }, ''],
+    ['a DNS name', { extensions: [san(dnsName('cart.shop'))] }, 'csr-'],
+    ['basic constraints', { extensions: [encodeUriNames([TEST_ID], true), encodeBasicConstraints(false)] }, 'csr-'],
+  ])('refuses a request with %s as it refuses everything, and the local rules say why', async (_, csr, rule) => {
+    const { sign } = await world();
+    const error = (await sign(csr).catch((caught: unknown) => caught)) as Error & { hint: string };
+    expect(error).toMatchObject({
+      code: 'ERR_CA_REJECTED',
+      retry: 'slow',
+      message: expect.stringContaining('UNAUTHENTICATED: request authenticate failure'),
+    });
+    expect(error.hint).toContain(rule);
+  });
+
+  test('says INTERNAL of a request for key usages, and the local rules say why', async () => {
+    const { sign } = await world();
+    const extensions = [encodeUriNames([TEST_ID], true), encodeKeyUsage(['digitalSignature'])];
+    await expect(sign({ extensions })).rejects.toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      retry: 'soon',
+      hint: expect.stringContaining('cert-manager, behind istio-csr has the rule csr-'),
+    });
+  });
+
+  test('refuses a call for another cluster', async () => {
+    const { sign } = await world('elsewhere');
+    await expect(sign({})).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'slow' });
+    await expect((await world('')).sign({})).resolves.toBeDefined();
+  });
+});
