@@ -105,9 +105,9 @@ async function openBuiltin({ config, id, engine }: CaNeeds, deps: Deps): Promise
 async function openKubernetes({ config }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createKubernetesCa } = await import('../ca-client/kubernetes/kubernetes-ca');
   const api = await openKubeApi(config.kubeconfig, process.env, deps);
-  const { signerName, csrUsages, trustBundle } = config;
+  const { signerName, csrUsages, trustBundle, stateDir } = config;
   const ca = await createKubernetesCa(
-    { api, signerName: signerName!, usages: csrUsages, trustBundle, namespace: api.namespace ?? 'default' },
+    { api, signerName: signerName!, usages: csrUsages, trustBundle, stateDir, namespace: api.namespace ?? 'default' },
     deps,
   );
   return {

@@ -39,11 +39,10 @@ export interface CsrCondition {
  * What a certificate may be used for. `by-key`: digital signature, client and server auth, and key encipherment for RSA keys only, for it
  * means that others may encrypt to the key. `istio`: those four whatever the key, for signers that insist on exactly what istiod asks for.
  */
-export const CSR_USAGES = ['by-key', 'istio'] as const;
-export type CsrUsages = (typeof CSR_USAGES)[number];
+export type CsrUsages = 'by-key' | 'istio';
 
 /** The API refuses less: "may not specify a duration less than 600 seconds". */
-export const MIN_EXPIRATION_SECONDS = 600;
+const MIN_EXPIRATION_SECONDS = 600;
 /** The field is an int32. */
 const MAX_EXPIRATION_SECONDS = 2 ** 31 - 1;
 

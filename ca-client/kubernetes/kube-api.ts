@@ -30,6 +30,8 @@ export interface KubeApi {
   readonly server: string;
   /** Of the context or the pod, where one is known. */
   readonly namespace: string | undefined;
+  /** Files that prove us to the server, or the server to us. */
+  readonly credentialFiles: readonly string[];
   /**
    * One exchange. Credentials are read again every ten seconds, and after a 401 at once: then the request is sent once more.
    *
@@ -98,6 +100,7 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
   return {
     server: config.server,
     namespace: config.namespace,
+    credentialFiles: config.files,
     request: <T>(method: KubeMethod, path: string, options: KubeRequestOptions = {}) =>
       tracked(options.signal, (signal) => {
         const what = `${method} ${pathOnly(path)}`;

@@ -25,6 +25,8 @@ export interface KubeConfig {
   readonly serverName: string | undefined;
   /** The context's or the pod's namespace. */
   readonly namespace: string | undefined;
+  /** What `credentials` reads: a change of these may turn a refusal into consent. */
+  readonly files: readonly string[];
   /** Reads the files that are named, or runs the exec plugin unless its last answer is still good. `renew` runs it in any case. */
   credentials(renew: boolean, signal: AbortSignal): Promise<KubeCredentials>;
 }
@@ -70,6 +72,7 @@ async function inCluster(env: KubeConfigOptions['env'], dir: string): Promise<Ku
     server: checkServer(`https://${host.includes(':') ? `[${host}]` : host}:${port}`, `${origin}: KUBERNETES_SERVICE_HOST`),
     serverName: undefined,
     namespace: namespace?.toString('utf8').trim() || undefined,
+    files: ['ca.crt', 'token'].map((name) => join(dir, name)),
     credentials: async () => ({ caPem: await read('ca.crt'), token: tokenOf(await read('token'), `${origin}: token`), client: undefined }),
   };
 }
@@ -92,6 +95,10 @@ async function readKubeConfig(path: string, env: KubeConfigOptions['env'], deps:
     server: checkServer(cluster.need('server'), `${cluster.name}: server`),
     serverName: cluster.text('tls-server-name'),
     namespace: context.text('namespace'),
+    files: [
+      cluster.path('certificate-authority'),
+      ...['client-certificate', 'client-key', 'tokenFile'].map((key) => user.path(key)),
+    ].filter((each) => each !== undefined),
     credentials: createCredentials(cluster, user, env, deps),
   };
 }

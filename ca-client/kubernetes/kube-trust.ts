@@ -1,8 +1,11 @@
+import { join } from 'node:path';
+import { publishDir } from '../../agent/base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
+import { readSmallFile } from '../../agent/base/read-file';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
-import { parseRootBundle } from '../../agent/identity/certificate';
+import { certificatesPem, parseRootBundle } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
@@ -11,6 +14,8 @@ export interface KubeTrustOptions {
   readonly signerName: string;
   /** Where ConfigMap `istio-ca-root-cert` is looked for. */
   readonly namespace: string;
+  /** Directory in which the anchors are kept for a start while the cluster does not answer; undefined keeps none. */
+  readonly keptDir: string | undefined;
 }
 
 /** The trust anchors that the cluster publishes for a signer, as they change. */
@@ -51,6 +56,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   const stop = new AbortController();
   let problem: AgentError | undefined;
   let told = '';
+  let saving = Promise.resolve();
   let firstLook = () => {};
   const ready = new Promise<void>((done) => {
     firstLook = done;
@@ -65,6 +71,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     if (bundle.version === trust.value?.version) return;
     deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
     trust.set(bundle);
+    saving = saving.then(() => keep(options, bundle, deps));
   };
   const refused = (caught: unknown) => {
     problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust anchors of ${options.signerName}: ${errorText(caught)}`, {
@@ -78,6 +85,9 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     told = problem.message;
   };
   const follow = async () => {
+    const kept = await loadKept(options, deps);
+    // Until the cluster has spoken; what it says replaces them, whatever they were.
+    if (kept) trust.set(kept);
     for (let failures = 0; !stop.signal.aborted; ) {
       let waitMs = 0;
       try {
@@ -107,8 +117,33 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     async close() {
       stop.abort();
       await following;
+      await saving;
     },
   };
+}
+
+const KEPT_FILE = 'root-cert.pem';
+
+async function loadKept({ keptDir }: KubeTrustOptions, deps: Deps): Promise<TrustBundle | undefined> {
+  if (keptDir === undefined) return undefined;
+  const file = join(keptDir, KEPT_FILE);
+  const pem = await readSmallFile(file, { field: file, code: 'ERR_PARSE' }).catch(() => undefined);
+  if (!pem) return undefined;
+  try {
+    return parseRootBundle(pem, file).bundle;
+  } catch (cause) {
+    deps.log.warn('kept trust anchors discarded', { file, cause });
+    return undefined;
+  }
+}
+
+async function keep({ keptDir }: KubeTrustOptions, bundle: TrustBundle, deps: Deps): Promise<void> {
+  if (keptDir === undefined) return;
+  try {
+    await publishDir(keptDir, [{ name: KEPT_FILE, bytes: certificatesPem(bundle.rootsDer), mode: 0o600 }]);
+  } catch (cause) {
+    deps.log.warn('trust anchors are not kept', { dir: keptDir, cause });
+  }
 }
 
 async function find(api: KubeApi, { signerName, namespace }: KubeTrustOptions, signal: AbortSignal): Promise<Found> {

@@ -1,10 +1,14 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
+import { readSmallFile } from '../../agent/base/read-file';
 import type { Watched } from '../../agent/base/watched';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { followTrustFile } from '../file-trust';
+import { type FollowedFiles, followFiles } from '../follow-files';
 import { awaitAnswer } from './await-answer';
 import { CSR_PATH, type CsrUsages, conditionOf, csrBody, type KubeCsr } from './csr-object';
 import type { KubeApi } from './kube-api';
@@ -21,10 +25,15 @@ export interface KubernetesCaOptions {
   readonly trustBundle: string | undefined;
   /** Where ConfigMap `istio-ca-root-cert` is looked for: the pod's own. */
   readonly namespace: string;
+  /** Keeps the anchors of the cluster over restarts. */
+  readonly stateDir?: string | undefined;
 }
 
 /** Removing what we leave behind is worth this much of the time of `close`. */
 const REMOVE_TIMEOUT_MS = 5_000;
+
+/** In the state directory, where others keep other files. */
+const KEPT_DIR = 'kubernetes-csr-roots';
 
 /** A cluster that does not answer must not keep the agent from serving what it still has. */
 const ANCHORS_AFTER_MS = 1_000;
@@ -44,9 +53,10 @@ interface Anchors {
  * The service account needs to create, get and watch certificatesigningrequests; where it may delete them too, none are left behind.
  */
 export async function createKubernetesCa(options: KubernetesCaOptions, deps: Deps): Promise<CaClient> {
-  const { api, signerName, trustBundle, namespace } = options;
+  const { api, signerName, trustBundle, namespace, stateDir } = options;
+  const keptDir = stateDir === undefined ? undefined : join(stateDir, KEPT_DIR);
   const anchors: Anchors =
-    trustBundle === undefined ? followKubeTrust(api, { signerName, namespace }, deps) : followTrustFile(trustBundle, deps);
+    trustBundle === undefined ? followKubeTrust(api, { signerName, namespace, keptDir }, deps) : followTrustFile(trustBundle, deps);
   await noLongerThan(ANCHORS_AFTER_MS, anchors.ready, deps);
   return new KubernetesCa(options, anchors, deps);
 }
@@ -57,12 +67,25 @@ async function noLongerThan(ms: number, work: Promise<void>, { clock }: Deps): P
   done.abort();
 }
 
+/** Changes with what the files hold; nothing can be learned from it. */
+async function printOf(files: readonly string[]): Promise<string> {
+  const hash = createHash('sha256');
+  for (const file of files) {
+    const bytes = await readSmallFile(file, { field: file, code: 'ERR_TOKEN' }).catch(() => undefined);
+    hash.update(`${bytes?.length}:`).update(bytes ?? '');
+  }
+  return hash.digest('hex');
+}
+
 class KubernetesCa implements CaClient {
   readonly name = 'kubernetes-csr';
   readonly #stop = new AbortController();
   readonly #calls = new Set<Promise<unknown>>();
   readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
   readonly #stopTrust: () => void;
+  readonly #following: FollowedFiles;
+  /** Of the credential files at the last look. */
+  #print: string | undefined;
   #mayDelete = true;
   #hadTrust: boolean;
 
@@ -74,9 +97,12 @@ class KubernetesCa implements CaClient {
     this.#hadTrust = anchors.trust.value !== undefined;
     this.#stopTrust = anchors.trust.subscribe((value) => {
       // What failed for want of anchors is worth trying at once.
-      if (value && !this.#hadTrust) for (const listener of [...this.#listeners]) listener.call('credential');
+      if (value && !this.#hadTrust) this.#tellCredential();
       this.#hadTrust ||= value !== undefined;
     });
+    const { credentialFiles } = options.api;
+    this.#following = followFiles(credentialFiles, () => this.#lookAtCredentials(), deps);
+    void this.#lookAtCredentials();
   }
 
   get trust(): Watched<TrustBundle | undefined> {
@@ -117,7 +143,17 @@ class KubernetesCa implements CaClient {
     this.#listeners.clear();
     this.#stopTrust();
     while (this.#calls.size > 0) await Promise.allSettled(this.#calls);
-    await this.anchors.close();
+    await Promise.all([this.#following.close(), this.anchors.close()]);
+  }
+
+  #tellCredential(): void {
+    for (const listener of [...this.#listeners]) listener.call('credential');
+  }
+
+  async #lookAtCredentials(): Promise<void> {
+    const print = await printOf(this.options.api.credentialFiles);
+    if (this.#print !== undefined && print !== this.#print) this.#tellCredential();
+    this.#print = print;
   }
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {

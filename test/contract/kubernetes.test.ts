@@ -7,7 +7,8 @@ import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { acceptIssuedChain } from '../../agent/identity/svid';
 import type { CaClient } from '../../ca-client/ca-client';
 import { CSR_PATH, type CsrUsages } from '../../ca-client/kubernetes/csr-object';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
+import { createKubeApi, type KubeApi } from '../../ca-client/kubernetes/kube-api';
+import { loadKubeConfig } from '../../ca-client/kubernetes/kube-config';
 import { createKubernetesCa } from '../../ca-client/kubernetes/kubernetes-ca';
 import { TEST_ID } from '../support/certs';
 import { type Kube, type KubeObject, startKube } from '../support/kube';
@@ -59,6 +60,16 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
         spec: { signerName: SIGNER, trustBundle: rootPem },
       }),
     );
+
+  /** Nobody answers there. */
+  async function apiAt(server: string): Promise<KubeApi> {
+    const kubeconfig = join(tempDir(), 'kubeconfig');
+    const named = (key: string, value: object) => [{ name: 'x', [key]: value }];
+    const file = { 'current-context': 'x', clusters: named('cluster', { server }), users: named('user', { token: 'x' }) };
+    writeFileSync(kubeconfig, JSON.stringify({ ...file, contexts: named('context', { cluster: 'x', user: 'x' }) }));
+    const deps = testDeps();
+    return createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), deps);
+  }
 
   const byDefault = async (request: Parameters<TestSigner['behave']>[0]) => {
     if (request.uris.length !== 1 || request.uris[0] !== TEST_ID) return request.deny('NotYours', 'that identity is not yours');
@@ -310,6 +321,24 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       await until('the complaint', async () => ca.problem());
       expect(ca.trust.value?.rootsDer).toHaveLength(1);
       await ca.close();
+    });
+
+    test('are kept over a restart while the cluster does not answer, and replaced as soon as it does', async () => {
+      const stateDir = join(tempDir(), 'state');
+      const options = { signerName: SIGNER, usages: 'by-key', trustBundle: undefined, namespace: 'shop', stateDir } as const;
+      const before = await createKubernetesCa({ api: agentApi, ...options }, testDeps());
+      expect(before.trust.value?.rootsDer).toHaveLength(1);
+      await before.close();
+      const away = await createKubernetesCa({ api: await apiAt('https://127.0.0.1:1'), ...options }, testDeps());
+      expect(away.trust.value).toEqual(before.trust.value);
+      expect(away.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+      await away.close();
+      const next = await makeSignerCa('next');
+      await publish(certificatesPem(next.bundle.rootsDer).toString());
+      const back = await createKubernetesCa({ api: agentApi, ...options }, testDeps());
+      await until('the new root', async () => back.trust.value?.version === next.bundle.version);
+      await back.close();
+      await publish(await rootOf(signer));
     });
 
     test('come from a file where one is named, whatever the cluster publishes', async () => {

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
 import { createKubeApi, type KubeApi } from '../../ca-client/kubernetes/kube-api';
@@ -44,14 +44,14 @@ export interface TokenOptions {
   readonly seconds?: number;
 }
 
-/** About three seconds and 290 MB: one a test file. Without the program it throws, so guard tests with `testWith('kube')`. */
-export async function startKube(dir = tempDir()): Promise<Kube> {
-  const peer = startPeer('kube', ['--dir', dir, '--while-stdin']);
-  const url = await until(
-    'kube-apiserver',
-    async () => peer.running() && readFileSync(join(dir, 'ready'), { flag: 'a+', encoding: 'utf8' }),
-    60_000,
-  );
+/**
+ * About three seconds and 290 MB: one a test file. A directory and a port that one had before bring it back with all that it knew.
+ * Without the program it throws, so guard tests with `describeWith('kube')`.
+ */
+export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: string; readonly port?: number } = {}): Promise<Kube> {
+  const peer = startPeer('kube', ['--dir', dir, '--port', String(port), '--while-stdin']);
+  const ready = join(dir, 'ready');
+  const url = await until('kube-apiserver', async () => peer.running() && existsSync(ready) && readFileSync(ready, 'utf8'), 60_000);
   const [kubeconfig, caFile] = [join(dir, 'kubeconfig'), join(dir, 'ca.crt')];
   const apis: KubeApi[] = [];
   const open = async (path: string) => {
