@@ -107,7 +107,7 @@ function readKey(pem: Buffer, path: string): KeyObject {
 function rootFile(text: string, pem: Buffer, path: string, at: number): LoadedFiles {
   return asFileError(path, () => {
     const { bundle, skipped } = parseRootBundle(pem, path);
-    return { resource: rootsResource(text, certificatesPem(bundle.rootsDer), at), skipped };
+    return { resource: rootsResource(text, certificatesPem(bundle.rootsDer), undefined, at), skipped };
   });
 }
 

@@ -30,9 +30,14 @@ export function certificateResource(
   return resource(name, Secret.encode({ name, type: { $case: 'tlsCertificate', value } }).finish(), pems.serial, publishedAt);
 }
 
-/** A `validation_context` secret that trusts these roots. */
-export function rootsResource(name: string, rootsPem: Buffer, publishedAt: number): SecretResource {
-  const value = { trustedCa: inline(rootsPem) };
+/**
+ * A `validation_context` secret that trusts these roots.
+ *
+ * @param crlPem  Revocation lists to go by. Only a leaf is looked for in them: roots and intermediates have lists of their own authorities,
+ *                which nobody here has, and Envoy would refuse all that it finds no list for.
+ */
+export function rootsResource(name: string, rootsPem: Buffer, crlPem: Buffer | undefined, publishedAt: number): SecretResource {
+  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), onlyVerifyLeafCertCrl: crlPem !== undefined };
   return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
 }
 

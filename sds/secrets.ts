@@ -1,5 +1,7 @@
+import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
 import { certificatesPem } from '../agent/identity/certificate';
+import type { CrlSet } from '../agent/identity/crl';
 import { type KeyFormat, privateKeyPem } from '../agent/identity/keys';
 import type { Svid } from '../agent/identity/svid';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
@@ -18,11 +20,17 @@ export interface IdentitySecrets {
  * An expired certificate is offered to nobody: new subscriptions wait for the next one. It is not taken away from those who have it
  * either, since SDS knows no removal (Envoy ignores one) and a proxy does better with an expired certificate that some peers may still
  * accept than with none.
+ *
+ * @param crl  Where revocation is looked at: the lists that go with the roots. There is no bundle before there are any, since it would let in
+ *             whom they name.
  */
-export function createIdentitySecrets(keyFormat: KeyFormat): (state: CertState, at: number) => IdentitySecrets {
+export function createIdentitySecrets(
+  keyFormat: KeyFormat,
+  crl?: Watched<CrlSet | undefined>,
+): (state: CertState, at: number) => IdentitySecrets {
   let lastSvid: Svid | undefined;
   let lastLeaf: SecretResource | undefined;
-  let lastBundle: TrustBundle | undefined;
+  let lastPrint = '';
   let lastRoots: SecretResource | undefined;
 
   const leafOf = (svid: Svid, at: number): SecretResource => {
@@ -33,10 +41,13 @@ export function createIdentitySecrets(keyFormat: KeyFormat): (state: CertState, 
     }
     return lastLeaf;
   };
-  const rootsOf = (bundle: TrustBundle, at: number): SecretResource => {
-    if (bundle.version !== lastBundle?.version || !lastRoots) {
-      lastRoots = rootsResource(BUNDLE_NAME, certificatesPem(bundle.rootsDer), at);
-      lastBundle = bundle;
+  const rootsOf = (bundle: TrustBundle, at: number): SecretResource | undefined => {
+    const lists = crl?.value;
+    if (crl && !lists) return undefined;
+    const print = `${bundle.version} ${lists?.version}`;
+    if (print !== lastPrint || !lastRoots) {
+      lastRoots = rootsResource(BUNDLE_NAME, certificatesPem(bundle.rootsDer), lists?.pem, at);
+      lastPrint = print;
     }
     return lastRoots;
   };

@@ -32,6 +32,7 @@ export const METRICS = {
     help: 'Certificate files that were unreadable or wrong; the last good ones stay in service.',
     labels: [],
   },
+  crl_failures_total: { type: 'counter', help: 'Certificate revocation lists that could not be had or were refused.', labels: [] },
   output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
   ca_signing_requests_total: {
     type: 'counter',

@@ -1,10 +1,15 @@
+import { createHash } from 'node:crypto';
 import { contextTag, type DerReader, derBitString, derElement, derInteger, derSequence, derTime, readDer, TAG } from '../base/der';
-import type { Certificate } from './certificate';
+import { type AgentError, invalid } from '../base/errors';
+import { readPem, writePem } from '../base/pem';
+import { type Certificate, isCa, parseCertificate } from './certificate';
+import { SKEW_TOLERANCE_MS, verifyChain } from './chain';
 import { EXTENSION, encodeExtension, readAuthorityKeyId, readExtensions } from './extensions';
 import type { KeyPair } from './keys';
 import { readName } from './name';
 import { createKeyObject } from './public-key';
 import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm, signatureAlgorithmOf, signBytes } from './signature';
+import type { TrustBundle } from './trust-bundle';
 
 /** What a certificate revocation list says, read strictly. It says nothing about whether to believe it: `isCrlOf` does. */
 export interface Crl {
@@ -162,3 +167,91 @@ export function isCrlOf(crl: Crl, issuer: Certificate): boolean {
   if (issuer.publicKey.weakness !== undefined) return false;
   return isSignatureValid(crl.signatureAlgorithm, crl.tbsDer, crl.signature, createKeyObject(issuer.publicKey));
 }
+
+/** Lists that passed `acceptCrls`, replaced as one. */
+export interface CrlSet {
+  readonly lists: readonly Crl[];
+  /** The lists and nothing else, PEM, as a proxy takes them. */
+  readonly pem: Buffer;
+  /** When the first of them has had its day, epoch milliseconds. */
+  readonly nextUpdateAt: number;
+  /** When the last of them was made. */
+  readonly thisUpdateAt: number;
+  /** SHA-256 over `pem`, hex. */
+  readonly version: string;
+}
+
+const MAX_LISTS = 64;
+
+/**
+ * Judges a file of lists: PEM with certificates of their signers beside them, or one list as DER. A list counts where its signer is a root of
+ * the bundle, or a certificate in the file that verifies to one. Others are passed over with their reason: while roots are being replaced
+ * there are lists of signers that not everybody knows yet.
+ *
+ * @param now    Epoch milliseconds; what was made later, or has had its day, does not count.
+ * @param inUse  What passed before: a list is not replaced by an older one of the same signer, since replicas of a CA make theirs at
+ *               different times, and who can replay an old list could take a revocation back.
+ * @throws     AgentError ERR_PARSE with field and rule where none counts.
+ */
+export function acceptCrls(
+  bytes: Uint8Array,
+  field: string,
+  bundle: TrustBundle,
+  now: number,
+  inUse?: CrlSet,
+): { set: CrlSet; skipped: readonly string[] } {
+  const { listsDer, certificatesDer } = readBlocks(bytes, field);
+  const roots = bundle.rootsDer.map((der) => parseCertificate(der));
+  const pool = certificatesDer.map((der) => parseCertificate(der, field)).filter(isCa);
+  const issuers = [...roots, ...pool.filter((each) => verifies(each, pool, roots, now))];
+  const skipped: AgentError[] = [];
+  const lists: Crl[] = [];
+  for (const der of listsDer) {
+    const crl = parseCrl(der, field);
+    const refuse = (rule: string) => skipped.push(invalid('ERR_PARSE', `${field}: list of ${crl.issuer || 'nobody'}`, rule));
+    if (!issuers.some((issuer) => isCrlOf(crl, issuer))) refuse('must be signed by a CA of the trust bundle');
+    else if (crl.thisUpdateAt > now + SKEW_TOLERANCE_MS) refuse(`must not be of the future: it was made at ${iso(crl.thisUpdateAt)}`);
+    else if (crl.nextUpdateAt <= now) refuse(`must not be out of date: its next update was due at ${iso(crl.nextUpdateAt)}`);
+    else lists.push(inUse?.lists.find((known) => isSameIssuer(known, crl) && known.thisUpdateAt > crl.thisUpdateAt) ?? crl);
+  }
+  if (lists.length === 0) throw skipped[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
+  const pem = Buffer.concat(lists.map(({ der }) => writePem('X509 CRL', der)));
+  return {
+    set: {
+      lists,
+      pem,
+      nextUpdateAt: Math.min(...lists.map(({ nextUpdateAt }) => nextUpdateAt)),
+      thisUpdateAt: Math.max(...lists.map(({ thisUpdateAt }) => thisUpdateAt)),
+      version: createHash('sha256').update(pem).digest('hex'),
+    },
+    skipped: skipped.map(({ message }) => message),
+  };
+}
+
+function readBlocks(bytes: Uint8Array, field: string): { listsDer: Uint8Array[]; certificatesDer: Uint8Array[] } {
+  if (bytes[0] === TAG.sequence) return { listsDer: [bytes], certificatesDer: [] };
+  const blocks = readPem(bytes, field, { maxBytes: 2 * MAX_CRL_BYTES, maxBlocks: MAX_LISTS });
+  const foreign = blocks.find(({ label }) => label !== 'X509 CRL' && label !== 'CERTIFICATE');
+  if (foreign) {
+    for (const { der } of blocks) der.fill(0);
+    throw invalid('ERR_PARSE', field, `must hold X509 CRL and CERTIFICATE only, not ${foreign.label}`);
+  }
+  const labelled = (wanted: string) => blocks.filter(({ label }) => label === wanted).map(({ der }) => der);
+  return { listsDer: labelled('X509 CRL'), certificatesDer: labelled('CERTIFICATE') };
+}
+
+function verifies(certificate: Certificate, pool: readonly Certificate[], roots: readonly Certificate[], now: number): boolean {
+  try {
+    verifyChain(certificate, pool, roots, now);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isSameIssuer(one: Crl, other: Crl): boolean {
+  const keyId = (crl: Crl) => crl.authorityKeyId ?? new Uint8Array(0);
+  return Buffer.compare(one.issuerDer, other.issuerDer) === 0 && Buffer.compare(keyId(one), keyId(other)) === 0;
+}
+
+const iso = (at: number) => new Date(at).toISOString();

@@ -21,6 +21,8 @@ export interface TlsCertificate {
 
 export interface CertificateValidationContext {
   readonly trustedCa: DataSource | undefined;
+  readonly crl: DataSource | undefined;
+  readonly onlyVerifyLeafCertCrl: boolean;
 }
 
 function createBaseSecret(): Secret {
@@ -154,13 +156,19 @@ export const TlsCertificate: MessageFns<TlsCertificate> = {
 };
 
 function createBaseCertificateValidationContext(): CertificateValidationContext {
-  return { trustedCa: undefined };
+  return { trustedCa: undefined, crl: undefined, onlyVerifyLeafCertCrl: false };
 }
 
 export const CertificateValidationContext: MessageFns<CertificateValidationContext> = {
   encode(message: CertificateValidationContext, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.trustedCa !== undefined) {
       DataSource.encode(message.trustedCa, writer.uint32(10).fork()).join();
+    }
+    if (message.crl !== undefined) {
+      DataSource.encode(message.crl, writer.uint32(58).fork()).join();
+    }
+    if (message.onlyVerifyLeafCertCrl !== false) {
+      writer.uint32(112).bool(message.onlyVerifyLeafCertCrl);
     }
     return writer;
   },
@@ -184,6 +192,22 @@ export const CertificateValidationContext: MessageFns<CertificateValidationConte
             }
 
             message.trustedCa = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.crl = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.onlyVerifyLeafCertCrl = reader.bool();
             continue;
           }
         }

@@ -1,0 +1,212 @@
+import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
+import { withDeadline } from '../agent/base/clock';
+import type { Deps } from '../agent/base/deps';
+import { AgentError, invalid } from '../agent/base/errors';
+import type { FileWatch } from '../agent/base/file-watch';
+import { readSmallFile } from '../agent/base/read-file';
+import { type Watched, WatchedSource } from '../agent/base/watched';
+import { acceptCrls, type CrlSet } from '../agent/identity/crl';
+import type { TrustBundle } from '../agent/identity/trust-bundle';
+import { httpGet } from './http-get';
+
+/** The certificate revocation lists of a mesh, as they are renewed. */
+export interface Revocation {
+  /**
+   * The lists to go by; undefined until there are any. Never taken back: lists that have had their day are refused by whoever applies them,
+   * which lets nobody in, whereas none at all would let in whom they name.
+   */
+  readonly lists: Watched<CrlSet | undefined>;
+  /** Why newer ones cannot be had, or that those in use are near their end or past it; undefined where all is well. */
+  problem(): AgentError | undefined;
+  close(): Promise<void>;
+}
+
+const FIELD = '--crl';
+const MAX_BYTES = 16 * 1024 * 1024;
+/** A revocation at the CA is known here no later than this. An unchanged answer costs a few hundred bytes. */
+const POLL_MS = 60_000;
+const FETCH_MS = 10_000;
+/** From here on in the life of a list its absence of a successor is told. Ours are renewed after a quarter. */
+const LATE = 0.75;
+
+/**
+ * Follows a file, or polls a URL of `http` or `https`: a list is signed, so the way that it comes need not be trusted.
+ *
+ * @param place  A path, or a URL such as `http://ca:8080/crl.pem`.
+ * @param trust  What its signers are judged by; looked at again when it changes.
+ * @throws       AgentError ERR_CONFIG for another kind of URL.
+ */
+export function followRevocation(place: string, trust: Watched<TrustBundle | undefined>, deps: Deps): Revocation {
+  return new FollowedLists(readerOf(place, deps), trust, deps);
+}
+
+/** Reads anew; undefined where nothing has changed since. */
+interface Reader {
+  readonly place: string;
+  /** Of a file, which is watched as well. */
+  readonly path: string | undefined;
+  read(signal: AbortSignal): Promise<Uint8Array | undefined>;
+}
+
+function readerOf(place: string, { clock }: Deps): Reader {
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) {
+    return { place, path: place, read: () => readSmallFile(place, { field: FIELD, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_BYTES }) };
+  }
+  const url = URL.parse(place);
+  if (url === null || !['http:', 'https:'].includes(url.protocol))
+    throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
+  let etag: string | undefined;
+  return {
+    place: `${url.origin}${url.pathname}`,
+    path: undefined,
+    async read(signal) {
+      const answer = await withDeadline(clock, FETCH_MS, `GET ${url.origin}${url.pathname}`, signal, (bounded) =>
+        httpGet(url, etag, MAX_BYTES, bounded),
+      );
+      etag = answer?.etag ?? etag;
+      return answer?.bytes;
+    },
+  };
+}
+
+class FollowedLists implements Revocation {
+  readonly #lists = new WatchedSource<CrlSet | undefined>(undefined);
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>;
+  #wake = new AbortController();
+  #bytes: Uint8Array | undefined;
+  #problem: AgentError | undefined;
+  #told = '';
+
+  constructor(
+    private readonly reader: Reader,
+    private readonly trust: Watched<TrustBundle | undefined>,
+    private readonly deps: Deps,
+  ) {
+    this.#running = this.#run().catch((cause) => deps.log.error('revocation lists are not followed', { cause }));
+  }
+
+  get lists(): Watched<CrlSet | undefined> {
+    return this.#lists;
+  }
+
+  problem(): AgentError | undefined {
+    return this.#age() ?? this.#problem;
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#wake.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { clock, random } = this.deps;
+    const { signal } = this.#stop;
+    const wake = () => this.#wake.abort();
+    const unsubscribe = this.trust.subscribe(wake);
+    const watch = await this.#watchFile(wake);
+    for (let failures = 0; !signal.aborted; ) {
+      // Made anew before reading, so that a change during the read is not lost.
+      this.#wake = new AbortController();
+      failures = (await this.#look(signal)) ? 0 : failures + 1;
+      if (signal.aborted) break;
+      this.#tellAge();
+      const retryAt = clock.now() + (failures === 0 ? POLL_MS : backoffMs(failures, DEFAULT_BACKOFF, random));
+      await clock.sleepUntil(Math.min(retryAt, this.#nextAlarmAt()), this.#wake.signal).catch(() => undefined);
+    }
+    unsubscribe();
+    await watch?.close();
+  }
+
+  async #watchFile(wake: () => void): Promise<FileWatch | undefined> {
+    if (this.reader.path === undefined) return undefined;
+    const { watchFiles } = await import('../agent/base/file-watch');
+    return watchFiles([this.reader.path], wake, this.deps);
+  }
+
+  /** Reads and judges once; whether there is nothing to be tried again soon. */
+  async #look(signal: AbortSignal): Promise<boolean> {
+    try {
+      const bytes = (await this.reader.read(signal)) ?? this.#bytes;
+      const bundle = this.trust.value;
+      // Nothing to judge by yet: the bundle wakes us.
+      if (bytes === undefined || bundle === undefined) return true;
+      this.#use(bytes, bundle);
+      return true;
+    } catch (caught) {
+      if (!signal.aborted) this.#refused(AgentError.from(caught));
+      return false;
+    }
+  }
+
+  #use(bytes: Uint8Array, bundle: TrustBundle): void {
+    const { log, clock } = this.deps;
+    const { set, skipped } = acceptCrls(bytes, FIELD, bundle, clock.now(), this.#lists.value);
+    this.#bytes = bytes;
+    if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });
+    this.#problem = undefined;
+    this.#complain(skipped.join('; '), () => log.warn('revocation lists passed over', { place: this.reader.place, skipped }));
+    if (set.version === this.#lists.value?.version) return;
+    const revoked = set.lists.reduce((sum, list) => sum + list.revoked.size, 0);
+    const numbers = set.lists.map(({ number }) => number);
+    log.info('revocation lists in use', {
+      place: this.reader.place,
+      lists: set.lists.length,
+      numbers,
+      revoked,
+      nextUpdate: iso(set.nextUpdateAt),
+    });
+    this.#lists.set(set);
+  }
+
+  #refused(error: AgentError): void {
+    this.#problem = error;
+    this.deps.metrics.record('crl_failures_total', {});
+    const facts = { place: this.reader.place, cause: error };
+    this.#complain(error.message, () =>
+      this.#lists.value
+        ? this.deps.log.warn('revocation lists cannot be renewed, the last ones stay in use', facts)
+        : this.deps.log.error('no revocation list yet, so no roots are given to proxies', facts),
+    );
+  }
+
+  /** What there is to say about the age of the lists in use. */
+  #age(): AgentError | undefined {
+    const set = this.#lists.value;
+    const now = this.deps.clock.now();
+    if (!set || now < lateAt(set)) return undefined;
+    const over = now >= set.nextUpdateAt;
+    const what = over ? 'were due at' : 'are still not there; they are due at';
+    return new AgentError('ERR_CA_UNAVAILABLE', `${FIELD} ${this.reader.place}: newer lists ${what} ${iso(set.nextUpdateAt)}`, {
+      retry: 'soon',
+      hint: over ? 'every peer is refused until there are newer ones' : 'every peer is refused from then on',
+      cause: this.#problem,
+    });
+  }
+
+  #tellAge(): void {
+    const age = this.#age();
+    if (age === undefined) return;
+    const over = this.deps.clock.now() >= this.#lists.value!.nextUpdateAt;
+    this.#complain(age.message, () =>
+      over
+        ? this.deps.log.error('revocation lists are out of date, proxies refuse every peer', { cause: age })
+        : this.deps.log.warn('revocation lists are near their end', { cause: age }),
+    );
+  }
+
+  #nextAlarmAt(): number {
+    const set = this.#lists.value;
+    const now = this.deps.clock.now();
+    return set ? ([lateAt(set), set.nextUpdateAt].find((at) => at > now) ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+  }
+
+  #complain(what: string, tell: () => void): void {
+    if (what !== this.#told && what !== '') tell();
+    this.#told = what;
+  }
+}
+
+const lateAt = (set: CrlSet) => set.thisUpdateAt + LATE * (set.nextUpdateAt - set.thisUpdateAt);
+const iso = (at: number) => new Date(at).toISOString();

@@ -1,0 +1,220 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { writePem } from '../../../agent/base/pem';
+import { firstValue, WatchedSource } from '../../../agent/base/watched';
+import { certificatesPem } from '../../../agent/identity/certificate';
+import { acceptCrls, type CrlSet, createCrl } from '../../../agent/identity/crl';
+import { keyPairOf } from '../../../agent/identity/keys';
+import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
+import { followRevocation, type Revocation } from '../../../ca-client/revocation';
+import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
+import { outcome } from '../../support/outcome';
+import { tempDir } from '../../support/temp-dir';
+import { TestClock } from '../../support/test-clock';
+import { testDeps } from '../../support/test-deps';
+import { until } from '../../support/until';
+
+const closing: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+interface ListFields {
+  readonly number?: number;
+  readonly at?: number;
+  readonly serials?: readonly string[];
+  readonly lifeMs?: number;
+}
+
+function listOf(ca: TestCa, { number = 1, at = TEST_NOW, serials = [], lifeMs = 4 * HOUR_MS }: ListFields = {}): Buffer {
+  const revoked = serials.map((serial) => ({ serial, revokedAt: at, reason: 1 }));
+  const spec = { issuerDer: ca.subjectDer, authorityKeyId: ca.keyId, number, thisUpdateAt: at, nextUpdateAt: at + lifeMs, revoked };
+  return writePem('X509 CRL', createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256')));
+}
+
+const serialsOf = (set: CrlSet | undefined) => set?.lists.flatMap(({ revoked }) => [...revoked]);
+
+describe('lists are accepted', () => {
+  test('of roots, and of intermediates whose certificates come with them; of nobody else', async () => {
+    const [root, stranger] = [await makeTestCa(), await makeTestCa({ name: 'stranger' })];
+    const [below, other] = [await makeTestCa({ parent: root, name: 'below' }), await makeTestCa({ parent: stranger, name: 'other' })];
+    const file = [listOf(root, { serials: ['0a'] }), listOf(below, { serials: ['0b'] }), listOf(stranger), listOf(other)];
+    const certificates = certificatesPem([below, other, stranger].map(({ certificateDer }) => certificateDer));
+    const { set, skipped } = acceptCrls(Buffer.concat([...file, certificates]), 'crl', root.bundle, TEST_NOW);
+    expect(serialsOf(set)).toEqual(['0a', '0b']);
+    expect(set.pem).toEqual(Buffer.concat(file.slice(0, 2)));
+    expect(skipped).toEqual([
+      'crl: list of O=cluster.local, CN=stranger: must be signed by a CA of the trust bundle',
+      'crl: list of O=cluster.local, CN=other: must be signed by a CA of the trust bundle',
+    ]);
+  });
+
+  test('as DER too', async () => {
+    const root = await makeTestCa();
+    const [der] = acceptCrls(listOf(root), 'crl', root.bundle, TEST_NOW).set.lists.map((list) => list.der);
+    expect(acceptCrls(der!, 'crl', root.bundle, TEST_NOW).set.lists).toHaveLength(1);
+  });
+
+  test.each<[string, (root: TestCa) => Buffer, string]>([
+    ['out of date', (root) => listOf(root, { at: TEST_NOW - 4 * HOUR_MS }), 'must not be out of date'],
+    ['of the future', (root) => listOf(root, { at: TEST_NOW + 120_000 }), 'must not be of the future'],
+    ['none at all', (root) => certificatesPem([root.certificateDer]), 'must hold a certificate revocation list'],
+    [
+      'a key among them',
+      (root) => Buffer.concat([listOf(root), writePem('PRIVATE KEY', Buffer.from([1]))]),
+      'must hold X509 CRL and CERTIFICATE only',
+    ],
+    ['no PEM', () => Buffer.from('<html>'), 'must'],
+  ])('but not %s', async (_, make, rule) => {
+    const root = await makeTestCa();
+    expect(outcome(() => acceptCrls(make(root), 'crl', root.bundle, TEST_NOW))).toMatchObject({ rule: expect.stringContaining(rule) });
+  });
+});
+
+/** A web server with one answer; its ETag changes with it. */
+async function serve(first: Buffer) {
+  const state = { body: first, status: 200, etag: '"1"', seen: [] as (string | undefined)[] };
+  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+    state.seen.push(request.headers['if-none-match']);
+    const known = request.headers['if-none-match'] === state.etag && state.status === 200;
+    response.writeHead(known ? 304 : state.status, { etag: state.etag });
+    response.end(known ? undefined : state.body);
+  });
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  closing.push(() => new Promise((done) => server.close(done)));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/crl.pem`;
+  return { state, url };
+}
+
+function follow(place: string, trust: TrustBundle | undefined) {
+  const clock = new TestClock();
+  const deps = testDeps({ clock });
+  const source = new WatchedSource<TrustBundle | undefined>(trust);
+  const revocation: Revocation = followRevocation(place, source, deps);
+  closing.push(() => revocation.close());
+  const loaded = () => firstValue(revocation.lists, (value): value is CrlSet => value !== undefined);
+  return { clock, deps, source, revocation, loaded };
+}
+
+describe('followed at a URL', () => {
+  test('a revocation is known a minute later, and an unchanged list is not sent again', async () => {
+    const root = await makeTestCa();
+    const { state, url } = await serve(listOf(root));
+    const at = follow(url, root.bundle);
+    expect(serialsOf(await at.loaded())).toEqual([]);
+    for (let round = 0; round < 3; round += 1) {
+      const before = state.seen.length;
+      await until('another request', async () => {
+        await at.clock.advanceBy(60_000);
+        return state.seen.length > before;
+      });
+    }
+    expect(state.seen.slice(1).every((etag) => etag === '"1"')).toBe(true);
+    Object.assign(state, { body: listOf(root, { number: 2, at: at.clock.now(), serials: ['0a'] }), etag: '"2"' });
+    await until('the revocation', async () => {
+      await at.clock.advanceBy(60_000);
+      return serialsOf(at.revocation.lists.value)?.length === 1;
+    });
+    expect(at.revocation.problem()).toBeUndefined();
+  });
+
+  test('an older list does not take a revocation back', async () => {
+    const root = await makeTestCa();
+    const { state, url } = await serve(listOf(root, { number: 2, serials: ['0a'] }));
+    const at = follow(url, root.bundle);
+    await at.loaded();
+    Object.assign(state, { body: listOf(root, { number: 1, at: TEST_NOW - HOUR_MS }), etag: '"0"' });
+    const before = state.seen.length;
+    await until('two requests', async () => {
+      await at.clock.advanceBy(60_000);
+      return state.seen.length > before + 1;
+    });
+    expect(serialsOf(at.revocation.lists.value)).toEqual(['0a']);
+  });
+
+  test('lists that are not renewed are told of before their end and after it, and are never taken away', async () => {
+    const root = await makeTestCa();
+    const { state, url } = await serve(listOf(root, { serials: ['0a'] }));
+    const at = follow(url, root.bundle);
+    const set = await at.loaded();
+    state.status = 503;
+    await until('the failure', async () => {
+      await at.clock.advanceBy(60_000);
+      return at.revocation.problem() !== undefined;
+    });
+    expect(at.revocation.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', message: expect.stringContaining('status 503') });
+    const told = () => at.deps.events.filter(({ level }) => level !== 'info').map(({ level, event }) => `${level} ${event}`);
+    await at.clock.advanceTo(TEST_NOW + 3 * HOUR_MS);
+    await until('the warning', async () => {
+      await at.clock.advanceBy(1_000);
+      return told().includes('warn revocation lists are near their end');
+    });
+    expect(at.revocation.problem()).toMatchObject({ hint: 'every peer is refused from then on' });
+    await at.clock.advanceTo(TEST_NOW + 4 * HOUR_MS);
+    await until('the alarm', async () => {
+      await at.clock.advanceBy(1_000);
+      return told().includes('error revocation lists are out of date, proxies refuse every peer');
+    });
+    expect(at.revocation.problem()).toMatchObject({ hint: 'every peer is refused until there are newer ones' });
+    expect(at.revocation.lists.value).toBe(set);
+    Object.assign(state, { status: 200, body: listOf(root, { number: 2, at: at.clock.now() }), etag: '"2"' });
+    await until('the new list', async () => {
+      await at.clock.advanceBy(60_000);
+      return at.revocation.problem() === undefined;
+    });
+    expect(serialsOf(at.revocation.lists.value)).toEqual([]);
+  });
+
+  test.each([
+    ['ftp://127.0.0.1/crl', 'must be a file or an http or https URL'],
+    ['http://', 'must be a file or an http or https URL'],
+  ])('%s is refused', (place, rule) => {
+    expect(outcome(() => followRevocation(place, new WatchedSource<TrustBundle | undefined>(undefined), testDeps()))).toEqual({
+      field: '--crl',
+      rule,
+    });
+  });
+
+  test('an answer without end is broken off', async () => {
+    const root = await makeTestCa();
+    const { url } = await serve(Buffer.alloc(17 * 1024 * 1024, 0x41));
+    const at = follow(url, root.bundle);
+    await until('the refusal', async () => at.revocation.problem());
+    expect(at.revocation.problem()!.message).toContain('more than 16777216 bytes');
+    expect(at.revocation.lists.value).toBeUndefined();
+  });
+});
+
+describe('followed in a file', () => {
+  test('a new list is taken up, a bad one is not, and a list waits for the bundle that it is judged by', async () => {
+    const root = await makeTestCa();
+    const path = join(tempDir(), 'crl.pem');
+    writeFileSync(path, listOf(root, { serials: ['0a'] }));
+    const at = follow(path, undefined);
+    await at.clock.advanceBy(1_000);
+    expect(at.revocation.lists.value).toBeUndefined();
+    at.source.set(createTrustBundle(root.bundle.rootsDer));
+    expect(serialsOf(await at.loaded())).toEqual(['0a']);
+    for (const [bytes, problem, serials] of [
+      [Buffer.from('nonsense'), true, ['0a']],
+      [listOf(await makeTestCa({ name: 'other' })), true, ['0a']],
+      [listOf(root, { number: 3, at: TEST_NOW + 1_000, serials: ['0a', '0b'] }), false, ['0a', '0b']],
+    ] as const) {
+      writeFileSync(path, bytes);
+      await until('the change', async () => {
+        await at.clock.advanceBy(1_000);
+        return (at.revocation.problem() !== undefined) === problem;
+      });
+      expect(serialsOf(at.revocation.lists.value)).toEqual(serials);
+    }
+    rmSync(path);
+    await until('its loss', async () => {
+      await at.clock.advanceBy(1_000);
+      return at.revocation.problem();
+    });
+    expect(serialsOf(at.revocation.lists.value)).toEqual(['0a', '0b']);
+  });
+});
