@@ -11,8 +11,8 @@ export const LIMITS = {
   nameBytes: 4 * 1024,
   /** Open connections. Of each some 6 KB stay with the C library when it is gone, of a stream some 11 KB. */
   connections: 2_048,
-  /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. */
-  streamsPerConnection: 128,
+  /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. A gateway has one for each certificate. */
+  streamsPerConnection: 1_024,
   streams: 2_048,
   /** Streams that are refused before their connection is closed: to the transport a refused stream is open until the client agrees. */
   refusalsPerConnection: 32,
