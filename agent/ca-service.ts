@@ -6,16 +6,16 @@ import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
 import type { KeyAlgorithm } from './identity/keys';
 import { loadEngine } from './identity/load-engine';
+import { type CaStateConfig, openCaStore } from './open-ca-store';
 import { openKubeApi } from './open-kube-api';
 import { VERSION } from './version';
 
 /** Every setting of `keyturn ca serve`, checked. Paths are relative to the working directory. */
-export interface CaServiceConfig {
+export interface CaServiceConfig extends CaStateConfig {
   /** `host:port`; port 0 takes a free one. */
   readonly listen: string;
   /** Bundle, health and metrics over HTTP. */
   readonly adminAddress: string;
-  readonly caDir: string;
   readonly caKeyAlgorithm: KeyAlgorithm;
   readonly engine: EngineName;
   readonly trustDomain: string;
@@ -26,7 +26,6 @@ export interface CaServiceConfig {
   /** Undefined where `authenticators` does not have `oidc`. */
   readonly oidc: { readonly issuers: readonly string[]; readonly jwks: string } | undefined;
   readonly audiences: readonly string[];
-  readonly kubeconfig: string | undefined;
   readonly rates: RateLimits;
   readonly maxTtlSeconds: number;
   /** Undefined for lines to `writeAuditLine`. */
@@ -74,13 +73,15 @@ export async function startCaService(config: CaServiceConfig, around: CaServiceS
 async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: (() => Promise<void>)[], deps: AgentDeps) {
   const { trustDomain, authenticators, audiences } = config;
   const { openAuthority } = await import('../ca-client/builtin/authority');
-  const { openFileStore } = await import('../ca-client/builtin/store/file-store');
+  const { createCrlPublisher } = await import('../ca-client/builtin/crl');
   const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
   const engine = await loadEngine(config.engine);
   const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
   closers.push(() => authority.close());
-  const store = await openFileStore(config.caDir, deps);
+  const store = await openCaStore(config, around.env, deps);
   closers.push(() => store.close());
+  const crl = createCrlPublisher({ dir: config.caDir, store }, deps);
+  closers.push(async () => crl.close());
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
   if (api) closers.push(() => api.close());
   const metrics = async () => {
@@ -107,7 +108,7 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
       maxTtlSeconds: config.maxTtlSeconds,
       audit: { path: config.auditLog },
       writeAuditLine: around.writeAuditLine,
-      http: { address: config.adminAddress, metrics },
+      http: { address: config.adminAddress, metrics, crl: () => crl.current() },
     },
     deps,
   );

@@ -1,25 +1,16 @@
 import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
 import { invalid } from '../base/errors';
-import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
+import { addState, readState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { refuseDangerousEnvironment } from './environment';
 import { list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-const SETTINGS: readonly SettingName[] = [
-  'ca-dir',
-  'ca-key-algorithm',
-  'trust-domain',
-  'kubeconfig',
-  'crypto',
-  'config',
-  'log-level',
-  'log-format',
-];
+const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'crypto', 'log-level', 'log-format'];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
 
@@ -50,7 +41,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .addOption(
       new Option('--admin-address <host:port>', 'Where bundle, health and metrics are served over HTTP').default('127.0.0.1:15014'),
     );
-  addSettings(serve, SETTINGS).addHelpText(
+  addSettings(addState(serve), SETTINGS).addHelpText(
     'after',
     `
 Examples:
@@ -83,14 +74,15 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   );
 }
 
-async function readConfig({ given, flags }: CommandOptions, terminal: Terminal) {
+async function readConfig(options: CommandOptions, terminal: Terminal) {
+  const { given, flags } = options;
   const setting = <N extends SettingName>(name: N) => settingOf(name, flags, terminal);
   const text = (key: string) => given[key] as string | undefined;
   const authenticators = list(text('authenticators')!, 'flag --authenticators', AUTHENTICATOR.parse);
   return {
     listen: hostPort.parse(text('listen')!, 'flag --listen'),
     adminAddress: hostPort.parse(text('adminAddress')!, 'flag --admin-address'),
-    caDir: await setting('ca-dir'),
+    ...(await readState(options, terminal)),
     caKeyAlgorithm: await setting('ca-key-algorithm'),
     engine: await setting('crypto'),
     trustDomain: await setting('trust-domain'),
@@ -101,7 +93,6 @@ async function readConfig({ given, flags }: CommandOptions, terminal: Terminal) 
     authenticators,
     oidc: readOidc(given, authenticators),
     audiences: (given.audience as readonly string[] | undefined) ?? ['istio-ca'],
-    kubeconfig: await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd }),
     rates: {
       perIdentity: rate(text('ratePerIdentity')!, 'flag --rate-per-identity'),
       total: rate(text('rateTotal')!, 'flag --rate-total'),

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -70,6 +71,22 @@ test('a machine gets its first certificate by a join token, and renews by the ce
   expect(stdout).not.toContain(made.stdout.trim());
 });
 
+test('a one-time token that stays in its file after use costs one refused attempt, then the certificate proves the machine', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  await agent.ready();
+  const refusal = await agent.command('rotate');
+  expect(refusal.stderr).toContain('the CA refuses the token');
+  expect(refusal.stderr).not.toContain('not a JWT');
+  for (const _ of [1, 2, 3]) expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  const { attempts, renewals } = (await agent.status()).workloads[0]!;
+  expect(attempts - renewals).toBe(1);
+});
+
 test('a token that is used up lets nobody else in, and status says what to do', async () => {
   const dir = tempDir();
   const { daemon: ca, address } = await serveCa(dir);
@@ -124,4 +141,62 @@ test('with two authorities the agent fails over only to one that the mesh alread
   ]);
   expect((await agent.command('status')).stdout).toMatch(/CA +builtin \(in use\): closed, 1 certificate, 0 failures\n/);
   expect((await agent.http('/metrics')).body).toMatch(/^keyturn_certificate_signer\{.*ca="builtin".*\} 1$/m);
+});
+
+test('a revoked certificate proves nothing any more, and is in the CRL that the server offers', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address, admin } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  const serial = (await agent.ready()).workloads[0]!.certificate!.serial;
+  await rm(join(dir, 'token'));
+
+  const before = (await fetchText(`http://${admin}/crl.pem`)).body;
+  const revoked = await ca.command('ca', 'revoke', ID, '--ca-dir', './ca', '--reason', 'keyCompromise', '--output', 'json');
+  expect({ ...revoked, stdout: JSON.parse(revoked.stdout) }).toMatchObject({ code: 0, stdout: { revoked: [{ serial, id: ID }] } });
+  await until('the CRL to name it', async () => {
+    const { body } = await fetchText(`http://${admin}/crl.pem`);
+    writeFileSync(join(dir, 'crl.pem'), body);
+    return (
+      body !== before &&
+      spawnSync('openssl', ['crl', '-in', join(dir, 'crl.pem'), '-noout', '-text'], { encoding: 'utf8' })
+        .stdout.toLowerCase()
+        .includes(serial)
+    );
+  });
+  await until('the server to refuse it', async () => (await agent.command('rotate')).code !== 0);
+  // What is in service stays there: peers are told by the CRL.
+  expect((await agent.status()).workloads[0]).toMatchObject({ state: 'overdue', certificate: { serial } });
+});
+
+test('a root is replaced in stages beside a running server, and no agent ever holds a certificate that others refuse', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  const workload = async () => (await agent.status()).workloads[0]!;
+  const [old] = (await agent.ready()).workloads[0]!.roots;
+  await rm(join(dir, 'token'));
+  const root = (...args: readonly string[]) => ca.command('ca', 'root', ...args, '--ca-dir', './ca', '--trust-domain', 'example.org');
+
+  expect(await root('add')).toMatchObject({ code: 0, stderr: '' });
+  await until('both roots to be trusted', async () => (await workload()).roots.length === 2);
+  expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78 });
+  expect(await root('activate')).toMatchObject({ code: 78 });
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  expect(await root('activate', '--overlap', '0')).toMatchObject({ code: 0, stderr: '' });
+  const before = (await workload()).certificate!.serial;
+  await until('a certificate of the new root', async () => {
+    await agent.command('rotate');
+    return (await workload()).certificate!.serial !== before;
+  });
+  // The certificates of the old root are still valid.
+  expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78, stderr: expect.stringContaining('in use') });
+  expect(await root('retire', old!.sha256.slice(0, 12), '--force')).toMatchObject({ code: 0 });
+  await until('the old root to be forgotten', async () => (await workload()).roots.every(({ sha256 }) => sha256 !== old!.sha256));
+  expect((await workload()).state).toBe('current');
 });

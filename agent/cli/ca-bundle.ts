@@ -1,0 +1,73 @@
+import { createPublicKey } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { systemClock } from '../base/clock';
+import { AgentError } from '../base/errors';
+import { readSmallFile } from '../base/read-file';
+import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
+import { loadEngine } from '../identity/load-engine';
+import { commandDeps } from './ca-state';
+import { type CommandContext, onRun, withOutput } from './command';
+import { facts, instant, json } from './render';
+import { addSettings, settingOf } from './settings-options';
+
+/** `keyturn ca init` and `keyturn ca bundle`, below `keyturn ca`. */
+export function addCaBundle(ca: Command, context: CommandContext): void {
+  const init = addSettings(withOutput(ca.command('init')), ['ca-dir', 'ca-key-algorithm', 'trust-domain', 'crypto', 'config'])
+    .summary('Make an authority, or check the one that is there')
+    .description(
+      'Make a self-signed root in the directory where it holds none, else check what is there as ca serve would. Nothing that exists is changed.',
+    );
+  onRun(init, context, async ({ format, flags }) => {
+    const { terminal } = context;
+    const dir = resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal));
+    const trustDomain = await settingOf('trust-domain', flags, terminal);
+    const engine = await loadEngine(await settingOf('crypto', flags, terminal));
+    const { openAuthority } = await import('../../ca-client/builtin/authority');
+    const rootAlgorithm = await settingOf('ca-key-algorithm', flags, terminal);
+    const authority = await openAuthority({ dir, trustDomain, rootAlgorithm, engine }, commandDeps(terminal));
+    const { subject, keyAlgorithm, notAfterAt } = authority.describe();
+    const about = { dir, trustDomain, signer: subject, keyAlgorithm, notAfter: new Date(notAfterAt).toISOString() };
+    const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root').sha256);
+    await authority.close();
+    const text = () =>
+      facts([
+        ['directory', about.dir],
+        ['trust domain', about.trustDomain],
+        ['signer', about.signer],
+        ['key', about.keyAlgorithm],
+        ['signs until', instant(about.notAfter, systemClock.now())],
+        ...roots.map((sha256) => ['root SHA-256', sha256] as const),
+      ]);
+    terminal.out(format === 'json' ? json({ ...about, rootsSha256: roots }) : text());
+    return 0;
+  });
+
+  const bundle = addSettings(ca.command('bundle'), ['ca-dir', 'config'])
+    .summary('Print the roots for other clusters and meshes')
+    .description("Print the roots that certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation.")
+    .addOption(new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'))
+    .addHelpText('after', '\nExample:\n  keyturn ca bundle --format spiffe > example.org.json');
+  onRun(bundle, context, async ({ given, flags }) => {
+    const { terminal } = context;
+    const path = join(resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal)), 'root-cert.pem');
+    const found = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
+    if (found.skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
+    const { rootsDer } = found.bundle;
+    terminal.out(given.format === 'spiffe' ? json(spiffeBundle(rootsDer)) : certificatesPem(rootsDer).toString('latin1'));
+    return 0;
+  });
+}
+
+/** How often others should look: long before a root that was added is signed under. */
+const REFRESH_SECONDS = 3_600;
+
+/** @see SPIFFE Trust Domain and Bundle, section 4; RFC 7517 section 4. */
+function spiffeBundle(rootsDer: readonly Uint8Array[]): object {
+  const keys = rootsDer.map((der) => {
+    const { spkiDer } = parseCertificate(der, 'root').publicKey;
+    const jwk = createPublicKey({ key: Buffer.from(spkiDer), format: 'der', type: 'spki' }).export({ format: 'jwk' });
+    return { ...jwk, use: 'x509-svid', x5c: [Buffer.from(der).toString('base64')] };
+  });
+  return { keys, spiffe_refresh_hint: REFRESH_SECONDS };
+}

@@ -1,0 +1,130 @@
+import type { Command } from 'commander';
+import { systemClock } from '../base/clock';
+import { parseDuration } from '../base/duration';
+import { loadEngine } from '../identity/load-engine';
+import { addState, withState } from './ca-state';
+import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
+import { readInput } from './input';
+import { counted, instant, json, table } from './render';
+import { addSettings, settingOf } from './settings-options';
+import type { Terminal } from './terminal';
+
+type Roots = typeof import('../../ca-client/builtin/roots');
+type RootsOptions = import('../../ca-client/builtin/roots').RootsOptions;
+type RootStatus = import('../../ca-client/builtin/roots').RootStatus;
+
+/** `keyturn ca root list|add|activate|retire`, below `keyturn ca`. */
+export function addCaRoot(ca: Command, context: CommandContext): void {
+  const root = ca
+    .command('root')
+    .helpCommand(false)
+    .summary('Replace roots in stages')
+    .description(
+      'Replace the root of an authority in stages, each of which refuses what would break a certificate in use: add tells everybody of it, activate signs under it, retire trusts the old one no more.',
+    );
+  addList(root, context);
+  addAdd(root, context);
+  addActivate(root, context);
+  addRetire(root, context);
+}
+
+function addList(root: Command, context: CommandContext): void {
+  const command = rootCommand(root, 'list', 'Show every root, how far it is, and what is in use')
+    .description('Show every root that is told to workloads, how far it is, and how many valid certificates lead to it.')
+    .option('--overlap <duration>', 'How long a root must be known before anything is signed under it');
+  onRun(command, context, async (options) => {
+    const overlapMs = durationOf(options, 'overlap');
+    const found = await withRoots(options, context.terminal, (api, about) => api.listRoots(about, overlapMs, systemClock.now()));
+    const roots = STAGES.flatMap((stage) => found.filter((each) => each.stage === stage));
+    context.terminal.out(options.format === 'json' ? json({ roots: roots.map(rootFacts) }) : table([HEAD, ...roots.map(rootRow)]));
+    return 0;
+  });
+}
+
+function addAdd(root: Command, context: CommandContext): void {
+  const command = addSettings(rootCommand(root, 'add', 'Tell everybody of a root that nothing is signed under yet'), ['ca-key-algorithm'])
+    .description(
+      'Add a root to what workloads trust. With the key of a signer in the file it can be activated later; without a file a new root is made. Prints its id.',
+    )
+    .argument('[file]', 'PEM file; - is standard input');
+  onRun(command, context, async (options, [file]) => {
+    const { terminal } = context;
+    const algorithm = await settingOf('ca-key-algorithm', options.flags, terminal);
+    const pem = file === undefined ? undefined : Buffer.from(await readInput(String(file), terminal));
+    return tellId(options, terminal, (api, about, deps) => api.addRoot(about, { algorithm, ...(pem && { pem }) }, deps));
+  });
+}
+
+function addActivate(root: Command, context: CommandContext): void {
+  const command = rootCommand(root, 'activate', 'Sign under an added root from now on')
+    .description('Sign with the signer of an added root from now on. Refused while somebody may not know that root yet. Prints its id.')
+    .argument('[id]', 'Of the signer or its root, or the beginning of one')
+    .option('--overlap <duration>', 'How long the root must have been known (default: a day, and until everybody has renewed)')
+    .option('--force', 'Do it in any case');
+  onRun(command, context, async (options, [id]) => {
+    const which = { id: id as string | undefined, overlapMs: durationOf(options, 'overlap'), force: options.given.force === true };
+    return tellId(options, context.terminal, (api, about, deps) => api.activateRoot(about, which, deps));
+  });
+}
+
+function addRetire(root: Command, context: CommandContext): void {
+  const command = rootCommand(root, 'retire', 'Trust a root no more')
+    .description('Trust a root no more, and forget signers below it. Refused while a valid certificate leads to it. Prints its id.')
+    .argument('[id]', 'Of the root, or the beginning of it')
+    .option('--force', 'Also where certificates in use lead to it; never where the active signer does');
+  onRun(command, context, async (options, [id]) => {
+    const which = { id: id as string | undefined, force: options.given.force === true };
+    return tellId(options, context.terminal, (api, about, deps) => api.retireRoot(about, which, deps));
+  });
+}
+
+function rootCommand(root: Command, name: string, summary: string): Command {
+  return addSettings(addState(withOutput(root.command(name))), ['trust-domain', 'crypto']).summary(summary);
+}
+
+function durationOf({ given }: CommandOptions, name: string): number | undefined {
+  return given[name] === undefined ? undefined : parseDuration(String(given[name]), `flag --${name}`);
+}
+
+async function tellId(
+  options: CommandOptions,
+  terminal: Terminal,
+  work: (api: Roots, about: RootsOptions, deps: Parameters<Roots['addRoot']>[2]) => Promise<string>,
+): Promise<number> {
+  const id = await withRoots(options, terminal, work);
+  terminal.out(options.format === 'json' ? json({ id }) : `${id}\n`);
+  return 0;
+}
+
+async function withRoots<T>(
+  options: CommandOptions,
+  terminal: Terminal,
+  work: (api: Roots, about: RootsOptions, deps: Parameters<Roots['addRoot']>[2]) => Promise<T>,
+): Promise<T> {
+  const trustDomain = await settingOf('trust-domain', options.flags, terminal);
+  const engine = await loadEngine(await settingOf('crypto', options.flags, terminal));
+  const api = await import('../../ca-client/builtin/roots');
+  return withState(options, terminal, (store, dir, deps) => work(api, { dir, trustDomain, engine, store }, deps));
+}
+
+const STAGES: readonly RootStatus['stage'][] = ['active', 'ready', 'trusted'];
+const HEAD = ['ROOT', 'STAGE', 'SUBJECT', 'UNTIL', 'IN USE', 'SIGNER', 'ACTIVATE FROM'];
+
+function rootRow(root: RootStatus): string[] {
+  const { id, stage, subject, notAfterAt, inUse, inUseUntil, signerId, activateAt } = root;
+  const until = inUseUntil === undefined ? '' : `, until ${instant(iso(inUseUntil), systemClock.now())}`;
+  const from = activateAt === undefined ? '' : instant(iso(activateAt), systemClock.now())!;
+  return [id, stage, subject, iso(notAfterAt), `${counted(inUse, 'certificate')}${until}`, signerId ?? '', from];
+}
+
+function rootFacts(root: RootStatus): object {
+  const { notAfterAt, inUseUntil, activateAt, ...facts } = root;
+  return {
+    ...facts,
+    notAfter: iso(notAfterAt),
+    ...(inUseUntil !== undefined && { inUseUntil: iso(inUseUntil) }),
+    ...(activateAt !== undefined && { activateAt: iso(activateAt) }),
+  };
+}
+
+const iso = (at: number): string => new Date(at).toISOString();

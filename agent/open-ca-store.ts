@@ -1,0 +1,41 @@
+import type { CaStore } from '../ca-client/builtin/store/store';
+import type { Deps } from './base/deps';
+import { openKubeApi } from './open-kube-api';
+
+/** Where an authority keeps what it must not forget. */
+export const CA_STATES = ['file', 'kubernetes'] as const;
+
+export interface CaStateConfig {
+  /** `file` is below the directory. */
+  readonly state: (typeof CA_STATES)[number];
+  readonly caDir: string;
+  /** Of `kubernetes`: the namespace of its ConfigMaps; undefined for that of the kubeconfig or the pod. */
+  readonly namespace: string | undefined;
+  readonly kubeconfig: string | undefined;
+}
+
+/**
+ * Opens the state of an authority; `close` ends all that it uses.
+ *
+ * @throws AgentError ERR_CA_STATE; for `kubernetes` also what the API says.
+ */
+export async function openCaStore(config: CaStateConfig, env: NodeJS.ProcessEnv, deps: Deps): Promise<CaStore> {
+  if (config.state === 'file') {
+    const { openFileStore } = await import('../ca-client/builtin/store/file-store');
+    return openFileStore(config.caDir, deps);
+  }
+  const { openKubeStore } = await import('../ca-client/builtin/store/kube-store');
+  const api = await openKubeApi(config.kubeconfig, env, deps);
+  try {
+    const store = await openKubeStore(api, config.namespace ?? api.namespace ?? 'default', deps);
+    const closeStore = store.close.bind(store);
+    store.close = async () => {
+      await closeStore();
+      await api.close();
+    };
+    return store;
+  } catch (caught) {
+    await api.close();
+    throw caught;
+  }
+}
