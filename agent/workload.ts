@@ -1,9 +1,11 @@
 import type { CaClient } from '../ca-client/ca-client';
 import type { FailoverMember } from '../ca-client/failover';
+import type { Revocation } from '../ca-client/revocation';
 import { createSdsServer, type SdsServer } from '../sds/server';
 import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
 import type { Deps } from './base/deps';
 import type { AgentError } from './base/errors';
+import { WatchedSource } from './base/watched';
 import type { ChosenCa } from './choose-ca';
 import type { Config } from './config/config';
 import type { CertSource, CertState, PlanStep } from './identity/cert-state';
@@ -46,6 +48,8 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
     for (const closer of [...closers].reverse()) await closer();
   };
   try {
+    const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, source, deps);
+    if (revocation) closers.push(() => revocation.close());
     const sds = await createSdsServer(
       {
         socketPath: config.sdsSocket,
@@ -54,13 +58,14 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
         state: source.state,
         keyFormat: config.keyFormat,
         fileDirs: config.sdsFileDirs,
+        crl: revocation?.lists,
       },
       { ...deps, log: deps.log.scope('sds') },
     );
     closers.push(() => sds.close());
     const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
     if (output) closers.push(() => output.close());
-    return describeWorkload(config, parts, sds, output, close, deps);
+    return describeWorkload(config, parts, { sds, output, revocation }, close, deps);
   } catch (caught) {
     await close();
     throw caught;
@@ -72,11 +77,34 @@ async function startOutput(dir: string, config: Config, source: CertSource, deps
   return createFileOutput({ dir, state: source.state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
 }
 
+async function startRevocation(place: string, { state }: CertSource, deps: Deps): Promise<Revocation> {
+  const { followRevocation } = await import('../ca-client/revocation');
+  const bundle = new WatchedSource<TrustBundle | undefined>(undefined);
+  const unsubscribe = state.subscribe((now) => {
+    if (now.bundle !== bundle.value) bundle.set(now.bundle);
+  });
+  const revocation = followRevocation(place, bundle, { ...deps, log: deps.log.scope('crl') });
+  return {
+    lists: revocation.lists,
+    problem: () => revocation.problem(),
+    close: () => {
+      unsubscribe();
+      return revocation.close();
+    },
+  };
+}
+
+/** What serves a workload. */
+interface ServingParts {
+  readonly sds: SdsServer;
+  readonly output: FileOutput | undefined;
+  readonly revocation: Revocation | undefined;
+}
+
 function describeWorkload(
   config: Config,
   { source, ca }: WorkloadParts,
-  sds: SdsServer,
-  output: FileOutput | undefined,
+  { sds, output, revocation }: ServingParts,
   close: () => Promise<void>,
   deps: Deps,
 ): Workload {
@@ -85,7 +113,10 @@ function describeWorkload(
     source,
     sds,
     close,
-    reasons: () => notReady(source.state.value, deps.clock.now()).map((reason) => `${id()}: ${reason}`),
+    reasons: () => {
+      const now = deps.clock.now();
+      return [...notReady(source.state.value, now), ...withoutLists(revocation, now)].map((reason) => `${id()}: ${reason}`);
+    },
     view: () => {
       const state = source.state.value;
       const svid = servedSvid(state);
@@ -113,6 +144,7 @@ function describeWorkload(
         ...(svid && { certificate: certificateStatus(svid, state.kind === 'current' ? state.renewAt : undefined) }),
         roots: rootsStatus(state.bundle),
         ...(state.bundle && { rootsVersion: state.bundle.version }),
+        ...(revocation && { revocation: revocationStatus(revocation) }),
         source: about.source,
         plan: about.plan.map(planText),
         attempts: about.attempts,
@@ -160,6 +192,25 @@ function notReady(state: CertState, now: number): string[] {
       if (now < state.svid.notBeforeAt) return [`certificate ${state.svid.serial} is not valid before ${iso(state.svid.notBeforeAt)}`];
       return [];
   }
+}
+
+/** Without lists, or with lists that have had their day, the proxy lets nobody in. */
+function withoutLists(revocation: Revocation | undefined, now: number): string[] {
+  const set = revocation?.lists.value;
+  if (revocation === undefined || (set && now < set.nextUpdateAt)) return [];
+  if (set) return [`revocation lists ended at ${iso(set.nextUpdateAt)}`];
+  return [`no revocation list yet: ${revocation.problem()?.message ?? 'the first one is being read'}`];
+}
+
+function revocationStatus(revocation: Revocation): NonNullable<WorkloadStatus['revocation']> {
+  const set = revocation.lists.value;
+  const problem = revocation.problem();
+  return {
+    lists: set?.lists.length ?? 0,
+    revoked: set?.lists.reduce((sum, { revoked }) => sum + revoked.size, 0) ?? 0,
+    ...(set && { nextUpdate: iso(set.nextUpdateAt) }),
+    ...(problem && { problem: problemStatus(problem) }),
+  };
 }
 
 function certificateStatus(svid: Svid, renewAt: number | undefined): CertificateStatus {

@@ -63,6 +63,13 @@ export interface WorkloadStatus {
   readonly certificate?: CertificateStatus;
   readonly roots: readonly { readonly subject: string; readonly sha256: string; readonly notAfter: string }[];
   readonly rootsVersion?: string;
+  /** Where revocation is looked at. */
+  readonly revocation?: {
+    readonly lists: number;
+    readonly revoked: number;
+    readonly nextUpdate?: string;
+    readonly problem?: { readonly code: string; readonly message: string; readonly hint?: string };
+  };
   readonly source: string;
   readonly plan: readonly { readonly rule: string; readonly at?: string; readonly detail: string }[];
   readonly attempts: number;

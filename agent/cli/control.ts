@@ -102,6 +102,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ...workload.roots.map(
         (root) => ['root', `${root.subject || root.sha256.slice(0, 16)}, until ${instant(root.notAfter, now)}`] as const,
       ),
+      ['revocation', workload.revocation && revocationText(workload.revocation, now)],
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
       ['SDS socket', `${sds.socket} (mode ${sds.mode})`],
       ['SDS streams', sds.streams.length],
@@ -112,6 +113,11 @@ function workloadText(workload: WorkloadStatus, now: string): string {
   const streams =
     sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
   return `${workload.id}\n${rows}${streams}`;
+}
+
+function revocationText({ lists, revoked, nextUpdate, problem }: NonNullable<WorkloadStatus['revocation']>, now: string): string {
+  const until = nextUpdate === undefined ? '' : `, until ${instant(nextUpdate, now)}`;
+  return `${counted(lists, 'list')}, ${counted(revoked, 'serial number')}${until}${problem === undefined ? '' : `; ${problem.message}`}`;
 }
 
 function authorityText(authority: AuthorityStatus, now: string): string {

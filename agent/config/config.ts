@@ -48,6 +48,8 @@ export interface Config {
   readonly credentialBundle: string | undefined;
   /** PEM file of roots that certificates are judged by. */
   readonly trustBundle: string | undefined;
+  /** A path or a URL of revocation lists; undefined where revocation is not looked at. */
+  readonly crl: string | undefined;
   readonly outputCerts: string | undefined;
   readonly stateDir: string | undefined;
   /** `host:port` of health and metrics; port 0 takes a free one. */

@@ -155,6 +155,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     credentialsDir: values['credentials-dir'],
     credentialBundle: values['credential-bundle'],
     trustBundle: values['trust-bundle'],
+    crl: values.crl,
     outputCerts: values['output-certs'],
     stateDir: values['state-dir'],
     adminAddress: values['admin-address'],

@@ -120,6 +120,21 @@ export function path(completes: 'file' | 'directory'): ValueType<string> {
   };
 }
 
+/** A path, or an `http` or `https` URL. */
+export function pathOrUrl(): ValueType<string> {
+  const file = path('file');
+  return {
+    ...file,
+    description: 'path, or http or https URL',
+    parse: (text, field) => {
+      const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase();
+      if (scheme === undefined) return file.parse(text, field);
+      if (['http', 'https'].includes(scheme) && URL.canParse(text)) return text;
+      throw invalid('ERR_CONFIG', field, `${quote(text)} is not a path and not an http or https URL`);
+    },
+  };
+}
+
 /** A word of a foreign vocabulary, such as the name of a cluster. */
 export function word(placeholder: string, description: string): ValueType<string> {
   return {

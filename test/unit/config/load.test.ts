@@ -73,6 +73,7 @@ const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
   'credential-bundle': { texts: ['/a', './b'], read: (config) => config.credentialBundle },
   'trust-bundle': { texts: ['/a', './b'], read: (config) => config.trustBundle },
+  crl: { texts: ['/a', 'http://ca.example:8080/crl.pem'], read: (config) => config.crl },
   'trust-domain': { texts: ['a.example', 'b.example'], read: (config) => config.id?.trustDomain },
   namespace: { texts: ['shop', 'bank'], read: (config) => config.id?.path.split('/')[2] },
   'service-account': { texts: ['cart', 'till'], read: (config) => config.id?.path.split('/')[4] },
