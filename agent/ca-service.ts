@@ -75,11 +75,14 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
   const { openAuthority } = await import('../ca-client/builtin/authority');
   const { createCrlPublisher } = await import('../ca-client/builtin/crl');
   const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
+  const { keepTidy } = await import('../ca-client/builtin/store/upkeep');
   const engine = await loadEngine(config.engine);
   const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
   closers.push(() => authority.close());
   const store = await openCaStore(config, around.env, deps);
   closers.push(() => store.close());
+  const upkeep = keepTidy(store, deps);
+  closers.push(() => upkeep.close());
   const crl = createCrlPublisher({ dir: config.caDir, store }, deps);
   closers.push(async () => crl.close());
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
