@@ -102,14 +102,14 @@ async function openBuiltin({ config, id, engine }: CaNeeds, deps: Deps): Promise
   };
 }
 
-async function openKubernetes({ config }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openKubernetes({ config, id }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createKubernetesCa } = await import('../ca-client/kubernetes/kubernetes-ca');
   const api = await openKubeApi(config.kubeconfig, process.env, deps);
   const { signerName, csrUsages, trustBundle, stateDir } = config;
-  const ca = await createKubernetesCa(
-    { api, signerName: signerName!, usages: csrUsages, trustBundle, stateDir, namespace: api.namespace ?? 'default' },
-    deps,
-  );
+  // A pod's own, else the one that the identity names, since neither a kubeconfig nor a SPIFFE ID has to name any.
+  const namespace = api.namespace ?? /^\/ns\/([^/]+)\/sa\/[^/]+$/.exec(id.path)?.[1] ?? 'default';
+  const options = { api, signerName: signerName!, usages: csrUsages, trustBundle, stateDir, namespace };
+  const ca = await createKubernetesCa(options, deps);
   return {
     ca,
     close: async () => {
