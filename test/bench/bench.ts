@@ -2,14 +2,20 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { measureCas } from './ca-bench';
+import { printCaReport } from './ca-report';
 import { measureMemory, measureRotation, measureSigning, measureStart } from './measure';
 import { printReport } from './report';
 import { bareNode, keyturn, peer } from './subject';
 
 const HELP = `Usage: scripts/bench [--quick] [--output text|json] [--peer COMMAND [--peer-socket PATH]]
+       scripts/bench ca [--quick] [--output text|json]
 
 Measures what ships, interleaved in one run, and prints medians as ratios: exec to the first secret over SDS against a bare start of the
 same runtime, memory at idle, a rotation until the last of 1, 100 and 1000 streams has it, and certificates that the built-in CA signs.
+
+With ca: CreateCertificate calls a second of keyturn ca serve and of a real istiod, with one key between them, P-256 and RSA-2048, by client
+certificate and by token.
 
   --quick           fewer rounds
   --output json     the same numbers for programs
@@ -21,7 +27,8 @@ same runtime, memory at idle, a rotation until the last of 1, 100 and 1000 strea
 void main();
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
     options: {
       quick: { type: 'boolean', default: false },
       output: { type: 'string', default: 'text' },
@@ -32,6 +39,10 @@ async function main(): Promise<void> {
   });
   if (values.help) return void process.stdout.write(HELP);
   if (values.output !== 'text' && values.output !== 'json') throw new Error(`--output is text or json, not ${values.output}`);
+  const [what, ...rest] = positionals;
+  if (rest.length > 0 || (what !== undefined && what !== 'ca'))
+    throw new Error(`what to measure is ca or nothing, not ${positionals.join(' ')}`);
+  if (what === 'ca') return benchCas(values.quick, values.output);
   const caDir = join(mkdtempSync(join(tmpdir(), 'keyturn-bench-')), 'ca');
   const ours = keyturn(caDir);
   const others = values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])];
@@ -47,4 +58,14 @@ async function main(): Promise<void> {
   } finally {
     rmSync(join(caDir, '..'), { recursive: true, force: true });
   }
+}
+
+async function benchCas(quick: boolean, output: string): Promise<void> {
+  const report = await measureCas({
+    connections: 32,
+    rounds: quick ? 1 : 3,
+    windowMs: quick ? 2_000 : 5_000,
+    oneTimeTokens: quick ? 500 : 2_000,
+  });
+  process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printCaReport(report));
 }

@@ -12,16 +12,9 @@ import { ENGINES } from '../../agent/identity/engine';
 import { loadEngine } from '../../agent/identity/load-engine';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { openAuthority } from '../../ca-client/builtin/authority';
+import { keep, type Samples, samples, tell } from './samples';
 import { firstSecret, SdsCrowd } from './sds-probe';
 import type { Subject } from './subject';
-
-/** Repeated measurements of one thing. */
-export interface Samples {
-  readonly name: string;
-  readonly median: number;
-  readonly min: number;
-  readonly rounds: number;
-}
 
 const PATIENCE_MS = 20_000;
 
@@ -126,24 +119,6 @@ function bareStart(): Promise<number> {
   });
 }
 
-/** Rounds below zero warm up caches and are not kept. */
-function keep(into: Map<string, number[]>, name: string, round: number, value: number): void {
-  const values = into.get(name) ?? [];
-  into.set(name, values);
-  if (round >= 0) values.push(value);
-}
-
-function samples(name: string, values: readonly number[]): Samples {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length / 2;
-  const median = sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-  return { name, median, min: sorted[0]!, rounds: sorted.length };
-}
-
 function pause(ms: number): Promise<void> {
   return new Promise((done) => setTimeout(done, ms));
-}
-
-function tell(text: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[2K${text}`);
 }

@@ -1,4 +1,4 @@
-import type { Samples } from './measure';
+import type { Samples } from './samples';
 
 export interface Report {
   readonly runtime: string;
@@ -52,11 +52,13 @@ export function printReport(report: Report): string {
   ].join('\n');
 }
 
-function ratio(value: number, base: number): string {
+/** How many times `base` it is. */
+export function ratio(value: number, base: number): string {
   return `${(value / base).toFixed(2)} x`;
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+/** A Markdown table, readable as it is. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join(' | ')} |`;

@@ -1,16 +1,19 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll } from '@jest/globals';
 
 const made: string[] = [];
 
-// After the file, not the test: what a test started may write until its own afterEach has stopped it.
-afterAll(() => {
+function removeAll(): void {
   for (const dir of made.splice(0)) rmSync(dir, { recursive: true, force: true });
-});
+}
 
-/** A new empty directory (0700) that is removed after the test file. */
+// After the file, not the test: what a test started may write until its own afterEach has stopped it.
+const { afterAll } = globalThis as { readonly afterAll?: (work: () => void) => void };
+if (afterAll) afterAll(removeAll);
+else process.once('exit', removeAll);
+
+/** A new empty directory (0700) that is removed after the test file, or with the process where that runs no tests. */
 export function tempDir(): string {
   const dir = mkdtempSync(join(tmpdir(), 'keyturn-test-'));
   made.push(dir);

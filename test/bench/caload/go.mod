@@ -1,0 +1,3 @@
+module caload
+
+go 1.21
