@@ -26,6 +26,8 @@ export interface KubeTrust {
   readonly ready: Promise<void>;
   /** Why the anchors in the cluster as they stand are not in use. */
   problem(): AgentError | undefined;
+  /** Asks again now, where it waits after a failure. */
+  refresh(): void;
   close(): Promise<void>;
 }
 
@@ -57,6 +59,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   let problem: AgentError | undefined;
   let told = '';
   let saving = Promise.resolve();
+  let wake = new AbortController();
   let firstLook = () => {};
   const ready = new Promise<void>((done) => {
     firstLook = done;
@@ -73,11 +76,11 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     trust.set(bundle);
     saving = saving.then(() => keep(options, bundle, deps));
   };
-  const refused = (caught: unknown) => {
+  const refused = (caught: AgentError) => {
     problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust anchors of ${options.signerName}: ${errorText(caught)}`, {
       retry: 'soon',
       cause: caught,
-      hint: `publish a ClusterTrustBundle of the signer or ConfigMap ${CONFIG_MAP} in namespace ${options.namespace}, or name a file with --trust-bundle`,
+      hint: caught.hint ?? publishHint(options),
     });
     if (told !== problem.message) {
       deps.log.warn(trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet', { cause: problem });
@@ -106,7 +109,8 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
       } finally {
         firstLook();
       }
-      await deps.clock.sleepUntil(deps.clock.now() + waitMs, stop.signal).catch(() => undefined);
+      wake = new AbortController();
+      if (!stop.signal.aborted) await deps.clock.sleepUntil(deps.clock.now() + waitMs, wake.signal).catch(() => undefined);
     }
   };
   const following = follow();
@@ -114,13 +118,18 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     trust,
     ready,
     problem: () => problem,
+    refresh: () => wake.abort(),
     async close() {
       stop.abort();
+      wake.abort();
       await following;
       await saving;
     },
   };
 }
+
+const publishHint = ({ namespace }: KubeTrustOptions) =>
+  `publish a ClusterTrustBundle of the signer or ConfigMap ${CONFIG_MAP} in namespace ${namespace}, or name a file with --trust-bundle`;
 
 const KEPT_FILE = 'root-cert.pem';
 

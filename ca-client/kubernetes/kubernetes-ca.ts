@@ -43,6 +43,7 @@ interface Anchors {
   readonly trust: Watched<TrustBundle | undefined>;
   readonly ready: Promise<void>;
   problem(): AgentError | undefined;
+  refresh(): unknown;
   close(): Promise<void>;
 }
 
@@ -152,8 +153,12 @@ class KubernetesCa implements CaClient {
 
   async #lookAtCredentials(): Promise<void> {
     const print = await printOf(this.options.api.credentialFiles);
-    if (this.#print !== undefined && print !== this.#print) this.#tellCredential();
+    const isChanged = this.#print !== undefined && print !== this.#print;
     this.#print = print;
+    if (!isChanged || this.#stop.signal.aborted) return;
+    this.deps.log.info('credential files changed', { ca: this.name });
+    this.anchors.refresh();
+    this.#tellCredential();
   }
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
@@ -182,7 +187,11 @@ class KubernetesCa implements CaClient {
     if (this.trust.value) return;
     const cause = this.anchors.problem();
     const text = `sign by ${this.options.signerName}: its trust anchors are not known yet`;
-    throw new AgentError('ERR_CA_UNAVAILABLE', text, { retry: 'soon', cause, ...(cause?.hint !== undefined && { hint: cause.hint }) });
+    // A cluster that refuses our token says nothing of its anchors: then the token is what to look at.
+    const refusal = cause?.cause instanceof AgentError && cause.cause.code === 'ERR_TOKEN' ? cause.cause : undefined;
+    const hint = cause?.hint === undefined ? {} : { hint: cause.hint };
+    if (refusal) throw new AgentError('ERR_TOKEN', `${text}: ${refusal.message}`, { retry: 'slow', cause: refusal, ...hint });
+    throw new AgentError('ERR_CA_UNAVAILABLE', text, { retry: 'soon', cause, ...hint });
   }
 
   #tellUnanswered(csr: KubeCsr, { id }: SignRequest): void {

@@ -38,7 +38,7 @@ export async function makeSignerCa(name = 'mesh'): Promise<TestCa> {
   return makeTestCa({ name: `${name} signer`, parent: root, ...validity });
 }
 
-/** Approves and signs whatever it is asked, unless told otherwise. */
+/** Approves and signs whatever it is asked, unless told otherwise; first what was asked before it came. */
 export async function startTestSigner(api: KubeApi, signerName: string, ca?: TestCa): Promise<TestSigner> {
   const signerCa = ca ?? (await makeSignerCa());
   const stop = new AbortController();
@@ -65,7 +65,8 @@ export async function startTestSigner(api: KubeApi, signerName: string, ca?: Tes
     working.add(work);
   };
   const selector = `fieldSelector=${encodeURIComponent(`spec.signerName=${signerName}`)}`;
-  const { metadata } = await api.request<{ metadata: { resourceVersion: string } }>('GET', `${CSR_PATH}?${selector}`);
+  type List = { readonly metadata: { readonly resourceVersion: string }; readonly items: readonly KubeCsr[] };
+  const { metadata, items } = await api.request<List>('GET', `${CSR_PATH}?${selector}`);
   const watching = api.watch<KubeCsr>(
     `${CSR_PATH}?${selector}&resourceVersion=${metadata.resourceVersion}`,
     ({ type, object }) => {
@@ -74,6 +75,10 @@ export async function startTestSigner(api: KubeApi, signerName: string, ca?: Tes
     stop.signal,
   );
   watching.catch(() => undefined);
+  // In a moment, when the caller has said how to behave.
+  setImmediate(() => {
+    for (const csr of items) if (csr.status?.conditions === undefined && csr.status?.certificate === undefined) take(csr);
+  });
   return signer;
 }
 
