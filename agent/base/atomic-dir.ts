@@ -3,6 +3,7 @@ import { constants, type Stats } from 'node:fs';
 import { chmod, lstat, mkdir, open, readdir, readlink, realpath, rename, rm, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errorText, invalid, systemCode } from './errors';
+import { makeDirectory } from './make-directory';
 import { readSmallFile } from './read-file';
 
 export interface OutputFile {
@@ -70,7 +71,7 @@ export async function directoryRisk(dir: string): Promise<string | undefined> {
 }
 
 async function openDirectory(dir: string): Promise<string> {
-  const made = await mkdir(dir, { recursive: true, mode: 0o700 });
+  const made = await makeDirectory(dir, 0o700);
   // Only the directory itself: parents that were made keep what mkdir gives them.
   if (made !== undefined) await chmod(dir, 0o700);
   return realpath(dir);

@@ -2,9 +2,9 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  existsSync,
   linkSync,
   lstatSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -18,6 +18,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { type Clock, withDeadline } from './clock';
 import type { Deps } from './deps';
 import { AgentError, systemCode } from './errors';
+import { makeDirectory } from './make-directory';
 
 export interface UnixListenOptions {
   /** Where clients connect, at most 107 bytes; missing parent directories are made with mode 0755. */
@@ -62,7 +63,7 @@ const MAX_GUARDS = 3;
 export async function listenUnix(options: UnixListenOptions, server: Server, deps: Pick<Deps, 'clock' | 'log'>): Promise<UnixListener> {
   checkPath(options);
   const parent = dirname(options.path);
-  makeDirectories(parent, options);
+  if (!existsSync(`${parent}/.`)) await makeDirectories(parent, options);
   const group = options.group === undefined ? undefined : groupId(options.group, options);
   const own = await bindPrivately(options, group, server);
   try {
@@ -103,9 +104,9 @@ function checkPath(options: UnixListenOptions): void {
   }
 }
 
-function makeDirectories(dir: string, options: UnixListenOptions): void {
+async function makeDirectories(dir: string, options: UnixListenOptions): Promise<void> {
   try {
-    const first = mkdirSync(resolve(dir), { recursive: true });
+    const first = await makeDirectory(resolve(dir));
     // Exact, whatever the umask: who may connect is decided by the socket's own mode.
     for (let made = resolve(dir); first !== undefined && made.length >= first.length; made = dirname(made)) chmodSync(made, 0o755);
   } catch (err) {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { link, lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { AgentError, errorText, systemCode } from '../../agent/base/errors';
+import { makeDirectory } from '../../agent/base/make-directory';
 import type { Secret } from '../../agent/base/secret';
 import { assertPrivateDir, CA_FILES, incomplete, missingCaFiles } from './ca-files';
 import { syncDirectory, writeDurably } from './durable-files';
@@ -32,7 +33,7 @@ const MAX_ROUNDS = 20;
  */
 export async function ensureCaFiles(dir: string, make: () => Promise<NewCa>): Promise<boolean> {
   try {
-    await makeDirectory(dir);
+    await makeCaDirectory(dir);
     const readOnly = await assertPrivateDir(dir);
     return await decide(dir, make, readOnly);
   } catch (caught) {
@@ -67,8 +68,8 @@ async function decide(dir: string, make: () => Promise<NewCa>, readOnly: boolean
   throw incomplete(dir, await missingCaFiles(dir));
 }
 
-async function makeDirectory(dir: string): Promise<void> {
-  await mkdir(dirname(resolve(dir)), { recursive: true });
+async function makeCaDirectory(dir: string): Promise<void> {
+  await makeDirectory(dirname(resolve(dir)));
   try {
     await mkdir(dir, { mode: 0o700 });
   } catch (cause) {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { chmod, lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { systemCode } from '../../agent/base/errors';
+import { makeDirectory } from '../../agent/base/make-directory';
 import { readSmallFile } from '../../agent/base/read-file';
 import { type Certificate, parseCertificates } from '../../agent/identity/certificate';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
@@ -119,7 +120,7 @@ export async function sweepSigners(dir: string, now: number): Promise<void> {
 }
 
 export async function makeSignersDir(dir: string): Promise<void> {
-  const made = await mkdir(signersDir(dir), { recursive: true, mode: 0o700 });
+  const made = await makeDirectory(signersDir(dir), 0o700);
   if (made === undefined) return;
   await chmod(signersDir(dir), 0o700);
   await syncDirectory(resolve(dir));

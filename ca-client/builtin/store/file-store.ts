@@ -1,7 +1,8 @@
-import { chmod, mkdir } from 'node:fs/promises';
+import { chmod } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import type { FileWatch } from '../../../agent/base/file-watch';
+import { makeDirectory } from '../../../agent/base/make-directory';
 import type { Secret } from '../../../agent/base/secret';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
 import { assertPrivateDir } from '../ca-files';
@@ -40,7 +41,7 @@ export async function openFileStore(dir: string, deps: Deps): Promise<CaStore> {
 }
 
 async function makePrivate(path: string): Promise<void> {
-  const made = await mkdir(path, { recursive: true, mode: 0o700 });
+  const made = await makeDirectory(path, 0o700);
   if (made !== undefined) {
     await chmod(path, 0o700);
     await syncDirectory(join(path, '..'));
