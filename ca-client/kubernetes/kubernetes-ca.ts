@@ -29,8 +29,9 @@ export interface KubernetesCaOptions {
   readonly stateDir?: string | undefined;
 }
 
-/** Removing what we leave behind is worth this much of the time of `close`. */
+/** Removing what we leave behind may take so long, and so much of the time of `close`: whoever ends us gives a second in all. */
 const REMOVE_TIMEOUT_MS = 5_000;
+const REMOVE_AT_CLOSE_MS = 300;
 
 /** In the state directory, where others keep other files. */
 const KEPT_DIR = 'kubernetes-csr-roots';
@@ -81,6 +82,7 @@ async function printOf(files: readonly string[]): Promise<string> {
 class KubernetesCa implements CaClient {
   readonly name = 'kubernetes-csr';
   readonly #stop = new AbortController();
+  readonly #leaveBehind = new AbortController();
   readonly #calls = new Set<Promise<unknown>>();
   readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
   readonly #stopTrust: () => void;
@@ -143,8 +145,15 @@ class KubernetesCa implements CaClient {
     this.#stop.abort();
     this.#listeners.clear();
     this.#stopTrust();
-    while (this.#calls.size > 0) await Promise.allSettled(this.#calls);
+    await noLongerThan(REMOVE_AT_CLOSE_MS, this.#settled(), this.deps);
+    this.#leaveBehind.abort();
+    await this.#settled();
     await Promise.all([this.#following.close(), this.anchors.close()]);
+  }
+
+  /** Calls that end may begin others, which remove what they made. */
+  async #settled(): Promise<void> {
+    while (this.#calls.size > 0) await Promise.allSettled(this.#calls);
   }
 
   #tellCredential(): void {
@@ -208,7 +217,7 @@ class KubernetesCa implements CaClient {
     if (!this.#mayDelete) return;
     const { api } = this.options;
     try {
-      await api.request('DELETE', `${CSR_PATH}/${name}`, { timeoutMs: REMOVE_TIMEOUT_MS });
+      await api.request('DELETE', `${CSR_PATH}/${name}`, { timeoutMs: REMOVE_TIMEOUT_MS, signal: this.#leaveBehind.signal });
     } catch (caught) {
       if (isKubeStatus(caught, 403)) {
         this.#mayDelete = false;

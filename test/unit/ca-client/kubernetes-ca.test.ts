@@ -33,7 +33,7 @@ const event = (type: string, value: object) => `${JSON.stringify({ type, object:
 type Behaviour = (response: ServerResponse, count: number) => void;
 
 /** An API server that does as it is told, in ways that a real one does only on bad days. */
-async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behaviour }) {
+async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behaviour; remove?: Behaviour }) {
   const counts: Record<string, number> = {};
   const seen: string[] = [];
   const ok = (response: ServerResponse, value: object) => response.writeHead(200).end(JSON.stringify(value));
@@ -41,7 +41,7 @@ async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behavio
     create: api.create ?? ((response) => ok(response, object())),
     watch: api.watch ?? ((response) => response.writeHead(200).flushHeaders()),
     get: api.get ?? ((response) => ok(response, object())),
-    delete: (response) => ok(response, {}),
+    delete: api.remove ?? ((response) => ok(response, {})),
   };
   const server = await startHttpsServer((request: IncomingMessage, response) => {
     const kind =
@@ -191,6 +191,18 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
     const { sign, seen } = await world({ create: (response) => response.writeHead(status).end(JSON.stringify(body)) });
     await expect(sign()).rejects.toMatchObject(want);
     expect(seen.filter((each) => each === 'delete')).toEqual([]);
+  });
+
+  test('is left behind where removing it takes longer than there is time to close', async () => {
+    const { sign, seen, client } = await world({
+      watch: (response) => response.writeHead(200).write(event('MODIFIED', object({ conditions: [{ type: 'Denied', status: 'True' }] }))),
+      remove: () => undefined,
+    });
+    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    await until('the removal', async () => seen.includes('delete'));
+    const startedAt = Date.now();
+    await client.close();
+    expect(Date.now() - startedAt).toBeLessThan(700);
   });
 
   test('is removed when nobody waits for it any more, before the client has closed', async () => {
