@@ -1,4 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
@@ -13,6 +12,7 @@ import { bundle } from '../support/child';
 import { type Kube, startKube } from '../support/kube';
 import { peerPath } from '../support/peer-path';
 import { testWith } from '../support/peers';
+import { LOAD_ID, REPLICA_AT_ONCE, replicaProgram, startReplica } from '../support/store-replica';
 import { testDeps } from '../support/test-deps';
 
 const test = testWith('kube');
@@ -94,78 +94,14 @@ test('whoever may not read the namespace is told at the start', async () => {
   });
 });
 
-/** A replica under load: it redeems, enters and numbers until it is told to stop or killed, and prints what it was promised. */
-const REPLICA = `
-  import { randomBytes } from 'node:crypto';
-  import { once } from 'node:events';
-  import { writeSync } from 'node:fs';
-  import { systemClock } from './agent/base/clock';
-  import { noLog } from './agent/base/log';
-  import { noMetrics } from './agent/base/metrics';
-  import { Secret } from './agent/base/secret';
-  import { openKubeStore } from './ca-client/builtin/store/kube-store';
+const REPLICA = replicaProgram(
+  `import { openKubeStore } from './ca-client/builtin/store/kube-store';
   import { createKubeApi } from './ca-client/kubernetes/kube-api';
-  import { loadKubeConfig } from './ca-client/kubernetes/kube-config';
-  const say = (...words: unknown[]) => writeSync(1, words.join(' ') + '\\n');
-  async function main() {
-    const [kubeconfig, tokens] = [process.argv[2]!, process.argv[3]!.split(',')];
-    const deps = { clock: systemClock, random: Math.random, log: noLog, metrics: noMetrics };
-    const api = createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), deps);
+  import { loadKubeConfig } from './ca-client/kubernetes/kube-config';`,
+  `const api = createKubeApi(await loadKubeConfig({ kubeconfig: argument, env: {} }, deps), deps);
     const store = await openKubeStore(api, '${NAMESPACE}', deps);
-    say('ready');
-    await once(process.stdin, 'data');
-    let stopped = false;
-    void once(process.stdin, 'end').then(() => (stopped = true));
-    const enter = async () => {
-      while (!stopped) {
-        const serial = randomBytes(16).toString('hex');
-        await store.recordIssued({ serial, id: 'spiffe://cluster.local/load', keySha256: '', issuedAt: 0, notAfterAt: ${TEST_NOW + HOUR_MS}, issuerKeyId: '', rootKeySha256: '' });
-        say('entered', serial);
-      }
-    };
-    const redeem = async () => {
-      for (const token of tokens) {
-        const { kind } = await store.redeemJoinToken(new Secret(token), ${TEST_NOW});
-        say(kind, token);
-      }
-    };
-    const number = async () => {
-      while (!stopped) say('number', await store.nextCrlNumber());
-    };
-    await Promise.all([...Array.from({ length: 20 }, enter), redeem(), number()]);
-    await store.close();
-    await api.close();
-  }
-  void main();
-`;
-
-function startReplica(program: string, args: readonly string[]) {
-  const child: ChildProcess = spawn(process.execPath, [program, ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines: string[] = [];
-  let rest = '';
-  const listeners = new Set<() => void>();
-  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-    const parts = (rest + text).split('\n');
-    rest = parts.pop()!;
-    lines.push(...parts);
-    for (const listener of listeners) listener();
-  });
-  const ended = new Promise<number | null>((done) => child.on('close', (code) => done(code)));
-  const seen = (word: string, count: number) =>
-    new Promise<void>((done) => {
-      const look = () => {
-        if (lines.filter((line) => line.startsWith(word)).length >= count) done();
-      };
-      listeners.add(look);
-      look();
-    });
-  return {
-    child,
-    ended,
-    seen,
-    said: (word: string) => lines.filter((line) => line.startsWith(`${word} `)).map((line) => line.split(' ')[1]!),
-  };
-}
+    after = () => api.close();`,
+);
 
 test(
   'of three replicas one is killed under load: a token is won once, nothing is lost, no number comes twice',
@@ -175,18 +111,14 @@ test(
     const texts = tokens.map((token) => token.reveal());
     const program = bundle(REPLICA);
     const kubeconfig = kube.writeKubeconfig({ token: userToken });
-    const replicas = [0, 1, 2].map((turn) =>
-      startReplica(program, [kubeconfig, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)].join()]),
-    );
+    const replicas = [0, 1, 2].map((turn) => startReplica(program, kubeconfig, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]));
     await Promise.all(replicas.map((each) => each.seen('ready', 1)));
-    for (const { child } of replicas) child.stdin!.write('go\n');
+    for (const each of replicas) each.go();
     const [victim, ...others] = replicas;
     await Promise.all([victim!.seen('redeemed', 5), victim!.seen('entered', 100)]);
-    victim!.child.kill('SIGKILL');
-    await victim!.ended;
+    await victim!.kill();
     await Promise.all(others.map((each) => each.seen('entered', FULL ? 5_000 : 500)));
-    for (const { child } of others) child.stdin!.end();
-    expect(await Promise.all(others.map(({ ended }) => ended))).toEqual([0, 0]);
+    expect(await Promise.all(others.map((each) => each.stop()))).toEqual([0, 0]);
 
     const won = replicas.flatMap(({ said }) => said('redeemed'));
     expect(new Set(won).size).toBe(won.length);
@@ -195,11 +127,11 @@ test(
     for (const token of tokens) expect(await store.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
 
     const entered = replicas.flatMap(({ said }) => said('entered'));
-    const found = new Set((await store.issued({ id: 'spiffe://cluster.local/load' }, TEST_NOW)).map(({ serial }) => serial));
+    const found = new Set((await store.issued({ id: LOAD_ID }, TEST_NOW)).map(({ serial }) => serial));
     expect(entered.filter((serial) => !found.has(serial))).toEqual([]);
     expect(new Set(entered).size).toBe(entered.length);
     // What the victim had entered and not yet said is there too, and is no more than what it had under way.
-    expect(found.size - entered.length).toBeLessThanOrEqual(20);
+    expect(found.size - entered.length).toBeLessThanOrEqual(REPLICA_AT_ONCE);
 
     const numbers = replicas.flatMap(({ said }) => said('number')).map(Number);
     expect(new Set(numbers).size).toBe(numbers.length);

@@ -10,6 +10,7 @@ import { issuedEntry } from '../../../support/ca-store';
 import { HOUR_MS, TEST_ID, TEST_NOW } from '../../../support/certs';
 import { bundle, start } from '../../../support/child';
 import { onFsStep } from '../../../support/fs-steps';
+import { REPLICA_AT_ONCE, replicaProgram, startReplica } from '../../../support/store-replica';
 import { tempDir } from '../../../support/temp-dir';
 import { TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
@@ -332,7 +333,7 @@ describe('a revocation', () => {
 
 test('death before any file operation loses nothing that was promised and promises nothing twice', async () => {
   let steps = 0;
-  for (let dieAt = 1; dieAt < 500; dieAt += 1) {
+  for (let dieAt = 1; dieAt < 500; dieAt += FULL ? 1 : 2) {
     const dir = tempDir();
     const before = await open(dir);
     const old = issuedEntry({ notAfterAt: TEST_NOW - 1 });
@@ -386,4 +387,39 @@ test('death before any file operation loses nothing that was promised and promis
     if (!dead) break;
   }
   expect(steps).toBeGreaterThan(60);
+});
+
+test('of three processes on one directory one is killed under load, again and again: a token is won once and nothing is lost', async () => {
+  const program = bundle(
+    replicaProgram(
+      `import { openFileStore } from './ca-client/builtin/store/file-store';`,
+      `const store = await openFileStore(argument, deps);`,
+    ),
+  );
+  for (let round = 0; round < (FULL ? 20 : 2); round += 1) {
+    const dir = tempDir();
+    const store = await open(dir);
+    const tokens = await Promise.all(Array.from({ length: 60 }, () => store.createJoinToken(ID, 60, TEST_NOW)));
+    const texts = tokens.map((token) => token.reveal());
+    const replicas = [0, 1, 2].map((turn) => startReplica(program, dir, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]));
+    await Promise.all(replicas.map((each) => each.seen('ready', 1)));
+    for (const each of replicas) each.go();
+    const [victim, ...others] = replicas;
+    await victim!.seen('entered', 50 + 37 * round);
+    await victim!.kill();
+    await Promise.all(others.map((each) => each.seen('entered', 500)));
+    expect(await Promise.all(others.map((each) => each.stop()))).toEqual([0, 0]);
+    const said = (word: string) => replicas.flatMap((each) => each.said(word));
+    const won = said('redeemed');
+    expect(new Set(won).size).toBe(won.length);
+    expect(won.length).toBeGreaterThanOrEqual(texts.length - 1);
+    const again = await open(dir);
+    for (const token of tokens) expect(await again.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    const found = await serials(again);
+    const lost = new Set(said('entered'));
+    for (const serial of found) lost.delete(serial);
+    expect([...lost]).toEqual([]);
+    expect(found.length - said('entered').length).toBeLessThanOrEqual(REPLICA_AT_ONCE);
+    expect(new Set(said('number')).size).toBe(said('number').length);
+  }
 });
