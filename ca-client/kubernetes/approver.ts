@@ -19,6 +19,9 @@ const PARALLEL = 8;
 /** Every agent waits for it, so it looks again soon. */
 const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
 
+/** A server that ends watches as soon as they begin is not asked without end. */
+const WATCH_AGAIN_MS = 500;
+
 interface CsrList {
   readonly metadata: { readonly resourceVersion: string; readonly continue?: string };
   readonly items: readonly KubeCsr[];
@@ -35,7 +38,7 @@ export async function runApprover(options: ApproverOptions, deps: Deps, signal: 
   const desk = new Desk(options, deps, signal);
   deps.log.info('approver started', { signer: options.signerName, trustDomain: options.trustDomain, server: options.api.server });
   for (let failures = 0; !signal.aborted; ) {
-    let waitMs = 0;
+    let waitMs = WATCH_AGAIN_MS;
     try {
       const version = await listRequests(options, (csr) => desk.put(csr), signal);
       failures = 0;

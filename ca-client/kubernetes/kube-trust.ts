@@ -36,6 +36,9 @@ const CONFIG_MAP_KEY = 'root-cert.pem';
 /** v1 since Kubernetes 1.37, v1beta1 from 1.33 (off by default) to 1.39. */
 const BUNDLE_VERSIONS = ['v1', 'v1beta1'];
 
+/** A server that ends watches as soon as they begin is not asked without end. */
+const WATCH_AGAIN_MS = 500;
+
 /** What was found, and what to watch for changes of it. */
 interface Found {
   /** For people, e.g. `ClusterTrustBundle of example.com/mesh`. */
@@ -98,7 +101,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
         take(found);
         firstLook();
         failures = 0;
-        await nextChange(api, found.watchPath, stop.signal);
+        if (!(await isChanged(api, found.watchPath, stop.signal))) waitMs = WATCH_AGAIN_MS;
       } catch (caught) {
         if (stop.signal.aborted) return;
         const error = AgentError.from(caught);
@@ -189,8 +192,8 @@ async function findConfigMap(api: KubeApi, namespace: string, signal: AbortSigna
   return { source, pem, watchPath: `${maps}?fieldSelector=${selector}&resourceVersion=${map.metadata.resourceVersion}` };
 }
 
-/** Resolves with the first change, or when the server ends the watch. */
-async function nextChange(api: KubeApi, watchPath: string, signal: AbortSignal): Promise<void> {
+/** Resolves with the first change, or to false when the server ends the watch. */
+async function isChanged(api: KubeApi, watchPath: string, signal: AbortSignal): Promise<boolean> {
   const changed = new Error('changed');
   try {
     await api.watch(
@@ -200,7 +203,9 @@ async function nextChange(api: KubeApi, watchPath: string, signal: AbortSignal):
       },
       signal,
     );
+    return false;
   } catch (caught) {
-    if (caught !== changed) throw caught;
+    if (caught === changed) return true;
+    throw caught;
   }
 }

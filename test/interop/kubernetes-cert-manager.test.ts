@@ -162,6 +162,22 @@ spec:
     await certificateOf(agent);
   });
 
+  // The API signs for ten minutes at least: the one renewal that comes by itself, in its own time, is for the full length.
+  if (process.env.KEYTURN_TEST === 'full') {
+    test('is renewed half-way through its ten minutes, before which nothing is asked', async () => {
+      await startApprover();
+      const { agent } = await startAgent();
+      const first = await certificateOf(agent);
+      const isNext = (state: CertState) => 'svid' in state && state.svid.serial !== first.serial;
+      await firstValue(agent.state, isNext, AbortSignal.timeout(400_000));
+      const next = await certificateOf(agent);
+      const afterMs = next.receivedAt - first.receivedAt;
+      expect(afterMs).toBeGreaterThan(260_000);
+      expect(afterMs).toBeLessThan(310_000);
+      expect(next.notAfterAt).toBeGreaterThan(first.notAfterAt);
+    }, 420_000);
+  }
+
   test('survives a token that has gone bad: the next one is taken at once', async () => {
     await startApprover();
     const { agent } = await startAgent();
