@@ -128,11 +128,11 @@ class FollowedLists implements Revocation {
   /** Reads and judges once; whether there is nothing to be tried again soon. */
   async #look(signal: AbortSignal): Promise<boolean> {
     try {
-      const bytes = (await this.reader.read(signal)) ?? this.#bytes;
+      // Kept before it is judged: what is refused now may be good under the next bundle, and is not sent again.
+      this.#bytes = (await this.reader.read(signal)) ?? this.#bytes;
       const bundle = this.trust.value;
       // Nothing to judge by yet: the bundle wakes us.
-      if (bytes === undefined || bundle === undefined) return true;
-      this.#use(bytes, bundle);
+      if (this.#bytes !== undefined && bundle !== undefined) this.#use(this.#bytes, bundle);
       return true;
     } catch (caught) {
       if (!signal.aborted) this.#refused(AgentError.from(caught));
@@ -143,7 +143,6 @@ class FollowedLists implements Revocation {
   #use(bytes: Uint8Array, bundle: TrustBundle): void {
     const { log, clock } = this.deps;
     const { set, skipped } = acceptCrls(bytes, FIELD, bundle, clock.now(), this.#lists.value);
-    this.#bytes = bytes;
     if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });
     this.#problem = undefined;
     this.#complain(skipped.join('; '), () => log.warn('revocation lists passed over', { place: this.reader.place, skipped }));

@@ -121,6 +121,18 @@ describe('followed at a URL', () => {
     expect(at.revocation.problem()).toBeUndefined();
   });
 
+  test('a list that was read before the bundle is taken up with the bundle, though it is not sent again', async () => {
+    const [root, next] = [await makeTestCa(), await makeTestCa({ name: 'next' })];
+    const { state, url } = await serve(Buffer.concat([listOf(root), listOf(next, { serials: ['0a'] })]));
+    const at = follow(url, undefined);
+    await until('a request', async () => state.seen.length > 0);
+    at.source.set(root.bundle);
+    expect((await at.loaded()).lists).toHaveLength(1);
+    at.source.set(createTrustBundle([...root.bundle.rootsDer, ...next.bundle.rootsDer]));
+    await until('the other list', async () => at.revocation.lists.value?.lists.length === 2);
+    expect(state.seen.slice(1).every((etag) => etag === '"1"')).toBe(true);
+  });
+
   test('an older list does not take a revocation back', async () => {
     const root = await makeTestCa();
     const { state, url } = await serve(listOf(root, { number: 2, serials: ['0a'] }));
