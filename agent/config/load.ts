@@ -1,10 +1,11 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { AgentError, invalid } from '../base/errors';
+import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import { checkCaList, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa } from './ca-rules';
 import type { Config, LoadedConfig } from './config';
+import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
 
 import { checkRotation, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
@@ -48,16 +49,18 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   const cwd = sources.cwd ?? process.cwd();
   const env = cleanEnvironment(sources.env);
   const problems: AgentError[] = [...unknownFlags(sources.flags), ...unknownVariables(env)];
-  const { file, entries } = await readFileEntries(sources, env, cwd, problems);
+  const { file, entries, complete } = await readFileEntries(sources, env, cwd, problems);
   const draft = readEach(sources.flags, env, entries, file, problems);
 
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
-  collect(problems, () => chooseCa(draft, around));
+  // What a file that could not be read would have said is not missing.
+  if (complete) collect(problems, () => chooseCa(draft, around));
   collect(problems, () => checkCaList(draft));
-  collect(problems, () => checkKubernetesCsr(draft));
+  if (complete) collect(problems, () => checkKubernetesCsr(draft));
   collect(problems, () => chooseAddresses(draft));
   chooseCredentialsDir(draft, around);
   collect(problems, () => checkMountedFiles(draft));
+  collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));
   collect(problems, () => checkRotation(draft));
   const id = collect(problems, () => chooseIdentity(draft));
 
@@ -86,22 +89,30 @@ export async function readSetting<N extends SettingName>(name: N, sources: Setti
 }
 
 async function readFileEntries(sources: SettingSources, env: Environment, cwd: string, problems: AgentError[]) {
-  const path = lookUp('config', sources.flags, env, [], '')?.text;
-  const file = `file ${path}`;
+  const reading = lookUp('config', sources.flags, env, [], '');
+  const file = `file ${reading?.text}`;
   let entries: FileEntry[] = [];
-  if (path !== undefined) {
+  let complete = true;
+  if (reading !== undefined) {
     try {
-      const absolute = resolve(cwd, path);
-      const bytes = await (sources.readFile
-        ? sources.readFile(absolute)
-        : readSmallFile(absolute, { field: file, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES }));
-      entries = await parseSettingsFile(bytes, file);
+      entries = await parseSettingsFile(await readFile(reading, file, sources, cwd), file);
       problems.push(...unknownKeys(entries, file));
     } catch (caught) {
+      complete = false;
       problems.push(AgentError.from(caught, 'ERR_CONFIG'));
     }
   }
-  return { file, entries };
+  return { file, entries, complete };
+}
+
+async function readFile({ text, origin }: Reading, file: string, sources: SettingSources, cwd: string): Promise<Uint8Array> {
+  const path = resolve(cwd, text);
+  if (sources.readFile) return sources.readFile(path);
+  try {
+    return await readSmallFile(path, { field: file, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES });
+  } catch (cause) {
+    throw new AgentError('ERR_CONFIG', `${origin}: ${errorText(cause)}`, { field: origin, cause });
+  }
 }
 
 function readEach(flags: Flags, env: Environment, entries: readonly FileEntry[], file: string, problems: AgentError[]): Draft {
@@ -163,6 +174,14 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     logLevel: values['log-level'],
     logFormat: values['log-format'],
   };
+}
+
+function realPlace(dir: string): string {
+  try {
+    return realpathSync(dir);
+  } catch {
+    return dir;
+  }
 }
 
 function holdsCredentials(dir: string): boolean {
