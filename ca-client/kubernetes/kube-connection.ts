@@ -78,6 +78,7 @@ export class KubeConnection {
         timeout: IDLE_MS,
         maxFreeSockets: 8,
         minVersion: 'TLSv1.2',
+        rejectUnauthorized: true,
         ...(caPem && { ca: caPem }),
         ...(client && { cert: client.certificatePem, key: client.keyPem.reveal() }),
         ...(this.config.serverName !== undefined && { servername: this.config.serverName }),
