@@ -48,7 +48,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
     for (const closer of [...closers].reverse()) await closer();
   };
   try {
-    const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, source, deps);
+    const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, config.stateDir, source, deps);
     if (revocation) closers.push(() => revocation.close());
     const sds = await createSdsServer(
       {
@@ -77,13 +77,13 @@ async function startOutput(dir: string, config: Config, source: CertSource, deps
   return createFileOutput({ dir, state: source.state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
 }
 
-async function startRevocation(place: string, { state }: CertSource, deps: Deps): Promise<Revocation> {
+async function startRevocation(place: string, stateDir: string | undefined, { state }: CertSource, deps: Deps): Promise<Revocation> {
   const { followRevocation } = await import('../ca-client/revocation');
   const bundle = new WatchedSource<TrustBundle | undefined>(undefined);
   const unsubscribe = state.subscribe((now) => {
     if (now.bundle !== bundle.value) bundle.set(now.bundle);
   });
-  const revocation = followRevocation(place, bundle, { ...deps, log: deps.log.scope('crl') });
+  const revocation = followRevocation(place, bundle, stateDir, { ...deps, log: deps.log.scope('crl') });
   return {
     lists: revocation.lists,
     problem: () => revocation.problem(),

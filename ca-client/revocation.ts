@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { publishDir } from '../agent/base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
 import { withDeadline } from '../agent/base/clock';
 import type { Deps } from '../agent/base/deps';
@@ -26,18 +28,29 @@ const MAX_BYTES = 16 * 1024 * 1024;
 /** A revocation at the CA is known here no later than this. An unchanged answer costs a few hundred bytes. */
 const POLL_MS = 60_000;
 const FETCH_MS = 10_000;
+/** Below the state directory: others keep other files there. */
+const KEPT_DIR = 'crl';
+const KEPT_FILE = 'crl.pem';
 /** From here on in the life of a list its absence of a successor is told. Ours are renewed after a quarter. */
 const LATE = 0.75;
 
 /**
  * Follows a file, or polls a URL of `http` or `https`: a list is signed, so the way that it comes need not be trusted.
  *
- * @param place  A path, or a URL such as `http://ca:8080/crl.pem`.
- * @param trust  What its signers are judged by; looked at again when it changes.
- * @throws       AgentError ERR_CONFIG for another kind of URL.
+ * @param place     A path, or a URL such as `http://ca:8080/crl.pem`.
+ * @param trust     What its signers are judged by; looked at again when it changes.
+ * @param stateDir  Keeps what a URL gave over restarts, so that a proxy has its roots while nobody answers there.
+ * @throws          AgentError ERR_CONFIG for another kind of URL.
  */
-export function followRevocation(place: string, trust: Watched<TrustBundle | undefined>, deps: Deps): Revocation {
-  return new FollowedLists(readerOf(place, deps), trust, deps);
+export function followRevocation(
+  place: string,
+  trust: Watched<TrustBundle | undefined>,
+  stateDir: string | undefined,
+  deps: Deps,
+): Revocation {
+  const reader = readerOf(place, deps);
+  const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
+  return new FollowedLists(reader, trust, keptDir, deps);
 }
 
 /** Reads anew; undefined where nothing has changed since. */
@@ -81,6 +94,7 @@ class FollowedLists implements Revocation {
   constructor(
     private readonly reader: Reader,
     private readonly trust: Watched<TrustBundle | undefined>,
+    private readonly keptDir: string | undefined,
     private readonly deps: Deps,
   ) {
     this.#running = this.#run().catch((cause) => deps.log.error('revocation lists are not followed', { cause }));
@@ -106,6 +120,7 @@ class FollowedLists implements Revocation {
     const wake = () => this.#wake.abort();
     const unsubscribe = this.trust.subscribe(wake);
     const watch = await this.#watchFile(wake);
+    this.#bytes = await this.#readKept();
     for (let failures = 0; !signal.aborted; ) {
       // Made anew before reading, so that a change during the read is not lost.
       this.#wake = new AbortController();
@@ -128,16 +143,44 @@ class FollowedLists implements Revocation {
   /** Reads and judges once; whether there is nothing to be tried again soon. */
   async #look(signal: AbortSignal): Promise<boolean> {
     try {
-      // Kept before it is judged: what is refused now may be good under the next bundle, and is not sent again.
-      this.#bytes = (await this.reader.read(signal)) ?? this.#bytes;
+      if (!this.#lists.value) this.#tryKept();
+      const bytes = await this.reader.read(signal);
+      // Held before it is judged: what is refused now may be good under the next bundle, and is not sent again.
+      this.#bytes = bytes ?? this.#bytes;
       const bundle = this.trust.value;
       // Nothing to judge by yet: the bundle wakes us.
-      if (this.#bytes !== undefined && bundle !== undefined) this.#use(this.#bytes, bundle);
+      if (this.#bytes === undefined || bundle === undefined) return true;
+      this.#use(this.#bytes, bundle);
+      if (bytes) await this.#keep(bytes);
       return true;
     } catch (caught) {
       if (!signal.aborted) this.#refused(AgentError.from(caught));
       return false;
     }
+  }
+
+  async #readKept(): Promise<Uint8Array | undefined> {
+    if (this.keptDir === undefined) return undefined;
+    const limits = { field: KEPT_FILE, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_BYTES } as const;
+    return readSmallFile(join(this.keptDir, KEPT_FILE), limits).catch(() => undefined);
+  }
+
+  /** What an earlier run had, before anybody is asked, who may take long to answer. */
+  #tryKept(): void {
+    const bundle = this.trust.value;
+    if (this.#bytes === undefined || bundle === undefined) return;
+    try {
+      this.#use(this.#bytes, bundle);
+    } catch {
+      // Out of date, or of another mesh. What is read next says more.
+    }
+  }
+
+  async #keep(bytes: Uint8Array): Promise<void> {
+    if (this.keptDir === undefined) return;
+    await publishDir(this.keptDir, [{ name: KEPT_FILE, bytes, mode: 0o644 }]).catch((cause) =>
+      this.deps.log.warn('revocation lists are not kept for the next start', { dir: this.keptDir, cause }),
+    );
   }
 
   #use(bytes: Uint8Array, bundle: TrustBundle): void {

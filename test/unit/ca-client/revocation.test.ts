@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -89,11 +89,11 @@ async function serve(first: Buffer) {
   return { state, url };
 }
 
-function follow(place: string, trust: TrustBundle | undefined) {
+function follow(place: string, trust: TrustBundle | undefined, stateDir?: string) {
   const clock = new TestClock();
   const deps = testDeps({ clock });
   const source = new WatchedSource<TrustBundle | undefined>(trust);
-  const revocation: Revocation = followRevocation(place, source, deps);
+  const revocation: Revocation = followRevocation(place, source, stateDir, deps);
   closing.push(() => revocation.close());
   const loaded = () => firstValue(revocation.lists, (value): value is CrlSet => value !== undefined);
   return { clock, deps, source, revocation, loaded };
@@ -180,11 +180,27 @@ describe('followed at a URL', () => {
     expect(serialsOf(at.revocation.lists.value)).toEqual([]);
   });
 
+  test('what it gave is there after a restart while nobody answers, but not for another mesh', async () => {
+    const root = await makeTestCa();
+    const { state, url } = await serve(listOf(root, { serials: ['0a'] }));
+    const dir = tempDir();
+    const first = follow(url, root.bundle, dir);
+    await first.loaded();
+    await until('its file', async () => existsSync(join(dir, 'crl/crl.pem')));
+    await first.revocation.close();
+    state.status = 503;
+    const second = follow(url, root.bundle, dir);
+    expect(serialsOf(await second.loaded())).toEqual(['0a']);
+    const after = follow(url, (await makeTestCa({ name: 'other' })).bundle, dir);
+    await until('its problem', async () => after.revocation.problem());
+    expect(after.revocation.lists.value).toBeUndefined();
+  });
+
   test.each([
     ['ftp://127.0.0.1/crl', 'must be a file or an http or https URL'],
     ['http://', 'must be a file or an http or https URL'],
   ])('%s is refused', (place, rule) => {
-    expect(outcome(() => followRevocation(place, new WatchedSource<TrustBundle | undefined>(undefined), testDeps()))).toEqual({
+    expect(outcome(() => followRevocation(place, new WatchedSource<TrustBundle | undefined>(undefined), undefined, testDeps()))).toEqual({
       field: '--crl',
       rule,
     });
