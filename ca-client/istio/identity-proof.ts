@@ -105,11 +105,14 @@ export class IdentityProof {
     return now.value !== undefined && now.value.value.reveal() !== token?.value.reveal();
   }
 
-  /** When the last of what could be used dies, as of the last look; undefined where one never does, or there is nothing. */
+  /** When the last of what can be counted on dies, as of the last look; undefined where one never does, or there is nothing. */
   expiresAt(): number | undefined {
+    const { name, ownCertificate } = this.settings;
+    // istio-csr takes certificates only where somebody told it to, and does not say so.
+    const own = name === 'istio-csr' ? undefined : ownCertificate?.();
     const ends = [
       ...(this.#token ? [this.#token.expiresAt] : []),
-      ...[this.#provisioned, this.settings.ownCertificate?.()].flatMap((each) => (each ? [each.notAfterAt] : [])),
+      ...[this.#provisioned, own].flatMap((each) => (each ? [each.notAfterAt] : [])),
     ];
     return ends.length === 0 || ends.includes(undefined) ? undefined : Math.max(...(ends as number[]));
   }
