@@ -11,7 +11,7 @@ import { type AuditOptions, openAuditLog } from './audit-log';
 import type { Authenticator, AuthenticatorName, TrustDomains } from './authenticator';
 import { CertificateService } from './certificate-service';
 import { createClientCertificateAuthenticator } from './client-certificate';
-import { Connections } from './connections';
+import { type Connection, Connections } from './connections';
 import { createGrpcServer } from './grpc-server';
 import { serveHttpEndpoints } from './http-endpoints';
 import { createJoinTokenAuthenticator } from './join-token';
@@ -103,7 +103,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const problems = () => [authority.problem(), service.problem(), audit.problem(), revoked.problem()].filter((each) => each !== undefined);
   const connections = new Connections();
   const grpc = createGrpcServer(service, connections, deps);
-  const listener = await listen(options, address, names, connections, (socket) => grpc.serve(socket), keep, deps);
+  const listener = await listen(options, address, names, connections, (socket, connection) => grpc.serve(socket, connection), keep, deps);
   const sweeper = sweep(connections, deps);
   keep({ close: () => goodbye(listener, connections, grpc, sweeper) });
   const http =
@@ -144,7 +144,7 @@ async function listen(
   address: HostPort,
   names: ServerNames,
   connections: Connections,
-  onSocket: (socket: TLSSocket) => void,
+  onSocket: (socket: TLSSocket, connection: Connection) => void,
   keep: <T extends Closable>(made: T) => T,
   deps: Deps,
 ): Promise<TlsListener> {

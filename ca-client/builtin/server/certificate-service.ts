@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { status as GrpcStatus, type Metadata } from '@grpc/grpc-js';
 import { withDeadline } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, invalid } from '../../../agent/base/errors';
@@ -35,7 +34,8 @@ export interface CertificateServiceOptions {
 /** One call of CreateCertificate, whole. */
 export interface CertificateCall {
   readonly request: Uint8Array;
-  readonly metadata: Metadata;
+  /** The value of every authorization header. */
+  readonly authorization: readonly string[];
   readonly connection: Connection;
 }
 
@@ -113,8 +113,8 @@ export class CertificateService {
     return this.#sign(csr, caller, ttlSeconds, facts, call);
   }
 
-  async #authenticate({ metadata, connection }: CertificateCall, signal: AbortSignal): Promise<Caller> {
-    const credentials: CallCredentials = { bearer: bearerToken(metadata), certificatesDer: connection.certificatesDer };
+  async #authenticate({ authorization, connection }: CertificateCall, signal: AbortSignal): Promise<Caller> {
+    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer: connection.certificatesDer };
     for (const authenticator of this.options.authenticators) {
       const caller = await authenticator.authenticate(credentials, signal);
       if (caller !== undefined) return caller;
@@ -174,11 +174,11 @@ export class CertificateService {
     const { log, metrics } = this.deps;
     const error = AgentError.from(caught);
     const refusal = refusalOf(error);
-    const status = GrpcStatus[refusal.code];
+    const { status } = refusal;
     const reason = causeText(error);
     metrics.record('ca_signing_requests_total', { outcome: status, method: facts.method ?? 'none' });
     this.#budget.spend((withheld) => {
-      const level = refusal.code === GrpcStatus.INTERNAL ? 'error' : 'warn';
+      const level = status === 'INTERNAL' ? 'error' : 'warn';
       log[level]('certificate refused', {
         status,
         caller: facts.caller,
@@ -206,11 +206,11 @@ function csrDer(pem: string): Uint8Array {
 }
 
 function tooMany(what: string, retryAfterMs: number): RefusedCall {
-  return new RefusedCall(GrpcStatus.RESOURCE_EXHAUSTED, what, { retry: 'soon', retryAfterMs });
+  return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
 }
 
 function impersonation(): RefusedCall {
-  return new RefusedCall(GrpcStatus.UNAUTHENTICATED, 'request impersonation authentication failure', {
+  return new RefusedCall('UNAUTHENTICATED', 'request impersonation authentication failure', {
     hint: 'nobody is given the identity of another here; let each workload ask for itself',
   });
 }

@@ -4,7 +4,7 @@ import { LIMITS, PATIENCE } from './limits';
 
 /** One client's connection. */
 export interface Connection {
-  /** Of the client, as gRPC writes it, for audit and log. */
+  /** Address and port of the client, for audit and log. */
   readonly peer: string;
   /** What the client showed in the handshake, DER, leaf first. The same array for as long as the connection lives. */
   readonly certificatesDer: readonly Uint8Array[];
@@ -12,30 +12,25 @@ export interface Connection {
 
 /** A call whose request has not arrived whole. */
 export interface IncompleteCall {
+  readonly connection: Connection;
   /** Ends it with a status. */
   end(): void;
 }
 
 interface Open {
   readonly raw: Socket;
-  connection: Connection | undefined;
-  calls: number;
+  /** Whether it has opened a call yet, and how many sweeps ago it opened the last one, or was opened itself. */
+  used: boolean;
   sweeps: number;
-  /** One of its calls was ended for being slow; its stream stays open for as long as the client likes. */
-  slow: boolean;
 }
 
 const MAX_SHOWN = 8;
 
-/**
- * The open connections and the calls that have not arrived whole: bounded in number, and rid of those that say nothing.
- *
- * gRPC does not tell a handler which connection its call came by, but it tells the peer's address and port, and no two open connections
- * to one port have the same.
- */
+/** The open connections and the calls that have not arrived whole: bounded in number, and rid of those that say nothing. */
 export class Connections {
+  /** By address and port of the client: no two open connections to one port have the same. */
   readonly #open = new Map<string, Open>();
-  readonly #incomplete = new Map<IncompleteCall, { readonly open: Open | undefined; sweeps: number }>();
+  readonly #incomplete = new Map<IncompleteCall, { sweeps: number }>();
 
   get size(): number {
     return this.#open.size;
@@ -48,7 +43,7 @@ export class Connections {
       raw.destroy();
       return false;
     }
-    const open: Open = { raw, connection: undefined, calls: 0, sweeps: 0, slow: false };
+    const open: Open = { raw, used: false, sweeps: 0 };
     this.#open.set(peer, open);
     raw.once('close', () => {
       if (this.#open.get(peer) === open) this.#open.delete(peer);
@@ -56,29 +51,23 @@ export class Connections {
     return true;
   }
 
-  /** The TLS handshake on a socket is done. False after closing it: it is gone already. */
-  secured(socket: TLSSocket): boolean {
+  /** The TLS handshake on a socket is done. Undefined after closing it: it is gone already. */
+  secured(socket: TLSSocket): Connection | undefined {
     const peer = peerOf(socket);
-    const open = peer === undefined ? undefined : this.#open.get(peer);
-    if (peer === undefined || open === undefined) {
-      socket.destroy();
-      return false;
-    }
-    open.connection = { peer, certificatesDer: shownCertificates(socket) };
-    return true;
-  }
-
-  /** The connection of a call, from its `getPeer()`; undefined when it is gone. */
-  find(peer: string): Connection | undefined {
-    return this.#open.get(peer)?.connection;
+    if (peer !== undefined && this.#open.has(peer)) return { peer, certificatesDer: shownCertificates(socket) };
+    socket.destroy();
+    return undefined;
   }
 
   /** A call has been opened. False where too many wait for their requests already. */
-  callOpened(peer: string, call: IncompleteCall): boolean {
-    const open = this.#open.get(peer);
-    if (open !== undefined) open.calls += 1;
+  callOpened(call: IncompleteCall): boolean {
+    const open = this.#open.get(call.connection.peer);
+    if (open !== undefined) {
+      open.used = true;
+      open.sweeps = 0;
+    }
     if (this.#incomplete.size >= LIMITS.incompleteCalls) return false;
-    this.#incomplete.set(call, { open, sweeps: 0 });
+    this.#incomplete.set(call, { sweeps: 0 });
     return true;
   }
 
@@ -87,12 +76,12 @@ export class Connections {
     this.#incomplete.delete(call);
   }
 
-  /** Ends what has been silent for too long: a call with a status, then its connection. Returns how many. */
+  /** Ends calls and connections that have been silent for too long. Returns how many. */
   sweep(): number {
     let ended = 0;
     for (const each of this.#open.values()) {
       each.sweeps += 1;
-      if (!each.slow && (each.calls > 0 || each.sweeps <= PATIENCE.silentSweeps)) continue;
+      if (each.sweeps <= (each.used ? PATIENCE.idleSweeps : PATIENCE.silentSweeps)) continue;
       each.raw.destroy();
       ended += 1;
     }
@@ -100,7 +89,6 @@ export class Connections {
       entry.sweeps += 1;
       if (entry.sweeps <= PATIENCE.incompleteSweeps) continue;
       this.#incomplete.delete(call);
-      if (entry.open) entry.open.slow = true;
       call.end();
       ended += 1;
     }
@@ -114,7 +102,7 @@ export class Connections {
   /** Makes room by closing the oldest connection that has never asked anything. */
   #evictUnused(): boolean {
     for (const [peer, each] of this.#open) {
-      if (each.calls > 0) continue;
+      if (each.used) continue;
       this.#open.delete(peer);
       each.raw.destroy();
       return true;

@@ -1,80 +1,156 @@
-import type { Socket } from 'node:net';
 import {
-  status as GrpcStatus,
-  Server,
-  ServerCredentials,
-  ServerInterceptingCall,
-  type ServerInterceptor,
-  type ServerUnaryCall,
-  type sendUnaryData,
-} from '@grpc/grpc-js';
+  constants,
+  createServer,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import type { TLSSocket } from 'node:tls';
 import type { Deps } from '../../../agent/base/deps';
 import { CREATE_CERTIFICATE } from '../../istio/service';
 import type { CertificateService } from './certificate-service';
-import type { Connections } from './connections';
+import type { Connection, Connections, IncompleteCall } from './connections';
 import { LIMITS, PATIENCE } from './limits';
-import { grpcStatus } from './status';
+import { RequestReader } from './request-reader';
+import { type Refusal, refusalOf, statusHeaders } from './status';
 
 export interface GrpcServer {
   /** Speaks HTTP/2 on a socket whose TLS handshake is done. */
-  serve(socket: Socket): void;
+  serve(socket: TLSSocket, connection: Connection): void;
+  /** Tells every client, takes no more calls, and lets those that are there come to their end. */
   close(): void;
 }
 
-/** gRPC around the service: one method, and neither reflection nor channelz nor health beside it. */
+const HEADERS = { ':status': 200, 'content-type': 'application/grpc', 'grpc-accept-encoding': 'identity' } as const;
+
+/**
+ * gRPC around the service: one unary method, and neither reflection nor health nor compression beside it.
+ *
+ * By hand on HTTP/2, since a CA must see what a gRPC library keeps to itself: a header that is there twice, a request that never ends, a
+ * stream that its client leaves half open. What is HTTP/2's own (floods of resets, pings, settings, header blocks) is left to nghttp2.
+ *
+ * @see https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+ */
 export function createGrpcServer(service: CertificateService, connections: Connections, deps: Deps): GrpcServer {
-  const grpc = new Server({
-    'grpc.max_receive_message_length': LIMITS.requestBytes,
-    'grpc.max_concurrent_streams': LIMITS.callsPerConnection,
-    'grpc.max_connection_idle_ms': PATIENCE.idleConnectionMs,
-    'grpc.keepalive_time_ms': PATIENCE.keepaliveMs,
-    'grpc.keepalive_timeout_ms': PATIENCE.keepaliveTimeoutMs,
-    'grpc-node.max_session_memory': LIMITS.sessionMegabytes,
-    'grpc.enable_channelz': 0,
-    interceptors: [boundedArrival(connections, deps)],
+  const sessions = new Set<ServerHttp2Session>();
+  const http2 = createServer({
+    maxSessionMemory: LIMITS.sessionMegabytes,
+    maxHeaderListPairs: LIMITS.headers,
+    settings: { maxConcurrentStreams: LIMITS.callsPerConnection, maxHeaderListSize: LIMITS.headerBytes },
   });
-  const createCertificate = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => {
-    const connection = connections.find(call.getPeer());
-    // Gone while its last bytes were read: nobody is there to be answered.
-    if (connection === undefined) return callback({ code: GrpcStatus.CANCELLED });
-    service.answer({ request: call.request, metadata: call.metadata, connection }).then((answer) => {
-      if (answer.kind === 'issued') callback(null, answer.reply);
-      else callback(grpcStatus(answer.refusal));
+  let incoming: Connection | undefined;
+  http2.on('session', (session) => {
+    const connection = incoming;
+    // Only what `serve` hands over comes here, and it comes at once.
+    if (connection === undefined) return session.destroy();
+    sessions.add(session);
+    session.on('error', () => undefined);
+    session.on('close', () => sessions.delete(session));
+    session.on('stream', (stream, headers, _flags, rawHeaders) => {
+      stream.on('error', () => undefined);
+      new Exchange(stream, authorizations(rawHeaders), connection, service, connections, deps).run(misdirected(headers));
     });
-  };
-  grpc.addService({ CreateCertificate: CREATE_CERTIFICATE }, { CreateCertificate: createCertificate });
-  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  });
   return {
-    serve: (socket) => injector.injectConnection(socket),
+    serve: (socket, connection) => {
+      incoming = connection;
+      http2.emit('connection', socket);
+      incoming = undefined;
+    },
     close: () => {
-      injector.destroy();
-      grpc.forceShutdown();
+      for (const session of sessions) session.close();
     },
   };
 }
 
-/** Counts the calls whose request has not arrived whole, of which the handler knows nothing, and ends those that take too long. */
-function boundedArrival(connections: Connections, deps: Deps): ServerInterceptor {
-  return (_method, call) =>
-    new ServerInterceptingCall(call, {
-      start: (next) => {
-        const entry = {
-          end: () => call.sendStatus({ code: GrpcStatus.DEADLINE_EXCEEDED, details: 'the request took too long to arrive' }),
-        };
-        if (!connections.callOpened(call.getPeer(), entry)) {
-          deps.metrics.record('ca_refused_total', { reason: 'calls' });
-          const refusal = { code: GrpcStatus.RESOURCE_EXHAUSTED, message: 'too many calls', retryAfterMs: PATIENCE.comeAgainMs };
-          call.sendStatus(grpcStatus(refusal));
-          return;
-        }
-        const done = () => connections.callComplete(entry);
-        next({
-          onReceiveHalfClose: (halfClosed) => {
-            done();
-            halfClosed();
-          },
-          onCancel: done,
-        });
-      },
+/** How to answer what is no call of ours, before its first byte; undefined where it is one. */
+function misdirected(headers: IncomingHttpHeaders): OutgoingHttpHeaders | undefined {
+  if (headers[':method'] !== 'POST' || !/^application\/grpc($|[+;])/.test(headers['content-type'] ?? '')) return { ':status': 415 };
+  const path = String(headers[':path']);
+  if (path === CREATE_CERTIFICATE.path) return undefined;
+  return refused({ status: 'UNIMPLEMENTED', message: `there is no method ${path.slice(0, 200)} here` });
+}
+
+function refused(refusal: Refusal): OutgoingHttpHeaders {
+  return { ...HEADERS, ...statusHeaders(refusal) };
+}
+
+/** Every authorization header: among `headers` Node.js keeps the first one alone. */
+function authorizations(rawHeaders: readonly string[]): string[] {
+  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === 'authorization');
+}
+
+/** One call, from its headers to its end. */
+class Exchange implements IncompleteCall {
+  readonly #reader = new RequestReader(LIMITS.requestBytes);
+
+  constructor(
+    private readonly stream: ServerHttp2Stream,
+    private readonly authorization: readonly string[],
+    readonly connection: Connection,
+    private readonly service: CertificateService,
+    private readonly connections: Connections,
+    private readonly deps: Deps,
+  ) {}
+
+  run(misdirected: OutgoingHttpHeaders | undefined): void {
+    if (!this.connections.callOpened(this)) {
+      // Not even watched: what comes of it besides is not waited for.
+      this.#refuse({ status: 'RESOURCE_EXHAUSTED', message: 'too many calls', retryAfterMs: PATIENCE.comeAgainMs }, 'calls');
+      this.stream.close(constants.NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    this.stream.on('close', () => this.connections.callComplete(this));
+    if (misdirected) this.#end(misdirected);
+    this.stream.on('data', (chunk: Buffer) => this.#attempt(() => this.#reader.push(chunk)));
+    this.stream.on('end', () => this.#attempt(() => this.#answer(this.#reader.finish())));
+  }
+
+  /** Told why, unless it has been told already; and its stream is not left half open. */
+  end(): void {
+    if (this.stream.headersSent) this.stream.close(constants.NGHTTP2_CANCEL);
+    else this.#refuse({ status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' }, 'slow');
+    // Watched on, until its client has ended it too.
+    this.connections.callOpened(this);
+  }
+
+  #attempt(step: () => void): void {
+    // What still comes of a request that was refused is read and dropped: a client looks for its answer when it has sent everything.
+    if (this.stream.headersSent || this.stream.destroyed) return;
+    try {
+      step();
+    } catch (caught) {
+      this.#refuse(refusalOf(caught), 'request');
+    }
+  }
+
+  #answer(request: Uint8Array): void {
+    this.connections.callComplete(this);
+    const { stream, authorization, connection } = this;
+    this.service.answer({ request, authorization, connection }).then((answer) => {
+      if (answer.kind === 'refused') return this.#end(refused(answer.refusal));
+      if (stream.destroyed || stream.headersSent) return;
+      stream.respond(HEADERS, { waitForTrailers: true });
+      stream.once('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      stream.end(lengthPrefixed(answer.reply));
     });
+  }
+
+  #refuse(refusal: Refusal, reason: string): void {
+    this.deps.metrics.record('ca_refused_total', { reason });
+    this.#end(refused(refusal));
+  }
+
+  #end(headers: OutgoingHttpHeaders): void {
+    if (!this.stream.destroyed && !this.stream.headersSent) this.stream.respond(headers, { endStream: true });
+  }
+}
+
+function lengthPrefixed(message: Uint8Array): Buffer {
+  const framed = Buffer.allocUnsafe(5 + message.length);
+  framed.writeUInt8(0, 0);
+  framed.writeUInt32BE(message.length, 1);
+  framed.set(message, 5);
+  return framed;
 }

@@ -3,12 +3,12 @@
  * of them, so every bound holds before authentication; what a known identity may ask for is in `rate-limits.ts`.
  */
 export const LIMITS = {
-  /** Bytes of one request: a CSR for RSA-8192 is 6 kB of PEM. Told to gRPC, which refuses more before a byte of it is decoded. */
+  /** Bytes of one request: a CSR for RSA-8192 is 6 kB of PEM. What says that it is longer is refused for that alone. */
   requestBytes: 64 * 1024,
-  /**
-   * Bytes of a token: those of Kubernetes are below 2 kB, of large identity providers below 16 kB. All headers of a call together are bound
-   * by Node.js: 64 KiB, 128 of them.
-   */
+  /** All headers of a call, by their bytes as HTTP/2 counts them and by their number. */
+  headerBytes: 32 * 1024,
+  headers: 64,
+  /** Bytes of a token: those of Kubernetes are below 2 kB, of large identity providers below 16 kB. */
   tokenBytes: 16 * 1024,
   /** Open connections, those still in their TLS handshake included. At the cap the oldest that has asked nothing makes room. */
   connections: 2_048,
@@ -31,11 +31,8 @@ export const PATIENCE = {
   incompleteSweeps: 10,
   /** A call that is being answered; of what it waits for, a TokenReview and the store, each has a shorter deadline of its own. */
   answerMs: 15_000,
-  /** A connection without calls. */
-  idleConnectionMs: 5 * 60_000,
-  /** A ping of the server's own, and how long its answer may take: finds clients that are gone without a word. */
-  keepaliveMs: 60_000,
-  keepaliveTimeoutMs: 20_000,
+  /** A connection whose last call is that long ago: clients that are gone without a word are found out by it too. */
+  idleSweeps: 300,
   /** When a client that was refused for being one too many may come again. */
   comeAgainMs: 1_000,
 } as const;

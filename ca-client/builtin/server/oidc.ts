@@ -1,7 +1,7 @@
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import { type Authenticator, ownIdentity, refuseCredential, serviceAccountIdentity, type TrustDomains } from './authenticator';
-import { type Claims, readClaims } from './jwt-claims';
+import { type Claims, parseClaims, readClaims } from './jwt-claims';
 import { TOKEN_ALGORITHMS, type TokenAlgorithm } from './key-set';
 import { type KeySource, openKeySource } from './key-source';
 
@@ -40,7 +40,8 @@ export async function createOidcAuthenticator(options: OidcOptions, deps: Deps):
       // Whose it says it is: with several kinds of tokens in use, that is what tells them apart.
       if (token === undefined || !isOneOf(unverified?.iss, options.issuers)) return undefined;
       const payload = await verify(token, source);
-      const claims: Claims = JSON.parse(Buffer.from(payload).toString('utf8'));
+      const claims = parseClaims(Buffer.from(payload).toString('utf8'));
+      if (claims === undefined) throw refuseCredential('token claims', 'must be a JSON object');
       assertClaims(claims, options, deps.clock.now());
       return { id: identityOf(claims, options), method: 'oidc', detail: { issuer: String(claims.iss) } };
     },

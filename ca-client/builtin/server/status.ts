@@ -1,12 +1,26 @@
-import { status as GrpcStatus, Metadata } from '@grpc/grpc-js';
 import { AgentError, type AgentErrorOptions, type ErrorCode } from '../../../agent/base/errors';
 import { RetryInfo } from '../../proto/generated/google/rpc/error_details';
 import { Status } from '../../proto/generated/google/rpc/status';
 import { OWN_IDENTITY_ONLY } from '../csr-rules';
 
+/** The gRPC status codes that this server sends, by name. */
+export const STATUS = {
+  OK: 0,
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
+} as const;
+export type StatusName = keyof typeof STATUS;
+
 /** A call that is not answered with a certificate. */
 export interface Refusal {
-  readonly code: GrpcStatus;
+  readonly status: StatusName;
   /** What the caller learns. */
   readonly message: string;
   /** When the caller may come again, where that is known. */
@@ -16,7 +30,7 @@ export interface Refusal {
 /** A refusal whose status and words are for the caller as they stand. */
 export class RefusedCall extends AgentError {
   constructor(
-    readonly status: GrpcStatus,
+    readonly status: StatusName,
     message: string,
     options: AgentErrorOptions = {},
   ) {
@@ -24,15 +38,15 @@ export class RefusedCall extends AgentError {
   }
 }
 
-const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
-  ERR_PARSE: GrpcStatus.INVALID_ARGUMENT,
-  ERR_CA_REJECTED: GrpcStatus.INVALID_ARGUMENT,
-  ERR_TOKEN: GrpcStatus.UNAUTHENTICATED,
-  ERR_CA_UNAVAILABLE: GrpcStatus.UNAVAILABLE,
-  ERR_CA_STATE: GrpcStatus.UNAVAILABLE,
-  ERR_OUTPUT: GrpcStatus.UNAVAILABLE,
-  ERR_TIMEOUT: GrpcStatus.UNAVAILABLE,
-  ERR_ABORTED: GrpcStatus.UNAVAILABLE,
+const STATUS_OF: Partial<Record<ErrorCode, StatusName>> = {
+  ERR_PARSE: 'INVALID_ARGUMENT',
+  ERR_CA_REJECTED: 'INVALID_ARGUMENT',
+  ERR_TOKEN: 'UNAUTHENTICATED',
+  ERR_CA_UNAVAILABLE: 'UNAVAILABLE',
+  ERR_CA_STATE: 'UNAVAILABLE',
+  ERR_OUTPUT: 'UNAVAILABLE',
+  ERR_TIMEOUT: 'UNAVAILABLE',
+  ERR_ABORTED: 'UNAVAILABLE',
 };
 
 /**
@@ -41,38 +55,36 @@ const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
  */
 export function refusalOf(caught: unknown): Refusal {
   const error = AgentError.from(caught);
-  if (error instanceof RefusedCall) return { code: error.status, message: error.message, retryAfterMs: error.retryAfterMs };
-  if (error.rule === OWN_IDENTITY_ONLY) return { code: GrpcStatus.PERMISSION_DENIED, message: `${error.field}: ${error.rule}` };
-  const code = STATUS_OF[error.code] ?? GrpcStatus.INTERNAL;
-  return { code, message: messageOf(code, error), retryAfterMs: error.retryAfterMs };
+  const { retryAfterMs } = error;
+  if (error instanceof RefusedCall) return { status: error.status, message: error.message, retryAfterMs };
+  if (error.rule === OWN_IDENTITY_ONLY) return { status: 'PERMISSION_DENIED', message: `${error.field}: ${error.rule}` };
+  const status = STATUS_OF[error.code] ?? 'INTERNAL';
+  return { status, message: messageOf(status, error), retryAfterMs };
 }
 
-function messageOf(code: GrpcStatus, error: AgentError): string {
-  if (code === GrpcStatus.INVALID_ARGUMENT) return error.message.slice(0, 500);
-  if (code === GrpcStatus.UNAUTHENTICATED) return 'request authenticate failure';
-  return code === GrpcStatus.UNAVAILABLE ? 'the CA cannot sign now' : 'internal error; the log of the CA says more';
+function messageOf(status: StatusName, error: AgentError): string {
+  if (status === 'INVALID_ARGUMENT') return error.message.slice(0, 500);
+  if (status === 'UNAUTHENTICATED') return 'request authenticate failure';
+  return status === 'UNAVAILABLE' ? 'the CA cannot sign now' : 'internal error; the log of the CA says more';
 }
 
-/** What ends a call. */
-interface CallStatus {
-  readonly code: GrpcStatus;
-  readonly details: string;
-  readonly metadata?: Metadata;
+/** The refusal as gRPC sends it, in headers: with the two hints that clients know, where there is one. */
+export function statusHeaders({ status, message, retryAfterMs }: Refusal): Record<string, string> {
+  const code = STATUS[status];
+  // Of anybody's text only what survives in a header.
+  const text = message.replace(/[^\x20-\x7e]/g, '?');
+  const headers = { 'grpc-status': String(code), 'grpc-message': text.replaceAll('%', '%25') };
+  if (retryAfterMs === undefined) return headers;
+  const hint = {
+    'grpc-retry-pushback-ms': String(Math.ceil(retryAfterMs)),
+    'grpc-status-details-bin': retryInfo(code, text, retryAfterMs),
+  };
+  return { ...headers, ...hint };
 }
 
-/** The refusal as gRPC sends it: with the two hints that clients know, where there is one. */
-export function grpcStatus({ code, message, retryAfterMs }: Refusal): CallStatus {
-  // Of anybody's text only what survives in a header; gRPC itself fails on a lone surrogate.
-  const details = message.replace(/[^\x20-\x7e]/g, '?');
-  if (retryAfterMs === undefined) return { code, details };
-  const metadata = new Metadata();
-  metadata.set('grpc-retry-pushback-ms', String(Math.ceil(retryAfterMs)));
-  metadata.set('grpc-status-details-bin', retryInfo(code, details, retryAfterMs));
-  return { code, details, metadata };
-}
-
-function retryInfo(code: GrpcStatus, message: string, retryAfterMs: number): Buffer {
-  const retryDelay = { seconds: BigInt(Math.floor(retryAfterMs / 1_000)), nanos: Math.ceil(retryAfterMs % 1_000) * 1_000_000 };
+function retryInfo(code: number, message: string, retryAfterMs: number): string {
+  const retryDelay = { seconds: BigInt(Math.floor(retryAfterMs / 1_000)), nanos: Math.floor(retryAfterMs % 1_000) * 1_000_000 };
   const value = Buffer.from(RetryInfo.encode({ retryDelay }).finish());
-  return Buffer.from(Status.encode({ code, message, details: [{ typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value }] }).finish());
+  const status = Status.encode({ code, message, details: [{ typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value }] }).finish();
+  return Buffer.from(status).toString('base64');
 }

@@ -4,7 +4,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
 import { certificatesPem } from '../../../agent/identity/certificate';
-import type { Connections } from './connections';
+import type { Connection, Connections } from './connections';
 import { PATIENCE } from './limits';
 import type { ServingIdentity } from './serving-certificate';
 
@@ -29,7 +29,7 @@ export async function listenTls(
   address: HostPort,
   identity: ServingIdentity,
   connections: Connections,
-  onSocket: (socket: TLSSocket) => void,
+  onSocket: (socket: TLSSocket, connection: Connection) => void,
   deps: Deps,
 ): Promise<TlsListener> {
   const refused = (reason: string) => deps.metrics.record('ca_refused_total', { reason });
@@ -51,7 +51,10 @@ export async function listenTls(
     if (socket.alpnProtocol !== 'h2') {
       refused('protocol');
       socket.destroy();
-    } else if (connections.secured(socket)) onSocket(socket);
+      return;
+    }
+    const connection = connections.secured(socket);
+    if (connection !== undefined) onSocket(socket, connection);
   });
   server.on('tlsClientError', (cause) => {
     refused('handshake');
