@@ -75,6 +75,7 @@ export function createProgram(context: CommandContext): Command {
 const EXAMPLES = `
 Examples:
   keyturn run --ca builtin        start an agent with an authority of its own
+  keyturn run --ca istiod         ask istiod, or an authority of keyturn ca serve
   keyturn status                  what it serves, until when, to whom
   keyturn rotate --wait           turn the key now, and wait until every Envoy has it
   keyturn help run                every setting of the agent
@@ -122,6 +123,10 @@ ${ENVIRONMENT_HELP}
 Examples:
   keyturn run --ca builtin --trust-domain example.org --namespace shop --service-account cart
   keyturn run --ca builtin --ttl 1h --output-certs ./etc/certs
+  keyturn run --ca istiod --ca-address istiod.istio-system.svc:15012
+  keyturn run --ca istiod,builtin --ca-address ca.example.org:15012 --ca-root root-cert.pem
+  keyturn run --ca kubernetes-csr --signer-name clusterissuers.cert-manager.io/istio-ca
+  keyturn run --ca file --credential-bundle bundle.pem --trust-bundle roots.pem
   keyturn run --config keyturn.yaml
   FILE_MOUNTED_CERTS=true keyturn run`,
     );
