@@ -62,7 +62,7 @@ export async function startCaService(config: CaServiceConfig, around: CaServiceS
     return closing;
   };
   try {
-    const server = await openServer(config, around, closers, { ...deps, log: deps.log.scope('ca') });
+    const server = await openServer(config, around, closers, deps);
     return { address: server.address, adminAddress: server.httpAddress!, close };
   } catch (caught) {
     await close();

@@ -44,13 +44,14 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
   return runDaemon(
     {
       name: 'approver',
+      scope: 'approver',
       logLevel: await setting('log-level'),
       logFormat: await setting('log-format'),
       facts: { signer: signerName, trustDomain },
       start: async (deps) => {
         const api = await openKubeApi(kubeconfig, terminal.env, deps);
         const stop = new AbortController();
-        const running = runApprover({ ...policy, api, signerName }, { ...deps, log: deps.log.scope('approver') }, stop.signal);
+        const running = runApprover({ ...policy, api, signerName }, deps, stop.signal);
         running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
         return {
           close: async () => {

@@ -61,6 +61,7 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   return runDaemon(
     {
       name: 'ca server',
+      scope: 'ca',
       logLevel: await setting('log-level'),
       logFormat: await setting('log-format'),
       facts: { trustDomain: config.trustDomain, dir: config.caDir },

@@ -20,6 +20,8 @@ const SAME_STOP_MS = 250;
 export interface DaemonSpec {
   /** In the log: `agent starting`. */
   readonly name: string;
+  /** Of its log lines, e.g. `agent`. */
+  readonly scope: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
   /** Said when it starts. */
@@ -41,8 +43,8 @@ export interface RunningDaemon {
  * @throws  AgentError where it cannot start.
  */
 export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
-  const { name, logLevel: level, logFormat: format } = spec;
-  const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now });
+  const { name, scope, logLevel: level, logFormat: format } = spec;
+  const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now }, scope);
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
   neutraliseEnvironment(terminal.env, log);
   const signals = watchSignals(terminal.exit);

@@ -21,6 +21,7 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
   return runDaemon(
     {
       name: 'agent',
+      scope: 'agent',
       logLevel,
       logFormat,
       facts: { id: id && formatSpiffeId(id), ca: ca.join(',') },
