@@ -56,7 +56,16 @@ export async function startKeyturnCa(
     authentication.by === 'review'
       ? ['--authenticators', 'client-certificate,token-review', '--kubeconfig', authentication.kube.kubeconfig]
       : ['--authenticators', 'client-certificate,join-token,oidc', '--oidc-issuer', ISSUER, '--jwks', 'jwks.json'];
-  const places = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--ca-dir', './ca', '--audit-log', './audit.log'];
+  const places = [
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--ca-dir',
+    './ca',
+    '--audit-log',
+    join(tempDir(), 'audit.log'),
+  ];
   const limits = ['--rate-per-identity', '0', '--rate-total', '0', '--trust-domain', 'cluster.local'];
   const daemon = startDaemon({ dir, args: ['ca', 'serve', ...places, ...limits, ...flags, '--log-format', 'json'] });
   const { address } = await daemon.event('ca server started');
