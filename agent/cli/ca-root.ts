@@ -10,7 +10,7 @@ import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
 type Roots = typeof import('../../ca-client/builtin/roots');
-type RootsOptions = import('../../ca-client/builtin/roots').RootsOptions;
+type RootsOptions = import('../../ca-client/builtin/root-facts').RootsOptions;
 type RootStatus = import('../../ca-client/builtin/roots').RootStatus;
 
 /** `keyturn ca root list|add|activate|retire`, below `keyturn ca`. */

@@ -1,19 +1,17 @@
-import { createHash } from 'node:crypto';
 import { createServer } from 'node:net';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { publishDir } from '../../agent/base/atomic-dir';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
-import { Secret } from '../../agent/base/secret';
 import { listenUnix } from '../../agent/base/unix-socket';
-import { type Certificate, certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
+import { type Certificate, certificatesPem, parseCertificates } from '../../agent/identity/certificate';
 import { isSelfSigned } from '../../agent/identity/chain';
-import type { CertificateEngine } from '../../agent/identity/engine';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
-import { DEFAULT_TTL_SECONDS } from './certificate-specs';
-import { acceptIssuer, type Issuer } from './issuer';
+import { acceptIssuer } from './issuer';
 import { makeRoot } from './make-root';
+import { chooseRoot, chooseSigner } from './root-choice';
+import { activateAt, copyOf, inUse, keyHash, orphans, type RootsOptions, rootsOf, verdictOf } from './root-facts';
 import { type Candidate, readRootFile } from './root-file';
 import {
   certificateId,
@@ -28,15 +26,6 @@ import {
   stagedIds,
   sweepSigners,
 } from './signers';
-import type { CaStore, IssuedEntry } from './store/store';
-
-export interface RootsOptions {
-  readonly dir: string;
-  readonly trustDomain: string;
-  readonly engine: CertificateEngine;
-  /** Knows which certificates are in use. */
-  readonly store: Pick<CaStore, 'issued' | 'revocations'>;
-}
 
 /** A root that is told to everybody, or a signer that may follow. */
 export interface RootStatus {
@@ -54,9 +43,6 @@ export interface RootStatus {
   readonly inUse: number;
   readonly inUseUntil: number | undefined;
 }
-
-/** For how long a root must have been in the bundle before anything is signed under it, where nothing is said. */
-export const DEFAULT_OVERLAP_MS = DEFAULT_TTL_SECONDS * 1_000;
 
 /**
  * First stage: tells everybody of a root that nothing is signed under yet. Running it again does no harm, and finishes what a killed one
@@ -194,85 +180,6 @@ async function newCandidate(options: RootsOptions, algorithm: KeyAlgorithm, curr
   return { roots: [root!], signer: { id: certificateId(root!), files: { keyPem, certPem: rootPem, chainPem: rootPem } } };
 }
 
-async function chooseSigner(options: RootsOptions, wanted: string | undefined, activeId: string, now: number): Promise<string> {
-  const ids = (await stagedIds(options.dir)).filter((id) => id !== activeId);
-  if (wanted === undefined) {
-    if (ids.length === 1) return ids[0]!;
-    throw choose('signer', ids, 'add one with: keyturn ca root add --new');
-  }
-  const roots = rootsOf(await readCaFiles(options.dir));
-  const found: string[] = [];
-  for (const id of ids) {
-    const leadsTo = (await verdictOf(options, id, now))?.rootKeySha256;
-    const names = [id, ...roots.filter((root) => keyHash(root) === leadsTo).map(certificateId)];
-    if (names.some((name) => name.startsWith(wanted))) found.push(id);
-  }
-  if (found.length === 1) return found[0]!;
-  throw choose(`signer ${wanted}`, ids, 'name one of them');
-}
-
-/** How a kept signer would be judged if it signed now; undefined where it would be refused. */
-async function verdictOf(options: RootsOptions, id: string, now: number, rootPem?: Buffer): Promise<Issuer | undefined> {
-  const kept = { ...(await readKeptFiles(options.dir, id)), rootPem: rootPem ?? (await readRootPem(options.dir)) };
-  return acceptIssuer(kept, options.trustDomain, options.engine, now).catch(() => undefined);
-}
-
-async function readRootPem(dir: string): Promise<Buffer> {
-  const files = await readCaFiles(dir);
-  files.keyPem.reveal().fill(0);
-  return files.rootPem;
-}
-
-function chooseRoot(roots: readonly Certificate[], wanted: string | undefined, activeKey: string): Certificate {
-  const found = roots.filter((root) => (wanted === undefined ? keyHash(root) !== activeKey : certificateId(root).startsWith(wanted)));
-  if (found.length === 1) return found[0]!;
-  throw choose(wanted === undefined ? 'root' : `root ${wanted}`, roots.map(certificateId), 'name one of them');
-}
-
-function choose(what: string, ids: readonly string[], hint: string): AgentError {
-  return new AgentError('ERR_CA_STATE', `choose ${what}: there is ${ids.length === 0 ? 'none' : ids.join(', ')} to choose from`, { hint });
-}
-
-/** From when on a kept signer may sign; undefined where its root was never told. */
-async function activateAt(options: RootsOptions, id: string, overlapMs: number | undefined, now: number): Promise<number | undefined> {
-  const since = await readSince(options.dir, id);
-  if (since === undefined || overlapMs !== undefined) return since === undefined ? undefined : since + overlapMs!;
-  // A signer that has signed before is known to everybody: this is a step back.
-  if (since === 0) return 0;
-  const before = (await options.store.issued({}, now)).filter(({ issuedAt }) => issuedAt < since).map(({ notAfterAt }) => notAfterAt);
-  return Math.max(since + DEFAULT_OVERLAP_MS, ...before);
-}
-
-async function assertUnused(options: RootsOptions, root: Certificate, rest: readonly Certificate[], now: number): Promise<void> {
-  // Renewed under the same key: what led to the one leads to the other.
-  if (rest.some((other) => keyHash(other) === keyHash(root) && Buffer.compare(other.subjectDer, root.subjectDer) === 0)) return;
-  const used = await inUse(options, root, now);
-  if (used.length === 0) return;
-  const until = new Date(Math.max(...used.map(({ notAfterAt }) => notAfterAt))).toISOString();
-  const whom = [...new Set(used.map(({ id }) => id))];
-  const more = whom.length > 3 ? ' and others' : '';
-  throw refused(
-    root,
-    `must not have certificates in use: ${used.length} until ${until}, of ${whom.slice(0, 3).join(', ')}${more}`,
-    'wait until then, revoke them, or use --force and have them refused by their peers',
-  );
-}
-
-async function inUse(options: RootsOptions, root: Certificate, now: number): Promise<IssuedEntry[]> {
-  const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
-  return (await options.store.issued({ rootKeySha256: keyHash(root) }, now)).filter(({ serial }) => !revoked.has(serial));
-}
-
-/** Kept signers that lead to none of the roots. */
-async function orphans(options: RootsOptions, files: CaFiles, now: number): Promise<string[]> {
-  const ids: string[] = [];
-  for (const id of await stagedIds(options.dir)) {
-    const verdict = await verdictOf(options, id, now, files.rootPem);
-    if (verdict === undefined) ids.push(id);
-  }
-  return ids;
-}
-
 /** Replaces the four files in one step, after the same judgement that a running authority makes. */
 async function publish(options: RootsOptions, files: CaFiles, now: number): Promise<void> {
   await acceptIssuer(copyOf(files), options.trustDomain, options.engine, now);
@@ -292,7 +199,9 @@ async function alone<T>(dir: string, deps: Deps, work: () => Promise<T>): Promis
   }
   await makeSignersDir(dir);
   await sweepSigners(dir, deps.clock.now());
-  const guard = { path: join(signersDir(dir), '.busy'), mode: 0o600, what: 'change of the roots' };
+  // A socket's path must be short, and one of the two mostly is.
+  const [absolute, here] = [join(signersDir(dir), '.busy'), relative(process.cwd(), join(signersDir(dir), '.busy'))];
+  const guard = { path: here.length < absolute.length ? here : absolute, mode: 0o600, what: 'change of the roots' };
   const lock = await listenUnix(guard, createServer(), deps);
   try {
     return await work();
@@ -301,14 +210,20 @@ async function alone<T>(dir: string, deps: Deps, work: () => Promise<T>): Promis
   }
 }
 
-/** `acceptIssuer` wipes the key that it is given. */
-function copyOf(files: CaFiles): CaFiles {
-  return { ...files, keyPem: new Secret(Buffer.from(files.keyPem.reveal())) };
+async function assertUnused(options: RootsOptions, root: Certificate, rest: readonly Certificate[], now: number): Promise<void> {
+  // Renewed under the same key: what led to the one leads to the other.
+  if (rest.some((other) => keyHash(other) === keyHash(root) && Buffer.compare(other.subjectDer, root.subjectDer) === 0)) return;
+  const used = await inUse(options, root, now);
+  if (used.length === 0) return;
+  const until = new Date(Math.max(...used.map(({ notAfterAt }) => notAfterAt))).toISOString();
+  const whom = [...new Set(used.map(({ id }) => id))];
+  const more = whom.length > 3 ? ' and others' : '';
+  throw refused(
+    root,
+    `must not have certificates in use: ${used.length} until ${until}, of ${whom.slice(0, 3).join(', ')}${more}`,
+    'wait until then, revoke them, or use --force and have them refused by their peers',
+  );
 }
-
-const rootsOf = ({ rootPem }: Pick<CaFiles, 'rootPem'>): Certificate[] =>
-  parseRootBundle(rootPem, CA_FILES.root).bundle.rootsDer.map((der) => parseCertificate(der));
-const keyHash = (root: Certificate): string => createHash('sha256').update(root.publicKey.spkiDer).digest('hex');
 
 function tooEarly(id: string, readyAt: number | undefined): AgentError {
   if (readyAt === undefined) {

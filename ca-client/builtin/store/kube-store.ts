@@ -250,7 +250,7 @@ function revocationsIn(data: Readonly<Record<string, string>>): Revocation[] {
 function assertFits(data: Readonly<Record<string, string>>, added: Readonly<Record<string, string>>): void {
   if (JSON.stringify(data).length + JSON.stringify(added).length <= MAX_REVOKED_BYTES) return;
   throw new AgentError('ERR_CA_STATE', `revoke: ${Object.keys(added).length} more do not fit beside ${Object.keys(data).length}`, {
-    hint: 'so many certificates are better revoked by replacing their root: keyturn ca root add --new',
+    hint: 'so many certificates are better revoked by replacing their root: keyturn ca root add',
   });
 }
 

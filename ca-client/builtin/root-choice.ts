@@ -1,0 +1,34 @@
+import { AgentError } from '../../agent/base/errors';
+import type { Certificate } from '../../agent/identity/certificate';
+import { readCaFiles } from './ca-files';
+import { keyHash, type RootsOptions, rootsOf, verdictOf } from './root-facts';
+import { certificateId, stagedIds } from './signers';
+
+/** The kept signer that is meant: by its id or its root's, or the beginning of one; or the only one there is. */
+export async function chooseSigner(options: RootsOptions, wanted: string | undefined, activeId: string, now: number): Promise<string> {
+  const ids = (await stagedIds(options.dir)).filter((id) => id !== activeId);
+  if (wanted === undefined) {
+    if (ids.length === 1) return ids[0]!;
+    throw choose('signer', ids, 'add one with: keyturn ca root add');
+  }
+  const roots = rootsOf(await readCaFiles(options.dir));
+  const found: string[] = [];
+  for (const id of ids) {
+    const leadsTo = (await verdictOf(options, id, now))?.rootKeySha256;
+    const names = [id, ...roots.filter((root) => keyHash(root) === leadsTo).map(certificateId)];
+    if (names.some((name) => name.startsWith(wanted))) found.push(id);
+  }
+  if (found.length === 1) return found[0]!;
+  throw choose(`signer ${wanted}`, ids, 'name one of them');
+}
+
+/** The root that is meant: by the beginning of its id; or the only one that the active signer does not lead to. */
+export function chooseRoot(roots: readonly Certificate[], wanted: string | undefined, activeKey: string): Certificate {
+  const found = roots.filter((root) => (wanted === undefined ? keyHash(root) !== activeKey : certificateId(root).startsWith(wanted)));
+  if (found.length === 1) return found[0]!;
+  throw choose(wanted === undefined ? 'root' : `root ${wanted}`, roots.map(certificateId), 'name one of them');
+}
+
+function choose(what: string, ids: readonly string[], hint: string): AgentError {
+  return new AgentError('ERR_CA_STATE', `choose ${what}: there is ${ids.length === 0 ? 'none' : ids.join(', ')} to choose from`, { hint });
+}
