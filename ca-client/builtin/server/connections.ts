@@ -13,8 +13,8 @@ export interface Connection {
 /** A call whose request has not arrived whole. */
 export interface IncompleteCall {
   readonly connection: Connection;
-  /** Ends it with a status. */
-  end(): void;
+  /** Ends it: it takes too long, or another one needs its place. */
+  end(why: 'slow' | 'calls'): void;
 }
 
 interface Open {
@@ -22,6 +22,8 @@ interface Open {
   /** Whether it has opened a call yet, and how many sweeps ago it opened the last one, or was opened itself. */
   used: boolean;
   sweeps: number;
+  /** Its calls that have not arrived whole. */
+  incomplete: number;
 }
 
 const MAX_SHOWN = 8;
@@ -30,7 +32,7 @@ const MAX_SHOWN = 8;
 export class Connections {
   /** By address and port of the client: no two open connections to one port have the same. */
   readonly #open = new Map<string, Open>();
-  readonly #incomplete = new Map<IncompleteCall, { sweeps: number }>();
+  readonly #incomplete = new Map<IncompleteCall, { readonly open: Open; sweeps: number }>();
 
   get size(): number {
     return this.#open.size;
@@ -43,7 +45,7 @@ export class Connections {
       raw.destroy();
       return false;
     }
-    const open: Open = { raw, used: false, sweeps: 0 };
+    const open: Open = { raw, used: false, sweeps: 0, incomplete: 0 };
     this.#open.set(peer, open);
     raw.once('close', () => {
       if (this.#open.get(peer) === open) this.#open.delete(peer);
@@ -59,21 +61,27 @@ export class Connections {
     return undefined;
   }
 
-  /** A call has been opened. False where too many wait for their requests already. */
+  /**
+   * A call has been opened. Where too many wait for their requests already, the oldest of the connection that has most of them makes room,
+   * so that whoever holds many holds up nobody but itself. False where that is the same connection.
+   */
   callOpened(call: IncompleteCall): boolean {
     const open = this.#open.get(call.connection.peer);
-    if (open !== undefined) {
-      open.used = true;
-      open.sweeps = 0;
-    }
-    if (this.#incomplete.size >= LIMITS.incompleteCalls) return false;
-    this.#incomplete.set(call, { sweeps: 0 });
+    if (open === undefined) return false;
+    open.used = true;
+    open.sweeps = 0;
+    if (this.#incomplete.size >= LIMITS.incompleteCalls && !this.#displaceFor(open)) return false;
+    this.#incomplete.set(call, { open, sweeps: 0 });
+    open.incomplete += 1;
     return true;
   }
 
   /** Its request has arrived, or it is over. */
   callComplete(call: IncompleteCall): void {
+    const entry = this.#incomplete.get(call);
+    if (entry === undefined) return;
     this.#incomplete.delete(call);
+    entry.open.incomplete -= 1;
   }
 
   /** Ends calls and connections that have been silent for too long. Returns how many. */
@@ -88,8 +96,8 @@ export class Connections {
     for (const [call, entry] of this.#incomplete) {
       entry.sweeps += 1;
       if (entry.sweeps <= PATIENCE.incompleteSweeps) continue;
-      this.#incomplete.delete(call);
-      call.end();
+      this.callComplete(call);
+      call.end('slow');
       ended += 1;
     }
     return ended;
@@ -97,6 +105,19 @@ export class Connections {
 
   destroyAll(): void {
     for (const each of this.#open.values()) each.raw.destroy();
+  }
+
+  #displaceFor(newcomer: Open): boolean {
+    let busiest = newcomer;
+    for (const each of this.#open.values()) if (each.incomplete > busiest.incomplete) busiest = each;
+    if (busiest === newcomer) return false;
+    for (const [call, { open }] of this.#incomplete) {
+      if (open !== busiest) continue;
+      this.callComplete(call);
+      call.end('calls');
+      return true;
+    }
+    return false;
   }
 
   /** Makes room by closing the oldest connection that has never asked anything. */

@@ -11,7 +11,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { CREATE_CERTIFICATE } from '../../istio/service';
 import type { CertificateService } from './certificate-service';
 import type { Connection, Connections, IncompleteCall } from './connections';
-import { LIMITS, PATIENCE } from './limits';
+import { LIMITS } from './limits';
 import { RequestReader } from './request-reader';
 import { type Refusal, refusalOf, statusHeaders } from './status';
 
@@ -49,7 +49,7 @@ export function createGrpcServer(service: CertificateService, connections: Conne
     session.on('close', () => sessions.delete(session));
     session.on('stream', (stream, headers, _flags, rawHeaders) => {
       stream.on('error', () => undefined);
-      new Exchange(stream, authorizations(rawHeaders), connection, service, connections, deps).run(misdirected(headers));
+      new Exchange(stream, authorizations(rawHeaders), connection, service, connections, deps).run(misdirected(headers, rawHeaders));
     });
   });
   return {
@@ -65,9 +65,13 @@ export function createGrpcServer(service: CertificateService, connections: Conne
 }
 
 /** How to answer what is no call of ours, before its first byte; undefined where it is one. */
-function misdirected(headers: IncomingHttpHeaders): OutgoingHttpHeaders | undefined {
+function misdirected(headers: IncomingHttpHeaders, rawHeaders: readonly string[]): OutgoingHttpHeaders | undefined {
   if (headers[':method'] !== 'POST' || !/^application\/grpc($|[+;])/.test(headers['content-type'] ?? '')) return { ':status': 415 };
   const path = String(headers[':path']);
+  // Node.js goes by our SETTINGS only once the client has acknowledged them, and by 64 KiB until then.
+  if (rawHeaders.reduce((bytes, text) => bytes + text.length, 0) > LIMITS.headerBytes) {
+    return refused({ status: 'RESOURCE_EXHAUSTED', message: `headers: must not be longer than ${LIMITS.headerBytes} bytes` });
+  }
   if (path === CREATE_CERTIFICATE.path) return undefined;
   return refused({ status: 'UNIMPLEMENTED', message: `there is no method ${path.slice(0, 200)} here` });
 }
@@ -96,8 +100,7 @@ class Exchange implements IncompleteCall {
 
   run(misdirected: OutgoingHttpHeaders | undefined): void {
     if (!this.connections.callOpened(this)) {
-      // Not even watched: what comes of it besides is not waited for.
-      this.#refuse({ status: 'RESOURCE_EXHAUSTED', message: 'too many calls', retryAfterMs: PATIENCE.comeAgainMs }, 'calls');
+      this.deps.metrics.record('ca_refused_total', { reason: 'calls' });
       this.stream.close(constants.NGHTTP2_REFUSED_STREAM);
       return;
     }
@@ -108,9 +111,13 @@ class Exchange implements IncompleteCall {
   }
 
   /** Told why, unless it has been told already; and its stream is not left half open. */
-  end(): void {
-    if (this.stream.headersSent) this.stream.close(constants.NGHTTP2_CANCEL);
-    else this.#refuse({ status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' }, 'slow');
+  end(why: 'slow' | 'calls'): void {
+    if (why === 'calls') this.deps.metrics.record('ca_refused_total', { reason: 'calls' });
+    if (why === 'calls' || this.stream.headersSent) {
+      this.stream.close(constants.NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    this.#refuse({ status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' }, 'slow');
     // Watched on, until its client has ended it too.
     this.connections.callOpened(this);
   }
