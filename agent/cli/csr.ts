@@ -1,4 +1,4 @@
-import { link, open, rename, unlink } from 'node:fs/promises';
+import { link, lstat, open, rename, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { AgentError, errorText, systemCode } from '../base/errors';
@@ -57,7 +57,7 @@ export function addCsr(program: Command, context: CommandContext): void {
   });
 }
 
-/** Writes a whole file or none. Without `force` it never replaces one. */
+/** Writes a whole file or none. With `force` it replaces a regular file, and never a device, a link or a directory; without, nothing. */
 async function writeNew(path: string, bytes: Uint8Array, mode: number, force: boolean): Promise<void> {
   const temporary = `${path}.${process.pid}.new`;
   try {
@@ -69,7 +69,7 @@ async function writeNew(path: string, bytes: Uint8Array, mode: number, force: bo
       await file.close();
     }
     // A link fails where the name is taken; a rename replaces.
-    if (force) await rename(temporary, path);
+    if (force) await replace(temporary, path);
     else await link(temporary, path);
   } catch (caught) {
     const exists = systemCode(caught) === 'EEXIST';
@@ -79,4 +79,10 @@ async function writeNew(path: string, bytes: Uint8Array, mode: number, force: bo
   } finally {
     await unlink(temporary).catch(() => undefined);
   }
+}
+
+async function replace(temporary: string, path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found?.isFile() === false) throw new AgentError('ERR_OUTPUT', 'only a regular file is replaced, and this is none');
+  await rename(temporary, path);
 }
