@@ -108,13 +108,12 @@ export class IdentityProof {
   /** When the last of what can be counted on dies, as of the last look; undefined where one never does, or there is nothing. */
   expiresAt(): number | undefined {
     const { name, ownCertificate } = this.settings;
-    // istio-csr takes certificates only where somebody told it to, and does not say so.
-    const own = name === 'istio-csr' ? undefined : ownCertificate?.();
-    const ends = [
-      ...(this.#token ? [this.#token.expiresAt] : []),
-      ...[this.#provisioned, own].flatMap((each) => (each ? [each.notAfterAt] : [])),
-    ];
-    return ends.length === 0 || ends.includes(undefined) ? undefined : Math.max(...(ends as number[]));
+    // istiod takes the certificate in service, which is renewed before its end anyway. istio-csr takes one only where somebody told it to,
+    // and does not say so.
+    if (name === 'istiod' && ownCertificate?.()) return undefined;
+    const ends = [this.#token && (this.#token.expiresAt ?? Number.POSITIVE_INFINITY), this.#provisioned?.notAfterAt];
+    const lastAt = Math.max(...ends.filter((each) => each !== undefined));
+    return Number.isFinite(lastAt) ? lastAt : undefined;
   }
 
   /** Looks at the files without a call, for `expiresAt`. */

@@ -250,6 +250,16 @@ describe('credentials', () => {
     expect(ca.credentialExpiresAt()).toBeUndefined();
   });
 
+  test.each([
+    ['istiod', true],
+    ['istio-csr', false],
+  ] as const)('of %s that die hurry the renewal, unless it takes the certificate in service: %s', async (name, taken) => {
+    let svid: Svid | undefined;
+    const { ca } = await world({ name, ownCertificate: () => svid && own(svid) });
+    svid = await issue(ca);
+    expect(ca.credentialExpiresAt() === undefined).toBe(taken);
+  });
+
   test('that change are told, so that nobody waits for the next attempt', async () => {
     const { fake, files, ca } = await world();
     const told: string[] = [];
