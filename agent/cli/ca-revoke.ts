@@ -18,17 +18,18 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
     .addHelpText('after', '\nExample:\n  keyturn ca revoke spiffe://example.org/db --reason keyCompromise');
   onRun(command, context, async (options, [what]) => {
     const query = readQuery(String(what));
-    const revoked = await withState(options, context.terminal, async (store, _, { clock }) => {
-      if ((await store.issued(query, clock.now())).length === 0) {
+    const { revoked, now } = await withState(options, context.terminal, async (store, _, { clock }) => {
+      const now = clock.now();
+      if ((await store.issued(query, now)).length === 0) {
         throw new AgentError('ERR_INPUT', `revoke ${what}: no valid certificate is known by that`);
       }
-      return store.revoke(query, options.given.reason as RevocationReason, clock.now());
+      return { revoked: await store.revoke(query, options.given.reason as RevocationReason, now), now };
     });
     const rows = revoked.map(({ serial, id, notAfterAt }) => ({ serial, id, notAfter: new Date(notAfterAt).toISOString() }));
     const text = () =>
       table([
         ['SERIAL', 'IDENTITY', 'WOULD HAVE EXPIRED'],
-        ...rows.map((each) => [each.serial, each.id, instant(each.notAfter, Date.parse(each.notAfter))]),
+        ...rows.map((each) => [each.serial, each.id, instant(each.notAfter, now)]),
       ]);
     context.terminal.out(options.format === 'json' ? json({ revoked: rows }) : rows.length === 0 ? 'revoked already\n' : text());
     return 0;
