@@ -1,73 +1,127 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect } from '@jest/globals';
+import { describe, expect } from '@jest/globals';
 import { directEngine } from '../../agent/identity/direct-engine';
 import { openAuthority } from '../../ca-client/builtin/authority';
 import { createCrlPublisher } from '../../ca-client/builtin/crl';
+import type { RootsOptions } from '../../ca-client/builtin/root-facts';
+import { activateRoot, addRoot, retireRoot } from '../../ca-client/builtin/roots';
 import { readSigner } from '../../ca-client/builtin/signers';
 import { openFileStore } from '../../ca-client/builtin/store/file-store';
+import type { CaStore } from '../../ca-client/builtin/store/store';
 import { issuedEntry } from '../support/ca-store';
 import { HOUR_MS } from '../support/certs';
-import { withMesh } from '../support/mesh';
+import { type Mesh, SIDES, type SideName, withMesh } from '../support/mesh';
 import { testWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 import { testDeps } from '../support/test-deps';
 import { until } from '../support/until';
 
-testWith('envoy')(
-  'H11 a real Envoy refuses a peer whose certificate was revoked, within seconds, and takes its next one',
-  async () => {
-    const dir = tempDir();
-    const caDir = join(dir, 'ca');
-    const deps = testDeps();
-    const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
-    await (await openAuthority(options, deps)).close();
-    const store = await openFileStore(caDir, deps);
-    const crl = createCrlPublisher({ dir: caDir, store }, deps);
-    const crlFile = join(dir, 'crl.pem');
-    const publish = async () => {
-      writeFileSync(`${crlFile}.new`, await crl.current());
-      renameSync(`${crlFile}.new`, crlFile);
-    };
+/** A CA directory with a register, and a file with its lists. */
+interface World {
+  readonly dir: string;
+  readonly caDir: string;
+  readonly crlFile: string;
+  readonly store: CaStore;
+  readonly deps: ReturnType<typeof testDeps>;
+  readonly roots: RootsOptions;
+  /** Writes the lists of this moment to the file. The publisher looks at its directory no more than once a second. */
+  publish(): Promise<void>;
+}
+
+async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
+  const dir = tempDir();
+  const caDir = join(dir, 'ca');
+  const crlFile = join(dir, 'crl.pem');
+  const deps = testDeps();
+  const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  await (await openAuthority(options, deps)).close();
+  const store = await openFileStore(caDir, deps);
+  const crl = createCrlPublisher({ dir: caDir, store }, deps);
+  const publish = async () => {
+    writeFileSync(`${crlFile}.new`, await crl.current());
+    renameSync(`${crlFile}.new`, crlFile);
+  };
+  try {
     await publish();
-    try {
-      await withMesh({ dir, ttl: '1h', perSecond: 20, flags: ['--crl', crlFile] }, async (mesh) => {
-        const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
-        const succeeded = () => mesh.traffic.report().succeeded;
-        await until('traffic', async () => succeeded() > 20);
-        expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
+    await work({ dir, caDir, crlFile, store, deps, roots: { ...options, store }, publish });
+  } finally {
+    crl.close();
+    await store.close();
+  }
+}
 
-        const [workload] = (await mesh.agent('client').status()).workloads;
-        expect(workload!.revocation).toMatchObject({ lists: 1, revoked: 0 });
-        // As `ca serve` would have entered it.
-        const { serial } = workload!.certificate!;
-        const issuerKeyId = Buffer.from((await readSigner(caDir)).certificate.subjectKeyId!).toString('hex');
-        await store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
-        await store.revoke({ serial }, 'keyCompromise', Date.now());
-        const revokedAt = Date.now();
-        // The publisher looks at its directory no more than once a second.
-        await until('the new list', async () => {
-          await publish();
-          const lists = (await mesh.agent('server').status()).workloads[0]!.revocation;
-          return lists?.revoked === 1;
-        });
-        await until('the first refusal', async () => (await refusals()) > 0);
-        expect(Date.now() - revokedAt).toBeLessThan(10_000);
-        // Connections that stand stay; each new one is refused, and the test's clients make a new one for each request.
-        const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
-        await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
-        expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
+const workloadOf = async (mesh: Mesh, side: SideName) => (await mesh.agent(side).status()).workloads[0]!;
 
-        const rotated = await mesh.agent('client').command('rotate', '--wait');
-        expect(rotated).toMatchObject({ code: 0 });
-        const now = succeeded();
-        await until('traffic with the new certificate', async () => succeeded() >= now + 40);
-        expect((await mesh.envoys.client.certs())[0]!.chain[0]!.serial.replace(/^0+/, '')).not.toBe(serial.replace(/^0+/, ''));
-      });
-    } finally {
-      crl.close();
-      await store.close();
-    }
-  },
-  90_000,
-);
+/** Publishes until both agents have lists of which `wanted` holds. */
+async function listsReach(mesh: Mesh, world: World, wanted: (lists: { lists: number; revoked: number }) => boolean): Promise<void> {
+  await until('the new lists', async () => {
+    await world.publish();
+    const each = await Promise.all(SIDES.map(async (side) => (await workloadOf(mesh, side)).revocation));
+    return each.every((lists) => lists !== undefined && wanted(lists));
+  });
+}
+
+describe('real Envoys with revocation lists', () => {
+  testWith('envoy')(
+    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one',
+    () =>
+      withWorld((world) =>
+        withMesh({ dir: world.dir, ttl: '1h', perSecond: 20, flags: ['--crl', world.crlFile] }, async (mesh) => {
+          const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
+          const succeeded = () => mesh.traffic.report().succeeded;
+          await until('traffic', async () => succeeded() > 20);
+          expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
+          const { certificate, revocation } = await workloadOf(mesh, 'client');
+          expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
+          // As `ca serve` would have entered it.
+          const { serial } = certificate!;
+          const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
+          await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
+          await world.store.revoke({ serial }, 'keyCompromise', Date.now());
+          const revokedAt = Date.now();
+          await listsReach(mesh, world, ({ revoked }) => revoked === 1);
+          await until('the first refusal', async () => (await refusals()) > 0);
+          expect(Date.now() - revokedAt).toBeLessThan(10_000);
+          // What is under way goes through; each new connection is refused, and every request makes one.
+          const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
+          await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
+          expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
+          expect(await mesh.agent('client').command('rotate', '--wait')).toMatchObject({ code: 0 });
+          const now = succeeded();
+          await until('traffic with the new certificate', async () => succeeded() >= now + 40);
+          expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
+        }),
+      ),
+    90_000,
+  );
+
+  testWith('envoy')(
+    'H1 fail no request while the root is replaced in stages by one of the same name',
+    () =>
+      withWorld((world) =>
+        withMesh({ dir: world.dir, ttl: '1h', perSecond: 40, flags: ['--crl', world.crlFile] }, async (mesh) => {
+          const requests = async (count: number) => {
+            const { sent } = mesh.traffic.report();
+            await until('requests', async () => mesh.traffic.report().sent >= sent + count);
+          };
+          await requests(40);
+          await addRoot(world.roots, { algorithm: 'ecdsa-p256' }, world.deps);
+          // Nobody signs before everybody has the new signer's list as well as its root.
+          await listsReach(mesh, world, ({ lists }) => lists === 2);
+          await requests(40);
+          const before = mesh.rotations();
+          await activateRoot(world.roots, { force: true }, world.deps);
+          await until('certificates of the new signer', async () => mesh.rotations() >= before + 2);
+          await requests(80);
+          await retireRoot(world.roots, {}, world.deps);
+          await listsReach(mesh, world, ({ lists }) => lists === 1);
+          await requests(80);
+          const { failures } = await mesh.traffic.stop();
+          expect([...failures]).toEqual([]);
+          expect(await mesh.troubles()).toEqual([]);
+        }),
+      ),
+    90_000,
+  );
+});
