@@ -14,7 +14,7 @@ import {
 import { generateKeyPair, type KeyPair } from './keys';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from './name';
 import { createKeyObject, parsePublicKey } from './public-key';
-import { isSignatureValid, signatureAlgorithmOf, signBytes } from './signature';
+import { isSignatureValid, signAside, signatureAlgorithmOf, signBytes } from './signature';
 import { formatSpiffeId } from './spiffe-id';
 
 const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
@@ -27,7 +27,7 @@ export const directEngine: CertificateEngine = {
     const extensions = derSequence(encodeUriNames([formatSpiffeId(id)], true));
     const request = derSequence(derOid(EXTENSION_REQUEST), derElement(TAG.set, extensions));
     const info = derSequence(derInteger(0), EMPTY_ORGANISATION, key.spkiDer, derElement(contextTag(0), request));
-    return signed(info, key);
+    return signed(info, key, signBytes(info, key));
   },
   readCsr: async (der) => {
     const csr = parseCsr(der);
@@ -37,11 +37,14 @@ export const directEngine: CertificateEngine = {
     }
     return csr.facts;
   },
-  createCertificate: async (spec, issuerKey) => signed(tbsCertificate(spec, issuerKey), issuerKey),
+  createCertificate: async (spec, issuerKey) => {
+    const tbs = tbsCertificate(spec, issuerKey);
+    return signed(tbs, issuerKey, await signAside(tbs, issuerKey));
+  },
 };
 
-function signed(bytes: Uint8Array, key: KeyPair): Uint8Array {
-  return derSequence(bytes, signatureAlgorithmOf(key.algorithm).der, derBitString(signBytes(bytes, key)));
+function signed(bytes: Uint8Array, key: KeyPair, signature: Uint8Array): Uint8Array {
+  return derSequence(bytes, signatureAlgorithmOf(key.algorithm).der, derBitString(signature));
 }
 
 function tbsCertificate(spec: CertificateSpec, issuerKey: KeyPair): Uint8Array {
