@@ -1,7 +1,16 @@
 import { LOG_FORMATS, LOG_LEVELS } from '../base/log';
 import { ENGINES } from '../identity/engine';
 import { KEY_ALGORITHMS } from '../identity/keys';
-import { caHeaders, fileMountedCerts, gracePeriodRatio, keyAlgorithmNames, pkcs8Key, sameAs, type UpstreamNames } from './upstream';
+import {
+  caHeaders,
+  caRootNames,
+  fileMountedCerts,
+  gracePeriodRatio,
+  keyAlgorithmNames,
+  pkcs8Key,
+  sameAs,
+  type UpstreamNames,
+} from './upstream';
 import {
   addresses,
   choice,
@@ -84,7 +93,7 @@ export const OPTIONS = {
     path('file'),
     undefined,
     'PEM file of the roots of the CA server itself, or SYSTEM for those of this machine',
-    sameAs('CA_ROOT_CA'),
+    caRootNames,
   ),
   'ca-server-name': row(
     'Certificate authority',

@@ -56,6 +56,15 @@ export const fileMountedCerts: UpstreamNames = {
   read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'file' } : undefined),
 };
 
+/** CA_ROOT_CA; where it is not set, PILOT_CERT_PROVIDER `custom` means the root of the older directory. Other providers say nothing here. */
+export const caRootNames: UpstreamNames = {
+  names: ['CA_ROOT_CA', 'PILOT_CERT_PROVIDER'],
+  note: '`custom` is ./etc/certs/root-cert.pem',
+  read: (env) =>
+    found('CA_ROOT_CA', env.CA_ROOT_CA) ??
+    (env.PILOT_CERT_PROVIDER === 'custom' ? { text: './etc/certs/root-cert.pem', name: 'PILOT_CERT_PROVIDER' } : undefined),
+};
+
 const HEADER_PREFIX = 'CA_HEADER_';
 
 /** CA_HEADER_NAME: the rest of the variable's name is the header's. */

@@ -87,6 +87,26 @@ test('a one-time token that stays in its file after use costs one refused attemp
   expect(attempts - renewals).toBe(1);
 });
 
+test('a machine whose certificates lie in PROV_CERT comes back from a reboot without a token, as with istio-agent', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const env = { CA_ADDR: address, CA_ROOT_CA: './ca/root-cert.pem', PROV_CERT: './etc/certs', OUTPUT_CERTS: './etc/certs' };
+  const machine = () => testDaemon({ dir, env, source: ['--token', './token'], identity: ASK });
+  const first = machine();
+  const before = (await first.ready()).workloads[0]!.certificate!.serial;
+  await first.event('certificate files written');
+  await first.kill('SIGKILL');
+  await rm(join(dir, 'token'));
+
+  const second = machine();
+  const { certificate, source } = (await second.ready()).workloads[0]!;
+  expect(source).toBe('istiod');
+  expect(certificate?.serial).not.toBe(before);
+  await ca.stop();
+});
+
 test('a token that is used up lets nobody else in, and status says what to do', async () => {
   const dir = tempDir();
   const { daemon: ca, address } = await serveCa(dir);

@@ -154,6 +154,8 @@ describe("upstream's environment names", () => {
     [{ SECRET_GRACE_PERIOD_RATIO_JITTER: '0.01' }, 'renew-jitter', '0.01', 'SECRET_GRACE_PERIOD_RATIO_JITTER'],
     [{ CA_ADDR: 'istiod.example:15012' }, 'ca-address', 'istiod.example:15012', 'CA_ADDR'],
     [{ CA_ROOT_CA: 'SYSTEM' }, 'ca-root', 'SYSTEM', 'CA_ROOT_CA'],
+    [{ PILOT_CERT_PROVIDER: 'custom' }, 'ca-root', './etc/certs/root-cert.pem', 'PILOT_CERT_PROVIDER'],
+    [{ PILOT_CERT_PROVIDER: 'custom', CA_ROOT_CA: './r.pem' }, 'ca-root', './r.pem', 'CA_ROOT_CA'],
     [{ ISTIOD_SAN: 'istiod.example' }, 'ca-server-name', 'istiod.example', 'ISTIOD_SAN'],
     [{ PROV_CERT: './etc/certs' }, 'prov-cert', './etc/certs', 'PROV_CERT'],
     [{ ISTIO_META_CLUSTER_ID: 'east' }, 'cluster-id', 'east', 'ISTIO_META_CLUSTER_ID'],
