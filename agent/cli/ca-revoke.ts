@@ -27,10 +27,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
     });
     const rows = revoked.map(({ serial, id, notAfterAt }) => ({ serial, id, notAfter: new Date(notAfterAt).toISOString() }));
     const text = () =>
-      table([
-        ['SERIAL', 'IDENTITY', 'WOULD HAVE EXPIRED'],
-        ...rows.map((each) => [each.serial, each.id, instant(each.notAfter, now)]),
-      ]);
+      table([['SERIAL', 'IDENTITY', 'WOULD HAVE EXPIRED'], ...rows.map((each) => [each.serial, each.id, instant(each.notAfter, now)])]);
     context.terminal.out(options.format === 'json' ? json({ revoked: rows }) : rows.length === 0 ? 'revoked already\n' : text());
     return 0;
   });
