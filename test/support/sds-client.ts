@@ -19,6 +19,8 @@ export interface ReceivedSecret {
   readonly chainPem: string | undefined;
   readonly keyPem: string | undefined;
   readonly rootsPem: string | undefined;
+  readonly crlPem: string | undefined;
+  readonly onlyVerifyLeafCertCrl: boolean | undefined;
 }
 
 export interface Received {
@@ -284,6 +286,8 @@ function readSecret(typeUrl: string, bytes: Uint8Array): ReceivedSecret {
     chainPem: inline(certificate?.certificateChain),
     keyPem: inline(certificate?.privateKey),
     rootsPem: inline(context?.trustedCa),
+    crlPem: inline(context?.crl),
+    onlyVerifyLeafCertCrl: context?.onlyVerifyLeafCertCrl,
   };
 }
 
