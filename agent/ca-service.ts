@@ -79,8 +79,8 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
   const engine = await loadEngine(config.engine);
   const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
   closers.push(() => authority.close());
-  const store = await openCaStore(config, around.env, deps);
-  closers.push(() => store.close());
+  const { store, close } = await openCaStore(config, around.env, deps);
+  closers.push(close);
   const upkeep = keepTidy(store, deps);
   closers.push(() => upkeep.close());
   const crl = createCrlPublisher({ dir: config.caDir, store }, deps);

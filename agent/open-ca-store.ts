@@ -14,26 +14,31 @@ export interface CaStateConfig {
   readonly kubeconfig: string | undefined;
 }
 
-/**
- * Opens the state of an authority; `close` ends all that it uses.
- *
- * @throws AgentError ERR_CA_STATE; for `kubernetes` also what the API says.
- */
-export async function openCaStore(config: CaStateConfig, env: NodeJS.ProcessEnv, deps: Deps): Promise<CaStore> {
+/** An authority's state, with what stands behind it. */
+export interface OpenCaStore {
+  readonly store: CaStore;
+  /** Ends the store and what it uses. */
+  close(): Promise<void>;
+}
+
+/** @throws AgentError ERR_CA_STATE; for `kubernetes` also what the API says. Nothing is left open then. */
+export async function openCaStore(config: CaStateConfig, env: NodeJS.ProcessEnv, deps: Deps): Promise<OpenCaStore> {
   if (config.state === 'file') {
     const { openFileStore } = await import('../ca-client/builtin/store/file-store');
-    return openFileStore(config.caDir, deps);
+    const store = await openFileStore(config.caDir, deps);
+    return { store, close: () => store.close() };
   }
   const { openKubeStore } = await import('../ca-client/builtin/store/kube-store');
   const api = await openKubeApi(config.kubeconfig, env, deps);
   try {
     const store = await openKubeStore(api, config.namespace ?? api.namespace ?? 'default', deps);
-    const closeStore = store.close.bind(store);
-    store.close = async () => {
-      await closeStore();
-      await api.close();
+    return {
+      store,
+      close: async () => {
+        await store.close();
+        await api.close();
+      },
     };
-    return store;
   } catch (caught) {
     await api.close();
     throw caught;

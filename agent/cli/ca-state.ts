@@ -43,11 +43,11 @@ export async function withState<T>(
   const config = await readState(options, terminal);
   const deps = commandDeps(terminal);
   const { openCaStore } = await import('../open-ca-store');
-  const store = await openCaStore(config, terminal.env, deps);
+  const { store, close } = await openCaStore(config, terminal.env, deps);
   try {
     return await work(store, config.caDir, deps);
   } finally {
-    await store.close();
+    await close();
   }
 }
 
