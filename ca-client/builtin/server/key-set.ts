@@ -1,5 +1,6 @@
 import type { CompactVerifyGetKey, JSONWebKeySet, JWK } from 'jose';
 import { AgentError, invalid } from '../../../agent/base/errors';
+import { hasRocaMark } from './roca';
 
 /**
  * Signatures that a token may have: asymmetric ones only, so that a public key can never be mistaken for a shared secret (RFC 8725 section
@@ -119,6 +120,7 @@ function isUsable(key: JWK): boolean {
 }
 
 function isFitRsa({ n, e }: JWK): boolean {
-  const octets = typeof n === 'string' ? Buffer.from(n, 'base64url').length : 0;
-  return octets >= RSA_OCTETS.least && octets <= RSA_OCTETS.most && e === 'AQAB';
+  const modulus = typeof n === 'string' ? Buffer.from(n, 'base64url') : Buffer.alloc(0);
+  if (modulus.length < RSA_OCTETS.least || modulus.length > RSA_OCTETS.most || e !== 'AQAB') return false;
+  return !hasRocaMark(BigInt(`0x${modulus.toString('hex')}`));
 }

@@ -1,0 +1,79 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect } from '@jest/globals';
+import { Secret } from '../../agent/base/secret';
+import { type KeySet, parseKeySet, TOKEN_ALGORITHMS } from '../../ca-client/builtin/server/key-set';
+import { createOidcAuthenticator } from '../../ca-client/builtin/server/oidc';
+import { peerPath } from '../support/peer-path';
+import { testWith } from '../support/peers';
+import { tempDir } from '../support/temp-dir';
+import { testDeps } from '../support/test-deps';
+
+interface Jwk {
+  readonly alg?: string;
+}
+
+interface Group {
+  /** Absent where the key is symmetric. A key, or a set of one. */
+  readonly public?: Jwk | { readonly keys: readonly Jwk[] };
+  readonly private: Jwk | { readonly keys: readonly Jwk[] };
+  readonly tests: readonly { readonly tcId: number; readonly comment: string; readonly jws: string; readonly result: string }[];
+}
+
+const FILES = ['json_web_signature_test.json', 'json_web_key_test.json'] as const;
+
+testWith('wycheproof').each(FILES)('%s: no false token is taken, and every true one that policy lets through', async (file) => {
+  const wrong: string[] = [];
+  let taken = 0;
+  for (const group of groupsOf(file)) {
+    const keySet = await parseKeySet(keysOf(group), 'jwks', TOKEN_ALGORITHMS).catch(() => undefined);
+    for (const { tcId, comment, jws, result } of group.tests) {
+      const isTaken = await isVerified(keySet, jws);
+      taken += isTaken ? 1 : 0;
+      const isDue = result === 'valid' && !isAgainstPolicy(group, jws);
+      if (isTaken !== isDue) wrong.push(`${tcId} ${comment}: ${isTaken ? 'taken' : 'refused'}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+  expect(taken).toBeGreaterThan(0);
+});
+
+testWith('wycheproof').each(FILES)('%s: nobody becomes a caller of the authority by any of them', async (file) => {
+  for (const group of groupsOf(file)) {
+    const jwks = join(tempDir(), 'jwks.json');
+    writeFileSync(jwks, keysOf(group));
+    const options = { issuers: ['https://issuer.example'], audiences: ['istio-ca'], jwks, trustDomain: 'cluster.local', aliases: [] };
+    const authenticator = await createOidcAuthenticator(options, testDeps()).catch(() => undefined);
+    for (const { jws } of group.tests) {
+      const credentials = { bearer: new Secret(jws), certificatesDer: [] };
+      const caller = await authenticator?.authenticate(credentials, new AbortController().signal).catch(() => undefined);
+      expect(caller).toBeUndefined();
+    }
+    await authenticator?.close?.();
+  }
+});
+
+function groupsOf(file: string): readonly Group[] {
+  return JSON.parse(readFileSync(join(peerPath('wycheproof')!, file), 'utf8')).testGroups;
+}
+
+function keysOf(group: Group): string {
+  const key = group.public ?? group.private;
+  return JSON.stringify('keys' in key ? key : { keys: [key] });
+}
+
+async function isVerified(keySet: KeySet | undefined, jws: string): Promise<boolean> {
+  if (keySet === undefined) return false;
+  return keySet.verify(jws).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Symmetric keys, and tokens of another algorithm than the key says it is for; some vectors allow both. */
+function isAgainstPolicy(group: Group, jws: string): boolean {
+  if (group.public === undefined) return true;
+  const [key] = 'keys' in group.public ? group.public.keys : [group.public];
+  const { alg } = JSON.parse(Buffer.from(jws.split('.')[0]!, 'base64url').toString());
+  return key?.alg !== undefined && key.alg !== alg;
+}
