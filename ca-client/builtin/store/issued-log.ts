@@ -19,6 +19,8 @@ const MAX_SEGMENT_MS = 3_600_000;
 /** Segments that nobody wrote to for so long are put together. A writer that is wrongly taken for gone notices, see `#write`. */
 const SETTLED_MS = 2 * MAX_SEGMENT_MS;
 const MAX_SEGMENTS = 16;
+/** A line that is still unfinished after this long has lost its writer; and where it has not, that writer notices too. */
+const WRITE_MS = 200;
 /** Between the listing of the directory and the reading of a segment it may have been put together with others. */
 const MAX_ROUNDS = 50;
 
@@ -63,8 +65,13 @@ export class IssuedLog {
 
   /** Looks through everything once and mends what killed writers left behind. @throws AgentError ERR_CA_STATE: damaged. */
   async check(now: number): Promise<void> {
-    for (const { path, tornAt } of await this.#readAll(() => undefined)) {
-      if (tornAt === undefined) continue;
+    const torn = (await this.#readAll(() => undefined)).filter(({ tornAt }) => tornAt !== undefined);
+    if (torn.length === 0) return;
+    // A living writer may be in the middle of a line.
+    await this.deps.clock.sleepUntil(this.deps.clock.now() + WRITE_MS);
+    for (const { path, tornAt } of torn) {
+      const again = await readSegment(path, () => undefined).catch(ignoreMissing);
+      if (again !== tornAt) continue;
       this.deps.log.warn('unfinished entry at the end of the register dropped, its certificate was never handed out', {
         path,
         offset: tornAt,

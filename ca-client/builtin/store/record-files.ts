@@ -18,6 +18,9 @@ const AT_ONCE = 16;
  * `rename` decide, between processes too, and there is no lock that a killed process could leave behind.
  */
 export class RecordFiles<T> {
+  /** A record never changes, so what was read once need not be read again. */
+  readonly #known = new Map<string, T>();
+
   constructor(readonly dir: string) {}
 
   /** Adds what is not there yet; durable when it resolves. Returns the names that were added. */
@@ -49,9 +52,11 @@ export class RecordFiles<T> {
   async readAll(): Promise<Map<string, T>> {
     const records = new Map<string, T>();
     for (const name of await this.#names()) {
-      const record = await this.read(name);
+      const record = this.#known.get(name) ?? (await this.read(name));
       if (record !== undefined) records.set(name, record);
     }
+    this.#known.clear();
+    for (const [name, record] of records) this.#known.set(name, record);
     return records;
   }
 

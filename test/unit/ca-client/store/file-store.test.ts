@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFil
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import type { Clock } from '../../../../agent/base/clock';
 import { Secret } from '../../../../agent/base/secret';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { openFileStore } from '../../../../ca-client/builtin/store/file-store';
@@ -29,6 +30,9 @@ async function open(dir: string, deps = testDeps({ clock: new TestClock() })): P
   opened.push(store);
   return store;
 }
+
+/** Stands at TEST_NOW and waits for nobody. */
+const stopped: Clock = { now: () => TEST_NOW, sleepUntil: async () => undefined, onJump: () => () => undefined };
 
 const serials = async (store: CaStore) => (await store.issued({}, TEST_NOW)).map(({ serial }) => serial).sort();
 const segmentsOf = (dir: string) => readdirSync(join(dir, 'state/issued')).map((name) => join(dir, 'state/issued', name));
@@ -107,14 +111,28 @@ describe('the register', () => {
       await (await open(copy)).recordIssued(issuedEntry());
       const [segment] = segmentsOf(copy);
       writeFileSync(segment!, bytes.subarray(0, length));
-      const deps = testDeps({ clock: new TestClock() });
+      const deps = testDeps({ clock: stopped });
       expect(await serials(await open(copy, deps))).toEqual([first.serial]);
       expect(deps.events).toMatchObject([{ level: 'warn', facts: { path: segment, offset: whole + 1 } }]);
       // It is mended, not just passed over.
-      const later = testDeps({ clock: new TestClock() });
+      const later = testDeps({ clock: stopped });
       expect(await serials(await open(copy, later))).toEqual([first.serial]);
       expect(later.events).toEqual([]);
     }
+  });
+
+  test('leaves a line alone that a living writer is in the middle of', async () => {
+    const dir = tempDir();
+    const store = await open(dir);
+    const entry = issuedEntry();
+    await store.recordIssued(entry);
+    const [path] = segmentsOf(dir);
+    const bytes = readFileSync(path!);
+    truncateSync(path!, bytes.length - 9);
+    const finish: Clock = { ...stopped, sleepUntil: async () => writeFileSync(path!, bytes) };
+    const deps = testDeps({ clock: finish });
+    expect(await serials(await open(dir, deps))).toEqual([entry.serial]);
+    expect([segmentsOf(dir), deps.events]).toEqual([[path], []]);
   });
 
   test('refuses to start with damage before a good entry, naming file and byte; a damaged byte never changes an entry', async () => {
@@ -135,8 +153,7 @@ describe('the register', () => {
         bytes[at]! ^= flip;
         writeFileSync(path!, bytes);
         const batch = offsets.findLastIndex((offset) => offset <= at);
-        const deps = testDeps({ clock: new TestClock() });
-        const found = await openFileStore(dir, deps).catch((error) => error);
+        const found = await openFileStore(dir, testDeps({ clock: stopped })).catch((error) => error);
         if (batch < 3) {
           // A batch begins with a newline, which may be what is damaged.
           const places = [offsets[batch]!, offsets[batch]! + 1].map((offset) => `read ${path}: damaged at byte ${offset}`);
