@@ -200,6 +200,15 @@ describe('A42 floods of HTTP/2 end their own connection', () => {
     const client = await flood((at) => [call(2 * at + 1), reset(2 * at + 1)], 10_000);
     await until('the end of the connection', async () => client.socket.destroyed || client.socket.readableEnded, 10_000);
   });
+  test('a stream that is reset without an error is over, and its half request is no request', async () => {
+    const client = await raw();
+    client.send(PREFACE, call(1));
+    await new Promise((done) => setTimeout(done, 50));
+    client.send(reset(1, 0));
+    await new Promise((done) => setTimeout(done, 50));
+    client.send(call(3), message(3, request, { flags: 1 }));
+    await until('the answer to the next call', async () => client.ended(3));
+  });
   test('PING and SETTINGS', async () => {
     const before = process.memoryUsage.rss();
     await flood(() => [frame('ping', 0, Buffer.alloc(8)), frame('settings', 0)], 5_000);
@@ -290,7 +299,7 @@ describe('A43 who is slow or silent is let go', () => {
     await until('the answer', async () => client.ended(1));
     await sweeps(clock, PATIENCE.silentSweeps + 10);
     expect(client.socket.destroyed).toBe(false);
-    await sweeps(clock, PATIENCE.idleSweeps);
+    await sweeps(clock, PATIENCE.idleSweeps + PATIENCE.goodbyeSweeps);
     await gone(client.socket);
   });
   test('idle connections beyond the cap make room, and do not lock anybody out', async () => {

@@ -8,6 +8,8 @@ export interface Connection {
   readonly peer: string;
   /** What the client showed in the handshake, DER, leaf first. The same array for as long as the connection lives. */
   readonly certificatesDer: readonly Uint8Array[];
+  /** Tells the client to go, and ends when its calls have ended. Set by whoever speaks with it. */
+  leave: (() => void) | undefined;
 }
 
 /** A call whose request has not arrived whole. */
@@ -24,6 +26,7 @@ interface Open {
   sweeps: number;
   /** Its calls that have not arrived whole. */
   incomplete: number;
+  connection: Connection | undefined;
 }
 
 const MAX_SHOWN = 8;
@@ -45,7 +48,7 @@ export class Connections {
       raw.destroy();
       return false;
     }
-    const open: Open = { raw, used: false, sweeps: 0, incomplete: 0 };
+    const open: Open = { raw, used: false, sweeps: 0, incomplete: 0, connection: undefined };
     this.#open.set(peer, open);
     raw.once('close', () => {
       if (this.#open.get(peer) === open) this.#open.delete(peer);
@@ -56,9 +59,13 @@ export class Connections {
   /** The TLS handshake on a socket is done. Undefined after closing it: it is gone already. */
   secured(socket: TLSSocket): Connection | undefined {
     const peer = peerOf(socket);
-    if (peer !== undefined && this.#open.has(peer)) return { peer, certificatesDer: shownCertificates(socket) };
-    socket.destroy();
-    return undefined;
+    const open = peer === undefined ? undefined : this.#open.get(peer);
+    if (peer === undefined || open === undefined) {
+      socket.destroy();
+      return undefined;
+    }
+    open.connection = { peer, certificatesDer: shownCertificates(socket), leave: undefined };
+    return open.connection;
   }
 
   /**
@@ -89,7 +96,9 @@ export class Connections {
     let ended = 0;
     for (const each of this.#open.values()) {
       each.sweeps += 1;
-      if (each.sweeps <= (each.used ? PATIENCE.idleSweeps : PATIENCE.silentSweeps)) continue;
+      // One that was of use is told, so that it does not take the next call with it.
+      if (each.used && each.sweeps === PATIENCE.idleSweeps) each.connection?.leave?.();
+      if (each.sweeps <= (each.used ? PATIENCE.idleSweeps + PATIENCE.goodbyeSweeps : PATIENCE.silentSweeps)) continue;
       each.raw.destroy();
       ended += 1;
     }

@@ -45,6 +45,7 @@ export function createGrpcServer(service: CertificateService, connections: Conne
     // Only what `serve` hands over comes here, and it comes at once.
     if (connection === undefined) return session.destroy();
     sessions.add(session);
+    connection.leave = () => session.close();
     session.on('error', () => undefined);
     session.on('close', () => sessions.delete(session));
     session.on('stream', (stream, headers, _flags, rawHeaders) => {

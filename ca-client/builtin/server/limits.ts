@@ -33,6 +33,8 @@ export const PATIENCE = {
   answerMs: 15_000,
   /** A connection whose last call is that long ago: clients that are gone without a word are found out by it too. */
   idleSweeps: 300,
+  /** What it has to go by itself then. */
+  goodbyeSweeps: 10,
   /** When a client that was refused for being one too many may come again. */
   comeAgainMs: 1_000,
 } as const;
