@@ -9,8 +9,9 @@ import { activateRoot, addRoot, retireRoot } from '../../ca-client/builtin/roots
 import { readSigner } from '../../ca-client/builtin/signers';
 import { openFileStore } from '../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../ca-client/builtin/store/store';
+import { writeCaDir } from '../support/ca-dir';
 import { issuedEntry } from '../support/ca-store';
-import { HOUR_MS } from '../support/certs';
+import { HOUR_MS, makeTestCa } from '../support/certs';
 import { type Mesh, SIDES, type SideName, withMesh } from '../support/mesh';
 import { testWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
@@ -29,12 +30,18 @@ interface World {
   publish(): Promise<void>;
 }
 
-async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
+/** @param signer  What signs: a root that is made, or an intermediate that is plugged in. */
+async function withWorld(signer: 'root' | 'intermediate', work: (world: World) => Promise<void>): Promise<void> {
   const dir = tempDir();
   const caDir = join(dir, 'ca');
   const crlFile = join(dir, 'crl.pem');
   const deps = testDeps();
   const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  if (signer === 'intermediate') {
+    const validity = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 24 * HOUR_MS };
+    const root = await makeTestCa(validity);
+    writeCaDir(caDir, { signer: await makeTestCa({ ...validity, parent: root }), roots: [root] });
+  }
   await (await openAuthority(options, deps)).close();
   const store = await openFileStore(caDir, deps);
   const crl = createCrlPublisher({ dir: caDir, store }, deps);
@@ -63,10 +70,10 @@ async function listsReach(mesh: Mesh, world: World, wanted: (lists: { lists: num
 }
 
 describe('real Envoys with revocation lists', () => {
-  testWith('envoy')(
-    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one',
-    () =>
-      withWorld((world) =>
+  testWith('envoy').each(['root', 'intermediate'] as const)(
+    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one (signer: %s)',
+    (signer) =>
+      withWorld(signer, (world) =>
         withMesh({ dir: world.dir, ttl: '1h', perSecond: 20, flags: ['--crl', world.crlFile] }, async (mesh) => {
           const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
           const succeeded = () => mesh.traffic.report().succeeded;
@@ -99,7 +106,7 @@ describe('real Envoys with revocation lists', () => {
   testWith('envoy')(
     'H1 fail no request while the root is replaced in stages by one of the same name',
     () =>
-      withWorld((world) =>
+      withWorld('root', (world) =>
         withMesh({ dir: world.dir, ttl: '1h', perSecond: 40, flags: ['--crl', world.crlFile] }, async (mesh) => {
           const requests = async (count: number) => {
             const { sent } = mesh.traffic.report();
