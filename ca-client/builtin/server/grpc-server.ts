@@ -125,7 +125,7 @@ class Exchange implements IncompleteCall {
 
   #attempt(step: () => void): void {
     // What still comes of a request that was refused is read and dropped: a client looks for its answer when it has sent everything.
-    if (this.stream.headersSent || this.stream.destroyed) return;
+    if (!this.#answerable) return;
     try {
       step();
     } catch (caught) {
@@ -138,7 +138,7 @@ class Exchange implements IncompleteCall {
     const { stream, authorization, connection } = this;
     this.service.answer({ request, authorization, connection }).then((answer) => {
       if (answer.kind === 'refused') return this.#end(refused(answer.refusal));
-      if (stream.destroyed || stream.headersSent) return;
+      if (!this.#answerable) return;
       stream.respond(HEADERS, { waitForTrailers: true });
       stream.once('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
       stream.end(lengthPrefixed(answer.reply));
@@ -151,7 +151,13 @@ class Exchange implements IncompleteCall {
   }
 
   #end(headers: OutgoingHttpHeaders): void {
-    if (!this.stream.destroyed && !this.stream.headersSent) this.stream.respond(headers, { endStream: true });
+    if (this.#answerable) this.stream.respond(headers, { endStream: true });
+  }
+
+  /** Not answered yet, and not over: a client that resets its stream without an error ends it like a request, and hears nothing more. */
+  get #answerable(): boolean {
+    const { headersSent, closed, destroyed } = this.stream;
+    return !headersSent && !closed && !destroyed;
   }
 }
 
