@@ -69,6 +69,7 @@ const CERT_MANAGER = 'cert-manager, behind istio-csr';
 const KUBE = 'Kubernetes API, certificates.k8s.io/v1';
 const APPROVER = 'keyturn approver';
 const BUILTIN = 'keyturn';
+const SERVE = 'keyturn ca serve';
 const EVERYBODY = { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE, builtin: BUILTIN };
 /** All but istiod's own CA, which takes nothing from a request but its key. */
 const READERS = { 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': APPROVER, builtin: BUILTIN };
@@ -88,13 +89,13 @@ const CSR_RULES: readonly LintRule[] = [
   {
     rule: 'csr-key',
     severity: 'error',
-    sources: { builtin: BUILTIN },
+    sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
     broken: ({ publicKey }) => publicKey.weakness && `the key is ${publicKey.text}: it ${publicKey.weakness}`,
   },
   {
     rule: 'csr-key',
     severity: 'warning',
-    sources: { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE },
+    sources: { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR },
     broken: ({ publicKey }) =>
       publicKey.weakness && `the key is ${publicKey.text}, which is signed but which Envoy does not take: it ${publicKey.weakness}`,
   },
@@ -113,7 +114,7 @@ const CSR_RULES: readonly LintRule[] = [
   {
     rule: 'csr-subject',
     severity: 'error',
-    sources: { 'istiod-ra': RA },
+    sources: { 'istiod-ra': RA, 'kubernetes-csr': APPROVER },
     broken: ({ subject }) =>
       [EMPTY_ORGANISATION, EMPTY_NAME].some((each) => Buffer.compare(each, subject.der) === 0)
         ? undefined
@@ -188,13 +189,13 @@ const CSR_RULES: readonly LintRule[] = [
   {
     rule: 'csr-extensions',
     severity: 'error',
-    sources: { 'istiod-ra': RA, builtin: BUILTIN },
+    sources: { 'istiod-ra': RA, 'kubernetes-csr': APPROVER, builtin: BUILTIN },
     broken: ({ extensions }) => otherThan(extensions, [EXTENSION.subjectAltName]),
   },
   {
     rule: 'csr-extensions',
     severity: 'warning',
-    sources: { istiod: ISTIOD, 'kubernetes-csr': KUBE },
+    sources: { istiod: ISTIOD },
     broken: ({ extensions }) => {
       const others = otherThan(extensions, [EXTENSION.subjectAltName]);
       return others && `${others}; they are not taken over`;
@@ -206,6 +207,9 @@ const DAY = 86_400;
 /** MAX_WORKLOAD_CERT_TTL of istiod. */
 const ISTIOD_MAX_SECONDS = 90 * DAY;
 const KUBE_MIN_SECONDS = 600;
+/** --max-ttl of `ca serve` and of `approver`. */
+const SERVE_MAX_SECONDS = 90 * DAY;
+const APPROVER_MAX_SECONDS = DAY;
 /** --max-client-certificate-duration of istio-csr. */
 const ISTIO_CSR_MAX_SECONDS = 3_600;
 
@@ -219,6 +223,15 @@ const ASKED_RULES: readonly LintRule[] = [
       ttl > ISTIOD_MAX_SECONDS
         ? `${life(ttl)} is more than ${formatDuration(ISTIOD_MAX_SECONDS * 1_000)}, unless MAX_WORKLOAD_CERT_TTL says more`
         : undefined,
+  },
+  {
+    rule: 'ttl',
+    severity: 'error',
+    sources: { 'kubernetes-csr': APPROVER, builtin: SERVE },
+    broken: (_, { ttlSeconds: ttl = 0 }, backend) => {
+      const most = backend === 'builtin' ? SERVE_MAX_SECONDS : APPROVER_MAX_SECONDS;
+      return ttl > most ? `${life(ttl)} is more than ${formatDuration(most * 1_000)}, unless --max-ttl says more` : undefined;
+    },
   },
   {
     rule: 'ttl',
