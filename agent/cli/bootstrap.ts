@@ -1,10 +1,11 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors';
 import { type HostPort, parseHostPort } from '../base/host-port';
 import { type CommandContext, onRun } from './command';
 import { more } from './flag-values';
 import { json } from './render';
+import { OUTPUT_FORMATS } from './report';
 import { addSettings, settingOf } from './settings-options';
 
 /** `keyturn bootstrap`. */
@@ -24,6 +25,7 @@ export function addBootstrap(program: Command, context: CommandContext): void {
     .option('--no-session-resumption', 'Make every TLS handshake a full one')
     .option('--admin <host:port>', "Envoy's own admin interface", '127.0.0.1:15000')
     .option('--node-id <text>', 'How Envoy names itself to the agent', 'keyturn-envoy')
+    .addOption(new Option('-o, --output <format>', 'Form of errors; the bootstrap is JSON in both').choices(OUTPUT_FORMATS).default('text'))
     .addHelpText(
       'after',
       '\nExamples:\n  keyturn bootstrap > envoy.json && envoy -c envoy.json\n  keyturn bootstrap --peer 10.0.0.7:8443 --peer-id spiffe://cluster.local/ns/shop/sa/cart',
