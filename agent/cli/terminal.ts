@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { AgentError } from '../base/errors';
 import { EXIT_CODES } from './exit-code';
 
 /** Ends the process on the spot, with whatever is still under way in it. */
@@ -22,6 +23,15 @@ export interface Terminal {
   readonly exit: Exit;
 }
 
+/** @throws AgentError ERR_INPUT where somebody has removed it under the shell that called us. */
+function workingDirectory(): string {
+  try {
+    return process.cwd();
+  } catch (cause) {
+    throw new AgentError('ERR_INPUT', 'the working directory has been removed', { hint: 'cd to one that exists', cause });
+  }
+}
+
 /** The real one. Whoever closes our standard output, as `| head` does, ends the command quietly. */
 export function processTerminal(exit: Exit): Terminal {
   let listening = false;
@@ -40,7 +50,9 @@ export function processTerminal(exit: Exit): Terminal {
     err: (text) => writeAll(2, text),
     exit,
     env: process.env,
-    cwd: process.cwd(),
+    get cwd() {
+      return workingDirectory();
+    },
     // Asked only where help is printed; loading the stream for every start costs time.
     get columns() {
       return process.stdout.columns ?? 100;

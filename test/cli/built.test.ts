@@ -49,3 +49,10 @@ test('the exit code of a failure reaches the shell', () => {
   expect(shell('keyturn rnu').status).toBe(64);
   expect(shell('keyturn status', tempDir()).status).toBe(69);
 });
+
+test('in a directory that has been removed a command says so, and help needs none', () => {
+  const dir = tempDir();
+  const { stdout, stderr } = shell('mkdir gone; cd gone; rmdir ../gone; keyturn --version; keyturn status; echo "exit $?"', dir);
+  expect(stdout).toMatch(/^keyturn \S+\nexit 66\n$/);
+  expect(stderr).toContain('keyturn: error: the working directory has been removed\nkeyturn: hint: cd to one that exists\n');
+});
