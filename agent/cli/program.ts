@@ -80,7 +80,8 @@ Examples:
   keyturn rotate --wait           turn the key now, and wait until every Envoy has it
   keyturn help run                every setting of the agent
 
-Exit codes are those of sysexits: 64 usage, 69 no agent answers, 75 try again later, 78 settings.`;
+Exit codes are those of sysexits: 64 usage, 69 no agent answers,
+75 try again later, 78 settings.`;
 
 function configure(program: Command, terminal: Terminal): Command {
   const width = () => Math.min(terminal.columns, HELP_COLUMNS);

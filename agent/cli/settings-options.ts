@@ -28,8 +28,9 @@ export function settingFlags(options: Readonly<Record<string, unknown>>): Flags 
 }
 
 /** What help says about every setting's other names. */
-export const ENVIRONMENT_HELP = `Every setting may also come from the environment, as ${environmentName('sds-socket')} for --sds-socket, or from
-the file of --config, as sds-socket. Flags win over the environment, that over the file.`;
+export const ENVIRONMENT_HELP = `Every setting may also come from the environment, as ${environmentName('sds-socket')}
+for --sds-socket, or from the file of --config, as sds-socket. Flags win over
+the environment, that over the file.`;
 
 /** ` (ecdsa-p256, rsa-2048; default: 24h; also SECRET_TTL)`, as far as there is something to say. */
 function facts(name: SettingName, setting: Setting<unknown>): string {
