@@ -56,7 +56,9 @@ export async function listenTls(
     const connection = connections.secured(socket);
     if (connection !== undefined) onSocket(socket, connection);
   });
-  server.on('tlsClientError', (cause) => {
+  server.on('tlsClientError', (cause, socket) => {
+    // One that takes too long is told of here and not ended.
+    socket.destroy();
     refused('handshake');
     deps.log.debug('tls handshake failed', { cause });
   });
