@@ -143,12 +143,18 @@ class IstioCa implements CaClient {
       return await this.#ask(message, credentials, root, request, signal);
     } catch (caught) {
       if (!(caught instanceof CallFailure) || signal.aborted) throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
+      const tokenRefused = isUnauthenticated(caught) && credentials.token !== undefined;
       // Replaced while the call was under way: the refusal was of the old one.
-      const again = isUnauthenticated(caught) && credentials.token && (await this.proof.isTokenReplaced(credentials));
-      if (!again) throw await this.#refusal(caught, credentials, request);
-      const others = await this.proof.choose(this.#rootsOfPeer(root));
+      const replaced = tokenRefused && (await this.proof.isTokenReplaced(credentials));
+      const refusal = replaced ? undefined : await this.#refusal(caught, credentials, request);
+      const others = tokenRefused ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined) : undefined;
+      // A one-time token that is used up is no failure where a certificate proves us: it is shown at once.
+      if (others === undefined || (refusal && others.token)) throw refusal ?? (await this.#refusal(caught, credentials, request));
       return this.#ask(message, others, root, request, signal).catch(async (second) => {
-        throw second instanceof CallFailure ? await this.#refusal(second, others, request) : second;
+        if (!(second instanceof CallFailure)) throw second;
+        const next = await this.#refusal(second, others, request);
+        // Of two refusals the one that somebody can mend by a new token.
+        throw refusal ?? next;
       });
     }
   }
