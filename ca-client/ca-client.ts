@@ -23,6 +23,8 @@ export interface CaClient {
    * certificate or root for the CA's TLS changed: a failed attempt is worth repeating at once).
    */
   onChange(listener: (what: 'signer' | 'credential') => void): () => void;
+  /** How long one request may take, milliseconds; undefined is 10 s. Longer where somebody has to approve it first. */
+  readonly signDeadlineMs?: number | undefined;
   /** What is wrong with the CA as it is configured now, while what was good before is still in use; undefined where all is well. */
   problem(): AgentError | undefined;
   /** When the credential that the next renewal needs dies, epoch milliseconds; undefined where none is needed or nothing is known. */

@@ -102,6 +102,11 @@ class OrderedCas implements Failover {
     this.#stops = this.#members.map((member) => member.client.onChange((what) => this.#changed(member, what)));
   }
 
+  /** That of the last: the others are given up earlier, for there is somebody to ask after them. */
+  get signDeadlineMs(): number | undefined {
+    return this.#members.at(-1)!.client.signDeadlineMs;
+  }
+
   get trust(): Watched<TrustBundle | undefined> {
     return this.#members[0]!.client.trust;
   }

@@ -36,6 +36,8 @@ const REMOVE_AT_CLOSE_MS = 300;
 /** In the state directory, where others keep other files. */
 const KEPT_DIR = 'kubernetes-csr-roots';
 
+/** A request may have to wait for an approver who is a person; Istio waits as long. */
+const APPROVAL_MS = 60_000;
 /** A cluster that does not answer must not keep the agent from serving what it still has. */
 const ANCHORS_AFTER_MS = 1_000;
 
@@ -81,6 +83,7 @@ async function printOf(files: readonly string[]): Promise<string> {
 
 class KubernetesCa implements CaClient {
   readonly name = 'kubernetes-csr';
+  readonly signDeadlineMs = APPROVAL_MS;
   readonly #stop = new AbortController();
   readonly #leaveBehind = new AbortController();
   readonly #calls = new Set<Promise<unknown>>();

@@ -76,6 +76,23 @@ describe('an outage of the CA', () => {
   });
 
   test.each([
+    [undefined, 10],
+    [60_000, 60],
+  ])('a CA whose deadline is %p is waited for %i seconds: an approver may be a person', async (signDeadlineMs, seconds) => {
+    const story = await tell({
+      random: seeded(6),
+      prepare: (ca) => {
+        ca.signDeadlineMs = signDeadlineMs;
+        ca.hang(true);
+      },
+    });
+    await story.clock.advanceTo(story.after((seconds - 1) * SECOND));
+    expect(story.keeper.state.value.kind).toBe('starting');
+    await story.clock.advanceTo(story.after((seconds + 1) * SECOND));
+    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', error: { code: 'ERR_TIMEOUT' } });
+  });
+
+  test.each([
     ['C16 C17 unavailable', 'ERR_CA_UNAVAILABLE', 'soon'],
     ['C17 timed out', 'ERR_TIMEOUT', 'soon'],
     ['C19 unauthenticated', 'ERR_TOKEN', 'soon'],
