@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect, createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { firstValue } from '../../../agent/base/watched';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../../../agent/identity/certificate';
 import { verifyChain } from '../../../agent/identity/chain';
@@ -25,6 +25,7 @@ import { testDeps } from '../../support/test-deps';
 const DAY_MS = 24 * HOUR_MS;
 const NEW = { algorithm: 'ecdsa-p256' } as const;
 const FULL = process.env.KEYTURN_TEST === 'full';
+jest.setTimeout(FULL ? 300_000 : 30_000);
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { Clock } from '../../../../agent/base/clock';
 import { Secret } from '../../../../agent/base/secret';
@@ -19,6 +19,7 @@ import { testDeps } from '../../../support/test-deps';
 const ID = parseSpiffeId(TEST_ID);
 const DAY_MS = 24 * HOUR_MS;
 const FULL = process.env.KEYTURN_TEST === 'full';
+jest.setTimeout(FULL ? 300_000 : 30_000);
 
 const opened: CaStore[] = [];
 afterEach(async () => {
