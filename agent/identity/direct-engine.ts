@@ -75,15 +75,22 @@ function profileExtensions(profile: CertificateSpec['profile']): Uint8Array[] {
   if (profile.kind === 'server') {
     return [encodeKeyUsage(['digitalSignature']), encodePurposes([PURPOSE.serverAuth]), encodeBasicConstraints(false)];
   }
-  if (profile.kind === 'leaf') {
-    return [
-      encodeKeyUsage(profile.keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
-      encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth]),
-      encodeBasicConstraints(false),
-    ];
-  }
+  if (profile.kind === 'leaf') return leafExtensions(profile.keyEncipherment);
   return [
     encodeKeyUsage(['keyCertSign', 'cRLSign']),
     encodeBasicConstraints(true, profile.kind === 'intermediate' ? profile.pathLength : undefined),
   ];
+}
+
+const madeLeafExtensions = new Map<boolean, Uint8Array[]>();
+
+/** Made once: they are the same in every leaf, and an authority signs a thousand a second. */
+function leafExtensions(keyEncipherment: boolean): Uint8Array[] {
+  const made = madeLeafExtensions.get(keyEncipherment) ?? [
+    encodeKeyUsage(keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
+    encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth]),
+    encodeBasicConstraints(false),
+  ];
+  madeLeafExtensions.set(keyEncipherment, made);
+  return made;
 }

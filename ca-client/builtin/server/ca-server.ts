@@ -100,6 +100,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const limiter = new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
   const service = new CertificateService({ authority, store, authenticators, limiter, audit, maxTtlSeconds }, deps);
+  keep({ close: () => service.close() });
   const problems = () => [authority.problem(), service.problem(), audit.problem(), revoked.problem()].filter((each) => each !== undefined);
   const connections = new Connections();
   const grpc = createGrpcServer(service, connections, deps);

@@ -29,8 +29,6 @@ export const PATIENCE = {
   silentSweeps: 30,
   /** A call whose request has not arrived whole. */
   incompleteSweeps: 10,
-  /** A call that is being answered; of what it waits for, a TokenReview and the store, each has a shorter deadline of its own. */
-  answerMs: 15_000,
   /** A connection whose last call is that long ago: clients that are gone without a word are found out by it too. */
   idleSweeps: 300,
   /** What it has to go by itself then. */
