@@ -34,7 +34,10 @@ export interface Authority {
    * @throws AgentError ERR_CA_REJECTED with field and rule.
    */
   readCsr(csrDer: Uint8Array): Promise<Csr>;
-  /** As `sign`, of a request that `readCsr` has read, and with the facts that a register of certificates wants. */
+  /**
+   * As `sign`, of a request that `readCsr` has read, and with the facts that a register of certificates wants. Whoever keeps one tells of
+   * the certificate there: here it is worth a line for debugging only.
+   */
   issue(csr: Csr, caller: SpiffeId, ttlSeconds: number): Promise<IssuedLeaf>;
   /** Certifies a TLS server of ours, for its names and serverAuth alone. @throws AgentError ERR_CA_UNAVAILABLE. */
   issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf>;
@@ -128,17 +131,19 @@ class BuiltinAuthority implements Authority {
 
   async sign(csrDer: Uint8Array, caller: SpiffeId, ttlSeconds: number): Promise<Uint8Array[]> {
     this.#assertOurs(caller);
-    return [...(await this.issue(await this.readCsr(csrDer), caller, ttlSeconds)).certificatesDer];
+    const csr = await this.readCsr(csrDer);
+    assertCsrAllowed(csr, caller);
+    return [...(await this.#createLeaf(csr, caller, ttlSeconds, 'info')).certificatesDer];
   }
 
   async issue(csr: Csr, caller: SpiffeId, ttlSeconds: number): Promise<IssuedLeaf> {
     this.#assertOurs(caller);
     assertCsrAllowed(csr, caller);
-    return this.#create(ttlSeconds, (issuer, now) => leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now));
+    return this.#createLeaf(csr, caller, ttlSeconds, 'debug');
   }
 
   async issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf> {
-    return this.#create(ttlSeconds, (issuer, now) => serverSpec(spkiDer, names, ttlSeconds, issuer, now));
+    return this.#create(ttlSeconds, 'info', (issuer, now) => serverSpec(spkiDer, names, ttlSeconds, issuer, now));
   }
 
   problem(): AgentError | undefined {
@@ -162,14 +167,22 @@ class BuiltinAuthority implements Authority {
     await this.#following;
   }
 
-  async #create(ttlSeconds: number, specOf: (issuer: Issuer, now: number) => CertificateSpec): Promise<IssuedLeaf> {
+  #createLeaf(csr: Csr, caller: SpiffeId, ttlSeconds: number, level: 'info' | 'debug'): Promise<IssuedLeaf> {
+    return this.#create(ttlSeconds, level, (issuer, now) => leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now));
+  }
+
+  async #create(
+    ttlSeconds: number,
+    level: 'info' | 'debug',
+    specOf: (issuer: Issuer, now: number) => CertificateSpec,
+  ): Promise<IssuedLeaf> {
     // Taken once: a reload while this call waits must not put a new chain over an old signature.
     const issuer = this.#issuer;
     const now = this.#deps.clock.now();
     this.#assertUsable(issuer, now);
     const spec = specOf(issuer, now);
     const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
-    this.#tellIssued(issuer, spec, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
+    this.#tellIssued(issuer, spec, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
     this.#follow();
     return {
       certificatesDer: [leaf, ...issuer.chainDer],
@@ -213,11 +226,11 @@ class BuiltinAuthority implements Authority {
     throw error;
   }
 
-  #tellIssued(issuer: Issuer, spec: CertificateSpec, wantedAt: number): void {
+  #tellIssued(issuer: Issuer, spec: CertificateSpec, level: 'info' | 'debug', wantedAt: number): void {
     const { log } = this.#deps;
     const { serial, notAfterAt, profile } = spec;
     const whom = profile.kind === 'server' ? { server: [...profile.dnsNames, ...profile.ipAddresses] } : { id: profile.uri };
-    log.info('certificate signed', { ...whom, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
+    log[level]('certificate signed', { ...whom, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
       log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),
