@@ -109,7 +109,11 @@ export async function startCaWorld(options: CaWorldOptions = {}): Promise<CaWorl
       audit: { path: auditPath, ...auditOptions },
     },
     deps,
-  );
+  ).catch(async (caught) => {
+    await realStore.close();
+    await opened.close();
+    throw caught;
+  });
   const clients = new Set<CaTestClient>();
   const audit = () =>
     existsSync(auditPath)
