@@ -101,10 +101,15 @@ async function withRoots<T>(
   terminal: Terminal,
   work: (api: Roots, about: RootsOptions, deps: Parameters<Roots['addRoot']>[2]) => Promise<T>,
 ): Promise<T> {
-  const trustDomain = await settingOf('trust-domain', options.flags, terminal);
   const engine = await loadEngine(await settingOf('crypto', options.flags, terminal));
   const api = await import('../../ca-client/builtin/roots');
-  return withState(options, terminal, (store, dir, deps) => work(api, { dir, trustDomain, engine, store }, deps));
+  const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
+  return withState(options, terminal, async (store, dir, deps) => {
+    // The authority is there already and knows what it is for; a flag is held against it.
+    const named = options.flags['trust-domain'] === undefined ? await namedTrustDomain(dir) : undefined;
+    const trustDomain = named ?? (await settingOf('trust-domain', options.flags, terminal));
+    return work(api, { dir, trustDomain, engine, store }, deps);
+  });
 }
 
 const STAGES: readonly RootStatus['stage'][] = ['active', 'ready', 'trusted'];

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { Secret } from '../../agent/base/secret';
-import { type Certificate, parseCertificate, parseRootBundle } from '../../agent/identity/certificate';
+import { type Certificate, parseCertificate, parseRootBundle, uriNames } from '../../agent/identity/certificate';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { DEFAULT_TTL_SECONDS } from './certificate-specs';
 import { acceptIssuer, type Issuer } from './issuer';
-import { readKeptFiles, readSince, stagedIds } from './signers';
+import { readKeptFiles, readSigner, readSince, stagedIds } from './signers';
 import type { CaStore, IssuedEntry } from './store/store';
 
 export interface RootsOptions {
@@ -25,6 +25,14 @@ export const rootsOf = ({ rootPem }: Pick<CaFiles, 'rootPem'>): Certificate[] =>
 
 /** As `IssuedEntry.rootKeySha256`. */
 export const keyHash = (root: Certificate): string => createHash('sha256').update(root.publicKey.spkiDer).digest('hex');
+
+/** The trust domain that the active signer says it is of; undefined where it names none, as an intermediate of others may. */
+export async function namedTrustDomain(dir: string): Promise<string | undefined> {
+  const { certificate } = await readSigner(dir);
+  return uriNames(certificate)
+    .map((uri) => /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1])
+    .find((each) => each !== undefined);
+}
 
 /** `acceptIssuer` wipes the key that it is given. */
 export function copyOf(files: CaFiles): CaFiles {

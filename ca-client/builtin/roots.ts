@@ -57,6 +57,8 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
   return alone(options.dir, deps, async () => {
     const now = deps.clock.now();
     const current = await readCaFiles(options.dir);
+    // Before a signer is kept: one that was made for another trust domain would be found by the next who adds.
+    await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
     const bundle = rootsOf(current);
     const candidate = source.pem ? readRootFile(source.pem, bundle) : await newCandidate(options, source.algorithm, current, now);
     for (const root of candidate.roots) if (!bundle.some(({ sha256 }) => sha256 === root.sha256)) bundle.push(root);

@@ -200,8 +200,9 @@ test('a root is replaced in stages beside a running server, and no agent ever ho
   const workload = async () => (await agent.status()).workloads[0]!;
   const [old] = (await agent.ready()).workloads[0]!.roots;
   await rm(join(dir, 'token'));
-  const root = (...args: readonly string[]) => ca.command('ca', 'root', ...args, '--ca-dir', './ca', '--trust-domain', 'example.org');
+  const root = (...args: readonly string[]) => ca.command('ca', 'root', ...args, '--ca-dir', './ca');
 
+  expect(await root('add', '--trust-domain', 'other.org')).toMatchObject({ code: 78, stderr: expect.stringContaining('trust domain') });
   expect(await root('add')).toMatchObject({ code: 0, stderr: '' });
   await until('both roots to be trusted', async () => (await workload()).roots.length === 2);
   expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78 });

@@ -10,7 +10,7 @@ import { type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { type Authority, type IssuedLeaf, openAuthority } from '../../../ca-client/builtin/authority';
-import { DEFAULT_OVERLAP_MS, type RootsOptions } from '../../../ca-client/builtin/root-facts';
+import { DEFAULT_OVERLAP_MS, namedTrustDomain, type RootsOptions } from '../../../ca-client/builtin/root-facts';
 import { activateRoot, addRoot, listRoots, retireRoot } from '../../../ca-client/builtin/roots';
 import { openFileStore } from '../../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../../ca-client/builtin/store/store';
@@ -377,6 +377,25 @@ test('H10 after a stolen CA key a new root signs, and all that the old one signe
   expect(performance.now() - begun).toBeLessThan(5_000);
   expect(rootsOf(at.dir)).toHaveLength(1);
   expect(await at.store.issued({ issuerKeyId }, TEST_NOW)).toHaveLength(100);
+});
+
+test('a root for another trust domain is refused, and nothing is left of it', async () => {
+  const dir = tempDir();
+  const clock = new TestClock();
+  const deps = testDeps({ clock });
+  const options = { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  await (await openAuthority(options, deps)).close();
+  const store = await openFileStore(dir, deps);
+  closing.push(() => store.close());
+  const at = { ...options, store, clock, deps };
+  expect(await namedTrustDomain(dir)).toBe('cluster.local');
+  await expect(addRoot({ ...at, trustDomain: 'other.org' }, NEW, at.deps)).rejects.toMatchObject({
+    code: 'ERR_CA_STATE',
+    field: 'ca-cert.pem',
+  });
+  expect(readdirSync(join(at.dir, 'signers'))).toEqual([]);
+  await addRoot(at, NEW, at.deps);
+  expect(rootsOf(at.dir)).toHaveLength(2);
 });
 
 test('a directory that is not a CA is left alone', async () => {
