@@ -19,6 +19,8 @@ export interface LintFacts {
   readonly clusterId?: string | undefined;
   /** Of `kubernetes-csr`. */
   readonly signerName?: string | undefined;
+  /** The SPIFFE ID that the request is to be for; undefined where nobody says. */
+  readonly id?: string | undefined;
 }
 
 /** `error`: the authority refuses it, or the agent would have to refuse what comes back. `warning`: it is answered otherwise than asked. */
@@ -215,6 +217,15 @@ const ISTIO_CSR_MAX_SECONDS = 3_600;
 
 /** What is asked for beside the request itself. */
 const ASKED_RULES: readonly LintRule[] = [
+  {
+    rule: 'csr-identity',
+    severity: 'error',
+    sources: EVERYBODY,
+    broken: (csr, { id }) => {
+      const [uri, ...more] = urisOf(csr);
+      return id === undefined || uri === undefined || more.length > 0 || uri === id ? undefined : `it asks for ${uri}, not for ${id}`;
+    },
+  },
   {
     rule: 'ttl',
     severity: 'error',

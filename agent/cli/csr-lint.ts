@@ -11,6 +11,7 @@ import { loadConfig, readSetting } from '../config/load';
 import { OPTIONS, type SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
 import { loadEngine } from '../identity/load-engine';
+import { formatSpiffeId } from '../identity/spiffe-id';
 import { type CommandContext, onRun, withOutput } from './command';
 import { EXIT_CODES } from './exit-code';
 import { readInput } from './input';
@@ -31,6 +32,9 @@ const SETTINGS: readonly SettingName[] = [
   'crypto',
   'config',
 ];
+
+/** With one of these flags, whom a request is for is held against them. */
+const IDENTITY: readonly SettingName[] = ['spiffe-id', 'trust-domain', 'namespace', 'service-account'];
 
 /** `keyturn csr lint`, below `keyturn csr`. */
 export function addCsrLint(csr: Command, context: CommandContext): void {
@@ -58,6 +62,7 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
       issuer: given.issuer as string | undefined,
       clusterId: await readSetting('cluster-id', { flags, env: terminal.env, cwd: terminal.cwd }),
       signerName: await readSetting('signer-name', { flags, env: terminal.env, cwd: terminal.cwd }),
+      id: IDENTITY.some((name) => flags[name] !== undefined) ? formatSpiffeId((await ownConfig(flags, terminal)).id!) : undefined,
     };
     const findings = lintCsr(csrDer, backend, facts);
     terminal.out(format === 'json' ? json({ for: backend, findings }) : findingsText(backend, findings));
@@ -65,9 +70,13 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
   });
 }
 
-/** As the agent would make it; which authority the agent itself would ask plays no part. */
+/** As the agent would have it; which authority the agent itself would ask plays no part. */
+async function ownConfig(flags: Flags, terminal: Terminal) {
+  return (await loadConfig({ flags: { ...flags, ca: 'builtin' }, env: terminal.env, cwd: terminal.cwd })).config;
+}
+
 async function ownRequest(flags: Flags, terminal: Terminal): Promise<Uint8Array> {
-  const { config } = await loadConfig({ flags: { ...flags, ca: 'builtin' }, env: terminal.env, cwd: terminal.cwd });
+  const config = await ownConfig(flags, terminal);
   const engine = await loadEngine(config.engine);
   return engine.createCsr(await engine.generateKeyPair(config.keyAlgorithm), config.id!);
 }

@@ -42,6 +42,11 @@ const only = (backends: readonly LintBackend[], rule: string) => ({
   ...Object.fromEntries(backends.map((each) => [each, [rule]])),
 });
 
+test.each(ALL)('%s is not asked for the identity of somebody else', (backend) => {
+  expect(rules(csr(), backend, { id: TEST_ID })).toEqual([]);
+  expect(rules(csr(), backend, { id: `${TEST_ID}2` })).toEqual(['csr-identity']);
+});
+
 describe.each<[string, Uint8Array, Record<LintBackend, string[]>]>([
   ['one critical URI and an empty O', csr(), none()],
   ['an empty subject', csr({ subjectDer: EMPTY_NAME }), none()],
