@@ -37,13 +37,13 @@ export function createLogger(options: LogOptions, scope = 'agent'): Logger {
       if (LOG_LEVELS.indexOf(level) < lowest) return;
       const time = new Date(options.now()).toISOString();
       const plain = flatten(facts);
-      options.write(
+      const line =
         options.format === 'json'
           ? JSON.stringify({ time, level, scope, event, ...plain })
           : `${time} ${level.padEnd(5)} ${scope}: ${event}${Object.entries(plain)
               .map(([name, value]) => ` ${name}=${textValue(value)}`)
-              .join('')}`,
-      );
+              .join('')}`;
+      options.write(visible(line));
     };
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error'), scope: (name) => createLogger(options, name) };
 }
@@ -56,6 +56,14 @@ export const noLog: Logger = {
   error: () => undefined,
   scope: () => noLog,
 };
+
+/** Characters of foreign text that reorder or hide what stands around them, as JSON escapes them: a line says what it shows. */
+function visible(line: string): string {
+  return line.replace(
+    /[\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
+    (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
 
 /** Facts as plain JSON values: errors become their chain of messages plus code and hint, undefined is left out. */
 function flatten(facts: Facts): Record<string, unknown> {
