@@ -1,4 +1,4 @@
-import { type Agent, startAgent } from '../agent';
+import { type Agent, type AgentDeps, startAgent } from '../agent';
 import { AgentError } from '../base/errors';
 import type { Logger } from '../base/log';
 import { loadConfig } from '../config/load';
@@ -7,6 +7,9 @@ import { formatSpiffeId } from '../identity/spiffe-id';
 import { runDaemon } from './daemon';
 import { refuseDangerousEnvironment } from './environment';
 import type { Terminal } from './terminal';
+
+/** As the keeper's own floor: never more than one signing request a second. */
+const SIGHUP_INTERVAL_MS = 1_000;
 
 /**
  * `keyturn run`: the agent, until a signal ends it.
@@ -27,15 +30,35 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
       facts: { id: id && formatSpiffeId(id), ca: ca.join(',') },
       start: async (deps) => {
         const agent = await startAgent(loaded, deps);
-        return { onHangup: () => rotate(agent, deps.log), close: () => agent.close() };
+        return { onHangup: hangup(agent, deps), close: () => agent.close() };
       },
     },
     terminal,
   );
 }
 
-function rotate(agent: Agent, log: Logger): void {
-  agent.view.rotate({ wait: false, reason: 'SIGHUP' }, new AbortController().signal).catch((caught: unknown) => {
+/** Renews at each SIGHUP, but no more often than once a second: those that come meanwhile are one wish. */
+function hangup(agent: Agent, { clock, log }: Pick<AgentDeps, 'clock' | 'log'>): () => void {
+  let wished = false;
+  let busy = false;
+  const work = async () => {
+    for (busy = true; wished; ) {
+      wished = false;
+      await rotate(agent, log);
+      await clock.sleepUntil(clock.now() + SIGHUP_INTERVAL_MS);
+    }
+    busy = false;
+  };
+  return () => {
+    wished = true;
+    if (!busy) void work();
+  };
+}
+
+async function rotate(agent: Agent, log: Logger): Promise<void> {
+  try {
+    await agent.view.rotate({ wait: false, reason: 'SIGHUP' }, new AbortController().signal);
+  } catch (caught) {
     log.warn('renewal asked for by SIGHUP failed', { cause: AgentError.from(caught) });
-  });
+  }
 }

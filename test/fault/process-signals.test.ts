@@ -82,6 +82,20 @@ test('G8 SIGHUP turns the key', async () => {
   expect((await daemon.stop()).code).toBe(0);
 });
 
+test('F6 a storm of SIGHUPs is one wish a second', async () => {
+  const daemon = testDaemon({ dir: tempDir() });
+  const before = (await daemon.ready()).workloads[0]!.attempts;
+  const startedAt = Date.now();
+  for (let sent = 0; sent < 200; sent += 1) {
+    process.kill(daemon.pid, 'SIGHUP');
+    await new Promise((done) => setTimeout(done, 10));
+  }
+  const { attempts } = (await daemon.status()).workloads[0]!;
+  const seconds = (Date.now() - startedAt) / 1_000;
+  expect(attempts - before).toBeGreaterThanOrEqual(2);
+  expect(attempts - before).toBeLessThanOrEqual(seconds + 1);
+});
+
 test('G8 an agent whose standard output and error are closed goes on, logging or not', async () => {
   const dir = tempDir();
   const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
