@@ -4,11 +4,15 @@ import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { deflateRawSync } from 'node:zlib';
 import { build, transform } from 'esbuild';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const out = process.argv[2] ?? join(root, 'dist/keyturn');
 const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
+
+/** Characters from which a late chunk is deflated: inflating takes some 3 ms a megabyte. */
+const PACKED_FROM = 32 * 1024;
 
 /** Runs before anything else in the file, in a language that every Node.js that can parse the rest understands. */
 const head = `#!/usr/bin/env node
@@ -73,7 +77,7 @@ async function link({ outputFiles, metafile }) {
     const { text } = outputFiles.find((file) => file.path === join(root, name));
     const transformed = await transform(text, { ...language, format: 'cjs', supported: { 'dynamic-import': false } });
     const code = isCommonJsPackage(output) ? `${transformed.code}module.exports=module.exports.default;` : transformed.code;
-    const body = eager.has(name) ? `function(exports,require,module,__filename,__dirname){${code}}` : JSON.stringify(code);
+    const body = eager.has(name) ? `function(exports,require,module,__filename,__dirname){${code}}` : JSON.stringify(packed(code));
     chunks.push(`${JSON.stringify(chunkId(name))}:${body}`);
   }
   return `${head}
@@ -84,6 +88,7 @@ async function link({ outputFiles, metafile }) {
     var module = (made[id] = { exports: {} });
     var chunk = chunks[id];
     var parameters = ['exports', 'require', 'module', '__filename', '__dirname'];
+    if (Array.isArray(chunk)) chunk = require('zlib').inflateRawSync(Buffer.from(chunk[0], 'base64')).toString();
     var run = typeof chunk === 'string' ? require('vm').compileFunction(chunk, parameters, { filename: __filename + ':' + id }) : chunk;
     chunks[id] = undefined;
     run(module.exports, find, module, __filename, __dirname);
@@ -97,6 +102,11 @@ async function link({ outputFiles, metafile }) {
 ${chunks.join(',\n')}
 });
 `;
+}
+
+/** A large chunk is deflated: the file stays in memory as a string, and each process would pay for what most never load. */
+function packed(code) {
+  return code.length < PACKED_FROM ? code : [deflateRawSync(code, { level: 9 }).toString('base64')];
 }
 
 /** `import()` of a CommonJS package: esbuild leaves its names inside `default`, where no importer looks for them. */
