@@ -133,7 +133,8 @@ export function namesAsIssuer(certificate: Certificate, issuer: Certificate): bo
   return Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0 && keyIdsAgree(certificate, issuer) !== false;
 }
 
-function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
+/** Whether both stand for one signer, however often it was certified. */
+export function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
   return Buffer.compare(a.subjectDer, b.subjectDer) === 0 && Buffer.compare(a.publicKey.spkiDer, b.publicKey.spkiDer) === 0;
 }
 

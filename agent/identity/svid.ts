@@ -1,7 +1,15 @@
 import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
 import { type Certificate, isCa, isSelfIssued, parseCertificate, parseCertificates, parseRootBundle } from './certificate';
-import { isSelfSigned, namesAsIssuer, SignatureChecker, standingObstacle, type VerifiedChain, verifyChain } from './chain';
+import {
+  isSelfSigned,
+  namesAsIssuer,
+  SignatureChecker,
+  sameSubjectAndKey,
+  standingObstacle,
+  type VerifiedChain,
+  verifyChain,
+} from './chain';
 import { splitCredentialBundle } from './credential-bundle';
 import { type KeyPair, readPrivateKey } from './keys';
 import { checkLeaf, checkNotCa, readIdentity } from './leaf';
@@ -68,8 +76,9 @@ export function acceptIssuedChain(expected: Expected, certificatesDer: readonly 
     const leafWarnings = checkLeaf(leaf, expected.id);
     const others = certificates.filter((each) => each !== leaf);
     const checker = new SignatureChecker();
-    const verified = verifyChain(leaf, others, readRoots(trust), now, checker);
-    const chain = servedChain(verified, others, trust, now, checker);
+    const roots = readRoots(trust);
+    const verified = verifyChain(leaf, others, roots, now, checker);
+    const chain = servedChain(verified, others, roots, now, checker);
     const warnings = [
       ...leafWarnings,
       ...timeWarnings(leaf, verified, expected.maxTtlMs, now),
@@ -127,12 +136,14 @@ function readRoots(trust: TrustBundle): Certificate[] {
 function servedChain(
   verified: VerifiedChain,
   others: readonly Certificate[],
-  trust: TrustBundle,
+  roots: readonly Certificate[],
   now: number,
   checker: SignatureChecker,
 ): Certificate[] {
   const chain = [...verified.path];
-  const isRoot = (each: Certificate) => trust.rootsDer.some((root) => Buffer.compare(root, each.der) === 0) || isSelfSigned(each, checker);
+  // A root of ours by name and key is one whatever became of the rest of it: a damaged copy is of use to nobody.
+  const isRoot = (each: Certificate) =>
+    isSelfIssued(each) && (roots.some((root) => sameSubjectAndKey(root, each)) || isSelfSigned(each, checker));
   // The list grows while it is walked: issuers of issuers follow.
   for (const member of chain) {
     for (const each of others) {

@@ -386,6 +386,13 @@ test('no mutation of a leaf is accepted', () => {
   );
 });
 
+test('a damaged copy of a trusted root goes to no peer', () => {
+  const damaged = Buffer.from(root.certificateDer);
+  damaged[damaged.length - 1]! ^= 1;
+  const own = leaf({}, middle);
+  expect(hex(accept([own, middle.certificateDer, damaged]).chainDer)).toEqual(hex([own, middle.certificateDer]));
+});
+
 test('mutations of the rest of a reply are refused, or leave the same chain', () => {
   const own = leaf({}, middle);
   const whole = hex([own, middle.certificateDer]);
