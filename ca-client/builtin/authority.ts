@@ -8,6 +8,7 @@ import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { type CaFiles, readCaFiles } from './ca-files';
 import { DEFAULT_TTL_SECONDS, leafSpec, type ServerNames, serverSpec } from './certificate-specs';
+import { assertAsDecided } from './check-made';
 import { ensureCaFiles } from './create-ca-files';
 import { assertCsrAllowed, rejected } from './csr-rules';
 import { followCaFiles } from './follow-ca-files';
@@ -182,6 +183,7 @@ class BuiltinAuthority implements Authority {
     this.#assertUsable(issuer, now);
     const spec = specOf(issuer, now);
     const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
+    this.#check(leaf, spec);
     this.#tellIssued(issuer, spec, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
     this.#follow();
     return {
@@ -192,6 +194,15 @@ class BuiltinAuthority implements Authority {
       issuerKeyId: Buffer.from(issuer.keyId).toString('hex'),
       rootKeySha256: issuer.rootKeySha256,
     };
+  }
+
+  #check(leaf: Uint8Array, spec: CertificateSpec): void {
+    try {
+      assertAsDecided(leaf, spec);
+    } catch (caught) {
+      this.#deps.log.error('certificate withheld, it is not what was decided', { cause: caught });
+      throw caught;
+    }
   }
 
   #assertOurs(caller: SpiffeId): void {

@@ -31,14 +31,12 @@ export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, 
 
 function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: Issuer, now: number): Omit<CertificateSpec, 'profile'> {
   const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
-  // Certificates know whole seconds. Rounded up, so that a life of one second is not over before it arrives.
-  const from = -wholeSecond(-now);
   return {
     serial: randomSerial(),
     issuerDer: issuer.subjectDer,
     subjectDer: EMPTY_NAME,
-    notBeforeAt: Math.max(from - LEAF_BACKDATE_MS, issuer.notBeforeAt),
-    notAfterAt: Math.min(from + ttlMs, issuer.notAfterAt),
+    notBeforeAt: Math.max(wholeSecond(now - LEAF_BACKDATE_MS), issuer.notBeforeAt),
+    notAfterAt: Math.min(wholeSecond(now + ttlMs), issuer.notAfterAt),
     spkiDer,
     authorityKeyId: issuer.keyId,
     subjectKeyId: keyIdentifier(spkiDer),
