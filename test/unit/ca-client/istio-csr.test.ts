@@ -20,7 +20,7 @@ async function world(clusterId = 'Kubernetes') {
 }
 
 describe('istio-csr', () => {
-  test('is asked for a day and gives an hour without a word: what counts is what the certificate says', async () => {
+  test('C29 is asked for a day and gives an hour without a word: what counts is what the certificate says', async () => {
     const { ca } = await world();
     const key = await directEngine.generateKeyPair('ecdsa-p256');
     const csrDer = await directEngine.createCsr(key, id);
