@@ -141,9 +141,10 @@ function servedChain(
   checker: SignatureChecker,
 ): Certificate[] {
   const chain = [...verified.path];
-  // A root of ours by name and key is one whatever became of the rest of it: a damaged copy is of use to nobody.
+  // A root of ours by name and key is one whatever became of its signature: a damaged copy is of use to nobody. Unless it names another
+  // key as its issuer's: then it is cross-signed by a root of the same name, which only some peers may know.
   const isRoot = (each: Certificate) =>
-    isSelfIssued(each) && (roots.some((root) => sameSubjectAndKey(root, each)) || isSelfSigned(each, checker));
+    isSelfIssued(each) && ((!namesAnotherKey(each) && roots.some((root) => sameSubjectAndKey(root, each))) || isSelfSigned(each, checker));
   // The list grows while it is walked: issuers of issuers follow.
   for (const member of chain) {
     for (const each of others) {
@@ -152,6 +153,10 @@ function servedChain(
     }
   }
   return chain;
+}
+
+function namesAnotherKey({ authorityKeyId, subjectKeyId }: Certificate): boolean {
+  return authorityKeyId !== undefined && subjectKeyId !== undefined && Buffer.compare(authorityKeyId, subjectKeyId) !== 0;
 }
 
 function strangerWarnings(others: readonly Certificate[], chain: readonly Certificate[], now: number): string[] {

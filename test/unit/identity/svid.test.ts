@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { derInteger, derTime } from '../../../agent/base/der';
 import { AgentError } from '../../../agent/base/errors';
-import { parseCertificate } from '../../../agent/identity/certificate';
+import { isSelfIssued, parseCertificate } from '../../../agent/identity/certificate';
 import { EXTENSION, encodeExtension, PURPOSE } from '../../../agent/identity/extensions';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import { encodeName } from '../../../agent/identity/name';
@@ -405,7 +405,11 @@ test('mutations of the rest of a reply are refused, or leave the same chain', ()
         expect(error).toMatchObject({ code: 'ERR_CA_RESPONSE', field: expect.any(String), rule: expect.any(String) });
         return;
       }
-      expect(chain).toEqual(whole);
+      // A copy of the root that names another key as its issuer's cannot be told from one that is cross-signed by a root of the same name.
+      const last = chain.length > whole.length ? parseCertificate(Buffer.from(chain.at(-1)!, 'hex')) : undefined;
+      const [issuer, subject] = [last?.authorityKeyId, last?.subjectKeyId];
+      const crossed = last && isSelfIssued(last) && issuer && subject && Buffer.compare(issuer, subject) !== 0;
+      expect(crossed ? chain.slice(0, -1) : chain).toEqual(whole);
     }),
     { numRuns: RUNS },
   );
