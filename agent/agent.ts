@@ -1,5 +1,6 @@
 import type { AgentStatus, AgentView, RotateResult } from './admin/agent-view';
 import type { AgentMetrics } from './admin/metrics';
+import { Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
 import { firstValue } from './base/watched';
@@ -38,26 +39,19 @@ const ADMIN_AFTER_MS = 300;
 export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise<Agent> {
   const startedAt = deps.clock.now();
   const { config } = loaded;
-  const closers: (() => Promise<void>)[] = [];
-  let closing: Promise<void> | undefined;
-  const close = () => {
-    closing ??= (async () => {
-      for (const closer of [...closers].reverse()) await closer();
-    })();
-    return closing;
-  };
+  const closers = new Closers();
   try {
     const workload = await startWorkload(config, await createSource(config, deps), deps);
-    closers.push(() => workload.close());
+    closers.add(() => workload.close());
     const view = createView(loaded, [workload], startedAt, deps);
     await firstAttempt(workload, deps);
     const control = await startControl(config, view, deps);
-    closers.push(() => control.close());
+    closers.add(() => control.close());
     const admin = await startAdmin(config, view, deps);
-    closers.push(() => admin.close());
-    return { view, adminAddress: admin.address, close };
+    closers.add(() => admin.close());
+    return { view, adminAddress: admin.address, close: closers.close };
   } catch (caught) {
-    await close();
+    await closers.close();
     throw caught;
   }
 }

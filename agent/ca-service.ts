@@ -2,6 +2,7 @@ import type { AuthenticatorName } from '../ca-client/builtin/server/authenticato
 import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
 import { caGauges } from './admin/gauges';
 import type { AgentDeps } from './agent';
+import { Closers } from './base/closers';
 import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
 import type { KeyAlgorithm } from './identity/keys';
@@ -53,24 +54,17 @@ export interface CaService {
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
 export async function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
-  const closers: (() => Promise<void>)[] = [];
-  let closing: Promise<void> | undefined;
-  const close = () => {
-    closing ??= (async () => {
-      for (const closer of [...closers].reverse()) await closer();
-    })();
-    return closing;
-  };
+  const closers = new Closers();
   try {
     const server = await openServer(config, around, closers, deps);
-    return { address: server.address, adminAddress: server.httpAddress!, close };
+    return { address: server.address, adminAddress: server.httpAddress!, close: closers.close };
   } catch (caught) {
-    await close();
+    await closers.close();
     throw caught;
   }
 }
 
-async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: (() => Promise<void>)[], deps: AgentDeps) {
+async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
   const { trustDomain, authenticators, audiences } = config;
   const { openAuthority } = await import('../ca-client/builtin/authority');
   const { createCrlPublisher } = await import('../ca-client/builtin/crl');
@@ -78,15 +72,15 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
   const { keepTidy } = await import('../ca-client/builtin/store/upkeep');
   const engine = await loadEngine(config.engine);
   const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
-  closers.push(() => authority.close());
+  closers.add(() => authority.close());
   const { store, close } = await openCaStore(config, around.env, deps);
-  closers.push(close);
+  closers.add(close);
   const upkeep = keepTidy(store, deps);
-  closers.push(() => upkeep.close());
+  closers.add(() => upkeep.close());
   const crl = createCrlPublisher({ dir: config.caDir, store }, deps);
-  closers.push(async () => crl.close());
+  closers.add(async () => crl.close());
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
-  if (api) closers.push(() => api.close());
+  if (api) closers.add(() => api.close());
   const metrics = async () => {
     const { notAfterAt } = authority.describe();
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root'));
@@ -115,6 +109,6 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
     },
     deps,
   );
-  closers.push(() => server.close());
+  closers.add(() => server.close());
   return server;
 }

@@ -3,6 +3,7 @@ import type { FailoverMember } from '../ca-client/failover';
 import type { Revocation } from '../ca-client/revocation';
 import { createSdsServer, type SdsServer } from '../sds/server';
 import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
+import { type Closer, Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import type { AgentError } from './base/errors';
 import { WatchedSource } from './base/watched';
@@ -32,7 +33,7 @@ export interface WorkloadParts {
   /** Whom the source asks; undefined for mounted files. */
   readonly ca?: ChosenCa;
   /** Closed after the source, innermost last: state store, CA client, authority. */
-  readonly closers: readonly (() => Promise<void>)[];
+  readonly closers: readonly Closer[];
 }
 
 /**
@@ -43,13 +44,10 @@ export interface WorkloadParts {
  */
 export async function startWorkload(config: Config, parts: WorkloadParts, deps: Deps): Promise<Workload> {
   const { source } = parts;
-  const closers: (() => Promise<void>)[] = [...parts.closers, () => source.close()];
-  const close = async () => {
-    for (const closer of [...closers].reverse()) await closer();
-  };
+  const closers = new Closers([...parts.closers, () => source.close()]);
   try {
     const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, config.stateDir, source, deps);
-    if (revocation) closers.push(() => revocation.close());
+    if (revocation) closers.add(() => revocation.close());
     const sds = await createSdsServer(
       {
         socketPath: config.sdsSocket,
@@ -62,12 +60,12 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
       },
       { ...deps, log: deps.log.scope('sds') },
     );
-    closers.push(() => sds.close());
+    closers.add(() => sds.close());
     const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
-    if (output) closers.push(() => output.close());
-    return describeWorkload(config, parts, { sds, output, revocation }, close, deps);
+    if (output) closers.add(() => output.close());
+    return describeWorkload(config, parts, { sds, output, revocation }, closers.close, deps);
   } catch (caught) {
-    await close();
+    await closers.close();
     throw caught;
   }
 }
