@@ -2,18 +2,19 @@ import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import type { AgentView } from '../../../agent/admin/agent-view';
-import { type AdminServer, createAdminServer } from '../../../agent/admin/http-server';
+import { createAdminServer } from '../../../agent/admin/http-server';
 import { createMetrics } from '../../../agent/admin/metrics';
+import type { HttpServer } from '../../../agent/base/http-server';
 import { noLog } from '../../../agent/base/log';
 import { parseExposition } from '../../support/exposition';
 import { fakeView } from '../../support/fake-view';
 
-const open: AdminServer[] = [];
+const open: HttpServer[] = [];
 afterEach(async () => {
   for (const server of open.splice(0)) await server.close();
 });
 
-async function start(view: AgentView = fakeView(), address = '127.0.0.1:0'): Promise<AdminServer> {
+async function start(view: AgentView = fakeView(), address = '127.0.0.1:0'): Promise<HttpServer> {
   const server = await createAdminServer({ address, view, metrics: createMetrics() }, { log: noLog });
   open.push(server);
   return server;
@@ -26,7 +27,7 @@ interface Reply {
 }
 
 function ask(
-  server: AdminServer,
+  server: HttpServer,
   path: string,
   how: { method?: string; headers?: Record<string, string>; body?: string } = {},
 ): Promise<Reply> {
@@ -45,7 +46,7 @@ function ask(
 }
 
 /** Sends bytes as they are; resolves with what came until the server hung up. */
-function raw(server: AdminServer, bytes: string): Promise<string> {
+function raw(server: HttpServer, bytes: string): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(Number(server.address.split(':').at(-1)), '127.0.0.1', () => socket.write(bytes));
     let got = '';
