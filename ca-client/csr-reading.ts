@@ -1,18 +1,17 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { contextTag, type DerReader, readDer, TAG } from '../agent/base/der';
 import {
   EXTENSION,
   type GeneralName,
   type KeyUsage,
   readBasicConstraints,
-  readExtensions,
   readGeneralNames,
   readKeyUsage,
   readPurposes,
 } from '../agent/identity/extensions';
-import { COMMON_NAME, type Name, readName } from '../agent/identity/name';
-import { type PublicKey, readPublicKey } from '../agent/identity/public-key';
-import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm } from '../agent/identity/signature';
+import { COMMON_NAME, type Name } from '../agent/identity/name';
+import { readCertificationRequest, readRequested } from '../agent/identity/pkcs10';
+import type { PublicKey } from '../agent/identity/public-key';
+import { isSignatureValid, type SignatureAlgorithm } from '../agent/identity/signature';
 
 /** What a PKCS#10 request says, also where our own policy would refuse it: other authorities are more lenient, or refuse other things. */
 export interface CsrReading {
@@ -30,7 +29,6 @@ export interface CsrReading {
   readonly signed: boolean | undefined;
 }
 
-const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 const MAX_CSR_BYTES = 64 * 1024;
 
 /**
@@ -39,48 +37,21 @@ const MAX_CSR_BYTES = 64 * 1024;
  * @throws AgentError ERR_PARSE with the field `csr ...`: no authority can read it.
  */
 export function readAnyCsr(der: Uint8Array): CsrReading {
-  return readDer(
-    der,
-    'csr',
-    (reader) =>
-      reader.sequence('', (outer) => {
-        const info = outer.element('info', TAG.sequence);
-        const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
-        const signature = outer.octetBits('signature');
-        const facts = outer.within('info', info.content, readInfo);
-        return { ...facts, signatureAlgorithm, signed: isSelfSigned(facts.publicKey, signatureAlgorithm, info.der, signature) };
-      }),
-    MAX_CSR_BYTES,
-  );
-}
-
-function readInfo(info: DerReader): Omit<CsrReading, 'signatureAlgorithm' | 'signed'> {
-  info.smallInteger('version');
-  const subject = readName(info, 'subject');
-  const publicKey = readPublicKey(info, 'public key');
-  const extensions = info.enter('attributes', contextTag(0), readRequested);
-  const value = <T>(oid: string, name: string, read: (reader: DerReader) => T): T | undefined => {
-    const found = extensions.find((each) => each.oid === oid);
-    return found && info.within(name, found.value, read);
-  };
+  const request = readCertificationRequest(der, MAX_CSR_BYTES);
+  const { subject, publicKey, extensions, infoDer, signatureAlgorithm, signature } = request;
+  const field = 'subject alternative name';
   return {
     subject,
     hasCommonName: subject.types.includes(COMMON_NAME),
     publicKey,
     extensions: extensions.map(({ oid }) => oid),
-    names: value(EXTENSION.subjectAltName, 'subject alternative name', (san) => readGeneralNames(san, 'subject alternative name')) ?? [],
-    keyUsages: value(EXTENSION.keyUsage, 'key usage', readKeyUsage),
-    purposes: value(EXTENSION.extendedKeyUsage, 'extended key usage', readPurposes),
-    basicConstraints: value(EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
+    names: readRequested(request, EXTENSION.subjectAltName, field, (san) => readGeneralNames(san, field)) ?? [],
+    keyUsages: readRequested(request, EXTENSION.keyUsage, 'key usage', readKeyUsage),
+    purposes: readRequested(request, EXTENSION.extendedKeyUsage, 'extended key usage', readPurposes),
+    basicConstraints: readRequested(request, EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
+    signatureAlgorithm,
+    signed: isSelfSigned(publicKey, signatureAlgorithm, infoDer, signature),
   };
-}
-
-function readRequested(attributes: DerReader) {
-  const found = attributes.list('attributes', 16, (each) =>
-    each.sequence('attribute', (attribute) => ({ oid: attribute.oid('attribute'), values: attribute.element('attribute', TAG.set) })),
-  );
-  const request = found.find(({ oid }) => oid === EXTENSION_REQUEST);
-  return request ? attributes.within('extension request', request.values.content, readExtensions) : [];
 }
 
 function isSelfSigned(key: PublicKey, algorithm: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array): boolean | undefined {

@@ -1,11 +1,11 @@
-import { contextTag, type DerReader, readDer, TAG } from '../base/der';
+import type { DerReader } from '../base/der';
 import { invalid } from '../base/errors';
 import type { Csr } from './engine';
-import { EXTENSION, readExtensions, readGeneralNames } from './extensions';
-import { COMMON_NAME, readName } from './name';
-import { readPublicKey } from './public-key';
+import { EXTENSION, readGeneralNames } from './extensions';
+import { COMMON_NAME } from './name';
+import { type CertificationRequest, readCertificationRequest, readInside, readRequested } from './pkcs10';
 import { factorWeakness } from './rsa-factors';
-import { readSignatureAlgorithm, type SignatureAlgorithm } from './signature';
+import type { SignatureAlgorithm } from './signature';
 
 /** A request as it reads, its signature not yet verified. */
 export interface UnverifiedCsr {
@@ -19,7 +19,6 @@ export interface UnverifiedCsr {
 
 /** A request for RSA-8192 with a subject and an identity of 2048 bytes fits four times. */
 const MAX_CSR_BYTES = 16 * 1024;
-const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 
 /**
  * Reads a PKCS#10 request, to the letter: DER without trailing bytes, no attribute or extension twice, a key that policy takes, a signature
@@ -29,26 +28,14 @@ const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
  * @see RFC 2986 section 4; RFC 2985 section 5.4.2.
  */
 export function parseCsr(der: Uint8Array): UnverifiedCsr {
-  return readDer(
-    der,
-    'csr',
-    (reader) =>
-      reader.sequence('', (outer) => {
-        const info = outer.element('info', TAG.sequence);
-        const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
-        if (signatureAlgorithm.usable === undefined) {
-          throw outer.refuse(
-            'signature algorithm',
-            `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`,
-          );
-        }
-        const signature = outer.octetBits('signature');
-        if (signatureAlgorithm.usable.kind === 'ec') outer.within('signature', signature, readEcdsaSignature);
-        const facts = outer.within('info', info.content, readInfo);
-        return { facts, spkiDer: facts.spkiDer, infoDer: info.der, signatureAlgorithm, signature };
-      }),
-    MAX_CSR_BYTES,
-  );
+  const request = readCertificationRequest(der, MAX_CSR_BYTES);
+  const { infoDer, signatureAlgorithm, signature } = request;
+  if (signatureAlgorithm.usable === undefined) {
+    throw refused('signature algorithm', `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`);
+  }
+  if (signatureAlgorithm.usable.kind === 'ec') readInside('signature', signature, readEcdsaSignature);
+  const facts = acceptRequest(request);
+  return { facts, spkiDer: facts.spkiDer, infoDer, signatureAlgorithm, signature };
 }
 
 /** ECDSA-Sig-Value: OpenSSL refuses other spellings of the two numbers by itself, @peculiar/x509 does not. */
@@ -56,18 +43,15 @@ function readEcdsaSignature(signature: DerReader): void {
   signature.sequence('signature', (inner) => [inner.integer('signature'), inner.integer('signature')]);
 }
 
-function readInfo(info: DerReader): Csr {
-  if (info.smallInteger('version') !== 0) throw info.refuse('version', 'must be 1');
-  const subject = readName(info, 'subject');
-  const publicKey = readPublicKey(info, 'public key');
+function acceptRequest(request: CertificationRequest): Csr {
+  const { subject, publicKey, attributes, extensions } = request;
+  if (request.version !== 0) throw refused('version', 'must be 1');
   // Of a stranger's new key also what a certificate's key is not asked every time.
   const weakness = publicKey.weakness ?? (publicKey.modulus && factorWeakness(publicKey.modulus));
-  if (weakness !== undefined) throw invalid('ERR_PARSE', 'csr public key', weakness);
-  const extensions = info.enter('attributes', contextTag(0), readAttributes);
-  const san = extensions.find(({ oid }) => oid === EXTENSION.subjectAltName);
-  const names = san
-    ? info.within('subject alternative name', san.value, (value) => readGeneralNames(value, 'subject alternative name'))
-    : [];
+  if (weakness !== undefined) throw refused('public key', weakness);
+  if (new Set(attributes).size !== attributes.length) throw refused('attributes', 'must not repeat one');
+  const field = 'subject alternative name';
+  const names = readRequested(request, EXTENSION.subjectAltName, field, (value) => readGeneralNames(value, field)) ?? [];
   return {
     spkiDer: publicKey.spkiDer,
     uris: names.filter(({ kind }) => kind === 'uri').map(({ value }) => value),
@@ -78,11 +62,6 @@ function readInfo(info: DerReader): Csr {
   };
 }
 
-function readAttributes(attributes: DerReader) {
-  const found = attributes.list('attributes', 16, (each) =>
-    each.sequence('attribute', (attribute) => ({ oid: attribute.oid('attribute'), values: attribute.element('attribute', TAG.set) })),
-  );
-  if (new Set(found.map(({ oid }) => oid)).size !== found.length) throw attributes.refuse('attributes', 'must not repeat one');
-  const request = found.find(({ oid }) => oid === EXTENSION_REQUEST);
-  return request ? attributes.within('extension request', request.values.content, readExtensions) : [];
+function refused(field: string, rule: string) {
+  return invalid('ERR_PARSE', `csr ${field}`, rule);
 }
