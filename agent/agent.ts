@@ -4,14 +4,12 @@ import { Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
 import { firstValue } from './base/watched';
-import { chooseCa } from './choose-ca';
+import { createCertSource } from './cert-source';
 import type { Config, LoadedConfig } from './config/config';
-import type { CertSource } from './identity/cert-state';
-import { loadEngine } from './identity/load-engine';
-import { formatSpiffeId, type SpiffeId } from './identity/spiffe-id';
-import { createKeeper } from './lifecycle/keeper';
+import { formatSpiffeId } from './identity/spiffe-id';
+import { createSharedCas } from './shared-cas';
 import { VERSION } from './version';
-import { servedSvid, startWorkload, type Workload, type WorkloadParts } from './workload';
+import { servedSvid, startWorkload, type Workload } from './workload';
 
 /** A running agent: 1..n workloads and, over them, health, metrics and control. */
 export interface Agent {
@@ -41,7 +39,7 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
   const { config } = loaded;
   const closers = new Closers();
   try {
-    const workload = await startWorkload(config, await createSource(config, deps), deps);
+    const workload = await startWorkload(config, await createCertSource(config, createSharedCas(deps), deps), deps);
     closers.add(() => workload.close());
     const view = createView(loaded, [workload], startedAt, deps);
     await firstAttempt(workload, deps);
@@ -54,51 +52,6 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
     await closers.close();
     throw caught;
   }
-}
-
-async function createSource(config: Config, deps: Deps): Promise<WorkloadParts> {
-  if (config.ca.includes('file')) {
-    const { certPathsIn, createFileSource } = await import('./lifecycle/file-source');
-    const { credentialBundle, trustBundle, credentialsDir } = config;
-    const { key, certChain, rootCert } = certPathsIn(credentialsDir);
-    const paths = { key: credentialBundle ?? key, certChain: credentialBundle ?? certChain, rootCert: trustBundle ?? rootCert };
-    const options = { paths, expectedId: config.id };
-    const source = createFileSource(options, { ...deps, log: deps.log.scope('file') });
-    return { source, closers: [] };
-  }
-  const id = requireIdentity(config);
-  const engine = await loadEngine(config.engine);
-  let source: CertSource | undefined;
-  const current = () => source && servedSvid(source.state.value);
-  const chosen = await chooseCa({ config, id, engine, current }, { ...deps, log: deps.log.scope('ca') });
-  const { ca } = chosen;
-  const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
-  const warmStart = store && ca.trust.value ? await store.load(ca.trust.value, deps.clock.now()) : undefined;
-  source = createKeeper(
-    {
-      ca,
-      id,
-      engine,
-      keyAlgorithm: config.keyAlgorithm,
-      ttlMs: config.ttlMs,
-      rotation: { ratio: config.renewRatio, jitterRatio: config.renewJitter },
-      warmStart,
-    },
-    { ...deps, log: deps.log.scope('keeper') },
-  );
-  store?.follow(source.state);
-  const storeCloser = store ? [() => store.close()] : [];
-  return { source, ca: chosen, closers: [() => chosen.close(), ...storeCloser] };
-}
-
-async function openStore(dir: string, id: SpiffeId, deps: Deps) {
-  const { openStateStore } = await import('./lifecycle/state-store');
-  return openStateStore({ dir, id }, { ...deps, log: deps.log.scope('state') });
-}
-
-function requireIdentity(config: Config): SpiffeId {
-  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca.join(',')}`);
-  return config.id;
 }
 
 async function firstAttempt(workload: Workload, deps: Deps): Promise<void> {

@@ -10,7 +10,7 @@ import type { CertificateEngine } from './identity/engine';
 import { privateKeyPem } from './identity/keys';
 import type { SpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
-import { openKubeApi } from './open-kube-api';
+import type { SharedCas } from './shared-cas';
 
 /** What a CA client is made for. */
 export interface CaNeeds {
@@ -19,6 +19,7 @@ export interface CaNeeds {
   readonly engine: CertificateEngine;
   /** The certificate in service, which some CAs take in place of a token; undefined while there is none. */
   readonly current: () => Svid | undefined;
+  readonly shared: SharedCas;
 }
 
 /** A CA to ask, with what stands behind it. */
@@ -85,36 +86,36 @@ async function openCa(name: CaName, needs: CaNeeds, deps: Deps): Promise<Opened>
   }
 }
 
-async function openBuiltin({ config, id, engine }: CaNeeds, deps: Deps): Promise<Opened> {
-  const [{ openAuthority }, { createBuiltinCa }] = await Promise.all([
-    import('../ca-client/builtin/authority'),
-    import('../ca-client/builtin/builtin-ca'),
-  ]);
+async function openBuiltin({ config, id, engine, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const options = { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine };
-  const authority = await openAuthority(options, deps);
-  const ca = createBuiltinCa({ authority, caller: id }, deps);
+  const [authority, { createBuiltinCa }] = await Promise.all([shared.authority(options), import('../ca-client/builtin/builtin-ca')]);
+  const ca = createBuiltinCa({ authority: authority.value, caller: id }, deps);
   return {
     ca,
     close: async () => {
       await ca.close();
-      await authority.close();
+      await authority.release();
     },
   };
 }
 
-async function openKubernetes({ config, id }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createKubernetesCa } = await import('../ca-client/kubernetes/kubernetes-ca');
-  const api = await openKubeApi(config.kubeconfig, process.env, deps);
+  const lease = await shared.kubeApi(config.kubeconfig);
+  const api = lease.value;
   const { signerName, csrUsages, trustBundle, stateDir } = config;
   // A pod's own, else the one that the identity names, since neither a kubeconfig nor a SPIFFE ID has to name any.
   const namespace = api.namespace ?? /^\/ns\/([^/]+)\/sa\/[^/]+$/.exec(id.path)?.[1] ?? 'default';
   const options = { api, signerName: signerName!, usages: csrUsages, trustBundle, stateDir, namespace };
-  const ca = await createKubernetesCa(options, deps);
+  const ca = await createKubernetesCa(options, deps).catch(async (caught) => {
+    await lease.release();
+    throw caught;
+  });
   return {
     ca,
     close: async () => {
       await ca.close();
-      await api.close();
+      await lease.release();
     },
   };
 }

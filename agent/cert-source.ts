@@ -1,0 +1,60 @@
+import type { Deps } from './base/deps';
+import { AgentError } from './base/errors';
+import { chooseCa } from './choose-ca';
+import type { Config } from './config/config';
+import type { CertSource } from './identity/cert-state';
+import { loadEngine } from './identity/load-engine';
+import type { SpiffeId } from './identity/spiffe-id';
+import type { Svid } from './identity/svid';
+import { createKeeper } from './lifecycle/keeper';
+import type { SharedCas } from './shared-cas';
+import { servedSvid, type WorkloadParts } from './workload';
+
+/**
+ * What makes a workload's certificates, by its configuration: a keeper with its CA, or a watcher of mounted files. It begins at once.
+ *
+ * @throws AgentError ERR_CONFIG | ERR_CA_STATE | ERR_OUTPUT; nothing is left open.
+ */
+export async function createCertSource(config: Config, shared: SharedCas, deps: Deps): Promise<WorkloadParts> {
+  return config.ca.includes('file') ? mountedFiles(config, deps) : keeper(config, shared, deps);
+}
+
+async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> {
+  const { certPathsIn, createFileSource } = await import('./lifecycle/file-source');
+  const { credentialBundle, trustBundle, credentialsDir } = config;
+  const { key, certChain, rootCert } = certPathsIn(credentialsDir);
+  const paths = { key: credentialBundle ?? key, certChain: credentialBundle ?? certChain, rootCert: trustBundle ?? rootCert };
+  const source = createFileSource({ paths, expectedId: config.id }, { ...deps, log: deps.log.scope('file') });
+  return { source, closers: [] };
+}
+
+async function keeper(config: Config, shared: SharedCas, deps: Deps): Promise<WorkloadParts> {
+  const id = requireIdentity(config);
+  const engine = await loadEngine(config.engine);
+  let source: CertSource | undefined;
+  const current = () => source && servedSvid(source.state.value);
+  const chosen = await chooseCa({ config, id, engine, current, shared }, { ...deps, log: deps.log.scope('ca') });
+  try {
+    const { ca } = chosen;
+    const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
+    const warmStart: Svid | undefined = store && ca.trust.value ? await store.load(ca.trust.value, deps.clock.now()) : undefined;
+    const rotation = { ratio: config.renewRatio, jitterRatio: config.renewJitter };
+    const { keyAlgorithm, ttlMs } = config;
+    source = createKeeper({ ca, id, engine, keyAlgorithm, ttlMs, rotation, warmStart }, { ...deps, log: deps.log.scope('keeper') });
+    store?.follow(source.state);
+    return { source, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
+  } catch (caught) {
+    await chosen.close();
+    throw caught;
+  }
+}
+
+async function openStore(dir: string, id: SpiffeId, deps: Deps) {
+  const { openStateStore } = await import('./lifecycle/state-store');
+  return openStateStore({ dir, id }, { ...deps, log: deps.log.scope('state') });
+}
+
+function requireIdentity(config: Config): SpiffeId {
+  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca.join(',')}`);
+  return config.id;
+}
