@@ -32,7 +32,7 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
   beforeAll(async () => {
     kube = await startKube();
     await kube.namespace('shop', 'cart');
-    await kube.apply(manifests('kubernetes-csr-requester.yaml'));
+    await kube.apply(manifests('requester/cluster-roles.yaml'));
     await kube.apply(binding('keyturn-requester'));
     agentApi = await kube.as({ token: await kube.token('shop', 'cart') });
     signer = await startTestSigner(kube.api, SIGNER);

@@ -18,7 +18,9 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
 
   beforeAll(async () => {
     kube = await startKube();
-    await kube.apply(readFileSync(join(__dirname, '../../scripts/deploy/ca-state.yaml'), 'utf8'));
+    for (const each of ['namespace/namespace.yaml', 'ca/rbac.yaml']) {
+      await kube.apply(readFileSync(join(__dirname, '../../scripts/deploy', each), 'utf8'));
+    }
     kubeconfig = kube.writeKubeconfig({ token: await kube.token(NAMESPACE, 'keyturn-ca') });
   }, 60_000);
   afterAll(() => kube?.stop());

@@ -28,7 +28,9 @@ const opened: CaStore[] = [];
 beforeAll(async () => {
   if (peerPath('kube') === undefined) return;
   kube = await startKube();
-  await kube.apply(readFileSync(join(__dirname, '../../scripts/deploy/ca-state.yaml'), 'utf8'));
+  for (const each of ['namespace/namespace.yaml', 'ca/rbac.yaml']) {
+    await kube.apply(readFileSync(join(__dirname, '../../scripts/deploy', each), 'utf8'));
+  }
   userToken = await kube.token(NAMESPACE, 'keyturn-ca');
   // Never as an administrator: the manifest must be enough.
   api = await kube.as({ token: userToken });

@@ -29,8 +29,9 @@ describeWith('kube')('keyturn approver', () => {
   beforeAll(async () => {
     kube = await startKube();
     await kube.namespace('shop', 'cart', 'till');
-    await kube.apply(manifest('kubernetes-csr-requester.yaml'));
-    await kube.apply(manifest('kubernetes-csr-approver.yaml'));
+    await kube.apply(manifest('requester/cluster-roles.yaml'));
+    await kube.apply(manifest('namespace/namespace.yaml'));
+    await kube.apply(manifest('approver/rbac.yaml'));
     await kube.apply(`
   apiVersion: rbac.authorization.k8s.io/v1
   kind: ClusterRoleBinding

@@ -40,7 +40,7 @@ describeWith('kube', 'certmanager')('an identity that cert-manager signs over th
     certManager = await startCertManager(kube);
     ca = await makeSignerCa();
     await certManager.clusterIssuer('mesh', ca);
-    for (const each of ['kubernetes-csr-requester.yaml', 'kubernetes-csr-approver.yaml']) await kube.apply(manifest(each));
+    for (const each of ['requester/cluster-roles.yaml', 'namespace/namespace.yaml', 'approver/rbac.yaml']) await kube.apply(manifest(each));
     await kube.apply(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

@@ -22,8 +22,8 @@ export interface Kube extends Peer {
   readonly caFile: string;
   /** The API as an administrator. */
   readonly api: KubeApi;
-  /** Makes or changes every object of a YAML text, as `kubectl apply --server-side`. */
-  apply(yaml: string): Promise<void>;
+  /** Makes or changes every object of a YAML text, as `kubectl apply --server-side`; only asks whether it could with `--dry-run=server`. */
+  apply(yaml: string, options?: { readonly dryRun?: boolean }): Promise<void>;
   /** Makes a namespace with service accounts in it. */
   namespace(name: string, ...serviceAccounts: string[]): Promise<void>;
   /** Makes a Pod that is scheduled but never runs. Resolves to its uid. */
@@ -81,8 +81,8 @@ export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: 
     kubeconfig,
     caFile,
     api,
-    apply: async (yaml) => {
-      for (const document of parseAllDocuments(yaml)) await applyObject(api, document.toJS());
+    apply: async (yaml, { dryRun = false } = {}) => {
+      for (const document of parseAllDocuments(yaml)) await applyObject(api, document.toJS(), dryRun);
     },
     namespace: async (name, ...serviceAccounts) => {
       await applyObject(api, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
@@ -117,16 +117,27 @@ export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: 
 
 /** Names in paths of kinds that do not simply take an `s`, and of those that belong to no namespace. */
 const PLURALS: Readonly<Record<string, string>> = { Ingress: 'ingresses', NetworkPolicy: 'networkpolicies' };
-const CLUSTER_WIDE = ['Namespace', 'ClusterRole', 'ClusterRoleBinding', 'ClusterIssuer', 'ClusterTrustBundle', 'CustomResourceDefinition'];
+const CLUSTER_WIDE = [
+  'Namespace',
+  'ClusterRole',
+  'ClusterRoleBinding',
+  'ClusterIssuer',
+  'ClusterTrustBundle',
+  'CustomResourceDefinition',
+  'MutatingWebhookConfiguration',
+];
 
-async function applyObject(api: KubeApi, object: KubeObject): Promise<void> {
+async function applyObject(api: KubeApi, object: KubeObject, dryRun = false): Promise<void> {
   if (object === null) return;
   const { apiVersion, kind, metadata } = object;
   const plural = PLURALS[kind] ?? `${kind.toLowerCase()}s`;
   const scope = CLUSTER_WIDE.includes(kind) ? '' : `/namespaces/${metadata.namespace ?? 'default'}`;
   const path = `/${apiVersion.includes('/') ? 'apis' : 'api'}/${apiVersion}${scope}/${plural}/${encodeURIComponent(metadata.name)}`;
   const apply = () =>
-    api.request('PATCH', `${path}?fieldManager=test&force=true`, { body: object, contentType: 'application/apply-patch+yaml' });
+    api.request('PATCH', `${path}?fieldManager=test&force=true${dryRun ? '&dryRun=All' : ''}`, {
+      body: object,
+      contentType: 'application/apply-patch+yaml',
+    });
   // A resource that was only just defined is served a moment later.
   await until(`${kind} ${metadata.name}`, () =>
     apply().catch((caught) => (isKubeStatus(caught, 404) ? undefined : Promise.reject(caught))),

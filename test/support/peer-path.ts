@@ -1,7 +1,18 @@
 import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 
-export type PeerName = 'envoy' | 'pkilint' | 'goverify' | 'caload' | 'kube' | 'certmanager' | 'istiod' | 'pilot-agent' | 'wycheproof';
+export type PeerName =
+  | 'envoy'
+  | 'pkilint'
+  | 'goverify'
+  | 'caload'
+  | 'kube'
+  | 'certmanager'
+  | 'kustomize'
+  | 'servicemonitor'
+  | 'istiod'
+  | 'pilot-agent'
+  | 'wycheproof';
 
 /** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
 export function peerPath(name: PeerName): string | undefined {

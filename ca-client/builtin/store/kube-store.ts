@@ -28,7 +28,7 @@ const CONFLICT_BACKOFF = { firstMs: 5, maxMs: 250, jitterRatio: 0.9 };
  * Opens the state of an authority in a cluster: ConfigMaps of one namespace, for any number of replicas. They hold no secret (of a join token
  * its hash), but whoever may write them may make join tokens, so the namespace should be the authority's own.
  *
- * @param namespace  Where `scripts/deploy/ca-state.yaml` allows get, list, watch, create, patch and delete of ConfigMaps.
+ * @param namespace  Where `scripts/deploy/ca/rbac.yaml` allows get, list, watch, create, patch and delete of ConfigMaps.
  * @throws           AgentError ERR_CA_STATE: the API does not answer, or not to us.
  */
 export async function openKubeStore(api: KubeApi, namespace: string, deps: Deps): Promise<CaStore> {
