@@ -3,6 +3,7 @@ import type { AgentMetrics } from './admin/metrics';
 import { Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
+import { RUNTIME } from './base/runtime';
 import { firstValue } from './base/watched';
 import { createCertSource } from './cert-source';
 import type { Config, LoadedConfig } from './config/config';
@@ -82,7 +83,7 @@ function createView(loaded: LoadedConfig, workloads: readonly Workload[], starte
       return {
         version: VERSION,
         pid: process.pid,
-        runtime: `node ${process.versions.node}`,
+        runtime: RUNTIME,
         startedAt: new Date(startedAt).toISOString(),
         now: new Date(deps.clock.now()).toISOString(),
         ready: because.length === 0,

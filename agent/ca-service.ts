@@ -3,6 +3,7 @@ import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
 import { caGauges } from './admin/gauges';
 import type { AgentDeps } from './agent';
 import { Closers } from './base/closers';
+import { RUNTIME } from './base/runtime';
 import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
 import type { KeyAlgorithm } from './identity/keys';
@@ -84,7 +85,7 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
   const metrics = async () => {
     const { notAfterAt } = authority.describe();
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root'));
-    const facts = { version: VERSION, runtime: `node ${process.versions.node}`, ready: server.problems().length === 0 };
+    const facts = { version: VERSION, runtime: RUNTIME, ready: server.problems().length === 0 };
     return {
       contentType: deps.metrics.contentType,
       body: await deps.metrics.textWith(caGauges({ ...facts, signerNotAfterAt: notAfterAt, roots })),

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../base/errors';
+import { CRYPTO_LIBRARY, RUNTIME } from '../base/runtime';
 import { SETTING_NAMES } from '../config/options';
 import { VERSION } from '../version';
 import { addApprover } from './approver';
@@ -141,12 +142,12 @@ function addVersion(program: Command, context: CommandContext): void {
   onRun(command, context, async ({ format }) => {
     const facts = {
       version: VERSION,
-      runtime: `node ${process.versions.node}`,
-      openssl: process.versions.openssl,
+      runtime: RUNTIME,
+      crypto: CRYPTO_LIBRARY,
       platform: `${process.platform} ${process.arch}`,
     };
     context.terminal.out(
-      format === 'json' ? json(facts) : `keyturn ${facts.version} (${facts.runtime}, OpenSSL ${facts.openssl}, ${facts.platform})\n`,
+      format === 'json' ? json(facts) : `keyturn ${facts.version} (${facts.runtime}, ${facts.crypto}, ${facts.platform})\n`,
     );
     return 0;
   });

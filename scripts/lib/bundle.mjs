@@ -1,11 +1,11 @@
 // Bundles agent/main.ts and everything that it imports into one executable file, dist/keyturn unless another path is given. Same sources,
 // same bytes.
-import { existsSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deflateRawSync } from 'node:zlib';
 import { build, transform } from 'esbuild';
+import { packageLicences } from './package-licences.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const out = process.argv[2] ?? join(root, 'dist/keyturn');
@@ -55,7 +55,8 @@ await mkdir(dirname(out), { recursive: true });
 await writeFile(`${out}.new`, program);
 await chmod(`${out}.new`, 0o755);
 await rename(`${out}.new`, out);
-await writeFile(`${out}.LICENSES.txt`, await licences(Object.keys(bundle.metafile.inputs)));
+const licences = await packageLicences(root, Object.keys(bundle.metafile.inputs));
+await writeFile(`${out}.LICENSES.txt`, `keyturn ${version} contains code of these packages.\n\n${licences}`);
 process.stdout.write(`${relative(root, out)}: version ${version}, ${(Buffer.byteLength(program) / 1024).toFixed(0)} KiB\n`);
 
 /**
@@ -128,22 +129,4 @@ function withoutChannelz() {
       onLoad({ filter: /.*/, namespace: 'left-out' }, () => ({ contents: 'module.exports = {};' }));
     },
   };
-}
-
-/** The name, version and licence text of every package whose code is in the bundle. */
-async function licences(inputs) {
-  const folders = new Set(inputs.map(packageFolder).filter((folder) => folder !== undefined));
-  const texts = [];
-  for (const folder of [...folders].sort()) {
-    const { name, version: packageVersion, license } = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
-    const files = (await readdir(join(root, folder))).filter((file) => /^(licen[cs]e|notice)(\.|$)/i.test(file)).sort();
-    const bodies = await Promise.all(files.map((file) => readFile(join(root, folder, file), 'utf8')));
-    texts.push(`${name} ${packageVersion} (${license})\n\n${bodies.map((body) => body.trim()).join('\n\n')}\n`);
-  }
-  return `keyturn ${version} contains code of these packages.\n\n${texts.join(`\n${'-'.repeat(80)}\n\n`)}`;
-}
-
-function packageFolder(input) {
-  const match = /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input);
-  return match && existsSync(join(root, match[1], 'package.json')) ? match[1] : undefined;
 }

@@ -1,19 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, test } from '@jest/globals';
-import { KEYTURN } from '../support/daemon';
+import { expect, test } from '@jest/globals';
+import { programCommand } from '../support/program';
 import { tempDir } from '../support/temp-dir';
-
-beforeAll(() => {
-  if (!existsSync(KEYTURN)) throw new Error('dist/keyturn is missing; make it with: scripts/build');
-});
 
 /** Runs a shell line in which `keyturn` is the built program. */
 function shell(line: string, cwd = '/') {
-  const program = `keyturn() { "$NODE" "$KEYTURN" "$@"; }; ${line}`;
-  const env = { PATH: process.env.PATH, NODE: process.execPath, KEYTURN };
-  return spawnSync('bash', ['--norc', '-c', program], { cwd, env, encoding: 'utf8', timeout: 20_000 });
+  const program = `program=("$@"); keyturn() { "\${program[@]}" "$@"; }; ${line}`;
+  const env = { PATH: process.env.PATH };
+  return spawnSync('bash', ['--norc', '-c', program, 'bash', ...programCommand()], { cwd, env, encoding: 'utf8', timeout: 20_000 });
 }
 
 test('G8 a command whose reader goes away ends quietly', () => {

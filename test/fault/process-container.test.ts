@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
-import { type Daemon, KEYTURN } from '../support/daemon';
+import type { Daemon } from '../support/daemon';
+import { programCommand } from '../support/program';
 import { openSdsStream } from '../support/sds-stream';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
@@ -49,7 +50,7 @@ async function load(daemon: Daemon, ms: number, each: () => void): Promise<void>
 }
 
 test('G6 with a heap of 24 MB, about what Node takes in a container of 64 MiB, it bears load and its own memory stays below that', async () => {
-  const daemon = testDaemon({ dir: tempDir(), nodeFlags: ['--max-old-space-size=24', '--max-semi-space-size=1'] });
+  const daemon = testDaemon({ dir: tempDir(), env: { NODE_OPTIONS: '--max-old-space-size=24 --max-semi-space-size=1' } });
   await daemon.ready();
   let peak = 0;
   await load(daemon, LOAD_MS, () => {
@@ -88,8 +89,8 @@ if (!ownPids) process.stderr.write('SKIPPED G13; provide it with: root and util-
   async () => {
     const dir = tempDir();
     const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
-    const args = [KEYTURN, 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'];
-    const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), process.execPath, ...args], {
+    const args = [...programCommand(), 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'];
+    const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), ...args], {
       cwd: dir,
       env: { PATH: process.env.PATH },
       stdio: 'ignore',

@@ -16,9 +16,7 @@ describe('G7 a bug', () => {
     ['unhandled rejection', "setTimeout(() => { Promise.reject(new Error('injected')) }, 700)"],
   ])('that ends in an %s ends the agent at once, loudly, with the exit code of a bug', async (event, bug) => {
     const dir = tempDir();
-    const inject = join(dir, 'inject.cjs');
-    writeFileSync(inject, bug);
-    const daemon = testDaemon({ dir, nodeFlags: ['--require', inject] });
+    const daemon = testDaemon({ dir, preload: bug });
     const seen = await daemon.event(event);
     const before = performance.now();
     const ended = await daemon.finished;

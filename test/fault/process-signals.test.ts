@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
-import { KEYTURN } from '../support/daemon';
+import { programCommand } from '../support/program';
 import { openSdsStream } from '../support/sds-stream';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
@@ -99,7 +99,8 @@ test('F6 a storm of SIGHUPs is one wish a second', async () => {
 test('G8 an agent whose standard output and error are closed goes on, logging or not', async () => {
   const dir = tempDir();
   const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
-  const child = spawn(process.execPath, [KEYTURN, 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'], {
+  const [program, ...runtime] = programCommand();
+  const child = spawn(program, [...runtime, 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'], {
     cwd: dir,
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -129,7 +130,8 @@ test('G8 an agent whose log nobody reads goes on: the line is lost, not the rene
     for (;;) writeSync(reader, 'x'.repeat(4_096));
   }).toThrow('EAGAIN');
   const log = openSync(fifo, constants.O_WRONLY);
-  const child = spawn(process.execPath, [KEYTURN, 'run', '--ca', 'builtin', '--admin-address', '127.0.0.1:0'], {
+  const [program, ...runtime] = programCommand();
+  const child = spawn(program, [...runtime, 'run', '--ca', 'builtin', '--admin-address', '127.0.0.1:0'], {
     cwd: dir,
     env: {},
     stdio: ['ignore', 'ignore', log],

@@ -30,9 +30,9 @@ function connectAs(path: string, uid: number, gid: number): Promise<string> {
 }
 
 /** A daemon whose socket lies where other users may go, but for its own mode. */
-async function start(flags: readonly string[], nodeFlags: readonly string[] = []): Promise<Daemon> {
+async function start(flags: readonly string[], through: readonly string[] = []): Promise<Daemon> {
   const dir = tempDir();
-  const daemon = startDaemon({ dir, flags: ['--sds-socket', join(dir, 's/socket'), ...flags], nodeFlags });
+  const daemon = startDaemon({ dir, flags: ['--sds-socket', join(dir, 's/socket'), ...flags], through });
   await daemon.ready();
   chmodSync(dir, 0o755);
   return { ...daemon, sdsSocket: join(dir, 's/socket') };
@@ -55,10 +55,8 @@ asRoot('D19 a proxy of another user connects through the group that it shares, a
 });
 
 test.each(['0000', '0077', '0777'])('D20 under umask %s the mode of the socket is exact', async (umask) => {
-  const dir = tempDir();
-  const script = join(dir, 'umask.cjs');
-  writeFileSync(script, `process.umask(0o${umask});`, { mode: 0o644 });
-  const [closed, shared] = [await start([], ['--require', script]), await start(['--sds-socket-mode', '0660'], ['--require', script])];
+  const under = ['/bin/sh', '-c', `umask ${umask} && exec "$@"`, 'sh'];
+  const [closed, shared] = [await start([], under), await start(['--sds-socket-mode', '0660'], under)];
   expect([modeOf(closed.sdsSocket), modeOf(shared.sdsSocket)]).toEqual(['600', '660']);
   for (const daemon of [closed, shared]) {
     await expectWell(daemon);

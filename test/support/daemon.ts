@@ -1,14 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
 import { fetchText } from './fetch-text';
+import { FORM, programCommand } from './program';
 import { until } from './until';
-
-/** The program that ships. `scripts/build` makes it; `scripts/test` sees to that. */
-export const KEYTURN = resolve(__dirname, '../../dist/keyturn');
 
 export interface DaemonOptions {
   /** Working directory: every default path is below it. Keep it short, a socket's path has 107 bytes. */
@@ -23,8 +21,8 @@ export interface DaemonOptions {
   readonly flags?: readonly string[];
   /** Added to an environment that holds PATH and nothing else. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Flags of Node itself, before the program. */
-  readonly nodeFlags?: readonly string[];
+  /** CommonJS that runs in the process before the program does. */
+  readonly preload?: string;
   /** A program with arguments that ends by becoming the rest of its command line, e.g. `['/usr/bin/env', '-i']`. */
   readonly through?: readonly string[];
   /** Out of the terminal's reach: a Ctrl-C is then for the caller alone to pass on. */
@@ -94,7 +92,7 @@ export function startDaemon(options: DaemonOptions): Daemon {
 /** Runs one command of keyturn to its end. */
 export async function runKeyturn(
   args: readonly string[],
-  options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags'> & { readonly stdin?: string },
+  options: Pick<DaemonOptions, 'dir' | 'env'> & { readonly stdin?: string },
 ): Promise<Finished> {
   const child = spawnKeyturn(args, options);
   child.stdin!.end(options.stdin ?? '');
@@ -103,13 +101,16 @@ export async function runKeyturn(
 
 function spawnKeyturn(
   args: readonly string[],
-  options: Pick<DaemonOptions, 'dir' | 'env' | 'nodeFlags' | 'through' | 'detached'>,
+  options: Pick<DaemonOptions, 'dir' | 'env' | 'preload' | 'through' | 'detached'>,
 ): ChildProcess {
-  if (!existsSync(KEYTURN)) throw new Error('dist/keyturn is missing; make it with: scripts/build');
-  const [program, ...rest] = [...(options.through ?? []), process.execPath, ...(options.nodeFlags ?? []), KEYTURN, ...args];
+  const preload = options.preload === undefined ? undefined : join(options.dir, 'preload.cjs');
+  // The executable has no flags of its runtime, and refuses this variable where it still sees it.
+  if (preload) writeFileSync(preload, `delete process.env.BUN_OPTIONS;\n${options.preload}`);
+  const nodeFlags = preload ? ['--require', preload] : [];
+  const [program, ...rest] = [...(options.through ?? []), ...programCommand(FORM, nodeFlags), ...args];
   return spawn(program!, rest, {
     cwd: options.dir,
-    env: { PATH: process.env.PATH, ...options.env },
+    env: { PATH: process.env.PATH, ...(preload && FORM === 'standalone' && { BUN_OPTIONS: `--preload ${preload}` }), ...options.env },
     detached: options.detached ?? false,
     stdio: ['pipe', 'pipe', 'pipe'],
   });

@@ -1,0 +1,7 @@
+/** As much of Bun as we use that Node.js does not have. Only there where `BUN_VERSION` is. */
+declare const Bun: {
+  /** Collects everything now; `true` waits for the end. */
+  gc(force: boolean): void;
+  /** Forgets compiled code that is not running, and gives pages back to the system. */
+  shrink(): void;
+};

@@ -1,0 +1,9 @@
+/** Bun's own version where it runs us, which it does in the executable; else undefined, and this is Node.js. */
+export const BUN_VERSION: string | undefined = process.versions.bun;
+
+/** What runs us, for people: `node 22.23.3`, `bun 1.4.5`. */
+export const RUNTIME = BUN_VERSION === undefined ? `node ${process.versions.node}` : `bun ${BUN_VERSION}`;
+
+/** The library behind keys and TLS, for people: `OpenSSL 3.0.17`, or BoringSSL by its commit, since it has no versions. */
+export const CRYPTO_LIBRARY =
+  BUN_VERSION === undefined ? `OpenSSL ${process.versions.openssl}` : `BoringSSL ${process.versions.boringssl?.slice(0, 12)}`;

@@ -1,0 +1,21 @@
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+
+const DIST = resolve(__dirname, '../../dist');
+
+/** The two forms in which the program ships: one file for Node.js, or one executable that needs nothing. */
+export type ProgramForm = 'node' | 'standalone';
+
+/** The form that is under test: `KEYTURN_FORM`, which `scripts/test --standalone` sets, else the one for Node.js. */
+export const FORM: ProgramForm = process.env.KEYTURN_FORM === 'standalone' ? 'standalone' : 'node';
+
+/**
+ * How a form is started, before the command line of keyturn itself. `scripts/build` makes it; `scripts/test` sees to that.
+ *
+ * @param nodeFlags  For Node.js, where that is what is started.
+ */
+export function programCommand(form: ProgramForm = FORM, nodeFlags: readonly string[] = []): readonly [string, ...string[]] {
+  const file = form === 'standalone' ? `${DIST}/standalone/keyturn` : `${DIST}/keyturn`;
+  if (!existsSync(file)) throw new Error(`${file} is missing; make it with: scripts/build${form === 'standalone' ? ' --standalone' : ''}`);
+  return form === 'standalone' ? [file] : [process.execPath, ...nodeFlags, file];
+}
