@@ -1,8 +1,10 @@
 import type { AgentStatus, AgentView, RotateResult } from './admin/agent-view';
 import type { AgentMetrics } from './admin/metrics';
+import { agentHealth } from './agent-health';
 import { Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
+import type { Health } from './base/health';
 import { RUNTIME } from './base/runtime';
 import { firstValue } from './base/watched';
 import { createCertSource } from './cert-source';
@@ -15,6 +17,7 @@ import { servedSvid, startWorkload, type Workload } from './workload';
 /** A running agent: 1..n workloads and, over them, health, metrics and control. */
 export interface Agent {
   readonly view: AgentView;
+  readonly health: Health;
   /** Where health and metrics answer, with the port that was really taken. */
   readonly adminAddress: string;
   /** Ends every loop and server; sockets are gone when it resolves. Idempotent. */
@@ -48,7 +51,8 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
     closers.add(() => control.close());
     const admin = await startAdmin(config, view, deps);
     closers.add(() => admin.close());
-    return { view, adminAddress: admin.address, close: closers.close };
+    const health = agentHealth(view, [workload.source], () => deps.clock.now());
+    return { view, health, adminAddress: admin.address, close: closers.close };
   } catch (caught) {
     await closers.close();
     throw caught;

@@ -1,8 +1,11 @@
+import type { Authority } from '../ca-client/builtin/authority';
 import type { AuthenticatorName } from '../ca-client/builtin/server/authenticator';
+import type { CaServer } from '../ca-client/builtin/server/ca-server';
 import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
 import { caGauges } from './admin/gauges';
 import type { AgentDeps } from './agent';
 import { Closers } from './base/closers';
+import type { Health } from './base/health';
 import { RUNTIME } from './base/runtime';
 import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
@@ -45,6 +48,7 @@ export interface CaService {
   /** `host:port`, with the ports that were really taken. */
   readonly address: string;
   readonly adminAddress: string;
+  readonly health: Health;
   /** Ends everything, innermost last. Idempotent. */
   close(): Promise<void>;
 }
@@ -57,8 +61,9 @@ export interface CaService {
 export async function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
   const closers = new Closers();
   try {
-    const server = await openServer(config, around, closers, deps);
-    return { address: server.address, adminAddress: server.httpAddress!, close: closers.close };
+    const { server, authority } = await openServer(config, around, closers, deps);
+    const health = serviceHealth(config.trustDomain, server, authority);
+    return { address: server.address, adminAddress: server.httpAddress!, health, close: closers.close };
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -111,5 +116,18 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
     deps,
   );
   closers.add(() => server.close());
-  return server;
+  return { server, authority };
+}
+
+function serviceHealth(trustDomain: string, server: CaServer, authority: Authority): Health {
+  return {
+    summary: () => {
+      const until = new Date(authority.describe().notAfterAt).toISOString();
+      const problems = server.problems().map(({ message }) => `; ${message}`);
+      return `certifying for ${trustDomain} at ${server.address}, signer until ${until}${problems.join('')}`;
+    },
+    // It waits for callers: there is nothing that it could miss by itself.
+    stalled: () => undefined,
+    onChange: (listener) => authority.trust.subscribe(listener),
+  };
 }

@@ -54,6 +54,7 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
         const running = runApprover({ ...policy, api, signerName }, deps, stop.signal);
         running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
         return {
+          health: { summary: () => `approving requests for ${signerName}`, stalled: () => undefined, onChange: () => () => undefined },
           close: async () => {
             stop.abort();
             await running.catch(() => undefined);

@@ -2,6 +2,7 @@ import { type AgentMetrics, createMetrics } from '../admin/metrics';
 import type { AgentDeps } from '../agent';
 import { systemClock, withDeadline } from '../base/clock';
 import { AgentError } from '../base/errors';
+import type { Health } from '../base/health';
 import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base/log';
 import { systemRandom } from '../base/random';
 import { trimMemory } from '../base/trim-memory';
@@ -33,6 +34,8 @@ export interface DaemonSpec {
 export interface RunningDaemon {
   /** What SIGHUP means; ignored where undefined. */
   readonly onHangup?: () => void;
+  /** For the service manager that has started this process, if one has. */
+  readonly health: Health;
   close(): Promise<void>;
 }
 
@@ -50,7 +53,7 @@ export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<n
   const signals = watchSignals(terminal.exit);
   const metrics: AgentMetrics = createMetrics();
   try {
-    return await runUntilSignal(spec, { clock: systemClock, random: systemRandom, log, metrics }, signals);
+    return await runUntilSignal(spec, terminal.env, { clock: systemClock, random: systemRandom, log, metrics }, signals);
   } catch (caught) {
     const error = AgentError.from(caught);
     if (format === 'text') throw error;
@@ -62,21 +65,26 @@ export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<n
   }
 }
 
-async function runUntilSignal({ name, facts, start }: DaemonSpec, deps: AgentDeps, signals: Signals): Promise<number> {
+async function runUntilSignal(spec: DaemonSpec, env: NodeJS.ProcessEnv, deps: AgentDeps, signals: Signals): Promise<number> {
+  const { name, facts, start } = spec;
   const { log } = deps;
   log.info(`${name} starting`, { version: VERSION, pid: process.pid, ...facts });
   const starting = start(deps);
   const started = await Promise.race([starting, signals.stop]);
   if (typeof started !== 'string') signals.onHangup(() => started.onHangup?.());
+  const manager = env.NOTIFY_SOCKET ? (await import('./service-manager')).createServiceManager(env, deps) : undefined;
+  if (typeof started !== 'string') manager?.started(started.health);
   const ending = new AbortController();
   void trimMemory(systemClock, ending.signal);
   const signal = await signals.stop;
   ending.abort();
   log.info(`${name} stopping`, { signal });
+  const told = manager?.stopping();
   await withDeadline(systemClock, STOP_MS, 'stop', undefined, async () => (await starting).close()).catch((caught: unknown) => {
     // The process ends now in any case; sockets that stay behind are replaced at the next start.
     log.warn('not everything ended in time', { cause: AgentError.from(caught) });
   });
+  await told;
   log.info(`${name} stopped`, {});
   return 0;
 }

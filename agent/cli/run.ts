@@ -30,7 +30,7 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
       facts: { id: id && formatSpiffeId(id), ca: ca.join(',') },
       start: async (deps) => {
         const agent = await startAgent(loaded, deps);
-        return { onHangup: hangup(agent, deps), close: () => agent.close() };
+        return { onHangup: hangup(agent, deps), health: agent.health, close: () => agent.close() };
       },
     },
     terminal,

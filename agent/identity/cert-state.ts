@@ -49,6 +49,8 @@ export interface SourceDescription {
   readonly renewals: number;
   /** When the attempt now in flight began, or undefined. */
   readonly attemptSince: number | undefined;
+  /** When the next attempt begins; undefined where nothing is planned. */
+  readonly dueAt: number | undefined;
   readonly lastError: AgentError | undefined;
   readonly lastErrorAt: number | undefined;
   /** What is wrong with the source's own configuration, while what was good before is still in use. */

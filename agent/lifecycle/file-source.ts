@@ -84,6 +84,7 @@ class FileSource implements CertSource {
       attempts: this.#attempts,
       renewals: this.#renewals,
       attemptSince: this.#inFlight?.since,
+      dueAt: this.#failure?.retryAt,
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
       problem: undefined,

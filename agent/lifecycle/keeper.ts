@@ -84,6 +84,7 @@ class Keeper implements CertSource {
       attempts: this.#attempts,
       renewals: this.#renewals,
       attemptSince: this.#inFlight?.since,
+      dueAt: this.#dueAt(),
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
       problem: this.options.ca.problem(),

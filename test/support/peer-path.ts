@@ -12,7 +12,8 @@ export type PeerName =
   | 'servicemonitor'
   | 'istiod'
   | 'pilot-agent'
-  | 'wycheproof';
+  | 'wycheproof'
+  | 'systemd-tools';
 
 /** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
 export function peerPath(name: PeerName): string | undefined {

@@ -1,0 +1,56 @@
+import type { AgentView, WorkloadStatus } from './admin/agent-view';
+import type { Health } from './base/health';
+import type { CertSource, SourceDescription } from './identity/cert-state';
+
+/** Twice what an attempt may take at most: one that is longer under way hangs. */
+const HANGING_MS = 120_000;
+
+/** What an agent says of itself: which certificates it has, and whether every source still does something about them. */
+export function agentHealth(view: AgentView, sources: readonly CertSource[], now: () => number): Health {
+  return {
+    summary: () => summary(view),
+    stalled: () => sources.map((source) => stalled(source.describe(), now())).find((each) => each !== undefined),
+    onChange: (listener) => {
+      const stops = sources.map(({ state }) => state.subscribe(listener));
+      return () => {
+        for (const stop of stops) stop();
+      };
+    },
+  };
+}
+
+function summary(view: AgentView): string {
+  // Of many no certificate is looked into: this is asked for after each change of each.
+  const [only, ...more] = view.workloads();
+  if (only && more.length === 0) return workloadSummary(view.status().workloads[0]!);
+  const reasons = view.reasons();
+  const count = view.workloads().length;
+  return reasons.length === 0 ? `${count} workloads have their certificates` : `${count} workloads, not ready: ${reasons.join('; ')}`;
+}
+
+function workloadSummary({ id, state, certificate, lastError }: WorkloadStatus): string {
+  const because = lastError ? `: ${lastError.message}${lastError.hint === undefined ? '' : ` (${lastError.hint})`}` : '';
+  const until = certificate && `certificate ${certificate.serial} until ${certificate.notAfter}`;
+  switch (state) {
+    case 'starting':
+      return `${id}: no certificate yet`;
+    case 'current':
+      return `${id}: ${until}${certificate?.renewAt === undefined ? '' : `, renewal at ${certificate.renewAt}`}`;
+    case 'overdue':
+      return `${id}: ${until}, renewal fails${because}`;
+    case 'unavailable':
+      return certificate
+        ? `${id}: certificate ${certificate.serial} expired at ${certificate.notAfter}${because}`
+        : `${id}: no certificate${because}`;
+  }
+}
+
+/** A source that misses what it has set itself, or never comes back from it, will not renew anything any more. */
+function stalled({ source, attemptSince, dueAt }: SourceDescription, now: number): string | undefined {
+  const since = attemptSince ?? dueAt;
+  if (since === undefined || now - since < HANGING_MS) return undefined;
+  const when = new Date(since).toISOString();
+  return attemptSince === undefined
+    ? `${source}: nothing was done about what was due at ${when}`
+    : `${source}: an attempt hangs since ${when}`;
+}
