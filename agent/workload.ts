@@ -57,6 +57,8 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
         keyFormat: config.keyFormat,
         fileDirs: config.sdsFileDirs,
         crl: revocation?.lists,
+        id: config.id,
+        hint: config.svidHint,
       },
       { ...deps, log: deps.log.scope('sds') },
     );
@@ -158,6 +160,7 @@ function describeWorkload(
           mode: config.sdsSocketMode.toString(8).padStart(4, '0'),
           streams: sds.streams(),
           unknownNames: sds.unknownNames(),
+          ...(sds.workloadApiStreams() > 0 && { workloadApiStreams: sds.workloadApiStreams() }),
         },
         ...(output && { output: output.status() }),
       };

@@ -2,13 +2,16 @@ import type { Socket } from 'node:net';
 import { LIMITS, PATIENCE } from './limits';
 import type { SecretResource } from './secret-resource';
 import type { OpenStream } from './stream';
+import type { HeldStream } from './stream-room';
 
 /** One client's connection. */
 export interface Connection {
   readonly id: number;
   readonly socket: Socket;
-  /** Open streams. */
+  /** Open streams of secret discovery. */
   readonly streams: Set<OpenStream>;
+  /** Open streams of every service. */
+  readonly held: Set<HeldStream>;
   /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
   leaf: SecretResource | undefined;
   /** Streams that were refused for the number of all. */
@@ -41,7 +44,15 @@ export class Connections {
       return undefined;
     }
     this.#lastId += 1;
-    const connection: Connection = { id: this.#lastId, socket, streams: new Set(), leaf: undefined, refusals: 0, silentSweeps: 0 };
+    const connection: Connection = {
+      id: this.#lastId,
+      socket,
+      streams: new Set(),
+      held: new Set(),
+      leaf: undefined,
+      refusals: 0,
+      silentSweeps: 0,
+    };
     this.#open.set(connection.id, connection);
     Object.defineProperty(socket, 'remoteAddress', { value: String(connection.id) });
     socket.once('close', () => this.#open.delete(connection.id));
@@ -56,7 +67,7 @@ export class Connections {
   /** The connection with the most streams, undefined when there is none. */
   busiest(): Connection | undefined {
     let busiest: Connection | undefined;
-    for (const each of this.#open.values()) if (each.streams.size > (busiest?.streams.size ?? 0)) busiest = each;
+    for (const each of this.#open.values()) if (each.held.size > (busiest?.held.size ?? 0)) busiest = each;
     return busiest;
   }
 
@@ -86,7 +97,7 @@ export class Connections {
   /** Makes room by closing the oldest connection without streams. */
   #evictUnused(): boolean {
     for (const each of this.#open.values()) {
-      if (each.streams.size > 0) continue;
+      if (each.held.size > 0) continue;
       this.#open.delete(each.id);
       each.socket.destroy();
       return true;
@@ -96,5 +107,5 @@ export class Connections {
 }
 
 function isSilent(connection: Connection): boolean {
-  return connection.streams.size === 0 && connection.socket.bytesRead < PREFACE_BYTES;
+  return connection.held.size === 0 && connection.socket.bytesRead < PREFACE_BYTES;
 }

@@ -37,7 +37,8 @@ export function certificateResource(
  *                which nobody here has, and Envoy would refuse all that it finds no list for.
  */
 export function rootsResource(name: string, rootsPem: Buffer, crlPem: Buffer | undefined, publishedAt: number): SecretResource {
-  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), onlyVerifyLeafCertCrl: crlPem !== undefined };
+  const onlyVerifyLeafCertCrl = crlPem !== undefined;
+  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), onlyVerifyLeafCertCrl };
   return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
 }
 

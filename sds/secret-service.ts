@@ -9,7 +9,7 @@ import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
-import type { Connection, Connections } from './connections';
+import type { Connection } from './connections';
 import { createFileSecrets, type FileSecrets } from './file-secrets';
 import { LIMITS } from './limits';
 import { parseSotwRequest } from './messages';
@@ -19,6 +19,7 @@ import type { Lookup, SecretResource } from './secret-resource';
 import { createIdentitySecrets, type IdentitySecrets } from './secrets';
 import { grpcStatus } from './status';
 import { type Call, DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
+import type { StreamRoom } from './stream-room';
 import { inOrder, unknownNotes } from './subscription';
 
 export interface SecretServiceOptions {
@@ -36,7 +37,7 @@ export interface SecretServiceOptions {
 export class SecretService {
   readonly #deps: Deps;
   readonly #onArrival: () => void;
-  readonly #connections: Connections;
+  readonly #room: StreamRoom;
   readonly #observer: Observer;
   readonly #files: FileSecrets;
   readonly #acknowledgements = new Acknowledgements(() => this.#streams);
@@ -51,10 +52,10 @@ export class SecretService {
   #secrets: IdentitySecrets = { bundle: undefined, leaf: undefined };
   #lastId = 0;
 
-  constructor(options: SecretServiceOptions, connections: Connections, deps: Deps) {
+  constructor(options: SecretServiceOptions, room: StreamRoom, deps: Deps) {
     this.#deps = deps;
     this.#onArrival = options.onArrival;
-    this.#connections = connections;
+    this.#room = room;
     this.#secretsOf = createIdentitySecrets(options.keyFormat, options.crl);
     this.#observer = new Observer(this.#lookup, deps);
     this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
@@ -160,24 +161,15 @@ export class SecretService {
 
   #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
     this.#onArrival();
-    const connection = this.#connections.find(call.getPeer());
-    if (!connection) {
-      call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });
-      return;
-    }
-    if (this.#streams.size >= LIMITS.streams && !this.#makeRoom(connection)) {
-      this.#observer.refused('streams', { limit: LIMITS.streams });
-      call.emit('error', { code: GrpcStatus.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
-      connection.refusals += 1;
-      if (connection.refusals >= LIMITS.refusalsPerConnection) connection.socket.destroy();
-      return;
-    }
+    const connection = this.#room.enter(call);
+    if (!connection) return;
     this.#deps.metrics.record('sds_streams_total', { kind });
     this.#lastId += 1;
     this.#offerLeaf(connection);
     const stream = open(this.#lastId, connection);
     connection.streams.add(stream);
     this.#streams.add(stream);
+    this.#room.hold(connection, stream);
   }
 
   /** Offers the newest leaf to a client that has been sent the newest bundle wherever it watches that. */
@@ -188,17 +180,6 @@ export class SecretService {
     if (leaf && bundle && !streams.every((stream) => stream.hasSent(BUNDLE_NAME, bundle.version))) return;
     connection.leaf = leaf;
     if (leaf) for (const stream of streams) if (stream.names.has(IDENTITY_NAME)) stream.changed();
-  }
-
-  /** A connection with few streams gets its place from the one with the most. */
-  #makeRoom(connection: Connection): boolean {
-    if (connection.streams.size >= LIMITS.modestStreams) return false;
-    const busiest = this.#connections.busiest();
-    if (!busiest || busiest.streams.size <= LIMITS.modestStreams) return false;
-    const last = [...busiest.streams].at(-1)!;
-    this.#observer.refused('streams', { limit: LIMITS.streams, displaced: last.id });
-    last.fail(GrpcStatus.RESOURCE_EXHAUSTED, `more than ${LIMITS.streams} streams`);
-    return true;
   }
 
   #noncePrefix(id: number): string {
@@ -246,6 +227,7 @@ export class SecretService {
   #closed(stream: OpenStream): void {
     this.#streams.delete(stream);
     stream.connection.streams.delete(stream);
+    this.#room.leave(stream.connection, stream);
     this.#offerLeaf(stream.connection);
     this.#acknowledgements.changed();
   }

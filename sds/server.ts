@@ -9,11 +9,15 @@ import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
 import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
+import type { SpiffeId } from '../agent/identity/spiffe-id';
 import { Connections } from './connections';
 import { LIMITS, PATIENCE } from './limits';
 import { SecretService } from './secret-service';
 import { SECRET_DISCOVERY_SERVICE } from './service';
 import type { Call } from './stream';
+import { StreamRoom } from './stream-room';
+import { createLateWorkloadApi, type LateWorkloadApi } from './workload-api/late-workload-api';
+import { WORKLOAD_API_SERVICE } from './workload-api/service';
 
 export interface SdsServerOptions {
   /** At most 107 bytes. A missing directory is made. */
@@ -28,12 +32,21 @@ export interface SdsServerOptions {
   readonly fileDirs: readonly string[];
   /** Revocation lists that go with `ROOTCA`, which waits for the first; undefined where revocation is not looked at. */
   readonly crl?: Watched<CrlSet | undefined> | undefined;
+  /** The identity that is served; undefined where only the mounted certificate says. */
+  readonly id?: SpiffeId | undefined;
+  /** What clients of the Workload API are told that the identity is for. */
+  readonly hint?: string | undefined;
 }
 
-/** `envoy.service.secret.v3.SecretDiscoveryService` on a Unix socket: what a proxy asks for its identity. */
+/**
+ * `envoy.service.secret.v3.SecretDiscoveryService` and the SPIFFE Workload API on a Unix socket: what a proxy, and what a program, asks for
+ * its identity.
+ */
 export interface SdsServer {
   streams(): readonly StreamStatus[];
   unknownNames(): SdsStatus['unknownNames'];
+  /** Open streams of the Workload API. */
+  workloadApiStreams(): number;
   /**
    * Resolves when each stream that watches `default` has acknowledged that leaf, or a later one, with their number.
    *
@@ -57,9 +70,11 @@ const BACKLOG = 1_024;
  */
 export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
   const connections = new Connections();
-  const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, connections, deps);
-  const sweeper = createSweeper(connections, service, deps);
-  const grpc = createGrpcServer(service);
+  const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
+  const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
+  const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
+  const sweeper = createSweeper(connections, service, [service, workloadApi], deps);
+  const grpc = createGrpcServer(service, workloadApi);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = createServer((socket) => {
     // Errors of a socket are the client's; gRPC hears of them too, but only once it has the socket.
@@ -81,7 +96,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     deps,
   ).catch(async (caught) => {
     unsubscribe();
-    await service.close();
+    await Promise.all([service.close(), workloadApi.close()]);
     throw caught;
   });
   logListening(options, deps);
@@ -91,7 +106,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     unsubscribe();
     const stopped = socket.close();
     const swept = sweeper.close();
-    const ended = service.close();
+    const ended = Promise.all([service.close(), workloadApi.close()]);
     injector.destroy();
     for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
     connections.destroyAll();
@@ -101,6 +116,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   return {
     streams: () => service.streams(),
     unknownNames: () => service.unknownNames(),
+    workloadApiStreams: () => workloadApi.streams(),
     acknowledged: (serial, signal) => service.acknowledged(serial, signal),
     close: () => {
       closing ??= close();
@@ -109,7 +125,12 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   };
 }
 
-function createGrpcServer(service: SecretService): Server {
+function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observer }: SecretService, onOwed: () => void, deps: Deps) {
+  const { state, crl, id, hint = '' } = options;
+  return createLateWorkloadApi({ state, crl, id, hint, federated: undefined, room, observer, onOwed }, deps);
+}
+
+function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi): Server {
   const grpc = new Server({
     'grpc.max_receive_message_length': LIMITS.requestBytes,
     'grpc.max_concurrent_streams': LIMITS.streamsPerConnection,
@@ -124,6 +145,7 @@ function createGrpcServer(service: SecretService): Server {
     DeltaSecrets: (call: Call) => service.deltaSecrets(call),
     FetchSecrets: service.fetchSecrets.bind(service),
   });
+  grpc.addService(WORKLOAD_API_SERVICE, workloadApi.handlers);
   return grpc;
 }
 
@@ -145,6 +167,12 @@ function logListening({ socketPath, mode, group }: SdsServerOptions, deps: Deps)
   });
 }
 
+/** A service whose clients are looked at. */
+interface Swept {
+  isOwed(): boolean;
+  sweep(): void;
+}
+
 interface Sweeper {
   /** A connection or a call came. */
   arrived(): void;
@@ -157,7 +185,7 @@ interface Sweeper {
  * Looks at silent and slow clients every few seconds, and sleeps as long as there are none. After a storm of clients it gives back the
  * memory that they took, which V8 would keep: an agent at rest makes too little garbage for it to look.
  */
-function createSweeper(connections: Connections, service: SecretService, deps: Deps): Sweeper {
+function createSweeper(connections: Connections, { observer }: SecretService, services: readonly Swept[], deps: Deps): Sweeper {
   const stop = new AbortController();
   let awake = false;
   let running = Promise.resolve();
@@ -166,8 +194,8 @@ function createSweeper(connections: Connections, service: SecretService, deps: D
 
   const sweep = () => {
     const closed = connections.sweep();
-    if (closed > 0) service.observer.refused('silent', { connections: closed });
-    service.sweep();
+    if (closed > 0) observer.refused('silent', { connections: closed });
+    for (const service of services) service.sweep();
     const storm = arrivals >= PATIENCE.stormArrivals;
     const calm = arrivals < PATIENCE.calmArrivals;
     arrivals = 0;
@@ -177,7 +205,10 @@ function createSweeper(connections: Connections, service: SecretService, deps: D
   };
   const run = async () => {
     try {
-      while (!stop.signal.aborted && (arrivals > 0 || afterStorm || connections.hasSilent() || service.isOwed())) {
+      while (
+        !stop.signal.aborted &&
+        (arrivals > 0 || afterStorm || connections.hasSilent() || services.some((service) => service.isOwed()))
+      ) {
         await deps.clock.sleepUntil(deps.clock.now() + PATIENCE.sweepMs, stop.signal);
         sweep();
       }

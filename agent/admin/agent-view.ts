@@ -124,6 +124,8 @@ export interface SdsStatus {
   readonly streams: readonly StreamStatus[];
   /** Names asked for that are not served, with how often, newest last, bounded. */
   readonly unknownNames: readonly { readonly name: string; readonly count: number }[];
+  /** Open streams of the SPIFFE Workload API, where there are any. */
+  readonly workloadApiStreams?: number;
 }
 
 /** One open stream: what was sent under each name and what the client said to it. */

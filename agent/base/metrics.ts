@@ -26,6 +26,12 @@ export const METRICS = {
     labels: [],
     buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15],
   },
+  workload_api_answers_total: { type: 'counter', help: 'Answers that the SPIFFE Workload API sent, by method.', labels: ['method'] },
+  workload_api_refusals_total: {
+    type: 'counter',
+    help: 'Calls of the SPIFFE Workload API that ended with an error, by method and gRPC status.',
+    labels: ['method', 'code'],
+  },
   file_watch_failures_total: { type: 'counter', help: 'Directory watches that failed and fell back to polling.', labels: [] },
   file_read_failures_total: {
     type: 'counter',

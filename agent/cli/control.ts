@@ -106,6 +106,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
       ['SDS socket', `${sds.socket} (mode ${sds.mode})`],
       ['SDS streams', sds.streams.length],
+      ['Workload API', sds.workloadApiStreams && counted(sds.workloadApiStreams, 'stream')],
       ...sds.unknownNames.map((each) => ['unknown name', `${each.name} (asked for ${counted(each.count, 'time')})`] as const),
     ],
     '  ',

@@ -42,6 +42,8 @@ export interface Config {
   readonly sdsSocketGroup: string | undefined;
   /** Directories below which `file-cert:` and `file-root:` may name files. */
   readonly sdsFileDirs: readonly string[];
+  /** What clients of the Workload API are told that the identity is for. */
+  readonly svidHint: string | undefined;
   /** Directory that is read where `ca` is `file`. */
   readonly credentialsDir: string;
   /** One file with key and certificates, read in place of the directory; then there is a `trustBundle`. */

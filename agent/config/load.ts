@@ -163,6 +163,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     sdsSocketMode: values['sds-socket-mode'],
     sdsSocketGroup: values['sds-socket-group'],
     sdsFileDirs: values['sds-file-dir'],
+    svidHint: values['svid-hint'],
     credentialsDir: values['credentials-dir'],
     credentialBundle: values['credential-bundle'],
     trustBundle: values['trust-bundle'],

@@ -221,6 +221,12 @@ export const OPTIONS = {
     './etc/certs,./var/run/secrets/workload-spiffe-credentials',
     'Where file-cert: and file-root: names may point; may be given again',
   ),
+  'svid-hint': row(
+    'Serving over SDS',
+    word('text', 'a word'),
+    undefined,
+    'What this identity is for, in a word, for clients of the SPIFFE Workload API',
+  ),
   'output-certs': row(
     'Files',
     path('directory'),

@@ -5,6 +5,7 @@ export type PeerName =
   | 'envoy'
   | 'pkilint'
   | 'goverify'
+  | 'gospiffe'
   | 'caload'
   | 'kube'
   | 'certmanager'

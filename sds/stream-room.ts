@@ -1,0 +1,64 @@
+import { status as GrpcStatus } from '@grpc/grpc-js';
+import type { Connection, Connections } from './connections';
+import { LIMITS } from './limits';
+
+/** A stream of any service of this server, as far as its place is concerned. */
+export interface HeldStream {
+  readonly id: number;
+  /** Ends it with a status. */
+  fail(code: GrpcStatus, details: string): void;
+}
+
+/** What of a call decides whether it gets a place. */
+interface Arrival {
+  getPeer(): string;
+  emit(event: 'error', status: { readonly code: GrpcStatus; readonly details: string }): boolean;
+}
+
+/** The places for streams, which all services of the socket share: bounded in number, and no client takes those of the others. */
+export class StreamRoom {
+  readonly #connections: Connections;
+  readonly #refused: (facts: Readonly<Record<string, unknown>>) => void;
+  #held = 0;
+
+  /** @param refused  Told of each stream that got no place, or lost it. */
+  constructor(connections: Connections, refused: (facts: Readonly<Record<string, unknown>>) => void) {
+    this.#connections = connections;
+    this.#refused = refused;
+  }
+
+  /** The connection of a call that may open a stream; undefined after the call was answered with why not. */
+  enter(call: Arrival): Connection | undefined {
+    const connection = this.#connections.find(call.getPeer());
+    if (!connection) {
+      call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });
+      return undefined;
+    }
+    if (this.#held < LIMITS.streams || this.#makeRoom(connection)) return connection;
+    this.#refused({ limit: LIMITS.streams });
+    call.emit('error', { code: GrpcStatus.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
+    connection.refusals += 1;
+    if (connection.refusals >= LIMITS.refusalsPerConnection) connection.socket.destroy();
+    return undefined;
+  }
+
+  hold(connection: Connection, stream: HeldStream): void {
+    connection.held.add(stream);
+    this.#held += 1;
+  }
+
+  leave(connection: Connection, stream: HeldStream): void {
+    if (connection.held.delete(stream)) this.#held -= 1;
+  }
+
+  /** A connection with few streams gets its place from the one with the most. */
+  #makeRoom(connection: Connection): boolean {
+    if (connection.held.size >= LIMITS.modestStreams) return false;
+    const busiest = this.#connections.busiest();
+    if (!busiest || busiest.held.size <= LIMITS.modestStreams) return false;
+    const last = [...busiest.held].at(-1)!;
+    this.#refused({ limit: LIMITS.streams, displaced: last.id });
+    last.fail(GrpcStatus.RESOURCE_EXHAUSTED, `more than ${LIMITS.streams} streams`);
+    return true;
+  }
+}

@@ -1,0 +1,41 @@
+import { status as GrpcStatus, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { Deps } from '../../agent/base/deps';
+import type { PushCall } from './push-stream';
+import { STREAMED_METHODS } from './service';
+import type { WorkloadApi, WorkloadApiOptions } from './workload-api';
+
+/** The SPIFFE Workload API as the server knows it: nothing of it is loaded before the first call. */
+export interface LateWorkloadApi {
+  readonly handlers: UntypedServiceImplementation;
+  /** Open streams. */
+  streams(): number;
+  isOwed(): boolean;
+  sweep(): void;
+  close(): Promise<void>;
+}
+
+export function createLateWorkloadApi(options: WorkloadApiOptions, deps: Deps): LateWorkloadApi {
+  let opening: Promise<WorkloadApi> | undefined;
+  let opened: WorkloadApi | undefined;
+  const load = async () => {
+    const api = await import('./workload-api');
+    opened = new api.WorkloadApi(options, deps);
+    return opened;
+  };
+  const withApi = (call: PushCall, use: (api: WorkloadApi) => void) => {
+    opening ??= load();
+    opening.then(use).catch((cause) => {
+      deps.log.error('a call of the workload api failed', { cause });
+      call.emit('error', { code: GrpcStatus.INTERNAL, details: 'internal error; the log of the agent says more' });
+    });
+  };
+  return {
+    handlers: Object.fromEntries(STREAMED_METHODS.map((name) => [name, (call: PushCall) => withApi(call, (api) => api.open(name, call))])),
+    streams: () => opened?.streams() ?? 0,
+    isOwed: () => opened?.isOwed() ?? false,
+    sweep: () => opened?.sweep(),
+    close: async () => {
+      await opening?.then((api) => api.close());
+    },
+  };
+}

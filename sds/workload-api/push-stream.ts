@@ -1,0 +1,81 @@
+import type { status as GrpcStatus, ServerWritableStream } from '@grpc/grpc-js';
+import type { Connection } from '../connections';
+import { PATIENCE } from '../limits';
+import type { HeldStream } from '../stream-room';
+import type { Offer } from './offer';
+import type { StreamedMethod } from './service';
+
+/** Messages cross gRPC as bytes. */
+export type PushCall = ServerWritableStream<Buffer, Buffer>;
+
+/** What a stream needs of its server. */
+export interface PushHost {
+  offer(method: StreamedMethod): Offer;
+  sent(stream: PushStream): void;
+  /** How it ended: `cancelled` by the client, or the status that it was given. */
+  closed(stream: PushStream, status: GrpcStatus | 'cancelled'): void;
+}
+
+/**
+ * One stream of the Workload API: it says what there is at once, then each change. One answer is on its way at a time, so a client that
+ * does not read makes no queue grow and gets the newest when it reads again; one that does not read for a minute loses its connection.
+ */
+export class PushStream implements HeldStream {
+  #sent: Buffer | undefined;
+  #writing = false;
+  #ended = false;
+  #sweeps = 0;
+
+  constructor(
+    readonly id: number,
+    readonly method: StreamedMethod,
+    readonly connection: Connection,
+    private readonly call: PushCall,
+    private readonly host: PushHost,
+  ) {
+    for (const event of ['cancelled', 'close', 'error'] as const) call.on(event, () => this.#end('cancelled'));
+  }
+
+  /** What is offered may have changed. */
+  changed(): void {
+    if (this.#ended || this.#writing) return;
+    const offer = this.host.offer(this.method);
+    if (offer.kind === 'refusal') this.fail(offer.code, offer.details);
+    else if (offer.kind === 'answer' && offer.bytes !== this.#sent) this.#send(offer.bytes);
+  }
+
+  isOwed(): boolean {
+    return this.#writing;
+  }
+
+  /** One sweep has passed. */
+  sweep(): void {
+    this.#sweeps += 1;
+    // A status would queue behind what is not being read.
+    if (this.#sweeps > PATIENCE.unreadSweeps) this.connection.socket.destroy();
+  }
+
+  fail(code: GrpcStatus, details: string): void {
+    if (this.#ended) return;
+    this.#end(code);
+    this.call.emit('error', { code, details });
+  }
+
+  #send(bytes: Buffer): void {
+    this.#sent = bytes;
+    this.#writing = true;
+    this.#sweeps = 0;
+    this.host.sent(this);
+    this.call.write(bytes, (error?: Error | null) => {
+      if (error) return;
+      this.#writing = false;
+      this.changed();
+    });
+  }
+
+  #end(status: GrpcStatus | 'cancelled'): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.host.closed(this, status);
+  }
+}

@@ -1,0 +1,128 @@
+import { status as GrpcStatus, type Metadata } from '@grpc/grpc-js';
+import type { Deps } from '../../agent/base/deps';
+import type { Observer } from '../observer';
+import type { StreamRoom } from '../stream-room';
+import { type Offer, sameAnswer } from './offer';
+import { type PushCall, PushStream } from './push-stream';
+import type { StreamedMethod } from './service';
+import { type X509Sources, x509BundlesAnswer, x509SvidAnswer } from './x509-answers';
+
+export interface WorkloadApiOptions extends X509Sources {
+  readonly room: StreamRoom;
+  readonly observer: Observer;
+  /** Called when a client may not have read its answer: `isOwed` says whether it has. */
+  readonly onOwed: () => void;
+}
+
+/** Every call carries it, so that no browser or proxy can be made to send one (SPIFFE Workload Endpoint, section 3). */
+const SECURITY_HEADER = 'workload.spiffe.io';
+
+/**
+ * The SPIFFE Workload API on the socket of SDS: its streams, and what each of them is told when. Whoever can open the socket is the
+ * workload; there is no other gate.
+ *
+ * @see SPIFFE Workload API; SPIFFE Workload Endpoint.
+ */
+export class WorkloadApi {
+  readonly #options: WorkloadApiOptions;
+  readonly #deps: Deps;
+  readonly #streams = new Set<PushStream>();
+  readonly #answers = new Map<StreamedMethod, Offer>();
+  readonly #stale = new Set<StreamedMethod>();
+  readonly #endings: (() => void)[];
+  #lastId = 0;
+
+  constructor(options: WorkloadApiOptions, deps: Deps) {
+    this.#options = options;
+    this.#deps = deps;
+    const changed = () => this.#changed(['FetchX509SVID', 'FetchX509Bundles']);
+    this.#endings = [options.state, options.crl, options.federated].flatMap((each) => (each ? [each.subscribe(changed)] : []));
+  }
+
+  /** Takes a call of a method that streams. */
+  open(method: StreamedMethod, call: PushCall): void {
+    if (call.cancelled || !this.#accept(method, call)) return;
+    const { room } = this.#options;
+    const connection = room.enter(call);
+    if (!connection) return;
+    this.#lastId += 1;
+    const stream = new PushStream(this.#lastId, method, connection, call, {
+      offer: (name) => this.#offer(name),
+      sent: () => {
+        this.#deps.metrics.record('workload_api_answers_total', { method });
+        this.#options.onOwed();
+      },
+      closed: (ended, status) => {
+        this.#streams.delete(ended);
+        room.leave(connection, ended);
+        this.#forgetUnheard(method);
+        if (typeof status === 'number') this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(status) });
+      },
+    });
+    this.#streams.add(stream);
+    room.hold(connection, stream);
+    stream.changed();
+  }
+
+  streams(): number {
+    return this.#streams.size;
+  }
+
+  isOwed(): boolean {
+    for (const stream of this.#streams) if (stream.isOwed()) return true;
+    return false;
+  }
+
+  sweep(): void {
+    for (const stream of [...this.#streams]) if (stream.isOwed()) stream.sweep();
+  }
+
+  /** Ends every stream. */
+  async close(): Promise<void> {
+    for (const end of this.#endings) end();
+    for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
+  }
+
+  #accept(method: string, call: { readonly metadata: Metadata; emit(event: 'error', status: object): boolean }): boolean {
+    const header = call.metadata.get(SECURITY_HEADER);
+    if (header.length === 1 && header[0] === 'true') return true;
+    this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(GrpcStatus.INVALID_ARGUMENT) });
+    this.#options.observer.refused('security-header', { method });
+    call.emit('error', { code: GrpcStatus.INVALID_ARGUMENT, details: `the header ${SECURITY_HEADER}: true must be there` });
+    return false;
+  }
+
+  #changed(methods: readonly StreamedMethod[]): void {
+    for (const method of methods) this.#stale.add(method);
+    for (const stream of [...this.#streams]) if (methods.includes(stream.method)) stream.changed();
+  }
+
+  /** An answer may hold a private key: it is not kept where nobody listens. */
+  #forgetUnheard(method: StreamedMethod): void {
+    for (const stream of this.#streams) if (stream.method === method) return;
+    this.#answers.delete(method);
+  }
+
+  /** What a method answers at this moment. A refusal is looked at anew each time: it may be one of time. */
+  #offer(method: StreamedMethod): Offer {
+    const known = this.#answers.get(method);
+    if (known?.kind === 'answer' && !this.#stale.has(method)) return known;
+    const offer = sameAnswer(known, this.#make(method));
+    this.#answers.set(method, offer);
+    this.#stale.delete(method);
+    return offer;
+  }
+
+  #make(method: StreamedMethod): Offer {
+    switch (method) {
+      case 'FetchX509SVID':
+        return x509SvidAnswer(this.#options, this.#deps.clock.now());
+      case 'FetchX509Bundles':
+        return x509BundlesAnswer(this.#options);
+    }
+  }
+}
+
+function statusName(code: GrpcStatus): string {
+  return GrpcStatus[code];
+}
