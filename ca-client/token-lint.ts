@@ -1,4 +1,4 @@
-import type { LintRule } from './csr-lint';
+import type { LintRule } from './lint-rule';
 
 const ISTIOD = 'istiod, TokenReview';
 const ISTIO_CSR = 'istio-csr, TokenReview';

@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { LintFacts, LintFinding } from '../../ca-client/csr-lint';
-import { LINT_BACKENDS, type LintBackend } from '../../ca-client/lint-backend';
+import { LINT_BACKENDS, type LintBackend, type LintFacts, type LintFinding } from '../../ca-client/lint-rule';
 import { systemClock } from '../base/clock';
 import { invalid } from '../base/errors';
 import { readPem } from '../base/pem';

@@ -3,7 +3,6 @@ import type { CertificateSpec } from '../../agent/identity/engine';
 import { EMPTY_NAME, encodeName } from '../../agent/identity/name';
 import { keyIdentifier, parsePublicKey } from '../../agent/identity/public-key';
 import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
-import type { Issuer } from './issuer';
 import { randomSerial } from './serial';
 
 /** Where no lifetime is asked for, as upstream's DEFAULT_WORKLOAD_CERT_TTL. */
@@ -16,6 +15,15 @@ const ROOT_LIFETIME_MS = 3_650 * 24 * 3_600_000;
 /** RFC 5280 appendix A.1: ub-organization-name. */
 const MAX_ORGANISATION = 64;
 
+/** What of a signer stands in what it signs, or bounds it. */
+export interface SignerFacts {
+  readonly subjectDer: Uint8Array;
+  readonly keyId: Uint8Array;
+  /** The latest notBefore and the earliest notAfter from the signer to its root, epoch milliseconds. */
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
+}
+
 /**
  * A workload's certificate. It never outlives nor antedates what is above it: verifiers look at the whole path.
  *
@@ -24,12 +32,12 @@ const MAX_ORGANISATION = 64;
  * @see RFC 5280 section 4.2.1.3: keyEncipherment is for keys that can encrypt, so RSA only (upstream sets it on EC keys too).
  * @see X509-SVID sections 2, 3.1, 4.3, 4.4.
  */
-export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: Issuer, now: number): CertificateSpec {
+export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
   const profile = { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: parsePublicKey(spkiDer).kind === 'rsa' } as const;
   return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile };
 }
 
-function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: Issuer, now: number): Omit<CertificateSpec, 'profile'> {
+function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: SignerFacts, now: number): Omit<CertificateSpec, 'profile'> {
   const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
   return {
     serial: randomSerial(),
@@ -74,7 +82,7 @@ export interface ServerNames {
 }
 
 /** The certificate of a TLS server of ours, for serverAuth alone: it is no workload and proves no identity to a peer. */
-export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number, issuer: Issuer, now: number): CertificateSpec {
+export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
   return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile: { kind: 'server', dnsNames: names.dns, ipAddresses: names.ip } };
 }
 

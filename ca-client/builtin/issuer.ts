@@ -7,20 +7,15 @@ import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { keyIdentifier } from '../../agent/identity/public-key';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { CA_FILES, type CaFiles, caFilePath } from './ca-files';
-import { probeSpec } from './certificate-specs';
+import { probeSpec, type SignerFacts } from './certificate-specs';
 
 /** A signer that passed every check, with all that a certificate of its needs: one value, replaced as one. */
-export interface Issuer {
+export interface Issuer extends SignerFacts {
   readonly key: KeyPair;
-  /** The signer's name, for people and as DER. */
+  /** The signer's name, for people. */
   readonly subject: string;
-  readonly subjectDer: Uint8Array;
-  readonly keyId: Uint8Array;
   /** What follows the leaf in a reply: the signer and those above it, never a root. Empty where the signer is a root. */
   readonly chainDer: readonly Uint8Array[];
-  /** The latest notBefore and the earliest notAfter from the signer to its root, epoch milliseconds. */
-  readonly notBeforeAt: number;
-  readonly notAfterAt: number;
   readonly bundle: TrustBundle;
   /** The key of the root that it leads to: SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
   readonly rootKeySha256: string;

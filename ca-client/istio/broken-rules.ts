@@ -1,6 +1,5 @@
 import type { SignRequest } from '../ca-client';
-import type { LintFacts } from '../csr-lint';
-import type { LintBackend } from '../lint-backend';
+import type { LintBackend, LintFacts } from '../lint-rule';
 import type { IstioCaOptions } from './options';
 
 /** Whose rules may have refused a request. istiod may have others sign, who are stricter: that does not show from outside. */

@@ -13,8 +13,8 @@ import {
 import { loadEngine } from '../../../agent/identity/load-engine';
 import { EMPTY_NAME, encodeName } from '../../../agent/identity/name';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { type LintFacts, lintCsr } from '../../../ca-client/csr-lint';
-import { LINT_BACKENDS, type LintBackend } from '../../../ca-client/lint-backend';
+import { lintCsr } from '../../../ca-client/csr-lint';
+import { LINT_BACKENDS, type LintBackend, type LintFacts } from '../../../ca-client/lint-rule';
 import { type CsrOptions, dnsName, emailName, ipName, makeCsr, makeKey, TEST_ID, TEST_NOW, uriConstraints } from '../../support/certs';
 import { mutated, RUNS } from '../../support/mutations';
 
