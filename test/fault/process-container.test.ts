@@ -5,6 +5,7 @@ import { expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
 import type { Daemon } from '../support/daemon';
+import { testWhere } from '../support/peers';
 import { programCommand } from '../support/program';
 import { openSdsStream } from '../support/sds-stream';
 import { tempDir } from '../support/temp-dir';
@@ -63,9 +64,12 @@ test('G6 with a heap of 24 MB, about what Node takes in a container of 64 MiB, i
 
 const cgroup = memoryCgroup();
 if (cgroup) rmdirSync(cgroup.path);
-else process.stderr.write('SKIPPED G6 in a memory cgroup; provide it with: root and a writable /sys/fs/cgroup\n');
 
-(cgroup ? test : test.skip)('G6 in a memory cgroup of 64 MiB it starts, bears load and is not killed', async () => {
+testWhere(
+  cgroup !== undefined,
+  'a memory cgroup of our own (G6)',
+  'root and a writable /sys/fs/cgroup',
+)('G6 in a memory cgroup of 64 MiB it starts, bears load and is not killed', async () => {
   const group = memoryCgroup()!;
   try {
     // A shell enters the group and becomes the agent, so that every page is counted from the first.
@@ -82,29 +86,29 @@ else process.stderr.write('SKIPPED G6 in a memory cgroup; provide it with: root 
 
 const UNSHARE = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'] as const;
 const ownPids = spawnSync(UNSHARE[0], [...UNSHARE.slice(1), 'true']).status === 0;
-if (!ownPids) process.stderr.write('SKIPPED G13; provide it with: root and util-linux unshare (a new process namespace)\n');
 
-(ownPids ? test : test.skip)(
-  'G13 as process 1 it serves, turns the key on SIGHUP and ends on SIGTERM, which the kernel would withhold from it',
-  async () => {
-    const dir = tempDir();
-    const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
-    const args = [...programCommand(), 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'];
-    const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), ...args], {
-      cwd: dir,
-      env: { PATH: process.env.PATH },
-      stdio: 'ignore',
-    });
-    const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
-    const status = () => callControl<AgentStatus>(join(dir, 'var/run/keyturn/control.sock'), 'GET', '/status').catch(() => undefined);
-    const first = await until('a ready agent', async () => (await status())?.ready && status());
-    expect(first?.pid).toBe(1);
-    // Signals go to the agent itself, which outside has another number: the only child of unshare.
-    const agent = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim());
-    process.kill(agent, 'SIGHUP');
-    const serial = first?.workloads[0]?.certificate?.serial;
-    await until('another certificate', async () => (await status())?.workloads[0]?.certificate?.serial !== serial);
-    process.kill(agent, 'SIGTERM');
-    expect(await exited).toBe(0);
-  },
-);
+testWhere(
+  ownPids,
+  'a process namespace of our own (G13)',
+  'root and unshare of util-linux',
+)('G13 as process 1 it serves, turns the key on SIGHUP and ends on SIGTERM, which the kernel would withhold from it', async () => {
+  const dir = tempDir();
+  const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
+  const args = [...programCommand(), 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'];
+  const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), ...args], {
+    cwd: dir,
+    env: { PATH: process.env.PATH },
+    stdio: 'ignore',
+  });
+  const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+  const status = () => callControl<AgentStatus>(join(dir, 'var/run/keyturn/control.sock'), 'GET', '/status').catch(() => undefined);
+  const first = await until('a ready agent', async () => (await status())?.ready && status());
+  expect(first?.pid).toBe(1);
+  // Signals go to the agent itself, which outside has another number: the only child of unshare.
+  const agent = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim());
+  process.kill(agent, 'SIGHUP');
+  const serial = first?.workloads[0]?.certificate?.serial;
+  await until('another certificate', async () => (await status())?.workloads[0]?.certificate?.serial !== serial);
+  process.kill(agent, 'SIGTERM');
+  expect(await exited).toBe(0);
+});

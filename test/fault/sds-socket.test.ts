@@ -3,19 +3,17 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, symlinkSync, writeFileSync
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { type Daemon, startDaemon } from '../support/daemon';
+import { testWhere } from '../support/peers';
 import { getSecret } from '../support/sds-client';
 import { expectWell } from '../support/sds-daemon';
 import { tempDir } from '../support/temp-dir';
 
 /** Only root can become another user. */
-const asRoot = process.geteuid!() === 0 ? test : rootless();
-
-function rootless(): typeof test.skip {
-  const remedy = 'D18 and D19 need another user to connect; provide it with: run the tests as root, e.g. in a container';
-  if (process.env.CI === 'true') throw new Error(remedy);
-  process.stderr.write(`SKIPPED ${remedy}\n`);
-  return test.skip;
-}
+const asRoot = testWhere(
+  process.geteuid!() === 0,
+  'root, to connect as another user (D18, D19)',
+  'run the tests as root, e.g. in a container',
+);
 
 /** What a process of that user and group gets by connecting: `connected` or the error's code. */
 function connectAs(path: string, uid: number, gid: number): Promise<string> {

@@ -19,13 +19,30 @@ export function describeWith(...names: readonly PeerName[]): typeof describe | t
   return areMissing(names) ? describe.skip : describe;
 }
 
+/**
+ * `test` for what no program can provide but the machine must grant, such as root: by the same rule as `testWith`.
+ *
+ * @param isGranted  Whether it does; found out by trying.
+ * @param what       What is to be granted, e.g. `root`.
+ * @param remedy     e.g. `run the tests as root`.
+ */
+export function testWhere(isGranted: boolean, what: string, remedy: string): typeof test | typeof test.skip {
+  if (isGranted) return test;
+  skip(`${what} is missing; provide it with: ${remedy}`, true);
+  return test.skip;
+}
+
 function areMissing(names: readonly PeerName[]): boolean {
   const missing = names.filter((name) => peerPath(name) === undefined);
   if (missing.length === 0) return false;
   const isForNow = (name: PeerName) => process.env.KEYTURN_TEST === 'full' || !AT_FULL_LENGTH.includes(name);
-  const remedy = `provide it with: scripts/peers ${missing.join(' ')}`;
-  if (process.env.CI === 'true' && missing.some(isForNow)) throw new Error(`${missing.join(' and ')} is missing; ${remedy}`);
   const where = missing.some(isForNow) ? '' : ' (scripts/test full does)';
-  process.stderr.write(`SKIPPED ${missing.join(' and ')} is missing; ${remedy}${where}\n`);
+  skip(`${missing.join(' and ')} is missing; provide it with: scripts/peers ${missing.join(' ')}${where}`, missing.some(isForNow));
   return true;
+}
+
+/** CI must have everything that belongs to the length at which it tests. */
+function skip(why: string, isForNow: boolean): void {
+  if (process.env.CI === 'true' && isForNow) throw new Error(why);
+  process.stderr.write(`SKIPPED ${why}\n`);
 }
