@@ -6,7 +6,7 @@ import { addState, withState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { readInput } from './input';
 import { counted, instant, json, table } from './render';
-import { addSettings, settingOf } from './settings-options';
+import { addSettingAs, addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
 type Roots = typeof import('../../ca-client/builtin/roots');
@@ -79,7 +79,11 @@ function addRetire(root: Command, context: CommandContext): void {
 }
 
 function rootCommand(root: Command, name: string, summary: string): Command {
-  return addSettings(addState(withOutput(root.command(name))), ['trust-domain', 'crypto']).summary(summary);
+  const command = addSettings(addState(withOutput(root.command(name))), ['crypto']).summary(summary);
+  return addSettingAs(command, 'trust-domain', {
+    help: 'Trust domain, held against that of the authority',
+    default: "the authority's own",
+  });
 }
 
 function durationOf({ given }: CommandOptions, name: string): number | undefined {

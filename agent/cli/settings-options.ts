@@ -7,14 +7,20 @@ import type { Terminal } from './terminal';
 
 /** Adds the flags of settings to a command, from the one table; under headings where there are many. */
 export function addSettings(command: Command, names: readonly SettingName[], grouped = false): Command {
-  for (const name of names) {
-    const setting: Setting<unknown> = OPTIONS[name];
-    const option = new Option(`--${name} <${setting.type.placeholder}>`, `${setting.help}${facts(name, setting)}`);
-    if (grouped) option.helpGroup(`${setting.group}:`);
-    if (setting.type.many) option.argParser((value: string, before: readonly string[] = []) => [...before, value]);
-    command.addOption(option);
-  }
+  for (const name of names) addSetting(command, name, OPTIONS[name], grouped);
   return command;
+}
+
+/** Adds one that the command itself explains, or finds a default for. */
+export function addSettingAs(command: Command, name: SettingName, own: Partial<Pick<Setting<unknown>, 'help' | 'default'>>): Command {
+  return addSetting(command, name, { ...OPTIONS[name], ...own }, false);
+}
+
+function addSetting(command: Command, name: SettingName, setting: Setting<unknown>, grouped: boolean): Command {
+  const option = new Option(`--${name} <${setting.type.placeholder}>`, `${setting.help}${facts(name, setting)}`);
+  if (grouped) option.helpGroup(`${setting.group}:`);
+  if (setting.type.many) option.argParser((value: string, before: readonly string[] = []) => [...before, value]);
+  return command.addOption(option);
 }
 
 /** The settings among a command's parsed options, by their names in the table. */

@@ -1,24 +1,29 @@
 import { AgentError } from '../../agent/base/errors';
 import type { Certificate } from '../../agent/identity/certificate';
 import { readCaFiles } from './ca-files';
+import { acceptIssuer } from './issuer';
 import { keyHash, type RootsOptions, rootsOf, verdictOf } from './root-facts';
 import { certificateId, stagedIds } from './signers';
 
-/** The kept signer that is meant: by its id or its root's, or the beginning of one; or the only one there is. */
+/**
+ * The kept signer that is meant: by its id or its root's, or the beginning of one; or the only one there is. The active one only where that
+ * is what is named, and no other.
+ */
 export async function chooseSigner(options: RootsOptions, wanted: string | undefined, activeId: string, now: number): Promise<string> {
   const ids = (await stagedIds(options.dir)).filter((id) => id !== activeId);
   if (wanted === undefined) {
     if (ids.length === 1) return ids[0]!;
     throw choose('signer', ids, 'add one with: keyturn ca root add');
   }
-  const roots = rootsOf(await readCaFiles(options.dir));
+  const current = await readCaFiles(options.dir);
+  const roots = rootsOf(current);
+  const isMeant = (id: string, rootKeySha256: string | undefined) =>
+    [id, ...roots.filter((root) => keyHash(root) === rootKeySha256).map(certificateId)].some((name) => name.startsWith(wanted));
   const found: string[] = [];
-  for (const id of ids) {
-    const leadsTo = (await verdictOf(options, id, now))?.rootKeySha256;
-    const names = [id, ...roots.filter((root) => keyHash(root) === leadsTo).map(certificateId)];
-    if (names.some((name) => name.startsWith(wanted))) found.push(id);
-  }
+  for (const id of ids) if (isMeant(id, (await verdictOf(options, id, now))?.rootKeySha256)) found.push(id);
   if (found.length === 1) return found[0]!;
+  const active = await acceptIssuer(current, options.trustDomain, options.engine, now);
+  if (found.length === 0 && isMeant(activeId, active.rootKeySha256)) return activeId;
   throw choose(`signer ${wanted}`, ids, 'name one of them');
 }
 

@@ -18,7 +18,9 @@ import {
   dropSigner,
   keepSigner,
   makeSignersDir,
+  noteActive,
   noteSince,
+  readActive,
   readKeptFiles,
   readSigner,
   readSince,
@@ -84,8 +86,8 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
  * before, because whoever has renewed since has been told.
  *
  * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
- * @returns      The signer's id.
- * @throws       AgentError ERR_CA_STATE with the time from which on it is possible.
+ * @returns      The signer's id; that of the active one where it is meant, which is said and changes nothing.
+ * @throws       AgentError ERR_TOO_EARLY with the time from which on it is possible; ERR_CA_STATE.
  */
 export async function activateRoot(
   options: RootsOptions,
@@ -97,6 +99,7 @@ export async function activateRoot(
     const current = await readCaFiles(options.dir);
     const active = await readSigner(options.dir);
     const id = await chooseSigner(options, which.id, active.id, now);
+    if (id === active.id) return tellActive(options.dir, id, deps);
     const readyAt = await activateAt(options, id, which.overlapMs, now);
     if (which.force !== true && (readyAt === undefined || now < readyAt)) throw tooEarly(id, readyAt);
     const files = await readKeptFiles(options.dir, id);
@@ -104,6 +107,7 @@ export async function activateRoot(
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
     if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
+    await noteActive(options.dir, id, now);
     await publish(options, next, now);
     deps.log.info('CA signer activated', { signer: id, before: active.id, subject: (await readSigner(options.dir)).certificate.subject });
     return id;
@@ -115,7 +119,7 @@ export async function activateRoot(
  * active signer, always; and while a certificate that leads to it is valid and not revoked.
  *
  * @param which  The root's id or the beginning of it; may be left out where the active signer's root has only one beside it.
- * @throws       AgentError ERR_CA_STATE with what is still in use and until when.
+ * @throws       AgentError ERR_TOO_EARLY with what is still in use and until when; ERR_CA_STATE.
  */
 export async function retireRoot(options: RootsOptions, which: { id?: string | undefined; force?: boolean }, deps: Deps): Promise<string> {
   return alone(options.dir, deps, async () => {
@@ -160,7 +164,8 @@ export async function listRoots(options: RootsOptions, overlapMs: number | undef
         notAfterAt: root.notAfterAt,
         stage,
         signerId: signer?.id,
-        activateAt: signer && (await activateAt(options, signer.id, overlapMs, now)),
+        // What has signed before may do so again from this moment on.
+        activateAt: signer && ((await activateAt(options, signer.id, overlapMs, now)) || now),
         inUse: used.length,
         inUseUntil: used.length === 0 ? undefined : Math.max(...used.map(({ notAfterAt }) => notAfterAt)),
       };
@@ -220,11 +225,19 @@ async function assertUnused(options: RootsOptions, root: Certificate, rest: read
   const until = new Date(Math.max(...used.map(({ notAfterAt }) => notAfterAt))).toISOString();
   const whom = [...new Set(used.map(({ id }) => id))];
   const more = whom.length > 3 ? ' and others' : '';
-  throw refused(
-    root,
+  throw invalid(
+    'ERR_TOO_EARLY',
+    retiring(root),
     `must not have certificates in use: ${used.length} until ${until}, of ${whom.slice(0, 3).join(', ')}${more}`,
-    'wait until then, revoke them, or use --force and have them refused by their peers',
+    { hint: 'wait until then, revoke them, or use --force and have them refused by their peers' },
   );
+}
+
+/** A script that is run again has what it wants. */
+async function tellActive(dir: string, id: string, { log }: Deps): Promise<string> {
+  const since = await readActive(dir, id);
+  log.warn('this CA signer is active already', { signer: id, ...(since !== undefined && { since: new Date(since).toISOString() }) });
+  return id;
 }
 
 function tooEarly(id: string, readyAt: number | undefined): AgentError {
@@ -233,12 +246,14 @@ function tooEarly(id: string, readyAt: number | undefined): AgentError {
       hint: 'run ca root add again; it finishes what was begun',
     });
   }
-  return new AgentError('ERR_CA_STATE', `activate ${id}: some may not know its root before ${new Date(readyAt).toISOString()}`, {
+  return new AgentError('ERR_TOO_EARLY', `activate ${id}: some may not know its root before ${new Date(readyAt).toISOString()}`, {
     rule: 'must not sign before everybody knows its root',
     hint: 'wait until then, or use --force and have new certificates refused by those who do not know it',
   });
 }
 
 function refused(root: Certificate, rule: string, hint?: string, cause?: unknown): AgentError {
-  return invalid('ERR_CA_STATE', `retire root ${certificateId(root)} (${root.subject})`, rule, { ...(hint && { hint }), cause });
+  return invalid('ERR_CA_STATE', retiring(root), rule, { ...(hint && { hint }), cause });
 }
+
+const retiring = (root: Certificate): string => `retire root ${certificateId(root)} (${root.subject})`;

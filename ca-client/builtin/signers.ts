@@ -17,6 +17,8 @@ const DRAFT = '.draft-';
 const LITTER_MS = 60_000;
 /** Since when the signer's root is in root-cert.pem, epoch milliseconds in digits. */
 const SINCE_FILE = 'since';
+/** When it was activated last, likewise. */
+const ACTIVE_FILE = 'active-since';
 
 /** A signer with its key, and what stands above it. */
 export interface Signer {
@@ -94,16 +96,26 @@ export async function dropSigner(dir: string, id: string): Promise<void> {
 }
 
 /** Notes since when a signer's root is told to everybody. */
-export async function noteSince(dir: string, id: string, at: number): Promise<void> {
-  const path = join(signerDir(dir, id), SINCE_FILE);
+export const noteSince = (dir: string, id: string, at: number): Promise<void> => noteTime(dir, id, SINCE_FILE, at);
+
+/** Undefined where it was not told yet. */
+export const readSince = (dir: string, id: string): Promise<number | undefined> => readTime(dir, id, SINCE_FILE);
+
+/** Notes since when a signer signs. */
+export const noteActive = (dir: string, id: string, at: number): Promise<void> => noteTime(dir, id, ACTIVE_FILE, at);
+
+/** When it was activated last; undefined where it never was, such as the first signer. */
+export const readActive = (dir: string, id: string): Promise<number | undefined> => readTime(dir, id, ACTIVE_FILE);
+
+async function noteTime(dir: string, id: string, name: string, at: number): Promise<void> {
+  const path = join(signerDir(dir, id), name);
   await rm(path, { force: true });
   await writeDurably(path, Buffer.from(String(at)), 0o644);
   await syncDirectory(signerDir(dir, id));
 }
 
-/** Undefined where it was not told yet. */
-export async function readSince(dir: string, id: string): Promise<number | undefined> {
-  const path = join(signerDir(dir, id), SINCE_FILE);
+async function readTime(dir: string, id: string, name: string): Promise<number | undefined> {
+  const path = join(signerDir(dir, id), name);
   if (!(await exists(path))) return undefined;
   const digits = (await readSmallFile(path, { field: path, code: 'ERR_CA_STATE', maxBytes: 64 })).toString('latin1');
   return /^\d{1,15}$/.test(digits) ? Number(digits) : undefined;

@@ -206,16 +206,20 @@ test('a root is replaced in stages beside a running server, and no agent ever ho
   expect(await root('add')).toMatchObject({ code: 0, stderr: '' });
   await until('both roots to be trusted', async () => (await workload()).roots.length === 2);
   expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78 });
-  expect(await root('activate')).toMatchObject({ code: 78 });
+  expect(await root('activate')).toMatchObject({ code: 75 });
   expect(await agent.command('rotate')).toMatchObject({ code: 0 });
   expect(await root('activate', '--overlap', '0')).toMatchObject({ code: 0, stderr: '' });
+  const active = JSON.parse((await root('list', '--output', 'json')).stdout).roots.find(
+    ({ stage }: { stage: string }) => stage === 'active',
+  );
+  expect(await root('activate', active.id)).toMatchObject({ code: 0, stderr: expect.stringMatching(/active already.*since.*Z/) });
   const before = (await workload()).certificate!.serial;
   await until('a certificate of the new root', async () => {
     await agent.command('rotate');
     return (await workload()).certificate!.serial !== before;
   });
   // The certificates of the old root are still valid.
-  expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78, stderr: expect.stringContaining('in use') });
+  expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 75, stderr: expect.stringContaining('in use') });
   expect(await root('retire', old!.sha256.slice(0, 12), '--force')).toMatchObject({ code: 0 });
   await until('the old root to be forgotten', async () => (await workload()).roots.every(({ sha256 }) => sha256 !== old!.sha256));
   expect((await workload()).state).toBe('current');

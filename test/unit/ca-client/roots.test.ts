@@ -81,7 +81,7 @@ describe('roots change in stages', () => {
     await addRoot(at, NEW, at.deps);
     await at.clock.advanceBy(DEFAULT_OVERLAP_MS - 1);
     await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({
-      code: 'ERR_CA_STATE',
+      code: 'ERR_TOO_EARLY',
       rule: 'must not sign before everybody knows its root',
       message: expect.stringContaining(new Date(TEST_NOW + DAY_MS).toISOString()),
     });
@@ -89,7 +89,7 @@ describe('roots change in stages', () => {
     await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW - 1, notAfterAt: TEST_NOW + 2 * DAY_MS }));
     await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS }));
     await at.clock.advanceTo(TEST_NOW + 2 * DAY_MS - 1);
-    await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     await at.clock.advanceBy(1);
     await activateRoot(at, {}, at.deps);
   });
@@ -98,7 +98,7 @@ describe('roots change in stages', () => {
     const at = await world();
     await addRoot(at, NEW, at.deps);
     await at.clock.advanceBy(60_000);
-    await expect(activateRoot(at, { overlapMs: 60_001 }, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await expect(activateRoot(at, { overlapMs: 60_001 }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     await activateRoot(at, { overlapMs: 60_000 }, at.deps);
     const other = await world();
     await addRoot(other, NEW, other.deps);
@@ -116,13 +116,13 @@ describe('roots change in stages', () => {
     for (const entry of entries) await at.store.recordIssued(entry);
     await at.store.recordIssued(issuedEntry({ notAfterAt: TEST_NOW + 9 * DAY_MS }));
     await expect(retireRoot(at, { id: root!.id }, at.deps)).rejects.toMatchObject({
-      code: 'ERR_CA_STATE',
+      code: 'ERR_TOO_EARLY',
       rule: `must not have certificates in use: 2 until ${new Date(TEST_NOW + 2 * DAY_MS).toISOString()}, of ${TEST_ID}`,
     });
     expect(rootsOf(at.dir)).toHaveLength(2);
     await at.store.revoke({ serial: entries[1]!.serial }, 'keyCompromise', TEST_NOW);
     await at.clock.advanceBy(DAY_MS - 1);
-    await expect(retireRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await expect(retireRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     await at.clock.advanceBy(1);
     await retireRoot(at, {}, at.deps);
     expect(rootsOf(at.dir)).toHaveLength(1);
@@ -145,6 +145,30 @@ describe('roots change in stages', () => {
     await activateRoot(at, { force: true }, at.deps);
     expect(await activateRoot(at, {}, at.deps)).toBe(idOf(at.ca));
     expect(fileOf(at.dir, 'ca-key.pem')).toEqual(before);
+  });
+
+  test('what has signed before may do so again from now on', async () => {
+    const at = await world();
+    await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    const now = TEST_NOW + 5_000;
+    expect((await listRoots(at, undefined, now)).find(({ stage }) => stage === 'ready')).toMatchObject({ activateAt: now });
+  });
+
+  test('the signer that is active already is told with the time since when, and nothing changes', async () => {
+    const at = await world();
+    const id = await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    await at.clock.advanceBy(60_000);
+    const before = fileOf(at.dir, 'ca-cert.pem');
+    expect(await activateRoot(at, { id }, at.deps)).toBe(id);
+    expect(fileOf(at.dir, 'ca-cert.pem')).toEqual(before);
+    expect(at.deps.events.at(-1)).toMatchObject({
+      level: 'warn',
+      event: 'this CA signer is active already',
+      facts: { signer: id, since: new Date(TEST_NOW).toISOString() },
+    });
+    await expect(activateRoot(at, { id: 'ffff' }, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
   });
 
   test('H6 an expired root beside a valid one hinders nothing and can be retired', async () => {
@@ -354,7 +378,7 @@ test('H1 H5 no handshake fails while a root is added, activated and the old one 
     ({ rootsDer }) => rootsDer.length === 2,
   );
   expect(parseCertificate(peers[0]!.leaf.certificatesDer[0]!).authorityKeyId).not.toEqual(parseCertificate(old!).authorityKeyId);
-  await expect(retireRoot(roots, {}, deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+  await expect(retireRoot(roots, {}, deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
   await step(
     () => retireRoot(roots, { force: true }, deps),
     ({ rootsDer }) => rootsDer.length === 1,
