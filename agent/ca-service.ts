@@ -29,7 +29,7 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly serverNames: readonly string[];
   readonly authenticators: readonly AuthenticatorName[];
   /** Undefined where `authenticators` does not have `oidc`. */
-  readonly oidc: { readonly issuers: readonly string[]; readonly jwks: string } | undefined;
+  readonly oidc: { readonly issuers: readonly string[]; readonly jwks: string; readonly jwksCa: string | undefined } | undefined;
   readonly audiences: readonly string[];
   readonly rates: RateLimits;
   readonly maxTtlSeconds: number;

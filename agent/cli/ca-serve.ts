@@ -32,6 +32,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     )
     .option('--oidc-issuer <url>', 'Issuer of tokens to believe; may be given again', more)
     .option('--jwks <place>', 'Keys of those issuers: a file, or an https URL')
+    .option('--jwks-ca <file>', "Roots that judge that URL's server (default: those of the runtime)")
     .option('--audience <name>', 'Audience that a token must be for; may be given again (default: istio-ca)', more)
     .option('--trust-domain-aliases <names>', 'Trust domains that name the same workloads, with commas')
     .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
@@ -93,7 +94,7 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     serverNames: text('serverNames') === undefined ? [] : list(text('serverNames')!, 'flag --server-names', (name) => name),
     authenticators,
     oidc: readOidc(given, authenticators),
-    audiences: (given.audience as readonly string[] | undefined) ?? ['istio-ca'],
+    audiences: readAudiences(given, authenticators),
     rates: {
       perIdentity: rate(text('ratePerIdentity')!, 'flag --rate-per-identity'),
       total: rate(text('rateTotal')!, 'flag --rate-total'),
@@ -108,10 +109,19 @@ function readOidc(given: CommandOptions['given'], authenticators: readonly Authe
   const issuers = given.oidcIssuer as readonly string[] | undefined;
   const jwks = given.jwks as string | undefined;
   const wanted = authenticators.includes('oidc');
-  const [field] = [issuers && 'flag --oidc-issuer', jwks && 'flag --jwks'].filter((each) => each !== undefined);
+  const jwksCa = given.jwksCa as string | undefined;
+  const flags = [issuers && 'flag --oidc-issuer', jwks && 'flag --jwks', jwksCa && 'flag --jwks-ca'];
+  const [field] = flags.filter((each) => each !== undefined);
   if (!wanted && field !== undefined) throw invalid('ERR_CONFIG', field, 'needs oidc among --authenticators');
   if (!wanted) return undefined;
   if (issuers === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --oidc-issuer for oidc');
   if (jwks === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --jwks for oidc');
-  return { issuers, jwks };
+  return { issuers, jwks, jwksCa };
+}
+
+function readAudiences(given: CommandOptions['given'], authenticators: readonly AuthenticatorName[]): readonly string[] {
+  const audiences = given.audience as readonly string[] | undefined;
+  if (audiences === undefined) return ['istio-ca'];
+  if (authenticators.includes('oidc') || authenticators.includes('token-review')) return audiences;
+  throw invalid('ERR_CONFIG', 'flag --audience', 'needs oidc or token-review among --authenticators');
 }

@@ -2,9 +2,10 @@ import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { withDeadline } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
-import { AgentError, errorText, invalid } from '../../../agent/base/errors';
+import { AgentError, errorText, invalid, systemCode } from '../../../agent/base/errors';
 import { watchFiles } from '../../../agent/base/file-watch';
 import { readSmallFile } from '../../../agent/base/read-file';
+import { certificatesPem, parseRootBundle } from '../../../agent/identity/certificate';
 import { type KeySet, parseKeySet, type TokenAlgorithm } from './key-set';
 
 /** Where the keys of token issuers come from. */
@@ -27,19 +28,45 @@ const COOLDOWN_MS = 30_000;
 const STALE_MS = 60 * 60_000;
 const FETCH_MS = 5_000;
 const MAX_BYTES = 256 * 1024;
+/** What OpenSSL says of a server whose root is not known here. */
+const UNKNOWN_ISSUER = [
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+];
 
-/**
- * @param place  An `https` URL, an `http` URL of this machine itself, or the path of a file, which is followed.
- * @throws       AgentError ERR_CONFIG for another URL; ERR_PARSE | ERR_INPUT where a file cannot be used.
- */
-export async function openKeySource(place: string, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
+/** Where keys are, and by whom the way there is vouched for. */
+export interface KeyPlace {
+  /** An `https` URL, an `http` URL of this machine itself, or the path of a file, which is followed. */
+  readonly jwks: string;
+  /** PEM file of the roots that an `https` server is judged by, read for every fetch; default those of the runtime. */
+  readonly jwksCa?: string | undefined;
+}
+
+/** @throws AgentError ERR_CONFIG for another URL; ERR_PARSE | ERR_INPUT where a file cannot be used. */
+export async function openKeySource(
+  { jwks: place, jwksCa }: KeyPlace,
+  algorithms: readonly TokenAlgorithm[],
+  deps: Deps,
+): Promise<KeySource> {
+  const isHttps = /^https:\/\//i.test(place);
+  if (jwksCa !== undefined && !isHttps) throw invalid('ERR_CONFIG', '--jwks-ca', 'needs an https URL for --jwks');
   if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) return followFile(place, algorithms, deps);
   const url = URL.parse(place);
   const local = url !== null && ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
   if (url?.protocol !== 'https:' && !(url?.protocol === 'http:' && local)) {
     throw invalid('ERR_CONFIG', '--jwks', 'must be an https URL, or a file: whoever can change the keys can be anybody');
   }
-  return new UrlKeys(url, algorithms, deps);
+  // A file that cannot be used stops the start, not the first caller.
+  if (jwksCa !== undefined) await readRoots(jwksCa);
+  return new UrlKeys(url, jwksCa, algorithms, deps);
+}
+
+async function readRoots(path: string): Promise<Buffer> {
+  const { bundle, skipped } = parseRootBundle(await readSmallFile(path, { field: '--jwks-ca', code: 'ERR_INPUT' }), '--jwks-ca');
+  if (skipped[0] !== undefined) throw invalid('ERR_PARSE', '--jwks-ca', `must hold CA certificates only: ${skipped[0]}`);
+  return certificatesPem(bundle.rootsDer);
 }
 
 async function followFile(path: string, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
@@ -82,6 +109,7 @@ class UrlKeys implements KeySource {
 
   constructor(
     private readonly url: URL,
+    private readonly ca: string | undefined,
     private readonly algorithms: readonly TokenAlgorithm[],
     private readonly deps: Deps,
   ) {}
@@ -109,7 +137,8 @@ class UrlKeys implements KeySource {
     this.#triedAt = now;
     const { clock, log } = this.deps;
     try {
-      const text = await withDeadline(clock, FETCH_MS, 'fetch token keys', this.#stop.signal, (signal) => fetchText(this.url, signal));
+      const ca = this.ca === undefined ? undefined : await readRoots(this.ca);
+      const text = await withDeadline(clock, FETCH_MS, 'fetch token keys', this.#stop.signal, (signal) => fetchText(this.url, ca, signal));
       const keys = await parseKeySet(text, '--jwks', this.algorithms);
       if (this.#known?.keys.kids.join() !== keys.kids.join()) log.info('token keys fetched', { url: this.url.href, kids: keys.kids });
       this.#known = { keys, fetchedAt: clock.now() };
@@ -122,12 +151,15 @@ class UrlKeys implements KeySource {
 }
 
 /** One GET. A redirection is no answer: whoever configured the URL did not mean another. */
-function fetchText(url: URL, signal: AbortSignal): Promise<string> {
+function fetchText(url: URL, ca: Buffer | undefined, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
-    const fail = (why: string, cause?: unknown) =>
-      reject(new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.href}: ${why}`, { cause, retry: 'soon' }));
+    const fail = (why: string, cause?: unknown) => {
+      const hint = UNKNOWN_ISSUER.includes(systemCode(cause) ?? '') ? { hint: 'name the roots of its server with --jwks-ca' } : {};
+      reject(new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.href}: ${why}`, { cause, retry: 'soon', ...hint }));
+    };
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const request = send(url, { signal, agent: false, headers: { accept: 'application/json' } }, (response) => {
+    const options = { signal, agent: false, headers: { accept: 'application/json' }, ...(ca && { ca }) } as const;
+    const request = send(url, options, (response) => {
       if (response.statusCode !== 200) {
         response.resume();
         return fail(`status ${response.statusCode}`);

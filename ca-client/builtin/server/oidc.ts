@@ -3,13 +3,11 @@ import { AgentError } from '../../../agent/base/errors';
 import { type Authenticator, ownIdentity, refuseCredential, serviceAccountIdentity, type TrustDomains } from './authenticator';
 import { type Claims, parseClaims, readClaims } from './jwt-claims';
 import { TOKEN_ALGORITHMS, type TokenAlgorithm } from './key-set';
-import { type KeySource, openKeySource } from './key-source';
+import { type KeyPlace, type KeySource, openKeySource } from './key-source';
 
-export interface OidcOptions extends TrustDomains {
+export interface OidcOptions extends TrustDomains, KeyPlace {
   /** Values of `iss` that are taken, to the letter. */
   readonly issuers: readonly string[];
-  /** A JWK set of the issuers' keys: a file, or an https URL. */
-  readonly jwks: string;
   /** At least one of them must be in `aud`. */
   readonly audiences: readonly string[];
   /** Default all of `TOKEN_ALGORITHMS`. */
@@ -31,7 +29,7 @@ const LAST_SECOND = 8.64e12;
  * @see RFC 7519 section 4.1; RFC 8725.
  */
 export async function createOidcAuthenticator(options: OidcOptions, deps: Deps): Promise<Authenticator> {
-  const source = await openKeySource(options.jwks, options.algorithms ?? TOKEN_ALGORITHMS, deps);
+  const source = await openKeySource(options, options.algorithms ?? TOKEN_ALGORITHMS, deps);
   return {
     name: 'oidc',
     async authenticate({ bearer }) {

@@ -8,6 +8,7 @@ import { Secret } from '../../../../agent/base/secret';
 import { formatSpiffeId } from '../../../../agent/identity/spiffe-id';
 import type { Authenticator } from '../../../../ca-client/builtin/server/authenticator';
 import { createOidcAuthenticator, type OidcOptions } from '../../../../ca-client/builtin/server/oidc';
+import { startHttpsServer } from '../../../support/https-server';
 import { tempDir } from '../../../support/temp-dir';
 import { TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
@@ -190,3 +191,36 @@ test('of ten thousand tokens that were changed anywhere, none names anybody', as
     { numRuns: 10_000 },
   );
 });
+
+test('keys come over https from a server that --jwks-ca vouches for, also after its root is replaced, and from no other', async () => {
+  const issuer = makeTokenIssuer();
+  const serve = () => startHttpsServer((_, response) => response.end(issuer.jwks()));
+  const server = await serve();
+  opened.push(server);
+  const roots = join(tempDir(), 'roots.pem');
+  writeFileSync(roots, (await serve().then(closed)).caPem);
+  const clock = new TestClock(Date.now());
+  const deps = testDeps({ clock });
+  const authenticator = await open(server.url, { jwksCa: roots }, deps);
+  expect(await ask(authenticator, issuer.token())).toBe('ERR_CA_UNAVAILABLE undefined');
+  expect(deps.events.find(({ event }) => event === 'token keys cannot be fetched')?.facts.cause).toMatchObject({
+    hint: 'name the roots of its server with --jwks-ca',
+  });
+  writeFileSync(roots, server.caPem);
+  await clock.advanceBy(2_000);
+  expect(await ask(authenticator, issuer.token())).toBe('spiffe://cluster.local/ns/shop/sa/cart');
+});
+
+test.each([
+  ['a file that is not there', 'https://127.0.0.1:1/', 'missing.pem', { code: 'ERR_INPUT' }],
+  ['no certificate in it', 'https://127.0.0.1:1/', __filename, { code: 'ERR_PARSE' }],
+  ['keys from a file', '/dev/null', __filename, { code: 'ERR_CONFIG', field: '--jwks-ca' }],
+  ['keys over plain http', 'http://127.0.0.1:1/', __filename, { code: 'ERR_CONFIG', field: '--jwks-ca' }],
+])('--jwks-ca with %s stops the start', async (_, jwks, jwksCa, want) => {
+  await expect(open(jwks, { jwksCa })).rejects.toMatchObject(want);
+});
+
+async function closed<T extends { close(): Promise<void> }>(server: T): Promise<T> {
+  await server.close();
+  return server;
+}
