@@ -56,6 +56,26 @@ export async function readYaml(bytes: Uint8Array, limits: YamlLimits): Promise<u
   return document.toJS();
 }
 
+/**
+ * A mapping with some of its values replaced, added (a text) or taken out (undefined). Comments and order stay, and so does how values are
+ * written: `0660` is not made a number.
+ *
+ * @throws AgentError as `parseYaml`.
+ */
+export async function editYaml(
+  bytes: Uint8Array,
+  changes: Readonly<Record<string, string | undefined>>,
+  limits: YamlLimits,
+): Promise<Buffer> {
+  const { yaml } = await parseYaml(bytes, limits);
+  const document = yaml.parseDocument(Buffer.from(bytes).toString('utf8'), { schema: 'failsafe', uniqueKeys: false, merge: false });
+  for (const [key, value] of Object.entries(changes)) {
+    if (value === undefined) document.delete(key);
+    else document.set(key, value);
+  }
+  return Buffer.from(document.toString({ lineWidth: 0 }));
+}
+
 function decode(bytes: Uint8Array, { name, code }: YamlLimits): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);

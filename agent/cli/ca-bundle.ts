@@ -6,6 +6,7 @@ import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
 import { loadEngine } from '../identity/load-engine';
+import { asOwnerOf } from './as-owner';
 import { commandDeps } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
 import { facts, instant, json } from './render';
@@ -25,7 +26,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     const engine = await loadEngine(await settingOf('crypto', flags, terminal));
     const { openAuthority } = await import('../../ca-client/builtin/authority');
     const rootAlgorithm = await settingOf('ca-key-algorithm', flags, terminal);
-    const authority = await openAuthority({ dir, trustDomain, rootAlgorithm, engine }, commandDeps(terminal));
+    const authority = await asOwnerOf(dir, () => openAuthority({ dir, trustDomain, rootAlgorithm, engine }, commandDeps(terminal)));
     const { subject, keyAlgorithm, notAfterAt } = authority.describe();
     const about = { dir, trustDomain, signer: subject, keyAlgorithm, notAfter: new Date(notAfterAt).toISOString() };
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root').sha256);

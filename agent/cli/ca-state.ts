@@ -10,6 +10,7 @@ import { systemRandom } from '../base/random';
 import { readSetting } from '../config/load';
 import { segment } from '../config/value-types';
 import { CA_STATES, type CaStateConfig } from '../open-ca-store';
+import { asOwnerOf } from './as-owner';
 import type { CommandOptions } from './command';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
@@ -34,7 +35,7 @@ export async function readState({ given, flags }: CommandOptions, terminal: Term
   };
 }
 
-/** Works on an authority's state for a moment, also beside a server that runs on it. */
+/** Works on an authority's state for a moment, also beside a server that runs on it, and for root as that server's user. */
 export async function withState<T>(
   options: CommandOptions,
   terminal: Terminal,
@@ -43,12 +44,14 @@ export async function withState<T>(
   const config = await readState(options, terminal);
   const deps = commandDeps(terminal);
   const { openCaStore } = await import('../open-ca-store');
-  const { store, close } = await openCaStore(config, terminal.env, deps);
-  try {
-    return await work(store, config.caDir, deps);
-  } finally {
-    await close();
-  }
+  return asOwnerOf(config.caDir, async () => {
+    const { store, close } = await openCaStore(config, terminal.env, deps);
+    try {
+      return await work(store, config.caDir, deps);
+    } finally {
+      await close();
+    }
+  });
 }
 
 /** What a command gives to those who expect a daemon's: warnings are told, events are not. */

@@ -1,7 +1,5 @@
-import { link, lstat, open, rename, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { AgentError, errorText, systemCode } from '../base/errors';
 import { writePem } from '../base/pem';
 import { privateKeyPem } from '../identity/keys';
 import { loadEngine } from '../identity/load-engine';
@@ -11,6 +9,7 @@ import { addCsrLint } from './csr-lint';
 import { refuseDangerousEnvironment } from './environment';
 import { json } from './render';
 import { addSettings, settingOf } from './settings-options';
+import { writeNew } from './write-new';
 
 /** `keyturn csr create` and `keyturn csr lint`. */
 export function addCsr(program: Command, context: CommandContext): void {
@@ -55,34 +54,4 @@ export function addCsr(program: Command, context: CommandContext): void {
     else if (out === undefined) terminal.out(csrPem.toString('latin1'));
     return 0;
   });
-}
-
-/** Writes a whole file or none. With `force` it replaces a regular file, and never a device, a link or a directory; without, nothing. */
-async function writeNew(path: string, bytes: Uint8Array, mode: number, force: boolean): Promise<void> {
-  const temporary = `${path}.${process.pid}.new`;
-  try {
-    const file = await open(temporary, 'wx', mode);
-    try {
-      await file.writeFile(bytes);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    // A link fails where the name is taken; a rename replaces.
-    if (force) await replace(temporary, path);
-    else await link(temporary, path);
-  } catch (caught) {
-    const exists = systemCode(caught) === 'EEXIST';
-    throw new AgentError('ERR_OUTPUT', `write ${path}: ${exists ? 'the file exists' : errorText(caught)}`, {
-      ...(exists ? { hint: 'give another name, or --force to replace it' } : { cause: caught }),
-    });
-  } finally {
-    await unlink(temporary).catch(() => undefined);
-  }
-}
-
-async function replace(temporary: string, path: string): Promise<void> {
-  const found = await lstat(path).catch(() => undefined);
-  if (found?.isFile() === false) throw new AgentError('ERR_OUTPUT', 'only a regular file is replaced, and this is none');
-  await rename(temporary, path);
 }

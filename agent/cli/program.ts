@@ -18,6 +18,7 @@ import { type OutputFormat, report } from './report';
 import { addSecret } from './secret';
 import { addSettings, ENVIRONMENT_HELP } from './settings-options';
 import type { Terminal } from './terminal';
+import { addVm } from './vm';
 
 /** Lines of help fit a usual screen and stay readable on a wide one. */
 const HELP_COLUMNS = 100;
@@ -64,7 +65,7 @@ export function createProgram(context: CommandContext): Command {
   program.commandsGroup('Ask a running agent:');
   for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
   program.commandsGroup('An authority of your own:');
-  for (const add of [addCa, addApprover]) add(program, context);
+  for (const add of [addCa, addVm, addApprover]) add(program, context);
   program.commandsGroup('Files and settings:');
   for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');

@@ -1,6 +1,6 @@
 import { invalid } from '../base/errors';
 import { CA_HINT, type CaName, OPTIONS } from './options';
-import { type Draft, readsFiles, type Surroundings, settle } from './rules';
+import { type Draft, isDefault, readsFiles, type Surroundings, settle } from './rules';
 
 /** The CAs that have an address, and where each is in a cluster that was set up by its own documentation. */
 const DEFAULT_ADDRESSES: Readonly<Partial<Record<CaName, string>>> = {
@@ -29,6 +29,20 @@ export function chooseCa(draft: Draft, around: Surroundings): void {
 function takeUpstream(draft: Draft, text: string, origin: string): void {
   draft.readings.set('ca', { text, origin, from: 'upstream' });
   draft.values.ca = OPTIONS.ca.type.parse(text, origin);
+}
+
+/** What systemd calls the join token of a machine: it reads it as root and shows it to the agent alone. */
+const TOKEN_CREDENTIAL = 'keyturn.join-token';
+
+/**
+ * Where nobody named a token and systemd hands out credentials, ours is among them.
+ *
+ * @see systemd.exec(5) LoadCredential.
+ */
+export function chooseToken(draft: Draft, around: Surroundings): void {
+  const { CREDENTIALS_DIRECTORY: dir } = around.env;
+  if (dir === undefined || !isDefault(draft, 'token')) return;
+  settle(draft, 'token', `${dir}/${TOKEN_CREDENTIAL}`, 'environment CREDENTIALS_DIRECTORY');
 }
 
 /**

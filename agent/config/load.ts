@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
-import { checkCaList, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa } from './ca-rules';
+import { checkCaList, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa, chooseToken } from './ca-rules';
 import type { Config, LoadedConfig } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
@@ -55,6 +55,7 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
   // What a file that could not be read would have said is not missing.
   if (complete) collect(problems, () => chooseCa(draft, around));
+  chooseToken(draft, around);
   collect(problems, () => checkCaList(draft));
   if (complete) collect(problems, () => checkKubernetesCsr(draft));
   collect(problems, () => chooseAddresses(draft));

@@ -1,4 +1,4 @@
-import { parseYaml } from '../base/yaml';
+import { editYaml, parseYaml, type YamlLimits } from '../base/yaml';
 import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
@@ -21,8 +21,7 @@ export interface FileEntry {
  * @throws       AgentError ERR_CONFIG naming the file and, where one is at fault, the line.
  */
 export async function parseSettingsFile(bytes: Uint8Array, name: string): Promise<FileEntry[]> {
-  const limits = { name, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES, maxTokens: MAX_TOKENS } as const;
-  const { document, yaml, refuse } = await parseYaml(bytes, limits);
+  const { document, yaml, refuse } = await parseYaml(bytes, limitsOf(name));
   const { isAlias, isMap, isScalar, isSeq } = yaml;
   const { contents } = document;
   if (contents === null || (isScalar(contents) && contents.source === '')) return [];
@@ -53,6 +52,25 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
     }
   }
   return [...entries.values()];
+}
+
+/**
+ * A settings file with some settings set (a text) or taken out (undefined). Comments and order stay.
+ *
+ * @throws AgentError as `parseSettingsFile`.
+ */
+export async function editSettingsFile(
+  bytes: Uint8Array,
+  changes: Readonly<Record<string, string | undefined>>,
+  name: string,
+): Promise<Buffer> {
+  // What is no mapping of settings has no place for one.
+  await parseSettingsFile(bytes, name);
+  return editYaml(bytes, changes, limitsOf(name));
+}
+
+function limitsOf(name: string): YamlLimits {
+  return { name, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES, maxTokens: MAX_TOKENS };
 }
 
 function offsetOf(node: unknown): number | undefined {

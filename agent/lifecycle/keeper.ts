@@ -14,7 +14,7 @@ import { MIN_INTERVAL_MS, planRenewal, planRetry, type RenewalPlan, type Rotatio
 
 export interface KeeperOptions extends IssueOptions {
   readonly rotation: RotationPolicy;
-  /** A certificate from before a restart, proven again: served at once, renewed when due. */
+  /** A certificate from before a restart, proven again: served at once, renewed when due. An expired one is only told of. */
   readonly warmStart: Svid | undefined;
 }
 
@@ -54,7 +54,9 @@ class Keeper implements CertSource {
   ) {
     const { ca, warmStart } = options;
     this.#offer = new Offer(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
-    if (warmStart) {
+    if (warmStart && deps.clock.now() >= warmStart.notAfterAt) {
+      this.#offer.accept(warmStart, ca.trust.value ?? warmStart.bundle, undefined);
+    } else if (warmStart) {
       this.#accept(warmStart, 'certificate kept from before the restart is in service');
       if (warmStart.key.algorithm !== options.keyAlgorithm) this.#urgent = 'another key algorithm is wanted';
     }

@@ -16,8 +16,9 @@ import { readTogether } from './read-together';
 /** Keeps the certificate over restarts, so that an agent which comes up while its CA is away still has one to serve. */
 export interface StateStore {
   /**
-   * The kept certificate, proven again against `trust` at `now`. Undefined where there is none or it does not hold any more: damaged, of
-   * another identity or CA, expired; that is logged, never thrown.
+   * The kept certificate, proven again against `trust` at `now`, or, where it has expired since, at its last moment: then it serves nobody,
+   * but tells what is missed. Undefined where there is none or it does not hold any more: damaged, of another identity or CA; that is
+   * logged, never thrown.
    */
   load(trust: TrustBundle, now: number): Promise<Svid | undefined>;
   /** Keeps what `state` offers from now on. */
@@ -64,9 +65,11 @@ async function load(dir: string, id: SpiffeId, trust: TrustBundle, now: number, 
     );
     const [keyPem, chainPem, receiptJson] = files as [Buffer, Buffer, Buffer];
     const receipt = readReceipt(receiptJson);
-    const chainDer = parseCertificates(chainPem, CERT_FILES.certChain).map(({ der }) => der);
+    const chain = parseCertificates(chainPem, CERT_FILES.certChain);
     const key = readPrivateKey(keyPem, CERT_FILES.key);
-    const svid = acceptIssuedChain({ id, key, source: receipt.source }, chainDer, trust, now);
+    const lastMoment = Math.min(...chain.map(({ notAfterAt }) => notAfterAt)) - 1;
+    const chainDer = chain.map(({ der }) => der);
+    const svid = acceptIssuedChain({ id, key, source: receipt.source }, chainDer, trust, Math.min(now, lastMoment));
     // The plan counts from the first receipt: an agent that restarts every hour must not put its renewal off every hour.
     return { ...svid, receivedAt: Math.min(receipt.receivedAt, now) };
   } catch (caught) {

@@ -3,6 +3,7 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
 import { expiredTokenError, isExpired, readToken, type Token } from '../token';
 import { type Credentials, credentialWays } from './choose-credentials';
 import { type ClientCertificate, presentingObstacle, readClientCertificate } from './client-certificate';
@@ -90,12 +91,14 @@ export class IdentityProof {
       // The order of ways has changed: the next attempt takes its first.
       this.#worked = undefined;
       this.#failures = 0;
+      if (isJoinToken(token)) return joinTokenHint(tokenPath);
       return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}; is it for this cluster and this service account?`;
     }
     const since = new Date(this.#refused.since).toISOString();
     this.#complain(`same ${print}`, () =>
       this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
     );
+    if (isJoinToken(token)) return joinTokenHint(tokenPath);
     return `the token ${tokenPath} has not changed since the CA first refused it at ${since}${this.#audienceFault(token) ?? ''}; replace it, a new one is used at once`;
   }
 
@@ -176,9 +179,17 @@ function missing(tokenPath: string, tokenError: AgentError | undefined, certific
   const causes = [tokenError, certificateError].flatMap((each) => (each ? [each.message] : []));
   return new AgentError('ERR_TOKEN', `sign: there is nothing to prove our identity with: ${causes.join('; ')}`, {
     retry: 'soon',
-    hint: `mount a service account token for audience istio-ca at ${tokenPath}; it is used as soon as it is there`,
+    hint: `mount a service account token for audience istio-ca at ${tokenPath}, or take a join token of keyturn ca serve there (keyturn vm join); it is used as soon as it is there`,
     cause: tokenError ?? certificateError,
   });
+}
+
+function isJoinToken({ value }: Token): boolean {
+  return value.reveal().startsWith(JOIN_TOKEN_PREFIX);
+}
+
+function joinTokenHint(tokenPath: string): string {
+  return `the join token ${tokenPath} was used before or is too old; have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)`;
 }
 
 function printOf(token: Token): string {

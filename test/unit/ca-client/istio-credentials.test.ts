@@ -71,6 +71,17 @@ describe('a call to istiod', () => {
     await expect(issue(ca)).resolves.toBeDefined();
   });
 
+  test('with a join token that was used before says where another comes from', async () => {
+    const { files, ca } = await world();
+    files.token(`kt1_${'a'.repeat(43)}`);
+    for (const _ of ['first', 'second']) {
+      await expect(issue(ca)).rejects.toMatchObject({
+        code: 'ERR_CA_REJECTED',
+        hint: expect.stringMatching(/^the join token .* was used before or is too old; .*keyturn vm bundle.*keyturn vm join/),
+      });
+    }
+  });
+
   test('C19 is repeated at once where the token was replaced while it was under way', async () => {
     const { fake, files, ca } = await world({ fake: { answerAfterMs: 100 } });
     files.token(makeJwt({ sub: 'old' }));

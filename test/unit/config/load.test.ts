@@ -417,6 +417,23 @@ describe('choosing the certificate authority', () => {
   });
 });
 
+describe("systemd's credentials", () => {
+  const env = { CREDENTIALS_DIRECTORY: '/run/credentials/keyturn.service' };
+
+  test('hold the token where nobody named another', async () => {
+    const { config, settings } = await loadBuiltin({ env });
+    expect(config.token).toBe('/run/credentials/keyturn.service/keyturn.join-token');
+    expect(settings.find(({ name }) => name === 'token')!.origin).toBe('environment CREDENTIALS_DIRECTORY');
+  });
+
+  test.each([{ flags: { token: './t' } }, { env: { KEYTURN_TOKEN: './t' } }, { file: 'token: ./t' }])(
+    'give way to %j',
+    async (given: Given) => {
+      expect((await loadBuiltin({ ...given, env: { ...env, ...given.env } })).config.token).toBe('./t');
+    },
+  );
+});
+
 describe('mounted credentials', () => {
   let dir: string;
   const put = (under: string, names: readonly string[]) => {

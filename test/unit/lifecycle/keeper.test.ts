@@ -265,4 +265,25 @@ describe('a warm start', () => {
     expect(story.svid!.serial).not.toBe(kept.serial);
     expect(story.kinds).toEqual(['current', 'current']);
   });
+
+  test('that comes too late serves nobody, tells what has expired beside what hinders the next, and ends by it', async () => {
+    const first = await tell();
+    const kept = first.svid!;
+    await first.keeper.close();
+    await first.clock.advanceBy(10 * DAY);
+    const story = await tell({ warmStart: kept, clock: first.clock, prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: { serial: kept.serial },
+      error: { code: 'ERR_CA_REJECTED' },
+    });
+    expect(story.events.filter(({ level }) => level === 'error')).toMatchObject([
+      { event: 'certificate expired', facts: { serial: kept.serial } },
+      { event: 'renewal failed and the previous certificate has expired' },
+    ]);
+    story.ca.work();
+    await story.clock.advanceBy(MINUTE);
+    expect(story.kinds.at(-1)).toBe('current');
+    expect(story.svid!.serial).not.toBe(kept.serial);
+  });
 });
