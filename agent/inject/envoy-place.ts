@@ -1,0 +1,62 @@
+import type { Surroundings } from './containers';
+import type { Finding } from './findings';
+import { AGENT_USER, SOCKET_DIR, SOCKET_VOLUME } from './names';
+import type { InjectOptions } from './options';
+import { foreignContainers } from './pod-rules';
+import type { ContainerShape, PodShape } from './pod-shape';
+
+/** Where the socket lies and who opens it, or why the Envoy that is there cannot be joined. */
+export type EnvoyPlace =
+  | { readonly kind: 'found'; readonly around: Surroundings }
+  | { readonly kind: 'refused'; readonly problems: readonly Finding[] };
+
+/**
+ * Fits the agent to the container of `--join`. The socket's mode is 0600, so the agent runs as the Envoy's user; and where the Envoy has a
+ * volume in memory or on disk at the socket's directory already, as Istio's proxy has, that one is used.
+ */
+export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
+  if (options.envoy?.kind !== 'join') return { kind: 'found', around: { socketVolume: SOCKET_VOLUME, user: AGENT_USER } };
+  const { container } = options.envoy;
+  const envoy = foreignContainers(pod).find(({ name }) => name === container);
+  if (!envoy)
+    return refused({ path: ['spec', 'containers'], rule: `has none that is named ${JSON.stringify(container)}`, hint: JOIN_HINT });
+  const user = userFor(envoy, pod, options);
+  const socketVolume = volumeFor(envoy, pod);
+  if (typeof user === 'number' && typeof socketVolume === 'string') return { kind: 'found', around: { socketVolume, user } };
+  return refused(...[user, socketVolume].filter((each): each is Finding => typeof each === 'object'));
+}
+
+const JOIN_HINT = 'name the container of the Envoy with --join, or label pods without one keyturn.dev/inject: "false"';
+
+function refused(...problems: Finding[]): EnvoyPlace {
+  return { kind: 'refused', problems };
+}
+
+/** Root cannot be followed, and without capabilities it cannot open the socket either. */
+function userFor(envoy: ContainerShape, pod: PodShape, { settings }: InjectOptions): number | Finding {
+  const user = envoy.runAsUser ?? pod.runAsUser;
+  if (user !== undefined && user > 0) return user;
+  const mode = settings['sds-socket-mode'];
+  if (mode !== undefined && (Number.parseInt(mode.slice(-1), 8) & 0o6) === 0o6) return AGENT_USER;
+  return {
+    path: [...envoy.path, 'securityContext', 'runAsUser'],
+    rule: `${user === undefined ? 'is missing' : 'is 0'}: the socket is open to the user of the Envoy alone, which must be known and not root`,
+    hint: 'set it (1337, say); or give --sds-socket-mode 0666: only the containers that mount its volume reach the socket',
+  };
+}
+
+function volumeFor(envoy: ContainerShape, pod: PodShape): string | Finding {
+  const mount = envoy.mounts.find(({ mountPath, volume }) => placeOf(mountPath) === placeOf(SOCKET_DIR) && volume !== SOCKET_VOLUME);
+  if (!mount) return SOCKET_VOLUME;
+  const isEmptyDir = pod.volumes.some(({ name, fields }) => name === mount.volume && fields.emptyDir != null);
+  if (isEmptyDir && mount.fields.subPath === undefined && mount.fields.subPathExpr === undefined) return mount.volume;
+  return { path: mount.path, rule: 'is where the socket belongs, and its volume is no emptyDir', hint: 'mount it elsewhere' };
+}
+
+/** `/var/run` is a link to `/run` in almost every image. */
+function placeOf(path: string): string {
+  return path
+    .replace(/\/+/g, '/')
+    .replace(/\/$/, '')
+    .replace(/^\/var\/run(?=\/|$)/, '/run');
+}

@@ -1,0 +1,106 @@
+import { type Change, changesBetween, isMembers, type Members } from './changes';
+import { agentContainer, envoyContainer, envoyMount, ourVolumes, type Surroundings } from './containers';
+import { placeEnvoy } from './envoy-place';
+import { withFilledIn } from './filled-in';
+import type { Finding } from './findings';
+import { INJECTED_ANNOTATION, OUR_CONTAINERS, OUR_VOLUMES, SOCKET_VOLUME } from './names';
+import type { InjectOptions } from './options';
+import { isInjected, notesOf, optsOut, problemsOf } from './pod-rules';
+import { type ContainerShape, type PodShape, readPod } from './pod-shape';
+
+/** What becomes of one pod. */
+export type Injection =
+  /** `changes` is empty where it is as it should be already. `notes` are for a person's eyes. */
+  | { readonly kind: 'injected'; readonly after: Members; readonly changes: readonly Change[]; readonly notes: readonly Finding[] }
+  /** Its own label or annotation wants it so. */
+  | { readonly kind: 'left-alone' }
+  /** It cannot be done; every field that stands against it. */
+  | { readonly kind: 'refused'; readonly problems: readonly Finding[] };
+
+/**
+ * Puts the agent into a pod, or brings one that has it up to date. Pure: no input is changed, equal inputs give equal answers, and injecting
+ * what was injected changes nothing. It never throws for what a pod says.
+ *
+ * ```ts
+ * const injection = injectPod(pod, options);
+ * if (injection.kind === 'injected') answer(jsonPatch(injection.changes));
+ * if (injection.kind === 'refused') refuse(injection.problems.map(({ path, rule }) => `${fieldName(path)}: ${rule}`));
+ * ```
+ *
+ * @param template  Any value: a Pod, or the `template` of what makes pods; its `metadata` and `spec` are looked at. Untrusted.
+ * @returns         Paths of changes and findings are below `template`: `['spec', 'containers', 0]`. `jsonPatch` in changes.ts makes an
+ *                  RFC 6902 patch of the changes, `fieldName` in findings.ts the name of a field.
+ * @throws          AgentError ERR_CONFIG | ERR_IDENTITY_INVALID only for options that `createBootstrap` refuses, whatever the pod.
+ */
+export function injectPod(template: unknown, options: InjectOptions): Injection {
+  const reading = readPod(template);
+  if (reading.kind === 'malformed') return { kind: 'refused', problems: reading.problems };
+  const { pod } = reading;
+  if (optsOut(pod)) return { kind: 'left-alone' };
+  const place = placeEnvoy(pod, options);
+  const problems = [...problemsOf(pod, options), ...(place.kind === 'refused' ? place.problems : [])];
+  if (problems.length > 0 || place.kind === 'refused') return { kind: 'refused', problems };
+  const before = template as Members;
+  const after = injected(before, pod, options, place.around);
+  return { kind: 'injected', after, changes: changesBetween(before, after), notes: notesOf(pod) };
+}
+
+function injected(before: Members, pod: PodShape, options: InjectOptions, around: Surroundings): Members {
+  const ours = [agentContainer(options, around), ...(options.envoy?.kind === 'beside' ? [envoyContainer(options, options.envoy)] : [])];
+  const native = options.sidecar === 'native';
+  const joined = options.envoy?.kind === 'join' ? options.envoy.container : undefined;
+  const theirs = (containers: readonly ContainerShape[]) => containers.map((each) => withSocket(each, each.name === joined, around));
+  const metadata = isMembers(before.metadata) ? before.metadata : {};
+  const spec = before.spec as Members;
+  return {
+    ...before,
+    metadata: {
+      ...metadata,
+      annotations: isInjected(pod) ? metadata.annotations : { ...(metadata.annotations as object), [INJECTED_ANNOTATION]: 'true' },
+    },
+    spec: {
+      ...withList(spec, 'initContainers', placed(theirs(pod.initContainers), native ? ours : [], OUR_CONTAINERS, 'start')),
+      containers: placed(theirs(pod.containers), native ? [] : ours, OUR_CONTAINERS, 'end'),
+      volumes: placed(
+        pod.volumes.map(({ fields }) => fields),
+        ourVolumes(options, around),
+        OUR_VOLUMES,
+        'end',
+      ),
+    },
+  };
+}
+
+/** Members with a list in place of what is there; an empty one is not written down, unless it was before. */
+function withList(members: Members, name: string, items: readonly Members[]): Members {
+  const { [name]: found, ...others } = members;
+  if (items.length > 0) return { ...members, [name]: items };
+  return Array.isArray(found) && found.length > 0 ? others : members;
+}
+
+/** A foreign container with our socket exactly where it is to be; everything else of it stays. */
+function withSocket({ fields, name, mounts }: ContainerShape, joined: boolean, { socketVolume }: Surroundings): Members {
+  if (OUR_CONTAINERS.includes(name)) return fields;
+  const has = mounts.some(({ volume }) => volume === SOCKET_VOLUME);
+  const wants = joined && socketVolume === SOCKET_VOLUME;
+  if (!has && !wants) return fields;
+  const all = mounts.map((mount) => mount.fields);
+  return withList(fields, 'volumeMounts', placed(all, wants ? [envoyMount(SOCKET_VOLUME)] : [], [SOCKET_VOLUME], 'end'));
+}
+
+/**
+ * A list with our items in it: one that is there stays at its place and is brought up to date, one that is no longer wanted goes, and a new
+ * one comes after the last of ours, else to the start or the end. At the start, because what comes after it may need the identity.
+ */
+function placed(found: readonly Members[], ours: readonly Members[], names: readonly string[], at: 'start' | 'end'): Members[] {
+  const wanted = new Map(ours.map((item) => [item.name, item]));
+  const kept = found.flatMap((item) => {
+    if (!names.includes(String(item.name))) return [item];
+    const mine = wanted.get(item.name);
+    wanted.delete(item.name);
+    return mine ? [withFilledIn(mine, item)] : [];
+  });
+  const last = kept.findLastIndex((item) => names.includes(String(item.name)));
+  const index = last >= 0 || at === 'start' ? last + 1 : kept.length;
+  return kept.toSpliced(index, 0, ...wanted.values());
+}
