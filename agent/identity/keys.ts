@@ -112,9 +112,12 @@ function algorithmOf(privateKey: KeyObject, field: string): KeyAlgorithm {
     algorithm in CURVES ? facts.text === `ECDSA ${CURVES[algorithm as keyof typeof CURVES]}` : facts.text === `RSA ${algorithm.slice(4)}`,
   );
   if (found === undefined || facts.weakness !== undefined) {
-    throw new AgentError('ERR_PARSE', `${field}: is ${facts.text}`, {
+    const rule = found === undefined ? 'must be ECDSA P-256 or P-384, or RSA of 2048, 3072 or 4096 bits' : facts.weakness!;
+    const kind = facts.kind === 'other' ? (privateKey.asymmetricKeyType ?? facts.text) : facts.text;
+    throw new AgentError('ERR_PARSE', `${field}: is ${kind}: ${rule}`, {
       field,
-      rule: 'must be ECDSA P-256 or P-384, or RSA of 2048, 3072 or 4096 bits',
+      rule,
+      hint: 'make another, e.g. with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256',
     });
   }
   return found;

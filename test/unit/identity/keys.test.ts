@@ -1,4 +1,4 @@
-import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { describe, expect, test } from '@jest/globals';
 import { derBitString, derElement, derInteger, derOctetString, derOid, derSequence } from '../../../agent/base/der';
 import { writePem } from '../../../agent/base/pem';
@@ -42,13 +42,23 @@ describe('readPrivateKey', () => {
   test.each([
     ['RSA 1024', () => makeKey('rsa', 1024)],
     ['RSA 2056', () => makeKey('rsa', 2056)],
-    ['RSA with exponent 3', () => makeKey('rsa', 2048, 3)],
     ['P-521', () => makeKey('ec', 'P-521')],
     ['secp256k1', () => makeKey('ec', 'secp256k1')],
     ['Ed25519', () => makeKey('ed25519')],
   ])('refuses %s', (_, make) => {
     const bytes = Buffer.from(make().export({ type: 'pkcs8', format: 'pem' }));
     expect(outcome(() => readPrivateKey(bytes, 'key'))).toEqual({ field: 'key', rule });
+  });
+
+  test.each<[string, () => KeyObject, string]>([
+    ['P-521', () => makeKey('ec', 'P-521'), `key.pem: is ECDSA P-521: ${rule}`],
+    ['Ed25519', () => makeKey('ed25519'), `key.pem: is ed25519: ${rule}`],
+    ['RSA with exponent 3', () => makeKey('rsa', 2048, 3), 'key.pem: is RSA 2048: must have 65537 as RSA exponent'],
+  ])('says of %s what it is, what it must be, and how to make another', (_, make, message) => {
+    const bytes = Buffer.from(make().export({ type: 'pkcs8', format: 'pem' }));
+    expect(() => readPrivateKey(bytes, 'key.pem')).toThrow(
+      expect.objectContaining({ message, hint: expect.stringContaining('openssl genpkey') }),
+    );
   });
 
   test('refuses a key that carries the public half of another', () => {
