@@ -1,5 +1,5 @@
 import { invalid } from '../base/errors';
-import { quote } from './value-types';
+import { isPlainNumber, quote } from './value-types';
 
 /** Environment variables by name; empty ones count as unset and are not here. */
 export type Environment = Readonly<Record<string, string>>;
@@ -29,7 +29,8 @@ export const gracePeriodRatio: UpstreamNames = {
     const name = 'SECRET_GRACE_PERIOD_RATIO';
     const text = env[name];
     if (text === undefined) return undefined;
-    const left = /^\d{0,9}(?:\.\d{1,12})?$/.test(text) ? Number(text) : Number.NaN;
+    if (!isPlainNumber(text)) throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} is not a plain number, e.g. 0.5`);
+    const left = Number(text);
     if (!(left > 0 && left < 1)) throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} must be more than 0 and less than 1`);
     // Rounded, because 1 - 0.7 is 0.30000000000000004.
     return { name, text: String(Number((1 - left).toFixed(12))) };

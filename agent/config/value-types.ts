@@ -92,14 +92,16 @@ export function duration(bounds: { atLeast: string; atMost: string }): ValueType
   };
 }
 
+/** Whether a text is digits with at most one point, no exponent or sign. */
+export const isPlainNumber = (text: string): boolean => /^\d{0,9}(?:\.\d{1,12})?$/.test(text) && text !== '';
+
 /** A number from 0 to 1; the ends only where `ends` says so. */
 export function fraction(ends: { zero: boolean }): ValueType<number> {
   const rule = ends.zero ? 'must be at least 0 and less than 1' : 'must be more than 0 and less than 1';
   return {
     ...plain('ratio', `number, ${ends.zero ? '0 or' : ''} more than 0 and less than 1`.replace('  ', ' ')),
     parse: (text, field) => {
-      if (!/^\d{0,9}(?:\.\d{1,12})?$/.test(text) || text === '')
-        throw invalid('ERR_CONFIG', field, `${quote(text)} is not a plain number, e.g. 0.5`);
+      if (!isPlainNumber(text)) throw invalid('ERR_CONFIG', field, `${quote(text)} is not a plain number, e.g. 0.5`);
       const value = Number(text);
       if (value >= 1 || (value === 0 && !ends.zero)) throw invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`);
       return value;
