@@ -104,6 +104,19 @@ export function chooseAddresses(draft: Draft): void {
 }
 
 /**
+ * PILOT_CERT_PROVIDER `none` says that nothing is mounted to judge the CA's server by; then something else must be named.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export function checkCertProvider({ readings, values }: Draft, { env }: Surroundings): void {
+  const asksServer = values.ca?.some((name) => DEFAULT_ADDRESSES[name] !== undefined) ?? false;
+  if (env.PILOT_CERT_PROVIDER !== 'none' || !asksServer || readings.has('ca-root') || readings.has('prov-cert')) return;
+  throw invalid('ERR_CONFIG', 'environment PILOT_CERT_PROVIDER', '"none" leaves nothing to judge the CA server by', {
+    hint: "set --ca-root (or CA_ROOT_CA) to a file of the server's roots or to SYSTEM, or unset the variable",
+  });
+}
+
+/**
  * A credential bundle holds no roots, and what judges certificates is never guessed.
  *
  * @throws AgentError ERR_CONFIG.

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
-import { checkCaList, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa, chooseToken } from './ca-rules';
+import { checkCaList, checkCertProvider, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa, chooseToken } from './ca-rules';
 import type { Config, LoadedConfig } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
@@ -59,6 +59,7 @@ export async function readSettings(sources: SettingSources): Promise<SettingsRep
   collect(problems, () => checkCaList(draft));
   if (complete) collect(problems, () => checkKubernetesCsr(draft));
   collect(problems, () => chooseAddresses(draft));
+  collect(problems, () => checkCertProvider(draft, around));
   chooseCredentialsDir(draft, around);
   collect(problems, () => checkMountedFiles(draft));
   collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));

@@ -187,7 +187,8 @@ describe("upstream's environment names", () => {
     [{ SECRET_TTL: '24' }, 'environment SECRET_TTL: "24" is not a duration'],
     [{ SECRET_GRACE_PERIOD_RATIO: '0' }, 'environment SECRET_GRACE_PERIOD_RATIO: "0" must be more than 0 and less than 1'],
     [{ SECRET_GRACE_PERIOD_RATIO: '1' }, 'environment SECRET_GRACE_PERIOD_RATIO: "1" must be more than 0 and less than 1'],
-    [{ SECRET_GRACE_PERIOD_RATIO: '.' }, 'environment SECRET_GRACE_PERIOD_RATIO: "." must be more than 0 and less than 1'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '.' }, 'environment SECRET_GRACE_PERIOD_RATIO: "." is not a plain number, e.g. 0.5'],
+    [{ SECRET_GRACE_PERIOD_RATIO: '1e-3' }, 'environment SECRET_GRACE_PERIOD_RATIO: "1e-3" is not a plain number, e.g. 0.5'],
     [{ PKCS8_KEY: 'yes' }, 'environment PKCS8_KEY: "yes" is not true or false'],
     [{ FILE_MOUNTED_CERTS: 'on' }, 'environment FILE_MOUNTED_CERTS: "on" is not true or false'],
     [{ ECC_SIGNATURE_ALGORITHM: 'ed25519' }, 'environment ECC_SIGNATURE_ALGORITHM: "ed25519" is not ECDSA'],
@@ -356,6 +357,16 @@ describe('choosing the certificate authority', () => {
     expect(await problems({ flags: { ca: 'istiod,istio-csr' }, env: { CA_ADDR: 'a.example:1' } })).toEqual([
       'environment CA_ADDR: names 1 of them, for 2 (istiod, istio-csr) | give one address for each, in the order of --ca',
     ]);
+  });
+
+  test('PILOT_CERT_PROVIDER none is refused where a server is asked and nothing else says what judges it', async () => {
+    const env = { PILOT_CERT_PROVIDER: 'none' };
+    const identity = { namespace: 'shop', 'service-account': 'cart' };
+    expect(await problems({ flags: { ca: 'istiod', ...identity }, env })).toEqual([
+      expect.stringMatching(/^environment PILOT_CERT_PROVIDER: "none" leaves nothing to judge .* \| set --ca-root /),
+    ]);
+    await load({ flags: { ca: 'istiod', 'ca-root': 'SYSTEM', ...identity }, env });
+    await load({ flags: { ca: 'builtin', ...identity }, env });
   });
 
   test('ISTIOD_SAN counts only where no address is given, as upstream; --ca-server-name always', async () => {
