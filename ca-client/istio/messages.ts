@@ -1,5 +1,5 @@
-import { BinaryReader, type BinaryWriter } from '@bufbuild/protobuf/wire';
-import { invalid } from '../../agent/base/errors';
+import { BinaryReader, type BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { AgentError, invalid } from '../../agent/base/errors';
 import { IstioCertificateRequest, IstioCertificateResponse } from '../proto/generated/istio/v1/auth/ca';
 import { MAX_MESSAGE_BYTES } from './service';
 import { encodeStruct, parseStruct } from './struct';
@@ -56,16 +56,22 @@ export function parseCertificateReply(bytes: Uint8Array): readonly string[] {
 
 function decode<T>(field: string, bytes: Uint8Array, codec: { decode(input: BinaryReader): T }): T {
   if (bytes.length > MAX_MESSAGE_BYTES) throw invalid('ERR_PARSE', field, `must not be longer than ${MAX_MESSAGE_BYTES} bytes`);
-  const reader = new BinaryReader(bytes);
-  let message: T;
   try {
-    message = codec.decode(reader);
+    assertFields(new BinaryReader(bytes), field);
+    return codec.decode(new BinaryReader(bytes));
   } catch (caught) {
+    if (caught instanceof AgentError) throw caught;
     throw invalid('ERR_PARSE', field, 'must be a well-formed protobuf message', { cause: caught });
   }
-  // The generated codec stops at an end-group tag or a zero, which nothing may contain at this level.
-  if (reader.pos !== reader.len) throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
-  return message;
+}
+
+/** The generated codec takes an end-group tag, or a zero, for the end of the message, which nothing may contain at this level. */
+function assertFields(reader: BinaryReader, field: string): void {
+  while (reader.pos < reader.len) {
+    const [number, type] = reader.tag();
+    if (type === WireType.EndGroup) throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
+    reader.skip(type, number);
+  }
 }
 
 function exact(seconds: bigint): number {

@@ -56,6 +56,8 @@ describe('a certificate request', () => {
     ['a length beyond the end', Buffer.from([0x0a, 0xff, 0xff, 0x03, 0x41]), 'request', 'must be a well-formed protobuf message'],
     ['a varint without end', Buffer.from([0x18, ...Array(11).fill(0xff)]), 'request', 'must be a well-formed protobuf message'],
     ['an end of no group', Buffer.from([0x0a, 1, 0x78, 0x2c, 0x0a, 1, 0x79]), 'request', 'must not contain a stray end of group'],
+    ['an end of no group at the very end', Buffer.from([0x0a, 1, 0x78, 0x2c]), 'request', 'must not contain a stray end of group'],
+    ['a zero at the very end', Buffer.from([0x0a, 1, 0x78, 0x00]), 'request', 'must be a well-formed protobuf message'],
     ['more than a mebibyte', Buffer.alloc(MAX_MESSAGE_BYTES + 1), 'request', 'must not be longer than 1048576 bytes'],
     ['groups within groups', Buffer.alloc(100_000, 0x2b), 'request', 'must be a well-formed protobuf message'],
   ])('A46 of %s is refused', (_, bytes, field, rule) => {
