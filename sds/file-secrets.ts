@@ -32,6 +32,15 @@ interface Entry {
 export function createFileSecrets(options: FileSecretsOptions, deps: Deps): FileSecrets {
   const entries = new Map<string, Entry>();
   const closing = new Set<Promise<void>>();
+  // A name that streams come and go by is read anew for each of them, and what is left out of its file is news once.
+  const told = new Map<string, string>();
+  const tellSkipped = (name: string, skipped: readonly string[]): void => {
+    const all = skipped.join();
+    if (skipped.length === 0 || told.get(name) === all) return;
+    if (told.size >= LIMITS.fileNames) told.clear();
+    told.set(name, all);
+    deps.log.warn('some certificates of a root file are left out', { name, skipped });
+  };
 
   const start = (text: string, name: FileName): Entry => {
     const stop = new AbortController();
@@ -41,7 +50,7 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
       entry.found = found;
       options.onChange(text);
     };
-    entry.done = follow(text, name, options.dirs, publish, stop.signal, deps).catch((cause) => {
+    entry.done = follow(text, name, options.dirs, { publish, tellSkipped }, stop.signal, deps).catch((cause) => {
       deps.log.error('files of a secret are no longer watched', { name: text, cause });
     });
     return entry;
@@ -95,12 +104,18 @@ function fileName(text: string): FileName | undefined {
   return name === undefined || name.kind === 'identity' || name.kind === 'bundle' ? undefined : name;
 }
 
+/** Who learns what became of a read. */
+interface Listeners {
+  readonly publish: (found: ReturnType<Lookup>) => void;
+  readonly tellSkipped: (name: string, skipped: readonly string[]) => void;
+}
+
 /** Reads the files of a name whenever they change, until the signal fires. A bad read keeps what was published before. */
 async function follow(
   text: string,
   name: FileName,
   dirs: readonly string[],
-  publish: (found: ReturnType<Lookup>) => void,
+  { publish, tellSkipped }: Listeners,
   signal: AbortSignal,
   deps: Deps,
 ): Promise<void> {
@@ -111,7 +126,7 @@ async function follow(
     try {
       const { resource, skipped } = await loadFiles(text, name, dirs, deps.clock.now());
       lastTrouble = '';
-      if (skipped.length > 0) deps.log.warn('some certificates of a root file are left out', { name: text, skipped });
+      tellSkipped(text, skipped);
       publish(resource);
     } catch (caught) {
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');

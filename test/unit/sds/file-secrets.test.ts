@@ -154,7 +154,9 @@ describe('files', () => {
     const { secrets } = await world.client().fetch([rootName()]);
     const bundle = createTrustBundle([world.ca.certificateDer, other.certificateDer]);
     expect(secrets[0]!.rootsPem).toBe(certificatesPem(bundle.rootsDer).toString());
-    expect(world.events).toContainEqual(expect.objectContaining({ event: 'some certificates of a root file are left out' }));
+    await world.client().fetch([rootName()]);
+    // News once, however often it is asked for.
+    expect(world.events.filter(({ event }) => event === 'some certificates of a root file are left out')).toHaveLength(1);
   });
 
   test('istio 10.10 that are missing make their name wait, and are answered when they come', async () => {
