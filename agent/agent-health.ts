@@ -1,18 +1,38 @@
 import type { AgentView, WorkloadStatus } from './admin/agent-view';
 import type { Health } from './base/health';
+import type { Watched } from './base/watched';
 import type { CertSource, SourceDescription } from './identity/cert-state';
 
 /** Twice what an attempt may take at most: one that is longer under way hangs. */
 const HANGING_MS = 120_000;
 
+/** Those whose health it is. */
+export interface Supervised {
+  workloads(): readonly { readonly source: CertSource }[];
+  /** Changes when they come and go; undefined where they do not. */
+  readonly changes: Watched<unknown> | undefined;
+}
+
 /** What an agent says of itself: which certificates it has, and whether every source still does something about them. */
-export function agentHealth(view: AgentView, sources: readonly CertSource[], now: () => number): Health {
+export function agentHealth(view: AgentView, served: Supervised, now: () => number): Health {
+  const sources = () => served.workloads().map(({ source }) => source);
   return {
     summary: () => summary(view),
-    stalled: () => sources.map((source) => stalled(source.describe(), now())).find((each) => each !== undefined),
+    stalled: () =>
+      sources()
+        .map((source) => stalled(source.describe(), now()))
+        .find((each) => each !== undefined),
     onChange: (listener) => {
-      const stops = sources.map(({ state }) => state.subscribe(listener));
+      let stops: (() => void)[] = [];
+      const follow = () => {
+        for (const stop of stops) stop();
+        stops = sources().map(({ state }) => state.subscribe(listener));
+        if (served.changes) listener();
+      };
+      const stopChanges = served.changes?.subscribe(follow);
+      if (!stopChanges) follow();
       return () => {
+        stopChanges?.();
         for (const stop of stops) stop();
       };
     },

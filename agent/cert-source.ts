@@ -5,7 +5,8 @@ import type { Config } from './config/config';
 import type { CertSource } from './identity/cert-state';
 import { loadEngine } from './identity/load-engine';
 import type { SpiffeId } from './identity/spiffe-id';
-import type { Svid } from './identity/svid';
+import { acceptIssuedChain, type Svid } from './identity/svid';
+import type { TrustBundle } from './identity/trust-bundle';
 import { createKeeper } from './lifecycle/keeper';
 import type { SharedCas } from './shared-cas';
 import { servedSvid, type WorkloadParts } from './workload';
@@ -13,10 +14,11 @@ import { servedSvid, type WorkloadParts } from './workload';
 /**
  * What makes a workload's certificates, by its configuration: a keeper with its CA, or a watcher of mounted files. It begins at once.
  *
+ * @param carried  The certificate that the workload has had under other settings; kept where it holds under these.
  * @throws AgentError ERR_CONFIG | ERR_CA_STATE | ERR_OUTPUT; nothing is left open.
  */
-export async function createCertSource(config: Config, shared: SharedCas, deps: Deps): Promise<WorkloadParts> {
-  return config.ca.includes('file') ? mountedFiles(config, deps) : keeper(config, shared, deps);
+export async function createCertSource(config: Config, shared: SharedCas, deps: Deps, carried?: Svid): Promise<WorkloadParts> {
+  return config.ca.includes('file') ? mountedFiles(config, deps) : keeper(config, shared, carried, deps);
 }
 
 async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> {
@@ -28,7 +30,7 @@ async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> 
   return { source, closers: [] };
 }
 
-async function keeper(config: Config, shared: SharedCas, deps: Deps): Promise<WorkloadParts> {
+async function keeper(config: Config, shared: SharedCas, carried: Svid | undefined, deps: Deps): Promise<WorkloadParts> {
   const id = requireIdentity(config);
   const engine = await loadEngine(config.engine);
   let source: CertSource | undefined;
@@ -37,15 +39,30 @@ async function keeper(config: Config, shared: SharedCas, deps: Deps): Promise<Wo
   try {
     const { ca } = chosen;
     const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
-    const warmStart: Svid | undefined = store && ca.trust.value ? await store.load(ca.trust.value, deps.clock.now()) : undefined;
+    const { value: trust } = ca.trust;
+    const warmStart = trust && (stillGood(carried, id, trust, deps.clock.now()) ?? (await store?.load(trust, deps.clock.now())));
     const rotation = { ratio: config.renewRatio, jitterRatio: config.renewJitter };
     const { keyAlgorithm, ttlMs } = config;
-    source = createKeeper({ ca, id, engine, keyAlgorithm, ttlMs, rotation, warmStart }, { ...deps, log: deps.log.scope('keeper') });
+    const turns = shared.turns(config);
+    const turn = (signal: AbortSignal) => turns.enter(signal);
+    source = createKeeper({ ca, id, engine, keyAlgorithm, ttlMs, rotation, warmStart, turn }, { ...deps, log: deps.log.scope('keeper') });
     store?.follow(source.state);
     return { source, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
   } catch (caught) {
     await chosen.close();
     throw caught;
+  }
+}
+
+/** The carried certificate, proven again for this identity and by these roots; its plan counts from when it was received. */
+function stillGood(carried: Svid | undefined, id: SpiffeId, trust: TrustBundle, now: number): Svid | undefined {
+  if (!carried) return undefined;
+  try {
+    const { key, source, chainDer, receivedAt } = carried;
+    return { ...acceptIssuedChain({ id, key, source }, chainDer, trust, now), receivedAt };
+  } catch {
+    // Of another identity or CA: then these settings begin with a certificate of their own.
+    return undefined;
   }
 }
 

@@ -4,6 +4,8 @@ import type { Authority, AuthorityOptions } from '../ca-client/builtin/authority
 import type { KubeApi } from '../ca-client/kubernetes/kube-api';
 import type { Deps } from './base/deps';
 import { type Lease, Pool } from './base/pool';
+import { Turnstile } from './base/turnstile';
+import type { Config } from './config/config';
 import { openKubeApi } from './open-kube-api';
 
 /** What stands behind the CA clients of all workloads of the process, once for all that mean the same. */
@@ -12,12 +14,18 @@ export interface SharedCas {
   authority(options: AuthorityOptions): Promise<Lease<Authority>>;
   /** The way to the Kubernetes API. @throws AgentError as `openKubeApi`. */
   kubeApi(kubeconfig: string | undefined): Promise<Lease<KubeApi>>;
+  /** Who may ask a CA next, so that many workloads that start together do not fall upon it. Each CA has a queue of its own. */
+  turns(config: Config): Turnstile;
 }
+
+/** Eight at once keep a CA busy that is a network away, and one that hangs makes room after a second: 100 workloads ask within 13 s of a CA that is dead. */
+const TURNS = { places: 8, holdMs: 1_000 };
 
 /** Empty; everything in it lives as long as somebody uses it. */
 export function createSharedCas(deps: Deps): SharedCas {
   const authorities = new Pool<Authority>();
   const apis = new Pool<KubeApi>();
+  const turnstiles = new Map<string, Turnstile>();
   const own = { ...deps, log: deps.log.scope('ca') };
   return {
     authority: async (options) => {
@@ -29,5 +37,11 @@ export function createSharedCas(deps: Deps): SharedCas {
       });
     },
     kubeApi: (kubeconfig) => apis.lease(kubeconfig ?? '', () => openKubeApi(kubeconfig, process.env, own)),
+    turns: ({ ca, caAddresses, caDir, kubeconfig }) => {
+      const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);
+      const found = turnstiles.get(key) ?? new Turnstile(TURNS, deps.clock);
+      turnstiles.set(key, found);
+      return found;
+    },
   };
 }

@@ -18,6 +18,8 @@ import type { FileOutput } from './lifecycle/file-output';
 
 /** One identity with what makes its certificates and what hands them out. */
 export interface Workload {
+  /** In a list of them. */
+  readonly name?: string;
   view(): WorkloadView;
   status(): WorkloadStatus;
   /** Why this workload is not ready, or nothing. */
@@ -30,8 +32,8 @@ export interface Workload {
 /** What a workload is made of; `agent.ts` decides which source it gets. */
 export interface WorkloadParts {
   readonly source: CertSource;
-  /** Whom the source asks; undefined for mounted files. */
-  readonly ca?: ChosenCa;
+  /** Whom the source asks now; undefined for mounted files. */
+  readonly ca?: ChosenCa | undefined;
   /** Closed after the source, innermost last: state store, CA client, authority. */
   readonly closers: readonly Closer[];
 }
@@ -52,6 +54,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
       {
         socketPath: config.sdsSocket,
         mode: config.sdsSocketMode,
+        owner: config.sdsSocketOwner,
         group: config.sdsSocketGroup,
         state: source.state,
         keyFormat: config.keyFormat,
@@ -103,11 +106,12 @@ interface ServingParts {
 
 function describeWorkload(
   config: Config,
-  { source, ca }: WorkloadParts,
+  parts: WorkloadParts,
   { sds, output, revocation }: ServingParts,
   close: () => Promise<void>,
   deps: Deps,
 ): Workload {
+  const { source } = parts;
   const id = () => identityText(config, source.state.value);
   return {
     source,
@@ -153,8 +157,8 @@ function describeWorkload(
         ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
         ...(about.problem && { sourceProblem: problemStatus(about.problem) }),
         ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
-        ...(svid && { outageBudget: outageBudget(svid, ca?.ca, deps.clock.now()) }),
-        ...(ca?.members && { authorities: ca.members().map(authorityStatus) }),
+        ...(svid && { outageBudget: outageBudget(svid, parts.ca?.ca, deps.clock.now()) }),
+        ...(parts.ca?.members && { authorities: parts.ca.members().map(authorityStatus) }),
         sds: {
           socket: config.sdsSocket,
           mode: config.sdsSocketMode.toString(8).padStart(4, '0'),

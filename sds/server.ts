@@ -24,6 +24,8 @@ export interface SdsServerOptions {
   readonly socketPath: string;
   /** Exact mode of the socket, e.g. 0o600. There is no other gate: whoever can open it gets the key. */
   readonly mode: number;
+  /** User, by name or number, that owns the socket; default: that of this process. */
+  readonly owner?: string | undefined;
   /** Group, by name or number, that owns the socket; default: the group of this process. */
   readonly group: string | undefined;
   readonly state: Watched<CertState>;
@@ -91,7 +93,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     for (const end of endings) end?.();
   };
   const socket = await listenUnix(
-    { path: options.socketPath, mode: options.mode, group: options.group, backlog: BACKLOG, what: 'sds socket' },
+    { path: options.socketPath, mode: options.mode, owner: options.owner, group: options.group, backlog: BACKLOG, what: 'sds socket' },
     listener,
     deps,
   ).catch(async (caught) => {
@@ -158,9 +160,9 @@ function publish(service: SecretService, state: CertState, deps: Deps): void {
   }
 }
 
-function logListening({ socketPath, mode, group }: SdsServerOptions, deps: Deps): void {
-  deps.log.info('sds listening', { socket: socketPath, mode: mode.toString(8).padStart(4, '0'), group });
-  if ((mode & 0o077) !== 0) return;
+function logListening({ socketPath, mode, owner, group }: SdsServerOptions, deps: Deps): void {
+  deps.log.info('sds listening', { socket: socketPath, mode: mode.toString(8).padStart(4, '0'), owner, group });
+  if ((mode & 0o077) !== 0 || owner !== undefined) return;
   deps.log.info('only processes of this user can connect to the sds socket', {
     uid: process.getuid?.(),
     hint: 'where the proxy runs as another user, share a group: --sds-socket-mode 0660 --sds-socket-group GROUP',

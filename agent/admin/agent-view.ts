@@ -14,15 +14,21 @@ export interface AgentView {
   workloads(): readonly WorkloadView[];
   settings(): LoadedConfig['settings'];
   /**
-   * Renews every workload now (or the one of that identity), joining attempts in flight. With `wait` it resolves only when each SDS
+   * Renews every workload now (or the one of that name), joining attempts in flight. With `wait` it resolves only when each SDS
    * stream that watches `default` has acknowledged the new certificate.
    *
-   * @throws AgentError of the attempt; ERR_TIMEOUT with the streams that are behind when the signal's deadline ends the wait.
+   * @throws AgentError of the attempt where it is one workload's; ERR_TIMEOUT with the streams that are behind when the signal's deadline
+   *         ends the wait; ERR_USAGE where there is no workload of that name.
    */
-  rotate(request: { readonly wait: boolean; readonly reason: string }, signal: AbortSignal): Promise<RotateResult>;
+  rotate(
+    request: { readonly wait: boolean; readonly reason: string; readonly workload?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<RotateResult>;
 }
 
 export interface WorkloadView {
+  /** In a list of workloads. */
+  readonly name?: string;
   readonly id: string;
   readonly source: string;
   readonly svid: Svid | undefined;
@@ -36,12 +42,22 @@ export interface WorkloadView {
 
 export interface RotateResult {
   readonly workloads: readonly {
+    /** In a list of workloads. */
+    readonly name?: string;
     readonly id: string;
     readonly previousSerial?: string;
     readonly serial: string;
     readonly notAfter: string;
     /** Streams that acknowledged the new certificate, with `wait`. */
     readonly acknowledged?: number;
+  }[];
+  /** Of several, those whose keys were not turned, or are not acknowledged everywhere. */
+  readonly failed?: readonly {
+    readonly name?: string;
+    readonly id: string;
+    readonly code: string;
+    readonly message: string;
+    readonly hint?: string;
   }[];
 }
 
@@ -55,9 +71,25 @@ export interface AgentStatus {
   readonly ready: boolean;
   readonly reasons: readonly string[];
   readonly workloads: readonly WorkloadStatus[];
+  /** Where workloads come from a list: what of it is not followed, and why. */
+  readonly refused?: readonly RefusedEntry[];
+}
+
+/** An entry of the list of workloads, or the list itself, that is not followed. */
+export interface RefusedEntry {
+  /** Undefined where the entry cannot be read that far. */
+  readonly name?: string;
+  readonly file: string;
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+  /** Whether an earlier version of it is in service. */
+  readonly inService: boolean;
 }
 
 export interface WorkloadStatus {
+  /** In a list of workloads. */
+  readonly name?: string;
   readonly id: string;
   readonly state: 'starting' | 'current' | 'overdue' | 'unavailable';
   readonly certificate?: CertificateStatus;

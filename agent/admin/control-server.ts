@@ -13,7 +13,10 @@ export interface ControlServerOptions {
 /** `GET /plan`: when each certificate will be renewed and why. */
 export interface PlanAnswer {
   readonly now: string;
-  readonly workloads: readonly Pick<WorkloadStatus, 'id' | 'state' | 'certificate' | 'plan' | 'retryAt' | 'lastError' | 'outageBudget'>[];
+  readonly workloads: readonly Pick<
+    WorkloadStatus,
+    'name' | 'id' | 'state' | 'certificate' | 'plan' | 'retryAt' | 'lastError' | 'outageBudget'
+  >[];
 }
 
 /** `POST /rotate`. */
@@ -24,6 +27,8 @@ export interface RotateRequest {
   readonly timeoutMs?: number;
   /** For the log, at most 200 characters; default `asked over the control socket`. */
   readonly reason?: string;
+  /** Of a list, by name; default all. */
+  readonly workload?: string;
 }
 
 /** What any request is answered with when it fails. */
@@ -41,6 +46,7 @@ const LAST_WORD_MS = 200;
 
 /**
  * The commands that need the running agent, as JSON over HTTP/1.1 on a Unix socket: `GET /status`, `/plan`, `/settings` and `POST /rotate`.
+ * With `?workload=NAME` the first two are about one workload of a list.
  *
  * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE.
  */
@@ -66,11 +72,13 @@ export async function createControlServer(options: ControlServerOptions, deps: D
 }
 
 async function answer(request: IncomingMessage, view: AgentView, deps: Deps, signal: AbortSignal): Promise<unknown> {
-  switch (`${request.method} ${request.url}`) {
+  const [path, query] = (request.url ?? '').split('?', 2);
+  const workload = new URLSearchParams(query).get('workload') ?? undefined;
+  switch (`${request.method} ${path}`) {
     case 'GET /status':
-      return view.status();
+      return statusOf(view.status(), workload);
     case 'GET /plan':
-      return planOf(view.status());
+      return planOf(statusOf(view.status(), workload));
     case 'GET /settings':
       return view.settings();
     case 'POST /rotate':
@@ -82,10 +90,26 @@ async function answer(request: IncomingMessage, view: AgentView, deps: Deps, sig
   }
 }
 
+/** All of it, or what is about one workload. */
+function statusOf(status: AgentStatus, workload: string | undefined): AgentStatus {
+  if (workload === undefined) return status;
+  const workloads = status.workloads.filter(({ name }) => name === workload);
+  const refused = (status.refused ?? []).filter(({ name }) => name === workload);
+  if (workloads.length + refused.length === 0) {
+    throw invalid('ERR_USAGE', 'workload', `${JSON.stringify(workload.slice(0, 100))} is not in the list`, {
+      hint: '`keyturn status` shows which are',
+    });
+  }
+  const reasons = status.reasons.filter((reason) => reason.startsWith(`workload ${workload}: `));
+  const { refused: _, ...rest } = status;
+  return { ...rest, ready: reasons.length === 0, reasons, workloads, ...(refused.length > 0 && { refused }) };
+}
+
 function planOf(status: AgentStatus): PlanAnswer {
   return {
     now: status.now,
-    workloads: status.workloads.map(({ id, state, certificate, plan, retryAt, lastError, outageBudget }) => ({
+    workloads: status.workloads.map(({ name, id, state, certificate, plan, retryAt, lastError, outageBudget }) => ({
+      ...(name !== undefined && { name }),
       id,
       state,
       plan,
@@ -113,9 +137,9 @@ async function readBody(request: IncomingMessage): Promise<string> {
  *
  * @throws AgentError ERR_USAGE with field and rule.
  */
-export function parseRotateRequest(text: string): Required<RotateRequest> {
+export function parseRotateRequest(text: string): ParsedRotateRequest {
   const given = parseObject(text);
-  const { wait = false, timeoutMs = DEFAULT_ROTATE_MS, reason = 'asked over the control socket', ...unknown } = given;
+  const { wait = false, timeoutMs = DEFAULT_ROTATE_MS, reason = 'asked over the control socket', workload, ...unknown } = given;
   const [stranger] = Object.keys(unknown);
   if (stranger !== undefined)
     throw invalid('ERR_USAGE', 'rotate request', `has an unknown member ${JSON.stringify(stranger.slice(0, 40))}`);
@@ -124,8 +148,11 @@ export function parseRotateRequest(text: string): Required<RotateRequest> {
     throw invalid('ERR_USAGE', 'timeoutMs', `must be a whole number from 1 to ${MAX_ROTATE_MS}`);
   }
   if (typeof reason !== 'string' || reason.length > 200) throw invalid('ERR_USAGE', 'reason', 'must be text of at most 200 characters');
-  return { wait, timeoutMs: timeoutMs as number, reason };
+  if (workload !== undefined && typeof workload !== 'string') throw invalid('ERR_USAGE', 'workload', 'must be a name');
+  return { wait, timeoutMs: timeoutMs as number, reason, workload };
 }
+
+type ParsedRotateRequest = Required<Omit<RotateRequest, 'workload'>> & { readonly workload: string | undefined };
 
 function parseObject(text: string): Record<string, unknown> {
   if (text.length === 0) return {};
@@ -140,8 +167,8 @@ function parseObject(text: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-async function rotate(request: Required<RotateRequest>, view: AgentView, deps: Deps, signal: AbortSignal): Promise<unknown> {
-  const { wait, timeoutMs, reason } = request;
+async function rotate(request: ParsedRotateRequest, view: AgentView, deps: Deps, signal: AbortSignal): Promise<unknown> {
+  const { wait, timeoutMs, reason, workload } = request;
   const late = new AgentError('ERR_TIMEOUT', `rotate: not done within ${timeoutMs / 1000} s`, {
     retry: 'soon',
     hint: 'keyturn status shows which stream or CA is behind',
@@ -156,7 +183,7 @@ async function rotate(request: Required<RotateRequest>, view: AgentView, deps: D
     throw late;
   })();
   try {
-    return await Promise.race([view.rotate({ wait, reason }, AbortSignal.any([signal, deadline.signal])), expired]);
+    return await Promise.race([view.rotate({ wait, reason, workload }, AbortSignal.any([signal, deadline.signal])), expired]);
   } finally {
     answered.abort();
     expired.catch(() => undefined);

@@ -21,6 +21,12 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
     single('keyturn_clock_time_seconds', "The agent's wall clock, to be compared with the scraper's.", seconds(status.now)),
     single('keyturn_start_time_seconds', 'When the agent started.', seconds(status.startedAt)),
     single('keyturn_ready', 'Whether /healthz/ready answers yes.', status.ready ? 1 : 0),
+    single('keyturn_workloads', 'Workloads in service.', workloads.length),
+    single('keyturn_workloads_refused', 'Entries of the list of workloads that are not followed.', status.refused?.length ?? 0),
+    {
+      ...perWorkload('keyturn_workload_renewals_total', 'Certificates obtained for each workload.', workloads, (each) => each.renewals),
+      type: 'counter',
+    },
     perWorkload('keyturn_certificate_not_before_timestamp_seconds', "The certificate's notBefore.", workloads, (each) =>
       seconds(each.certificate?.notBefore),
     ),
@@ -37,7 +43,9 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
       name: 'keyturn_certificate_state',
       type: 'gauge',
       help: 'Which state the certificate is in: 1 for that one, 0 for the others.',
-      values: workloads.flatMap(({ id, state }) => STATES.map((each) => ({ labels: { id, state: each }, value: each === state ? 1 : 0 }))),
+      values: workloads.flatMap((each) =>
+        STATES.map((state) => ({ labels: { ...whose(each), state }, value: each.state === state ? 1 : 0 })),
+      ),
     },
     perWorkload(
       'keyturn_outage_budget_seconds',
@@ -49,15 +57,17 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
       name: 'keyturn_certificate_signer',
       type: 'gauge',
       help: 'Always 1; which CA signed the certificate.',
-      values: workloads.flatMap(({ id, certificate }) => (certificate ? [{ labels: { id, ca: certificate.signedBy }, value: 1 }] : [])),
+      values: workloads.flatMap((each) =>
+        each.certificate ? [{ labels: { ...whose(each), ca: each.certificate.signedBy }, value: 1 }] : [],
+      ),
     },
     {
       name: 'keyturn_ca_breaker',
       type: 'gauge',
       help: 'Of several CAs, which state the circuit breaker of each is in: 1 for that one, 0 for the others.',
-      values: workloads.flatMap(({ authorities = [] }) =>
-        authorities.flatMap(({ name, breaker }) =>
-          BREAKERS.map((each) => ({ labels: { ca: name, state: each }, value: each === breaker ? 1 : 0 })),
+      values: workloads.flatMap((workload) =>
+        (workload.authorities ?? []).flatMap(({ name, breaker }) =>
+          BREAKERS.map((each) => ({ labels: { ...named(workload), ca: name, state: each }, value: each === breaker ? 1 : 0 })),
         ),
       ),
     },
@@ -65,8 +75,8 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
       name: 'keyturn_root_not_after_timestamp_seconds',
       type: 'gauge',
       help: 'When a root of the trust bundle expires.',
-      values: workloads.flatMap(({ id, roots }) =>
-        roots.map(({ sha256, notAfter }) => ({ labels: { id, sha256 }, value: seconds(notAfter) })),
+      values: workloads.flatMap((each) =>
+        each.roots.map(({ sha256, notAfter }) => ({ labels: { ...whose(each), sha256 }, value: seconds(notAfter) })),
       ),
     },
     perWorkload('keyturn_consecutive_failures', 'Failed attempts to renew since the last success.', views, (each) => each.failures),
@@ -163,7 +173,7 @@ function single(name: string, help: string, value: number | undefined, labels: R
   return { name, type: 'gauge', help, values: value === undefined ? [] : [{ labels, value }] };
 }
 
-function perWorkload<T extends { readonly id: string }>(
+function perWorkload<T extends Labelled>(
   name: string,
   help: string,
   workloads: readonly T[],
@@ -171,9 +181,23 @@ function perWorkload<T extends { readonly id: string }>(
 ): Gauge {
   const values = workloads.flatMap((each) => {
     const value = read(each);
-    return value === undefined ? [] : [{ labels: { id: each.id }, value }];
+    return value === undefined ? [] : [{ labels: whose(each), value }];
   });
   return { name, type: 'gauge', help, values };
+}
+
+interface Labelled {
+  readonly name?: string;
+  readonly id: string;
+}
+
+/** Of many workloads each has its name too. So there are no more series than workloads, whose number is bounded. */
+function whose(workload: Labelled): Record<string, string> {
+  return { ...named(workload), id: workload.id };
+}
+
+function named({ name }: Labelled): Record<string, string> {
+  return name === undefined ? {} : { workload: name };
 }
 
 function seconds(iso: string): number;

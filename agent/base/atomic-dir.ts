@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { chmod, lstat, mkdir, open, readdir, readlink, realpath, rename, rm, stat, symlink, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, readlink, realpath, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errorText, invalid, systemCode } from './errors';
 import { makeDirectory } from './make-directory';
@@ -57,6 +57,28 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
     const hint = HINTS[systemCode(caught) ?? ''];
     throw new AgentError('ERR_OUTPUT', `write ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught, ...(hint && { hint }) });
+  }
+}
+
+/**
+ * Takes away what `publishDir` has made in a directory, and the directory where nothing else is in it. The names go first, so no reader finds
+ * half of them for longer than a moment. A directory that is not there is no error.
+ *
+ * @throws AgentError ERR_OUTPUT (retry soon).
+ */
+export async function unpublishDir(dir: string): Promise<void> {
+  try {
+    for (const name of await readdir(dir)) {
+      const target = await readlink(join(dir, name)).catch(() => undefined);
+      if (target === `${DATA}/${name}`) await unlink(join(dir, name));
+    }
+    if ((await readlink(join(dir, DATA)).catch(() => undefined)) !== undefined) await unlink(join(dir, DATA));
+    for (const name of await readdir(dir)) await removeVersion(dir, name);
+    await rmdir(dir);
+  } catch (caught) {
+    // Somebody else's files are in it: it stays for them.
+    if (['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(systemCode(caught) ?? '')) return;
+    throw new AgentError('ERR_OUTPUT', `delete what is in ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught });
   }
 }
 

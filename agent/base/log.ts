@@ -19,6 +19,8 @@ export interface Logger {
   error(event: string, facts?: Facts): void;
   /** The same log under a scope name, e.g. `sds`. */
   scope(name: string): Logger;
+  /** The same log with facts about whom each line is, asked for when it is written. */
+  about(subject: () => Facts): Logger;
 }
 
 export interface LogOptions {
@@ -29,14 +31,14 @@ export interface LogOptions {
   readonly now: () => number;
 }
 
-export function createLogger(options: LogOptions, scope = 'agent'): Logger {
+export function createLogger(options: LogOptions, scope = 'agent', subject: () => Facts = () => ({})): Logger {
   const lowest = LOG_LEVELS.indexOf(options.level);
   const at =
     (level: LogLevel) =>
     (event: string, facts: Facts = {}) => {
       if (LOG_LEVELS.indexOf(level) < lowest) return;
       const time = new Date(options.now()).toISOString();
-      const plain = flatten(facts);
+      const plain = flatten({ ...subject(), ...facts });
       const line =
         options.format === 'json'
           ? JSON.stringify({ time, level, scope, event, ...plain })
@@ -45,7 +47,14 @@ export function createLogger(options: LogOptions, scope = 'agent'): Logger {
               .join('')}`;
       options.write(visible(line));
     };
-  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error'), scope: (name) => createLogger(options, name) };
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    scope: (name) => createLogger(options, name, subject),
+    about: (other) => createLogger(options, scope, other),
+  };
 }
 
 /** For commands and tests that log nothing. */
@@ -55,6 +64,7 @@ export const noLog: Logger = {
   warn: () => undefined,
   error: () => undefined,
   scope: () => noLog,
+  about: () => noLog,
 };
 
 /** Characters of foreign text that reorder or hide what stands around them, as JSON escapes them: a line says what it shows. */

@@ -40,6 +40,11 @@ export const METRICS = {
   },
   crl_failures_total: { type: 'counter', help: 'Certificate revocation lists that could not be had or were refused.', labels: [] },
   output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
+  workload_changes_total: {
+    type: 'counter',
+    help: 'Changes to the list of workloads that were followed, by kind (start, change, stop) and outcome (ok or an error code).',
+    labels: ['change', 'outcome'],
+  },
   ca_signing_requests_total: {
     type: 'counter',
     help: 'Requests that the CA server decided, by outcome (ok or a gRPC status) and by how the caller proved who it is.',

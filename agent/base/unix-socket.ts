@@ -25,6 +25,8 @@ export interface UnixListenOptions {
   readonly path: string;
   /** The socket's exact mode, e.g. 0o600, whatever the umask says. */
   readonly mode: number;
+  /** User name or number that is to own the socket; default: the process's own. Only root may give it to another. */
+  readonly owner?: string | undefined;
   /** Group name or number that is to own the socket; default: the process's own. */
   readonly group?: string | undefined;
   /** Connections that may wait for `accept`, default 511. */
@@ -64,10 +66,12 @@ export async function listenUnix(options: UnixListenOptions, server: Server, dep
   checkPath(options);
   const parent = dirname(options.path);
   if (!existsSync(`${parent}/.`)) await makeDirectories(parent, options);
-  const group = options.group === undefined ? undefined : groupId(options.group, options);
+  const owner = options.owner === undefined ? undefined : accountId('user', options.owner, options);
+  const group = options.group === undefined ? undefined : accountId('group', options.group, options);
   const own = await bindPrivately(options, group, server);
   try {
     await place(own, options.path, options, deps.clock);
+    giveAway(own, owner, options);
     await clearGuard(own, options, deps.clock);
   } catch (err) {
     discard(own);
@@ -114,18 +118,21 @@ async function makeDirectories(dir: string, options: UnixListenOptions): Promise
   }
 }
 
-/** A group's number by name or number. Read from /etc/group, as Node has no getgrnam. */
-function groupId(group: string, options: UnixListenOptions): number {
-  if (/^\d{1,10}$/.test(group)) return Number(group);
+/** Where accounts are listed, by name, a field of no interest, and number. */
+const ACCOUNTS = { user: '/etc/passwd', group: '/etc/group' } as const;
+
+/** A user's or group's number by name or number. Read from the files, as Node has no getpwnam and getgrnam. */
+function accountId(what: 'user' | 'group', account: string, options: UnixListenOptions): number {
+  if (/^\d{1,10}$/.test(account)) return Number(account);
   try {
-    for (const line of readFileSync('/etc/group', 'utf8').split('\n')) {
+    for (const line of readFileSync(ACCOUNTS[what], 'utf8').split('\n')) {
       const [name, , id] = line.split(':');
-      if (name === group && id !== undefined && /^\d+$/.test(id)) return Number(id);
+      if (name === account && id !== undefined && /^\d+$/.test(id)) return Number(id);
     }
   } catch (err) {
-    throw refuse(options, `cannot look up the group ${group}`, 'give the group as a number', err);
+    throw refuse(options, `cannot look up the ${what} ${account}`, `give the ${what} as a number`, err);
   }
-  throw refuse(options, `there is no group ${group} in /etc/group`, 'name an existing group or give its number');
+  throw refuse(options, `there is no ${what} ${account} in ${ACCOUNTS[what]}`, `name an existing ${what} or give its number`);
 }
 
 /** Binds inside a fresh directory of mode 0700 and returns the socket's path there, its mode and group already final. */
@@ -148,6 +155,18 @@ async function bindPrivately(options: UnixListenOptions, group: number | undefin
     if (server.listening) await closed(server);
     const hint = group !== undefined && systemCode(err) === 'EPERM' ? 'only root or a member of that group may do this' : undefined;
     throw refuse(options, `cannot ${step}`, hint ?? 'check the owner and mode of its directory', err);
+  }
+}
+
+/** After the link: nobody may link a socket that belongs to another user. Until then it is ours, which is stricter. */
+function giveAway(own: string, owner: number | undefined, options: UnixListenOptions): void {
+  if (owner === undefined) return;
+  try {
+    chownSync(own, owner, -1);
+  } catch (err) {
+    unlinkSync(options.path);
+    const hint = systemCode(err) === 'EPERM' ? 'only root may do this; other users can share a group' : undefined;
+    throw refuse(options, `cannot give it to user ${options.owner}`, hint, err);
   }
 }
 

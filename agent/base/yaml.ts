@@ -1,4 +1,4 @@
-import type { Document } from 'yaml';
+import type { Document, YAMLMap } from 'yaml';
 import { type AgentError, type ErrorCode, invalid } from './errors';
 
 export interface YamlLimits {
@@ -9,6 +9,9 @@ export interface YamlLimits {
   /** Words and signs; each wrong one costs the parser an error object. */
   readonly maxTokens: number;
 }
+
+/** A mapping in a document: pairs of nodes. */
+export type YamlMapping = YAMLMap;
 
 /** A YAML text that reads without an error or a warning. */
 export interface YamlText {

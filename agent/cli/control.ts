@@ -18,7 +18,7 @@ export function addStatus(program: Command, context: CommandContext): void {
       'Show the certificates that the running agent keeps, when they are renewed, and what each SDS stream has acknowledged. Exits 75 while the agent is not ready.',
     );
   onRun(command, context, async (options) => {
-    const status = await ask<AgentStatus>(options, context.terminal, 'GET', '/status');
+    const status = await ask<AgentStatus>(options, context.terminal, 'GET', `/status${query(options)}`);
     context.terminal.out(options.format === 'json' ? json(status) : statusText(status));
     return status.ready ? 0 : 75;
   });
@@ -30,7 +30,7 @@ export function addPlan(program: Command, context: CommandContext): void {
     .summary('Why it renews when it does')
     .description('Show when each certificate will be renewed, and the reasons, most decisive first.');
   onRun(command, context, async (options) => {
-    const plan = await ask<PlanAnswer>(options, context.terminal, 'GET', '/plan');
+    const plan = await ask<PlanAnswer>(options, context.terminal, 'GET', `/plan${query(options)}`);
     context.terminal.out(options.format === 'json' ? json(plan) : plan.workloads.map((each) => planText(each, plan.now)).join('\n'));
     return 0;
   });
@@ -46,15 +46,31 @@ export function addRotate(program: Command, context: CommandContext): void {
     .addHelpText('after', '\nExamples:\n  keyturn rotate\n  keyturn rotate --wait --timeout 10s && echo every Envoy has it');
   onRun(command, context, async (options) => {
     const timeoutMs = parseDuration(String(options.given.timeout), 'flag --timeout');
-    const request: RotateRequest = { wait: options.given.wait === true, timeoutMs, reason: 'keyturn rotate' };
+    const workload = workloadOf(options);
+    const request: RotateRequest = {
+      wait: options.given.wait === true,
+      timeoutMs,
+      reason: 'keyturn rotate',
+      ...(workload !== undefined && { workload }),
+    };
     const result = await ask<RotateResult>(options, context.terminal, 'POST', '/rotate', request, timeoutMs + ANSWER_MS);
-    context.terminal.out(options.format === 'json' ? json(result) : result.workloads.map(rotatedText).join('\n'));
-    return 0;
+    context.terminal.out(options.format === 'json' ? json(result) : rotatedAllText(result));
+    return result.failed ? 75 : 0;
   });
 }
 
 function controlCommand(program: Command, name: string): Command {
-  return addSettings(withOutput(program.command(name)), ['control-socket', 'config']);
+  const command = withOutput(program.command(name)).option('--workload <name>', 'One of many workloads (default: all)');
+  return addSettings(command, ['control-socket', 'config']);
+}
+
+function workloadOf({ given }: CommandOptions): string | undefined {
+  return given.workload === undefined ? undefined : String(given.workload);
+}
+
+function query(options: CommandOptions): string {
+  const workload = workloadOf(options);
+  return workload === undefined ? '' : `?workload=${encodeURIComponent(workload)}`;
 }
 
 async function ask<T>(
@@ -73,7 +89,31 @@ async function ask<T>(
 function statusText(status: AgentStatus): string {
   const ready = status.ready ? 'ready' : `not ready: ${status.reasons.join('; ')}`;
   const head = `keyturn ${status.version}, process ${status.pid}, ${status.runtime}, started ${instant(status.startedAt, status.now)}\n${ready}\n`;
-  return [head, ...status.workloads.map((each) => workloadText(each, status.now))].join('\n');
+  const { workloads, refused = [] } = status;
+  const shown = workloads.length > 1 ? [workloadsTable(workloads, status.now)] : workloads.map((each) => workloadText(each, status.now));
+  return [head, ...shown, ...(refused.length > 0 ? [refusedText(refused)] : [])].join('\n');
+}
+
+/** Of many a line each; `--workload` shows one with all that is known. */
+function workloadsTable(workloads: readonly WorkloadStatus[], now: string): string {
+  const rows = workloads.map(({ name, id, state, certificate, lastError, sds }) => [
+    name,
+    id,
+    lastError && state !== 'current' ? `${state}: ${lastError.message}` : state,
+    certificate?.serial.slice(0, 12),
+    instant(certificate?.notAfter, now),
+    sds.streams.length,
+  ]);
+  return table([['NAME', 'ID', 'STATE', 'SERIAL', 'VALID UNTIL', 'STREAMS'], ...rows], '');
+}
+
+function refusedText(refused: NonNullable<AgentStatus['refused']>): string {
+  const rows = refused.map(({ name, file, message, inService }) => [
+    name ?? file,
+    inService ? 'an earlier version is in service' : 'not in service',
+    message,
+  ]);
+  return table([['REFUSED', '', 'BECAUSE'], ...rows], '');
 }
 
 function workloadText(workload: WorkloadStatus, now: string): string {
@@ -113,7 +153,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
   );
   const streams =
     sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
-  return `${workload.id}\n${rows}${streams}`;
+  return `${titleOf(workload)}\n${rows}${streams}`;
 }
 
 function revocationText({ lists, revoked, nextUpdate, problem }: NonNullable<WorkloadStatus['revocation']>, now: string): string {
@@ -168,7 +208,15 @@ function planText(workload: PlanAnswer['workloads'][number], now: string): strin
     workload.plan.map((step) => [step.at === undefined ? '' : instant(step.at, now), step.rule, step.detail]),
     '  ',
   );
-  return `${workload.id}\n${head}\n${steps}`;
+  return `${titleOf(workload)}\n${head}\n${steps}`;
+}
+
+function titleOf({ name, id }: { readonly name?: string; readonly id: string }): string {
+  return name === undefined ? id : `${name} (${id})`;
+}
+
+function rotatedAllText({ workloads, failed = [] }: RotateResult): string {
+  return [...workloads.map(rotatedText), ...failed.map((each) => `${titleOf(each)}\n  failed: ${each.message}\n`)].join('\n');
 }
 
 function rotatedText(workload: RotateResult['workloads'][number]): string {
@@ -181,5 +229,5 @@ function rotatedText(workload: RotateResult['workloads'][number]): string {
     ],
     '  ',
   );
-  return `${workload.id}\n${rows}`;
+  return `${titleOf(workload)}\n${rows}`;
 }

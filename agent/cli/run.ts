@@ -20,14 +20,14 @@ const SIGHUP_INTERVAL_MS = 1_000;
 export async function run(flags: Flags, terminal: Terminal): Promise<number> {
   refuseDangerousEnvironment(terminal.env);
   const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd });
-  const { logLevel, logFormat, id, ca } = loaded.config;
+  const { logLevel, logFormat, id, ca, workloads } = loaded.config;
   return runDaemon(
     {
       name: 'agent',
       scope: 'agent',
       logLevel,
       logFormat,
-      facts: { id: id && formatSpiffeId(id), ca: ca.join(',') },
+      facts: workloads === undefined ? { id: id && formatSpiffeId(id), ca: ca.join(',') } : { workloads },
       start: async (deps) => {
         const agent = await startAgent(loaded, deps);
         return { onHangup: hangup(agent, deps), health: agent.health, close: () => agent.close() };
@@ -37,14 +37,14 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
   );
 }
 
-/** Renews at each SIGHUP, but no more often than once a second: those that come meanwhile are one wish. */
+/** Reads the list of workloads again at each SIGHUP, or renews where there is none; but no more often than once a second: those that come meanwhile are one wish. */
 function hangup(agent: Agent, { clock, log }: Pick<AgentDeps, 'clock' | 'log'>): () => void {
   let wished = false;
   let busy = false;
   const work = async () => {
     for (busy = true; wished; ) {
       wished = false;
-      await rotate(agent, log);
+      await (agent.reload ? agent.reload() : rotate(agent, log));
       await clock.sleepUntil(clock.now() + SIGHUP_INTERVAL_MS);
     }
     busy = false;

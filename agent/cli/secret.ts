@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { AgentStatus } from '../admin/agent-view';
 import { systemClock, withDeadline } from '../base/clock';
 import { parseDuration } from '../base/duration';
 import { AgentError, invalid } from '../base/errors';
@@ -78,7 +79,8 @@ function secretCommand(secret: Command, name: string): Command {
     '[names...]',
     'Names of secrets (default: default ROOTCA); also file-cert:CERT~KEY, file-root:CA',
   );
-  return addSettings(command, ['sds-socket', 'config']);
+  command.option('--workload <name>', 'Of many workloads the one whose socket is asked, as the agent says over --control-socket');
+  return addSettings(command, ['sds-socket', 'control-socket', 'config']);
 }
 
 interface Target {
@@ -89,7 +91,17 @@ interface Target {
 
 async function target(options: CommandOptions, names: unknown, terminal: Terminal, command: string): Promise<Target> {
   const given = Array.isArray(names) && names.length > 0 ? names.map(String) : DEFAULT_NAMES;
-  return { socket: await settingOf('sds-socket', options.flags, terminal), names: [...new Set(given)], node: `keyturn ${command}` };
+  return { socket: await socketOf(options, terminal), names: [...new Set(given)], node: `keyturn ${command}` };
+}
+
+async function socketOf({ given, flags }: CommandOptions, terminal: Terminal): Promise<string> {
+  if (given.workload === undefined) return settingOf('sds-socket', flags, terminal);
+  const { callControl } = await import('../admin/control-client');
+  const control = await settingOf('control-socket', flags, terminal);
+  const status = await callControl<AgentStatus>(control, 'GET', `/status?workload=${encodeURIComponent(String(given.workload))}`);
+  const [workload] = status.workloads;
+  if (workload) return workload.sds.socket;
+  throw new AgentError('ERR_CONTROL', `workload ${given.workload}: is not in service: ${status.reasons.join('; ')}`, { retry: 'soon' });
 }
 
 /** Waits until each name was answered, in the order in which they were asked for. */

@@ -1,12 +1,17 @@
+import type { AgentError } from '../base/errors';
 import type { LogFormat, LogLevel } from '../base/log';
 import type { EngineName } from '../identity/engine';
 import type { KeyAlgorithm, KeyFormat } from '../identity/keys';
 import type { SpiffeId } from '../identity/spiffe-id';
 import type { CaName, CSR_USAGES } from './options';
+import type { FileEntry } from './settings-file';
 
 /** Every setting of `keyturn run`, checked. Paths are as given; relative ones are relative to the working directory. */
 export interface Config {
-  /** Where certificates come from, best first: CAs by name, or mounted files (`FILE_MOUNTED_CERTS`) alone. At least one. */
+  /**
+   * Where certificates come from, best first: CAs by name, or mounted files (`FILE_MOUNTED_CERTS`) alone. At least one, but for a process
+   * whose workloads say it themselves.
+   */
   readonly ca: readonly CaName[];
   /** `host:port`, one for each of istiod and istio-csr in `ca`, in that order. */
   readonly caAddresses: readonly string[];
@@ -26,7 +31,10 @@ export interface Config {
   readonly caDir: string;
   /** The key of a self-signed root that `builtin` makes. */
   readonly caKeyAlgorithm: KeyAlgorithm;
-  /** Undefined only where `ca` is `file` alone and no identity was set: then the mounted certificate says who we are. */
+  /**
+   * Undefined where `ca` is `file` alone and no identity was set: then the mounted certificate says who we are; and where workloads say who
+   * they are.
+   */
   readonly id: SpiffeId | undefined;
   readonly keyAlgorithm: KeyAlgorithm;
   readonly keyFormat: KeyFormat;
@@ -38,7 +46,8 @@ export interface Config {
   readonly sdsSocket: string;
   /** e.g. 0o600. */
   readonly sdsSocketMode: number;
-  /** Group name or number that is to own the socket. */
+  /** User, and group, by name or number, that are to own the socket. */
+  readonly sdsSocketOwner: string | undefined;
   readonly sdsSocketGroup: string | undefined;
   /** Directories below which `file-cert:` and `file-root:` may name files. */
   readonly sdsFileDirs: readonly string[];
@@ -54,6 +63,10 @@ export interface Config {
   readonly crl: string | undefined;
   readonly outputCerts: string | undefined;
   readonly stateDir: string | undefined;
+  /** A directory of files, or a file with a list; undefined for the one workload of these settings. */
+  readonly workloads: string | undefined;
+  readonly workloadsReady: 'all' | 'any';
+  readonly onRemoval: 'keep' | 'delete';
   /** `host:port` of health and metrics; port 0 takes a free one. */
   readonly adminAddress: string;
   readonly controlSocket: string;
@@ -64,8 +77,21 @@ export interface Config {
 /** Where a value came from, e.g. `flag --ttl`, `environment SECRET_TTL`, `file keyturn.yaml: ttl`, `default`. */
 export type Origin = string;
 
+/** What a list of workloads says about one of them. */
+export interface WorkloadEntry {
+  /** Lower-case letters, digits, `-`, `_` and `.`; at most 63 of them. */
+  readonly name: string;
+  /** The file that says it. */
+  readonly from: string;
+  /** How errors call the place, e.g. `file workloads/cart.yaml`. */
+  readonly origin: string;
+  readonly settings: readonly FileEntry[];
+}
+
 /** A loaded configuration with what `config show` prints: every setting in table order. */
 export interface LoadedConfig {
   readonly config: Config;
+  /** The settings of one workload of `config.workloads`: its own before those of the process. */
+  readonly judgeWorkload: (entry: WorkloadEntry) => Config | AgentError;
   readonly settings: readonly { readonly name: string; readonly value: string; readonly origin: Origin }[];
 }

@@ -4,15 +4,15 @@ import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import { checkCaList, checkCertProvider, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa, chooseToken } from './ca-rules';
-import type { Config, LoadedConfig } from './config';
+import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
-
 import { checkRotation, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
 import { MAX_VALUE } from './value-types';
+import { placeWorkload, unknownWorkloadKeys, workloadError, workloadReading } from './workload-settings';
 
 /** Everything that settings are read from. */
 export interface SettingSources {
@@ -46,34 +46,53 @@ export async function loadConfig(sources: SettingSources): Promise<LoadedConfig>
 
 /** As `loadConfig`, but problems are returned beside what is right. */
 export async function readSettings(sources: SettingSources): Promise<SettingsReport> {
+  const told = await readTold(sources);
+  const report = judge(told, undefined);
+  const problems = [...told.problems, ...report.problems];
+  return { ...report, problems, loaded: problems.length === 0 ? report.loaded : undefined };
+}
+
+/** All that a process is told, wherever it stands. */
+interface Told {
+  readonly flags: Flags;
+  readonly env: Environment;
+  readonly cwd: string;
+  /** How errors call the settings file. */
+  readonly file: string;
+  readonly entries: readonly FileEntry[];
+  /** Whether the file could be read: what it would have said is not missing. */
+  readonly complete: boolean;
+  readonly problems: readonly AgentError[];
+}
+
+async function readTold(sources: SettingSources): Promise<Told> {
   const cwd = sources.cwd ?? process.cwd();
   const env = cleanEnvironment(sources.env);
   const problems: AgentError[] = [...unknownFlags(sources.flags), ...unknownVariables(env)];
   const { file, entries, complete } = await readFileEntries(sources, env, cwd, problems);
-  const draft = readEach(sources.flags, env, entries, file, problems);
+  return { flags: sources.flags, env, cwd, file, entries, complete, problems };
+}
 
-  const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
-  // What a file that could not be read would have said is not missing.
-  if (complete) collect(problems, () => chooseCa(draft, around));
-  chooseToken(draft, around);
-  collect(problems, () => checkCaList(draft));
-  if (complete) collect(problems, () => checkKubernetesCsr(draft));
-  collect(problems, () => chooseAddresses(draft));
-  collect(problems, () => checkCertProvider(draft, around));
-  chooseCredentialsDir(draft, around);
-  collect(problems, () => checkMountedFiles(draft));
-  collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));
-  collect(problems, () => checkRotation(draft));
-  const id = collect(problems, () => chooseIdentity(draft));
-
+/** The settings of the process, or of one workload of its list. */
+function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport {
+  const problems: AgentError[] = workload ? unknownWorkloadKeys(workload) : [];
+  const draft = readEach(told, workload, problems);
+  if (workload) placeWorkload(draft, workload);
+  // What is said for all workloads need not be whole: each is judged with what it says itself.
+  const id = workload || !draft.readings.has('workloads') ? applyRules(draft, told, problems) : undefined;
   const settings = SETTING_NAMES.map((name) => {
     const { text, origin } = draft.readings.get(name) ?? { text: '', origin: 'default' };
     const option: Option<unknown> = OPTIONS[name];
     return { name, value: option.type.shown?.(text) ?? text, origin };
   });
+  if (problems.length > 0) return { settings, values: draft.values, problems, loaded: undefined };
   // No problem means that every setting with a text has its value.
-  const loaded = problems.length === 0 ? { config: toConfig(draft.values as Values, id), settings } : undefined;
-  return { settings, values: draft.values, problems, loaded };
+  const config = toConfig(draft.values as Values, id);
+  const judgeWorkload = (entry: WorkloadEntry) => {
+    const { loaded, problems: wrong } = judge(told, entry);
+    return loaded ? loaded.config : workloadError(entry.name, oneError(wrong));
+  };
+  return { settings, values: draft.values, problems, loaded: { config, settings, judgeWorkload } };
 }
 
 /**
@@ -117,13 +136,13 @@ async function readFile({ text, origin }: Reading, file: string, sources: Settin
   }
 }
 
-function readEach(flags: Flags, env: Environment, entries: readonly FileEntry[], file: string, problems: AgentError[]): Draft {
+function readEach({ flags, env, entries, file }: Told, workload: WorkloadEntry | undefined, problems: AgentError[]): Draft {
   const draft: Draft = { values: {}, readings: new Map() };
   for (const name of SETTING_NAMES) {
     collect(problems, () => {
       // Whatever refuses it: something was said about this setting, so no rule may choose for it.
       draft.readings.set(name, { text: '', origin: 'refused', from: 'upstream' });
-      const reading = lookUp(name, flags, env, entries, file);
+      const reading = (workload && workloadReading(workload, name)) ?? lookUp(name, flags, env, entries, file);
       if (reading === undefined) return draft.readings.delete(name);
       draft.readings.set(name, reading);
       return Object.assign(draft.values, { [name]: parseReading(name, reading) });
@@ -140,7 +159,7 @@ function parseReading(name: SettingName, { text, origin }: Reading): unknown {
 
 function toConfig(values: Values, id: SpiffeId | undefined): Config {
   return {
-    ca: values.ca,
+    ca: values.ca ?? [],
     caAddresses: values['ca-address'] ?? [],
     caRoot: values['ca-root'],
     caServerName: values['ca-server-name'],
@@ -163,6 +182,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     renewJitter: values['renew-jitter'],
     sdsSocket: values['sds-socket'],
     sdsSocketMode: values['sds-socket-mode'],
+    sdsSocketOwner: values['sds-socket-owner'],
     sdsSocketGroup: values['sds-socket-group'],
     sdsFileDirs: values['sds-file-dir'],
     svidHint: values['svid-hint'],
@@ -172,6 +192,9 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     crl: values.crl,
     outputCerts: values['output-certs'],
     stateDir: values['state-dir'],
+    workloads: values.workloads,
+    workloadsReady: values['workloads-ready'],
+    onRemoval: values['on-removal'],
     adminAddress: values['admin-address'],
     controlSocket: values['control-socket'],
     logLevel: values['log-level'],
@@ -194,6 +217,22 @@ function holdsCredentials(dir: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** The rules between settings. What a file that could not be read would have said is not missing. */
+function applyRules(draft: Draft, { env, cwd, complete }: Told, problems: AgentError[]): SpiffeId | undefined {
+  const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
+  if (complete) collect(problems, () => chooseCa(draft, around));
+  chooseToken(draft, around);
+  collect(problems, () => checkCaList(draft));
+  if (complete) collect(problems, () => checkKubernetesCsr(draft));
+  collect(problems, () => chooseAddresses(draft));
+  collect(problems, () => checkCertProvider(draft, around));
+  chooseCredentialsDir(draft, around);
+  collect(problems, () => checkMountedFiles(draft));
+  collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));
+  collect(problems, () => checkRotation(draft));
+  return collect(problems, () => chooseIdentity(draft));
 }
 
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */

@@ -28,6 +28,7 @@ import {
   socketMode,
   spiffeId,
   trustDomain,
+  user,
   type ValueType,
   word,
 } from './value-types';
@@ -50,7 +51,15 @@ export const CA_HINT = `choose ${CA_NAMES.map((name) => `--ca ${name} (${CA_CHOI
 export const CSR_USAGES = ['by-key', 'istio'] as const;
 
 /** In which part of help and of the README a setting stands. */
-export const GROUPS = ['Certificate authority', 'Identity', 'Keys and rotation', 'Serving over SDS', 'Files', 'Operation'] as const;
+export const GROUPS = [
+  'Certificate authority',
+  'Identity',
+  'Keys and rotation',
+  'Serving over SDS',
+  'Files',
+  'Many workloads',
+  'Operation',
+] as const;
 export type Group = (typeof GROUPS)[number];
 
 /** One setting. Its name is the flag without dashes and the key in the file; KEYTURN_NAME is its environment variable. */
@@ -214,6 +223,7 @@ export const OPTIONS = {
   crypto: row('Keys and rotation', choice(ENGINES, 'engine'), 'direct', 'Which code makes keys, requests and certificates'),
   'sds-socket': row('Serving over SDS', path('file'), './var/run/secrets/workload-spiffe-uds/socket', 'Unix socket that Envoy connects to'),
   'sds-socket-mode': row('Serving over SDS', socketMode, '0600', 'Its permissions; 0600 shuts out an Envoy that runs as another user'),
+  'sds-socket-owner': row('Serving over SDS', user, undefined, 'Its owner, which only root may give away'),
   'sds-socket-group': row('Serving over SDS', group, undefined, 'Its group, for 0660'),
   'sds-file-dir': row(
     'Serving over SDS',
@@ -235,6 +245,24 @@ export const OPTIONS = {
     sameAs('OUTPUT_CERTS'),
   ),
   'state-dir': row('Files', path('directory'), undefined, 'Directory to keep the certificate in across restarts'),
+  workloads: row(
+    'Many workloads',
+    path('file'),
+    undefined,
+    'Directory of YAML files, one for each workload, or one YAML file with a list of them; followed while the agent runs',
+  ),
+  'workloads-ready': row(
+    'Many workloads',
+    choice(['all', 'any'], 'which'),
+    'all',
+    'How many workloads must be ready for the agent to be ready',
+  ),
+  'on-removal': row(
+    'Many workloads',
+    choice(['keep', 'delete'], 'what'),
+    'keep',
+    'What becomes of the files in state-dir and output-certs when a workload is taken off the list',
+  ),
   'admin-address': row('Operation', hostPort, '127.0.0.1:15020', 'Where health and metrics are served over HTTP'),
   'control-socket': row('Operation', path('file'), './var/run/keyturn/control.sock', 'Unix socket of status, plan and rotate'),
   config: row('Operation', path('file'), undefined, 'YAML file with settings, by their names'),
@@ -243,6 +271,18 @@ export const OPTIONS = {
 } as const satisfies Record<string, Option<unknown>>;
 
 export type SettingName = keyof typeof OPTIONS;
+
+/** What is of the process as a whole: a workload of a list may set everything else for itself. */
+export const PROCESS_SETTINGS: readonly SettingName[] = [
+  'workloads',
+  'workloads-ready',
+  'crypto',
+  'admin-address',
+  'control-socket',
+  'config',
+  'log-level',
+  'log-format',
+];
 export const SETTING_NAMES = Object.keys(OPTIONS) as SettingName[];
 
 /** The values of the settings, as their types read them. */

@@ -52,8 +52,8 @@ export function checkRotation(draft: Draft): void {
 }
 
 /**
- * The identity: a whole SPIFFE ID or its three parts, whichever was said more explicitly (flag, KEYTURN_ variable, file, upstream's
- * variable, default). Mounted files need none: without one of ours, the certificate says who we are.
+ * The identity: a whole SPIFFE ID or its three parts, whichever was said more explicitly (workload, flag, KEYTURN_ variable, file,
+ * upstream's variable, default). Mounted files need none: without one of ours, the certificate says who we are.
  *
  * @throws AgentError ERR_CONFIG where both are given at the same level.
  */
@@ -94,7 +94,7 @@ function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
   return id;
 }
 
-const RANK = { default: 0, upstream: 1, file: 2, environment: 3, flag: 4 } as const;
+const RANK = { default: 0, upstream: 1, file: 2, environment: 3, flag: 4, workload: 5 } as const;
 
 function rank(reading: Reading | undefined): number {
   return reading === undefined ? 0 : RANK[reading.from];

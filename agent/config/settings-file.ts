@@ -1,4 +1,4 @@
-import { editYaml, parseYaml, type YamlLimits } from '../base/yaml';
+import { editYaml, parseYaml, type YamlLimits, type YamlMapping, type YamlText } from '../base/yaml';
 import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
@@ -21,12 +21,21 @@ export interface FileEntry {
  * @throws       AgentError ERR_CONFIG naming the file and, where one is at fault, the line.
  */
 export async function parseSettingsFile(bytes: Uint8Array, name: string): Promise<FileEntry[]> {
-  const { document, yaml, refuse } = await parseYaml(bytes, limitsOf(name));
-  const { isAlias, isMap, isScalar, isSeq } = yaml;
-  const { contents } = document;
+  const text = await parseYaml(bytes, limitsOf(name));
+  const { isMap, isScalar } = text.yaml;
+  const { contents } = text.document;
   if (contents === null || (isScalar(contents) && contents.source === '')) return [];
-  if (!isMap(contents)) throw refuse(offsetOf(contents), 'must be a mapping of settings to values');
+  if (!isMap(contents)) throw text.refuse(offsetOf(contents), 'must be a mapping of settings to values');
+  return readMapping(contents, text);
+}
 
+/**
+ * The entries of one mapping, as `parseSettingsFile` reads them.
+ *
+ * @throws AgentError ERR_CONFIG naming file and line.
+ */
+export function readMapping(mapping: YamlMapping, { yaml, refuse }: YamlText): FileEntry[] {
+  const { isAlias, isScalar, isSeq } = yaml;
   const scalarText = (node: unknown, key: string): string => {
     const offset = offsetOf(node);
     if (isAlias(node)) throw refuse(offset, `${key}: aliases are not allowed`);
@@ -38,14 +47,15 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
   };
 
   const entries = new Map<string, FileEntry>();
-  for (const pair of contents.items) {
+  for (const pair of mapping.items) {
     const key = isScalar(pair.key) ? String(pair.key.value) : '';
     if (key === '') throw refuse(offsetOf(pair.key), 'keys must be names of settings');
-    if (entries.has(key)) throw refuse(offsetOf(pair.key), `${quote(key)} is given twice`);
     const shown = key.length > 60 ? quote(key) : key;
+    if (entries.has(key)) throw refuse(offsetOf(pair.key), `${quote(key)} is given twice`);
     if (isSeq(pair.value)) {
       if (pair.value.anchor !== undefined || pair.value.tag !== undefined)
         throw refuse(offsetOf(pair.value), `${shown}: anchors and tags are not allowed`);
+      if (pair.value.items.length === 0) throw refuse(offsetOf(pair.value), `${shown}: has no value`);
       entries.set(key, { key, text: pair.value.items.map((item) => scalarText(item, shown)).join(',') });
     } else {
       entries.set(key, { key, text: scalarText(pair.value, shown) });
@@ -73,6 +83,7 @@ function limitsOf(name: string): YamlLimits {
   return { name, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES, maxTokens: MAX_TOKENS };
 }
 
-function offsetOf(node: unknown): number | undefined {
+/** Where a node stands in its text, for `refuse`. */
+export function offsetOf(node: unknown): number | undefined {
   return (node as { range?: readonly number[] | null } | null)?.range?.[0];
 }

@@ -8,11 +8,11 @@ import type { Environment } from './upstream';
 /** Flags by their name without dashes. A repeated flag is a list. */
 export type Flags = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
-/** The text of a setting and where it was found. `upstream` is Istio's name for it in the environment. */
+/** The text of a setting and where it was found. `upstream` is Istio's name for it in the environment, `workload` an entry of a list. */
 export interface Reading {
   readonly text: string;
   readonly origin: Origin;
-  readonly from: 'flag' | 'environment' | 'upstream' | 'file' | 'default';
+  readonly from: 'flag' | 'environment' | 'upstream' | 'file' | 'default' | 'workload';
 }
 
 const PREFIX = 'KEYTURN_';
@@ -48,9 +48,9 @@ export function unknownFlags(flags: Flags): AgentError[] {
     .map((name) => unknown(`flag --${name}`, name, SETTING_NAMES, '--'));
 }
 
-export function unknownKeys(entries: readonly FileEntry[], file: string): AgentError[] {
-  // A file that names its own settings file would be a riddle.
-  const keys = SETTING_NAMES.filter((name) => name !== 'config');
+/** @param without  Settings that cannot be made there; by default that of the file itself, which would be a riddle. */
+export function unknownKeys(entries: readonly FileEntry[], file: string, without: readonly SettingName[] = ['config']): AgentError[] {
+  const keys = SETTING_NAMES.filter((name) => !without.includes(name));
   return entries
     .filter((entry) => !keys.some((name) => name === entry.key))
     .map((entry) => unknown(`${file}: ${entry.key.slice(0, 100)}`, entry.key, keys));

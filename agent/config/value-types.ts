@@ -186,14 +186,21 @@ export const socketMode: ValueType<number> = {
 };
 
 /** A group by name or number. Whether it exists is known when the socket is made. */
-export const group: ValueType<string> = {
-  ...plain('group', 'group name or number'),
-  parse: (text, field) => {
-    if (!/^(?:\d{1,10}|[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?)$/.test(text) || Number(text) >= 2 ** 32 - 1)
-      throw invalid('ERR_CONFIG', field, `${quote(text)} is not a group name or number`);
-    return text;
-  },
-};
+export const group = account('group');
+
+/** A user, likewise. */
+export const user = account('user');
+
+function account(what: 'user' | 'group'): ValueType<string> {
+  return {
+    ...plain(what, `${what} name or number`),
+    parse: (text, field) => {
+      if (!/^(?:\d{1,10}|[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?)$/.test(text) || Number(text) >= 2 ** 32 - 1)
+        throw invalid('ERR_CONFIG', field, `${quote(text)} is not a ${what} name or number`);
+      return text;
+    },
+  };
+}
 
 export const hostPort: ValueType<string> = {
   ...plain('host:port', 'host:port; port 0 takes a free one'),

@@ -15,6 +15,8 @@ export interface IssueOptions {
   readonly keyAlgorithm: KeyAlgorithm;
   /** What is asked for, milliseconds; the CA decides. */
   readonly ttlMs: number;
+  /** Waits until this attempt may begin, where others ask the same CA; returns what is to be called at its end. */
+  readonly turn?: ((signal: AbortSignal) => Promise<() => void>) | undefined;
 }
 
 /** How long a CA may take to answer one request; the next attempt starts over with a new key. */
@@ -28,7 +30,16 @@ const KEY_DEADLINE_MS = 50_000;
  *
  * @throws AgentError of the CA; ERR_TIMEOUT after 10 s (or the CA's own deadline) without an answer; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
  */
-export function issueSvid(options: IssueOptions, deps: Deps, signal: AbortSignal): Promise<Svid> {
+export async function issueSvid(options: IssueOptions, deps: Deps, signal: AbortSignal): Promise<Svid> {
+  const leave = await options.turn?.(signal);
+  try {
+    return await issueNow(options, deps, signal);
+  } finally {
+    leave?.();
+  }
+}
+
+function issueNow(options: IssueOptions, deps: Deps, signal: AbortSignal): Promise<Svid> {
   return withDeadline(deps.clock, KEY_DEADLINE_MS + signDeadlineMs(options), `certificate from ${options.ca.name}`, signal, async (all) => {
     const { ca, id, engine } = options;
     const key = await engine.generateKeyPair(options.keyAlgorithm);

@@ -46,7 +46,7 @@ describe('in a real bash', () => {
     ['keyturn run --ttl ', []],
     ['keyturn run --namespace secret --log-f', ['--log-format']],
     ['keyturn run --renew-', ['--renew-ratio', '--renew-jitter']],
-    ['keyturn rotate --w', ['--wait']],
+    ['keyturn rotate --w', ['--workload', '--wait']],
     ['keyturn rotate --wait --output ', ['text', 'json']],
     ['keyturn status -o j', ['json']],
     ['keyturn completion ', ['bash', 'zsh', 'fish']],

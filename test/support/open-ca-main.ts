@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   process.stdout.write('ready\n');
   await once(process.stdin, 'data');
   let made = false;
-  const log: Logger = { ...noLog, info: (event) => (made ||= event === 'CA made'), scope: () => log };
+  const log: Logger = { ...noLog, info: (event) => (made ||= event === 'CA made'), scope: () => log, about: () => log };
   const deps = { clock: systemClock, random: Math.random, log, metrics: noMetrics };
   try {
     const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);

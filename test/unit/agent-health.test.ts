@@ -1,15 +1,19 @@
 import { expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { agentHealth } from '../../agent/agent-health';
-import { WatchedSource } from '../../agent/base/watched';
+import { type Watched, WatchedSource } from '../../agent/base/watched';
 import type { CertSource, CertState, SourceDescription } from '../../agent/identity/cert-state';
 import { fakeView, WORKLOAD_ID } from '../support/fake-view';
 import { MINUTE, tell } from '../support/keeper-story';
 
 const lastError = { code: 'ERR_CA_REJECTED', message: 'sign: no', hint: 'ask again', at: '2026-01-01T00:00:00.000Z' };
 
+function served(sources: readonly CertSource[], changes?: Watched<unknown>) {
+  return { workloads: () => sources.map((source) => ({ source })), changes };
+}
+
 function summary(workload: Partial<AgentStatus['workloads'][number]>): string {
-  return agentHealth(fakeView({ workload }), [], () => 0).summary();
+  return agentHealth(fakeView({ workload }), served([]), () => 0).summary();
 }
 
 test.each([
@@ -23,9 +27,9 @@ test.each([
 test('the summary of several says which are not ready', () => {
   const [one] = fakeView().workloads();
   const workloads = () => [one!, one!];
-  expect(agentHealth(fakeView({ workloads }), [], () => 0).summary()).toBe('2 workloads have their certificates');
+  expect(agentHealth(fakeView({ workloads }), served([]), () => 0).summary()).toBe('2 workloads have their certificates');
   const view = fakeView({ workloads, reasons: () => ['spiffe://td/a: no certificate yet', 'spiffe://td/b: no certificate yet'] });
-  expect(agentHealth(view, [], () => 0).summary()).toBe(
+  expect(agentHealth(view, served([]), () => 0).summary()).toBe(
     '2 workloads, not ready: spiffe://td/a: no certificate yet; spiffe://td/b: no certificate yet',
   );
 });
@@ -42,12 +46,12 @@ test.each([
   ['nothing due at all', { attemptSince: undefined, dueAt: undefined }, undefined],
 ])('after two minutes, %s: %j', (_, times, want) => {
   const describe = () => ({ source: 'istiod', ...times }) as SourceDescription;
-  expect(agentHealth(fakeView(), [{ describe } as CertSource], () => 120_000).stalled()).toBe(want);
+  expect(agentHealth(fakeView(), served([{ describe } as CertSource]), () => 120_000).stalled()).toBe(want);
 });
 
 test('a keeper is never stalled while its CA is away for a day', async () => {
   const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE') });
-  const health = agentHealth(fakeView(), [story.keeper], () => story.clock.now());
+  const health = agentHealth(fakeView(), served([story.keeper]), () => story.clock.now());
   for (let minute = 1; minute <= 24 * 60; minute += 1) {
     await story.clock.advanceTo(story.after(minute * MINUTE));
     expect(health.stalled()).toBeUndefined();
@@ -61,7 +65,7 @@ test('a change of any source is told until somebody has heard enough', () => {
   ];
   const sources = states.map((state) => ({ state }) as unknown as CertSource);
   let told = 0;
-  const stop = agentHealth(fakeView(), sources, () => 0).onChange(() => {
+  const stop = agentHealth(fakeView(), served(sources), () => 0).onChange(() => {
     told += 1;
   });
   const before = told;
@@ -70,4 +74,27 @@ test('a change of any source is told until somebody has heard enough', () => {
   stop();
   states[0]!.set({ kind: 'starting', bundle: undefined });
   expect(told - before).toBe(2);
+});
+
+test('workloads that come and go with a list are followed from then on, and no longer', () => {
+  const state = () => new WatchedSource<CertState>({ kind: 'starting', bundle: undefined });
+  const [first, second] = [state(), state()];
+  let sources = [{ state: first } as unknown as CertSource];
+  const changes = new WatchedSource(0);
+  let heard = 0;
+  const supervised = { workloads: () => sources.map((source) => ({ source })), changes };
+  const stop = agentHealth(fakeView(), supervised, () => 0).onChange(() => {
+    heard += 1;
+  });
+  sources = [{ state: second } as unknown as CertSource];
+  changes.set(1);
+  const before = heard;
+  first.set({ kind: 'starting', bundle: undefined });
+  expect(heard).toBe(before);
+  second.set({ kind: 'starting', bundle: undefined });
+  expect(heard).toBe(before + 1);
+  stop();
+  second.set({ kind: 'starting', bundle: undefined });
+  changes.set(2);
+  expect(heard).toBe(before + 1);
 });

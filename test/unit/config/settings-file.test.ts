@@ -42,6 +42,7 @@ describe('a settings file', () => {
     ['an empty value', 'ca: builtin\nttl:', 'file k.yaml line 2: ttl: has no value'],
     ['null', 'ttl: ~', 'file k.yaml line 1: ttl: has no value'],
     ['an empty string', 'ttl: ""', 'file k.yaml line 1: ttl: has no value'],
+    ['an empty list', 'sds-file-dir: []', 'file k.yaml line 1: sds-file-dir: has no value'],
     ['a mapping below', 'ttl: {a: b}', 'file k.yaml line 1: ttl: must be a plain value'],
     ['a list in a list', 'sds-file-dir: [[/a]]', 'file k.yaml line 1: sds-file-dir: must be a plain value'],
     ['an alias', 'a: &x 1\nb: *x', 'file k.yaml line 1: a: anchors and tags are not allowed'],

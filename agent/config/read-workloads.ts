@@ -1,0 +1,93 @@
+import { createHash } from 'node:crypto';
+import type { Dirent } from 'node:fs';
+import { opendir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AgentError, errorText, invalid, systemCode } from '../base/errors';
+import { readSmallFile } from '../base/read-file';
+import type { WorkloadEntry } from './config';
+import { MAX_LIST_BYTES, MAX_WORKLOADS, parseWorkloadFile, parseWorkloadList, type UnreadableEntry } from './workload-list';
+
+/** A list of workloads as it stands on the disk. */
+export interface ListText {
+  /** Every file that is part of it, in order; what is to be watched beside the place itself. */
+  readonly files: readonly string[];
+  /** Equal prints are equal texts and failures. */
+  readonly print: string;
+  /** What each file says. Reading it twice gives the same. */
+  entries(): Promise<readonly (WorkloadEntry | UnreadableEntry)[]>;
+}
+
+/** Of a file of one workload; a thousand of them are read at once. */
+const MAX_FILE_BYTES = 32 * 1024;
+/** Names in a directory that are looked at, ours or not. */
+const MAX_NAMES = 20_000;
+/** Files that others may have open half-written, or that are hidden, are none of ours: `..data`, `.cart.yaml.swp`, `cart.yaml~`. */
+const WORKLOAD_FILE = /^([^.].*)\.ya?ml$/;
+
+/**
+ * Reads the texts of a list: those of a directory's `*.yaml` and `*.yml`, in the order of their names, or of one file.
+ *
+ * @throws AgentError ERR_CONFIG where the place as a whole cannot be read, or a directory has more than 1,000 of them.
+ */
+export async function readListText(place: string): Promise<ListText> {
+  if (await isDirectory(place)) return readDirectory(place);
+  const bytes = await readSmallFile(place, { field: `file ${place}`, code: 'ERR_CONFIG', maxBytes: MAX_LIST_BYTES });
+  return { files: [place], print: hash([bytes]), entries: () => parseWorkloadList(bytes, place) };
+}
+
+async function isDirectory(place: string): Promise<boolean> {
+  try {
+    return (await stat(place)).isDirectory();
+  } catch (cause) {
+    const what = systemCode(cause) === 'ENOENT' ? 'there is no such file or directory' : errorText(cause);
+    throw new AgentError('ERR_CONFIG', `workloads ${place}: ${what}`, { field: `workloads ${place}`, cause });
+  }
+}
+
+async function readDirectory(dir: string): Promise<ListText> {
+  const names = (await namesIn(dir)).sort();
+  const texts: (Buffer | AgentError)[] = [];
+  for (const name of names) {
+    const path = join(dir, name);
+    const limits = { field: `file ${path}`, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES } as const;
+    texts.push(await readSmallFile(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')));
+  }
+  const files = names.map((name) => join(dir, name));
+  return {
+    files,
+    print: hash(
+      texts.flatMap((text, index) => [Buffer.from(files[index]!), text instanceof AgentError ? Buffer.from(text.message) : text]),
+    ),
+    entries: () =>
+      Promise.all(
+        texts.map((text, index) => {
+          const from = files[index]!;
+          if (text instanceof AgentError) return { name: undefined, from, error: text };
+          return parseWorkloadFile(text, from, WORKLOAD_FILE.exec(names[index]!)![1]!);
+        }),
+      ),
+  };
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  const field = `workloads ${dir}`;
+  const names: string[] = [];
+  let looked = 0;
+  try {
+    for await (const entry of (await opendir(dir)) as AsyncIterable<Dirent>) {
+      looked += 1;
+      if (looked > MAX_NAMES) throw invalid('ERR_CONFIG', field, `must not have more than ${MAX_NAMES} entries`);
+      if (WORKLOAD_FILE.test(entry.name)) names.push(entry.name);
+    }
+  } catch (caught) {
+    throw caught instanceof AgentError ? caught : new AgentError('ERR_CONFIG', `${field}: ${errorText(caught)}`, { field, cause: caught });
+  }
+  if (names.length <= MAX_WORKLOADS) return names;
+  throw invalid('ERR_CONFIG', field, `must not have more than ${MAX_WORKLOADS} workloads, it has ${names.length}`);
+}
+
+function hash(parts: readonly Uint8Array[]): string {
+  const all = createHash('sha256');
+  for (const part of parts) all.update(`${part.length}:`).update(part);
+  return all.digest('hex');
+}

@@ -1,0 +1,194 @@
+import { type AgentError, invalid } from '../base/errors';
+import type { Claim } from './workload-claims';
+
+/** A workload by name, in one version of its settings. */
+export interface Version<C> {
+  readonly name: string;
+  /** The file that says so. */
+  readonly from: string;
+  readonly config: C;
+}
+
+/** An entry that is not to be used; without a name it stands for whatever came from its file. */
+export interface Refusal {
+  readonly name: string | undefined;
+  readonly from: string;
+  readonly error: AgentError;
+}
+
+export type Listed<C> = Version<C> | Refusal;
+
+/** What to do to what runs, so that it becomes what is wanted. */
+export interface WorkloadPlan<C> {
+  readonly stop: readonly Version<C>[];
+  /** From one version to another: of a name, or of an identity that has a new name now. */
+  readonly change: readonly { readonly before: Version<C>; readonly after: Version<C> }[];
+  readonly start: readonly Version<C>[];
+  /** Entries that are not followed, and why. What runs under their names goes on as it is. */
+  readonly refused: readonly Refusal[];
+}
+
+/** How the planner looks into settings. */
+export interface PlanRules<C> {
+  /** What only one workload can have; in the order in which conflicts are told. */
+  readonly claims: (config: C) => readonly Claim[];
+  readonly same: (a: C, b: C) => boolean;
+  /** What the process itself has, and for what. */
+  readonly reserved: readonly { readonly claim: Claim; readonly by: string }[];
+}
+
+/**
+ * Compares what is listed with what runs.
+ *
+ * An entry that is refused, or that cannot be read, leaves the version that runs in service. Of two that claim the same, the one that runs
+ * so already has it, then the one whose name runs, then the first of the list; the other is refused by name. Whatever runs and is not
+ * listed any more is stopped; but nothing of a file that has an entry without a readable name, since that may be the one. An identity that
+ * only changed its name is changed, not stopped and started, so that its key lives on.
+ */
+export function planWorkloads<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
+  const byName = new Map(running.map((each) => [each.name, each]));
+  const refused: Refusal[] = listed.filter(isRefusal);
+  const kept = heldBack(listed, running, byName);
+  const candidates = inOrderOfRight(listed.filter(isVersion), byName, rules);
+  for (;;) {
+    const { accepted, turnedDown, displaced } = settle(candidates, kept, byName, rules);
+    // Its version that runs stays, and with it what that one has: the others are judged anew.
+    if (displaced) {
+      kept.set(displaced.name, byName.get(displaced.name)!);
+      continue;
+    }
+    return { ...steps(accepted, kept, running, rules), refused: [...refused, ...turnedDown] };
+  }
+}
+
+/** What runs and stays as it is, because its entry cannot be read. */
+function heldBack<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], byName: ReadonlyMap<string, Version<C>>) {
+  const refusals = listed.filter(isRefusal);
+  const good = new Set(listed.filter(isVersion).map(({ name }) => name));
+  const kept = new Map<string, Version<C>>();
+  for (const { name } of refusals) {
+    const runs = name === undefined || good.has(name) ? undefined : byName.get(name);
+    if (runs) kept.set(runs.name, runs);
+  }
+  const named = new Set(listed.map(({ name }) => name));
+  const unsure = new Set(refusals.filter(({ name }) => name === undefined).map(({ from }) => from));
+  for (const each of running) if (unsure.has(each.from) && !named.has(each.name)) kept.set(each.name, each);
+  return kept;
+}
+
+function inOrderOfRight<C>(versions: readonly Version<C>[], byName: ReadonlyMap<string, Version<C>>, { same }: PlanRules<C>): Version<C>[] {
+  const rank = ({ name, from, config }: Version<C>): number => {
+    const runs = byName.get(name);
+    if (!runs) return 3;
+    if (runs.from !== from) return 2;
+    return same(runs.config, config) ? 0 : 1;
+  };
+  const ranks = new Map(versions.map((each) => [each, rank(each)]));
+  return [...versions].sort((a, b) => ranks.get(a)! - ranks.get(b)!);
+}
+
+interface Settled<C> {
+  readonly accepted: readonly Version<C>[];
+  readonly turnedDown: readonly Refusal[];
+  /** One that runs, and whose new version somebody else is in the way of. */
+  readonly displaced: Version<C> | undefined;
+}
+
+/** Gives everybody what they claim, one after the other. */
+function settle<C>(
+  candidates: readonly Version<C>[],
+  kept: ReadonlyMap<string, Version<C>>,
+  byName: ReadonlyMap<string, Version<C>>,
+  rules: PlanRules<C>,
+): Settled<C> {
+  const taken = new Map<string, string>();
+  for (const { claim, by } of rules.reserved) taken.set(keyOf(claim), by);
+  for (const each of kept.values()) for (const claim of claimsOf(each, rules)) taken.set(keyOf(claim), `workload ${each.name}`);
+  const accepted: Version<C>[] = [];
+  const turnedDown: Refusal[] = [];
+  const seen = new Set<string>();
+  for (const each of candidates) {
+    const claims = claimsOf(each, rules);
+    const conflict = claims.find((claim) => taken.has(keyOf(claim)));
+    const isFirst = !seen.has(each.name);
+    seen.add(each.name);
+    if (!conflict) {
+      for (const claim of claims) taken.set(keyOf(claim), `workload ${each.name}`);
+      accepted.push(each);
+      continue;
+    }
+    if (isFirst && byName.has(each.name) && !kept.has(each.name)) return { accepted, turnedDown, displaced: each };
+    turnedDown.push({ name: each.name, from: each.from, error: conflictError(each, claims, taken) });
+  }
+  return { accepted, turnedDown, displaced: undefined };
+}
+
+/** Names what it would share beside its name, where there is such a thing: that is more to the point. */
+function conflictError<C>({ name, from }: Version<C>, claims: readonly Claim[], taken: ReadonlyMap<string, string>): AgentError {
+  const held = claims.filter((claim) => taken.has(keyOf(claim)));
+  const claim = held.find((each) => taken.get(keyOf(each)) !== `workload ${name}`) ?? held[0]!;
+  const by = taken.get(keyOf(claim))!;
+  const field = `workload ${name}: file ${from}: ${claim.setting}`;
+  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${by}`;
+  return invalid('ERR_CONFIG', field, rule, { hint: 'give each workload its own' });
+}
+
+function steps<C>(
+  accepted: readonly Version<C>[],
+  kept: ReadonlyMap<string, Version<C>>,
+  running: readonly Version<C>[],
+  rules: PlanRules<C>,
+): Omit<WorkloadPlan<C>, 'refused'> {
+  const left = new Map(running.filter(({ name }) => !kept.has(name)).map((each) => [each.name, each]));
+  const identities = new Map([...left.values()].flatMap((each) => identityKeys(each, rules).map((key) => [key, each] as const)));
+  const change: { before: Version<C>; after: Version<C> }[] = [];
+  const rest: Version<C>[] = [];
+  // By identity first: two that exchanged their names keep their keys.
+  for (const after of accepted) {
+    const before = identityKeys(after, rules)
+      .map((key) => identities.get(key))
+      .find((each) => each !== undefined && left.has(each.name));
+    if (before === undefined) {
+      rest.push(after);
+      continue;
+    }
+    left.delete(before.name);
+    if (!isSame(before, after, rules)) change.push({ before, after });
+  }
+  const start: Version<C>[] = [];
+  for (const after of rest) {
+    const before = left.get(after.name);
+    left.delete(after.name);
+    if (before === undefined) start.push(after);
+    else if (!isSame(before, after, rules)) change.push({ before, after });
+  }
+  return { stop: [...left.values()], change, start };
+}
+
+function isSame<C>(before: Version<C>, after: Version<C>, { same }: PlanRules<C>): boolean {
+  return before.name === after.name && before.from === after.from && same(before.config, after.config);
+}
+
+function claimsOf<C>({ name, config }: Version<C>, { claims }: PlanRules<C>): readonly Claim[] {
+  return [...claims(config), { setting: 'name', value: name, shown: name }];
+}
+
+function identityKeys<C>({ config }: Version<C>, { claims }: PlanRules<C>): string[] {
+  return claims(config)
+    .filter(({ setting }) => setting === 'spiffe-id')
+    .map(keyOf);
+}
+
+function keyOf({ setting, value }: Claim): string {
+  // A directory is one place, whatever it is used for.
+  const kind = setting === 'state-dir' || setting === 'output-certs' ? 'directory' : setting;
+  return `${kind} ${value}`;
+}
+
+function isVersion<C>(listed: Listed<C>): listed is Version<C> {
+  return 'config' in listed;
+}
+
+function isRefusal<C>(listed: Listed<C>): listed is Refusal {
+  return !isVersion(listed);
+}
