@@ -77,7 +77,7 @@ describe('D17 what is not gRPC over HTTP/2', () => {
 describe('D17 messages that are none', () => {
   test.each<[string, Buffer]>([
     ['garbage', message(1, Buffer.alloc(1_000, 0xff))],
-    ['groups without end', Buffer.concat([...Array(20)].map(() => message(1, Buffer.alloc(16_000, 0x7b))))],
+    ['groups without end', Buffer.concat([...Array(3)].map(() => message(1, Buffer.alloc(16_000, 0x7b))))],
     ['a length of 4 GB', message(1, subscribe, { length: 0xffffffff })],
     ['a bomb in gzip', message(1, gzipSync(Buffer.alloc(10_000_000)), { compressed: true })],
     ['a broken gzip', message(1, Buffer.alloc(100, 1), { compressed: true })],
