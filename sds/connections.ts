@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { connectionBound } from '../agent/base/descriptors';
 import { LIMITS, PATIENCE } from './limits';
 import type { SecretResource } from './secret-resource';
 import type { OpenStream } from './stream';
@@ -30,6 +31,8 @@ const PREFACE_BYTES = 24;
  * one that is its number, and `find` reads it back from what gRPC calls the peer.
  */
 export class Connections {
+  /** How many there may be. */
+  readonly bound = connectionBound(LIMITS.connections, 1 / 2);
   readonly #open = new Map<number, Connection>();
   #lastId = 0;
 
@@ -37,9 +40,13 @@ export class Connections {
     return this.#open.size;
   }
 
+  get full(): boolean {
+    return this.#open.size >= this.bound;
+  }
+
   /** Takes a new socket in, or returns undefined after closing it: too many others are in use. */
   accept(socket: Socket): Connection | undefined {
-    if (this.#open.size >= LIMITS.connections && !this.#evictUnused()) {
+    if (this.full && !this.#evictUnused()) {
       socket.destroy();
       return undefined;
     }

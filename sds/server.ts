@@ -81,8 +81,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   const listener = createServer((socket) => {
     // Errors of a socket are the client's; gRPC hears of them too, but only once it has the socket.
     socket.on('error', () => undefined);
-    const full = connections.size >= LIMITS.connections;
-    if (full) service.observer.refused('connections', { limit: LIMITS.connections });
+    if (connections.full) service.observer.refused('connections', { limit: connections.bound });
     sweeper.arrived();
     if (!connections.accept(socket)) return;
     injector.injectConnection(socket);

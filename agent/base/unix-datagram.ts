@@ -1,3 +1,5 @@
+import { openCLibrary } from './c-library';
+
 /** Sends one datagram. False where it did not leave, whatever the reason. Blocks for nobody. */
 export type SendDatagram = (payload: Uint8Array) => boolean;
 
@@ -5,18 +7,8 @@ export type SendDatagram = (payload: Uint8Array) => boolean;
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0o2000002;
 const MSG_DONTWAIT_NOSIGNAL = 0x4040;
-/** Of the GNU C library and of musl. */
-const C_LIBRARIES = ['libc.so.6', `libc.musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`];
 
-/** As much as is used of Bun's foreign function interface. */
-interface ForeignFunctions {
-  dlopen(
-    library: string,
-    signatures: Readonly<Record<string, { args: readonly string[]; returns: string }>>,
-  ): { readonly symbols: CLibrary };
-}
-
-interface CLibrary {
+interface Sockets {
   socket(family: number, type: number, protocol: number): number;
   sendto(fd: number, payload: Uint8Array, length: number, flags: number, address: Uint8Array, addressLength: number): number | bigint;
   close(fd: number): number;
@@ -28,7 +20,11 @@ interface CLibrary {
  * @param name  A path, or an abstract name after `@`; at most 107 bytes.
  */
 export function unixDatagrams(name: string): SendDatagram | undefined {
-  const c = process.platform === 'linux' && process.versions.bun !== undefined ? openCLibrary() : undefined;
+  const c = openCLibrary<Sockets>({
+    socket: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
+    sendto: { args: ['i32', 'ptr', 'usize', 'i32', 'ptr', 'u32'], returns: 'i64' },
+    close: { args: ['i32'], returns: 'i32' },
+  });
   if (c === undefined) return undefined;
   const address = socketAddress(name);
   return (payload) => {
@@ -48,21 +44,4 @@ function socketAddress(name: string): Uint8Array {
   new Uint16Array(family.buffer, family.byteOffset, 1)[0] = AF_UNIX;
   const path = name.startsWith('@') ? `\0${name.slice(1)}` : `${name}\0`;
   return Buffer.concat([family, Buffer.from(path)]);
-}
-
-function openCLibrary(): CLibrary | undefined {
-  // Not by `import`: bundlers and Node know no module of this name.
-  const ffi = process.getBuiltinModule('bun:ffi') as unknown as ForeignFunctions;
-  for (const library of C_LIBRARIES) {
-    try {
-      return ffi.dlopen(library, {
-        socket: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
-        sendto: { args: ['i32', 'ptr', 'usize', 'i32', 'ptr', 'u32'], returns: 'i64' },
-        close: { args: ['i32'], returns: 'i32' },
-      }).symbols;
-    } catch {
-      // The other one, then.
-    }
-  }
-  return undefined;
 }

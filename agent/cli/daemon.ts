@@ -6,6 +6,7 @@ import type { Health } from '../base/health';
 import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base/log';
 import { systemRandom } from '../base/random';
 import { trimMemory } from '../base/trim-memory';
+import { dropWhatNobodyReads } from '../base/unread-output';
 import { VERSION } from '../version';
 import { neutraliseEnvironment } from './environment';
 import { EXIT_CODES } from './exit-code';
@@ -47,6 +48,7 @@ export interface RunningDaemon {
  */
 export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
   const { name, scope, logLevel: level, logFormat: format } = spec;
+  dropWhatNobodyReads(2);
   const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now }, scope);
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
   neutraliseEnvironment(terminal.env, log);

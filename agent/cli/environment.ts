@@ -1,9 +1,13 @@
 import { AgentError } from '../base/errors';
 import type { Logger } from '../base/log';
+import { BUN_VERSION } from '../base/runtime';
 
 /** Options of Node that let others into a process that holds keys, or let its TLS be read or misled. */
 const DANGEROUS_NODE_OPTIONS =
   /^(?:--inspect(?:-.*)?|--debug(?:-.*)?|-r|--require|--import|--(?:experimental-)?loader|--tls-keylog|--tls-min-v1\.[01]|--insecure-http-parser|--heapsnapshot-signal|--heapsnapshot-near-heap-limit|--report-on-signal|--env-file(?:-if-exists)?)(?:=.*)?$/;
+
+/** What Bun reads, which runs the executable: any flag of its own, code to load first, and who is let in to look. */
+const DANGEROUS_TO_BUN = ['BUN_OPTIONS', 'BUN_INSPECT', 'BUN_INSPECT_CONNECT_TO', 'BUN_INSPECT_NOTIFY', 'BUN_INSPECT_PRELOAD'];
 
 /** Variables that are taken away before anything can read them, and why. */
 const NEUTRALISED: readonly { readonly name: string; readonly level: 'info' | 'warn'; readonly event: string }[] = [
@@ -22,6 +26,9 @@ const NEUTRALISED: readonly { readonly name: string; readonly level: 'info' | 'w
 export function refuseDangerousEnvironment(env: NodeJS.ProcessEnv): void {
   for (const name of ['LD_PRELOAD', 'LD_AUDIT']) {
     if (env[name]) throw refuse(name, 'must not be set: its library runs inside a process that holds keys');
+  }
+  for (const name of BUN_VERSION === undefined ? [] : DANGEROUS_TO_BUN) {
+    if (env[name]) throw refuse(name, 'must not be set: it lets others into a process that holds keys');
   }
   const option = (env.NODE_OPTIONS ?? '').split(/[\s"']+/).find((each) => DANGEROUS_NODE_OPTIONS.test(each));
   if (option !== undefined) throw refuse('NODE_OPTIONS', `must not have ${option.split('=')[0]} in a process that holds keys`);

@@ -75,3 +75,17 @@ describe('it takes nothing from the directory that it is started in', () => {
     expect(stdout).toMatch(/^trust-domain +cluster\.local +default$/m);
   });
 });
+
+describe('G9 the environment of its runtime', () => {
+  test.each([
+    ['BUN_OPTIONS', '--preload ./nothing.cjs'],
+    ['BUN_INSPECT', '127.0.0.1:0'],
+    ['BUN_INSPECT_PRELOAD', './nothing.cjs'],
+  ])('with %s is refused', (name, value) => {
+    const dir = tempDir();
+    writeFileSync(join(dir, 'nothing.cjs'), '');
+    const { status, stderr } = keyturn(['run', '--ca', 'builtin'], dir, { [name]: value });
+    expect(status).toBe(78);
+    expect(stderr).toContain(`environment ${name}:`);
+  });
+});

@@ -1,0 +1,24 @@
+import { readFileSync } from 'node:fs';
+
+/**
+ * How many connections a listener may hold: what it wishes, or a share of the descriptors that this process may open where those are few.
+ * Without a descriptor nothing can be renewed or written, and Bun, which runs the executable, spins on a connection that it cannot accept.
+ *
+ * @param share  More than 0 and less than 1; the shares of all listeners together leave some over.
+ */
+export function connectionBound(wish: number, share: number): number {
+  limit ??= descriptorLimit();
+  return Math.max(1, Math.min(wish, Math.floor(share * limit)));
+}
+
+let limit: number | undefined;
+
+/** The soft limit, which the runtime has raised to the hard one when it started; unlimited where nobody says. */
+function descriptorLimit(): number {
+  try {
+    const found = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'));
+    return found ? Number(found[1]) : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
