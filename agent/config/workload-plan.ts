@@ -50,14 +50,16 @@ export function planWorkloads<C>(listed: readonly Listed<C>[], running: readonly
   const refused: Refusal[] = listed.filter(isRefusal);
   const kept = heldBack(listed, running, byName);
   const candidates = inOrderOfRight(listed.filter(isVersion), byName, rules);
-  for (;;) {
-    const { accepted, turnedDown, displaced } = settle(candidates, kept, byName, rules);
+  const turnedDown: Refusal[] = [];
+  for (let left = candidates; ; ) {
+    const settled = settle(left, kept, byName, rules);
+    const { displaced } = settled;
+    if (!displaced)
+      return { ...steps(settled.accepted, kept, running, rules), refused: [...refused, ...turnedDown, ...settled.turnedDown] };
     // Its version that runs stays, and with it what that one has: the others are judged anew.
-    if (displaced) {
-      kept.set(displaced.name, byName.get(displaced.name)!);
-      continue;
-    }
-    return { ...steps(accepted, kept, running, rules), refused: [...refused, ...turnedDown] };
+    kept.set(displaced.version.name, byName.get(displaced.version.name)!);
+    turnedDown.push(displaced.refusal);
+    left = left.filter((each) => each !== displaced.version);
   }
 }
 
@@ -91,7 +93,7 @@ interface Settled<C> {
   readonly accepted: readonly Version<C>[];
   readonly turnedDown: readonly Refusal[];
   /** One that runs, and whose new version somebody else is in the way of. */
-  readonly displaced: Version<C> | undefined;
+  readonly displaced: { readonly version: Version<C>; readonly refusal: Refusal } | undefined;
 }
 
 /** Gives everybody what they claim, one after the other. */
@@ -117,19 +119,16 @@ function settle<C>(
       accepted.push(each);
       continue;
     }
-    if (isFirst && byName.has(each.name) && !kept.has(each.name)) return { accepted, turnedDown, displaced: each };
-    turnedDown.push({ name: each.name, from: each.from, error: conflictError(each, claims, taken) });
+    const refusal = { name: each.name, from: each.from, error: conflictError(each, conflict, taken) };
+    if (isFirst && byName.has(each.name) && !kept.has(each.name)) return { accepted, turnedDown, displaced: { version: each, refusal } };
+    turnedDown.push(refusal);
   }
   return { accepted, turnedDown, displaced: undefined };
 }
 
-/** Names what it would share beside its name, where there is such a thing: that is more to the point. */
-function conflictError<C>({ name, from }: Version<C>, claims: readonly Claim[], taken: ReadonlyMap<string, string>): AgentError {
-  const held = claims.filter((claim) => taken.has(keyOf(claim)));
-  const claim = held.find((each) => taken.get(keyOf(each)) !== `workload ${name}`) ?? held[0]!;
-  const by = taken.get(keyOf(claim))!;
+function conflictError<C>({ name, from }: Version<C>, claim: Claim, taken: ReadonlyMap<string, string>): AgentError {
   const field = `workload ${name}: file ${from}: ${claim.setting}`;
-  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${by}`;
+  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${taken.get(keyOf(claim))}`;
   return invalid('ERR_CONFIG', field, rule, { hint: 'give each workload its own' });
 }
 
@@ -170,7 +169,7 @@ function isSame<C>(before: Version<C>, after: Version<C>, { same }: PlanRules<C>
 }
 
 function claimsOf<C>({ name, config }: Version<C>, { claims }: PlanRules<C>): readonly Claim[] {
-  return [...claims(config), { setting: 'name', value: name, shown: name }];
+  return [{ setting: 'name', value: name, shown: name }, ...claims(config)];
 }
 
 function identityKeys<C>({ config }: Version<C>, { claims }: PlanRules<C>): string[] {
