@@ -7,6 +7,7 @@ import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base
 import { systemRandom } from '../base/random';
 import { trimMemory } from '../base/trim-memory';
 import { dropWhatNobodyReads } from '../base/unread-output';
+import { keysInTheMaking } from '../identity/keys';
 import { VERSION } from '../version';
 import { neutraliseEnvironment } from './environment';
 import { EXIT_CODES } from './exit-code';
@@ -82,13 +83,24 @@ async function runUntilSignal(spec: DaemonSpec, env: NodeJS.ProcessEnv, deps: Ag
   ending.abort();
   log.info(`${name} stopping`, { signal });
   const told = manager?.stopping();
-  await withDeadline(systemClock, STOP_MS, 'stop', undefined, async () => (await starting).close()).catch((caught: unknown) => {
+  const stopped = async () => {
+    await (await starting).close();
+    await Promise.allSettled(keysInTheMaking());
+  };
+  await withDeadline(systemClock, STOP_MS, 'stop', undefined, stopped).catch((caught: unknown) => {
     // The process ends now in any case; sockets that stay behind are replaced at the next start.
     log.warn('not everything ended in time', { cause: AgentError.from(caught) });
   });
   await told;
   log.info(`${name} stopped`, {});
+  if (keysInTheMaking().length > 0) endBySignal(signal);
   return 0;
+}
+
+/** The runtime would wait for its threads, for seconds where one makes a key of RSA-4096; the kernel does not. */
+function endBySignal(signal: NodeJS.Signals): void {
+  process.removeAllListeners(signal);
+  process.kill(process.pid, signal);
 }
 
 interface Signals {

@@ -34,8 +34,23 @@ export async function generateKeyPair(algorithm: KeyAlgorithm): Promise<KeyPair>
   const { privateKey } =
     algorithm === 'ecdsa-p256' || algorithm === 'ecdsa-p384'
       ? generateKeyPairSync('ec', { namedCurve: CURVES[algorithm] })
-      : await promisify(generateCallback)('rsa', { modulusLength: Number(algorithm.slice('rsa-'.length)), publicExponent: 65537 });
+      : await generateRsa(Number(algorithm.slice('rsa-'.length)));
   return keyPairOf(privateKey, algorithm);
+}
+
+const rsaInTheMaking = new Set<Promise<unknown>>();
+
+function generateRsa(modulusLength: number) {
+  const made = promisify(generateCallback)('rsa', { modulusLength, publicExponent: 65537 });
+  rsaInTheMaking.add(made);
+  const over = () => rsaInTheMaking.delete(made);
+  made.then(over, over);
+  return made;
+}
+
+/** RSA keys that threads are busy with; an exit of the process waits for them. */
+export function keysInTheMaking(): readonly Promise<unknown>[] {
+  return [...rsaInTheMaking];
 }
 
 /** A key pair around a private key that is known to be of that algorithm. */

@@ -61,6 +61,25 @@ test('G1 SIGTERM while the CA is away ends at once: no wait is left', async () =
   expect(performance.now() - started).toBeLessThan(1_000);
 });
 
+test('G1 SIGTERM while a first start makes keys of RSA-4096 ends in about a second, in order or by the signal itself', async () => {
+  const flags = ['--ca-key-algorithm', 'rsa-4096', '--key-algorithm', 'rsa-4096'];
+  const again = tempDir();
+  for (const waitMs of [0, 150, 300, 450]) {
+    const dir = waitMs === 450 ? again : tempDir();
+    const daemon = testDaemon({ dir, flags });
+    await daemon.event('agent starting');
+    await pause(waitMs);
+    const started = performance.now();
+    const { code, signal } = await daemon.stop();
+    expect([code, signal]).toEqual(signal === null ? [0, null] : [null, 'SIGTERM']);
+    expect(performance.now() - started).toBeLessThan(1_500);
+  }
+  // Nothing that was left behind stands in the way of the next start.
+  const next = testDaemon({ dir: again });
+  await next.ready();
+  expect(await next.stop()).toMatchObject({ code: 0 });
+});
+
 test('G8 SIGUSR1 opens no inspector, SIGUSR2 and SIGPIPE harm nothing', async () => {
   const daemon = testDaemon({ dir: tempDir() });
   const before = serialOf(await daemon.ready());
