@@ -16,6 +16,8 @@ export interface LintFacts {
   readonly clusterId?: string | undefined;
   /** Of `kubernetes-csr`. */
   readonly signerName?: string | undefined;
+  /** The trust domain that the agent is set up for, be it by default: that of the authority, as far as anybody knows. */
+  readonly trustDomain?: string | undefined;
   /** The SPIFFE ID that the request is to be for; undefined where nobody says. */
   readonly id?: string | undefined;
 }

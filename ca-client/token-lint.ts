@@ -1,4 +1,4 @@
-import type { LintRule } from './lint-rule';
+import type { LintFacts, LintRule } from './lint-rule';
 
 const ISTIOD = 'istiod, TokenReview';
 const ISTIO_CSR = 'istio-csr, TokenReview';
@@ -81,17 +81,35 @@ export const TOKEN_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: EVERYBODY,
     broken: ({ names }, { token }, backend) => {
-      const sub = token?.claims?.sub;
-      const account = typeof sub === 'string' ? /^system:serviceaccount:([^:]+):([^:]+)$/.exec(sub) : undefined;
+      const path = accountPath(token);
       const uri = names.find(({ kind }) => kind === 'uri')?.value;
-      if (!account || uri === undefined) return undefined;
-      const path = `/ns/${account[1]}/sa/${account[2]}`;
+      if (path === undefined || uri === undefined) return undefined;
       if (uri.replace(/^spiffe:\/\/[^/]*/, '') === path) return undefined;
       const end = backend === 'istiod' ? 'the certificate would be for the latter, and be refused here' : 'it is refused';
       return `the request is for ${uri}, the token for ${path.slice(1)}: ${end}`;
     },
   },
+  {
+    rule: 'token-trust-domain',
+    severity: 'warning',
+    sources: EVERYBODY,
+    broken: ({ names }, { token, trustDomain, id }, backend) => {
+      const asked = names.map(({ kind, value }) => (kind === 'uri' ? /^spiffe:\/\/([^/]*)/.exec(value)?.[1] : undefined)).find(Boolean);
+      // Where an identity is named, the request has been held against all of it.
+      if (accountPath(token) === undefined || id !== undefined || trustDomain === undefined) return undefined;
+      if (asked === undefined || asked === trustDomain) return undefined;
+      const end = backend === 'istiod' ? 'the certificate would be of the latter, and be refused here' : 'it is refused';
+      return `the request is of trust domain ${asked}, and a service account's is the authority's: where that is ${trustDomain}, ${end}`;
+    },
+  },
 ];
+
+/** What the SPIFFE ID of a service account's token ends in. */
+function accountPath(token: LintFacts['token']): string | undefined {
+  const sub = token?.claims?.sub;
+  const account = typeof sub === 'string' ? /^system:serviceaccount:([^:]+):([^:]+)$/.exec(sub) : undefined;
+  return account ? `/ns/${account[1]}/sa/${account[2]}` : undefined;
+}
 
 function audiencesOf(claims: Readonly<Record<string, unknown>>): string[] {
   const all: unknown[] = Array.isArray(claims.aud) ? claims.aud : [claims.aud];

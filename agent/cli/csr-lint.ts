@@ -61,6 +61,7 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
       issuer: given.issuer as string | undefined,
       clusterId: await readSetting('cluster-id', { flags, env: terminal.env, cwd: terminal.cwd }),
       signerName: await readSetting('signer-name', { flags, env: terminal.env, cwd: terminal.cwd }),
+      trustDomain: await settingOf('trust-domain', flags, terminal),
       id: IDENTITY.some((name) => flags[name] !== undefined) ? formatSpiffeId((await ownConfig(flags, terminal)).id!) : undefined,
     };
     const findings = lintCsr(csrDer, backend, facts);

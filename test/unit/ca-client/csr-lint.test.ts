@@ -183,6 +183,16 @@ describe('tokens', () => {
     for (const backend of istio) expect(rules(csr(), backend, token(changes))).toEqual([rule]);
   });
 
+  test.each(istio)('%s: a request for another trust domain than is set up is warned of, where no identity is named', (backend) => {
+    const foreign = csr({ extensions: [encodeUriNames(['spiffe://other.example/ns/shop/sa/cart'], true)] });
+    const facts = { ...token(), trustDomain: 'cluster.local' };
+    expect(rules(csr(), backend, facts)).toEqual([]);
+    expect(rules(foreign, backend, facts)).toEqual(['(token-trust-domain)']);
+    expect(rules(foreign, backend, { ...facts, trustDomain: 'other.example' })).toEqual([]);
+    expect(rules(foreign, backend, { trustDomain: 'cluster.local' })).toEqual([]);
+    expect(rules(foreign, backend, { ...facts, id: TEST_ID })).toEqual(['csr-identity']);
+  });
+
   test('one audience may be a text', () => expect(rules(csr(), 'istiod', token({ aud: 'istio-ca' }))).toEqual([]));
   test('a known issuer is compared', () => {
     expect(rules(csr(), 'builtin', { ...token(), issuer: claims.iss })).toEqual([]);
