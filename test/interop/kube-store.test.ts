@@ -87,6 +87,27 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
   await one.sweep(TEST_NOW + 26 * HOUR_MS);
 }, 60_000);
 
+test('what has expired makes room for revocations; where there is none, nothing is revoked and a remedy is named', async () => {
+  const store = await open();
+  // As long as identities may be, so that some hundreds fill the object.
+  const id = `spiffe://cluster.local/${'x'.repeat(1_900)}`;
+  const batch = (notAfterAt: number) => Array.from({ length: 300 }, () => issuedEntry({ id, notAfterAt }));
+  const record = (entries: ReturnType<typeof batch>) => Promise.all(entries.map((entry) => store.recordIssued(entry)));
+  await record(batch(TEST_NOW + HOUR_MS));
+  expect(await store.revoke({ id }, 'superseded', TEST_NOW)).toHaveLength(300);
+  const next = batch(TEST_NOW + 2 * HOUR_MS);
+  await record(next);
+  await expect(store.revoke({ id }, 'superseded', TEST_NOW)).rejects.toMatchObject({
+    code: 'ERR_CA_STATE',
+    message: expect.stringContaining('revoke 300 certificates: beside 300 that have not expired'),
+    hint: expect.stringContaining('ca root add'),
+  });
+  expect(await store.revocations(TEST_NOW)).toHaveLength(300);
+  expect(serialsOf(await store.revoke({ id }, 'superseded', TEST_NOW + HOUR_MS))).toEqual(serialsOf(next));
+  expect(serialsOf(await store.revocations(TEST_NOW))).toEqual(serialsOf(next));
+  await store.sweep(TEST_NOW + 26 * HOUR_MS);
+}, 60_000);
+
 test('whoever may not read the namespace is told at the start', async () => {
   const stranger = await kube.as({ token: await kube.token('default', 'default') });
   await expect(openKubeStore(stranger, NAMESPACE, testDeps())).rejects.toMatchObject({

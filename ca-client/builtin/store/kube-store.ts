@@ -115,8 +115,12 @@ class KubeStore implements CaStore {
           fresh = found.filter(([serial]) => !(serial in data));
           if (fresh.length === 0) return undefined;
           const added = Object.fromEntries(fresh.map(([serial, revocation]) => [serial, JSON.stringify(revocation)]));
-          assertFits(data, added);
-          return { data: added };
+          if (fits({ ...data, ...added })) return { data: added };
+          // What has expired makes room.
+          const expired = expiredIn(data, now);
+          const left = Object.fromEntries(Object.entries(data).filter(([key]) => !(key in expired)));
+          if (!fits({ ...left, ...added })) throw full(Object.keys(left).length - 1, fresh.length);
+          return { data: { ...added, ...expired } };
         });
         if (fresh.length === 0) return revoked;
         revoked.push(...fresh.map(([, revocation]) => revocation));
@@ -158,8 +162,8 @@ class KubeStore implements CaStore {
       });
       for (const token of tokens) await this.#objects.remove(token);
       await this.#changeShared(({ data = {} }) => {
-        const over = revocationsIn(data).filter(({ notAfterAt }) => notAfterAt <= now);
-        return over.length === 0 ? undefined : { data: Object.fromEntries(over.map(({ serial }) => [serial, null])) };
+        const expired = expiredIn(data, now);
+        return Object.keys(expired).length === 0 ? undefined : { data: expired };
       });
     });
   }
@@ -247,10 +251,17 @@ function revocationsIn(data: Readonly<Record<string, string>>): Revocation[] {
     .map(([, value]) => JSON.parse(value) as Revocation);
 }
 
-function assertFits(data: Readonly<Record<string, string>>, added: Readonly<Record<string, string>>): void {
-  if (JSON.stringify(data).length + JSON.stringify(added).length <= MAX_REVOKED_BYTES) return;
-  throw new AgentError('ERR_CA_STATE', `revoke: ${Object.keys(added).length} more do not fit beside ${Object.keys(data).length}`, {
-    hint: 'so many certificates are better revoked by replacing their root: keyturn ca root add',
+/** A change that takes away what nobody needs to be told of any more. */
+function expiredIn(data: Readonly<Record<string, string>>, now: number): Record<string, null> {
+  const expired = revocationsIn(data).filter(({ notAfterAt }) => notAfterAt <= now);
+  return Object.fromEntries(expired.map(({ serial }) => [serial, null]));
+}
+
+const fits = (data: Readonly<Record<string, string>>): boolean => JSON.stringify(data).length <= MAX_REVOKED_BYTES;
+
+function full(revoked: number, more: number): AgentError {
+  return new AgentError('ERR_CA_STATE', `revoke ${more} certificates: beside ${revoked} that have not expired they do not fit`, {
+    hint: 'revoke fewer, e.g. by serial number, or replace the root of all of them: keyturn ca root add, activate, retire --force',
   });
 }
 
