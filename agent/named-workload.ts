@@ -17,6 +17,8 @@ import { servedSvid, startWorkload, type Workload } from './workload';
 export interface WorkloadMaking {
   readonly shared: SharedCas;
   readonly deps: Deps;
+  /** Called after each change of what a workload offers. */
+  readonly onChange: () => void;
 }
 
 /** One workload of a list, in the version of its settings that is in service. */
@@ -49,6 +51,7 @@ export class NamedWorkload implements Workload {
       },
       closers: [],
     };
+    live.state.subscribe(making.onChange);
     named.current = new NamedWorkload(version, live, await startWorkload(version.config, parts, own.deps), own);
     return named.current;
   }

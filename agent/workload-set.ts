@@ -2,6 +2,7 @@ import type { RefusedEntry } from './admin/agent-view';
 import { backoffMs, DEFAULT_BACKOFF } from './base/backoff';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
+import { trimAfterWork } from './base/trim-memory';
 import { type Watched, WatchedSource } from './base/watched';
 import type { Config } from './config/config';
 import { extentOfChange, sameConfig } from './config/workload-claims';
@@ -21,16 +22,20 @@ interface Failure {
 
 /** How many are started or ended at a time. */
 const AT_ONCE = 8;
+/** Each leaves some 300 KB of garbage behind. */
+const CHANGES_PER_TRIM = 50;
 
 /** The workloads of a list that run. One that fails is no other's concern: each step is taken for itself. */
 export class WorkloadSet {
   readonly #making: WorkloadMaking;
+  readonly #ended = new AbortController();
   readonly #running = new Map<string, NamedWorkload>();
   readonly #failed = new Map<string, Failure>();
   readonly #changes = new WatchedSource(0);
 
   constructor(private readonly deps: Deps) {
-    this.#making = { shared: createSharedCas(deps), deps };
+    const onChange = trimAfterWork(CHANGES_PER_TRIM, deps.clock, this.#ended.signal);
+    this.#making = { shared: createSharedCas(deps), deps, onChange };
   }
 
   /** Changes after each plan that was taken. */
@@ -82,6 +87,7 @@ export class WorkloadSet {
   }
 
   async close(): Promise<void> {
+    this.#ended.abort();
     const running = [...this.#running.values()];
     this.#running.clear();
     const ends = await Promise.allSettled(running.map((each) => each.close()));
