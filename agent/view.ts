@@ -121,7 +121,10 @@ function streamsBehind(workload: Workload): string {
   const behind = workload.sds
     .streams()
     .flatMap(({ id, node, names }) => names.map((name) => ({ id, node, ...name })))
-    .filter(({ name, sentVersion, acknowledgedVersion }) => name === 'default' && sentVersion !== acknowledgedVersion)
+    .filter(
+      ({ name, sentVersion, acknowledgedVersion }) =>
+        (name === 'default' || name.startsWith('spiffe://')) && sentVersion !== acknowledgedVersion,
+    )
     .map(({ id, node, nack }) => `stream ${id} (${node || 'unnamed'}${nack ? `, refused: ${nack.message.slice(0, 200)}` : ''})`);
   const shown = behind.slice(0, 5).join(', ');
   return behind.length > 5 ? `${shown} and ${behind.length - 5} more` : shown || 'every stream';

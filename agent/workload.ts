@@ -1,5 +1,6 @@
 import type { CaClient } from '../ca-client/ca-client';
 import type { FailoverMember } from '../ca-client/failover';
+import type { Federation } from '../ca-client/federation';
 import type { Revocation } from '../ca-client/revocation';
 import { createSdsServer, type SdsServer } from '../sds/server';
 import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
@@ -50,6 +51,8 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
   try {
     const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, config.stateDir, source, deps);
     if (revocation) closers.add(() => revocation.close());
+    const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, deps);
+    if (federation) closers.add(() => federation.close());
     const sds = await createSdsServer(
       {
         socketPath: config.sdsSocket,
@@ -60,6 +63,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
         keyFormat: config.keyFormat,
         fileDirs: config.sdsFileDirs,
         crl: revocation?.lists,
+        federated: federation?.bundles,
         id: config.id,
         hint: config.svidHint,
       },
@@ -68,7 +72,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
     closers.add(() => sds.close());
     const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
     if (output) closers.add(() => output.close());
-    return describeWorkload(config, parts, { sds, output, revocation }, closers.close, deps);
+    return describeWorkload(config, parts, { sds, output, revocation, federation }, closers.close, deps);
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -97,17 +101,23 @@ async function startRevocation(place: string, stateDir: string | undefined, { st
   };
 }
 
+async function startFederation({ federatedBundles, stateDir }: Config, deps: Deps): Promise<Federation> {
+  const { followFederation } = await import('../ca-client/federation');
+  return followFederation(federatedBundles, stateDir, { ...deps, log: deps.log.scope('federation') });
+}
+
 /** What serves a workload. */
 interface ServingParts {
   readonly sds: SdsServer;
   readonly output: FileOutput | undefined;
   readonly revocation: Revocation | undefined;
+  readonly federation: Federation | undefined;
 }
 
 function describeWorkload(
   config: Config,
   parts: WorkloadParts,
-  { sds, output, revocation }: ServingParts,
+  { sds, output, revocation, federation }: ServingParts,
   close: () => Promise<void>,
   deps: Deps,
 ): Workload {
@@ -149,6 +159,7 @@ function describeWorkload(
         roots: rootsStatus(state.bundle),
         ...(state.bundle && { rootsVersion: state.bundle.version }),
         ...(revocation && { revocation: revocationStatus(revocation) }),
+        ...(federation && { federated: federatedStatus(federation) }),
         source: about.source,
         plan: about.plan.map(planText),
         attempts: about.attempts,
@@ -216,6 +227,18 @@ function revocationStatus(revocation: Revocation): NonNullable<WorkloadStatus['r
     ...(set && { nextUpdate: iso(set.nextUpdateAt) }),
     ...(problem && { problem: problemStatus(problem) }),
   };
+}
+
+function federatedStatus(federation: Federation): NonNullable<WorkloadStatus['federated']> {
+  const problems = federation.problems();
+  return [...federation.bundles.value].map(([trustDomain, bundle]) => {
+    const problem = problems.get(trustDomain);
+    return {
+      trustDomain,
+      ...(bundle && { roots: bundle.roots?.rootsDer.length ?? 0 }),
+      ...(problem && { problem: problemStatus(problem) }),
+    };
+  });
 }
 
 function certificateStatus(svid: Svid, renewAt: number | undefined): CertificateStatus {

@@ -1,15 +1,13 @@
 import { join } from 'node:path';
 import { publishDir } from '../agent/base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
-import { withDeadline } from '../agent/base/clock';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
-import type { FileWatch } from '../agent/base/file-watch';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
 import { acceptCrls, type CrlSet } from '../agent/identity/crl';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
-import { httpGet } from './http-get';
+import { isUrl, openPlace, type PlaceReader } from './place-reader';
 
 /** The certificate revocation lists of a mesh, as they are renewed. */
 export interface Revocation {
@@ -27,7 +25,6 @@ const FIELD = '--crl';
 const MAX_BYTES = 16 * 1024 * 1024;
 /** A revocation at the CA is known here no later than this. An unchanged answer costs a few hundred bytes. */
 const POLL_MS = 60_000;
-const FETCH_MS = 10_000;
 /** Below the state directory: others keep other files there. */
 const KEPT_DIR = 'crl';
 const KEPT_FILE = 'crl.pem';
@@ -48,38 +45,11 @@ export function followRevocation(
   stateDir: string | undefined,
   deps: Deps,
 ): Revocation {
-  const reader = readerOf(place, deps);
+  if (isUrl(place) && !['http:', 'https:'].includes(URL.parse(place)?.protocol ?? ''))
+    throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
+  const reader = openPlace(place, { field: FIELD, maxBytes: MAX_BYTES }, deps);
   const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
   return new FollowedLists(reader, trust, keptDir, deps);
-}
-
-/** Reads anew; undefined where nothing has changed since. */
-interface Reader {
-  readonly place: string;
-  /** Of a file, which is watched as well. */
-  readonly path: string | undefined;
-  read(signal: AbortSignal): Promise<Uint8Array | undefined>;
-}
-
-function readerOf(place: string, { clock }: Deps): Reader {
-  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) {
-    return { place, path: place, read: () => readSmallFile(place, { field: FIELD, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_BYTES }) };
-  }
-  const url = URL.parse(place);
-  if (url === null || !['http:', 'https:'].includes(url.protocol))
-    throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
-  let etag: string | undefined;
-  return {
-    place: `${url.origin}${url.pathname}`,
-    path: undefined,
-    async read(signal) {
-      const answer = await withDeadline(clock, FETCH_MS, `GET ${url.origin}${url.pathname}`, signal, (bounded) =>
-        httpGet(url, etag, MAX_BYTES, bounded),
-      );
-      etag = answer?.etag ?? etag;
-      return answer?.bytes;
-    },
-  };
 }
 
 class FollowedLists implements Revocation {
@@ -92,7 +62,7 @@ class FollowedLists implements Revocation {
   #told = '';
 
   constructor(
-    private readonly reader: Reader,
+    private readonly reader: PlaceReader,
     private readonly trust: Watched<TrustBundle | undefined>,
     private readonly keptDir: string | undefined,
     private readonly deps: Deps,
@@ -119,7 +89,7 @@ class FollowedLists implements Revocation {
     const { signal } = this.#stop;
     const wake = () => this.#wake.abort();
     const unsubscribe = this.trust.subscribe(wake);
-    const watch = await this.#watchFile(wake);
+    const watch = await this.reader.watch(wake);
     this.#bytes = await this.#readKept();
     for (let failures = 0; !signal.aborted; ) {
       // Made anew before reading, so that a change during the read is not lost.
@@ -132,12 +102,6 @@ class FollowedLists implements Revocation {
     }
     unsubscribe();
     await watch?.close();
-  }
-
-  async #watchFile(wake: () => void): Promise<FileWatch | undefined> {
-    if (this.reader.path === undefined) return undefined;
-    const { watchFiles } = await import('../agent/base/file-watch');
-    return watchFiles([this.reader.path], wake, this.deps);
   }
 
   /** Reads and judges once; whether there is nothing to be tried again soon. */

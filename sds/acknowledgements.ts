@@ -1,5 +1,5 @@
-import { IDENTITY_NAME } from './resource-name';
 import type { OpenStream } from './stream';
+import type { NameEntry } from './subscription';
 
 /** How many leaves back a wait may ask for. */
 const MAX_SERIALS = 64;
@@ -9,16 +9,19 @@ interface Waiter {
   readonly resolve: (count: number) => void;
 }
 
-/** Waits until every stream that watches `default` has acknowledged a leaf, or a later one. */
+/** Waits until every stream that watches the identity, under either of its names, has acknowledged a leaf, or a later one. */
 export class Acknowledgements {
   readonly #streams: () => Iterable<OpenStream>;
+  readonly #names: () => readonly string[];
   readonly #order = new Map<string, number>();
   readonly #waiters = new Set<Waiter>();
   #published = 0;
   #checking = false;
 
-  constructor(streams: () => Iterable<OpenStream>) {
+  /** @param names  Those that the identity has at the moment. */
+  constructor(streams: () => Iterable<OpenStream>, names: () => readonly string[]) {
     this.#streams = streams;
+    this.#names = names;
   }
 
   /** A leaf is in service from now on. */
@@ -69,12 +72,12 @@ export class Acknowledgements {
     const wanted = this.#order.get(waiter.serial);
     if (wanted === undefined) return;
     let count = 0;
+    const names = this.#names();
     for (const stream of this.#streams()) {
-      const entry = stream.names.get(IDENTITY_NAME);
-      if (!entry) continue;
-      const serial = entry.acknowledged?.serial;
-      if (serial === undefined || (this.#order.get(serial) ?? 0) < wanted) return;
-      count += 1;
+      const entries = names.flatMap((name) => stream.names.get(name) ?? []);
+      const behind = ({ acknowledged }: NameEntry) => (this.#order.get(acknowledged?.serial ?? '') ?? 0) < wanted;
+      if (entries.some(behind)) return;
+      if (entries.length > 0) count += 1;
     }
     waiter.resolve(count);
   }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { connectionBound } from '../agent/base/descriptors';
 import { LIMITS, PATIENCE } from './limits';
-import type { SecretResource } from './secret-resource';
+import type { LeafSecret } from './secrets';
 import type { OpenStream } from './stream';
 import type { HeldStream } from './stream-room';
 
@@ -14,7 +14,7 @@ export interface Connection {
   /** Open streams of every service. */
   readonly held: Set<HeldStream>;
   /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
-  leaf: SecretResource | undefined;
+  leaf: LeafSecret | undefined;
   /** Streams that were refused for the number of all. */
   refusals: number;
   /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */

@@ -6,11 +6,8 @@ import { AgentError, invalid, systemCode } from '../agent/base/errors';
 import { readPem } from '../agent/base/pem';
 import { certificatesPem, parseRootBundle } from '../agent/identity/certificate';
 import { LIMITS } from './limits';
-import type { ResourceName } from './resource-name';
+import type { FileName } from './resource-name';
 import { certificateResource, rootsResource, type SecretResource } from './secret-resource';
-
-/** A resource name that stands for files. */
-export type FileName = Exclude<ResourceName, { readonly kind: 'identity' | 'bundle' }>;
 
 export interface LoadedFiles {
   readonly resource: SecretResource;

@@ -1,9 +1,9 @@
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
 import { type FileWatch, watchFiles } from '../agent/base/file-watch';
-import { type FileName, isBelow, loadFiles, pathsOf } from './file-contents';
+import { isBelow, loadFiles, pathsOf } from './file-contents';
 import { LIMITS } from './limits';
-import { parseResourceName } from './resource-name';
+import { type FileName, parseFileName } from './resource-name';
 import type { Lookup } from './secret-resource';
 
 export interface FileSecretsOptions {
@@ -66,12 +66,12 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
 
   return {
     lookup: (text) => {
-      const name = fileName(text);
+      const name = parseFileName(text);
       if (!name || !isBelow(name, options.dirs)) return 'unknown';
       return entries.get(text)?.found ?? 'waiting';
     },
     retain: (text) => {
-      const name = fileName(text);
+      const name = parseFileName(text);
       if (!name || !isBelow(name, options.dirs)) return undefined;
       let entry = entries.get(text);
       if (!entry) {
@@ -97,11 +97,6 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
 
 function sameFound(a: ReturnType<Lookup>, b: ReturnType<Lookup>): boolean {
   return typeof a === 'string' || typeof b === 'string' ? a === b : a.version === b.version;
-}
-
-function fileName(text: string): FileName | undefined {
-  const name = parseResourceName(text);
-  return name === undefined || name.kind === 'identity' || name.kind === 'bundle' ? undefined : name;
 }
 
 /** Who learns what became of a read. */

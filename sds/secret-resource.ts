@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { DataSource } from './proto/generated/envoy/config/core/v3/base';
 import { Secret } from './proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+import { SPIFFECertValidatorConfig } from './proto/generated/envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config';
 
 /** One secret as it goes over the wire, encoded once and shared by every stream that sends it. */
 export interface SecretResource {
@@ -38,7 +39,27 @@ export function certificateResource(
  */
 export function rootsResource(name: string, rootsPem: Buffer, crlPem: Buffer | undefined, publishedAt: number): SecretResource {
   const onlyVerifyLeafCertCrl = crlPem !== undefined;
-  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), onlyVerifyLeafCertCrl };
+  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), customValidatorConfig: undefined, onlyVerifyLeafCertCrl };
+  return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
+}
+
+const SPIFFE_VALIDATOR = 'envoy.tls.cert_validator.spiffe';
+const SPIFFE_VALIDATOR_TYPE = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig';
+
+/**
+ * A `validation_context` secret with Envoy's SPIFFE validator.
+ *
+ * @param domains  At least one, each with the PEM of its roots and of its revocation lists, which count for whole chains there.
+ */
+export function spiffeTrustResource(
+  name: string,
+  domains: readonly { readonly name: string; readonly pem: Buffer }[],
+  publishedAt: number,
+): SecretResource {
+  const trustDomains = domains.map((each) => ({ name: each.name, trustBundle: inline(each.pem) }));
+  const config = Buffer.from(SPIFFECertValidatorConfig.encode({ trustDomains }).finish());
+  const customValidatorConfig = { name: SPIFFE_VALIDATOR, typedConfig: { typeUrl: SPIFFE_VALIDATOR_TYPE, value: config } };
+  const value = { trustedCa: undefined, crl: undefined, customValidatorConfig, onlyVerifyLeafCertCrl: false };
   return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
 }
 

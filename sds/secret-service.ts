@@ -7,6 +7,9 @@ import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
 import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
+import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
+import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../agent/identity/spiffe-id';
+import type { TrustBundle } from '../agent/identity/trust-bundle';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
 import type { Connection } from './connections';
@@ -14,9 +17,10 @@ import { createFileSecrets, type FileSecrets } from './file-secrets';
 import { LIMITS } from './limits';
 import { parseSotwRequest } from './messages';
 import { Observer } from './observer';
-import { BUNDLE_NAME, IDENTITY_NAME, parseResourceName } from './resource-name';
+import { IDENTITY_NAME, isTrust, parseResourceName, type ResourceName } from './resource-name';
 import type { Lookup, SecretResource } from './secret-resource';
-import { createIdentitySecrets, type IdentitySecrets } from './secrets';
+import { createIdentitySecrets, type IdentitySecrets, type LeafSecret } from './secrets';
+import { type Believed, createSpiffeTrust, type SpiffeTrust } from './spiffe-trust';
 import { grpcStatus } from './status';
 import { type Call, DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
 import type { StreamRoom } from './stream-room';
@@ -27,6 +31,10 @@ export interface SecretServiceOptions {
   readonly fileDirs: readonly string[];
   /** Revocation lists that go with the bundle; undefined where revocation is not looked at. */
   readonly crl?: Watched<CrlSet | undefined> | undefined;
+  /** The identity that is served; undefined where only the mounted certificate says. */
+  readonly id?: SpiffeId | undefined;
+  /** Bundles of the other trust domains that are to be believed. */
+  readonly federated?: Watched<FederatedBundles> | undefined;
   /** Called for each call of any of the methods. */
   readonly onArrival: () => void;
   /** Called when a client may owe a message, an answer or a read: `isOwed` says whether it does. */
@@ -40,7 +48,12 @@ export class SecretService {
   readonly #room: StreamRoom;
   readonly #observer: Observer;
   readonly #files: FileSecrets;
-  readonly #acknowledgements = new Acknowledgements(() => this.#streams);
+  readonly #acknowledgements = new Acknowledgements(
+    () => this.#streams,
+    () => [IDENTITY_NAME, ...(this.#ownId() ?? [])],
+  );
+  readonly #trust: SpiffeTrust;
+  readonly #id: SpiffeId | undefined;
   readonly #secretsOf: (state: CertState, at: number) => IdentitySecrets;
   readonly #streams = new Set<OpenStream>();
   readonly #held = new WeakMap<OpenStream, Map<string, () => void>>();
@@ -50,17 +63,20 @@ export class SecretService {
   readonly #nonceBase = randomBytes(6).toString('hex');
   readonly #host: StreamHost;
   #secrets: IdentitySecrets = { bundle: undefined, leaf: undefined };
+  #bundle: TrustBundle | undefined;
   #lastId = 0;
 
   constructor(options: SecretServiceOptions, room: StreamRoom, deps: Deps) {
     this.#deps = deps;
     this.#onArrival = options.onArrival;
     this.#room = room;
+    this.#id = options.id;
     this.#secretsOf = createIdentitySecrets(options.keyFormat, options.crl);
+    this.#trust = createSpiffeTrust(options.crl, options.federated);
     this.#observer = new Observer(this.#lookup, deps);
     this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
     this.#host = {
-      lookup: (connection) => (name) => (name === IDENTITY_NAME ? (connection.leaf ?? 'waiting') : this.#lookup(name)),
+      lookup: (connection) => (name) => this.#find(name, connection.leaf),
       now: () => deps.clock.now(),
       watches: (stream, names) => this.#watches(stream, names),
       notes: (stream, notes) => {
@@ -90,9 +106,10 @@ export class SecretService {
     const { bundle, leaf } = this.#secretsOf(state, this.#deps.clock.now());
     const before = this.#secrets;
     this.#secrets = { bundle, leaf };
-    if (bundle && bundle !== before.bundle) this.#changed(BUNDLE_NAME);
+    this.#bundle = state.bundle;
+    this.#trustChanged();
     if (leaf === before.leaf) return;
-    if (leaf) this.#acknowledgements.published(leaf.serial!);
+    if (leaf) this.#acknowledgements.published(leaf.serial);
     for (const connection of new Set([...this.#streams].map((stream) => stream.connection))) this.#offerLeaf(connection);
     this.#lookAgain();
   }
@@ -153,11 +170,46 @@ export class SecretService {
     await this.#files.close();
   }
 
-  readonly #lookup: Lookup = (name) => {
-    if (name === IDENTITY_NAME) return this.#secrets.leaf ?? 'waiting';
-    if (name === BUNDLE_NAME) return this.#secrets.bundle ?? 'waiting';
-    return parseResourceName(name) ? this.#files.lookup(name) : 'unknown';
-  };
+  readonly #lookup: Lookup = (name) => this.#find(name, this.#secrets.leaf);
+
+  /** @param leaf  The certificate that whoever asks may have by now. */
+  #find(text: string, leaf: LeafSecret | undefined): ReturnType<Lookup> {
+    const name = parseResourceName(text);
+    switch (name?.kind) {
+      case undefined:
+        return 'unknown';
+      case 'identity':
+        return leaf?.under(text) ?? 'waiting';
+      case 'bundle':
+        return this.#secrets.bundle ?? 'waiting';
+      case 'spiffe-id':
+        return this.#findId(text, leaf);
+      case 'trust-domain':
+        return this.#trust.lookup(text, name.trustDomain, this.#believed(), this.#deps.clock.now());
+      case 'all-bundles':
+        return this.#trust.lookup(text, undefined, this.#believed(), this.#deps.clock.now());
+      default:
+        return this.#files.lookup(text);
+    }
+  }
+
+  #findId(id: string, leaf: LeafSecret | undefined): ReturnType<Lookup> {
+    const own = this.#ownId();
+    if (own !== undefined && !own.includes(id)) return 'unknown';
+    return leaf?.id === id ? leaf.under(id) : 'waiting';
+  }
+
+  /** Our SPIFFE ID as a list of one, or an empty one where the certificate has none; undefined while only a certificate could say. */
+  #ownId(): readonly string[] | undefined {
+    if (this.#id) return [formatSpiffeId(this.#id)];
+    const { leaf } = this.#secrets;
+    return leaf && (leaf.id === undefined ? [] : [leaf.id]);
+  }
+
+  #believed(): Believed {
+    const [id] = this.#ownId() ?? [];
+    return { trustDomain: id === undefined ? undefined : parseSpiffeId(id).trustDomain, bundle: this.#bundle };
+  }
 
   #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
     this.#onArrival();
@@ -172,18 +224,33 @@ export class SecretService {
     this.#room.hold(connection, stream);
   }
 
-  /** Offers the newest leaf to a client that has been sent the newest bundle wherever it watches that. */
+  /** Offers the newest leaf to a client that has been sent the newest of what it judges its peers by. */
   #offerLeaf(connection: Connection): void {
-    const { bundle, leaf } = this.#secrets;
+    const { leaf } = this.#secrets;
     if (connection.leaf === leaf) return;
     const streams = [...connection.streams];
-    if (leaf && bundle && !streams.every((stream) => stream.hasSent(BUNDLE_NAME, bundle.version))) return;
+    if (leaf && !streams.every((stream) => this.#hasSentTrust(stream))) return;
     connection.leaf = leaf;
-    if (leaf) for (const stream of streams) if (stream.names.has(IDENTITY_NAME)) stream.changed();
+    if (leaf) for (const stream of streams) if (isWatching(stream, 'identity', 'spiffe-id')) stream.changed();
+  }
+
+  #hasSentTrust(stream: OpenStream): boolean {
+    for (const name of stream.names.keys()) {
+      if (!isTrust(parseResourceName(name)?.kind)) continue;
+      const found = this.#lookup(name);
+      if (typeof found !== 'string' && !stream.hasSent(name, found.version)) return false;
+    }
+    return true;
   }
 
   #noncePrefix(id: number): string {
     return `${this.#nonceBase}-${id}-`;
+  }
+
+  /** Tells the streams whose peers may be judged by something else now; those to whom it is nothing new send nothing. */
+  #trustChanged(): void {
+    for (const stream of [...this.#streams]) if (isWatching(stream, 'bundle', 'trust-domain', 'all-bundles')) stream.changed();
+    this.#lookAgain();
   }
 
   /** Tells the streams that watch a name. */
@@ -270,4 +337,12 @@ export class SecretService {
       look();
     });
   }
+}
+
+function isWatching(stream: OpenStream, ...kinds: readonly ResourceName['kind'][]): boolean {
+  for (const name of stream.names.keys()) {
+    const kind = parseResourceName(name)?.kind;
+    if (kind && kinds.includes(kind)) return true;
+  }
+  return false;
 }

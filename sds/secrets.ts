@@ -3,6 +3,7 @@ import type { CertState } from '../agent/identity/cert-state';
 import { certificatesPem } from '../agent/identity/certificate';
 import type { CrlSet } from '../agent/identity/crl';
 import { type KeyFormat, privateKeyPem } from '../agent/identity/keys';
+import { formatSpiffeId } from '../agent/identity/spiffe-id';
 import type { Svid } from '../agent/identity/svid';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
 import { BUNDLE_NAME, IDENTITY_NAME } from './resource-name';
@@ -11,7 +12,17 @@ import { certificateResource, rootsResource, type SecretResource } from './secre
 /** What `default` and `ROOTCA` are at one moment; undefined while there is none. */
 export interface IdentitySecrets {
   readonly bundle: SecretResource | undefined;
-  readonly leaf: SecretResource | undefined;
+  readonly leaf: LeafSecret | undefined;
+}
+
+/** A certificate with its key, under the names that it has. Equal leaves are one object. */
+export interface LeafSecret {
+  /** Lower-case hex. */
+  readonly serial: string;
+  /** The certificate's SPIFFE ID, which is a name of it too; undefined where it has none. */
+  readonly id: string | undefined;
+  /** The resource under `default` or its SPIFFE ID. */
+  under(name: string): SecretResource;
 }
 
 /**
@@ -29,14 +40,14 @@ export function createIdentitySecrets(
   crl?: Watched<CrlSet | undefined>,
 ): (state: CertState, at: number) => IdentitySecrets {
   let lastSvid: Svid | undefined;
-  let lastLeaf: SecretResource | undefined;
+  let lastLeaf: LeafSecret | undefined;
   let lastPrint = '';
   let lastRoots: SecretResource | undefined;
 
-  const leafOf = (svid: Svid, at: number): SecretResource => {
+  const leafOf = (svid: Svid, at: number): LeafSecret => {
     if (svid !== lastSvid || !lastLeaf) {
-      const made = leafResource(svid, keyFormat, at);
-      if (made.version !== lastLeaf?.version) lastLeaf = made;
+      const made = leafSecret(svid, keyFormat, at);
+      if (made.under(IDENTITY_NAME).version !== lastLeaf?.under(IDENTITY_NAME).version) lastLeaf = made;
       lastSvid = svid;
     }
     return lastLeaf;
@@ -64,7 +75,19 @@ export function createIdentitySecrets(
   };
 }
 
-function leafResource(svid: Svid, keyFormat: KeyFormat, at: number): SecretResource {
+function leafSecret(svid: Svid, keyFormat: KeyFormat, at: number): LeafSecret {
   const chainPem = certificatesPem(svid.chainDer);
-  return certificateResource(IDENTITY_NAME, { chainPem, keyPem: privateKeyPem(svid.key, keyFormat), serial: svid.serial }, at);
+  const { serial } = svid;
+  const make = (name: string) => certificateResource(name, { chainPem, keyPem: privateKeyPem(svid.key, keyFormat), serial }, at);
+  const first = make(IDENTITY_NAME);
+  let byId: SecretResource | undefined;
+  return {
+    serial,
+    id: svid.id && formatSpiffeId(svid.id),
+    under: (name) => {
+      if (name === IDENTITY_NAME) return first;
+      byId ??= make(name);
+      return byId;
+    },
+  };
 }

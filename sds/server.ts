@@ -9,6 +9,7 @@ import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
 import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
+import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
 import { Connections } from './connections';
 import { LIMITS, PATIENCE } from './limits';
@@ -36,6 +37,8 @@ export interface SdsServerOptions {
   readonly crl?: Watched<CrlSet | undefined> | undefined;
   /** The identity that is served; undefined where only the mounted certificate says. */
   readonly id?: SpiffeId | undefined;
+  /** Bundles of the other trust domains that are to be believed; undefined for none. */
+  readonly federated?: Watched<FederatedBundles> | undefined;
   /** What clients of the Workload API are told that the identity is for. */
   readonly hint?: string | undefined;
 }
@@ -87,7 +90,9 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     injector.injectConnection(socket);
   });
   // Before listening, so that the first request finds what is there already.
-  const endings = [options.state, options.crl].map((each) => each?.subscribe(() => publish(service, options.state.value, deps)));
+  const endings = [options.state, options.crl, options.federated].map((each) =>
+    each?.subscribe(() => publish(service, options.state.value, deps)),
+  );
   const unsubscribe = () => {
     for (const end of endings) end?.();
   };
@@ -127,8 +132,8 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
 }
 
 function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observer }: SecretService, onOwed: () => void, deps: Deps) {
-  const { state, crl, id, hint = '' } = options;
-  return createLateWorkloadApi({ state, crl, id, hint, federated: undefined, room, observer, onOwed }, deps);
+  const { state, crl, id, federated, hint = '' } = options;
+  return createLateWorkloadApi({ state, crl, id, hint, federated, room, observer, onOwed }, deps);
 }
 
 function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi): Server {

@@ -102,6 +102,12 @@ export interface WorkloadStatus {
     readonly nextUpdate?: string;
     readonly problem?: { readonly code: string; readonly message: string; readonly hint?: string };
   };
+  /** Other trust domains that are to be believed; without `roots` while nothing is known of one. */
+  readonly federated?: readonly {
+    readonly trustDomain: string;
+    readonly roots?: number;
+    readonly problem?: { readonly code: string; readonly message: string; readonly hint?: string };
+  }[];
   readonly source: string;
   readonly plan: readonly { readonly rule: string; readonly at?: string; readonly detail: string }[];
   readonly attempts: number;

@@ -13,7 +13,11 @@ export const METRICS = {
     labels: ['ca', 'outcome'],
   },
   ca_retries_total: { type: 'counter', help: 'Signing requests that were sent again after a failure.', labels: ['ca'] },
-  sds_pushes_total: { type: 'counter', help: 'SDS responses sent, by resource name class (default, ROOTCA, file).', labels: ['name'] },
+  sds_pushes_total: {
+    type: 'counter',
+    help: 'SDS responses sent, by resource name class (default, ROOTCA, ALL, spiffe, file).',
+    labels: ['name'],
+  },
   sds_acks_total: { type: 'counter', help: 'SDS responses that a client accepted.', labels: ['name'] },
   sds_nacks_total: { type: 'counter', help: 'SDS responses that a client refused.', labels: ['name'] },
   sds_stale_nonces_total: { type: 'counter', help: 'SDS requests ignored because their nonce was not the last one sent.', labels: [] },
@@ -39,6 +43,11 @@ export const METRICS = {
     labels: [],
   },
   crl_failures_total: { type: 'counter', help: 'Certificate revocation lists that could not be had or were refused.', labels: [] },
+  federated_bundle_failures_total: {
+    type: 'counter',
+    help: 'Bundles of other trust domains that could not be had or were refused.',
+    labels: [],
+  },
   output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
   workload_changes_total: {
     type: 'counter',

@@ -1,4 +1,3 @@
-import { createPublicKey } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { systemClock } from '../base/clock';
@@ -6,6 +5,7 @@ import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
 import { loadEngine } from '../identity/load-engine';
+import { formatSpiffeBundle } from '../identity/spiffe-bundle';
 import { asOwnerOf } from './as-owner';
 import { commandDeps } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
@@ -55,20 +55,14 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     const found = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
     if (found.skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
     const { rootsDer } = found.bundle;
-    terminal.out(given.format === 'spiffe' ? json(spiffeBundle(rootsDer)) : certificatesPem(rootsDer).toString('latin1'));
+    terminal.out(
+      given.format === 'spiffe'
+        ? json(formatSpiffeBundle({ roots: found.bundle, jwtKeys: [], refreshHintSeconds: REFRESH_SECONDS }))
+        : certificatesPem(rootsDer).toString('latin1'),
+    );
     return 0;
   });
 }
 
 /** How often others should look: long before a root that was added is signed under. */
 const REFRESH_SECONDS = 3_600;
-
-/** @see SPIFFE Trust Domain and Bundle, section 4; RFC 7517 section 4. */
-function spiffeBundle(rootsDer: readonly Uint8Array[]): object {
-  const keys = rootsDer.map((der) => {
-    const { spkiDer } = parseCertificate(der, 'root').publicKey;
-    const jwk = createPublicKey({ key: Buffer.from(spkiDer), format: 'der', type: 'spki' }).export({ format: 'jwk' });
-    return { ...jwk, use: 'x509-svid', x5c: [Buffer.from(der).toString('base64')] };
-  });
-  return { keys, spiffe_refresh_hint: REFRESH_SECONDS };
-}

@@ -143,6 +143,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
         (root) => ['root', `${root.subject || root.sha256.slice(0, 16)}, until ${instant(root.notAfter, now)}`] as const,
       ),
       ['revocation', workload.revocation && revocationText(workload.revocation, now)],
+      ...(workload.federated ?? []).map((each) => ['federated', federatedText(each)] as const),
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
       ['SDS socket', `${sds.socket} (mode ${sds.mode})`],
       ['SDS streams', sds.streams.length],
@@ -154,6 +155,11 @@ function workloadText(workload: WorkloadStatus, now: string): string {
   const streams =
     sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
   return `${titleOf(workload)}\n${rows}${streams}`;
+}
+
+function federatedText({ trustDomain, roots, problem }: NonNullable<WorkloadStatus['federated']>[number]): string {
+  const known = roots === undefined ? 'nothing known yet' : counted(roots, 'root');
+  return `${trustDomain}: ${known}${problem === undefined ? '' : `; ${problem.message}`}`;
 }
 
 function revocationText({ lists, revoked, nextUpdate, problem }: NonNullable<WorkloadStatus['revocation']>, now: string): string {

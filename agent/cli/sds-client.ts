@@ -1,5 +1,6 @@
 import { SECRET_TYPE_URL } from '../../sds/messages';
-import { Secret } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+import { type CertificateValidationContext, Secret } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+import { SPIFFECertValidatorConfig } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config';
 import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
 import { AgentError, errorText } from '../base/errors';
 
@@ -77,10 +78,19 @@ function readResource(resource: DeltaDiscoveryResponse['resources'][number]): Re
   if (type === undefined) throw new AgentError('ERR_PARSE', `secret ${name}: has neither a certificate nor a bundle`);
   const { version } = resource;
   if (type.$case === 'validationContext') {
-    return { name, version, kind: 'bundle', certificatesPem: inline(type.value.trustedCa), privateKeyPem: undefined };
+    return { name, version, kind: 'bundle', certificatesPem: rootsOf(type.value), privateKeyPem: undefined };
   }
   const { certificateChain, privateKey } = type.value;
   return { name, version, kind: 'certificate', certificatesPem: inline(certificateChain), privateKeyPem: inline(privateKey) };
+}
+
+/** Those of all trust domains, where there are several. */
+function rootsOf({ trustedCa, customValidatorConfig }: CertificateValidationContext): Uint8Array {
+  const config = customValidatorConfig?.typedConfig?.value;
+  if (config === undefined) return inline(trustedCa);
+  const pem = Buffer.concat(SPIFFECertValidatorConfig.decode(config).trustDomains.map(({ trustBundle }) => inline(trustBundle)));
+  // Revocation lists stand among the roots there.
+  return Buffer.from(pem.toString('latin1').replace(/-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?/gs, ''), 'latin1');
 }
 
 function inline(

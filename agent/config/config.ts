@@ -61,6 +61,8 @@ export interface Config {
   readonly trustBundle: string | undefined;
   /** A path or a URL of revocation lists; undefined where revocation is not looked at. */
   readonly crl: string | undefined;
+  /** Paths or URLs of bundles, by trust domain; none of them is our own. */
+  readonly federatedBundles: ReadonlyMap<string, string>;
   readonly outputCerts: string | undefined;
   readonly stateDir: string | undefined;
   /** A directory of files, or a file with a list; undefined for the one workload of these settings. */

@@ -7,7 +7,7 @@ import { checkCaList, checkCertProvider, checkKubernetesCsr, checkMountedFiles, 
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
-import { checkRotation, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
+import { checkFederation, checkRotation, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
@@ -190,6 +190,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     credentialBundle: values['credential-bundle'],
     trustBundle: values['trust-bundle'],
     crl: values.crl,
+    federatedBundles: values['federated-bundle'] ?? new Map(),
     outputCerts: values['output-certs'],
     stateDir: values['state-dir'],
     workloads: values.workloads,
@@ -232,7 +233,9 @@ function applyRules(draft: Draft, { env, cwd, complete }: Told, problems: AgentE
   collect(problems, () => checkMountedFiles(draft));
   collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));
   collect(problems, () => checkRotation(draft));
-  return collect(problems, () => chooseIdentity(draft));
+  const id = collect(problems, () => chooseIdentity(draft));
+  collect(problems, () => checkFederation(draft, id));
+  return id;
 }
 
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */

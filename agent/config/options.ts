@@ -13,6 +13,7 @@ import {
 } from './upstream';
 import {
   addresses,
+  bundlePlaces,
   choice,
   choiceList,
   directories,
@@ -183,6 +184,12 @@ export const OPTIONS = {
     pathOrUrl(),
     undefined,
     'Revocation lists of every CA of the bundle, PEM, for the proxy to refuse whom they name; ROOTCA waits for the first',
+  ),
+  'federated-bundle': row(
+    'Certificate authority',
+    bundlePlaces,
+    undefined,
+    'Bundle of another trust domain whose peers are to be believed, PEM or SPIFFE JSON; may be given again',
   ),
   'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
   namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),

@@ -94,6 +94,20 @@ function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
   return id;
 }
 
+/**
+ * Our own trust domain has its bundle from the CA.
+ *
+ * @throws AgentError ERR_CONFIG.
+ */
+export function checkFederation({ readings, values }: Draft, id: SpiffeId | undefined): void {
+  const reading = readings.get('federated-bundle');
+  const own = id?.trustDomain;
+  if (reading === undefined || own === undefined || !values['federated-bundle']?.has(own)) return;
+  throw invalid('ERR_CONFIG', reading.origin, `names our own trust domain ${own}`, {
+    hint: 'its roots come from the CA or --trust-bundle',
+  });
+}
+
 const RANK = { default: 0, upstream: 1, file: 2, environment: 3, flag: 4, workload: 5 } as const;
 
 function rank(reading: Reading | undefined): number {

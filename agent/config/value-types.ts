@@ -243,6 +243,23 @@ export const headers: ValueType<ReadonlyMap<string, string>> = {
   },
 };
 
+/** Places by trust domain, as `TRUST-DOMAIN=FILE` or `=URL`. A comma separates two only where a name and `=` follow it. */
+export const bundlePlaces: ValueType<ReadonlyMap<string, string>> = {
+  ...plain('td=place', '`TRUST-DOMAIN=FILE` or `TRUST-DOMAIN=URL`, separated by commas'),
+  many: true,
+  parse: (text, field) => {
+    const found = new Map<string, string>();
+    for (const each of text.split(/,(?=[a-z0-9._-]+=)/)) {
+      const at = each.indexOf('=');
+      if (at < 0) throw invalid('ERR_CONFIG', field, `${quote(each)} is not TRUST-DOMAIN=FILE or TRUST-DOMAIN=URL`);
+      const name = trustDomain.parse(each.slice(0, at), field);
+      if (found.has(name)) throw invalid('ERR_CONFIG', field, `names ${name} twice`);
+      found.set(name, pathOrUrl().parse(each.slice(at + 1), field));
+    }
+    return found;
+  },
+};
+
 const splitHeaders = (text: string) => text.split(/,(?=[A-Za-z0-9_.-]+=)/);
 
 export const trustDomain: ValueType<string> = {

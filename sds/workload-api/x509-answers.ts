@@ -38,7 +38,7 @@ export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
     bundle: bundleDer(state.value.bundle ?? svid.bundle),
     hint,
   };
-  const federatedBundles = foreignBundles(sources.federated);
+  const federatedBundles = foreignBundles(sources.federated, svid.id.trustDomain);
   const bytes = encode(X509SVIDResponse.encode({ svids: [one], crl: crlsDer(crl), federatedBundles }));
   one.x509SvidKey.fill(0);
   return { kind: 'answer', bytes };
@@ -51,7 +51,7 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
   const trustDomain = ownTrustDomain(sources);
   if (bundle === undefined || trustDomain === undefined) return denied('no trust bundle is known yet');
   if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
-  const bundles = foreignBundles(sources.federated);
+  const bundles = foreignBundles(sources.federated, trustDomain);
   bundles.set(trustDomainId(trustDomain), bundleDer(bundle));
   return { kind: 'answer', bytes: encode(X509BundlesResponse.encode({ crl: crlsDer(crl), bundles })) };
 }
@@ -95,8 +95,8 @@ function crlsDer(crl: X509Sources['crl']): Buffer[] {
 }
 
 /** In the order of their names. One without roots is left out: what is not in an answer is not believed any more. */
-function foreignBundles(federated: X509Sources['federated']): Map<string, Buffer> {
-  const bundles = [...(federated?.value ?? [])].sort(([a], [b]) => (a < b ? -1 : 1));
+function foreignBundles(federated: X509Sources['federated'], own: string): Map<string, Buffer> {
+  const bundles = [...(federated?.value ?? [])].filter(([name]) => name !== own).sort(([a], [b]) => (a < b ? -1 : 1));
   return new Map(bundles.flatMap(([name, bundle]) => (bundle?.roots ? [[trustDomainId(name), bundleDer(bundle.roots)] as const] : [])));
 }
 

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { afterEach, expect } from '@jest/globals';
 import { type Daemon, startDaemon } from '../support/daemon';
 import { runGospiffe, startGospiffe } from '../support/gospiffe';
@@ -7,8 +8,9 @@ import { tempDir } from '../support/temp-dir';
 const ID = 'spiffe://cluster.local/ns/shop/sa/cart';
 const daemons: Daemon[] = [];
 
-const start = async (flags: readonly string[] = []) => {
-  const daemon = startDaemon({ dir: tempDir(), flags });
+const start = async (flags: readonly string[] = [], trustDomain = 'cluster.local') => {
+  const identity = ['--trust-domain', trustDomain, '--namespace', 'shop', '--service-account', 'cart'];
+  const daemon = startDaemon({ dir: tempDir(), flags, identity });
   daemons.push(daemon);
   await daemon.ready();
   return daemon;
@@ -53,5 +55,29 @@ testWith('gospiffe')('two programs speak mutual TLS with the identities of their
   const stranger = await runGospiffe(other.sdsSocket, ['dial', String(address)]);
   expect(stranger.code).toBe(1);
   expect(await server.next()).toHaveProperty('refused');
+  await server.stop();
+});
+
+testWith('gospiffe')('a program of another trust domain is let in where its bundle is believed, and nowhere else', async () => {
+  const foreign = await start([], 'other.example');
+  const roots = join(foreign.dir, 'var/lib/keyturn/ca/root-cert.pem');
+  const friendly = await start(['--federated-bundle', `other.example=${roots}`]);
+  await friendly.event('federated bundle in use');
+  const { facts } = await runGospiffe(friendly.sdsSocket, ['bundles']);
+  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'other.example', x509: 1 }));
+  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'cluster.local', x509: 1 }));
+  const server = startGospiffe(friendly.sdsSocket, ['serve']);
+  const { address } = await server.next();
+  // The foreigner does not believe us: the relationship has one direction.
+  await runGospiffe(foreign.sdsSocket, ['dial', String(address)]);
+  expect(await server.next()).toEqual({ refused: expect.stringContaining('bad certificate') });
+  const back = await start(
+    ['--federated-bundle', `cluster.local=${join(friendly.dir, 'var/lib/keyturn/ca/root-cert.pem')}`],
+    'third.example',
+  );
+  await back.event('federated bundle in use');
+  // It believes us, and is not believed.
+  expect((await runGospiffe(back.sdsSocket, ['dial', String(address)])).code).toBe(1);
+  expect(String((await server.next()).refused)).toMatch(/third\.example/);
   await server.stop();
 });

@@ -225,6 +225,11 @@ export const dnsName = (name: string): Uint8Array => derElement(contextTag(2, 'p
 export const ipName = (...octets: number[]): Uint8Array => derElement(contextTag(7, 'primitive'), Buffer.from(octets));
 export const emailName = (name: string): Uint8Array => derElement(contextTag(1, 'primitive'), Buffer.from(name, 'latin1'));
 
+/** A SubjectAltName of one URI, for `extraExtensions`. */
+export function uriAltName(uri: string): Uint8Array {
+  return encodeExtension(EXTENSION.subjectAltName, false, derSequence(derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))));
+}
+
 /** NameConstraints on URIs. */
 export function uriConstraints(permitted: readonly string[], excluded: readonly string[]): Uint8Array {
   const subtrees = (uris: readonly string[]) =>

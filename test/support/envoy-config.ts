@@ -27,11 +27,20 @@ export function serverConfig(sides: Readonly<Record<string, ServerSide>>): objec
   });
 }
 
+/** A client that asks one server. */
+export interface ClientSide {
+  readonly sds: SdsSource;
+  readonly port: number;
+  /** The only SPIFFE ID that it believes. */
+  readonly server: string;
+  readonly secrets?: SecretNames;
+}
+
 /**
  * A bootstrap with a plain HTTP listener `app`, whose every request makes a TLS connection of its own, without session resumption, to the
  * server at `port`, which has to be `server`.
  */
-export function clientConfig(options: { readonly sds: SdsSource; readonly port: number; readonly server: string }): object {
+export function clientConfig(options: ClientSide): object {
   return bootstrap({
     listeners: [plainListener('app', 'server')],
     clusters: [tlsCluster('server', options), sdsCluster('sds-server', options.sds)],
@@ -92,7 +101,7 @@ function httpManager(name: string, action: object): object {
   };
 }
 
-function tlsCluster(name: string, options: { readonly sds: SdsSource; readonly port: number; readonly server: string }): object {
+function tlsCluster(name: string, options: ClientSide): object {
   return {
     name,
     type: 'STATIC',
@@ -110,7 +119,7 @@ function tlsCluster(name: string, options: { readonly sds: SdsSource; readonly p
       typed_config: {
         '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext',
         max_session_keys: 0,
-        common_tls_context: tlsContext(`sds-${name}`, options.sds, SERVED, options.server),
+        common_tls_context: tlsContext(`sds-${name}`, options.sds, options.secrets ?? SERVED, options.server),
       },
     },
   };

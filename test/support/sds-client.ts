@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
 import { Client, type ClientDuplexStream, credentials, type ServiceError } from '@grpc/grpc-js';
+import type { TypedExtensionConfig } from '../../sds/proto/generated/envoy/config/core/v3/extension';
 import { Secret } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+import { SPIFFECertValidatorConfig } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config';
 import {
   DeltaDiscoveryRequest,
   DeltaDiscoveryResponse,
@@ -21,6 +23,8 @@ export interface ReceivedSecret {
   readonly rootsPem: string | undefined;
   readonly crlPem: string | undefined;
   readonly onlyVerifyLeafCertCrl: boolean | undefined;
+  /** PEM by trust domain, of a context with Envoy's SPIFFE validator. */
+  readonly trustDomains: ReadonlyMap<string, string> | undefined;
 }
 
 export interface Received {
@@ -288,7 +292,15 @@ function readSecret(typeUrl: string, bytes: Uint8Array): ReceivedSecret {
     rootsPem: inline(context?.trustedCa),
     crlPem: inline(context?.crl),
     onlyVerifyLeafCertCrl: context?.onlyVerifyLeafCertCrl,
+    trustDomains: spiffeDomains(context?.customValidatorConfig),
   };
+}
+
+function spiffeDomains(validator: TypedExtensionConfig | undefined): ReadonlyMap<string, string> | undefined {
+  if (validator === undefined) return undefined;
+  if (validator.name !== 'envoy.tls.cert_validator.spiffe') throw new Error(`validator ${validator.name}`);
+  const { trustDomains } = SPIFFECertValidatorConfig.decode(validator.typedConfig!.value);
+  return new Map(trustDomains.map(({ name, trustBundle }) => [name, inline(trustBundle)!]));
 }
 
 function inline(source: { specifier?: { $case: string; value: unknown } | undefined } | undefined): string | undefined {

@@ -4,6 +4,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { DataSource } from "../../../../config/core/v3/base";
+import { TypedExtensionConfig } from "../../../../config/core/v3/extension";
 
 export interface Secret {
   readonly name: string;
@@ -22,6 +23,7 @@ export interface TlsCertificate {
 export interface CertificateValidationContext {
   readonly trustedCa: DataSource | undefined;
   readonly crl: DataSource | undefined;
+  readonly customValidatorConfig: TypedExtensionConfig | undefined;
   readonly onlyVerifyLeafCertCrl: boolean;
 }
 
@@ -156,7 +158,7 @@ export const TlsCertificate: MessageFns<TlsCertificate> = {
 };
 
 function createBaseCertificateValidationContext(): CertificateValidationContext {
-  return { trustedCa: undefined, crl: undefined, onlyVerifyLeafCertCrl: false };
+  return { trustedCa: undefined, crl: undefined, customValidatorConfig: undefined, onlyVerifyLeafCertCrl: false };
 }
 
 export const CertificateValidationContext: MessageFns<CertificateValidationContext> = {
@@ -166,6 +168,9 @@ export const CertificateValidationContext: MessageFns<CertificateValidationConte
     }
     if (message.crl !== undefined) {
       DataSource.encode(message.crl, writer.uint32(58).fork()).join();
+    }
+    if (message.customValidatorConfig !== undefined) {
+      TypedExtensionConfig.encode(message.customValidatorConfig, writer.uint32(98).fork()).join();
     }
     if (message.onlyVerifyLeafCertCrl !== false) {
       writer.uint32(112).bool(message.onlyVerifyLeafCertCrl);
@@ -200,6 +205,14 @@ export const CertificateValidationContext: MessageFns<CertificateValidationConte
             }
 
             message.crl = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.customValidatorConfig = TypedExtensionConfig.decode(reader, reader.uint32());
             continue;
           }
           case 14: {
