@@ -26,11 +26,27 @@ export function contextTag(number: number, form: 'primitive' | 'constructed' = '
   return (form === 'constructed' ? 0xa0 : 0x80) | number;
 }
 
-/** One element: `der` is all of it, `content` what stands inside. Both are views of the input, not copies. */
-export interface DerElement {
-  readonly tag: number;
-  readonly der: Uint8Array;
-  readonly content: Uint8Array;
+/** One element: `der` is all of it, `content` what stands inside. Both are views of the input, not copies, and made when asked for. */
+export class DerElement {
+  readonly #bytes: Uint8Array;
+
+  constructor(
+    bytes: Uint8Array,
+    readonly tag: number,
+    readonly startAt: number,
+    readonly contentAt: number,
+    readonly endAt: number,
+  ) {
+    this.#bytes = bytes;
+  }
+
+  get der(): Uint8Array {
+    return this.#bytes.subarray(this.startAt, this.endAt);
+  }
+
+  get content(): Uint8Array {
+    return this.#bytes.subarray(this.contentAt, this.endAt);
+  }
 }
 
 /** A BIT STRING without its count of unused bits. */
@@ -72,20 +88,24 @@ function readAll<T>(reader: DerReader, name: string, read: (reader: DerReader) =
 export class DerReader {
   readonly #bytes: Uint8Array;
   readonly #field: string;
-  #at = 0;
+  readonly #end: number;
+  #at: number;
 
-  constructor(bytes: Uint8Array, field: string) {
+  /** Reads `bytes` from `at` up to `end`. */
+  constructor(bytes: Uint8Array, field: string, at = 0, end = bytes.length) {
     this.#bytes = bytes;
     this.#field = field;
+    this.#at = at;
+    this.#end = end;
   }
 
   get atEnd(): boolean {
-    return this.#at >= this.#bytes.length;
+    return this.#at >= this.#end;
   }
 
   /** The tag of the next element, or undefined at the end. */
   get nextTag(): number | undefined {
-    return this.#bytes[this.#at];
+    return this.#at < this.#end ? this.#bytes[this.#at] : undefined;
   }
 
   refuse(name: string, rule: string) {
@@ -99,9 +119,9 @@ export class DerReader {
     if ((tag & 0x1f) === 0x1f) throw this.refuse(name, 'must not use multi-byte tags');
     const [length, contentAt] = this.#length(start + 1, name);
     const end = contentAt + length;
-    if (end > this.#bytes.length) throw this.refuse(name, 'is cut off');
+    if (end > this.#end) throw this.refuse(name, 'is cut off');
     this.#at = end;
-    return { tag, der: this.#bytes.subarray(start, end), content: this.#bytes.subarray(contentAt, end) };
+    return new DerElement(this.#bytes, tag, start, contentAt, end);
   }
 
   element(name: string, tag: number): DerElement {
@@ -113,7 +133,12 @@ export class DerReader {
 
   /** Enters a constructed element; what `read` leaves is refused. */
   enter<T>(name: string, tag: number, read: (inner: DerReader) => T): T {
-    return this.within(name, this.element(name, tag).content, read);
+    return this.inside(name, this.element(name, tag), read);
+  }
+
+  /** Enters an element of this reader; what `read` leaves is refused. */
+  inside<T>(name: string, { contentAt, endAt }: DerElement, read: (inner: DerReader) => T): T {
+    return readAll(new DerReader(this.#bytes, this.#field, contentAt, endAt), name, read);
   }
 
   sequence<T>(name: string, read: (inner: DerReader) => T): T {
@@ -168,8 +193,8 @@ export class DerReader {
 
   /** Dotted decimal. */
   oid(name: string): string {
-    const { content } = this.element(name, TAG.oid);
-    const text = decodeOid(content);
+    const { contentAt, endAt } = this.element(name, TAG.oid);
+    const text = decodeOid(this.#bytes, contentAt, endAt);
     if (text === undefined) throw this.refuse(name, 'must be an object identifier');
     return text;
   }
@@ -213,9 +238,8 @@ export class DerReader {
   }
 
   #octet(at: number, name: string): number {
-    const octet = this.#bytes[at];
-    if (octet === undefined) throw this.refuse(name, at === 0 || this.atEnd ? 'is missing' : 'is cut off');
-    return octet;
+    if (at >= this.#end) throw this.refuse(name, this.atEnd ? 'is missing' : 'is cut off');
+    return this.#bytes[at]!;
   }
 
   #length(at: number, name: string): [length: number, contentAt: number] {
@@ -233,11 +257,12 @@ export class DerReader {
 
 const hex2 = (octet: number) => octet.toString(16).padStart(2, '0');
 
-function decodeOid(content: Uint8Array): string | undefined {
+function decodeOid(bytes: Uint8Array, from: number, end: number): string | undefined {
   const arcs: number[] = [];
   let arc = 0;
   let fresh = true;
-  for (const octet of content) {
+  for (let at = from; at < end; at += 1) {
+    const octet = bytes[at]!;
     if (fresh && octet === 0x80) return undefined;
     arc = arc * 128 + (octet & 0x7f);
     // Arcs beyond 2^48 (UUID arcs) have no use here, and would not be exact.
@@ -275,14 +300,19 @@ function decodeTime(content: Uint8Array, utc: boolean): number | undefined {
 
 /** Writes one element with a minimal length around its parts. */
 export function derElement(tag: number, ...parts: readonly Uint8Array[]): Buffer {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  return Buffer.concat([Buffer.from([tag, ...lengthOctets(length)]), ...parts]);
-}
-
-function lengthOctets(length: number): number[] {
-  if (length < 0x80) return [length];
-  const octets = base(length, 256);
-  return [0x80 | octets.length, ...octets];
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const octets = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : length < 0x1000000 ? 3 : 4;
+  const out = Buffer.allocUnsafe(2 + octets + length);
+  out[0] = tag;
+  out[1] = octets === 0 ? length : 0x80 | octets;
+  if (octets > 0) out.writeUIntBE(length, 2, octets);
+  let at = 2 + octets;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
 }
 
 /** The digits of a whole number, most significant first, at least one. */
@@ -314,9 +344,17 @@ export function derBoolean(value: boolean): Buffer {
 
 /** From dotted decimal. */
 export function derOid(oid: string): Buffer {
+  const known = writtenOids.get(oid);
+  if (known !== undefined) return known;
   const [first, second, ...rest] = oid.split('.').map(Number);
-  return derElement(TAG.oid, Buffer.from([first! * 40 + second!, ...rest].flatMap(arcOctets)));
+  const written = derElement(TAG.oid, Buffer.from([first! * 40 + second!, ...rest].flatMap(arcOctets)));
+  if (writtenOids.size < MAX_WRITTEN_OIDS) writtenOids.set(oid, written);
+  return written;
 }
+
+/** Every certificate holds the same few. */
+const writtenOids = new Map<string, Buffer>();
+const MAX_WRITTEN_OIDS = 256;
 
 function arcOctets(arc: number): number[] {
   const digits = base(arc, 128);
@@ -333,9 +371,11 @@ export function derBitString(bytes: Uint8Array, unusedBits = 0): Buffer {
 
 /** UTCTime up to 2049, GeneralizedTime after, of epoch milliseconds cut to the second (RFC 5280 section 4.1.2.5). */
 export function derTime(at: number): Buffer {
-  const digits = `${new Date(at).toISOString().slice(0, 19).replace(/[-:T]/g, '')}Z`;
-  const year = Number(digits.slice(0, 4));
-  return year >= 1950 && year < 2050
-    ? derElement(TAG.utcTime, Buffer.from(digits.slice(2), 'latin1'))
-    : derElement(TAG.generalizedTime, Buffer.from(digits, 'latin1'));
+  const date = new Date(at);
+  const year = date.getUTCFullYear();
+  const rest = [date.getUTCMonth() + 1, date.getUTCDate(), date.getUTCHours(), date.getUTCMinutes(), date.getUTCSeconds()];
+  const utc = year >= 1950 && year < 2050;
+  const pairs = utc ? [year % 100, ...rest] : [Math.floor(year / 100), year % 100, ...rest];
+  const digits = pairs.flatMap((pair) => [0x30 + Math.floor(pair / 10), 0x30 + (pair % 10)]);
+  return derElement(utc ? TAG.utcTime : TAG.generalizedTime, Uint8Array.of(...digits, 0x5a));
 }

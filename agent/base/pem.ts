@@ -155,15 +155,19 @@ function decodeBase64(body: Uint8Array): Buffer | undefined {
   let bits = 0;
   let sextets = 0;
   let padding = 0;
-  for (const octet of body) {
-    const sextet = SEXTETS[octet]!;
+  // By index and by octet: a CA reads a request of this size a thousand times a second, and the loop is most of that.
+  for (let at = 0; at < body.length; at += 1) {
+    const sextet = SEXTETS[body[at]!]!;
     if (sextet === BLANK) continue;
     if (sextet === FOREIGN || (padding > 0 && sextet !== PADDING)) return undefined;
     if (sextet === PADDING) padding += 1;
     bits = ((bits << 6) | (sextet === PADDING ? 0 : sextet)) & 0xffffff;
     sextets += 1;
     if (sextets % 4 !== 0) continue;
-    length = out.writeUIntBE(bits, length, 3);
+    out[length] = bits >> 16;
+    out[length + 1] = bits >> 8;
+    out[length + 2] = bits;
+    length += 3;
   }
   if (sextets % 4 !== 0 || padding > 2) return undefined;
   // What padding stands for is zero; a set bit there would be a second spelling of the same bytes.

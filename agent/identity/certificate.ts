@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { contextTag, type DerReader, readDer, TAG } from '../base/der';
 import { type AgentError, errorText, invalid } from '../base/errors';
 import { type PemBlock, readPem, scanPem, writePem } from '../base/pem';
@@ -67,12 +67,12 @@ export function parseCertificate(der: Uint8Array, field = 'certificate'): Certif
       const tbs = outer.element('tbs', TAG.sequence);
       const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
       const signature = outer.octetBits('signature');
-      const facts = outer.within('tbs', tbs.content, readTbs);
+      const facts = outer.inside('tbs', tbs, readTbs);
       if (Buffer.compare(facts.innerAlgorithmDer, signatureAlgorithm.der) !== 0) {
         throw outer.refuse('signature algorithm', 'must be the same inside and outside');
       }
       const { innerAlgorithmDer: _, ...rest } = facts;
-      return { der, sha256: createHash('sha256').update(der).digest('hex'), tbsDer: tbs.der, signatureAlgorithm, signature, ...rest };
+      return { der, sha256: hash('sha256', der, 'hex'), tbsDer: tbs.der, signatureAlgorithm, signature, ...rest };
     }),
   );
 }
@@ -107,6 +107,8 @@ function readSerial(tbs: DerReader): string {
   return Buffer.from(digits).toString('hex');
 }
 
+const KNOWN: ReadonlySet<string> = new Set(Object.values(EXTENSION));
+
 function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
   const find = (oid: string) => extensions.find((extension) => extension.oid === oid);
   const read = <T>(oid: string, name: string, reader: (value: DerReader) => T): T | undefined => {
@@ -115,7 +117,6 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
   };
   const usages = read(EXTENSION.keyUsage, 'key usage', readKeyUsage);
   const names = read(EXTENSION.subjectAltName, 'subject alternative name', (value) => readGeneralNames(value, 'subject alternative name'));
-  const known: readonly string[] = Object.values(EXTENSION);
   return {
     basicConstraints: read(EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
     keyUsage: usages && { usages, critical: find(EXTENSION.keyUsage)!.critical },
@@ -124,7 +125,7 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
     authorityKeyId: read(EXTENSION.authorityKeyId, 'authority key identifier', readAuthorityKeyId),
     subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) => value.octetString('subject key identifier')),
     nameConstraints: read(EXTENSION.nameConstraints, 'name constraints', readNameConstraints),
-    unknownCritical: extensions.filter(({ oid, critical }) => critical && !known.includes(oid)).map(({ oid }) => oid),
+    unknownCritical: extensions.filter(({ oid, critical }) => critical && !KNOWN.has(oid)).map(({ oid }) => oid),
   };
 }
 

@@ -94,7 +94,7 @@ export function parseCrl(der: Uint8Array, field = 'crl'): Crl {
       const tbs = outer.element('tbs', TAG.sequence);
       const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
       const signature = outer.octetBits('signature');
-      const { innerAlgorithmDer, ...facts } = outer.within('tbs', tbs.content, readTbs);
+      const { innerAlgorithmDer, ...facts } = outer.inside('tbs', tbs, readTbs);
       if (Buffer.compare(innerAlgorithmDer, signatureAlgorithm.der) !== 0) {
         throw outer.refuse('signature algorithm', 'must be the same inside and outside');
       }

@@ -4,13 +4,14 @@ import type { Csr } from './engine';
 import { EXTENSION, readGeneralNames } from './extensions';
 import { COMMON_NAME } from './name';
 import { type CertificationRequest, readCertificationRequest, readInside, readRequested } from './pkcs10';
+import type { PublicKey } from './public-key';
 import { factorWeakness } from './rsa-factors';
 import type { SignatureAlgorithm } from './signature';
 
 /** A request as it reads, its signature not yet verified. */
 export interface UnverifiedCsr {
   readonly facts: Csr;
-  readonly spkiDer: Uint8Array;
+  readonly publicKey: PublicKey;
   /** What is signed, with what, and the signature. */
   readonly infoDer: Uint8Array;
   readonly signatureAlgorithm: SignatureAlgorithm;
@@ -34,8 +35,7 @@ export function parseCsr(der: Uint8Array): UnverifiedCsr {
     throw refused('signature algorithm', `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`);
   }
   if (signatureAlgorithm.usable.kind === 'ec') readInside('signature', signature, readEcdsaSignature);
-  const facts = acceptRequest(request);
-  return { facts, spkiDer: facts.spkiDer, infoDer, signatureAlgorithm, signature };
+  return { facts: acceptRequest(request), publicKey: request.publicKey, infoDer, signatureAlgorithm, signature };
 }
 
 /** ECDSA-Sig-Value: OpenSSL refuses other spellings of the two numbers by itself, @peculiar/x509 does not. */

@@ -13,8 +13,7 @@ import {
 } from './extensions';
 import { generateKeyPair, type KeyPair } from './keys';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from './name';
-import { createKeyObject, parsePublicKey } from './public-key';
-import { isSignatureValid, signAside, signatureAlgorithmOf, signBytes } from './signature';
+import { isSignatureValidAside, signAside, signatureAlgorithmOf, signBytes } from './signature';
 import { formatSpiffeId } from './spiffe-id';
 
 const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
@@ -30,12 +29,11 @@ export const directEngine: CertificateEngine = {
     return signed(info, key, signBytes(info, key));
   },
   readCsr: async (der) => {
-    const csr = parseCsr(der);
-    const key = createKeyObject(parsePublicKey(csr.spkiDer, 'csr public key'), 'csr public key');
-    if (!isSignatureValid(csr.signatureAlgorithm, csr.infoDer, csr.signature, key)) {
+    const { facts, publicKey, signatureAlgorithm, infoDer, signature } = parseCsr(der);
+    if (!(await isSignatureValidAside(signatureAlgorithm, infoDer, signature, publicKey, 'csr public key'))) {
       throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
     }
-    return csr.facts;
+    return facts;
   },
   createCertificate: async (spec, issuerKey) => {
     const tbs = tbsCertificate(spec, issuerKey);

@@ -59,9 +59,7 @@ export function readName(reader: DerReader, name: string): Name {
     if (texts.length === 0) throw set.refuse(name, 'must not have an empty part');
     return texts.join(' + ');
   };
-  const parts = reader.within(name, element.content, (names) =>
-    names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)),
-  );
+  const parts = reader.inside(name, element, (names) => names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)));
   return { der: element.der, text: parts.join(', '), types };
 }
 

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import { createPublicKey, hash, type KeyObject } from 'node:crypto';
 import { type DerElement, type DerReader, readDer, TAG } from '../base/der';
 import { AgentError, invalid } from '../base/errors';
 
@@ -38,7 +38,7 @@ const MAX_RSA_BITS = 8192;
  */
 export function readPublicKey(reader: DerReader, name: string): PublicKey {
   const element = reader.element(name, TAG.sequence);
-  return reader.within(name, element.content, (inner) => {
+  return reader.inside(name, element, (inner) => {
     const { oid, parameters } = inner.sequence(name, (algorithm) => ({
       oid: algorithm.oid(name),
       parameters: algorithm.atEnd ? undefined : algorithm.any(name),
@@ -108,19 +108,31 @@ function rsaFacts(reader: DerReader, parameters: DerElement | undefined, keyBits
  * @throws AgentError ERR_PARSE where the key is weak or OpenSSL refuses it, e.g. a point off its curve.
  */
 export function createKeyObject(key: PublicKey, field = 'public key'): KeyObject {
-  if (key.weakness !== undefined) throw invalid('ERR_PARSE', field, key.weakness);
+  assertStrong(key, field);
   try {
     return createPublicKey({ key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' });
   } catch (cause) {
-    throw new AgentError('ERR_PARSE', `${field}: must be a valid public key`, { field, rule: 'must be a valid public key', cause });
+    throw unreadableKey(field, cause);
   }
+}
+
+/** @throws AgentError ERR_PARSE where policy refuses the key. */
+export function assertStrong(key: PublicKey, field: string): void {
+  if (key.weakness !== undefined) throw invalid('ERR_PARSE', field, key.weakness);
+}
+
+/** OpenSSL refuses a key that reads well. */
+export function unreadableKey(field: string, cause: unknown): AgentError {
+  return new AgentError('ERR_PARSE', `${field}: must be a valid public key`, { field, rule: 'must be a valid public key', cause });
 }
 
 /**
  * A key identifier: the leftmost 160 bits of the SHA-256 of the public key's bits. The older way takes SHA-1, which has no place here.
  *
+ * @param key  SubjectPublicKeyInfo, DER or read already.
  * @see RFC 7093 section 2, method 1.
  */
-export function keyIdentifier(spkiDer: Uint8Array): Uint8Array {
-  return createHash('sha256').update(parsePublicKey(spkiDer).keyBits).digest().subarray(0, 20);
+export function keyIdentifier(key: Uint8Array | PublicKey): Uint8Array {
+  const { keyBits } = key instanceof Uint8Array ? parsePublicKey(key) : key;
+  return hash('sha256', keyBits, 'buffer').subarray(0, 20);
 }

@@ -1,7 +1,8 @@
-import { type KeyObject, sign, verify } from 'node:crypto';
+import { type KeyObject, type PublicKeyInput, sign, verify } from 'node:crypto';
 import { promisify } from 'node:util';
 import { type DerReader, derElement, derOid, derSequence, TAG } from '../base/der';
 import type { KeyAlgorithm, KeyPair } from './keys';
+import { assertStrong, type PublicKey, unreadableKey } from './public-key';
 
 /** A signature algorithm as an AlgorithmIdentifier names it. */
 export interface SignatureAlgorithm {
@@ -13,6 +14,7 @@ export interface SignatureAlgorithm {
 }
 
 const signInPool = promisify(sign);
+const verifyInPool: (hash: string, bytes: Uint8Array, key: PublicKeyInput, signature: Uint8Array) => Promise<boolean> = promisify(verify);
 const NULL = derElement(TAG.null);
 const USABLE = (
   [
@@ -69,10 +71,9 @@ export function signBytes(bytes: Uint8Array, key: KeyPair): Buffer {
   return sign(signatureAlgorithmOf(key.algorithm).usable.hash, bytes, key.privateKey.reveal());
 }
 
-/** As `signBytes`, but RSA in a thread of the pool, so that whoever else is served does not wait; ECDSA is quicker than the way there. */
-export async function signAside(bytes: Uint8Array, key: KeyPair): Promise<Buffer> {
-  const { hash, kind } = signatureAlgorithmOf(key.algorithm).usable;
-  return kind === 'rsa' ? signInPool(hash, bytes, key.privateKey.reveal()) : signBytes(bytes, key);
+/** As `signBytes` in a thread of the pool, so that whoever else is served does not wait. */
+export function signAside(bytes: Uint8Array, key: KeyPair): Promise<Buffer> {
+  return signInPool(signatureAlgorithmOf(key.algorithm).usable.hash, bytes, key.privateKey.reveal());
 }
 
 /** Whether `signature` is `key`'s over `bytes`. An algorithm that does not fit the key, or is not usable, is a no. */
@@ -80,4 +81,24 @@ export function isSignatureValid(algorithm: SignatureAlgorithm, bytes: Uint8Arra
   const { usable } = algorithm;
   if (usable === undefined || key.asymmetricKeyType !== usable.kind) return false;
   return verify(usable.hash, bytes, key, signature);
+}
+
+/**
+ * As `isSignatureValid` in a thread of the pool, for a key that is used this once.
+ *
+ * @throws AgentError ERR_PARSE with `field` where the key is weak or OpenSSL refuses it.
+ */
+export async function isSignatureValidAside(
+  { usable }: SignatureAlgorithm,
+  bytes: Uint8Array,
+  signature: Uint8Array,
+  key: PublicKey,
+  field: string,
+): Promise<boolean> {
+  assertStrong(key, field);
+  if (usable === undefined || key.kind !== usable.kind) return false;
+  // Only a key that cannot be read throws: whatever else is wrong is a no.
+  return verifyInPool(usable.hash, bytes, { key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' }, signature).catch((cause) => {
+    throw unreadableKey(field, cause);
+  });
 }

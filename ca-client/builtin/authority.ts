@@ -184,11 +184,12 @@ class BuiltinAuthority implements Authority {
     const spec = specOf(issuer, now);
     const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
     this.#check(leaf, spec);
-    this.#tellIssued(issuer, spec, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
+    const serial = Buffer.from(spec.serial).toString('hex');
+    this.#tellIssued(issuer, spec, serial, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
     this.#follow();
     return {
       certificatesDer: [leaf, ...issuer.chainDer],
-      serial: Buffer.from(spec.serial).toString('hex'),
+      serial,
       notBeforeAt: spec.notBeforeAt,
       notAfterAt: spec.notAfterAt,
       issuerKeyId: Buffer.from(issuer.keyId).toString('hex'),
@@ -237,11 +238,10 @@ class BuiltinAuthority implements Authority {
     throw error;
   }
 
-  #tellIssued(issuer: Issuer, spec: CertificateSpec, level: 'info' | 'debug', wantedAt: number): void {
+  #tellIssued(issuer: Issuer, { notAfterAt, profile }: CertificateSpec, serial: string, level: 'info' | 'debug', wantedAt: number): void {
     const { log } = this.#deps;
-    const { serial, notAfterAt, profile } = spec;
     const whom = profile.kind === 'server' ? { server: [...profile.dnsNames, ...profile.ipAddresses] } : { id: profile.uri };
-    log[level]('certificate signed', { ...whom, serial: Buffer.from(serial).toString('hex'), notAfter: iso(notAfterAt) });
+    log[level]('certificate signed', { ...whom, serial, notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
       log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),

@@ -1,7 +1,7 @@
 import type { Certificate } from '../../agent/identity/certificate';
 import type { CertificateSpec } from '../../agent/identity/engine';
 import { EMPTY_NAME, encodeName } from '../../agent/identity/name';
-import { keyIdentifier, parsePublicKey } from '../../agent/identity/public-key';
+import { keyIdentifier, type PublicKey, parsePublicKey } from '../../agent/identity/public-key';
 import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
 import { randomSerial } from './serial';
 
@@ -33,11 +33,12 @@ export interface SignerFacts {
  * @see X509-SVID sections 2, 3.1, 4.3, 4.4.
  */
 export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
-  const profile = { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: parsePublicKey(spkiDer).kind === 'rsa' } as const;
-  return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile };
+  const key = parsePublicKey(spkiDer);
+  const profile = { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: key.kind === 'rsa' } as const;
+  return { ...endEntity(key, ttlSeconds, issuer, now), profile };
 }
 
-function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: SignerFacts, now: number): Omit<CertificateSpec, 'profile'> {
+function endEntity(key: PublicKey, ttlSeconds: number, issuer: SignerFacts, now: number): Omit<CertificateSpec, 'profile'> {
   const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
   return {
     serial: randomSerial(),
@@ -45,9 +46,9 @@ function endEntity(spkiDer: Uint8Array, ttlSeconds: number, issuer: SignerFacts,
     subjectDer: EMPTY_NAME,
     notBeforeAt: Math.max(wholeSecond(now - LEAF_BACKDATE_MS), issuer.notBeforeAt),
     notAfterAt: Math.min(wholeSecond(now + ttlMs), issuer.notAfterAt),
-    spkiDer,
+    spkiDer: key.spkiDer,
     authorityKeyId: issuer.keyId,
-    subjectKeyId: keyIdentifier(spkiDer),
+    subjectKeyId: keyIdentifier(key),
   };
 }
 
@@ -83,7 +84,10 @@ export interface ServerNames {
 
 /** The certificate of a TLS server of ours, for serverAuth alone: it is no workload and proves no identity to a peer. */
 export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
-  return { ...endEntity(spkiDer, ttlSeconds, issuer, now), profile: { kind: 'server', dnsNames: names.dns, ipAddresses: names.ip } };
+  return {
+    ...endEntity(parsePublicKey(spkiDer), ttlSeconds, issuer, now),
+    profile: { kind: 'server', dnsNames: names.dns, ipAddresses: names.ip },
+  };
 }
 
 /** A leaf that shows whether a signer's certificates verify: valid at `now` whatever the signer is, for the signer's own key. */

@@ -2,7 +2,6 @@ import { AgentError, errorText, invalid } from '../../agent/base/errors';
 import { writePem } from '../../agent/base/pem';
 import { parseCertificates } from '../../agent/identity/certificate';
 import { parseCsr } from '../../agent/identity/csr';
-import { parsePublicKey } from '../../agent/identity/public-key';
 import type { IssuedChain } from '../ca-client';
 
 export const CSR_PATH = '/apis/certificates.k8s.io/v1/certificatesigningrequests';
@@ -79,7 +78,7 @@ export function csrBody(
 
 function hasRsaKey(csrDer: Uint8Array): boolean {
   try {
-    return parsePublicKey(parseCsr(csrDer).spkiDer).kind === 'rsa';
+    return parseCsr(csrDer).publicKey.kind === 'rsa';
   } catch (caught) {
     throw new AgentError('ERR_CA_REJECTED', `ask the Kubernetes API: ${errorText(caught)}`, { retry: 'slow', cause: caught });
   }

@@ -22,6 +22,7 @@ export interface CaSubject {
   readonly address: string;
   readonly serverName: string;
   readonly rootPem: string;
+  readonly pid: number;
   /** Callers with the tokens that this one takes. */
   readonly callers: readonly LoadCaller[];
   /** New tokens that are good for one call each, for the first caller. Ours only. */
@@ -71,6 +72,7 @@ export async function startKeyturnCa(
   const { address } = await daemon.event('ca server started');
   return {
     name: 'keyturn',
+    pid: daemon.pid,
     address: String(address),
     serverName: '127.0.0.1',
     rootPem: rootsPem(ca).toString(),
@@ -84,8 +86,8 @@ export async function startKeyturnCa(
 export async function startIstiodCa(ca: TestCa, kube: Kube, callers: readonly LoadCaller[]): Promise<CaSubject> {
   const dir = tempDir();
   writeCaDir(cacertsDir(dir), { signer: ca, roots: [ca] });
-  const { address, stop } = await startIstiod(kube, { dir });
-  return { name: 'istiod', address, serverName: ISTIOD_NAME, rootPem: rootsPem(ca).toString(), callers, stop };
+  const { address, pid, stop } = await startIstiod(kube, { dir });
+  return { name: 'istiod', pid, address, serverName: ISTIOD_NAME, rootPem: rootsPem(ca).toString(), callers, stop };
 }
 
 /** Service accounts that no cluster knows: for measurements without one. */

@@ -96,7 +96,7 @@ class QueuedLog implements AuditLog {
       return this.#next.written;
     }
     const lines = [line];
-    const written = this.#writing.then(() => {
+    const written = this.#writing.then(endOfTurn).then(() => {
       this.#next = undefined;
       return this.#append(lines.join(''));
     });
@@ -131,6 +131,11 @@ class QueuedLog implements AuditLog {
       throw error;
     }
   }
+}
+
+/** So that all who come in one turn go together. */
+function endOfTurn(): Promise<void> {
+  return new Promise((turned) => setImmediate(turned));
 }
 
 /** A file that is put aside when it is full, and opened anew when somebody else has put it aside. */

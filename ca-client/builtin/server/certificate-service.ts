@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, invalid } from '../../../agent/base/errors';
 import { causeText } from '../../../agent/base/log';
@@ -58,6 +58,7 @@ export class CertificateService {
   readonly #budget: LogBudget;
   /** PEM of the roots and of each chain above a leaf, made once. */
   readonly #rootsPem = new WeakMap<TrustBundle, string>();
+  readonly #abovePem = new WeakMap<Uint8Array, string>();
   readonly #stop = new AbortController();
   #answering = 0;
   #problem: AgentError | undefined;
@@ -107,7 +108,7 @@ export class CertificateService {
     const csr = await authority.readCsr(csrDer(csrPem));
     assertPlainCsr(csr, 'a workload');
     facts.requested = csr.uris[0];
-    facts.keySha256 = createHash('sha256').update(csr.spkiDer).digest('hex');
+    facts.keySha256 = hash('sha256', csr.spkiDer, 'hex');
     const caller = await this.#authenticate(call);
     facts.caller = formatSpiffeId(caller.id);
     facts.method = caller.method;
@@ -142,8 +143,8 @@ export class CertificateService {
     facts.notAfter = new Date(issued.notAfterAt).toISOString();
     await this.#record(issued, facts);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
-    const elements = issued.certificatesDer.map(pemText);
-    return encodeCertificateReply([...elements, this.#roots(authority.trust.value)]);
+    const [leaf, ...above] = issued.certificatesDer;
+    return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), this.#roots(authority.trust.value)]);
   }
 
   async #record(issued: IssuedLeaf, facts: Facts): Promise<void> {
@@ -171,6 +172,12 @@ export class CertificateService {
     if (known !== undefined) return known;
     const pem = bundle.rootsDer.map(pemText).join('');
     this.#rootsPem.set(bundle, pem);
+    return pem;
+  }
+
+  #above(der: Uint8Array): string {
+    const pem = this.#abovePem.get(der) ?? pemText(der);
+    this.#abovePem.set(der, pem);
     return pem;
   }
 
@@ -202,7 +209,9 @@ export class CertificateService {
 /** As `certificatesPem`, by way of strings: many times faster, and what is public may be one. */
 function pemText(der: Uint8Array): string {
   const base64 = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64');
-  return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{1,64}/g, '$&\n')}-----END CERTIFICATE-----\n`;
+  let lines = '';
+  for (let at = 0; at < base64.length; at += 64) lines += `${base64.slice(at, at + 64)}\n`;
+  return `-----BEGIN CERTIFICATE-----\n${lines}-----END CERTIFICATE-----\n`;
 }
 
 function csrDer(pem: string): Uint8Array {

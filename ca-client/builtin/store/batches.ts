@@ -23,9 +23,9 @@ export class Batches<T> {
   }
 
   async #writeAll(): Promise<void> {
-    // One turn later, so that all who come in this turn go together.
-    await Promise.resolve();
     while (this.#waiting.length > 0) {
+      // At the end of the turn, so that all who come in it go together.
+      await new Promise((turned) => setImmediate(turned));
       const batch = this.#waiting.splice(0, this.max);
       try {
         await this.write(batch.map(({ item }) => item));

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /** 64 bits: against torn writes and flipped bits, not against an attacker, who could write the files as he likes. */
 const SUM_LENGTH = 16;
@@ -18,5 +18,5 @@ export function parseCheckedLine(line: Uint8Array): unknown {
 }
 
 function sum(json: string): string {
-  return createHash('sha256').update(json).digest('hex').slice(0, SUM_LENGTH);
+  return hash('sha256', json, 'hex').slice(0, SUM_LENGTH);
 }
