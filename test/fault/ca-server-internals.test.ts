@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../agent/base/errors';
 import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
 import { verifyChain } from '../../agent/identity/chain';
+import { but } from '../support/but';
 import { writeCaDir } from '../support/ca-dir';
 import { type CallOutcome, type CaWorld, type CaWorldOptions, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
 import { HOUR_MS, makeTestCa, TEST_ID } from '../support/certs';
@@ -106,17 +107,6 @@ describe('B8 a signer that fails or is slow', () => {
     slow = false;
   });
 });
-
-/** The same object but for some of its methods. */
-function but<T extends object>(object: T, other: Partial<T>): T {
-  return new Proxy(object, {
-    get: (target, name) => {
-      const value = Reflect.get(name in other ? other : target, name);
-      // What it has of private is its own.
-      return typeof value === 'function' && !(name in other) ? value.bind(target) : value;
-    },
-  });
-}
 
 test('what cannot be entered into the register is not handed out, and the server says that it is not ready', async () => {
   let broken = false;

@@ -9,6 +9,7 @@ import { certificatesPem } from '../../agent/identity/certificate';
 import { LIMITS, PATIENCE } from '../../ca-client/builtin/server/limits';
 import { encodeCertificateRequest } from '../../ca-client/istio/messages';
 import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
+import { but } from '../support/but';
 import { type CaTestClient, type CaWorld, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
 import { END_HEADERS, frame, headerBlock, message, openCall, PREFACE, type RawClient, rawClient, reset } from '../support/raw-http2';
 import { TestClock } from '../support/test-clock';
@@ -18,6 +19,7 @@ const UNAUTHENTICATED = 16;
 const RESOURCE_EXHAUSTED = 8;
 const UNIMPLEMENTED = 12;
 const INVALID_ARGUMENT = 3;
+const DEADLINE_EXCEEDED = 4;
 
 let world: CaWorld;
 let honest: CaTestClient;
@@ -67,8 +69,9 @@ const call = (stream: number, fields: Readonly<Record<string, string>> = {}) =>
 async function ask(
   headers: Record<string, string | string[]>,
   body: Uint8Array | undefined,
+  of = world,
 ): Promise<{ http?: number; grpc?: number; reset?: number }> {
-  const stream = session().request({ ...HEADERS, ...headers });
+  const stream = session(of).request({ ...HEADERS, ...headers });
   const found: { http?: number; grpc?: number; reset?: number } = {};
   const take = (fields: Readonly<Record<string, unknown>>) => {
     if (fields[':status'] !== undefined) found.http = Number(fields[':status']);
@@ -112,6 +115,37 @@ test('A25 two authorization headers are UNAUTHENTICATED, and the token in the fi
     reason: 'authorization: must be there once',
   });
   expect(await ask({ authorization: `Bearer ${token}` }, framed(request))).toEqual({ http: 200, grpc: 0 });
+});
+
+describe('a call whose deadline is past', () => {
+  test('is not signed and told so, and a token that came with it stays good', async () => {
+    const token = `Bearer ${await world.joinToken()}`;
+    const issued = world.issued();
+    expect(await ask({ authorization: token, 'grpc-timeout': '1n' }, framed(request))).toEqual({ http: 200, grpc: DEADLINE_EXCEEDED });
+    expect(world.issued()).toBe(issued);
+    expect(world.audit().at(-1)).toMatchObject({ decision: 'refused', status: 'DEADLINE_EXCEEDED' });
+    expect(await ask({ authorization: token, 'grpc-timeout': '99999999H' }, framed(request))).toEqual({ http: 200, grpc: 0 });
+  });
+
+  test('is not signed either where finding out who calls took until then', async () => {
+    const slow = await startCaWorld({
+      wrapStore: (store) =>
+        but(store, {
+          redeemJoinToken: async (...args: Parameters<typeof store.redeemJoinToken>) => {
+            await new Promise((done) => setTimeout(done, 60));
+            return store.redeemJoinToken(...args);
+          },
+        }),
+    });
+    const headers = { authorization: `Bearer ${await slow.joinToken()}`, 'grpc-timeout': '30m' };
+    expect(await ask(headers, framed(request), slow)).toEqual({ http: 200, grpc: DEADLINE_EXCEEDED });
+    expect(slow.issued()).toBe(0);
+    await slow.close();
+  });
+
+  test.each(['', '5', 'S', '5s', '-5S', '1.5S', '123456789S', '5S, 5S'])('is none where it says %j: INVALID_ARGUMENT', async (value) => {
+    expect(await ask({ 'grpc-timeout': value }, framed(request))).toEqual({ http: 200, grpc: INVALID_ARGUMENT });
+  });
 });
 
 describe('A40 a flood of headers ends a stream or its connection, and nothing else', () => {

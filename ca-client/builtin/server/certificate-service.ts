@@ -13,6 +13,7 @@ import { assertPlainCsr } from '../csr-rules';
 import type { CaStore } from '../store/store';
 import type { AuditEntry, AuditLog } from './audit-log';
 import type { Authenticator, CallCredentials, Caller } from './authenticator';
+import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
 import { LIMITS, PATIENCE } from './limits';
@@ -34,6 +35,7 @@ export interface CertificateCall {
   readonly request: Uint8Array;
   /** The value of every authorization header. */
   readonly authorization: readonly string[];
+  readonly deadline: CallDeadline;
   readonly connection: Connection;
 }
 
@@ -51,7 +53,7 @@ const LINES_PER_MINUTE = 60;
  * Decides calls of `istio.v1.auth.IstioCertificateService/CreateCertificate`: looks at the request, then at who sends it, then at how
  * often, then signs; enters the certificate into the register and the decision into the audit log, and only then answers.
  *
- * The request comes first because a join token is used up by being looked at. Nothing of it but the public key and the lifetime, which
+ * The request comes first because a join token is used up by being looked at; for a caller who has stopped waiting nothing is signed. Nothing of it but the public key and the lifetime, which
  * the authority bounds, has any influence on the certificate.
  */
 export class CertificateService {
@@ -109,7 +111,10 @@ export class CertificateService {
     assertPlainCsr(csr, 'a workload');
     facts.requested = csr.uris[0];
     facts.keySha256 = hash('sha256', csr.spkiDer, 'hex');
+    // Before a join token is used up, and before anything is signed that nobody waits for.
+    call.deadline.assertAhead();
     const caller = await this.#authenticate(call);
+    call.deadline.assertAhead();
     facts.caller = formatSpiffeId(caller.id);
     facts.method = caller.method;
     facts.proof = caller.detail;

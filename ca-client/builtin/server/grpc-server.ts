@@ -9,7 +9,8 @@ import {
 import type { TLSSocket } from 'node:tls';
 import type { Deps } from '../../../agent/base/deps';
 import { CREATE_CERTIFICATE } from '../../istio/service';
-import type { CertificateService } from './certificate-service';
+import { callDeadline } from './call-deadline';
+import type { CertificateCall, CertificateService } from './certificate-service';
 import type { Connection, Connections, IncompleteCall } from './connections';
 import { LIMITS } from './limits';
 import { RequestReader } from './request-reader';
@@ -50,7 +51,8 @@ export function createGrpcServer(service: CertificateService, connections: Conne
     session.on('close', () => sessions.delete(session));
     session.on('stream', (stream, headers, _flags, rawHeaders) => {
       stream.on('error', () => undefined);
-      new Exchange(stream, authorizations(rawHeaders), connection, service, connections, deps).run(misdirected(headers, rawHeaders));
+      const call = { authorization: authorizations(rawHeaders), deadline: callDeadline(timeoutOf(headers)), connection };
+      new Exchange(stream, call, service, connections, deps).run(misdirected(headers, rawHeaders));
     });
   });
   return {
@@ -81,6 +83,12 @@ function refused(refusal: Refusal): OutgoingHttpHeaders {
   return { ...HEADERS, ...statusHeaders(refusal) };
 }
 
+/** Node.js joins headers of one name with a comma, which is no timeout. */
+function timeoutOf(headers: IncomingHttpHeaders): string | undefined {
+  const value = headers['grpc-timeout'];
+  return value === undefined ? undefined : String(value);
+}
+
 /** Every authorization header: among `headers` Node.js keeps the first one alone. */
 function authorizations(rawHeaders: readonly string[]): string[] {
   return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === 'authorization');
@@ -92,12 +100,15 @@ class Exchange implements IncompleteCall {
 
   constructor(
     private readonly stream: ServerHttp2Stream,
-    private readonly authorization: readonly string[],
-    readonly connection: Connection,
+    private readonly call: Omit<CertificateCall, 'request'>,
     private readonly service: CertificateService,
     private readonly connections: Connections,
     private readonly deps: Deps,
   ) {}
+
+  get connection(): Connection {
+    return this.call.connection;
+  }
 
   run(misdirected: OutgoingHttpHeaders | undefined): void {
     if (!this.connections.callOpened(this)) {
@@ -135,8 +146,8 @@ class Exchange implements IncompleteCall {
 
   #answer(request: Uint8Array): void {
     this.connections.callComplete(this);
-    const { stream, authorization, connection } = this;
-    this.service.answer({ request, authorization, connection }).then((answer) => {
+    const { stream } = this;
+    this.service.answer({ request, ...this.call }).then((answer) => {
       if (answer.kind === 'refused') return this.#end(refused(answer.refusal));
       if (!this.#answerable) return;
       stream.respond(HEADERS, { waitForTrailers: true });
