@@ -1,11 +1,13 @@
 import type { Authority } from '../ca-client/builtin/authority';
 import type { AuthenticatorName } from '../ca-client/builtin/server/authenticator';
-import type { CaServer } from '../ca-client/builtin/server/ca-server';
+import type { CaServer, CaServerOptions } from '../ca-client/builtin/server/ca-server';
 import type { RateLimits } from '../ca-client/builtin/server/rate-limits';
+import type { WorkerLine } from '../ca-client/builtin/server/worker-line';
 import { caGauges } from './admin/gauges';
 import type { AgentDeps } from './agent';
-import { Closers } from './base/closers';
+import { type Closer, Closers } from './base/closers';
 import type { Health } from './base/health';
+import { parseHostPort } from './base/host-port';
 import { RUNTIME } from './base/runtime';
 import { parseCertificate } from './identity/certificate';
 import type { EngineName } from './identity/engine';
@@ -14,6 +16,9 @@ import { loadEngine } from './identity/load-engine';
 import { type CaStateConfig, openCaStore } from './open-ca-store';
 import { openKubeApi } from './open-kube-api';
 import { VERSION } from './version';
+
+/** How often a worker tells what it has counted. */
+const REPORT_EVERY_MS = 1_000;
 
 /** Every setting of `keyturn ca serve`, checked. Paths are relative to the working directory. */
 export interface CaServiceConfig extends CaStateConfig {
@@ -35,12 +40,20 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly maxTtlSeconds: number;
   /** Undefined for lines to `writeAuditLine`. */
   readonly auditLog: string | undefined;
+  /** Processes that answer; 1 is this one alone. */
+  readonly workers: number;
 }
 
 /** What of the process the service uses. */
 export interface CaServiceSurroundings {
   readonly env: NodeJS.ProcessEnv;
   readonly writeAuditLine: (line: string) => Promise<void>;
+}
+
+/** A running authority for others, in a process that is one of several. */
+export interface CaWorker {
+  readonly health: Health;
+  close(): Promise<void>;
 }
 
 /** A running authority for others. */
@@ -54,77 +67,188 @@ export interface CaService {
 }
 
 /**
- * Puts the authority of a directory behind a server. Resolves when it listens.
+ * Puts the authority of a directory behind a server, or behind several of them. Resolves when it listens.
  *
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
-export async function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
+export function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
+  return closingOnFailure(async (closers) =>
+    config.workers > 1 ? superviseServers(config, around, closers, deps) : openServer(config, around, closers, deps),
+  );
+}
+
+/** One of several processes that answer, in the service of the one at the other end of the line. @throws AgentError. */
+export function startCaWorker(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  line: WorkerLine,
+  deps: AgentDeps,
+): Promise<CaWorker> {
+  return closingOnFailure(async (closers) => {
+    const { authority, store } = await openState(config, around, closers, deps);
+    const limited = config.rates.perIdentity > 0 || config.rates.total > 0;
+    const server = await listen(config, around, closers, deps, {
+      authority,
+      store,
+      rates: limited ? line : config.rates,
+      audit: { path: undefined },
+      writeAuditLine: (lines) => line.append(lines),
+    });
+    const problems = () => server.problems().map(({ message }) => message);
+    const report = () => line.tell({ kind: 'report', counted: deps.metrics.drain(), problems: problems() });
+    line.onReport(() => void report());
+    closers.add(reportNowAndThen(report, deps));
+    return { health: serviceHealth(config.trustDomain, server.address, authority, problems) };
+  });
+}
+
+/** Runs what adds its closers as it goes; what had started is closed where it fails, and at the end, innermost last. */
+async function closingOnFailure<T extends object>(start: (closers: Closers) => Promise<T>): Promise<T & { close(): Promise<void> }> {
   const closers = new Closers();
   try {
-    const { server, authority } = await openServer(config, around, closers, deps);
-    const health = serviceHealth(config.trustDomain, server, authority);
-    return { address: server.address, adminAddress: server.httpAddress!, health, close: closers.close };
+    return { ...(await start(closers)), close: closers.close };
   } catch (caught) {
     await closers.close();
     throw caught;
   }
 }
 
-async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
-  const { trustDomain, authenticators, audiences } = config;
+async function openState(config: CaServiceConfig, { env }: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
   const { openAuthority } = await import('../ca-client/builtin/authority');
-  const { createCrlPublisher } = await import('../ca-client/builtin/crl');
-  const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
-  const { keepTidy } = await import('../ca-client/builtin/store/upkeep');
+  const { caDir: dir, trustDomain, caKeyAlgorithm: rootAlgorithm } = config;
   const engine = await loadEngine(config.engine);
-  const authority = await openAuthority({ dir: config.caDir, trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine }, deps);
+  const authority = await openAuthority({ dir, trustDomain, rootAlgorithm, engine }, deps);
   closers.add(() => authority.close());
-  const { store, close } = await openCaStore(config, around.env, deps);
+  const { store, close } = await openCaStore(config, env, deps);
   closers.add(close);
-  const upkeep = keepTidy(store, deps);
+  return { authority, store };
+}
+
+/** What one process does for all: it tidies up, publishes the CRL, answers over HTTP. */
+async function openUpkeep(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+  const { createCrlPublisher } = await import('../ca-client/builtin/crl');
+  const { keepTidy } = await import('../ca-client/builtin/store/upkeep');
+  const state = await openState(config, around, closers, deps);
+  const upkeep = keepTidy(state.store, deps);
   closers.add(() => upkeep.close());
-  const crl = createCrlPublisher({ dir: config.caDir, store }, deps);
+  const crl = createCrlPublisher({ dir: config.caDir, store: state.store }, deps);
   closers.add(async () => crl.close());
+  return { ...state, crl: () => crl.current() };
+}
+
+async function exposition(authority: Authority, ready: boolean, deps: AgentDeps) {
+  const { notAfterAt } = authority.describe();
+  const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root'));
+  const facts = { version: VERSION, runtime: RUNTIME, ready };
+  return {
+    contentType: deps.metrics.contentType,
+    body: await deps.metrics.textWith(caGauges({ ...facts, signerNotAfterAt: notAfterAt, roots })),
+  };
+}
+
+async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+  const { authority, store, crl } = await openUpkeep(config, around, closers, deps);
+  const problems = () => server.problems().map(({ message }) => message);
+  const metrics = () => exposition(authority, problems().length === 0, deps);
+  const server: CaServer = await listen(config, around, closers, deps, {
+    authority,
+    store,
+    rates: config.rates,
+    audit: { path: config.auditLog },
+    writeAuditLine: around.writeAuditLine,
+    http: { address: config.adminAddress, metrics, crl },
+  });
+  const health = serviceHealth(config.trustDomain, server.address, authority, problems);
+  return { address: server.address, adminAddress: server.httpAddress!, health };
+}
+
+/** As `openServer`, with the listening and signing in processes of their own. */
+async function superviseServers(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+  const { openAuditLines } = await import('../ca-client/builtin/server/audit-log');
+  const { RateLimiter } = await import('../ca-client/builtin/server/rate-limits');
+  const { serveHttpEndpoints } = await import('../ca-client/builtin/server/http-endpoints');
+  const { startCaWorkers } = await import('./ca-workers');
+  const { authority, crl } = await openUpkeep(config, around, closers, deps);
+  const audit = await openAuditLines({ path: config.auditLog }, around.writeAuditLine, deps);
+  closers.add(() => audit.close());
+  const shared = { limiter: new RateLimiter(config.rates, deps.clock), appendAudit: (lines: string) => audit.append(lines) };
+  const workers = await startCaWorkers(config.workers, config.listen, shared, deps);
+  closers.add(() => workers.close());
+  const reasons = () => [
+    ...[authority.problem()].filter((each) => each !== undefined).map(({ message }) => message),
+    ...workers.problems(),
+  ];
+  const http = await serveHttpEndpoints(
+    {
+      address: parseHostPort(config.adminAddress, '--admin-address'),
+      trust: authority.trust,
+      crl,
+      metrics: async () => {
+        await workers.collect();
+        return exposition(authority, reasons().length === 0, deps);
+      },
+      reasons,
+    },
+    deps,
+  );
+  closers.add(() => http.close());
+  const health = serviceHealth(config.trustDomain, workers.address, authority, reasons);
+  return { address: workers.address, adminAddress: http.address, health };
+}
+
+type Placed = 'authority' | 'store' | 'rates' | 'audit' | 'writeAuditLine' | 'http';
+
+async function listen(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+  placed: Pick<CaServerOptions, Placed>,
+): Promise<CaServer> {
+  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds } = config;
+  const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
   if (api) closers.add(() => api.close());
-  const metrics = async () => {
-    const { notAfterAt } = authority.describe();
-    const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root'));
-    const facts = { version: VERSION, runtime: RUNTIME, ready: server.problems().length === 0 };
-    return {
-      contentType: deps.metrics.contentType,
-      body: await deps.metrics.textWith(caGauges({ ...facts, signerNotAfterAt: notAfterAt, roots })),
-    };
-  };
   const server = await createCaServer(
     {
+      ...placed,
       listen: config.listen,
-      serverNames: config.serverNames,
-      authority,
-      store,
+      serverNames,
       trustDomain,
-      aliases: config.aliases,
+      aliases,
       authenticators,
       ...(config.oidc && { oidc: { ...config.oidc, audiences } }),
       ...(api && { tokenReview: { api, audiences } }),
-      rates: config.rates,
-      maxTtlSeconds: config.maxTtlSeconds,
-      audit: { path: config.auditLog },
-      writeAuditLine: around.writeAuditLine,
-      http: { address: config.adminAddress, metrics, crl: () => crl.current() },
+      maxTtlSeconds,
     },
     deps,
   );
   closers.add(() => server.close());
-  return { server, authority };
+  return server;
 }
 
-function serviceHealth(trustDomain: string, server: CaServer, authority: Authority): Health {
+/** So that little of what was counted is lost where this process is killed, and problems are known before anybody asks. */
+function reportNowAndThen(report: () => Promise<void>, { clock }: AgentDeps): Closer {
+  const stop = new AbortController();
+  const running = (async () => {
+    for (;;) {
+      await clock.sleepUntil(clock.now() + REPORT_EVERY_MS, stop.signal);
+      await report();
+    }
+  })().catch(() => undefined);
+  return async () => {
+    stop.abort();
+    await running;
+    await report();
+  };
+}
+
+function serviceHealth(trustDomain: string, address: string, authority: Authority, problems: () => readonly string[]): Health {
   return {
     summary: () => {
       const until = new Date(authority.describe().notAfterAt).toISOString();
-      const problems = server.problems().map(({ message }) => `; ${message}`);
-      return `certifying for ${trustDomain} at ${server.address}, signer until ${until}${problems.join('')}`;
+      const told = problems().map((problem) => `; ${problem}`);
+      return `certifying for ${trustDomain} at ${address}, signer until ${until}${told.join('')}`;
     },
     // It waits for callers: there is nothing that it could miss by itself.
     stalled: () => undefined,

@@ -1,17 +1,22 @@
 import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
-import { invalid } from '../base/errors';
+import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
+import { AgentError, invalid } from '../base/errors';
+import type { CaWorker } from '../ca-service';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
 import { addState, readState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { refuseDangerousEnvironment } from './environment';
-import { list, more, rate } from './flag-values';
+import { EXIT_CODES } from './exit-code';
+import { count, list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
 const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'crypto', 'log-level', 'log-format'];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
+/** Each takes memory as a server of its own. */
+const MAX_WORKERS = 64;
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
 
 /** `keyturn ca serve`, below `keyturn ca`. */
@@ -39,6 +44,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
     .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate').default('90d'))
     .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
+    .addOption(new Option('--workers <number>', 'Processes that answer, for more calls than one can decide').default('1'))
     .addOption(
       new Option('--admin-address <host:port>', 'Where bundle, health and metrics are served over HTTP').default('127.0.0.1:15014'),
     );
@@ -58,22 +64,46 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   refuseDangerousEnvironment(terminal.env);
   const config = await readConfig(options, terminal);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
-  const [{ runDaemon }, { startCaService }] = await Promise.all([import('./daemon'), import('../ca-service')]);
+  const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([import('./daemon'), import('../ca-service')]);
+  const line = config.workers > 1 ? await workerLine() : undefined;
+  const around = { env: terminal.env, writeAuditLine: terminal.write };
   return runDaemon(
     {
-      name: 'ca server',
-      scope: 'ca',
+      name: line ? 'ca worker' : 'ca server',
+      scope: line ? 'ca-worker' : 'ca',
       logLevel: await setting('log-level'),
       logFormat: await setting('log-format'),
       facts: { trustDomain: config.trustDomain, dir: config.caDir },
       start: async (deps) => {
-        const service = await startCaService(config, { env: terminal.env, writeAuditLine: terminal.write }, deps);
+        if (line) return startForAnother(line, () => startCaWorker(config, around, line, deps), terminal);
+        const service = await startCaService(config, around, deps);
         deps.log.info('ca server started', { address: service.address, admin: service.adminAddress });
         return service;
       },
     },
     terminal,
   );
+}
+
+/** The line to the process that has started this one as one of several; undefined in that process itself. */
+async function workerLine(): Promise<WorkerLine | undefined> {
+  const { default: cluster } = await import('node:cluster');
+  if (!cluster.isWorker) return undefined;
+  const { openWorkerLine } = await import('../../ca-client/builtin/server/worker-line');
+  return openWorkerLine(process);
+}
+
+/** Whoever is at the other end says why it could not start. */
+async function startForAnother(line: WorkerLine, start: () => Promise<CaWorker>, terminal: Terminal): Promise<CaWorker> {
+  try {
+    const worker = await start();
+    await line.tell({ kind: 'started' });
+    return worker;
+  } catch (caught) {
+    const { code, message, hint } = AgentError.from(caught);
+    await line.tell({ kind: 'failed', code, message, hint });
+    return terminal.exit(EXIT_CODES[code]);
+  }
 }
 
 async function readConfig(options: CommandOptions, terminal: Terminal) {
@@ -101,6 +131,7 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     },
     maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
     auditLog: text('auditLog'),
+    workers: count(text('workers')!, 'flag --workers', MAX_WORKERS),
   };
 }
 

@@ -18,6 +18,13 @@ export function list<T>(text: string, field: string, parse: (word: string, field
   return words.map((each) => parse(each, field));
 }
 
+/** A whole number from 1 to `max`. */
+export function count(text: string, field: string, max: number): number {
+  const value = Number(text);
+  if (!/^\d{1,6}$/.test(text) || value < 1 || value > max) throw invalid('ERR_CONFIG', field, `must be a whole number from 1 to ${max}`);
+  return value;
+}
+
 /** A rate: 0, or a number of calls a second with up to three decimals. */
 export function rate(text: string, field: string): number {
   if (!/^\d{1,6}(\.\d{1,3})?$/.test(text)) throw invalid('ERR_CONFIG', field, 'must be a number of calls a second, or 0 for no limit');

@@ -2,6 +2,7 @@ import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, errorText, invalid } from '../../../agent/base/errors';
+import { Batches } from '../store/batches';
 
 /** One decision. Nothing in it is secret: tokens and keys are not in its type. */
 export interface AuditEntry {
@@ -49,6 +50,8 @@ export interface AuditOptions {
 
 const MAX_BYTES = 64 * 1024 * 1024;
 const KEEP = 8;
+/** Of other processes, in one write. */
+const MAX_APPENDED = 256;
 /** How often it is looked at whether somebody else has put the file aside, as logrotate does. */
 const LOOK_MS = 1_000;
 
@@ -59,19 +62,43 @@ const LOOK_MS = 1_000;
  * @throws           AgentError ERR_CONFIG where the file cannot be opened: what cannot be audited is not started.
  */
 export async function openAuditLog(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLog> {
+  return new QueuedLog(await openSink(options, writeLine, deps), deps);
+}
+
+async function openSink(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<Sink> {
   const { path } = options;
-  if (path === undefined) return new QueuedLog(writeLines(writeLine), deps);
+  if (path === undefined) return writeLines(writeLine);
   const file = new RotatedFile({ maxBytes: MAX_BYTES, keep: KEEP, ...options, path }, deps);
   await file.open().catch((cause) => {
     throw invalid('ERR_CONFIG', '--audit-log', `must be a file that can be written: ${errorText(cause)}`, { cause });
   });
-  return new QueuedLog(file, deps);
+  return file;
 }
 
 /** Where lines go. */
 interface Sink {
   append(lines: string): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Takes whole lines of several processes, so that one of them alone puts the file aside. */
+export interface AuditLines {
+  /** Resolves when the kernel has them; rejects where it does not take them. */
+  append(lines: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** As `openAuditLog`, for lines that others have written down. */
+export async function openAuditLines(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLines> {
+  const sink = await openSink(options, writeLine, deps);
+  const batches = new Batches<string>(MAX_APPENDED, (lines) => sink.append(lines.join('')));
+  return {
+    append: (lines) => batches.add(lines),
+    close: async () => {
+      await batches.settled();
+      await sink.close();
+    },
+  };
 }
 
 function writeLines(write: (line: string) => Promise<void>): Sink {

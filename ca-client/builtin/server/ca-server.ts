@@ -17,7 +17,7 @@ import { serveHttpEndpoints } from './http-endpoints';
 import { createJoinTokenAuthenticator } from './join-token';
 import { PATIENCE } from './limits';
 import { createOidcAuthenticator, type OidcOptions } from './oidc';
-import { RateLimiter, type RateLimits } from './rate-limits';
+import { type Limiter, RateLimiter, type RateLimits } from './rate-limits';
 import { followRevocations, type RevokedSerials } from './revoked-serials';
 import { createServingCertificate, type ServingIdentity } from './serving-certificate';
 import { listenTls, type TlsListener } from './tls-listener';
@@ -37,7 +37,8 @@ export interface CaServerOptions extends TrustDomains {
   readonly oidc?: Omit<OidcOptions, keyof TrustDomains>;
   /** With `token-review`. */
   readonly tokenReview?: Omit<TokenReviewOptions, keyof TrustDomains>;
-  readonly rates: RateLimits;
+  /** How often callers may ask; a limiter where it is shared with other processes. */
+  readonly rates: RateLimits | Limiter;
   /** Default 90 days, as upstream's MAX_WORKLOAD_CERT_TTL. */
   readonly maxTtlSeconds?: number;
   readonly audit: AuditOptions;
@@ -97,7 +98,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const audit = keep(await openAuditLog(options.audit, options.writeAuditLine, deps));
   const revoked = keep(await followRevocations(store, deps));
   const authenticators = await openAuthenticators(options, revoked, keep, deps);
-  const limiter = new RateLimiter(options.rates, deps.clock);
+  const limiter = 'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
   const service = new CertificateService({ authority, store, authenticators, limiter, audit, maxTtlSeconds }, deps);
   keep({ close: () => service.close() });

@@ -17,14 +17,14 @@ import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
 import { LIMITS, PATIENCE } from './limits';
-import type { RateLimiter } from './rate-limits';
+import type { Limiter } from './rate-limits';
 import { type Refusal, RefusedCall, refusalOf } from './status';
 
 export interface CertificateServiceOptions {
   readonly authority: Authority;
   readonly store: Pick<CaStore, 'recordIssued'>;
   readonly authenticators: readonly Authenticator[];
-  readonly limiter: RateLimiter;
+  readonly limiter: Limiter;
   readonly audit: AuditLog;
   /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL. */
   readonly maxTtlSeconds: number;
@@ -119,7 +119,7 @@ export class CertificateService {
     facts.method = caller.method;
     facts.proof = caller.detail;
     if (metadata.has(IMPERSONATION) && metadata.get(IMPERSONATION) !== '') throw impersonation();
-    this.#limit(caller);
+    await this.#limit(caller);
     return this.#sign(csr, caller, ttlSeconds, facts, call);
   }
 
@@ -135,9 +135,9 @@ export class CertificateService {
   }
 
   /** A join token is good for one certificate, which is limit enough; and it is used up already. */
-  #limit(caller: Caller): void {
+  async #limit(caller: Caller): Promise<void> {
     if (caller.method === 'join-token') return;
-    const waitMs = this.options.limiter.take(formatSpiffeId(caller.id));
+    const waitMs = await this.options.limiter.take(formatSpiffeId(caller.id));
     if (waitMs !== undefined) throw tooMany('too many requests in a short time', waitMs);
   }
 

@@ -6,6 +6,12 @@ export interface RateLimits {
   readonly total: number;
 }
 
+/** Who says how often somebody may call. */
+export interface Limiter {
+  /** Takes a call in. @returns Undefined, or after how many milliseconds it may come again. */
+  take(id: string): number | undefined | Promise<number | undefined>;
+}
+
 /** Of the total, what only those get who were not served within the last second: a flood of one leaves the others their turn. */
 const RESERVED_SHARE = 0.2;
 /** Identities that are remembered. Who is forgotten begins with a full bucket, so this is no way around the total. */
@@ -25,7 +31,7 @@ interface Identity extends Bucket {
  * How often certificates are signed: token buckets, one for each identity and one for all. A call that is refused takes nothing, so that
  * whoever waits as told is served.
  */
-export class RateLimiter {
+export class RateLimiter implements Limiter {
   /** In the order in which they were last served, so that the first is the one to forget. */
   readonly #identities = new Map<string, Identity>();
   readonly #all: Bucket;
@@ -37,7 +43,6 @@ export class RateLimiter {
     this.#all = { tokens: burst(limits.total), at: clock.now() };
   }
 
-  /** Takes a call in. @returns Undefined, or after how many milliseconds it may come again. */
   take(id: string): number | undefined {
     const { perIdentity, total } = this.limits;
     if (perIdentity === 0 && total === 0) return undefined;
