@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
 import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
+import { BUN_VERSION } from '../base/runtime';
 import type { CaWorker } from '../ca-service';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
@@ -131,8 +132,16 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     },
     maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
     auditLog: text('auditLog'),
-    workers: count(text('workers')!, 'flag --workers', MAX_WORKERS),
+    workers: readWorkers(text('workers')!),
   };
+}
+
+function readWorkers(text: string): number {
+  const workers = count(text, 'flag --workers', MAX_WORKERS);
+  if (workers > 1 && BUN_VERSION !== undefined) {
+    throw invalid('ERR_CONFIG', 'flag --workers', 'must be 1 in the executable without Node.js, which cannot share a port among processes');
+  }
+  return workers;
 }
 
 /** Flags of an authenticator that is not asked would leave somebody believing that it is. */
