@@ -9,6 +9,7 @@ import { writeCaDir } from '../support/ca-dir';
 import { type CaTestClient, createCaTestClient, issueIdentity, makeRequest } from '../support/ca-server';
 import { HOUR_MS, makeTestCa, TEST_ID } from '../support/certs';
 import { fetchText } from '../support/fetch-text';
+import { FORM } from '../support/program';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { testDeps } from '../support/test-deps';
@@ -69,7 +70,17 @@ const isAlive = (pid: number) => {
   }
 };
 
-describe('keyturn ca serve with several workers', () => {
+if (FORM === 'standalone') {
+  test('the executable without Node.js refuses several workers, and says why', async () => {
+    const { code, stderr } = await testDaemon({ dir: tempDir(), args: ['ca', 'serve', '--workers', '2'] }).finished;
+    expect(code).toBe(78);
+    expect(stderr).toContain('flag --workers: must be 1 in the executable without Node.js');
+  });
+} else {
+  describe('keyturn ca serve with several workers', describeWorkers);
+}
+
+function describeWorkers() {
   test('limits, counts and audits as one', async () => {
     // One at once, and the next after 100 seconds.
     const world = await startWorkers('--rate-per-identity', '0.01');
@@ -176,4 +187,4 @@ describe('keyturn ca serve with several workers', () => {
     expect(code).toBe(71);
     expect(stderr.match(/it is taken/g)).toHaveLength(1);
   });
-});
+}
