@@ -18,6 +18,8 @@ export interface LoadOrder {
   readonly oneTimeTokens?: readonly string[];
   /** One call at a time in each. */
   readonly connections: number;
+  /** Of the authority. */
+  readonly pid: number;
   readonly warmUpMs: number;
   readonly windowMs: number;
 }
@@ -30,6 +32,8 @@ export interface LoadResult {
   readonly p99Ms: number;
   /** What the load itself took of one processor: near the number of processors it, and not the authority, was measured. */
   readonly clientCpu: number;
+  /** The same of the authority, its children included. */
+  readonly serverCpu: number;
   /** Of calls that failed, by status. */
   readonly failures: Readonly<Record<string, number>>;
 }

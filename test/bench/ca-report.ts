@@ -7,7 +7,7 @@ export function printCaReport({ runtime, connections, cells, missing }: CaReport
     cells.find((other) => other.issuer === issuer && other.proof === proof && other.authority === 'istiod');
   const order = [...cells].sort((a, b) => PROOFS.indexOf(a.proof) - PROOFS.indexOf(b.proof));
   const rows = order.map((cell) => {
-    const { issuer, proof, authority, perSecond, p99Ms, clientCpu } = cell;
+    const { issuer, proof, authority, perSecond, p99Ms, perCpuSecond, clientCpu } = cell;
     const peer = peerOf(cell);
     return [
       `${proof}, ${issuer}`,
@@ -16,6 +16,8 @@ export function printCaReport({ runtime, connections, cells, missing }: CaReport
       peer ? ratio(perSecond.median, peer.perSecond.median) : '',
       `${p99Ms.median.toFixed(1)} ms`,
       peer ? ratio(p99Ms.median, peer.p99Ms.median) : '',
+      perCpuSecond.median.toFixed(0),
+      peer ? ratio(perCpuSecond.median, peer.perCpuSecond.median) : '',
       `${(100 * clientCpu.median).toFixed(0)} %`,
     ];
   });
@@ -25,7 +27,17 @@ export function printCaReport({ runtime, connections, cells, missing }: CaReport
   return [
     `On ${runtime}: ${connections} connections, one call at a time in each, interleaved, medians; ratios to istiod.\n`,
     table(
-      ['callers proven by, issuer', 'authority', 'calls a second', 'ratio', '99th percentile', 'ratio', 'load, of one processor'],
+      [
+        'callers proven by, issuer',
+        'authority',
+        'calls a second',
+        'ratio',
+        '99th percentile',
+        'ratio',
+        'calls a second of its processor',
+        'ratio',
+        'load, of one processor',
+      ],
       rows,
     ),
     ...failed.map((line) => `${line}\n`),

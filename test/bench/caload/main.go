@@ -21,7 +21,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -40,6 +43,8 @@ type order struct {
 	Connections   int
 	WarmUpMs      int
 	WindowMs      int
+	// Of the authority, to see what a call costs it; its children count with it.
+	Pid int
 }
 
 type caller struct {
@@ -54,6 +59,8 @@ type result struct {
 	P99Ms     float64 `json:"p99Ms"`
 	// Of this program, as a share of one processor.
 	ClientCpu float64 `json:"clientCpu"`
+	// Of the authority, as a share of one processor.
+	ServerCpu float64 `json:"serverCpu"`
 	// By status, of the calls that failed.
 	Failures map[string]int `json:"failures"`
 }
@@ -80,8 +87,8 @@ func main() {
 
 	warmUntil := time.Now().Add(time.Duration(asked.WarmUpMs) * time.Millisecond)
 	until := warmUntil.Add(time.Duration(asked.WindowMs) * time.Millisecond)
-	var before time.Duration
-	time.AfterFunc(time.Until(warmUntil), func() { before = cpu() })
+	var before, serverBefore time.Duration
+	time.AfterFunc(time.Until(warmUntil), func() { before, serverBefore = cpu(), cpuOf(asked.Pid) })
 	var lock sync.Mutex
 	var times []time.Duration
 	last := warmUntil
@@ -117,6 +124,7 @@ func main() {
 	out.PerSecond = float64(len(times)) / took.Seconds()
 	out.P50Ms, out.P99Ms = percentile(times, 50), percentile(times, 99)
 	out.ClientCpu = (cpu() - before).Seconds() / took.Seconds()
+	out.ServerCpu = (cpuOf(asked.Pid) - serverBefore).Seconds() / took.Seconds()
 	must(json.NewEncoder(os.Stdout).Encode(out))
 }
 
@@ -227,6 +235,30 @@ func cpu() time.Duration {
 	var used syscall.Rusage
 	must(syscall.Getrusage(syscall.RUSAGE_SELF, &used))
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// cpuOf is what a process and its children have taken so far, by proc(5), in hundredths of a second.
+func cpuOf(pid int) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(err)
+	// The name in brackets may hold anything; what follows it are numbers.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	must(err)
+	system, err := strconv.Atoi(fields[12])
+	must(err)
+	used := time.Duration(user+system) * 10 * time.Millisecond
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	must(err)
+	for _, list := range lists {
+		children, _ := os.ReadFile(list)
+		for _, each := range strings.Fields(string(children)) {
+			child, err := strconv.Atoi(each)
+			must(err)
+			used += cpuOf(child)
+		}
+	}
+	return used
 }
 
 func must(err error) {
