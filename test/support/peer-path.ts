@@ -14,7 +14,8 @@ export type PeerName =
   | 'istiod'
   | 'pilot-agent'
   | 'wycheproof'
-  | 'systemd-tools';
+  | 'systemd-tools'
+  | 'systemd';
 
 /** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
 export function peerPath(name: PeerName): string | undefined {
