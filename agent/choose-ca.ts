@@ -120,7 +120,7 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   };
 }
 
-async function openIstio(name: 'istiod' | 'istio-csr', { config, current }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openIstio(name: 'istiod' | 'istio-csr', { config, current, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createIstioCa } = await import('../ca-client/istio/istio-ca');
   const asked = config.ca.filter((each) => each === 'istiod' || each === 'istio-csr');
   const ca = await createIstioCa(
@@ -137,6 +137,7 @@ async function openIstio(name: 'istiod' | 'istio-csr', { config, current }: CaNe
       headers: config.caHeaders,
       stateDir: config.stateDir,
       ownCertificate: asClientCertificate(current),
+      lendChannel: (options) => shared.channel(options),
     },
     deps,
   );

@@ -1,6 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Authority, AuthorityOptions } from '../ca-client/builtin/authority';
+import type { CaChannel, ChannelOptions } from '../ca-client/istio/channel';
 import type { KubeApi } from '../ca-client/kubernetes/kube-api';
 import type { Deps } from './base/deps';
 import { type Lease, Pool } from './base/pool';
@@ -14,6 +15,8 @@ export interface SharedCas {
   authority(options: AuthorityOptions): Promise<Lease<Authority>>;
   /** The way to the Kubernetes API. @throws AgentError as `openKubeApi`. */
   kubeApi(kubeconfig: string | undefined): Promise<Lease<KubeApi>>;
+  /** The connection to an istiod or istio-csr, for calls without a client certificate. */
+  channel(options: ChannelOptions): Promise<Lease<CaChannel>>;
   /** Who may ask a CA next, so that many workloads that start together do not fall upon it. Each CA has a queue of its own. */
   turns(config: Config): Turnstile;
 }
@@ -25,6 +28,7 @@ const TURNS = { places: 8, holdMs: 1_000 };
 export function createSharedCas(deps: Deps): SharedCas {
   const authorities = new Pool<Authority>();
   const apis = new Pool<KubeApi>();
+  const channels = new Pool<CaChannel>();
   const turnstiles = new Map<string, Turnstile>();
   const own = { ...deps, log: deps.log.scope('ca') };
   return {
@@ -37,6 +41,11 @@ export function createSharedCas(deps: Deps): SharedCas {
       });
     },
     kubeApi: (kubeconfig) => apis.lease(kubeconfig ?? '', () => openKubeApi(kubeconfig, process.env, own)),
+    channel: (options) =>
+      channels.lease(JSON.stringify(options), async () => {
+        const { CaChannel } = await import('../ca-client/istio/channel');
+        return new CaChannel(options);
+      }),
     turns: ({ ca, caAddresses, caDir, kubeconfig }) => {
       const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);
       const found = turnstiles.get(key) ?? new Turnstile(TURNS, deps.clock);

@@ -66,7 +66,7 @@ const GRPC_OPTIONS = {
 
 /**
  * The connection to a CA. It is made anew for other roots or another client certificate, and after every failed call, so that no attempt
- * inherits the fate of the one before.
+ * inherits the fate of the one before. Several may use it: calls that are under way end on the connection that they began with.
  */
 export class CaChannel {
   #current: Connection | undefined;
@@ -92,7 +92,7 @@ export class CaChannel {
     }
   }
 
-  close(): void {
+  async close(): Promise<void> {
     if (this.#current) this.#retire(this.#current);
   }
 

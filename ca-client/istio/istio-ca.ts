@@ -5,6 +5,7 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { formatHostPort } from '../../agent/base/host-port';
 import { writePem } from '../../agent/base/pem';
+import type { Lease } from '../../agent/base/pool';
 import type { Watched } from '../../agent/base/watched';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
@@ -36,7 +37,9 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   const roots = await openLearningTrust({ ca, path: await trustPath(settings), stateDir }, deps);
   const proof = new IdentityProof(settings, deps);
   await proof.look();
-  return new IstioCa(settings, roots, proof, await proof.print(), deps);
+  const { where: address, serverName, plaintext } = settings;
+  const shared = await settings.lendChannel?.({ address, serverName, plaintext });
+  return new IstioCa(settings, roots, proof, shared, await proof.print(), deps);
 }
 
 /** By which file leaves are judged: never by the machine's own roots, which vouch for half the internet. */
@@ -62,6 +65,7 @@ class IstioCa implements CaClient {
     private readonly settings: IstioCaSettings,
     private readonly roots: LearningTrust,
     private readonly proof: IdentityProof,
+    private readonly shared: Lease<CaChannel> | undefined,
     /** Of the credential files at the last look. */
     private print: string,
     private readonly deps: Deps,
@@ -110,8 +114,7 @@ class IstioCa implements CaClient {
     this.#stop.abort();
     this.#listeners.clear();
     await Promise.allSettled(this.#calls);
-    this.#channel.close();
-    await Promise.all([this.#following.close(), this.roots.close()]);
+    await Promise.all([this.#channel.close(), this.shared?.release(), this.#following.close(), this.roots.close()]);
   }
 
   async #signWithin(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
@@ -169,7 +172,9 @@ class IstioCa implements CaClient {
     // Nothing is sent for somebody who left while files were read.
     if (signal.aborted) throw aborted();
     const facts = { root, certificate: credentials.certificate };
-    const reply = await this.#channel.call(facts, message, this.#metadata(credentials), signal);
+    // What a certificate proves is of the connection: it is nobody else's.
+    const channel = credentials.certificate ? this.#channel : (this.shared?.value ?? this.#channel);
+    const reply = await channel.call(facts, message, this.#metadata(credentials), signal);
     this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });

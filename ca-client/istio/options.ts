@@ -1,6 +1,8 @@
 import { invalid } from '../../agent/base/errors';
 import { type HostPort, parseHostPort } from '../../agent/base/host-port';
+import type { Lease } from '../../agent/base/pool';
 import { type CaRootSource, caRootSource } from './ca-root';
+import type { CaChannel, ChannelOptions } from './channel';
 import type { ClientCertificate } from './client-certificate';
 
 /** How to reach an `istio.v1.auth` CA and to prove ourselves to it. Paths are relative to the working directory. */
@@ -34,6 +36,11 @@ export interface IstioCaOptions {
   readonly stateDir?: string | undefined;
   /** The certificate in service, for a server that takes it in place of a token; undefined while there is none. */
   readonly ownCertificate?: (() => ClientCertificate | undefined) | undefined;
+  /**
+   * Lends a connection that is shared with others who ask the same CA. It is for calls without a client certificate, whose token travels
+   * with the call; default one of our own.
+   */
+  readonly lendChannel?: ((options: ChannelOptions) => Promise<Lease<CaChannel>>) | undefined;
   /** How long one attempt may take, milliseconds; default 9 s. istio-csr needs more than one second for each. */
   readonly attemptMs?: number | undefined;
 }
