@@ -7,15 +7,20 @@ import { printCaReport } from './ca-report';
 import { measureMemory, measureRotation, measureSigning, measureStart } from './measure';
 import { printReport } from './report';
 import { bareNode, keyturn, peer } from './subject';
+import { measureWorkloads, printWorkloads } from './workloads-bench';
 
 const HELP = `Usage: scripts/bench [--quick] [--output text|json] [--peer COMMAND [--peer-socket PATH]]
        scripts/bench ca [--quick] [--output text|json]
+       scripts/bench workloads [--quick] [--output text|json]
 
 Measures what ships, interleaved in one run, and prints medians as ratios: exec to the first secret over SDS against a bare start of the
 same runtime, memory at idle, a rotation until the last of 1, 100 and 1000 streams has it, and certificates that the built-in CA signs.
 
 With ca: CreateCertificate calls a second of keyturn ca serve and of a real istiod, with one key between them, P-256 and RSA-2048, by client
 certificate and by token.
+
+With workloads: memory of 1, 10 and 100 workloads in one process, with a client at each, and of Istio's agent, which is a process for each,
+where scripts/peers has built it.
 
   --quick           fewer rounds
   --output json     the same numbers for programs
@@ -40,9 +45,10 @@ async function main(): Promise<void> {
   if (values.help) return void process.stdout.write(HELP);
   if (values.output !== 'text' && values.output !== 'json') throw new Error(`--output is text or json, not ${values.output}`);
   const [what, ...rest] = positionals;
-  if (rest.length > 0 || (what !== undefined && what !== 'ca'))
-    throw new Error(`what to measure is ca or nothing, not ${positionals.join(' ')}`);
+  if (rest.length > 0 || (what !== undefined && what !== 'ca' && what !== 'workloads'))
+    throw new Error(`what to measure is ca, workloads or nothing, not ${positionals.join(' ')}`);
   if (what === 'ca') return benchCas(values.quick, values.output);
+  if (what === 'workloads') return benchWorkloads(values.quick, values.output);
   const caDir = join(mkdtempSync(join(tmpdir(), 'keyturn-bench-')), 'ca');
   const ours = keyturn(caDir);
   const others = values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])];
@@ -68,4 +74,9 @@ async function benchCas(quick: boolean, output: string): Promise<void> {
     oneTimeTokens: quick ? 500 : 2_000,
   });
   process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printCaReport(report));
+}
+
+async function benchWorkloads(quick: boolean, output: string): Promise<void> {
+  const report = await measureWorkloads({ counts: [1, 10, 100], rounds: quick ? 1 : 3, idleMs: quick ? 8_000 : 12_000, others: 3 });
+  process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printWorkloads(report));
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -12,6 +12,8 @@ export interface Subject {
 
 export interface Running {
   readonly pid: number;
+  /** Where it runs. */
+  readonly dir: string;
   readonly sdsSocket: string;
   /** Ours only. */
   readonly controlSocket: string | undefined;
@@ -37,6 +39,31 @@ export function keyturn(caDir: string): Subject {
       return running(child, dir, join(dir, 'var/run/secrets/workload-spiffe-uds/socket'), join(dir, 'var/run/keyturn/control.sock'));
     },
   };
+}
+
+/** `keyturn run` with so many workloads in one process; `socketOf` says where each serves. */
+export function keyturnWith(caDir: string, count: number): Subject {
+  return {
+    name: `${count} in one process`,
+    start: () => {
+      const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
+      mkdirSync(join(dir, 'workloads'));
+      for (let index = 0; index < count; index += 1)
+        writeFileSync(join(dir, 'workloads', `w${index}.yaml`), `service-account: w${index}\n`);
+      const args = ['run', '--ca', 'builtin', '--ca-dir', caDir, '--workloads', 'workloads', '--admin-address', '127.0.0.1:0'];
+      const child = spawn(process.execPath, [KEYTURN, ...args, '--log-level', 'warn'], {
+        cwd: dir,
+        stdio: ['ignore', 'ignore', 'inherit'],
+        env: { PATH: process.env.PATH },
+      });
+      return running(child, dir, socketOf(dir, 0), join(dir, 'var/run/keyturn/control.sock'));
+    },
+  };
+}
+
+/** The socket of one workload of a process that runs in `dir`. */
+export function socketOf(dir: string, index: number): string {
+  return join(dir, 'var/run/secrets/workload-spiffe-uds', `w${index}`, 'socket');
 }
 
 /**
@@ -70,17 +97,21 @@ export function bareNode(): Subject {
   };
 }
 
+/** Kilobytes, of /proc/PID/status. */
+export function memoryOf(pid: number): { readonly rssAnon: number; readonly rss: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]);
+  return { rssAnon: field('RssAnon'), rss: field('VmRSS') };
+}
+
 function running(child: ChildProcess, dir: string, sdsSocket: string, controlSocket: string | undefined): Running {
   const ended = new Promise<void>((done) => child.once('close', () => done()));
   return {
     pid: child.pid!,
+    dir,
     sdsSocket,
     controlSocket,
-    memory: () => {
-      const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
-      const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]);
-      return { rssAnon: field('RssAnon'), rss: field('VmRSS') };
-    },
+    memory: () => memoryOf(child.pid!),
     stop: async () => {
       child.kill('SIGTERM');
       const late = setTimeout(() => child.kill('SIGKILL'), 3_000);
