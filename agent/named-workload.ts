@@ -17,6 +17,8 @@ import { servedSvid, startWorkload, type Workload } from './workload';
 export interface WorkloadMaking {
   readonly shared: SharedCas;
   readonly deps: Deps;
+  /** How many workloads there are. */
+  readonly count: () => number;
   /** Called after each change of what a workload offers. */
   readonly onChange: () => void;
 }
@@ -35,8 +37,9 @@ export class NamedWorkload implements Workload {
   }
 
   /**
-   * Starts a workload; `prepared` what was prepared for it.
+   * Starts a workload.
    *
+   * @param carried  The certificate that its identity has had.
    * @throws AgentError; nothing is left open.
    */
   static async start(version: Version<Config>, making: WorkloadMaking, carried?: Svid): Promise<NamedWorkload> {
@@ -49,6 +52,7 @@ export class NamedWorkload implements Workload {
       get ca() {
         return live.ca;
       },
+      sockets: making.count,
       closers: [],
     };
     live.state.subscribe(making.onChange);

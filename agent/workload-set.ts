@@ -35,7 +35,7 @@ export class WorkloadSet {
 
   constructor(private readonly deps: Deps) {
     const onChange = trimAfterWork(CHANGES_PER_TRIM, deps.clock, this.#ended.signal);
-    this.#making = { shared: createSharedCas(deps), deps, onChange };
+    this.#making = { shared: createSharedCas(deps), deps, count: () => this.#running.size, onChange };
   }
 
   /** Changes after each plan that was taken. */

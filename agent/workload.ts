@@ -35,6 +35,8 @@ export interface WorkloadParts {
   readonly source: CertSource;
   /** Whom the source asks now; undefined for mounted files. */
   readonly ca?: ChosenCa | undefined;
+  /** How many workloads the process has; default 1. */
+  readonly sockets?: () => number;
   /** Closed after the source, innermost last: state store, CA client, authority. */
   readonly closers: readonly Closer[];
 }
@@ -56,6 +58,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
     const sds = await createSdsServer(
       {
         socketPath: config.sdsSocket,
+        sockets: parts.sockets,
         mode: config.sdsSocketMode,
         owner: config.sdsSocketOwner,
         group: config.sdsSocketGroup,

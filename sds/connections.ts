@@ -31,10 +31,16 @@ const PREFACE_BYTES = 24;
  * one that is its number, and `find` reads it back from what gRPC calls the peer.
  */
 export class Connections {
-  /** How many there may be. */
-  readonly bound = connectionBound(LIMITS.connections, 1 / 2);
   readonly #open = new Map<number, Connection>();
   #lastId = 0;
+
+  /** @param sockets  How many sockets of this process share its descriptors. */
+  constructor(private readonly sockets: () => number = () => 1) {}
+
+  /** How many there may be: one socket under a storm leaves the others theirs, and each has a few whatever their number. */
+  get bound(): number {
+    return Math.max(LIMITS.leastConnections, connectionBound(LIMITS.connections, 1 / 2 / Math.max(1, this.sockets())));
+  }
 
   get size(): number {
     return this.#open.size;

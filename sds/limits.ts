@@ -11,6 +11,8 @@ export const LIMITS = {
   nameBytes: 4 * 1024,
   /** Open connections. Of each some 6 KB stay with the C library when it is gone, of a stream some 11 KB. */
   connections: 2_048,
+  /** Of one socket of many in one process, where descriptors are few: an Envoy has two or three. */
+  leastConnections: 8,
   /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. A gateway has one for each certificate. */
   streamsPerConnection: 1_024,
   streams: 2_048,

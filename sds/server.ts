@@ -29,6 +29,8 @@ export interface SdsServerOptions {
   readonly owner?: string | undefined;
   /** Group, by name or number, that owns the socket; default: the group of this process. */
   readonly group: string | undefined;
+  /** How many sockets like this one the process has; default 1. They share its descriptors. */
+  readonly sockets?: (() => number) | undefined;
   readonly state: Watched<CertState>;
   readonly keyFormat: KeyFormat;
   /** Directories below which `file-cert:` and `file-root:` may name files. */
@@ -74,7 +76,7 @@ const BACKLOG = 1_024;
  * @throws AgentError ERR_SOCKET_IN_USE | ERR_SOCKET.
  */
 export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
-  const connections = new Connections();
+  const connections = new Connections(options.sockets);
   const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
   const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);

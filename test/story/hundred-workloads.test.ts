@@ -74,14 +74,8 @@ test('what befalls one is not felt by the others: a wrong CA, files that cannot 
   ]);
   await world.becomes('full', 'told', ({ output, state }) => state === 'current' && output?.error !== undefined);
 
-  const storm: Socket[] = [];
+  const storm = new Storm(world.socket('stormy'), 1_500);
   try {
-    for (let count = 0; count < 1_500; count += 1) {
-      const socket = connect(world.socket('stormy'));
-      socket.on('error', () => undefined);
-      socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0');
-      storm.push(socket);
-    }
     const begun = Date.now();
     const answer = await world.daemon.command('rotate', '--workload', 'good', '--output', 'json');
     const { serial } = (JSON.parse(answer.stdout) as RotateResult).workloads[0]!;
@@ -89,6 +83,47 @@ test('what befalls one is not felt by the others: a wrong CA, files that cannot 
     expect(serial).not.toBe(current.certificate!.serial);
     expect(Date.now() - begun).toBeLessThan(5_000);
   } finally {
-    for (const socket of storm) socket.destroy();
+    storm.end();
   }
 });
+
+test('where descriptors are few, storms at three sockets leave the fourth its clients, and room for a fifth', async () => {
+  const stormy = ['a', 'b', 'c'];
+  const world = startWorkloads(Object.fromEntries([...stormy, 'calm'].map((name) => [name, [identity(name)]])), {
+    through: ['sh', '-c', 'ulimit -n 192; exec "$@"', 'sh'],
+  });
+  await world.daemon.ready();
+  const storms = stormy.map((name) => new Storm(world.socket(name), 200));
+  try {
+    await Promise.all(storms.map(({ begun }) => begun));
+    expect((await getSecret(world.socket('calm'))).chainPem).toContain('BEGIN CERTIFICATE');
+    world.put('late', identity('late'));
+    await world.becomes('late', 'in service', ({ state }) => state === 'current');
+    expect((await getSecret(world.socket('late'))).chainPem).toContain('BEGIN CERTIFICATE');
+  } finally {
+    for (const storm of storms) storm.end();
+  }
+});
+
+/** Connections that begin HTTP/2 and then say nothing more. */
+class Storm {
+  readonly #sockets: Socket[];
+  /** Resolves when each was taken or refused. */
+  readonly begun: Promise<unknown>;
+
+  constructor(path: string, size: number) {
+    this.#sockets = Array.from({ length: size }, () => connect(path));
+    this.begun = Promise.all(
+      this.#sockets.map((socket) => {
+        socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0');
+        return new Promise<void>((done) => {
+          for (const event of ['data', 'error', 'close']) socket.on(event, () => done());
+        });
+      }),
+    );
+  }
+
+  end(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}

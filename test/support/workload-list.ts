@@ -39,7 +39,7 @@ export function idOf(name: string): string {
 /** Starts a daemon on a list of workloads, each by its name the lines of its file; it is stopped after the test. */
 export function startWorkloads(
   files: Readonly<Record<string, readonly string[]>>,
-  options: Partial<Pick<DaemonOptions, 'flags' | 'source'>> = {},
+  options: Partial<Pick<DaemonOptions, 'flags' | 'source' | 'through'>> = {},
 ): WorkloadsDaemon {
   const dir = tempDir();
   const list = join(dir, 'workloads');
