@@ -14,6 +14,8 @@ let lastWords: LastWords = (event, error) => writeSync(2, `keyturn: error: ${eve
  * once and loudly rather than leave half an agent.
  */
 export function guardProcess(exit: Exit): void {
+  // Whatever we make, we can use ourselves: a umask that takes the owner's own rights would leave directories that nobody can enter.
+  process.umask(process.umask() & 0o077);
   // Node's own handler of SIGUSR1 opens a debugger port; a listener of ours takes its place.
   process.on('SIGUSR1', () => undefined);
   process.on('SIGUSR2', () => undefined);

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { type Daemon, startDaemon } from '../support/daemon';
 import { testWhere } from '../support/peers';
+import { IN_IMAGE } from '../support/program';
 import { getSecret } from '../support/sds-client';
 import { expectWell } from '../support/sds-daemon';
 import { tempDir } from '../support/temp-dir';
@@ -14,6 +15,9 @@ const asRoot = testWhere(
   'root, to connect as another user (D18, D19)',
   'run the tests as root, e.g. in a container',
 );
+
+/** A group that the daemon can give its socket to; in the image it has one only, which is the tests' own here. */
+const SHARED_GROUP = IN_IMAGE ? { theirs: 1337, ours: process.getegid!() } : { theirs: 4242, ours: 4242 };
 
 /** What a process of that user and group gets by connecting: `connected` or the error's code. */
 function connectAs(path: string, uid: number, gid: number): Promise<string> {
@@ -46,8 +50,8 @@ asRoot('D18 a process of another user cannot connect', async () => {
 });
 
 asRoot('D19 a proxy of another user connects through the group that it shares, and nobody else does', async () => {
-  const daemon = await start(['--sds-socket-mode', '0660', '--sds-socket-group', '4242']);
-  expect(await connectAs(daemon.sdsSocket, 1337, 4242)).toBe('connected');
+  const daemon = await start(['--sds-socket-mode', '0660', '--sds-socket-group', `${SHARED_GROUP.theirs}`]);
+  expect(await connectAs(daemon.sdsSocket, 1337, SHARED_GROUP.ours)).toBe('connected');
   expect(await connectAs(daemon.sdsSocket, 1337, 1337)).toBe('EACCES');
   await daemon.stop();
 });

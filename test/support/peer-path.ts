@@ -15,7 +15,9 @@ export type PeerName =
   | 'pilot-agent'
   | 'wycheproof'
   | 'systemd-tools'
-  | 'systemd';
+  | 'systemd'
+  | 'image'
+  | 'cyclonedx';
 
 /** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
 export function peerPath(name: PeerName): string | undefined {
