@@ -76,12 +76,24 @@ function valueText({ tag, content }: DerElement): string | undefined {
     case TAG.teletexString:
       return bytes.toString('latin1');
     case TAG.bmpString:
-      return bytes.length % 2 === 0 ? bytes.swap16().toString('utf16le') : undefined;
+      return fixedWidthText(bytes, 2);
     case TAG.universalString:
-      return bytes.length % 4 === 0 ? `#${bytes.toString('hex')}` : undefined;
+      return fixedWidthText(bytes, 4);
     default:
       return undefined;
   }
+}
+
+/** Characters of `width` octets each, most significant first; undefined where one of them is none: OpenSSL refuses the certificate then. */
+function fixedWidthText(bytes: Buffer, width: number): string | undefined {
+  if (bytes.length % width !== 0) return undefined;
+  let text = '';
+  for (let at = 0; at < bytes.length; at += width) {
+    const point = bytes.readUIntBE(at, width);
+    if (point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) return undefined;
+    text += String.fromCodePoint(point);
+  }
+  return text;
 }
 
 /** Control and direction characters become escapes: a name is a stranger's text on somebody's terminal. */

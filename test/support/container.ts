@@ -19,7 +19,7 @@ export interface Container {
   /** Runs a program in it, e.g. `exec('/usr/local/bin/keyturn', 'status')`. */
   exec(...args: readonly string[]): Promise<Finished>;
   /** /proc/PID/status of its first process, as the machine sees it. */
-  processStatus(): Promise<string>;
+  processStatus(): Promise<Readonly<Record<string, string>>>;
   /** Sends SIGTERM, as `docker stop` does, and waits for the end. */
   stop(): Promise<Finished>;
   readonly finished: Promise<Finished>;
@@ -47,7 +47,8 @@ export function startContainer(rootfs: string, args: readonly string[]): Contain
     exec: (...program) => ask('exec', '--cwd', '/', '--user', `${USER.uid}:${USER.gid}`, id, ...program),
     processStatus: async () => {
       const { output } = await ask('state', id);
-      return readFileSync(`/proc/${(JSON.parse(output) as { pid: number }).pid}/status`, 'utf8');
+      const text = readFileSync(`/proc/${(JSON.parse(output) as { pid: number }).pid}/status`, 'utf8');
+      return Object.fromEntries(text.split('\n').map((line) => line.split(':\t') as [string, string]));
     },
     stop: async () => {
       await ask('kill', id, 'TERM');

@@ -283,6 +283,21 @@ describe('11 a bundle of roots keeps its good ones', () => {
   );
 });
 
+test.each([
+  ['a UniversalString beyond the last character', 0x1c, '726f6f74'],
+  ['a UniversalString of half a pair', 0x1c, '0000d800'],
+  ['a BMPString of half a pair', 0x1e, 'd8000041'],
+])('a name in %s is refused, as by OpenSSL', (_, tag, hex) => {
+  const name = (value: Buffer) => Buffer.concat([Buffer.from([0x06, 3, 0x55, 4, 3]), value]);
+  const [good, bad] = [name(Buffer.from('130472', 'hex')), name(Buffer.concat([Buffer.from([tag, 4]), Buffer.from(hex, 'hex')]))];
+  const der = Buffer.from(ca.certificateDer);
+  const at = der.indexOf(good);
+  expect(at).toBeGreaterThan(0);
+  bad.copy(der, at);
+  expect(() => new X509Certificate(der)).toThrow();
+  expect(outcome(() => parseCertificate(der))).toEqual({ field: expect.stringContaining('certificate'), rule: expect.any(String) });
+});
+
 test('mutated certificates are refused with field and rule, or read the same as by OpenSSL', () => {
   const seeds = [leaf({ otherNames: [dnsName('x')] }), ca.certificateDer];
   let accepted = 0;
