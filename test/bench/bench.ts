@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureCas } from './ca-bench';
 import { printCaReport } from './ca-report';
-import { measureMemory, measureRotation, measureSigning, measureStart } from './measure';
+import { measureSizes, startAskers } from './forms';
+import { measureMemory, measureRotations, measureSigning, measureStart } from './measure';
 import { printReport } from './report';
 import { bareNode, keyturn, peer } from './subject';
 import { measureWorkloads, printWorkloads } from './workloads-bench';
@@ -13,8 +14,9 @@ const HELP = `Usage: scripts/bench [--quick] [--output text|json] [--peer COMMAN
        scripts/bench ca [--quick] [--output text|json]
        scripts/bench workloads [--quick] [--output text|json]
 
-Measures what ships, interleaved in one run, and prints medians as ratios: exec to the first secret over SDS against a bare start of the
-same runtime, memory at idle, a rotation until the last of 1, 100 and 1000 streams has it, and certificates that the built-in CA signs.
+Measures what ships, in both forms and interleaved in one run, and prints medians as ratios: size, exec to the first secret over SDS, memory
+at idle, a rotation until the last of 1, 100 and 1000 streams has it, and certificates that the built-in CA signs. Where Istio's own agent is
+there (scripts/peers pilot-agent), it is measured too, with the token that ours has for the same authority.
 
 With ca: CreateCertificate calls a second of keyturn ca serve and of a real istiod, with one key between them, P-256 and RSA-2048, by client
 certificate and by token.
@@ -50,18 +52,22 @@ async function main(): Promise<void> {
   if (what === 'ca') return benchCas(values.quick, values.output);
   if (what === 'workloads') return benchWorkloads(values.quick, values.output);
   const caDir = join(mkdtempSync(join(tmpdir(), 'keyturn-bench-')), 'ca');
-  const ours = keyturn(caDir);
-  const others = values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])];
+  const ours = [keyturn('node', caDir), keyturn('standalone', caDir)];
+  const askers = await startAskers();
+  const all = [...ours, ...askers.subjects, ...(values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])])];
   try {
     const report = {
       runtime: `node ${process.versions.node}`,
-      start: await measureStart([ours, ...others], values.quick ? 5 : 15),
-      memory: await measureMemory([bareNode(), ours, ...others], values.quick ? 1 : 3, values.quick ? 7_000 : 10_000),
-      rotation: await measureRotation(ours, [1, 100, 1000], values.quick ? 5 : 15),
+      sizes: measureSizes(),
+      start: await measureStart(all, values.quick ? 5 : 15),
+      memory: await measureMemory([bareNode(), ...all], values.quick ? 1 : 3, values.quick ? 10_000 : 30_000),
+      rotation: await measureRotations(ours, [1, 100, 1000], values.quick ? 5 : 15),
       signing: await measureSigning(values.quick ? 500 : 2_000, values.quick ? 2 : 5),
+      missing: askers.missing,
     };
     process.stdout.write(values.output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printReport(report));
   } finally {
+    await askers.stop();
     rmSync(join(caDir, '..'), { recursive: true, force: true });
   }
 }

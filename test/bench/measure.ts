@@ -14,7 +14,7 @@ import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { openAuthority } from '../../ca-client/builtin/authority';
 import { keep, type Samples, samples, tell } from './samples';
 import { firstSecret, SdsCrowd } from './sds-probe';
-import type { Subject } from './subject';
+import type { Running, Subject } from './subject';
 
 const PATIENCE_MS = 20_000;
 
@@ -25,10 +25,9 @@ export async function measureStart(subjects: readonly Subject[], rounds: number)
     tell(`start, round ${Math.max(round + 1, 0)} of ${rounds}`);
     keep(times, 'node -e 0', round, await bareStart());
     for (const subject of subjects) {
-      const begun = performance.now();
-      const running = subject.start();
+      const running = await subject.start();
       const connection = await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS));
-      keep(times, subject.name, round, performance.now() - begun);
+      keep(times, subject.name, round, performance.now() - running.startedAt);
       connection.close();
       await running.stop();
     }
@@ -36,7 +35,7 @@ export async function measureStart(subjects: readonly Subject[], rounds: number)
   return [...times].map(([name, values]) => samples(name, values));
 }
 
-/** Kilobytes at idle, with a client on the socket, `idleMs` after the first secret. */
+/** Kilobytes at idle, with a client on the socket, `idleMs` after the first secret; all subjects of a round are idle at the same time. */
 export async function measureMemory(
   subjects: readonly Subject[],
   rounds: number,
@@ -45,42 +44,57 @@ export async function measureMemory(
   const anon = new Map<string, number[]>();
   const all = new Map<string, number[]>();
   for (let round = 0; round < rounds; round += 1) {
-    for (const subject of subjects) {
-      tell(`memory of ${subject.name}, round ${round + 1} of ${rounds}`);
-      const running = subject.start();
-      const connection = running.sdsSocket && (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS)));
-      await pause(idleMs);
-      const { rssAnon, rss } = running.memory();
-      keep(anon, subject.name, round, rssAnon);
-      keep(all, subject.name, round, rss);
-      if (connection) connection.close();
-      await running.stop();
+    tell(`memory, round ${round + 1} of ${rounds}`);
+    const found = await Promise.all(subjects.map((subject) => idleMemory(subject, idleMs)));
+    for (const [index, { rssAnon, rss }] of found.entries()) {
+      keep(anon, subjects[index]!.name, round, rssAnon);
+      keep(all, subjects[index]!.name, round, rss);
     }
   }
   return [...anon].map(([name, values]) => ({ rssAnon: samples(name, values), rss: samples(name, all.get(name)!) }));
 }
 
-/** Milliseconds from the order to rotate, key and certificate included, until the last of so many streams has the new secret. */
-export async function measureRotation(subject: Subject, crowds: readonly number[], rounds: number): Promise<readonly Samples[]> {
-  const running = subject.start();
-  (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS))).close();
-  const times = new Map<string, number[]>();
-  for (const streams of crowds) {
-    tell(`rotation to ${streams} streams`);
-    const crowd = await SdsCrowd.open(running.sdsSocket, streams);
-    for (let round = -2; round < rounds; round += 1) {
-      const begun = performance.now();
-      const asked = callControl<RotateResult>(running.controlSocket!, 'POST', '/rotate', { reason: 'bench' });
-      await crowd.each(round + 4);
-      keep(times, `${streams}`, round, performance.now() - begun);
-      await asked;
-      // Lets the last acknowledgements arrive, so that rounds do not overlap.
-      await pause(50);
-    }
-    crowd.close();
-  }
+async function idleMemory(subject: Subject, idleMs: number): Promise<{ readonly rssAnon: number; readonly rss: number }> {
+  const running = await subject.start();
+  const connection = running.sdsSocket && (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS)));
+  await pause(idleMs);
+  const found = running.memory();
+  if (connection) connection.close();
   await running.stop();
+  return found;
+}
+
+/** Milliseconds from the order to rotate, key and certificate included, until the last of so many streams has the new secret. */
+export async function measureRotations(
+  subjects: readonly Subject[],
+  crowds: readonly number[],
+  rounds: number,
+): Promise<readonly Samples[]> {
+  const times = new Map<string, number[]>();
+  const all = await Promise.all(subjects.map(async (subject) => ({ name: subject.name, running: await subject.start() })));
+  for (const streams of crowds) {
+    for (const { name, running } of all) {
+      const what = `${streams} ${streams === 1 ? 'stream' : 'streams'} of ${name}`;
+      tell(`rotation to ${what}`);
+      (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS))).close();
+      const crowd = await SdsCrowd.open(running.sdsSocket, streams);
+      for (let round = -2; round < rounds; round += 1) keep(times, what, round, await rotation(running, crowd, round + 4));
+      crowd.close();
+    }
+  }
+  for (const { running } of all) await running.stop();
   return [...times].map(([name, values]) => samples(name, values));
+}
+
+async function rotation(running: Running, crowd: SdsCrowd, secrets: number): Promise<number> {
+  const begun = performance.now();
+  const asked = callControl<RotateResult>(running.controlSocket!, 'POST', '/rotate', { reason: 'bench' });
+  await crowd.each(secrets);
+  const took = performance.now() - begun;
+  await asked;
+  // Lets the last acknowledgements arrive, so that rounds do not overlap.
+  await pause(50);
+  return took;
 }
 
 /** Certificates a second that the built-in CA makes of requests for P-256 keys, P-256 root, one at a time, by engine. */

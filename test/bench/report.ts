@@ -2,14 +2,17 @@ import type { Samples } from './samples';
 
 export interface Report {
   readonly runtime: string;
+  readonly sizes: readonly { readonly name: string; readonly bytes: number }[];
   /** Milliseconds. */
   readonly start: readonly Samples[];
   /** Kilobytes. */
   readonly memory: readonly { readonly rssAnon: Samples; readonly rss: Samples }[];
-  /** Milliseconds, named by the number of streams. */
+  /** Milliseconds, named by the number of streams and the form. */
   readonly rotation: readonly Samples[];
   /** Certificates a second, named by the engine. */
   readonly signing: readonly Samples[];
+  /** What could not be measured, and what to do about it. */
+  readonly missing: readonly string[];
 }
 
 /** The report as Markdown tables, which are readable as they are and fit into the README. */
@@ -22,6 +25,10 @@ export function printReport(report: Report): string {
   const mb = (kilobytes: number) => `${(kilobytes / 1_024).toFixed(1)} MB`;
   return [
     `On ${report.runtime}, interleaved, medians.\n`,
+    table(
+      ['size on disk', 'bytes', 'ratio'],
+      report.sizes.map(({ name, bytes }) => [name, `${(bytes / 1_048_576).toFixed(0)} MB`, ratio(bytes, report.sizes[0]!.bytes)]),
+    ),
     table(
       ['exec to first secret', 'median', 'least', 'ratio'],
       report.start.map((each) => [each.name, ms(each.median), ms(each.min), ratio(each.median, bareStart!.median)]),
@@ -38,17 +45,13 @@ export function printReport(report: Report): string {
     ),
     table(
       ['rotation to the last of', 'median', 'least', 'ratio'],
-      report.rotation.map((each) => [
-        `${each.name} ${each.name === '1' ? 'stream' : 'streams'}`,
-        ms(each.median),
-        ms(each.min),
-        ratio(each.median, oneStream!.median),
-      ]),
+      report.rotation.map((each) => [each.name, ms(each.median), ms(each.min), ratio(each.median, oneStream!.median)]),
     ),
     table(
       ['built-in CA, engine', 'certificates a second', 'ratio'],
       report.signing.map((each) => [each.name, each.median.toFixed(0), ratio(each.median, firstEngine!.median)]),
     ),
+    ...report.missing.map((line) => `not measured: ${line}\n`),
   ].join('\n');
 }
 

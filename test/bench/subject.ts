@@ -2,18 +2,23 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { startPilotAgent } from '../support/pilot-agent';
+import { type ProgramForm, programCommand } from '../support/program';
+import type { CaSubject } from './ca-subjects';
 
 /** An agent under measurement: ours, or any other that serves SDS on a Unix socket. */
 export interface Subject {
   readonly name: string;
   /** Starts it in a directory of its own. */
-  start(): Running;
+  start(): Running | Promise<Running>;
 }
 
 export interface Running {
   readonly pid: number;
   /** Where it runs. */
   readonly dir: string;
+  /** Of `performance.now()`, when it was started. */
+  readonly startedAt: number;
   readonly sdsSocket: string;
   /** Ours only. */
   readonly controlSocket: string | undefined;
@@ -22,16 +27,48 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-const KEYTURN = resolve(__dirname, '../../dist/keyturn');
+const FORMS: Readonly<Record<ProgramForm, string>> = { node: 'keyturn on Node.js', standalone: 'keyturn, executable' };
 
-/** `keyturn run` as it ships, with a CA that was made before. */
-export function keyturn(caDir: string): Subject {
+/** `keyturn run` as it ships, with a built-in CA that was made before. */
+export function keyturn(form: ProgramForm, caDir: string): Subject {
+  return agent(FORMS[form], form, () => ['--ca', 'builtin', '--ca-dir', caDir]);
+}
+
+/** The same, with the first caller's token for a CA that another process runs. */
+export function keyturnAsking(form: ProgramForm, ca: CaSubject): Subject {
+  const caller = ca.callers[0]!;
+  return agent(`${FORMS[form]}, asking a CA`, form, (dir) => {
+    writeFileSync(join(dir, 'root.pem'), ca.rootPem);
+    writeFileSync(join(dir, 'token'), caller.token);
+    const trust = ['--ca-root', 'root.pem', '--trust-bundle', 'root.pem', '--token', 'token', '--spiffe-id', caller.uri];
+    return ['--ca', 'istiod', '--ca-address', ca.address, ...trust];
+  });
+}
+
+/** Istio's own agent, with the same token for the same CA. */
+export function pilotAgent(ca: CaSubject): Subject {
+  const { token, uri } = ca.callers[0]!;
+  const [, namespace, account] = /\/ns\/([^/]+)\/sa\/([^/]+)$/.exec(uri)!;
   return {
-    name: 'keyturn',
+    name: 'pilot-agent, asking a CA',
+    start: async () => {
+      const env = { POD_NAMESPACE: namespace!, SERVICE_ACCOUNT: account! };
+      const peer = await startPilotAgent({ caAddress: ca.address, rootPem: ca.rootPem, token, env });
+      const { pid, startedAt, sdsSocket, stop } = peer;
+      const dir = resolve(sdsSocket, '../../../../..');
+      return { pid, dir, startedAt, sdsSocket, controlSocket: undefined, memory: () => memoryOf(pid), stop };
+    },
+  };
+}
+
+function agent(name: string, form: ProgramForm, source: (dir: string) => readonly string[]): Subject {
+  return {
+    name,
     start: () => {
       const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
-      const args = ['run', '--ca', 'builtin', '--ca-dir', caDir, '--admin-address', '127.0.0.1:0', '--log-level', 'warn'];
-      const child = spawn(process.execPath, [KEYTURN, ...args], {
+      const [program, ...runtime] = programCommand(form);
+      const args = [...runtime, 'run', ...source(dir), '--admin-address', '127.0.0.1:0', '--log-level', 'warn'];
+      const child = spawn(program, args, {
         cwd: dir,
         stdio: ['ignore', 'ignore', 'inherit'],
         env: { PATH: process.env.PATH },
@@ -51,7 +88,8 @@ export function keyturnWith(caDir: string, count: number): Subject {
       for (let index = 0; index < count; index += 1)
         writeFileSync(join(dir, 'workloads', `w${index}.yaml`), `service-account: w${index}\n`);
       const args = ['run', '--ca', 'builtin', '--ca-dir', caDir, '--workloads', 'workloads', '--admin-address', '127.0.0.1:0'];
-      const child = spawn(process.execPath, [KEYTURN, ...args, '--log-level', 'warn'], {
+      const [program, ...runtime] = programCommand();
+      const child = spawn(program, [...runtime, ...args, '--log-level', 'warn'], {
         cwd: dir,
         stdio: ['ignore', 'ignore', 'inherit'],
         env: { PATH: process.env.PATH },
@@ -105,10 +143,12 @@ export function memoryOf(pid: number): { readonly rssAnon: number; readonly rss:
 }
 
 function running(child: ChildProcess, dir: string, sdsSocket: string, controlSocket: string | undefined): Running {
+  const startedAt = performance.now();
   const ended = new Promise<void>((done) => child.once('close', () => done()));
   return {
     pid: child.pid!,
     dir,
+    startedAt,
     sdsSocket,
     controlSocket,
     memory: () => memoryOf(child.pid!),

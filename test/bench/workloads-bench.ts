@@ -57,7 +57,7 @@ export async function measureWorkloads(plan: WorkloadsPlan): Promise<WorkloadsRe
 }
 
 async function inOneProcess(caDir: string, count: number, idleMs: number) {
-  const running = keyturnWith(caDir, count).start();
+  const running = await keyturnWith(caDir, count).start();
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const indexes = Array.from({ length: count }, (_, index) => index);
   const connections = await Promise.all(indexes.map((index) => firstSecret(socketOf(running.dir, index), 'default', signal)));

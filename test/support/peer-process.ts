@@ -4,6 +4,8 @@ import { type PeerName, peerPath } from './peer-path';
 /** A program that `scripts/peers` provides, running. */
 export interface Peer {
   readonly pid: number;
+  /** Of `performance.now()`, when it was started. */
+  readonly startedAt: number;
   /**
    * Whether it still runs.
    *
@@ -25,6 +27,7 @@ export function startPeer(
 ): Peer {
   const program = peerPath(name);
   if (program === undefined) throw new Error(`${name} is missing; provide it with: scripts/peers ${name}`);
+  const startedAt = performance.now();
   const child = spawn(program, [...args], { stdio: ['pipe', 'pipe', 'pipe'], ...options });
   const lines: string[] = [];
   for (const stream of [child.stdout, child.stderr]) {
@@ -40,6 +43,7 @@ export function startPeer(
   const log = () => lines.join('\n');
   return {
     pid: child.pid!,
+    startedAt,
     running: () => {
       if (ended) throw new Error(`${name} ended:\n${log()}`);
       return true;
