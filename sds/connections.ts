@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { connectionBound } from '../agent/base/descriptors';
+import { connectionBound } from '../agent/base/connection-bound';
 import { LIMITS, PATIENCE } from './limits';
 import type { LeafSecret } from './secrets';
 import type { OpenStream } from './stream';
@@ -17,6 +17,8 @@ export interface Connection {
   leaf: LeafSecret | undefined;
   /** Streams that were refused for the number of all. */
   refusals: number;
+  /** Whether a call came by it: in Bun an HTTP/2 session does not count what its socket has read. */
+  called: boolean;
   /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */
   silentSweeps: number;
 }
@@ -28,7 +30,7 @@ const PREFACE_BYTES = 24;
  * The open connections: bounded in number, and rid of those that say nothing.
  *
  * gRPC does not tell a handler which connection its call came by, and a Unix socket has no peer address. So each accepted socket is given
- * one that is its number, and `find` reads it back from what gRPC calls the peer.
+ * one that is its number, and `ofCall` reads it back from what gRPC calls the peer.
  */
 export class Connections {
   readonly #open = new Map<number, Connection>();
@@ -64,6 +66,7 @@ export class Connections {
       held: new Set(),
       leaf: undefined,
       refusals: 0,
+      called: false,
       silentSweeps: 0,
     };
     this.#open.set(connection.id, connection);
@@ -72,9 +75,11 @@ export class Connections {
     return connection;
   }
 
-  /** The connection of a call, from its `getPeer()`; undefined when it is gone. */
-  find(peer: string): Connection | undefined {
-    return this.#open.get(Number(peer));
+  /** The connection of a call that has come, from its `getPeer()`; undefined when it is gone. */
+  ofCall(peer: string): Connection | undefined {
+    const found = this.#open.get(Number(peer));
+    if (found) found.called = true;
+    return found;
   }
 
   /** The connection with the most streams, undefined when there is none. */
@@ -120,5 +125,5 @@ export class Connections {
 }
 
 function isSilent(connection: Connection): boolean {
-  return connection.held.size === 0 && connection.socket.bytesRead < PREFACE_BYTES;
+  return connection.held.size === 0 && !connection.called && connection.socket.bytesRead < PREFACE_BYTES;
 }

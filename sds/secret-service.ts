@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { status as GrpcStatus, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
+import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
@@ -14,6 +14,7 @@ import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
 import type { Connection } from './connections';
 import { createFileSecrets, type FileSecrets } from './file-secrets';
+import { GrpcStatus } from './grpc';
 import { LIMITS } from './limits';
 import { parseSotwRequest } from './messages';
 import { Observer } from './observer';

@@ -1,5 +1,5 @@
 import { createServer } from 'node:net';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
@@ -12,6 +12,7 @@ import type { KeyFormat } from '../agent/identity/keys';
 import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
 import { Connections } from './connections';
+import { Server, ServerCredentials } from './grpc';
 import { LIMITS, PATIENCE } from './limits';
 import { SecretService } from './secret-service';
 import { SECRET_DISCOVERY_SERVICE } from './service';
@@ -81,7 +82,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
   const sweeper = createSweeper(connections, service, [service, workloadApi], deps);
-  const grpc = createGrpcServer(service, workloadApi);
+  const grpc = createGrpcServer(service, workloadApi, connections);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = createServer((socket) => {
     // Errors of a socket are the client's; gRPC hears of them too, but only once it has the socket.
@@ -138,7 +139,7 @@ function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observ
   return createLateWorkloadApi({ state, crl, id, hint, federated, room, observer, onOwed }, deps);
 }
 
-function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi): Server {
+function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi, connections: Connections): Server {
   const grpc = new Server({
     'grpc.max_receive_message_length': LIMITS.requestBytes,
     'grpc.max_concurrent_streams': LIMITS.streamsPerConnection,
@@ -151,7 +152,10 @@ function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi):
   grpc.addService(SECRET_DISCOVERY_SERVICE, {
     StreamSecrets: (call: Call) => service.streamSecrets(call),
     DeltaSecrets: (call: Call) => service.deltaSecrets(call),
-    FetchSecrets: service.fetchSecrets.bind(service),
+    FetchSecrets: (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
+      connections.ofCall(call.getPeer());
+      service.fetchSecrets(call, answer);
+    },
   });
   grpc.addService(WORKLOAD_API_SERVICE, workloadApi.handlers);
   return grpc;

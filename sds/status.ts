@@ -1,5 +1,5 @@
-import { status as GrpcStatus } from '@grpc/grpc-js';
 import { AgentError, type ErrorCode } from '../agent/base/errors';
+import { GrpcStatus } from './grpc';
 
 const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
   ERR_PARSE: GrpcStatus.INVALID_ARGUMENT,

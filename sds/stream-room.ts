@@ -1,5 +1,5 @@
-import { status as GrpcStatus } from '@grpc/grpc-js';
 import type { Connection, Connections } from './connections';
+import { GrpcStatus } from './grpc';
 import { LIMITS } from './limits';
 
 /** A stream of any service of this server, as far as its place is concerned. */
@@ -29,7 +29,7 @@ export class StreamRoom {
 
   /** The connection of a call that may open a stream; undefined after the call was answered with why not. */
   enter(call: Arrival): Connection | undefined {
-    const connection = this.#connections.find(call.getPeer());
+    const connection = this.#connections.ofCall(call.getPeer());
     if (!connection) {
       call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });
       return undefined;

@@ -1,8 +1,9 @@
-import { status as GrpcStatus, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { StreamStatus } from '../agent/admin/agent-view';
 import { encodeDelta, encodeSotw } from './codec';
 import type { Connection } from './connections';
 import { deltaSubscription } from './delta-subscription';
+import { GrpcStatus } from './grpc';
 import { LIMITS, PATIENCE } from './limits';
 import { parseDeltaRequest, parseSotwRequest } from './messages';
 import type { Lookup } from './secret-resource';

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { boundConnections } from '../base/connection-bound';
 import type { Deps } from '../base/deps';
-import { connectionBound } from '../base/descriptors';
 import { AgentError, type ErrorCode, invalid } from '../base/errors';
 import { listenUnix } from '../base/unix-socket';
 import type { AgentStatus, AgentView, WorkloadStatus } from './agent-view';
@@ -61,7 +61,7 @@ export async function createControlServer(options: ControlServerOptions, deps: D
       (caught) => fail(response, AgentError.from(caught), deps),
     );
   });
-  server.maxConnections = connectionBound(MAX_CONNECTIONS, 1 / 8);
+  boundConnections(server, MAX_CONNECTIONS, 1 / 8);
   const listener = await listenUnix({ path: options.path, mode: 0o600, what: 'control socket' }, server, deps);
   return {
     close: () => {

@@ -4,4 +4,8 @@ declare const Bun: {
   gc(force: boolean): void;
   /** Forgets compiled code that is not running, and gives pages back to the system. */
   shrink(): void;
+  readonly unsafe: {
+    /** How many times as often code must have run as usual before it is compiled. */
+    setJITPolicy(scale: number): void;
+  };
 };

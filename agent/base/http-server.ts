@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { boundConnections } from './connection-bound';
 import type { Deps } from './deps';
-import { connectionBound } from './descriptors';
 import { AgentError, systemCode } from './errors';
 import { formatHostPort, type HostPort } from './host-port';
 
@@ -65,7 +65,7 @@ export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'lo
       },
     );
   });
-  server.maxConnections = connectionBound(MAX_CONNECTIONS, 1 / 8);
+  boundConnections(server, MAX_CONNECTIONS, 1 / 8);
   const port = await listen(server, options);
   server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
   let closing: Promise<void> | undefined;

@@ -7,3 +7,11 @@ export const RUNTIME = BUN_VERSION === undefined ? `node ${process.versions.node
 /** The library behind keys and TLS, for people: `OpenSSL 3.0.17`, or BoringSSL by its commit, since it has no versions. */
 export const CRYPTO_LIBRARY =
   BUN_VERSION === undefined ? `OpenSSL ${process.versions.openssl}` : `BoringSSL ${process.versions.boringssl?.slice(0, 12)}`;
+
+/**
+ * For a process that always has something to do. The executable begins with the patience of an agent, which hardly ever has: code is
+ * compiled once it has run a hundred times as often as usual (`scripts/lib/standalone.mjs`), which makes its start a fifth shorter.
+ */
+export function compileAtOnce(): void {
+  if (BUN_VERSION !== undefined) Bun.unsafe.setJITPolicy(1);
+}

@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
 import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
-import { BUN_VERSION } from '../base/runtime';
+import { BUN_VERSION, compileAtOnce } from '../base/runtime';
 import type { CaWorker } from '../ca-service';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
@@ -68,6 +68,7 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([import('./daemon'), import('../ca-service')]);
   const line = config.workers > 1 ? await workerLine() : undefined;
   const around = { env: terminal.env, writeAuditLine: terminal.write };
+  compileAtOnce();
   return runDaemon(
     {
       name: line ? 'ca worker' : 'ca server',

@@ -33,6 +33,9 @@ try {
     '--format=esm',
     // What is behind an import() is a file of its own inside, which is read when it is asked for.
     '--splitting',
+    // An agent runs most of its code a few times and then hardly any: what is compiled late, or never, takes no time and no memory.
+    // `ca serve` sets it back.
+    '--compile-jit-policy=100',
     // Names are kept, so that a stack in a bug report says something.
     '--minify-syntax',
     '--minify-whitespace',

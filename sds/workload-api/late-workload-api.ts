@@ -1,5 +1,6 @@
-import { status as GrpcStatus, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
+import { GrpcStatus } from '../grpc';
 import type { PushCall } from './push-stream';
 import { STREAMED_METHODS } from './service';
 import type { WorkloadApi, WorkloadApiOptions } from './workload-api';

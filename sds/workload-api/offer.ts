@@ -1,4 +1,4 @@
-import { status as GrpcStatus } from '@grpc/grpc-js';
+import { GrpcStatus } from '../grpc';
 
 /** What a stream of the Workload API is to say at this moment. */
 export type Offer =

@@ -1,5 +1,6 @@
-import { status as GrpcStatus, type Metadata } from '@grpc/grpc-js';
+import type { Metadata } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
+import { GrpcStatus } from '../grpc';
 import type { Observer } from '../observer';
 import type { StreamRoom } from '../stream-room';
 import { type Offer, sameAnswer } from './offer';

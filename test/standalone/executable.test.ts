@@ -4,7 +4,11 @@ import { join, resolve } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { version } from '../../package.json';
 import { programCommand } from '../support/program';
+import { END_STREAM, message, openCall, PREFACE, rawConnect } from '../support/raw-http2';
+import { sotwRequest } from '../support/sds-client';
 import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
+import { until } from '../support/until';
 
 // Only `scripts/test --standalone` runs what is in this folder.
 
@@ -88,4 +92,15 @@ describe('G9 the environment of its runtime', () => {
     expect(status).toBe(78);
     expect(stderr).toContain(`environment ${name}:`);
   });
+});
+
+test('a client that has asked once may be quiet for as long as it likes', async () => {
+  const daemon = testDaemon({ dir: tempDir() });
+  await daemon.ready();
+  const client = await rawConnect(daemon.sdsSocket);
+  client.send(PREFACE, openCall(1, 'FetchSecrets'), message(1, sotwRequest(['default']), { flags: END_STREAM }));
+  await until('the answer', async () => client.ended(1));
+  await new Promise((done) => setTimeout(done, 10_000));
+  expect(client.socket.destroyed).toBe(false);
+  client.destroy();
 });

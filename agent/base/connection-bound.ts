@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { Server, Socket } from 'node:net';
 
 /**
  * How many connections a listener may hold: what it wishes, or a share of the descriptors that this process may open where those are few.
@@ -9,6 +10,22 @@ import { readFileSync } from 'node:fs';
 export function connectionBound(wish: number, share: number): number {
   limit ??= descriptorLimit();
   return Math.max(1, Math.min(wish, Math.floor(share * limit)));
+}
+
+/** Hangs up on connections beyond that bound, as `maxConnections` would, which HTTP servers in Bun do not know. */
+export function boundConnections(server: Server, wish: number, share: number): void {
+  const bound = connectionBound(wish, share);
+  let open = 0;
+  server.on('connection', (socket: Socket) => {
+    if (open >= bound) {
+      socket.destroy();
+      return;
+    }
+    open += 1;
+    socket.once('close', () => {
+      open -= 1;
+    });
+  });
 }
 
 let limit: number | undefined;
