@@ -1,4 +1,4 @@
-import type { Document, YAMLMap } from 'yaml';
+import type { Document, Node, Pair, YAMLMap } from 'yaml';
 import { type AgentError, type ErrorCode, invalid } from './errors';
 
 export interface YamlLimits {
@@ -13,11 +13,17 @@ export interface YamlLimits {
 /** A mapping in a document: pairs of nodes. */
 export type YamlMapping = YAMLMap;
 
+/** The package's nodes, for those who edit texts. */
+export type YamlNode = Node;
+export type YamlPair = Pair<unknown, unknown>;
+export type YamlDocument = Document.Parsed;
+export type YamlPackage = typeof import('yaml');
+
 /** A YAML text that reads without an error or a warning. */
 export interface YamlText {
   readonly document: Document.Parsed;
   /** The package, loaded by the first text that is read: its node predicates belong to it. */
-  readonly yaml: typeof import('yaml');
+  readonly yaml: YamlPackage;
   /** An error that names the file and, of an offset in the text, the line. */
   refuse(offset: number | undefined, rule: string): AgentError;
 }
@@ -28,22 +34,59 @@ export interface YamlText {
  * @throws AgentError `limits.code` naming the file and, where one is at fault, the line.
  */
 export async function parseYaml(bytes: Uint8Array, limits: YamlLimits): Promise<YamlText> {
+  const { text, yaml, refuse } = await open(bytes, limits);
+  const document = yaml.parseDocument(text, PARSING);
+  const problem = document.errors[0] ?? document.warnings[0];
+  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+  return { document, yaml, refuse };
+}
+
+/** The documents of a YAML text, to be edited in it: offsets of nodes are offsets in `text`. */
+export interface YamlStream {
+  readonly text: string;
+  readonly documents: readonly YamlDocument[];
+  readonly yaml: YamlPackage;
+  refuse(offset: number | undefined, rule: string): AgentError;
+}
+
+/**
+ * Reads all documents of a YAML text, as `parseYaml` reads one. A byte order mark stays in the text.
+ *
+ * @throws AgentError `limits.code` naming the file and, where one is at fault, the line.
+ */
+export async function parseYamlStream(bytes: Uint8Array, limits: YamlLimits): Promise<YamlStream> {
+  const { text, yaml, refuse } = await open(bytes, limits);
+  const found = yaml.parseAllDocuments(text, { ...PARSING, keepSourceTokens: true });
+  // Of an empty text the package returns an empty list with members of its own.
+  const documents = Array.isArray(found) ? [...found] : [];
+  const problem = documents.flatMap((each) => [...each.errors, ...each.warnings])[0];
+  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+  return { text, documents, yaml, refuse };
+}
+
+// Pretty errors and the unique-key check take time square in the input.
+const PARSING = { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false } as const;
+
+async function open(bytes: Uint8Array, limits: YamlLimits) {
   const { name, code, maxBytes, maxTokens } = limits;
   if (bytes.length > maxBytes) throw invalid(code, name, `must not be larger than ${maxBytes / 1024} KiB`);
   const text = decode(bytes, limits);
   const yaml = await import('yaml');
   const refuse = (offset: number | undefined, rule: string) => invalid(code, `${name}${lineOf(text, offset)}`, rule);
+  const parser = new yaml.Parser();
   let tokens = 0;
-  for (const _ of new yaml.Lexer().lex(text)) {
+  for (const token of new yaml.Lexer().lex(text)) {
     tokens += 1;
     if (tokens > maxTokens) throw refuse(undefined, `must not have more than ${maxTokens} words and signs`);
+    for (const _ of parser.next(token));
+    // What comes after this parser calls itself for what is nested, and an overflow there may end the process rather than throw.
+    if (parser.stack.length > MAX_DEPTH) throw refuse(parser.offset, 'is nested too deeply');
   }
-  // Pretty errors and the unique-key check take time square in the input.
-  const document = yaml.parseDocument(text, { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false });
-  const problem = document.errors[0] ?? document.warnings[0];
-  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
-  return { document, yaml, refuse };
+  return { text, yaml, refuse };
 }
+
+/** Twice what a person writes: a pod's deepest field has some twenty above it. */
+const MAX_DEPTH = 100;
 
 /**
  * As `parseYaml`, but plain values: mappings, lists, strings, numbers, booleans and null. Aliases are refused, so a small text cannot
@@ -81,7 +124,7 @@ export async function editYaml(
 
 function decode(bytes: Uint8Array, { name, code }: YamlLimits): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (caught) {
     throw invalid(code, name, 'must be UTF-8', { cause: caught });
   }

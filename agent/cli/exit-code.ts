@@ -8,6 +8,7 @@ import type { ErrorCode } from '../base/errors';
 export const EXIT_CODES = {
   ERR_USAGE: 64,
   ERR_PARSE: 65,
+  ERR_MANIFEST: 65,
   ERR_FILE_SOURCE: 66,
   ERR_INPUT: 66,
   ERR_SECRET_UNKNOWN: 66,

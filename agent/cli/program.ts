@@ -13,6 +13,7 @@ import { addConfig } from './config';
 import { addPlan, addRotate, addStatus } from './control';
 import { addCsr } from './csr';
 import { EXIT_CODES } from './exit-code';
+import { addInject } from './inject';
 import { json } from './render';
 import { type OutputFormat, report } from './report';
 import { addSecret } from './secret';
@@ -67,7 +68,7 @@ export function createProgram(context: CommandContext): Command {
   program.commandsGroup('An authority of your own:');
   for (const add of [addCa, addVm, addApprover]) add(program, context);
   program.commandsGroup('Files and settings:');
-  for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
+  for (const add of [addCert, addCsr, addBootstrap, addInject, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');
   addCompletion(program, context);
   addVersion(program, context);

@@ -23,10 +23,16 @@ export interface JsonPatchOperation {
 
 /** The least changes that turn one JSON value into another. Items of lists are known again by their name, or by being equal. */
 export function changesBetween(before: unknown, after: unknown, path: Path = []): Change[] {
-  if (Object.is(before, after)) return [];
+  if (isSameValue(before, after)) return [];
+  // What is empty gets its whole value at once.
+  if (isEmpty(before) && path.length > 0) return [{ kind: 'set', path, value: after }];
   if (Array.isArray(before) && Array.isArray(after)) return listChanges(before, after, path);
   if (isMembers(before) && isMembers(after)) return memberChanges(before, after, path);
-  return isSameValue(before, after) ? [] : [{ kind: 'set', path, value: after }];
+  return [{ kind: 'set', path, value: after }];
+}
+
+function isEmpty(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 }
 
 /** A patch that a server applies in its order: the last change first, so that no index moves before it is used. */

@@ -90,17 +90,24 @@ function withSocket({ fields, name, mounts }: ContainerShape, joined: boolean, {
 
 /**
  * A list with our items in it: one that is there stays at its place and is brought up to date, one that is no longer wanted goes, and a new
- * one comes after the last of ours, else to the start or the end. At the start, because what comes after it may need the identity.
+ * one comes after the one before it, or before the one after it, or else to the start or the end. At the start, because what comes after it
+ * may need the identity.
  */
 function placed(found: readonly Members[], ours: readonly Members[], names: readonly string[], at: 'start' | 'end'): Members[] {
   const wanted = new Map(ours.map((item) => [item.name, item]));
-  const kept = found.flatMap((item) => {
+  const items = found.flatMap((item) => {
     if (!names.includes(String(item.name))) return [item];
     const mine = wanted.get(item.name);
     wanted.delete(item.name);
     return mine ? [withFilledIn(mine, item)] : [];
   });
-  const last = kept.findLastIndex((item) => names.includes(String(item.name)));
-  const index = last >= 0 || at === 'start' ? last + 1 : kept.length;
-  return kept.toSpliced(index, 0, ...wanted.values());
+  const indexOf = (name: unknown) => items.findIndex((item) => item.name === name);
+  ours.forEach((item, index) => {
+    if (!wanted.has(item.name)) return;
+    const before = index === 0 ? -1 : indexOf(ours[index - 1]!.name);
+    const after = items.findIndex(({ name }) => ours.some((each) => each.name === name));
+    const fallback = at === 'start' ? 0 : items.length;
+    items.splice(before >= 0 ? before + 1 : after >= 0 ? after : fallback, 0, item);
+  });
+  return items;
 }

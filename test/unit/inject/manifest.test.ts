@@ -1,0 +1,207 @@
+import { describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
+import { injectManifest } from '../../../agent/inject/inject-manifest';
+import type { InjectOptions } from '../../../agent/inject/options';
+import { injectOptions } from '../../support/inject';
+
+/** What of a refusal a person reads. */
+async function refusals(text: string | Uint8Array, changed: Partial<InjectOptions> = {}): Promise<string[]> {
+  try {
+    await injectManifest(Buffer.from(text), 'app.yaml', injectOptions(changed));
+  } catch (caught) {
+    if (!(caught instanceof AgentError) || caught.code !== 'ERR_MANIFEST') throw caught;
+    const all = caught.cause instanceof AggregateError ? (caught.cause.errors as AgentError[]) : [caught];
+    return all.map((each) => each.message);
+  }
+  return [];
+}
+
+async function injected(text: string, changed: Partial<InjectOptions> = {}): Promise<string> {
+  return (await injectManifest(Buffer.from(text), 'app.yaml', injectOptions(changed))).text;
+}
+
+/** Lines of the second that are not of the first, in order; fails unless the first's lines are all there, in theirs. */
+function added(before: string, after: string): string[] {
+  const missing = before.split('\n');
+  const more = after.split('\n').filter((line) => line !== missing[0] || missing.shift() === undefined);
+  expect(missing).toEqual([]);
+  return more;
+}
+
+const DEPLOYMENT = `# The shop.
+apiVersion: apps/v1
+kind: Deployment # of the cart
+metadata: {name: cart, namespace: shop}
+spec:
+    selector: {matchLabels: {app: cart}}
+    template:
+        metadata:
+            labels: { "app": 'cart' }   # quoted both ways
+        spec:
+
+            # before the containers
+            containers:
+            # of the cart
+            - name: cart
+              image: "cart:1"   # the image
+              command: ["sh", -c]
+              args:
+              - |-
+                 exec cart
+
+                 # no comment
+            # after the containers
+            terminationGracePeriodSeconds: 0x10
+# The end.
+`;
+
+describe('a manifest', () => {
+  test('keeps each of its lines, and gets ours in the style around them', async () => {
+    const more = added(DEPLOYMENT, await injected(DEPLOYMENT));
+    expect(more.slice(0, 4)).toEqual([
+      '            annotations:',
+      '              keyturn.dev/injected: "true"',
+      '            initContainers:',
+      '            - name: keyturn',
+    ]);
+    expect(more.find((line) => line.includes('restartPolicy'))).toBe('              restartPolicy: Always');
+    expect(more).toContain('            volumes:');
+  });
+
+  test('that was injected before does not change by an octet', async () => {
+    const once = await injected(DEPLOYMENT);
+    const { text, reports } = await injectManifest(Buffer.from(once), 'app.yaml', injectOptions());
+    expect(text).toBe(once);
+    expect(reports).toEqual([{ object: 'document 1, Deployment shop/cart', outcome: 'unchanged', notes: [] }]);
+  });
+
+  test('changes in the places that other options are about, and nowhere else', async () => {
+    const once = await injected(DEPLOYMENT);
+    const other = await injected(once, { image: 'keyturn:2', audience: 'other' });
+    const [before, after] = [once.split('\n'), other.split('\n')];
+    expect(after.filter((line, index) => line !== before[index])).toEqual([
+      '              image: keyturn:2',
+      '                    audience: other',
+    ]);
+  });
+
+  test.each([
+    ['CR LF', DEPLOYMENT.replaceAll('\n', '\r\n')],
+    ['a byte order mark', `\uFEFF${DEPLOYMENT}`],
+    ['no last end of line', DEPLOYMENT.replace('# The end.\n', '').trimEnd()],
+    ['a start and an end of the document', `---\n${DEPLOYMENT}...\n`],
+    [
+      'nothing but JSON',
+      JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: {}, spec: { containers: [{ name: 'a', image: 'b' }] } }, null, 2),
+    ],
+    ['a list that is not indented', 'apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - {name: a, image: b}\n  volumes: ~ # none\n'],
+    ['keys in another order', 'spec: {volumes: [], containers: [{image: b, name: a,},],}\nkind: Pod\napiVersion: v1\nmetadata:'],
+    ['a block scalar at its end', 'apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: |+\n      b\n\n\n'],
+  ])('with %s keeps it', async (_, text) => {
+    const once = await injected(text);
+    expect(once.startsWith('\uFEFF')).toBe(text.startsWith('\uFEFF'));
+    expect(once.endsWith('\n')).toBe(text.endsWith('\n'));
+    if (text.includes('\r\n')) expect(once.replaceAll('\r\n', '').includes('\n')).toBe(false);
+    if (text.startsWith('{')) JSON.parse(once);
+    expect(await injected(once)).toBe(once);
+  });
+
+  test('has the agent in each pod of its documents and lists, and nothing else changed', async () => {
+    const other = 'apiVersion: v1\nkind: ConfigMap\nmetadata:  {name:   odd}\ndata: {kind: Pod}\n';
+    const pod = (name: string, indent: string) =>
+      [`apiVersion: v1`, 'kind: Pod', 'metadata:', `  name: ${name}`, 'spec:', '  containers:', '  - name: a'].join(`\n${indent}`);
+    const list = `apiVersion: v1\nkind: List\nitems:\n- ${pod('one', '  ')}\n- ${other.trimEnd().replaceAll('\n', '\n  ')}\n- ${pod('two', '  ')}\n`;
+    const text = `${other}---\n# nothing\n---\n${list}---\napiVersion: example.org/v1\nkind: Pod\n`;
+    const { text: after, reports } = await injectManifest(Buffer.from(text), 'app.yaml', injectOptions());
+    added(text, after);
+    expect(reports.map(({ object, outcome }) => `${object}: ${outcome}`)).toEqual([
+      'document 1, ConfigMap odd: no-pod',
+      'document 3, Pod one: injected',
+      'document 3, ConfigMap odd: no-pod',
+      'document 3, Pod two: injected',
+      'document 4, Pod: no-pod',
+    ]);
+    expect(after.split('- name: keyturn\n')).toHaveLength(3);
+  });
+
+  test('whose containers come by an anchor keeps it', async () => {
+    const text = `apiVersion: v1
+kind: Pod
+spec:
+  containers:
+  - &main
+    name: a
+    image: b
+    env: &env [{name: X, value: "1"}]
+  - { <<: *main, name: c, env: *env }
+`;
+    const after = await injected(text);
+    added(text, after);
+    expect(after).toContain('- { <<: *main, name: c, env: *env }');
+  });
+
+  test.each([
+    ['an alias', 'x: &pod\n  containers:\n  - name: a\napiVersion: v1\nkind: Pod\nspec: *pod\n', 'spec.initContainers: comes by an alias'],
+    [
+      'a merge',
+      'x: &x {containers: [{name: a}], volumes: [{name: v}]}\napiVersion: v1\nkind: Pod\nspec:\n  <<: *x\n',
+      'comes by an alias or a merge',
+    ],
+    [
+      'an anchor that others use',
+      'apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: &spec\n  containers:\n  - name: a\nother: *spec\n',
+      'without changing more than the pods',
+    ],
+  ])('whose pod comes by %s is refused rather than changed elsewhere', async (_, text, rule) => {
+    expect(await refusals(text)).toEqual([expect.stringContaining(rule)]);
+  });
+});
+
+describe('a manifest is refused', () => {
+  const nested = (open: string, count: number) => open.repeat(count);
+  const bomb = `a: &a [x, x, x, x, x, x, x, x, x, x]\n${Array.from('bcdefghi')
+    .map((name, index) => `${name}: &${name} [${Array(10).fill(`*${'abcdefgh'[index]}`).join(', ')}]`)
+    .join('\n')}\nkind: Pod\napiVersion: v1\n`;
+  test.each([
+    ['that is no YAML', 'a: [', 'app.yaml line 2: is not YAML'],
+    ['that is no UTF-8', Buffer.from([0x61, 0xff]), 'app.yaml: must be UTF-8'],
+    ['that is too large', Buffer.alloc(10 << 20, 'x'), 'app.yaml: must not be larger than 4096 KiB'],
+    ['of too many words', 'x: 1\n'.repeat(200_000), 'app.yaml: must not have more than 500000 words and signs'],
+    ['nested too deeply in brackets', nested('[', 100_000), 'is nested too deeply'],
+    ['nested too deeply in lists', nested('- ', 100_000), 'is nested too deeply'],
+    ['nested too deeply in keys', nested('? ', 100_000), 'is nested too deeply'],
+    ['whose aliases grow', bomb, 'must not say more than 500000 values, with its aliases followed'],
+    ['whose alias is unknown', 'kind: *nobody\n', 'app.yaml line 1: has an alias whose anchor is not complete before it'],
+    ['whose alias is of itself', 'kind: &a [*a]\n', 'has an alias whose anchor is not complete before it'],
+    ['with a key twice', 'kind: ConfigMap\napiVersion: v1\nkind: Pod\n', 'app.yaml line 3: "kind" is given twice'],
+    ['with a key that is no text', '{[a]: b}\n', 'has a key that is no plain value'],
+    ['with a merge of text', 'a: &a text\n<<: *a\n', 'merges what is no mapping'],
+    ['that is text', 'just text\n', 'app.yaml document 1: must be a mapping'],
+    ['without a kind', 'a: b\n', 'app.yaml document 1, kind: must say what it is'],
+    ['without an API version', 'kind: Pod\n', 'app.yaml document 1, apiVersion: must be text'],
+    ['with a list of no items', 'apiVersion: v1\nkind: List\nitems: {}\n', 'app.yaml document 1, items: must be a list'],
+    ['with an empty item', 'apiVersion: v1\nkind: List\nitems: [null]\n', 'app.yaml document 1, items[0]: is empty'],
+    [
+      'without a pod',
+      'apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n',
+      'document 1, Deployment x, spec.template.spec: is missing',
+    ],
+    [
+      'with YAML 1.1 truth, which the API server would take for true',
+      'apiVersion: v1\nkind: Pod\nspec: {hostNetwork: yes, containers: [{name: a}]}\n',
+      'document 1, Pod, spec.hostNetwork: must be true or false',
+    ],
+  ])('%s', async (_, text, message) => {
+    expect(await refusals(text)).toEqual([expect.stringContaining(message)]);
+  });
+
+  test('for all of its documents at once', async () => {
+    const bad = 'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostNetwork: true, containers: [{name: keyturn}]}\n';
+    expect(await refusals(`${bad}---\n${bad}`)).toEqual([
+      expect.stringMatching(/^app.yaml document 1, Pod x, spec.hostNetwork: must not be true/),
+      expect.stringMatching(/^app.yaml document 1, Pod x, spec.containers\[0\].name: is keyturn, which is a name of ours/),
+      expect.stringMatching(/^app.yaml document 2, Pod x, spec.hostNetwork/),
+      expect.stringMatching(/^app.yaml document 2, Pod x, spec.containers\[0\].name/),
+    ]);
+  });
+});
