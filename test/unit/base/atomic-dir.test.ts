@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { directoryRisk, type OutputFile, publishDir } from '../../../agent/base/atomic-dir';
+import { directoryRisk, type OutputFile, publishDir, unpublishDir } from '../../../agent/base/atomic-dir';
 import { readEach } from '../../support/readers';
 import { tempDir } from '../../support/temp-dir';
 
@@ -133,5 +133,24 @@ describe('E10 a hostile directory', () => {
     for (const name of ['../x', 'a/b', '..data', '..', '.', '']) {
       await expect(publishDir(tempDir(), [{ name, bytes: Buffer.from('x'), mode: 0o600 }])).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
     }
+  });
+});
+
+describe('a directory that is no longer published', () => {
+  test('is gone, with every version', async () => {
+    const dir = join(tempDir(), 'certs');
+    await publishDir(dir, files('one'));
+    await unpublishDir(dir);
+    expect(existsSync(dir)).toBe(false);
+    await unpublishDir(dir);
+  });
+
+  test('stays for what others have put there', async () => {
+    const dir = join(tempDir(), 'certs');
+    await publishDir(dir, files('one'));
+    writeFileSync(join(dir, 'note'), 'mine');
+    symlinkSync('/etc/hostname', join(dir, 'link'));
+    await unpublishDir(dir);
+    expect(readdirSync(dir).sort()).toEqual(['link', 'note']);
   });
 });

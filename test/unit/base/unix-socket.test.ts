@@ -26,9 +26,13 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function listen(path: string, options: { mode?: number; group?: string; server?: Server } = {}): Promise<UnixListener> {
+async function listen(
+  path: string,
+  options: { mode?: number; owner?: string; group?: string; server?: Server } = {},
+): Promise<UnixListener> {
   const server = options.server ?? saying('hello');
-  const listener = await listenUnix({ path, mode: options.mode ?? 0o600, group: options.group, what: 'test socket' }, server, deps);
+  const { mode = 0o600, owner, group } = options;
+  const listener = await listenUnix({ path, mode, owner, group, what: 'test socket' }, server, deps);
   open.push(listener);
   return listener;
 }
@@ -213,6 +217,24 @@ describe('a Unix socket', () => {
       await listenUnix({ path: join(dir, 'socket'), mode: 0o600, what: 'test socket' }, createServer(), { clock: inAMinute, log: noLog }),
     );
     expect(readdirSync(odd)).toEqual(['.keyturn-socket-odd']);
+  });
+
+  test('belongs to the user that was asked for, which only root can give it to', async () => {
+    const path = join(dir, 'socket');
+    if (process.getuid?.() === 0) {
+      await listen(path, { owner: '12345' });
+      expect(lstatSync(path)).toMatchObject({ uid: 12_345, mode: expect.any(Number) });
+      expect(lstatSync(path).mode & 0o777).toBe(0o600);
+    } else {
+      const hint = 'only root may do this; other users can share a group';
+      await expect(listen(path, { owner: '12345' })).rejects.toMatchObject({ code: 'ERR_SOCKET', hint });
+      expect(existsSync(path)).toBe(false);
+    }
+    await listen(join(dir, 'own'), { owner: String(process.getuid?.()) });
+    await expect(listen(join(dir, 'other'), { owner: 'no-such-user' })).rejects.toMatchObject({
+      code: 'ERR_SOCKET',
+      message: expect.stringContaining('there is no user no-such-user'),
+    });
   });
 
   test('belongs to the group that was asked for, by name or number', async () => {
