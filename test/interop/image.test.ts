@@ -101,7 +101,7 @@ describeWith('image')('the container image', () => {
         return stdout;
       };
       expect(build()).toBe(build());
-    });
+    }, 900_000);
   }
 });
 
