@@ -133,7 +133,11 @@ async function openUpkeep(config: CaServiceConfig, around: CaServiceSurroundings
   closers.add(() => upkeep.close());
   const crl = createCrlPublisher({ dir: config.caDir, store: state.store }, deps);
   closers.add(async () => crl.close());
-  return { ...state, crl: () => crl.current() };
+  const jwtKeys = async () => {
+    const { readPublishedKeys } = await import('../ca-client/builtin/jwt/published-keys');
+    return readPublishedKeys(config.caDir, deps.clock.now());
+  };
+  return { ...state, crl: () => crl.current(), jwtKeys };
 }
 
 async function exposition(authority: Authority, ready: boolean, deps: AgentDeps) {
@@ -147,7 +151,7 @@ async function exposition(authority: Authority, ready: boolean, deps: AgentDeps)
 }
 
 async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
-  const { authority, store, crl } = await openUpkeep(config, around, closers, deps);
+  const { authority, store, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
   const problems = () => server.problems().map(({ message }) => message);
   const metrics = () => exposition(authority, problems().length === 0, deps);
   const server: CaServer = await listen(config, around, closers, deps, {
@@ -156,7 +160,7 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
     rates: config.rates,
     audit: { path: config.auditLog },
     writeAuditLine: around.writeAuditLine,
-    http: { address: config.adminAddress, metrics, crl },
+    http: { address: config.adminAddress, metrics, crl, jwtKeys },
   });
   const health = serviceHealth(config.trustDomain, server.address, authority, problems);
   return { address: server.address, adminAddress: server.httpAddress!, health };
@@ -168,7 +172,7 @@ async function superviseServers(config: CaServiceConfig, around: CaServiceSurrou
   const { RateLimiter } = await import('../ca-client/builtin/server/rate-limits');
   const { serveHttpEndpoints } = await import('../ca-client/builtin/server/http-endpoints');
   const { startCaWorkers } = await import('./ca-workers');
-  const { authority, crl } = await openUpkeep(config, around, closers, deps);
+  const { authority, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
   const audit = await openAuditLines({ path: config.auditLog }, around.writeAuditLine, deps);
   closers.add(() => audit.close());
   const shared = { limiter: new RateLimiter(config.rates, deps.clock), appendAudit: (lines: string) => audit.append(lines) };
@@ -183,6 +187,7 @@ async function superviseServers(config: CaServiceConfig, around: CaServiceSurrou
       address: parseHostPort(config.adminAddress, '--admin-address'),
       trust: authority.trust,
       crl,
+      jwtKeys,
       metrics: async () => {
         await workers.collect();
         return exposition(authority, reasons().length === 0, deps);

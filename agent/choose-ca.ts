@@ -3,10 +3,12 @@ import type { FailoverMember } from '../ca-client/failover';
 import type { ClientCertificate } from '../ca-client/istio/client-certificate';
 import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
+import type { Lease } from './base/pool';
 import type { Config } from './config/config';
 import type { CaName } from './config/options';
 import { certificatesPem, parseCertificate } from './identity/certificate';
 import type { CertificateEngine } from './identity/engine';
+import type { JwtAuthority } from './identity/jwt-svid';
 import { privateKeyPem } from './identity/keys';
 import type { SpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
@@ -27,6 +29,8 @@ export interface ChosenCa {
   readonly ca: CaClient;
   /** Each of several, in order; undefined where there is one. */
   readonly members: (() => readonly FailoverMember[]) | undefined;
+  /** The JWT-SVIDs of the first of them, which is whose roots count; undefined where that issues none. Opened by the first call. */
+  readonly jwt: (() => Promise<JwtAuthority>) | undefined;
   /** Ends the client and what it uses. */
   close(): Promise<void>;
 }
@@ -49,17 +53,19 @@ export async function chooseCa(needs: CaNeeds, deps: Deps): Promise<ChosenCa> {
 
 interface Opened {
   readonly ca: CaClient;
+  readonly jwt?: () => Promise<JwtAuthority>;
   readonly close: () => Promise<void>;
 }
 
 async function asOne(opened: readonly Opened[], deps: Deps): Promise<ChosenCa> {
   const [first] = opened as [Opened];
-  if (opened.length === 1) return { ...first, members: undefined };
+  if (opened.length === 1) return { ...first, jwt: first.jwt, members: undefined };
   const { createFailover } = await import('../ca-client/failover');
   const clients = opened.map(({ ca }) => ca);
   const ca = createFailover(clients, {}, deps);
   return {
     ca,
+    jwt: first.jwt,
     members: () => ca.describe(),
     close: async () => {
       await ca.close();
@@ -90,10 +96,20 @@ async function openBuiltin({ config, id, engine, shared }: CaNeeds, deps: Deps):
   const options = { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine };
   const [authority, { createBuiltinCa }] = await Promise.all([shared.authority(options), import('../ca-client/builtin/builtin-ca')]);
   const ca = createBuiltinCa({ authority: authority.value, caller: id }, deps);
+  let jwt: Promise<Lease<JwtAuthority>> | undefined;
   return {
     ca,
+    jwt: async () => {
+      jwt ??= shared.jwtAuthority({ caDir: config.caDir, algorithm: config.caKeyAlgorithm });
+      // What failed is tried again by the next call.
+      jwt.catch(() => {
+        jwt = undefined;
+      });
+      return (await jwt).value;
+    },
     close: async () => {
       await ca.close();
+      await jwt?.then((lease) => lease.release()).catch(() => undefined);
       await authority.release();
     },
   };

@@ -1,18 +1,22 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Authority, AuthorityOptions } from '../ca-client/builtin/authority';
+import type { JwtAuthorityOptions } from '../ca-client/builtin/jwt/jwt-authority';
 import type { CaChannel, ChannelOptions } from '../ca-client/istio/channel';
 import type { KubeApi } from '../ca-client/kubernetes/kube-api';
 import type { Deps } from './base/deps';
 import { type Lease, Pool } from './base/pool';
 import { Turnstile } from './base/turnstile';
 import type { Config } from './config/config';
+import type { JwtAuthority } from './identity/jwt-svid';
 import { openKubeApi } from './open-kube-api';
 
 /** What stands behind the CA clients of all workloads of the process, once for all that mean the same. */
 export interface SharedCas {
   /** The authority of a directory. @throws AgentError ERR_CA_STATE. */
   authority(options: AuthorityOptions): Promise<Lease<Authority>>;
+  /** The JWT-SVIDs of a CA directory. @throws AgentError ERR_CA_STATE. */
+  jwtAuthority(options: JwtAuthorityOptions): Promise<Lease<JwtAuthority>>;
   /** The way to the Kubernetes API. @throws AgentError as `openKubeApi`. */
   kubeApi(kubeconfig: string | undefined): Promise<Lease<KubeApi>>;
   /** The connection to an istiod or istio-csr, for calls without a client certificate. */
@@ -27,6 +31,7 @@ const TURNS = { places: 8, holdMs: 500 };
 /** Empty; everything in it lives as long as somebody uses it. */
 export function createSharedCas(deps: Deps): SharedCas {
   const authorities = new Pool<Authority>();
+  const jwtAuthorities = new Pool<JwtAuthority>();
   const apis = new Pool<KubeApi>();
   const channels = new Pool<CaChannel>();
   const turnstiles = new Map<string, Turnstile>();
@@ -38,6 +43,13 @@ export function createSharedCas(deps: Deps): SharedCas {
       return authorities.lease(key, async () => {
         const { openAuthority } = await import('../ca-client/builtin/authority');
         return openAuthority(options, own);
+      });
+    },
+    jwtAuthority: async (options) => {
+      const dir = await realpath(options.caDir).catch(() => resolve(options.caDir));
+      return jwtAuthorities.lease(JSON.stringify([dir, options.algorithm]), async () => {
+        const { openJwtAuthority } = await import('../ca-client/builtin/jwt/jwt-authority');
+        return openJwtAuthority(options, own);
       });
     },
     kubeApi: (kubeconfig) => apis.lease(kubeconfig ?? '', () => openKubeApi(kubeconfig, process.env, own)),

@@ -3,6 +3,7 @@ import type { FailoverMember } from '../ca-client/failover';
 import type { Federation } from '../ca-client/federation';
 import type { Revocation } from '../ca-client/revocation';
 import { createSdsServer, type SdsServer } from '../sds/server';
+import type { JwtSources } from '../sds/workload-api/jwt-answers';
 import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
 import { type Closer, Closers } from './base/closers';
 import type { Deps } from './base/deps';
@@ -69,6 +70,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, deps: 
         federated: federation?.bundles,
         id: config.id,
         hint: config.svidHint,
+        jwt: jwtSources(config, parts, deps),
       },
       { ...deps, log: deps.log.scope('sds') },
     );
@@ -107,6 +109,18 @@ async function startRevocation(place: string, stateDir: string | undefined, { st
 async function startFederation({ federatedBundles, stateDir }: Config, deps: Deps): Promise<Federation> {
   const { followFederation } = await import('../ca-client/federation');
   return followFederation(federatedBundles, stateDir, { ...deps, log: deps.log.scope('federation') });
+}
+
+/** Nothing of it is loaded, and no key made, before a program asks for a token or for what tokens are verified by. */
+function jwtSources({ jwtSvidTtlMs }: Config, parts: WorkloadParts, { clock }: Deps): JwtSources {
+  return {
+    ttlMs: jwtSvidTtlMs,
+    open: () => parts.ca?.jwt?.(),
+    verify: async (token, audience, keysOf) => {
+      const { verifyJwtSvid } = await import('../ca-client/jwt-svid');
+      return verifyJwtSvid(token, audience, keysOf, clock.now());
+    },
+  };
 }
 
 /** What serves a workload. */

@@ -20,6 +20,9 @@ export const LIMITS = {
   refusalsPerConnection: 32,
   /** Calls of FetchSecrets that wait for a secret. */
   fetches: 500,
+  /** Audiences of one JWT-SVID, and bytes of each. More than one is one too many already (JWT-SVID section 7.2). */
+  audiences: 32,
+  audienceBytes: 1_024,
   /** At the cap, a connection with no more streams than this may displace a stream of a connection that has more. */
   modestStreams: 16,
   /** Bytes of resources in one response; what does not fit goes into the next one. Clients of gRPC take 4 MiB by default. */

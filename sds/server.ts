@@ -18,6 +18,7 @@ import { SecretService } from './secret-service';
 import { SECRET_DISCOVERY_SERVICE } from './service';
 import type { Call } from './stream';
 import { StreamRoom } from './stream-room';
+import type { JwtSources } from './workload-api/jwt-answers';
 import { createLateWorkloadApi, type LateWorkloadApi } from './workload-api/late-workload-api';
 import { WORKLOAD_API_SERVICE } from './workload-api/service';
 
@@ -42,6 +43,8 @@ export interface SdsServerOptions {
   readonly id?: SpiffeId | undefined;
   /** Bundles of the other trust domains that are to be believed; undefined for none. */
   readonly federated?: Watched<FederatedBundles> | undefined;
+  /** Where JWT-SVIDs come from. */
+  readonly jwt: JwtSources;
   /** What clients of the Workload API are told that the identity is for. */
   readonly hint?: string | undefined;
 }
@@ -135,8 +138,8 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
 }
 
 function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observer }: SecretService, onOwed: () => void, deps: Deps) {
-  const { state, crl, id, federated, hint = '' } = options;
-  return createLateWorkloadApi({ state, crl, id, hint, federated, room, observer, onOwed }, deps);
+  const { state, crl, id, federated, jwt, hint = '' } = options;
+  return createLateWorkloadApi({ state, crl, id, hint, federated, jwt, room, observer, onOwed }, deps);
 }
 
 function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi, connections: Connections): Server {

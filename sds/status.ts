@@ -3,6 +3,7 @@ import { GrpcStatus } from './grpc';
 
 const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
   ERR_PARSE: GrpcStatus.INVALID_ARGUMENT,
+  ERR_TOKEN: GrpcStatus.INVALID_ARGUMENT,
   ERR_SECRET_UNKNOWN: GrpcStatus.NOT_FOUND,
   ERR_ABORTED: GrpcStatus.UNAVAILABLE,
 };

@@ -5,7 +5,7 @@ import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
 import { loadEngine } from '../identity/load-engine';
-import { formatSpiffeBundle } from '../identity/spiffe-bundle';
+import { formatSpiffeBundle, type JwtKey } from '../identity/spiffe-bundle';
 import { asOwnerOf } from './as-owner';
 import { commandDeps } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
@@ -46,22 +46,30 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
 
   const bundle = addSettings(ca.command('bundle'), ['ca-dir', 'config'])
     .summary('Print the roots for other clusters and meshes')
-    .description("Print the roots that certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation.")
+    .description(
+      "Print what certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation, with the keys of its JWT-SVIDs.",
+    )
     .addOption(new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'))
     .addHelpText('after', '\nExample:\n  keyturn ca bundle --format spiffe > example.org.json');
   onRun(bundle, context, async ({ given, flags }) => {
     const { terminal } = context;
-    const path = join(resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal)), 'root-cert.pem');
+    const dir = resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal));
+    const path = join(dir, 'root-cert.pem');
     const found = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
     if (found.skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
     const { rootsDer } = found.bundle;
     terminal.out(
       given.format === 'spiffe'
-        ? json(formatSpiffeBundle({ roots: found.bundle, jwtKeys: [], refreshHintSeconds: REFRESH_SECONDS }))
+        ? json(formatSpiffeBundle({ roots: found.bundle, jwtKeys: await jwtKeysOf(dir), refreshHintSeconds: REFRESH_SECONDS }))
         : certificatesPem(rootsDer).toString('latin1'),
     );
     return 0;
   });
+}
+
+async function jwtKeysOf(dir: string): Promise<readonly JwtKey[]> {
+  const { readPublishedKeys } = await import('../../ca-client/builtin/jwt/published-keys');
+  return readPublishedKeys(dir, systemClock.now());
 }
 
 /** How often others should look: long before a root that was added is signed under. */

@@ -53,6 +53,8 @@ export interface Config {
   readonly sdsFileDirs: readonly string[];
   /** What clients of the Workload API are told that the identity is for. */
   readonly svidHint: string | undefined;
+  /** At most 24 h. */
+  readonly jwtSvidTtlMs: number;
   /** Directory that is read where `ca` is `file`. */
   readonly credentialsDir: string;
   /** One file with key and certificates, read in place of the directory; then there is a `trustBundle`. */

@@ -186,6 +186,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     sdsSocketGroup: values['sds-socket-group'],
     sdsFileDirs: values['sds-file-dir'],
     svidHint: values['svid-hint'],
+    jwtSvidTtlMs: values['jwt-svid-ttl'],
     credentialsDir: values['credentials-dir'],
     credentialBundle: values['credential-bundle'],
     trustBundle: values['trust-bundle'],

@@ -145,7 +145,7 @@ export const OPTIONS = {
     'Certificate authority',
     choice(KEY_ALGORITHMS, 'algorithm'),
     'ecdsa-p256',
-    'Key of a root that the built-in authority makes',
+    'Keys that the built-in authority makes, for its root and for JWT-SVIDs',
   ),
   'credentials-dir': row(
     'Certificate authority',
@@ -237,6 +237,12 @@ export const OPTIONS = {
     directories,
     './etc/certs,./var/run/secrets/workload-spiffe-credentials',
     'Where file-cert: and file-root: names may point; may be given again',
+  ),
+  'jwt-svid-ttl': row(
+    'Serving over SDS',
+    duration({ atLeast: '10s', atMost: '24h' }),
+    '5m',
+    'Life of the JWT-SVIDs that the built-in authority signs; none outlives the certificate',
   ),
   'svid-hint': row(
     'Serving over SDS',

@@ -157,6 +157,11 @@ export function formatSpiffeBundle({ roots, jwtKeys, refreshHintSeconds }: Omit<
   return { keys: [...x509, ...jwt], ...(refreshHintSeconds !== undefined && { spiffe_refresh_hint: refreshHintSeconds }) };
 }
 
+/** The keys of JWT-SVIDs as a plain JWK set, which any verifier of tokens reads: without SPIFFE's own `use`. */
+export function formatJwks(jwtKeys: readonly JwtKey[]): Buffer {
+  return Buffer.from(JSON.stringify({ keys: jwtKeys }));
+}
+
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,14 +1,20 @@
-import type { Metadata } from '@grpc/grpc-js';
+import type { Metadata, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
+import { AgentError } from '../../agent/base/errors';
 import { GrpcStatus } from '../grpc';
+import { LIMITS } from '../limits';
 import type { Observer } from '../observer';
+import { grpcStatus } from '../status';
 import type { StreamRoom } from '../stream-room';
+import { type Answer, type JwtSources, jwtBundlesAnswer, jwtSvidAnswer, jwtUnavailable, validationAnswer } from './jwt-answers';
 import { type Offer, sameAnswer } from './offer';
+import { OwnJwtKeys } from './own-jwt-keys';
 import { type PushCall, PushStream } from './push-stream';
-import type { StreamedMethod } from './service';
+import type { StreamedMethod, UnaryMethod } from './service';
 import { type X509Sources, x509BundlesAnswer, x509SvidAnswer } from './x509-answers';
 
 export interface WorkloadApiOptions extends X509Sources {
+  readonly jwt: JwtSources;
   readonly room: StreamRoom;
   readonly observer: Observer;
   /** Called when a client may not have read its answer: `isOwed` says whether it has. */
@@ -17,6 +23,7 @@ export interface WorkloadApiOptions extends X509Sources {
 
 /** Every call carries it, so that no browser or proxy can be made to send one (SPIFFE Workload Endpoint, section 3). */
 const SECURITY_HEADER = 'workload.spiffe.io';
+const MISSING_HEADER = `the header ${SECURITY_HEADER}: true must be there`;
 
 /**
  * The SPIFFE Workload API on the socket of SDS: its streams, and what each of them is told when. Whoever can open the socket is the
@@ -31,12 +38,19 @@ export class WorkloadApi {
   readonly #answers = new Map<StreamedMethod, Offer>();
   readonly #stale = new Set<StreamedMethod>();
   readonly #endings: (() => void)[];
+  readonly #ownKeys: OwnJwtKeys;
   #lastId = 0;
+  /** Calls of methods with one answer that wait for it. */
+  #waiting = 0;
 
   constructor(options: WorkloadApiOptions, deps: Deps) {
     this.#options = options;
     this.#deps = deps;
-    const changed = () => this.#changed(['FetchX509SVID', 'FetchX509Bundles']);
+    this.#ownKeys = new OwnJwtKeys(options.jwt, () => this.#changed(['FetchJWTBundles']), deps);
+    const changed = () => {
+      this.#ownKeys.look();
+      this.#changed(['FetchX509SVID', 'FetchX509Bundles', 'FetchJWTBundles']);
+    };
     this.#endings = [options.state, options.crl, options.federated].flatMap((each) => (each ? [each.subscribe(changed)] : []));
   }
 
@@ -65,6 +79,28 @@ export class WorkloadApi {
     stream.changed();
   }
 
+  /** Answers a call of a method with one answer. */
+  async answer(method: UnaryMethod, call: ServerUnaryCall<Buffer, Buffer>, answered: sendUnaryData<Buffer>): Promise<void> {
+    const refuse = (code: GrpcStatus, details: string) => {
+      this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(code) });
+      answered({ code, details });
+    };
+    if (!isSecure(call.metadata)) return refuse(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
+    if (this.#waiting >= LIMITS.fetches) return refuse(GrpcStatus.UNAVAILABLE, `more than ${LIMITS.fetches} calls wait already`);
+    this.#waiting += 1;
+    try {
+      const answer = await this.#answer(method, call.request);
+      if (answer.kind === 'refusal') return refuse(answer.code, answer.details);
+      this.#deps.metrics.record('workload_api_answers_total', { method });
+      answered(null, answer.bytes);
+    } catch (caught) {
+      const { code, details } = this.#statusOf(caught);
+      refuse(code, details);
+    } finally {
+      this.#waiting -= 1;
+    }
+  }
+
   streams(): number {
     return this.#streams.size;
   }
@@ -81,21 +117,37 @@ export class WorkloadApi {
   /** Ends every stream. */
   async close(): Promise<void> {
     for (const end of this.#endings) end();
+    this.#ownKeys.close();
     for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
   }
 
   #accept(method: string, call: { readonly metadata: Metadata; emit(event: 'error', status: object): boolean }): boolean {
-    const header = call.metadata.get(SECURITY_HEADER);
-    if (header.length === 1 && header[0] === 'true') return true;
+    if (isSecure(call.metadata)) return true;
     this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(GrpcStatus.INVALID_ARGUMENT) });
     this.#options.observer.refused('security-header', { method });
-    call.emit('error', { code: GrpcStatus.INVALID_ARGUMENT, details: `the header ${SECURITY_HEADER}: true must be there` });
+    call.emit('error', { code: GrpcStatus.INVALID_ARGUMENT, details: MISSING_HEADER });
     return false;
   }
 
   #changed(methods: readonly StreamedMethod[]): void {
     for (const method of methods) this.#stale.add(method);
     for (const stream of [...this.#streams]) if (methods.includes(stream.method)) stream.changed();
+  }
+
+  #answer(method: UnaryMethod, request: Buffer): Promise<Answer> {
+    switch (method) {
+      case 'FetchJWTSVID':
+        return jwtSvidAnswer(request, this.#options, this.#options.jwt, this.#deps);
+      case 'ValidateJWTSVID':
+        return validationAnswer(request, this.#options, this.#options.jwt, this.#deps);
+    }
+  }
+
+  #statusOf(caught: unknown): { readonly code: GrpcStatus; readonly details: string } {
+    const status = grpcStatus(caught);
+    if (status.code !== GrpcStatus.INTERNAL) return status;
+    this.#deps.log.error('a call of the workload api failed', { cause: caught });
+    return caught instanceof AgentError ? jwtUnavailable() : status;
   }
 
   /** An answer may hold a private key: it is not kept where nobody listens. */
@@ -120,8 +172,15 @@ export class WorkloadApi {
         return x509SvidAnswer(this.#options, this.#deps.clock.now());
       case 'FetchX509Bundles':
         return x509BundlesAnswer(this.#options);
+      case 'FetchJWTBundles':
+        return this.#ownKeys.offer((keys) => jwtBundlesAnswer(this.#options, keys));
     }
   }
+}
+
+function isSecure(metadata: Metadata): boolean {
+  const header = metadata.get(SECURITY_HEADER);
+  return header.length === 1 && header[0] === 'true';
 }
 
 function statusName(code: GrpcStatus): string {

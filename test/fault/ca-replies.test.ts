@@ -11,6 +11,7 @@ import { createSdsServer, type SdsServer } from '../../sds/server';
 import { HOUR_MS, makeTestCa, TEST_ID, type TestCa } from '../support/certs';
 import { instantEngine, ScriptedCa } from '../support/scripted-ca';
 import { createSdsClient, type SdsClient, type SotwClientStream } from '../support/sds-client';
+import { NO_TOKENS } from '../support/sds-world';
 import { testDeps } from '../support/test-deps';
 import { ODD_REPLIES, type Reply, WRONG_REPLIES } from '../support/wrong-replies';
 
@@ -74,7 +75,10 @@ beforeAll(async () => {
   await keeper.renewNow('test');
   dir = mkdtempSync(join(tmpdir(), 'keyturn-test-'));
   const socketPath = join(dir, 'socket');
-  sds = await createSdsServer({ socketPath, mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], state: keeper.state }, deps);
+  sds = await createSdsServer(
+    { socketPath, mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], jwt: NO_TOKENS, state: keeper.state },
+    deps,
+  );
   client = createSdsClient(socketPath);
   stream = client.openStream();
   stream.request(['default']);

@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../agent/base/errors';
 import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
 import { verifyChain } from '../../agent/identity/chain';
+import { parseSpiffeBundle } from '../../agent/identity/spiffe-bundle';
 import { but } from '../support/but';
 import { writeCaDir } from '../support/ca-dir';
 import { type CallOutcome, type CaWorld, type CaWorldOptions, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
@@ -275,6 +276,9 @@ test('bundle, CRL, health and metrics are there over HTTP, and nothing else', as
     return { status: response.status, type: response.headers.get('content-type'), body: Buffer.from(await response.arrayBuffer()) };
   };
   expect((await get('/bundle.pem')).body).toEqual(certificatesPem(world.authority.trust.value.rootsDer));
+  expect(parseSpiffeBundle((await get('/bundle.json')).body, 'cluster.local', 'bundle')).toMatchObject({
+    roots: world.authority.trust.value,
+  });
   expect(await get('/crl')).toMatchObject({ status: 200, type: 'application/x-pem-file' });
   expect(await get('/crl.der')).toMatchObject({ status: 200, type: 'application/pkix-crl', body: Buffer.of(0x30, 0) });
   expect(await get('/healthz/ready')).toMatchObject({ status: 200 });

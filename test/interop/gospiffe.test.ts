@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect } from '@jest/globals';
 import { type Daemon, startDaemon } from '../support/daemon';
@@ -64,8 +65,8 @@ testWith('gospiffe')('a program of another trust domain is let in where its bund
   const friendly = await start(['--federated-bundle', `other.example=${roots}`]);
   await friendly.event('federated bundle in use');
   const { facts } = await runGospiffe(friendly.sdsSocket, ['bundles']);
-  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'other.example', x509: 1 }));
-  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'cluster.local', x509: 1 }));
+  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'other.example', x509: 1, jwt: 0 }));
+  expect(facts).toContainEqual(expect.objectContaining({ trustDomain: 'cluster.local', x509: 1, jwt: 1 }));
   const server = startGospiffe(friendly.sdsSocket, ['serve']);
   const { address } = await server.next();
   // The foreigner does not believe us: the relationship has one direction.
@@ -80,4 +81,42 @@ testWith('gospiffe')('a program of another trust domain is let in where its bund
   expect((await runGospiffe(back.sdsSocket, ['dial', String(address)])).code).toBe(1);
   expect(String((await server.next()).refused)).toMatch(/third\.example/);
   await server.stop();
+});
+
+testWith('gospiffe')('go-spiffe gets tokens for its audiences, and verifies those of others, of another trust domain too', async () => {
+  const foreign = await start(['--jwt-svid-ttl', '1m'], 'other.example');
+  const theirs = await runGospiffe(foreign.sdsSocket, ['jwt', 'shop', 'bank']);
+  expect(theirs).toMatchObject({ code: 0, stderr: '' });
+  expect(theirs.facts[0]).toMatchObject({ id: 'spiffe://other.example/ns/shop/sa/cart', audience: ['shop', 'bank'] });
+  expect(Number(theirs.facts[0]!.lifetime)).toBeGreaterThan(50);
+  expect(Number(theirs.facts[0]!.lifetime)).toBeLessThanOrEqual(60);
+
+  const bundle = join(foreign.dir, 'bundle.json');
+  writeFileSync(bundle, (await foreign.command('ca', 'bundle', '--format', 'spiffe')).stdout);
+  const ours = await start(['--federated-bundle', `other.example=${bundle}`]);
+  await ours.event('federated bundle in use');
+  const validate = async (audience: string, token: unknown) =>
+    (await runGospiffe(ours.sdsSocket, ['validate', audience], String(token))).facts[0]!;
+  const { token } = theirs.facts[0]!;
+  expect(await validate('shop', token)).toEqual({
+    workloadApi: 'spiffe://other.example/ns/shop/sa/cart',
+    gospiffe: 'spiffe://other.example/ns/shop/sa/cart',
+  });
+  // Both refuse the same.
+  const own = (await runGospiffe(ours.sdsSocket, ['jwt', 'shop'])).facts[0]!.token;
+  expect(await validate('shop', own)).toEqual({ workloadApi: ID, gospiffe: ID });
+  for (const [audience, wrong] of [
+    ['till', token],
+    ['shop', `${String(token).slice(0, -4)}AAAA`],
+    ['shop', 'a.b.c'],
+  ] as const) {
+    const { workloadApi, gospiffe } = await validate(audience, wrong);
+    expect(workloadApi).toMatch(/InvalidArgument/);
+    expect(gospiffe).toMatch(/^jwtsvid: |audience/);
+  }
+  const stranger = await runGospiffe(foreign.sdsSocket, ['validate', 'shop'], String(own));
+  expect(stranger.facts[0]).toEqual({
+    workloadApi: expect.stringMatching(/cluster\.local/),
+    gospiffe: expect.stringMatching(/no bundle found/),
+  });
 });

@@ -7,6 +7,7 @@ import { generateKeyPair } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from '../../agent/identity/svid';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { verifyJwtSvid } from '../../ca-client/jwt-svid';
 import { createSdsServer, type SdsServer, type SdsServerOptions } from '../../sds/server';
 import { HOUR_MS, issueLeaf, makeTestCa, TEST_ID, type TestCa } from './certs';
 import { createSdsClient, type SdsClient } from './sds-client';
@@ -35,6 +36,13 @@ export function unavailableState(bundle: TrustBundle | undefined, expired?: Svid
   return { kind: 'unavailable', bundle, expired, retryAt: 0, error: new AgentError('ERR_CA_UNAVAILABLE', 'sign: nobody answers') };
 }
 
+/** As with a CA that issues none. */
+export const NO_TOKENS: SdsServerOptions['jwt'] = {
+  ttlMs: 300_000,
+  open: () => undefined,
+  verify: (token, audience, keysOf) => verifyJwtSvid(token, audience, keysOf, Date.now()),
+};
+
 /** An SDS server in this process, whose state the test sets, and clients of it. */
 export interface SdsWorld {
   readonly server: SdsServer;
@@ -54,7 +62,7 @@ export async function startSdsWorld(dir: string, options: Partial<SdsServerOptio
   const state = new WatchedSource<CertState>({ kind: 'starting', bundle: undefined });
   const socketPath = options.socketPath ?? join(dir, 'socket');
   const server = await createSdsServer(
-    { mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], ...options, state, socketPath },
+    { mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], jwt: NO_TOKENS, ...options, state, socketPath },
     deps,
   );
   const clients: SdsClient[] = [];

@@ -4,6 +4,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { AgentError, invalid } from '../../../agent/base/errors';
 import { type HostPort, parseHostPort } from '../../../agent/base/host-port';
 import { ipOctets } from '../../../agent/base/ip-address';
+import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import type { Authority } from '../authority';
 import type { ServerNames } from '../certificate-specs';
 import type { CaStore } from '../store/store';
@@ -46,6 +47,8 @@ export interface CaServerOptions extends TrustDomains {
   readonly writeAuditLine: (line: string) => Promise<void>;
   /** Bundle, CRL, health and metrics over HTTP; undefined for none. */
   readonly http?: {
+    /** What JWT-SVIDs are verified by; default nothing. */
+    readonly jwtKeys?: () => Promise<readonly JwtKey[]>;
     /** `host:port`. */
     readonly address: string;
     readonly crl?: () => Promise<Uint8Array>;
@@ -116,6 +119,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
           address: parseHostPort(options.http.address, '--http-address'),
           trust: authority.trust,
           crl: options.http.crl,
+          jwtKeys: options.http.jwtKeys ?? (async () => []),
           metrics: options.http.metrics,
           reasons: () => problems().map(({ message }) => message),
         },

@@ -4,11 +4,14 @@ import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp }
 import { readPem } from '../../../agent/base/pem';
 import type { Watched } from '../../../agent/base/watched';
 import { certificatesPem } from '../../../agent/identity/certificate';
+import { formatSpiffeBundle, type JwtKey } from '../../../agent/identity/spiffe-bundle';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 
 export interface HttpEndpointsOptions {
   readonly address: HostPort;
   readonly trust: Watched<TrustBundle>;
+  /** What JWT-SVIDs are verified by at the moment. */
+  readonly jwtKeys: () => Promise<readonly JwtKey[]>;
   /** The signed CRLs of this moment, PEM, that of the signer in use first; undefined where none are offered. */
   readonly crl: (() => Promise<Uint8Array>) | undefined;
   /** Metrics in Prometheus' text format. */
@@ -18,7 +21,8 @@ export interface HttpEndpointsOptions {
 }
 
 /**
- * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`; `/crl` and `/crl.pem`, the
+ * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`; `/bundle.json`, the
+ * same with the keys of JWT-SVIDs as a SPIFFE bundle; `/crl` and `/crl.pem`, the
  * lists of all signers, and `/crl.der`, that of the one in use; `/healthz/ready` (200 where it can sign, else 503 with a line for each
  * reason), `/healthz/live`, `/metrics`. Read only.
  *
@@ -44,6 +48,8 @@ function routeOf(path: string, options: HttpEndpointsOptions): (() => HttpAnswer
   switch (path) {
     case '/bundle.pem':
       return () => pem(certificatesPem(options.trust.value.rootsDer));
+    case '/bundle.json':
+      return async () => ({ status: 200, type: 'application/json', body: await spiffeBundle(options) });
     case '/crl':
     case '/crl.pem':
       return crl && (async () => pem(await crl()));
@@ -58,6 +64,13 @@ function routeOf(path: string, options: HttpEndpointsOptions): (() => HttpAnswer
     default:
       return undefined;
   }
+}
+
+/** How often others should look: a key of tokens is told a day before it signs, and one that was taken away must not be believed for long. */
+const REFRESH_SECONDS = 300;
+
+async function spiffeBundle({ trust, jwtKeys }: HttpEndpointsOptions): Promise<string> {
+  return `${JSON.stringify(formatSpiffeBundle({ roots: trust.value, jwtKeys: await jwtKeys(), refreshHintSeconds: REFRESH_SECONDS }))}\n`;
 }
 
 function firstBlock(pemText: Uint8Array): Buffer {

@@ -89,7 +89,7 @@ func x509(ctx context.Context, times string) error {
 }
 
 func bundles(ctx context.Context) error {
-	source, err := workloadapi.NewX509Source(ctx)
+	source, err := workloadapi.NewBundleSource(ctx)
 	if err != nil {
 		return err
 	}
@@ -104,11 +104,11 @@ func bundles(ctx context.Context) error {
 		return err
 	}
 	for _, each := range set.Bundles() {
-		bundle, err := source.GetX509BundleForTrustDomain(each.TrustDomain())
+		bundle, err := source.GetBundleForTrustDomain(each.TrustDomain())
 		if err != nil {
 			return err
 		}
-		say(map[string]any{"trustDomain": each.TrustDomain().Name(), "x509": len(bundle.X509Authorities())})
+		say(map[string]any{"trustDomain": each.TrustDomain().Name(), "x509": len(bundle.X509Authorities()), "jwt": len(bundle.JWTAuthorities())})
 	}
 	return nil
 }
