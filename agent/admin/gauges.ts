@@ -151,6 +151,24 @@ export function caGauges({ version, runtime, ready, signerNotAfterAt, roots }: C
   ];
 }
 
+/** What a webhook holds, as its metrics say it. */
+export interface WebhookFacts {
+  readonly version: string;
+  readonly runtime: string;
+  readonly ready: boolean;
+  /** Of its root, epoch milliseconds; undefined before there is one. */
+  readonly rootNotAfterAt: number | undefined;
+}
+
+export function webhookGauges({ version, runtime, ready, rootNotAfterAt }: WebhookFacts): Gauge[] {
+  const notAfter = rootNotAfterAt === undefined ? undefined : rootNotAfterAt / 1000;
+  return [
+    single('keyturn_build_info', 'Always 1; which version runs on what.', 1, { version, runtime }),
+    single('keyturn_ready', 'Whether /healthz/ready answers yes: whether the API server accepts what the webhook shows.', ready ? 1 : 0),
+    single('keyturn_webhook_root_not_after_timestamp_seconds', "When the root of the webhook's own certificate expires.", notAfter),
+  ];
+}
+
 /** The process under Prometheus' customary names: cheap readings only, no timer that would wake an idle machine. */
 export async function processGauges(): Promise<Gauge[]> {
   const cpu = process.cpuUsage();

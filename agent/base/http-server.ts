@@ -1,4 +1,5 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Server } from 'node:net';
 import { boundConnections } from './connection-bound';
 import type { Deps } from './deps';
 import { AgentError, systemCode } from './errors';
@@ -120,7 +121,16 @@ function hasBody(request: IncomingMessage): boolean {
   return request.headers['transfer-encoding'] !== undefined || (request.headers['content-length'] ?? '0') !== '0';
 }
 
-function listen(server: Server, { address, purpose, flag }: HttpServerOptions): Promise<number> {
+/**
+ * Listens with a server of any kind.
+ *
+ * @returns the port that was really taken.
+ * @throws  AgentError ERR_SOCKET.
+ */
+export function listen(
+  server: Server,
+  { address, purpose, flag }: Pick<HttpServerOptions, 'address' | 'purpose' | 'flag'>,
+): Promise<number> {
   return new Promise((resolve, reject) => {
     const failed = (cause: unknown) => {
       const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);

@@ -70,6 +70,22 @@ export const METRICS = {
     help: 'Connections and calls that the CA server ended without a decision, by reason.',
     labels: ['reason'],
   },
+  webhook_requests_total: {
+    type: 'counter',
+    help: 'Pods that the webhook decided about, by outcome (injected, unchanged, denied).',
+    labels: ['outcome'],
+  },
+  webhook_request_duration_seconds: {
+    type: 'histogram',
+    help: "From a whole admission request to the webhook's decision.",
+    labels: [],
+    buckets: [0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1],
+  },
+  webhook_refused_total: {
+    type: 'counter',
+    help: 'Requests to the webhook that were no admission requests, by HTTP status.',
+    labels: ['status'],
+  },
   ca_audit_failures_total: {
     type: 'counter',
     help: 'Decisions that could not be written to the audit log; nothing is issued without.',

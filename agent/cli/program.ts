@@ -20,6 +20,7 @@ import { addSecret } from './secret';
 import { addSettings, ENVIRONMENT_HELP } from './settings-options';
 import type { Terminal } from './terminal';
 import { addVm } from './vm';
+import { addWebhook } from './webhook';
 
 /** Lines of help fit a usual screen and stay readable on a wide one. */
 const HELP_COLUMNS = 100;
@@ -67,6 +68,8 @@ export function createProgram(context: CommandContext): Command {
   for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
   program.commandsGroup('An authority of your own:');
   for (const add of [addCa, addVm, addApprover]) add(program, context);
+  program.commandsGroup('Pods of a cluster:');
+  addWebhook(program, context);
   program.commandsGroup('Files and settings:');
   for (const add of [addCert, addCsr, addBootstrap, addInject, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');

@@ -56,7 +56,7 @@ function endEntity(key: PublicKey, ttlSeconds: number, issuer: SignerFacts, now:
  * A self-signed root. It carries the trust domain's own SPIFFE ID: X509-SVID section 3.2 wants a signing certificate to be an SVID without
  * a path, and it lets a plugged-in CA of another trust domain be told apart.
  */
-export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number): CertificateSpec {
+export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number, lifetimeMs = ROOT_LIFETIME_MS): CertificateSpec {
   // The name is for people; the key identifier is what tells two roots apart, so a cut one does no harm.
   const name = encodeName([['O', trustDomain.slice(0, MAX_ORGANISATION)]]);
   const keyId = keyIdentifier(spkiDer);
@@ -66,7 +66,7 @@ export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number):
     issuerDer: name,
     subjectDer: name,
     notBeforeAt,
-    notAfterAt: notBeforeAt + ROOT_LIFETIME_MS,
+    notAfterAt: notBeforeAt + lifetimeMs,
     spkiDer,
     authorityKeyId: keyId,
     subjectKeyId: keyId,

@@ -5,9 +5,15 @@ import { type KeyAlgorithm, privateKeyPem } from '../../agent/identity/keys';
 import { rootSpec } from './certificate-specs';
 import type { NewCa } from './create-ca-files';
 
-/** Makes a key and its self-signed root for a trust domain. */
-export async function makeRoot(engine: CertificateEngine, trustDomain: string, algorithm: KeyAlgorithm, now: number): Promise<NewCa> {
+/** Makes a key and its self-signed root for a trust domain, by default for ten years. */
+export async function makeRoot(
+  engine: CertificateEngine,
+  trustDomain: string,
+  algorithm: KeyAlgorithm,
+  now: number,
+  lifetimeMs?: number,
+): Promise<NewCa> {
   const key = await engine.generateKeyPair(algorithm);
-  const rootDer = await engine.createCertificate(rootSpec(key.spkiDer, trustDomain, now), key);
+  const rootDer = await engine.createCertificate(rootSpec(key.spkiDer, trustDomain, now, lifetimeMs), key);
   return { keyPem: new Secret(privateKeyPem(key, 'pkcs8')), rootPem: writePem('CERTIFICATE', rootDer) };
 }

@@ -22,8 +22,8 @@ export interface HttpsServerOptions {
   readonly notAfterAt?: number;
 }
 
-/** Valid around the machine's clock, which TLS goes by. */
-export async function startHttpsServer(listener: RequestListener, options: HttpsServerOptions = {}): Promise<HttpsServer> {
+/** What a server on loopback shows, and the root to judge it by, PEM. Valid around the machine's clock, which TLS goes by. */
+export async function makeServerKey(options: HttpsServerOptions = {}) {
   const now = Date.now();
   const ca = options.ca ?? (await makeTestCa({ notBeforeAt: now - HOUR_MS, notAfterAt: now + 24 * HOUR_MS }));
   const key = makeKey('ec', 'prime256v1');
@@ -35,10 +35,16 @@ export async function startHttpsServer(listener: RequestListener, options: Https
     notBeforeAt: now - HOUR_MS / 2,
     notAfterAt: options.notAfterAt ?? now + HOUR_MS,
   });
-  const server: Server = createServer(
-    { key: key.export({ type: 'pkcs8', format: 'pem' }), cert: writePem('CERTIFICATE', leafDer), keepAliveTimeout: 60_000 },
-    listener,
-  );
+  return {
+    keyPem: Buffer.from(key.export({ type: 'pkcs8', format: 'pem' })),
+    certPem: writePem('CERTIFICATE', leafDer),
+    caPem: writePem('CERTIFICATE', ca.certificateDer),
+  };
+}
+
+export async function startHttpsServer(listener: RequestListener, options: HttpsServerOptions = {}): Promise<HttpsServer> {
+  const { keyPem, certPem, caPem } = await makeServerKey(options);
+  const server: Server = createServer({ key: keyPem, cert: certPem, keepAliveTimeout: 60_000 }, listener);
   let connections = 0;
   server.on('secureConnection', () => {
     connections += 1;
@@ -46,7 +52,7 @@ export async function startHttpsServer(listener: RequestListener, options: Https
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   return {
     url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    caPem: writePem('CERTIFICATE', ca.certificateDer),
+    caPem,
     connections: () => connections,
     close: () =>
       new Promise((done) => {

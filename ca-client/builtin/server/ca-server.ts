@@ -3,7 +3,6 @@ import type { TLSSocket } from 'node:tls';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, invalid } from '../../../agent/base/errors';
 import { type HostPort, parseHostPort } from '../../../agent/base/host-port';
-import { ipOctets } from '../../../agent/base/ip-address';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import type { Authority } from '../authority';
 import type { ServerNames } from '../certificate-specs';
@@ -20,6 +19,7 @@ import { PATIENCE } from './limits';
 import { createOidcAuthenticator, type OidcOptions } from './oidc';
 import { type Limiter, RateLimiter, type RateLimits } from './rate-limits';
 import { followRevocations, type RevokedSerials } from './revoked-serials';
+import { serverNamesOf } from './server-names';
 import { createServingCertificate, type ServingIdentity } from './serving-certificate';
 import { listenTls, type TlsListener } from './tls-listener';
 import { createTokenReviewAuthenticator, type TokenReviewOptions } from './token-review';
@@ -77,7 +77,7 @@ const GOODBYE_TURNS = 50;
  */
 export async function createCaServer(options: CaServerOptions, deps: Deps): Promise<CaServer> {
   const address = parseHostPort(options.listen, '--listen');
-  const names = namesOf(address, options.serverNames);
+  const names = serverNamesOf(address, options.serverNames);
   const opened: Closable[] = [];
   try {
     return await start(options, address, names, opened, deps);
@@ -214,20 +214,6 @@ async function openAuthenticators(
     opened.push(authenticator);
   }
   return opened;
-}
-
-function namesOf({ host }: HostPort, serverNames: readonly string[]): ServerNames {
-  const given = [...serverNames, ...(['0.0.0.0', '::'].includes(host) ? [] : [host])];
-  const all = [...new Set(given.map((name) => name.split('%', 1)[0]!))];
-  if (all.length === 0) {
-    throw invalid('ERR_CONFIG', '--server-names', 'must name the hosts that clients call the server, since --listen does not');
-  }
-  for (const name of all) {
-    if (name.length > 253 || !/^[A-Za-z0-9*]([A-Za-z0-9._:-]*)$/.test(name)) {
-      throw invalid('ERR_CONFIG', '--server-names', `must be host names and addresses, not "${name.slice(0, 100)}"`);
-    }
-  }
-  return { dns: all.filter((name) => !ipOctets(name)), ip: all.filter((name) => ipOctets(name)) };
 }
 
 /** Looks at silent and slow clients every second. */

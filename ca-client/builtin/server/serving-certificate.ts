@@ -22,7 +22,7 @@ const RENEW_MS = 10_000;
 const LEAST_MS = 1_000;
 
 export interface ServingCertificateOptions {
-  readonly authority: Authority;
+  readonly authority: Pick<Authority, 'trust' | 'issueServer' | 'onSignerChange'>;
   readonly names: ServerNames;
   /** Takes a new one into use. Connections that exist keep theirs. */
   use(identity: ServingIdentity): void;

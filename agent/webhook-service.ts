@@ -1,0 +1,151 @@
+import { serverNamesOf } from '../ca-client/builtin/server/server-names';
+import { createServingCertificate } from '../ca-client/builtin/server/serving-certificate';
+import { webhookGauges } from './admin/gauges';
+import type { AgentDeps } from './agent';
+import { Closers } from './base/closers';
+import type { Health } from './base/health';
+import { parseHostPort } from './base/host-port';
+import { type HttpAnswer, plainAnswer, readyAnswer, serveHttp } from './base/http-server';
+import { directEngine } from './identity/direct-engine';
+import { openKubeApi } from './open-kube-api';
+import { VERSION } from './version';
+import type { AdmissionRequest, Verdict } from './webhook/admission-review';
+import { createAdmissionServer } from './webhook/admission-server';
+import { admit, type InjectPod } from './webhook/admit';
+import { RootKeeper } from './webhook/root-keeper';
+
+/** Every setting of `keyturn webhook`, checked. */
+export interface WebhookServiceConfig {
+  /** `host:port`; port 0 takes a free one. */
+  readonly listen: string;
+  /** Health and metrics over HTTP. */
+  readonly adminAddress: string;
+  /** What API servers call it; undefined for the service `keyturn-webhook` of the namespace. */
+  readonly serverNames: readonly string[] | undefined;
+  /** Of the Secret; undefined for that of the kubeconfig or the pod. */
+  readonly namespace: string | undefined;
+  readonly secret: string;
+  /** Name of the MutatingWebhookConfiguration. */
+  readonly configuration: string;
+  readonly kubeconfig: string | undefined;
+  readonly inject: InjectPod;
+}
+
+/** A running webhook. */
+export interface WebhookService {
+  readonly health: Health;
+  /** `host:port`, with the ports that were really taken. */
+  readonly address: string;
+  readonly adminAddress: string;
+  /** Ends everything, innermost last. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Injects pods for API servers. Resolves when both ports are open; it is ready when the API server has been told whom to trust, which the
+ * health port says.
+ *
+ * @throws AgentError; nothing is left behind: what had started is closed.
+ */
+export async function startWebhookService(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, deps: AgentDeps): Promise<WebhookService> {
+  const closers = new Closers();
+  try {
+    const { keeper, ...addresses } = await open(config, env, closers, deps);
+    return { ...addresses, health: healthOf(keeper), close: closers.close };
+  } catch (caught) {
+    await closers.close();
+    throw caught;
+  }
+}
+
+async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closers: Closers, deps: AgentDeps) {
+  const { secret, configuration } = config;
+  const listen = parseHostPort(config.listen, '--listen');
+  const api = await openKubeApi(config.kubeconfig, env, deps);
+  closers.add(() => api.close());
+  const namespace = config.namespace ?? api.namespace ?? 'default';
+  const names = serverNamesOf(listen, config.serverNames ?? [`keyturn-webhook.${namespace}.svc`]);
+  const server = await createAdmissionServer({ address: listen, decide: (request) => decide(request, config.inject, deps) }, deps);
+  closers.add(() => server.close());
+  const keeper = new RootKeeper(
+    {
+      api,
+      engine: directEngine,
+      namespace,
+      secret,
+      configuration,
+      onAuthority: async (authority) => {
+        // There is no register: nobody but the API server looks at these certificates, and it goes by the root.
+        const record = async () => undefined;
+        const serving = await createServingCertificate({ authority, names, use: (key) => server.use(key), record }, deps);
+        closers.add(() => serving.close());
+      },
+    },
+    deps,
+  );
+  const admin = await serveHttp(
+    {
+      address: parseHostPort(config.adminAddress, '--admin-address'),
+      purpose: 'health and metrics',
+      flag: '--admin-address',
+      route: (path) => routeOf(path, keeper, deps),
+      failure: plainAnswer(500, 'internal error'),
+    },
+    deps,
+  );
+  closers.add(() => admin.close());
+  const stop = new AbortController();
+  const keeping = keeper.run(stop.signal);
+  closers.add(async () => {
+    stop.abort();
+    await keeping;
+  });
+  return { keeper, address: server.address, adminAddress: admin.address };
+}
+
+function healthOf(keeper: RootKeeper): Health {
+  return {
+    summary: () => keeper.problem()?.message ?? 'injecting pods',
+    stalled: () => undefined,
+    onChange: () => () => undefined,
+  };
+}
+
+/** One decision, one line that says it, and its count. */
+function decide(request: AdmissionRequest, inject: InjectPod, { log, metrics }: AgentDeps): Verdict {
+  const startedAt = performance.now();
+  const verdict = admit(request, inject);
+  metrics.record('webhook_request_duration_seconds', {}, (performance.now() - startedAt) / 1_000);
+  const outcome = verdict.kind === 'denied' ? 'denied' : verdict.patch.length === 0 ? 'unchanged' : 'injected';
+  metrics.record('webhook_requests_total', { outcome });
+  const facts = { uid: request.uid, namespace: request.namespace, pod: nameOf(request.object), dryRun: request.dryRun };
+  if (verdict.kind === 'denied') log.warn('pod denied', { ...facts, reason: verdict.message });
+  else if (outcome === 'injected') log.info('pod injected', { ...facts, warnings: verdict.warnings });
+  else log.debug('pod left as it is', facts);
+  return verdict;
+}
+
+/** A pod of a controller has the beginning of a name at this time. */
+function nameOf(object: unknown): string | undefined {
+  const { metadata } = (object ?? {}) as { metadata?: { name?: unknown; generateName?: unknown } };
+  const name = metadata?.name ?? metadata?.generateName;
+  return typeof name === 'string' ? name.slice(0, 253) : undefined;
+}
+
+function routeOf(path: string, keeper: RootKeeper, { metrics }: AgentDeps): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
+  const problem = keeper.problem();
+  switch (path) {
+    case '/healthz/live':
+      return () => plainAnswer(200, 'live');
+    case '/healthz/ready':
+      return () => readyAnswer(problem ? [problem.message] : []);
+    case '/metrics':
+      return async () => {
+        const facts = { version: VERSION, runtime: `node ${process.versions.node}`, ready: problem === undefined };
+        const body = await metrics.textWith(webhookGauges({ ...facts, rootNotAfterAt: keeper.issuer()?.notAfterAt }));
+        return { status: 200, type: metrics.contentType, body };
+      };
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,61 @@
+import { jsonPatch } from '../inject/changes';
+import { type Finding, fieldName } from '../inject/findings';
+import type { Injection } from '../inject/inject-pod';
+import { INJECT_MARK } from '../inject/names';
+import type { AdmissionRequest, Verdict } from './admission-review';
+
+/** What becomes of a pod; see `injectPod`. */
+export type InjectPod = (pod: unknown) => Injection;
+
+/** Static pods are shown to the API server by the node that runs them: a change of what it shows is none of the pod. */
+const MIRROR = 'kubernetes.io/config.mirror';
+
+/**
+ * Decides one request. Whoever asked for an identity and cannot have it is told so while they look: a pod that starts without would be found
+ * out by its peers. What is not a pod that is made is a configuration of somebody's mistake, and told as well.
+ */
+export function admit(request: AdmissionRequest, inject: InjectPod): Verdict {
+  const { kind, operation, subResource, namespace, object } = request;
+  if (kind !== 'v1/Pod') return wrong('request.kind', `must be v1/Pod, not ${kind}`);
+  if (operation !== 'CREATE') return wrong('request.operation', `must be CREATE, not ${operation}`);
+  if (subResource !== '') return wrong('request.subResource', `must be empty, not ${subResource}`);
+  if (namespace === '') return wrong('request.namespace', 'must not be empty');
+  if (typeof object !== 'object' || object === null || Array.isArray(object)) return wrong('request.object', 'must be an object');
+  if (isMirror(object)) return UNCHANGED;
+  const injection = inject(object);
+  switch (injection.kind) {
+    case 'left-alone':
+      return UNCHANGED;
+    case 'injected':
+      return {
+        kind: 'allowed',
+        patch: jsonPatch(injection.changes),
+        warnings: injection.notes.map((note) => `keyturn: ${sentence(note)}`),
+      };
+    case 'refused': {
+      const why = injection.problems.slice(0, MAX_PROBLEMS).map(sentence).join('; ');
+      return {
+        kind: 'denied',
+        status: 422,
+        message: `the agent cannot be injected: ${why}; label the pod ${INJECT_MARK}=false to run it without`,
+      };
+    }
+  }
+}
+
+const UNCHANGED: Verdict = { kind: 'allowed', patch: [], warnings: [] };
+/** A pod may have hundreds of containers with the same mistake. */
+const MAX_PROBLEMS = 8;
+
+function sentence({ path, rule, hint }: Finding): string {
+  return `${fieldName(path)} ${rule}${hint === undefined ? '' : ` (${hint})`}`;
+}
+
+function isMirror(pod: object): boolean {
+  const { metadata } = pod as { metadata?: { annotations?: Readonly<Record<string, unknown>> } | null };
+  return typeof metadata?.annotations === 'object' && metadata.annotations !== null && MIRROR in metadata.annotations;
+}
+
+function wrong(field: string, rule: string): Verdict {
+  return { kind: 'denied', status: 400, message: `${field}: ${rule.slice(0, 200)}` };
+}
