@@ -21,7 +21,11 @@ export function admit(request: AdmissionRequest, inject: InjectPod): Verdict {
   if (subResource !== '') return wrong('request.subResource', `must be empty, not ${subResource}`);
   if (namespace === '') return wrong('request.namespace', 'must not be empty');
   if (typeof object !== 'object' || object === null || Array.isArray(object)) return wrong('request.object', 'must be an object');
-  if (isMirror(object)) return UNCHANGED;
+  const { annotations, labels } = metadataOf(object);
+  // No API server keeps as many; a pod that has them is to keep others waiting.
+  const crowded = Object.entries({ labels, annotations }).find(([, marks]) => Object.keys(marks).length > MAX_MARKS);
+  if (crowded) return wrong(`request.object.metadata.${crowded[0]}`, `must not be more than ${MAX_MARKS}`);
+  if (MIRROR in annotations) return UNCHANGED;
   const injection = inject(object);
   switch (injection.kind) {
     case 'left-alone':
@@ -46,14 +50,17 @@ export function admit(request: AdmissionRequest, inject: InjectPod): Verdict {
 const UNCHANGED: Verdict = { kind: 'allowed', patch: [], warnings: [] };
 /** A pod may have hundreds of containers with the same mistake. */
 const MAX_PROBLEMS = 8;
+const MAX_MARKS = 10_000;
 
 function sentence({ path, rule, hint }: Finding): string {
   return `${fieldName(path)} ${rule}${hint === undefined ? '' : ` (${hint})`}`;
 }
 
-function isMirror(pod: object): boolean {
-  const { metadata } = pod as { metadata?: { annotations?: Readonly<Record<string, unknown>> } | null };
-  return typeof metadata?.annotations === 'object' && metadata.annotations !== null && MIRROR in metadata.annotations;
+/** As far as they are there; whatever else is wrong with them is for `inject` to say. */
+function metadataOf(pod: object): { readonly annotations: object; readonly labels: object } {
+  const { metadata } = pod as { metadata?: { annotations?: unknown; labels?: unknown } | null };
+  const mapping = (value: unknown) => (typeof value === 'object' && value !== null ? value : {});
+  return { annotations: mapping(metadata?.annotations), labels: mapping(metadata?.labels) };
 }
 
 function wrong(field: string, rule: string): Verdict {

@@ -29,7 +29,7 @@ export interface WebhookRoots {
  * same time is kept: the change is of the version that was read.
  *
  * @returns  Whether something had to be changed.
- * @throws   AgentError: the configuration is not there (ERR_CA_UNAVAILABLE), or what the API server answers.
+ * @throws   AgentError: the configuration is not there (ERR_CA_STATE), or what the API server answers.
  */
 export async function publishCaBundle(api: KubeApi, name: string, wanted: WebhookRoots, signal: AbortSignal): Promise<'changed' | 'kept'> {
   const path = `${CONFIGURATIONS}/${encodeURIComponent(name)}`;
@@ -56,7 +56,7 @@ async function read(api: KubeApi, name: string, path: string, signal: AbortSigna
     return await api.request<WebhookConfiguration>('GET', path, { signal });
   } catch (caught) {
     if (!isKubeStatus(caught, 404)) throw caught;
-    throw new AgentError('ERR_CA_UNAVAILABLE', `read MutatingWebhookConfiguration ${name}: it is not there`, {
+    throw new AgentError('ERR_CA_STATE', `read MutatingWebhookConfiguration ${name}: it is not there`, {
       retry: 'soon',
       cause: caught,
       hint: 'apply scripts/deploy/webhook, or name another with --configuration',

@@ -3,7 +3,7 @@ import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
-import { AgentError } from '../base/errors';
+import { AgentError, type ErrorCode } from '../base/errors';
 import { Secret } from '../base/secret';
 import type { CertificateEngine } from '../identity/engine';
 import { CONFIGURATIONS, publishCaBundle } from './ca-bundle';
@@ -43,6 +43,7 @@ const SETTLE_MS = 5_000;
 const HOLD_MS = 5 * 60_000;
 /** Whatever is not told of by a watch is found out by then. */
 const LOOK_MS = 3_600_000;
+const UNREACHABLE: readonly ErrorCode[] = ['ERR_CA_UNAVAILABLE', 'ERR_TIMEOUT'];
 const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
 
 /**
@@ -100,7 +101,8 @@ export class RootKeeper {
         failures += 1;
         const waitMs = Math.max(backoffMs(failures, BACKOFF, random), error.retryAfterMs ?? 0);
         log.warn('webhook root is not in order', { retryInSeconds: Math.round(waitMs / 1_000), cause: error });
-        this.#problem = error;
+        // What is in step stays so while nobody can be asked.
+        if (this.#authority === undefined || !UNREACHABLE.includes(error.code)) this.#problem = error;
         untilAt = clock.now() + waitMs;
       }
       await clock.sleepUntil(untilAt, changed.signal).catch(() => undefined);
@@ -155,7 +157,7 @@ export class RootKeeper {
       return { content: { data, annotations: metadata.annotations ?? {} }, version: metadata.resourceVersion };
     } catch (caught) {
       if (!isKubeStatus(caught, 404)) throw caught;
-      throw new AgentError('ERR_CA_UNAVAILABLE', `read ${this.#name}: it is not there`, {
+      throw new AgentError('ERR_CA_STATE', `read ${this.#name}: it is not there`, {
         retry: 'soon',
         cause: caught,
         hint: 'apply scripts/deploy/webhook, or name another with --secret',

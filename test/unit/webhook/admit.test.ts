@@ -37,6 +37,10 @@ test('a pod that asked to be left alone is', () => {
   expect(admit(REQUEST, () => ({ kind: 'left-alone' }))).toEqual({ kind: 'allowed', patch: [], warnings: [] });
 });
 
+const crowded = (name: string) => ({
+  object: { metadata: { [name]: Object.fromEntries(Array.from({ length: 10_001 }, (_, index) => [`a${index}`, ''])) } },
+});
+
 describe('what is not a pod that is made is denied by field', () => {
   test.each([
     ['W19 a Deployment', { kind: 'apps/v1/Deployment' }, 'request.kind: must be v1/Pod, not apps/v1/Deployment'],
@@ -46,6 +50,8 @@ describe('what is not a pod that is made is denied by field', () => {
     ['W23 a pod of no namespace', { namespace: '' }, 'request.namespace: must not be empty'],
     ['W24 no object', { object: undefined }, 'request.object: must be an object'],
     ['W25 a list', { object: [] }, 'request.object: must be an object'],
+    ['W47 more labels than any pod has', crowded('labels'), 'request.object.metadata.labels: must not be more than 10000'],
+    ['W48 more annotations than that', crowded('annotations'), 'request.object.metadata.annotations: must not be more than 10000'],
   ])('%s', (_, change, message) => {
     expect(admit({ ...REQUEST, ...change }, inject)).toEqual({ kind: 'denied', status: 400, message });
   });
