@@ -69,9 +69,9 @@ export function createProgram(context: CommandContext): Command {
   program.commandsGroup('An authority of your own:');
   for (const add of [addCa, addVm, addApprover]) add(program, context);
   program.commandsGroup('Pods of a cluster:');
-  addWebhook(program, context);
+  for (const add of [addInject, addWebhook]) add(program, context);
   program.commandsGroup('Files and settings:');
-  for (const add of [addCert, addCsr, addBootstrap, addInject, addConfig]) add(program, context);
+  for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');
   addCompletion(program, context);
   addVersion(program, context);

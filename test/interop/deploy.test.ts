@@ -13,7 +13,7 @@ const NAMESPACE = 'keyturn';
 const OVERLAYS = deployable().filter((folder) => folder.startsWith('overlays/'));
 
 /** What comes from elsewhere. */
-const BROUGHT = ['Secret keyturn-ca', 'ConfigMap keyturn-root'];
+const BROUGHT = ['Secret keyturn-ca', 'ConfigMap istio-ca-root-cert'];
 
 /** What each service account may do in the namespace beyond what any may. */
 const RULES: Readonly<Record<string, readonly string[]>> = {
