@@ -5,10 +5,10 @@ import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
 import type { FileWatch } from './base/file-watch';
 import { LogBudget } from './base/log-budget';
-import type { Config, LoadedConfig } from './config/config';
+import type { LoadedConfig } from './config/config';
+import { planList } from './config/plan-list';
 import { type ListText, readListText } from './config/read-workloads';
-import { claimsOf, sameConfig, socketClaim } from './config/workload-claims';
-import { type Listed, planWorkloads, type Refusal } from './config/workload-plan';
+import type { Refusal } from './config/workload-plan';
 import { refusedEntry, WorkloadSet } from './workload-set';
 
 /** Workloads that come and go with a list. */
@@ -143,15 +143,7 @@ class WorkloadFollower implements FollowedWorkloads {
   }
 
   async #follow(text: ListText, entries: Awaited<ReturnType<ListText['entries']>>, again: boolean): Promise<void> {
-    const listed: readonly Listed<Config>[] = entries.map((entry) => {
-      if ('error' in entry) return entry;
-      const { name, from } = entry;
-      const config = this.loaded.judgeWorkload(entry);
-      return config instanceof AgentError ? { name, from, error: config } : { name, from, config };
-    });
-    const { controlSocket } = this.loaded.config;
-    const reserved = [{ claim: socketClaim(controlSocket), by: 'control-socket' }];
-    const plan = planWorkloads(listed, this.set.versions(), { claims: claimsOf, same: sameConfig, reserved });
+    const plan = planList(entries, this.loaded, this.set.versions());
     this.#refused = plan.refused;
     this.#problem = undefined;
     this.#print = text.print;

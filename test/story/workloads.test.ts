@@ -211,6 +211,16 @@ describe('an entry that is wrong', () => {
   });
 });
 
+test('config show tells beforehand what of a list would be started and what refused, and starts nothing', async () => {
+  const world = startWorkloads({ cart: [identity('cart')], till: [identity('till'), 'sds-socket-mode: 0777'], twin: [identity('cart')] });
+  await world.daemon.stop();
+  const { code, stdout, stderr } = await world.daemon.command('config', 'show', '--ca', 'builtin', '--workloads', 'workloads');
+  expect(code).toBe(78);
+  expect(stdout).toMatch(/^cart +spiffe:\/\/cluster\.local\/ns\/shop\/sa\/cart +var\/run\/secrets\/workload-spiffe-uds\/cart\/socket$/m);
+  expect(stderr).toMatch(/till\.yaml: sds-socket-mode: "0777" must not have executable bits/);
+  expect(stderr).toMatch(/twin\.yaml: spiffe-id: .* is that of workload cart/);
+});
+
 test('a list that is one file says the same, and keeps everything where it is damaged as a whole', async () => {
   const world = startWorkloads({}, { flags: [] });
   await world.daemon.stop();

@@ -54,6 +54,26 @@ describe('the control socket', () => {
     expect(await callControl(path, 'GET', '/settings')).toEqual([{ name: 'ttl', value: '24h', origin: 'default' }]);
   });
 
+  test('tells of one workload of a list what it tells of all, its reasons only, and which there is not', async () => {
+    const workload = (name: string) => ({ ...fakeView().status().workloads[0]!, name });
+    const refused = [{ name: 'bad', file: 'bad.yaml', code: 'ERR_CONFIG', message: 'workload bad: no', inService: false }];
+    const status = {
+      workloads: [workload('cart'), workload('till')],
+      ready: false,
+      reasons: ['workload till: gone', 'workload bad: no'],
+      refused,
+    };
+    const path = await start(fakeView({ status }));
+    const ask = (name: string) => callControl<AgentStatus>(path, 'GET', `/status?workload=${name}`);
+    expect(await ask('cart')).toMatchObject({ ready: true, reasons: [], workloads: [{ name: 'cart' }] });
+    expect(await ask('till')).toMatchObject({ ready: false, reasons: ['workload till: gone'] });
+    expect(await ask('bad')).toMatchObject({ ready: false, workloads: [], refused });
+    expect((await ask('cart')).refused).toBeUndefined();
+    const plan = await callControl<PlanAnswer>(path, 'GET', '/plan?workload=till');
+    expect(plan.workloads.map(({ name }) => name)).toEqual(['till']);
+    await expect(ask('nobody')).rejects.toMatchObject({ code: 'ERR_USAGE', message: 'workload: "nobody" is not in the list' });
+  });
+
   test('rotates with what was asked, and with defaults', async () => {
     const asked: unknown[] = [];
     const view = fakeView({
