@@ -120,7 +120,7 @@ function addRun(program: Command, context: CommandContext): void {
   const command = addSettings(program.command('run'), SETTING_NAMES, true)
     .summary('Run the agent until a signal ends it')
     .description(
-      'Run the agent: keep a certificate for one identity and serve it over SDS until SIGTERM or SIGINT. SIGHUP turns the key at once.',
+      'Run the agent: keep a certificate for one identity, or for each of a list, and serve it over SDS until SIGTERM or SIGINT. SIGHUP turns the key at once, or reads the list again.',
     )
     .addHelpText(
       'after',
@@ -135,6 +135,7 @@ Examples:
   keyturn run --ca kubernetes-csr --signer-name clusterissuers.cert-manager.io/istio-ca
   keyturn run --ca file --credential-bundle bundle.pem --trust-bundle roots.pem
   keyturn run --config keyturn.yaml
+  keyturn run --ca builtin --workloads ./workloads
   FILE_MOUNTED_CERTS=true keyturn run`,
     );
   onRun(command, context, async ({ flags }) => (await import('./run')).run(flags, context.terminal));
