@@ -37,7 +37,7 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
   const done = (code: number) => {
     exitCode = code;
   };
-  const program = createProgram({ terminal, done }).hook('preAction', (_, command) => {
+  const program = createProgram({ terminal, done }, argv[0] === 'run').hook('preAction', (_, command) => {
     if (command.opts().output === 'json') format = 'json';
   });
   try {
@@ -54,8 +54,12 @@ function plainHelp(argv: readonly string[]): readonly string[] {
   return argv[0] === 'help' && argv.length > 2 ? [...argv.slice(1), '--help'] : argv;
 }
 
-/** The tree of commands. */
-export function createProgram(context: CommandContext): Command {
+/**
+ * The tree of commands.
+ *
+ * @param runOnly  Without the others than `run`, for a start that waits for no help on them: they cost it 4 ms, and the agent their memory.
+ */
+export function createProgram(context: CommandContext, runOnly = false): Command {
   const program = configure(new Command('keyturn'), context.terminal)
     .description(
       "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and turns the key again long before it expires.",
@@ -64,6 +68,7 @@ export function createProgram(context: CommandContext): Command {
     .addHelpText('after', EXAMPLES);
   program.commandsGroup('The agent:');
   addRun(program, context);
+  if (runOnly) return program;
   program.commandsGroup('Ask a running agent:');
   for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
   program.commandsGroup('An authority of your own:');
