@@ -77,7 +77,7 @@ function addWatch(secret: Command, context: CommandContext): void {
 function secretCommand(secret: Command, name: string): Command {
   const command = withOutput(secret.command(name)).argument(
     '[names...]',
-    'Names of secrets (default: default ROOTCA); also file-cert:CERT~KEY, file-root:CA',
+    'Names of secrets (default: default ROOTCA); also ALL, a SPIFFE ID, spiffe://TRUST-DOMAIN, file-cert:CERT~KEY, file-root:CA',
   );
   command.option('--workload <name>', 'Of many workloads the one whose socket is asked, as the agent says over --control-socket');
   return addSettings(command, ['sds-socket', 'control-socket', 'config']);
@@ -177,7 +177,7 @@ async function changeText(secret: ReceivedSecret, format: OutputFormat): Promise
 
 function unknownName(name: string): AgentError {
   return new AgentError('ERR_SECRET_UNKNOWN', `secret ${name}: the agent does not serve that name`, {
-    hint: 'default and ROOTCA are always served; file-cert: and file-root: only below --sds-file-dir',
+    hint: 'default, ROOTCA, ALL, our SPIFFE ID and trust domain are always served; file-cert: and file-root: only below --sds-file-dir',
   });
 }
 

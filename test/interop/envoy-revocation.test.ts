@@ -70,35 +70,42 @@ async function listsReach(mesh: Mesh, world: World, wanted: (lists: { lists: num
 }
 
 describe('real Envoys with revocation lists', () => {
-  testWith('envoy').each(['root', 'intermediate'] as const)(
-    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one (signer: %s)',
-    (signer) =>
+  testWith('envoy').each([
+    ['root', 'ROOTCA'],
+    ['intermediate', 'ROOTCA'],
+    ['root', 'ALL'],
+  ] as const)(
+    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one (signer: %s, roots: %s)',
+    (signer, roots) =>
       withWorld(signer, (world) =>
-        withMesh({ dir: world.dir, ttl: '1h', perSecond: 20, flags: ['--crl', world.crlFile] }, async (mesh) => {
-          const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
-          const succeeded = () => mesh.traffic.report().succeeded;
-          await until('traffic', async () => succeeded() > 20);
-          expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
-          const { certificate, revocation } = await workloadOf(mesh, 'client');
-          expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
-          // As `ca serve` would have entered it.
-          const { serial } = certificate!;
-          const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
-          await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
-          await world.store.revoke({ serial }, 'keyCompromise', Date.now());
-          const revokedAt = Date.now();
-          await listsReach(mesh, world, ({ revoked }) => revoked === 1);
-          await until('the first refusal', async () => (await refusals()) > 0);
-          expect(Date.now() - revokedAt).toBeLessThan(10_000);
-          // What is under way goes through; each new connection is refused, and every request makes one.
-          const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
-          await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
-          expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
-          expect(await mesh.agent('client').command('rotate', '--wait')).toMatchObject({ code: 0 });
-          const now = succeeded();
-          await until('traffic with the new certificate', async () => succeeded() >= now + 40);
-          expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
-        }),
+        withMesh(
+          { dir: world.dir, ttl: '1h', perSecond: 20, flags: ['--crl', world.crlFile], secrets: { identity: 'default', roots } },
+          async (mesh) => {
+            const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
+            const succeeded = () => mesh.traffic.report().succeeded;
+            await until('traffic', async () => succeeded() > 20);
+            expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
+            const { certificate, revocation } = await workloadOf(mesh, 'client');
+            expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
+            // As `ca serve` would have entered it.
+            const { serial } = certificate!;
+            const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
+            await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
+            await world.store.revoke({ serial }, 'keyCompromise', Date.now());
+            const revokedAt = Date.now();
+            await listsReach(mesh, world, ({ revoked }) => revoked === 1);
+            await until('the first refusal', async () => (await refusals()) > 0);
+            expect(Date.now() - revokedAt).toBeLessThan(10_000);
+            // What is under way goes through; each new connection is refused, and every request makes one.
+            const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
+            await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
+            expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
+            expect(await mesh.agent('client').command('rotate', '--wait')).toMatchObject({ code: 0 });
+            const now = succeeded();
+            await until('traffic with the new certificate', async () => succeeded() >= now + 40);
+            expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
+          },
+        ),
       ),
     90_000,
   );

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Daemon, startDaemon } from './daemon';
 import { type Envoy, startEnvoy } from './envoy';
-import { clientConfig, serverConfig } from './envoy-config';
+import { clientConfig, type SecretNames, serverConfig } from './envoy-config';
 import { startTraffic, type Traffic } from './traffic';
 
 export type SideName = 'client' | 'server';
@@ -14,6 +14,8 @@ export interface MeshOptions {
   readonly perSecond: number;
   readonly delta?: boolean;
   readonly flags?: readonly string[];
+  /** Names of the secrets; default `default` and `ROOTCA`. */
+  readonly secrets?: SecretNames;
 }
 
 /**
@@ -67,12 +69,13 @@ async function startMesh(options: MeshOptions): Promise<Mesh> {
   const agent = (side: SideName) => started[side].at(-1)!;
   await Promise.all(SIDES.map((side) => agent(side).ready()));
   const sds = (side: SideName) => ({ socket: agent(side).sdsSocket, delta: options.delta ?? false });
+  const secrets = options.secrets && { secrets: options.secrets };
   const server = await startEnvoy({
     dir: options.dir,
     name: 'envoy-server',
-    config: serverConfig({ server: { sds: sds('server'), allow: ID.client } }),
+    config: serverConfig({ server: { sds: sds('server'), allow: ID.client, ...secrets } }),
   });
-  const config = clientConfig({ sds: sds('client'), port: await server.port('server'), server: ID.server });
+  const config = clientConfig({ sds: sds('client'), port: await server.port('server'), server: ID.server, ...secrets });
   const client = await startEnvoy({ dir: options.dir, name: 'envoy-client', config });
   const envoys = { client, server };
   for (const side of SIDES) await envoys[side].started();

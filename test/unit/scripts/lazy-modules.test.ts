@@ -41,6 +41,11 @@ describe('until the first secret', () => {
     ['node:http', 'node:http'],
     ['the control server', 'agent/admin/control-server.ts'],
     ['health and metrics over HTTP', 'agent/admin/http-server.ts'],
+    ['the Workload API', 'sds/workload-api/workload-api.ts'],
+    ['its messages', 'sds/proto/generated/workload.ts'],
+    ['JWT-SVIDs', 'ca-client/builtin/jwt/'],
+    ['jose', 'node_modules/jose/'],
+    ['other trust domains', 'ca-client/federation.ts'],
   ])('%s is not loaded', (_, part) => {
     expect([...loaded].filter((file) => file === part || file.startsWith(part))).toEqual([]);
   });

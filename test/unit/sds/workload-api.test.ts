@@ -3,11 +3,13 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { CrlSet } from '../../../agent/identity/crl';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { LIMITS } from '../../../sds/limits';
+import { LIMITS, PATIENCE } from '../../../sds/limits';
 import { X509BundlesResponse, X509SVIDResponse } from '../../../sds/proto/generated/workload';
 import { TEST_ID } from '../../support/certs';
+import { END_STREAM, frame, message, openCall, PREFACE, rawConnect } from '../../support/raw-http2';
 import { issueCa, type SdsWorld, startSdsWorld, unavailableState } from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
+import { TestClock } from '../../support/test-clock';
 import { until } from '../../support/until';
 import { createWorkloadClient, type WorkloadClient } from '../../support/workload-client';
 
@@ -193,6 +195,28 @@ describe('hostile clients', () => {
     let answers = 1;
     for (; !got.svids[0]!.x509Svid.equals(Buffer.concat(last.chainDer)); answers += 1) got = await stream.next();
     expect(answers).toBeLessThan(300);
+  });
+
+  test('one that does not read for a minute loses its connection, and nobody else does', async () => {
+    await world.close();
+    const clock = new TestClock(Date.now());
+    world = await startSdsWorld(dir, { id: parseSpiffeId(TEST_ID) }, { clock });
+    await world.rotate();
+    const reader = svids();
+    await reader.next();
+    const stuck = await rawConnect(world.socketPath);
+    const fields = { ':path': '/SpiffeWorkloadAPI/FetchX509SVID', 'workload.spiffe.io': 'true' };
+    // A window of one byte.
+    const settings = frame('settings', 0, Buffer.from([0, 4, 0, 0, 0, 1]));
+    stuck.send(PREFACE, settings, openCall(1, '', fields), message(1, Buffer.alloc(0), { flags: END_STREAM }));
+    await until('its stream', async () => world.server.workloadApiStreams() === 2);
+    for (let sweep = 0; sweep < PATIENCE.unreadSweeps - 1; sweep += 1) await clock.advanceBy(PATIENCE.sweepMs);
+    expect(stuck.socket.destroyed).toBe(false);
+    for (let sweep = 0; sweep < 4; sweep += 1) await clock.advanceBy(PATIENCE.sweepMs);
+    await stuck.closed;
+    await until('its end', async () => world.server.workloadApiStreams() === 1);
+    const last = await world.rotate();
+    expect((await reader.next()).svids[0]!.x509Svid).toEqual(Buffer.concat(last.chainDer));
   });
 
   test('streams of all services share their places, and a modest client gets one from the greediest', async () => {
