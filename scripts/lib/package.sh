@@ -20,22 +20,23 @@ package_tree() {
   command install -D -m 0644 "$parts/keyturn.sysusers" "$tree/usr/lib/sysusers.d/keyturn.conf"
   command install -D -m 0644 "$parts/keyturn.yaml" "$tree/etc/keyturn/keyturn.yaml"
   command install -D -m 0644 "$parts/ca.env" "$tree/etc/keyturn/ca.env"
-  package_documents "$tree" "$executable"
+  package_documents "$tree" "$form" "$executable"
 }
 
-# package_documents DIR EXECUTABLE
+# package_documents DIR FORM EXECUTABLE
 package_documents() {
-  local doc="$1/usr/share/doc/keyturn" man="$1/usr/share/man/man1" shell
+  local doc="$1/usr/share/doc/keyturn" man="$1/usr/share/man/man1" shell path program=("$3")
   mkdir -p "$doc" "$man"
+  if [ "$2" = node ]; then program=("$(runtime)" "$3"); fi
   {
     printf 'keyturn is licensed as follows. What it contains of others is below.\n\n'
-    cat "$root/LICENSE" "$2.LICENSES.txt"
+    cat "$root/LICENSE" "$3.LICENSES.txt"
   } >"$doc/copyright"
   gzip -9n <"$root/CHANGELOG.md" >"$doc/changelog.gz"
   gzip -9n <"$root/scripts/deploy/machine/keyturn.1" >"$man/keyturn.1.gz"
   while read -r shell path; do
     mkdir -p "$1/$(dirname "$path")"
-    "$(runtime)" "$root/dist/keyturn" completion "$shell" >"$1/$path"
+    "${program[@]}" completion "$shell" >"$1/$path"
   done <<'PLACES'
 bash usr/share/bash-completion/completions/keyturn
 zsh usr/share/zsh/vendor-completions/_keyturn

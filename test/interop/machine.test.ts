@@ -9,7 +9,9 @@ import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 import { until } from '../support/until';
 
-const BUILD = resolve(__dirname, '../../scripts/build');
+const ROOT = resolve(__dirname, '../..');
+const BUILD = join(ROOT, 'scripts/build');
+const INSTALL = '/opt/keyturn/scripts/install-vm';
 const CONFIG = '--config /etc/keyturn/keyturn.yaml';
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
 
@@ -38,29 +40,34 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
   const status = () => JSON.parse(machine.try(`keyturn status ${CONFIG} --output json`).stdout) as AgentStatus;
   const serial = () => status().workloads[0]!.certificate!.serial;
   const agent = () => machine.unit('keyturn', 'MainPID', 'ActiveState', 'SubState', 'StatusText', 'NRestarts', 'Result', 'ExecMainStatus');
-  const join_ = (more = '') => {
-    machine.run(
-      `rm -f /srv/vm.join && keyturn vm bundle --ca-dir /var/lib/keyturn-ca --spiffe-id ${ID} --ca-address ca.test:15012 --out /srv/vm.join`,
-    );
-    machine.run(`keyturn vm join /srv/vm.join ${more}`);
-  };
+  const bundle = () =>
+    machine.run(`keyturn vm bundle --ca-dir /var/lib/keyturn-ca --spiffe-id ${ID} --ca-address ca.test:15012 --out /srv/vm.join --force`);
 
   beforeAll(async () => {
     const deb = execFileSync(BUILD, ['--deb', '--if-changed', '--form', form], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'inherit'],
     }).trim();
-    machine = createMachine({ '/usr/local/bin/envoy': envoyBinary() });
+    machine = createMachine({ '/usr/local/bin/envoy': envoyBinary(), '/opt/keyturn': ROOT });
     machine.put(deb, '/srv/keyturn.deb');
     machine.put(nextVersion(deb), '/srv/next.deb');
     await machine.boot();
     machine.run('echo 127.0.0.1 ca.test >> /etc/hosts');
-  }, 120_000);
+  }, 300_000);
 
   afterAll(async () => machine?.powerOff(), 60_000);
 
   test('has the package with its users, and nothing of it runs before somebody says who the machine is', () => {
-    machine.run('dpkg -i /srv/keyturn.deb');
+    expect(machine.try(`setpriv --reuid nobody --regid nogroup --clear-groups ${INSTALL} --package /srv/keyturn.deb`)).toMatchObject({
+      code: 1,
+      stderr: 'scripts/install-vm: only root may install services: sudo scripts/install-vm\n',
+    });
+    expect(machine.try(`${INSTALL} --package /etc/passwd`).stderr).toContain('is no package of keyturn');
+    const { code, stderr } = machine.try(`${INSTALL} --package /srv/keyturn.deb`);
+    expect({ code, stderr }).toEqual({
+      code: 0,
+      stderr: expect.stringMatching(/^installed keyturn \d.*\nnext: .*scripts\/install-vm --join FILE/m),
+    });
     expect(machine.run('id -un keyturn keyturn-ca keyturn-envoy')).toBe('keyturn\nkeyturn-ca\nkeyturn-envoy\n');
     expect(machine.try('systemctl is-active keyturn keyturn-ca keyturn-envoy').stdout).toBe('inactive\ninactive\ninactive\n');
     expect(machine.run('keyturn --version')).toMatch(/^keyturn \d/);
@@ -82,8 +89,11 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
   });
 
   test('joins it by one file, and is ready when systemctl start returns', async () => {
-    join_();
-    machine.run('systemctl enable --now keyturn');
+    bundle();
+    const { code, stdout, stderr } = machine.try(`${INSTALL} --package /srv/keyturn.deb --join /srv/vm.join`);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringMatching(/^keyturn \d.* is installed already\nidentity +spiffe:/) });
+    expect(stdout).toBe(`${statusText()}\n`);
+    machine.run('systemctl restart keyturn');
     // The socket serves; the first certificate may still be under way.
     expect(machine.run('stat -c "%a %U %G" /run/keyturn/sds.sock /run/keyturn')).toBe('660 keyturn keyturn\n750 keyturn keyturn\n');
     await until('a certificate', async () => machine.try(`keyturn status ${CONFIG}`).code === 0);
@@ -204,8 +214,8 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
     expect(machine.run('journalctl -b -u keyturn --no-pager')).toMatch(new RegExp(`certificate expired serial=${lost}`));
     await until('an authority', async () => machine.unit('keyturn-ca', 'ActiveState').ActiveState === 'active');
     machine.write('/etc/keyturn/keyturn.yaml', machine.read('/etc/keyturn/keyturn.yaml').replace('ttl: 3s\n', ''));
-    join_();
-    machine.run('systemctl restart keyturn');
+    bundle();
+    machine.run('keyturn vm join /srv/vm.join && systemctl restart keyturn');
     await until('a certificate', async () => machine.try(`keyturn status ${CONFIG}`).code === 0);
     await until('an Envoy that has it', async () => acknowledged() === serial());
   }, 60_000);
@@ -224,5 +234,15 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
       readdirSync(join(machine.dir, 'etc/systemd/system/multi-user.target.wants')).filter((name) => name.startsWith('keyturn')),
     ).toEqual([]);
     expect(statSync(join(machine.dir, 'etc/keyturn/envoy.yaml')).isFile()).toBe(true);
+  });
+
+  test('takes the executable alone where there is no package, once', () => {
+    if (form === 'node') return;
+    const install = () => machine.try(`${INSTALL} --executable /opt/keyturn/dist/standalone/keyturn --no-start`);
+    const [first, second] = [install(), install()];
+    expect(first).toMatchObject({ code: 0, stderr: expect.stringMatching(/^installed keyturn \d/) });
+    expect(second).toMatchObject({ code: 0, stderr: expect.stringMatching(/^this keyturn is installed already\n/) });
+    expect(machine.run('systemctl cat keyturn keyturn-ca keyturn-envoy')).toContain('ExecStart=/usr/bin/keyturn run');
+    expect(machine.run('keyturn ca init --ca-dir /srv/ca --trust-domain example.org')).toContain('example.org');
   });
 });

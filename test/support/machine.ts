@@ -33,6 +33,7 @@ export interface Machine {
 
 const SHUTDOWN = 'SIGRTMIN+4';
 const BOOT_MS = 60_000;
+const POWER_OFF_MS = 30_000;
 
 /** @param binds  Files of this machine that are there too, for reading: by their path there. */
 export function createMachine(binds: Readonly<Record<string, string>>): Machine {
@@ -63,10 +64,16 @@ export function createMachine(binds: Readonly<Record<string, string>>): Machine 
       await until('a booted machine', async () => /^(running|degraded)/.test(inside('systemctl is-system-running').stdout), BOOT_MS, 100);
     },
     powerOff: async () => {
-      const { leader, ended } = running ?? {};
-      if (leader === undefined) return;
+      if (running === undefined) return;
+      const { leader, child, ended } = running;
       spawnSync('kill', ['-s', SHUTDOWN.slice(3), String(leader)]);
+      // One that does not end in time must not outlive the tests.
+      const late = setTimeout(() => {
+        process.kill(leader, 'SIGKILL');
+        child.kill('SIGKILL');
+      }, POWER_OFF_MS);
       await ended;
+      clearTimeout(late);
       running = undefined;
     },
     run: (command) => {
@@ -121,7 +128,19 @@ async function start(dir: string, binds: Readonly<Record<string, string>>) {
   const children = `/proc/${child.pid}/task/${child.pid}/children`;
   const leader = await until('the first process of the machine', async () => {
     if (over) throw new Error(`systemd-nspawn ended:\n${said}`);
-    return Number(readFileSync(children, 'utf8').trim().split(' ')[0]) || undefined;
+    // Its forerunners are children too, for a moment.
+    const pids = readFileSync(children, 'utf8')
+      .split(' ')
+      .filter((pid) => pid !== '');
+    return Number(pids.find((pid) => commandOf(pid) === 'systemd'));
   });
   return { child, leader, ended };
+}
+
+function commandOf(pid: string): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
 }
