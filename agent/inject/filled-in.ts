@@ -12,6 +12,7 @@ const FILLED_IN: readonly string[] = [
   'scheme',
   'successThreshold',
   'terminationMessagePath',
+  'terminationMessagePolicy',
   'timeoutSeconds',
 ];
 

@@ -1,7 +1,11 @@
+import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
 import { keyturn } from '../support/command-line';
+import { peerPath } from '../support/peer-path';
+import { testWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 
 const SHOP = readFileSync(join(__dirname, 'inject/shop.yaml'), 'utf8');
@@ -125,6 +129,34 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
     expect(stdout).toContain('"port_value": 3000');
     expect(stdout).toContain('"address": "b.shop.svc"');
     expect(stdout).toContain('"id": "$(POD_NAME).$(POD_NAMESPACE)"');
+  });
+
+  testWith('envoy')('gives an Envoy a command line that Envoy accepts', async () => {
+    const cwd = withFiles({ 'a.yaml': POD });
+    const { stdout } = await keyturn(
+      ['inject', '-f', 'a.yaml', '--envoy', 'envoy:1', '--peer', '127.0.0.1:8444', '--listen', '0.0.0.0:8443'],
+      { cwd },
+    );
+    const [, envoy] = parse(stdout).spec.initContainers;
+    const { status, stderr } = spawnSync(peerPath('envoy')!, [...envoy.args, '--mode', 'validate'], { encoding: 'utf8' });
+    expect({ status, stderr: stderr.match(/.*(?:error|rror initializing).*/g) }).toEqual({ status: 0, stderr: null });
+  });
+
+  test.each([
+    [[]],
+    [['--ca', 'istio-csr,istiod', '--cluster-id', 'west', '--ttl', '1h', '--renew-ratio', '0.4', '--key-algorithm', 'rsa-2048']],
+    [['--ca', 'kubernetes-csr', '--signer-name', 'example.org/mesh', '--root-configmap', 'roots', '--admin-address', '[::]:15022']],
+    [['--sds-socket-mode', '0666', '--crl', 'http://ca.example.org/crl.pem', '--log-format', 'json', '--trust-domain', 'example.org']],
+  ])('gives the agent flags that it understands: %j', async (flags) => {
+    const cwd = withFiles({ 'a.yaml': POD });
+    const { stdout } = await keyturn(['inject', '-f', 'a.yaml', ...flags], { cwd });
+    const [agent] = parse(stdout).spec.initContainers;
+    const [run, ...settings] = agent.args;
+    expect(run).toBe('run');
+    const env = { POD_NAMESPACE: 'shop', SERVICE_ACCOUNT: 'cart' };
+    const shown = await keyturn(['config', 'show', '--output', 'json', ...settings], { cwd: '/', env });
+    expect({ code: shown.code, stderr: shown.stderr }).toEqual({ code: 0, stderr: '' });
+    expect(shown.stdout).toMatch(/spiffe:\/\/[a-z.]+\/ns\/shop\/sa\/cart/);
   });
 
   test.each([
