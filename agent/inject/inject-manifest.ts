@@ -1,6 +1,6 @@
-import { AgentError, type AgentErrorOptions, invalid } from '../base/errors';
+import { AgentError, invalid } from '../base/errors';
 import { parseYamlStream, type YamlDocument, type YamlStream } from '../base/yaml';
-import { changesBetween, isSameValue, type Members, type Path } from './changes';
+import { type Change, isSameValue, type Members, type Path } from './changes';
 import { findObjects, type ManifestObject, valueAt } from './find-pods';
 import { fieldName } from './findings';
 import { injectPod } from './inject-pod';
@@ -11,6 +11,8 @@ import { yamlValue } from './yaml-value';
 /** Manifests of hundreds of objects fit. */
 export const MAX_MANIFEST_BYTES = 4 << 20;
 const MAX_TOKENS = 500_000;
+/** The agent is larger than the pods of some. */
+const GROWTH = 20;
 
 /** A manifest with the agent in it. */
 export interface InjectedManifest {
@@ -41,7 +43,7 @@ export async function injectManifest(bytes: Uint8Array, name: string, options: I
   const isEnded = bytes.length === 0 || bytes.at(-1) === 0x0a;
   const stream = await parse(isEnded ? bytes : Buffer.concat([bytes, Buffer.from('\n')]), name);
   const problems: AgentError[] = [];
-  const plans = stream.documents.map((document, index) => plan(document, index, stream, name, options, problems));
+  const plans = stream.documents.map((document, index) => plan(document, index, stream, { name, options, problems }));
   if (problems.length > 0) throw oneError(problems);
   const edits = plans.flatMap(({ edits }) => edits);
   const text = editText(stream.text, edits);
@@ -49,62 +51,65 @@ export async function injectManifest(bytes: Uint8Array, name: string, options: I
   return { text: isEnded ? text : text.replace(/\r?\n$/, ''), reports: plans.flatMap(({ reports }) => reports) };
 }
 
+/** What all objects are judged with. */
+interface Judging {
+  readonly name: string;
+  readonly options: InjectOptions;
+  readonly problems: AgentError[];
+}
+
+/** What becomes of one document. */
 interface Plan {
   readonly edits: readonly TextEdit[];
   readonly after: unknown;
   readonly reports: readonly ObjectReport[];
 }
 
-function parse(bytes: Uint8Array, name: string): Promise<YamlStream> {
-  return parseYamlStream(bytes, { name, code: 'ERR_MANIFEST', maxBytes: MAX_MANIFEST_BYTES, maxTokens: MAX_TOKENS });
-}
-
-function plan(
-  document: YamlDocument,
-  index: number,
-  stream: YamlStream,
-  name: string,
-  options: InjectOptions,
-  problems: AgentError[],
-): Plan {
-  const before = yamlValue(document, stream);
-  const where = `document ${index + 1}`;
-  const reports: ObjectReport[] = [];
-  let after = before;
-  for (const found of findObjects(before)) {
-    if ('rule' in found) problems.push(refusal(`${name} ${where}`, found.path, found.rule));
-    else after = injectObject(found, after, { object: `${where}, ${found.title}`, name, options, reports, problems });
-  }
-  if (problems.length > 0) return { edits: [], after, reports };
-  return { edits: yamlEdits(document, changesBetween(before, after), stream), after, reports };
-}
-
-interface Job {
-  readonly object: string;
-  readonly name: string;
-  readonly options: InjectOptions;
+interface Draft {
+  after: unknown;
+  readonly changes: Change[];
   readonly reports: ObjectReport[];
-  readonly problems: AgentError[];
 }
 
-/** @returns the document's value with this object injected. */
-function injectObject({ pod }: ManifestObject, document: unknown, { object, name, options, reports, problems }: Job): unknown {
-  if (pod === undefined) {
-    reports.push({ object, outcome: 'no-pod', notes: [] });
-    return document;
+function parse(bytes: Uint8Array, name: string, growth = 1): Promise<YamlStream> {
+  return parseYamlStream(bytes, {
+    name,
+    code: 'ERR_MANIFEST',
+    maxBytes: MAX_MANIFEST_BYTES * growth,
+    maxTokens: MAX_TOKENS * growth,
+  });
+}
+
+function plan(document: YamlDocument, index: number, stream: YamlStream, judging: Judging): Plan {
+  const draft: Draft = { after: yamlValue(document, stream), changes: [], reports: [] };
+  const where = `document ${index + 1}`;
+  for (const found of findObjects(draft.after)) {
+    if ('rule' in found) judging.problems.push(refusal(`${judging.name} ${where}`, found.path, found.rule));
+    else injectObject(found, `${where}, ${found.title}`, draft, judging);
   }
-  const injection = injectPod(valueAt(document, pod) ?? undefined, options);
+  const edits = judging.problems.length > 0 ? [] : yamlEdits(document, draft.changes, stream);
+  return { edits, after: draft.after, reports: draft.reports };
+}
+
+function injectObject({ pod }: ManifestObject, object: string, draft: Draft, { name, options, problems }: Judging): void {
+  const report = (outcome: ObjectReport['outcome'], notes: readonly string[] = []) => draft.reports.push({ object, outcome, notes });
+  if (pod === undefined) {
+    report('no-pod');
+    return;
+  }
+  const injection = injectPod(valueAt(draft.after, pod), options);
   switch (injection.kind) {
     case 'left-alone':
-      reports.push({ object, outcome: 'left-alone', notes: [] });
-      return document;
+      report('left-alone');
+      return;
     case 'refused':
-      for (const { path, rule, hint } of injection.problems) problems.push(refusal(`${name} ${object}`, [...pod, ...path], rule, { hint }));
-      return document;
+      for (const { path, rule, hint } of injection.problems) problems.push(refusal(`${name} ${object}`, [...pod, ...path], rule, hint));
+      return;
     case 'injected': {
       const notes = injection.notes.map(({ path, rule }) => `${fieldName([...pod, ...path])}: ${rule}`);
-      reports.push({ object, outcome: injection.changes.length > 0 ? 'injected' : 'unchanged', notes });
-      return withValue(document, pod, injection.after);
+      report(injection.changes.length > 0 ? 'injected' : 'unchanged', notes);
+      draft.changes.push(...injection.changes.map((change) => ({ ...change, path: [...pod, ...change.path] })));
+      draft.after = withValue(draft.after, pod, injection.after);
     }
   }
 }
@@ -119,7 +124,7 @@ function withValue(value: unknown, path: Path, replacement: unknown): unknown {
 
 /** The text must say what was decided, and nothing else: an anchor that others use, say, would have carried a change to them. */
 async function check(text: string, name: string, plans: readonly Plan[]): Promise<void> {
-  const stream = await parse(Buffer.from(text), name);
+  const stream = await parse(Buffer.from(text), name, GROWTH);
   const isRight =
     stream.documents.length === plans.length &&
     plans.every(({ after }, index) => isSameValue(yamlValue(stream.documents[index]!, stream), after));
@@ -129,9 +134,9 @@ async function check(text: string, name: string, plans: readonly Plan[]): Promis
   });
 }
 
-function refusal(where: string, path: Path, rule: string, { hint }: { hint?: string | undefined } = {}): AgentError {
-  const options: AgentErrorOptions = hint === undefined ? {} : { hint };
-  return invalid('ERR_MANIFEST', [where, fieldName(path)].filter((each) => each !== '').join(', '), rule, options);
+function refusal(where: string, path: Path, rule: string, hint?: string): AgentError {
+  const field = [where, fieldName(path)].filter((each) => each !== '').join(', ');
+  return invalid('ERR_MANIFEST', field, rule, hint === undefined ? {} : { hint });
 }
 
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */

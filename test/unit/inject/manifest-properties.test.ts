@@ -145,9 +145,19 @@ const KINDS = [
   ['v1', 'Pod', []],
   ['apps/v1', 'Deployment', ['spec', 'template']],
   ['batch/v1', 'CronJob', ['spec', 'jobTemplate', 'spec', 'template']],
+  ['v1', 'List', ['items', 0]],
 ] as const;
 
 function objectOf([apiVersion, kind, path]: (typeof KINDS)[number], pod: object): object {
+  if (kind === 'List')
+    return {
+      kind,
+      items: [
+        { ...pod, apiVersion, kind: 'Pod' },
+        { apiVersion, kind: 'Secret' },
+      ],
+      apiVersion,
+    };
   return { apiVersion, kind, ...(path as readonly string[]).reduceRight<object>((below, key) => ({ [key]: below }), pod) };
 }
 

@@ -109,7 +109,9 @@ describe('a manifest', () => {
   test('has the agent in each pod of its documents and lists, and nothing else changed', async () => {
     const other = 'apiVersion: v1\nkind: ConfigMap\nmetadata:  {name:   odd}\ndata: {kind: Pod}\n';
     const pod = (name: string, indent: string) =>
-      [`apiVersion: v1`, 'kind: Pod', 'metadata:', `  name: ${name}`, 'spec:', '  containers:', '  - name: a'].join(`\n${indent}`);
+      [`apiVersion: v1`, 'kind: Pod', 'metadata:', `  name: ${name}`, 'spec:', '  containers: # its', '  - name: "a" # one'].join(
+        `\n${indent}`,
+      );
     const list = `apiVersion: v1\nkind: List\nitems:\n- ${pod('one', '  ')}\n- ${other.trimEnd().replaceAll('\n', '\n  ')}\n- ${pod('two', '  ')}\n`;
     const text = `${other}---\n# nothing\n---\n${list}---\napiVersion: example.org/v1\nkind: Pod\n`;
     const { text: after, reports } = await injectManifest(Buffer.from(text), 'app.yaml', injectOptions());
