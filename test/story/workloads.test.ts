@@ -71,6 +71,19 @@ describe('workloads that come and go while streams are open', () => {
     expect(Date.parse(leaf.validTo) - Date.now()).toBeLessThan(3_600_001);
   });
 
+  test('a CA that does not answer takes nothing away when a workload is told to ask it', async () => {
+    const world = startWorkloads({ cart: [identity('cart'), 'ttl: 4s'] });
+    await world.daemon.ready();
+    const { stream, serial } = await watch(world.socket('cart'));
+    world.put('cart', identity('cart'), 'ttl: 4s', 'ca: istiod', 'ca-address: 127.0.0.1:1', 'ca-root: no-root.pem');
+    const told = await world.becomes('cart', 'in trouble', ({ sourceProblem }) => sourceProblem !== undefined);
+    expect(told).toMatchObject({ state: 'current', source: 'builtin' });
+    // The CA before still renews what it has certified.
+    const renewed = leafSerial((await stream.next()).secrets[0]!.chainPem);
+    expect(renewed).not.toBe(serial);
+    expect((await world.daemon.status()).ready).toBe(true);
+  });
+
   test('a new name or place keeps key and certificate; another identity never gets them', async () => {
     const world = startWorkloads({ cart: [identity('cart')] });
     await world.daemon.ready();
