@@ -40,7 +40,7 @@ describe('a list of workloads that is wrong as a whole is refused in words that 
       `- &a [x,x]\n${Array.from({ length: 30 }, () => '- &b [*a,*a,*a,*a]\n').join('')}`,
       /element \d+: must be a mapping of settings to values$/,
     ],
-    ['signs without end', '[{'.repeat(100_000), /must not have more than 150000 words and signs|is not YAML/],
+    ['signs without end', '[{'.repeat(100_000), /must not have more than 150000 words and signs|is nested too deeply/],
     ['no YAML', '- name: [\n', /is not YAML/],
     ['no UTF-8', Buffer.from([0x2d, 0x20, 0xff]), /must be UTF-8/],
   ])('%s', async (_, text, message) => {
