@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
@@ -16,6 +16,7 @@ import { testDeps } from '../support/test-deps';
 import { until } from '../support/until';
 
 const RESOURCE_EXHAUSTED = 8;
+const UNAVAILABLE = 14;
 const UNAUTHENTICATED = 16;
 const WORKERS = 3;
 const CONNECTIONS = 9;
@@ -30,9 +31,13 @@ async function startWorkers(...flags: readonly string[]) {
   const dir = tempDir();
   const ca = await makeTestCa({ notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 24 * HOUR_MS });
   const caDir = join(dir, 'ca');
+
+  const logDir = join(dir, 'log');
+  const auditLog = join(logDir, 'audit.jsonl');
+  mkdirSync(logDir);
   writeCaDir(caDir, { signer: ca, roots: [ca] });
   const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
-  const daemon = testDaemon({ dir, args: [...args, '--audit-log', 'audit.jsonl', '--workers', String(WORKERS), ...flags] });
+  const daemon = testDaemon({ dir, args: [...args, '--audit-log', auditLog, '--workers', String(WORKERS), ...flags] });
   const { address, admin } = await daemon.event('ca server started');
   const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
   const authority = await openAuthority(options, testDeps());
@@ -42,6 +47,7 @@ async function startWorkers(...flags: readonly string[]) {
     daemon,
     ca,
     caDir,
+    logDir,
     admin: String(admin),
     address: String(address),
     /** The workers' process numbers, in the order in which they started. */
@@ -54,7 +60,7 @@ async function startWorkers(...flags: readonly string[]) {
         return client;
       }),
     audit: () =>
-      readFileSync(join(dir, 'audit.jsonl'), 'utf8')
+      readFileSync(auditLog, 'utf8')
         .trim()
         .split('\n')
         .map((line) => JSON.parse(line) as { readonly decision: string; readonly serial?: string }),
@@ -161,6 +167,21 @@ function describeWorkers() {
     expect(serials.filter((serial) => !audited.has(serial))).toEqual([]);
     expect(new Set(serials).size).toBe(serials.length);
     expect(await fetchText(`http://${world.admin}/healthz/ready`)).toMatchObject({ status: 200 });
+  });
+
+  test('is not ready while one of them cannot issue, and issues nothing that is not audited', async () => {
+    const world = await startWorkers('--rate-per-identity', '0');
+    const { csrDer } = await makeRequest();
+    const [client] = world.clients();
+    rmSync(world.logDir, { recursive: true });
+    // It is looked once a second whether the file is still there.
+    await until('a refusal', async () => (await client!.create(csrDer)).code === UNAVAILABLE);
+    const ready = () => fetchText(`http://${world.admin}/healthz/ready`);
+    await until('the reason', async () => (await ready()).body.includes('write the audit log'));
+    expect((await ready()).status).toBe(503);
+    mkdirSync(world.logDir);
+    await until('a certificate', async () => (await client!.create(csrDer)).code === 0);
+    await until('readiness', async () => (await ready()).status === 200);
   });
 
   test('ends with all of them at a SIGTERM', async () => {
