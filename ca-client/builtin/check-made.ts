@@ -16,33 +16,33 @@ type Fact = readonly [name: string, holds: boolean];
 /**
  * Reads a certificate back before it leaves: it says what was decided, or it goes nowhere. What is looked at is what would do harm: whom
  * it is for, whose key it certifies, for how long, whether it could sign others. Each octet outside of the signature is read strictly.
- * Costs some 10 microseconds.
+ * Costs some 6 microseconds.
  *
  * @throws AgentError ERR_BUG naming what differs; ERR_PARSE where it is no certificate.
  */
 export function assertAsDecided(der: Uint8Array, spec: CertificateSpec): void {
   const facts = readDer(der, 'certificate', (reader) =>
     reader.sequence('', (outer) => {
-      const read = outer.sequence('tbs', (tbs) => readFacts(tbs, spec));
-      outer.element('signature algorithm', TAG.sequence);
+      const { algorithmDer, facts: read } = outer.sequence('tbs', (tbs) => readFacts(tbs, spec));
+      const { der: outerAlgorithmDer } = outer.element('signature algorithm', TAG.sequence);
       outer.octetBits('signature');
-      return read;
+      return [...read, ['its signature algorithm', same(algorithmDer, outerAlgorithmDer)] as const];
     }),
   );
   const wrong = facts.find(([, holds]) => !holds);
   if (wrong) throw new AgentError('ERR_BUG', `sign: the certificate that was made differs from what was decided in ${wrong[0]}`);
 }
 
-function readFacts(tbs: DerReader, spec: CertificateSpec): readonly Fact[] {
+function readFacts(tbs: DerReader, spec: CertificateSpec): { readonly algorithmDer: Uint8Array; readonly facts: readonly Fact[] } {
   const next = (name: string, wanted: Uint8Array) => same(tbs.any(name).der, wanted);
   const version = tbs.enter('version', contextTag(0), (inner) => inner.smallInteger('version'));
   const serial = tbs.integer('serial number');
-  tbs.element('signature algorithm', TAG.sequence);
+  const { der: algorithmDer } = tbs.element('signature algorithm', TAG.sequence);
   const issuer = next('issuer', spec.issuerDer);
   const [notBeforeAt, notAfterAt] = tbs.sequence('validity', (inner) => [inner.time('not before'), inner.time('not after')] as const);
   const subject = next('subject', spec.subjectDer);
   const key = next('public key', spec.spkiDer);
-  return [
+  const facts: readonly Fact[] = [
     ['its version', version === 2],
     // A first bit that is set has a zero before it.
     ['its serial number', same(serial.subarray(serial.length > 1 && serial[0] === 0 ? 1 : 0), spec.serial)],
@@ -52,6 +52,7 @@ function readFacts(tbs: DerReader, spec: CertificateSpec): readonly Fact[] {
     ['its validity', notBeforeAt === spec.notBeforeAt && notAfterAt === spec.notAfterAt],
     ...extensionFacts(tbs, tbs.enter('extensions', contextTag(3), readExtensions), spec),
   ];
+  return { algorithmDer, facts };
 }
 
 function extensionFacts(tbs: DerReader, extensions: readonly Extension[], { profile }: CertificateSpec): readonly Fact[] {
