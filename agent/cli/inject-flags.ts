@@ -158,7 +158,11 @@ function adminPort({ text, origin }: { readonly text: string; readonly origin: s
 
 function envoyChoice(given: Readonly<Record<string, unknown>>, trustDomain: string): EnvoyChoice | undefined {
   if (given.envoy !== undefined) {
-    return { kind: 'beside', image: text(given, 'envoy', IMAGE, 'an image'), bootstrap: { trustDomain, ...readEnvoyFlags(given) } };
+    const flags = readEnvoyFlags(given);
+    const chosen = { listen: flags.inbound?.listen, 'peer-listen': flags.outbound?.listen, admin: flags.admin };
+    const [free] = Object.entries(chosen).find(([, address]) => address?.port === 0) ?? [];
+    if (free !== undefined) throw invalid('ERR_CONFIG', `flag --${free}`, 'must name a port: others have to know it');
+    return { kind: 'beside', image: text(given, 'envoy', IMAGE, 'an image'), bootstrap: { trustDomain, ...flags } };
   }
   const needless = ENVOY_FLAGS.find((name) => given[name] !== undefined && !HAVE_DEFAULTS.includes(name));
   if (needless !== undefined) throw invalid('ERR_USAGE', `flag --${dashed(needless)}`, 'is for the Envoy of --envoy');

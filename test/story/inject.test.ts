@@ -174,6 +174,7 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
     [['--join', 'A'], 64, 'flag --join: must be a name of a container'],
     [['--listen', '0.0.0.0:1'], 64, 'flag --listen: is for the Envoy of --envoy'],
     [['--envoy', 'x', '--join', 'y'], 64, "option '--envoy <image>' cannot be used with option '--join <container>'"],
+    [['--envoy', 'x', '--listen', '0.0.0.0:0'], 78, 'flag --listen: must name a port'],
     [['--envoy', 'x', '--caller', 'nobody'], 78, 'spiffe id'],
     [['-f', 'a.yaml'], 64, 'flag --filename: a.yaml is given twice'],
     [['-f', '-', '--in-place'], 64, 'flag --in-place: standard input cannot be written anew'],
