@@ -32,6 +32,8 @@ export type Answer = Offer & { readonly kind: 'answer' | 'refusal' };
 
 /** An authority that reads its keys from a disk which does not answer. */
 const OPEN_MS = 10_000;
+/** Between two looks for keys because of tokens of unknown ones. */
+const REST_MS = 1_000;
 /** Claims are nested as deep as their issuer likes; each level is a turn of recursion here. */
 const MAX_DEPTH = 16;
 
@@ -84,13 +86,23 @@ export async function validationAnswer(request: Buffer, sources: X509Sources, jw
     trustDomain === own ? authority?.keys.value : sources.federated?.value.get(trustDomain)?.jwtKeys;
   const verify = () => jwt.verify(svid, audience, keysOf);
   const { id, claims } = await verify().catch(async (caught) => {
-    if (authority === undefined || AgentError.from(caught).field !== 'token key') throw caught;
+    const unknownKey = AgentError.from(caught).field === 'token key';
+    if (authority === undefined || !unknownKey || !isRested(authority, deps.clock.now())) throw caught;
     // Another process may have made a key a moment ago.
     await authority.refresh();
     return verify();
   });
   if (isDeeper(claims, MAX_DEPTH)) throw invalid('ERR_TOKEN', 'token claims', `must not be nested deeper than ${MAX_DEPTH} levels`);
   return answer(ValidateJWTSVIDResponse.encode({ spiffeId: formatSpiffeId(id), claims }));
+}
+
+const refreshedAt = new WeakMap<JwtAuthority, number>();
+
+/** Whether its keys may be looked for again: anybody can make tokens of unknown keys. */
+function isRested(authority: JwtAuthority, now: number): boolean {
+  if (Math.abs(now - (refreshedAt.get(authority) ?? Number.NEGATIVE_INFINITY)) < REST_MS) return false;
+  refreshedAt.set(authority, now);
+  return true;
 }
 
 /** Keys of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 6.2.2. */

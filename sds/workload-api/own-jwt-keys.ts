@@ -14,6 +14,7 @@ export class OwnJwtKeys {
   constructor(
     private readonly jwt: JwtSources,
     private readonly changed: () => void,
+    private readonly failed: (cause: unknown) => void,
     private readonly deps: Deps,
   ) {}
 
@@ -56,7 +57,7 @@ export class OwnJwtKeys {
         this.changed();
       },
       (cause) => {
-        this.deps.log.error('the keys of JWT-SVIDs cannot be had', { cause });
+        this.failed(cause);
         if (!first) return;
         this.#state = 'failed';
         this.changed();

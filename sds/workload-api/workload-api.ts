@@ -1,6 +1,7 @@
 import type { Metadata, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
+import { LogBudget } from '../../agent/base/log-budget';
 import { GrpcStatus } from '../grpc';
 import { LIMITS } from '../limits';
 import type { Observer } from '../observer';
@@ -23,6 +24,8 @@ export interface WorkloadApiOptions extends X509Sources {
 
 /** Every call carries it, so that no browser or proxy can be made to send one (SPIFFE Workload Endpoint, section 3). */
 const SECURITY_HEADER = 'workload.spiffe.io';
+/** Whoever calls again and again costs counters, not lines. */
+const LINES_A_MINUTE = 20;
 const MISSING_HEADER = `the header ${SECURITY_HEADER}: true must be there`;
 
 /**
@@ -39,6 +42,7 @@ export class WorkloadApi {
   readonly #stale = new Set<StreamedMethod>();
   readonly #endings: (() => void)[];
   readonly #ownKeys: OwnJwtKeys;
+  readonly #failures: LogBudget;
   #lastId = 0;
   /** Calls of methods with one answer that wait for it. */
   #waiting = 0;
@@ -46,7 +50,10 @@ export class WorkloadApi {
   constructor(options: WorkloadApiOptions, deps: Deps) {
     this.#options = options;
     this.#deps = deps;
-    this.#ownKeys = new OwnJwtKeys(options.jwt, () => this.#changed(['FetchJWTBundles']), deps);
+    this.#failures = new LogBudget(deps.clock, LINES_A_MINUTE);
+    const failed = (cause: unknown) =>
+      this.#failures.spend((withheld) => deps.log.error('the keys of JWT-SVIDs cannot be had', { cause, withheld }));
+    this.#ownKeys = new OwnJwtKeys(options.jwt, () => this.#changed(['FetchJWTBundles']), failed, deps);
     const changed = () => {
       this.#ownKeys.look();
       this.#changed(['FetchX509SVID', 'FetchX509Bundles', 'FetchJWTBundles']);
@@ -146,7 +153,7 @@ export class WorkloadApi {
   #statusOf(caught: unknown): { readonly code: GrpcStatus; readonly details: string } {
     const status = grpcStatus(caught);
     if (status.code !== GrpcStatus.INTERNAL) return status;
-    this.#deps.log.error('a call of the workload api failed', { cause: caught });
+    this.#failures.spend((withheld) => this.#deps.log.error('a call of the workload api failed', { cause: caught, withheld }));
     return caught instanceof AgentError ? jwtUnavailable() : status;
   }
 

@@ -185,6 +185,31 @@ describe('FetchJWTBundles', () => {
   });
 });
 
+test('a token of an unknown key has the keys looked for again, a hundred of them do so once', async () => {
+  const jwt = await withKeys();
+  const authority = await jwt.open()!;
+  let looks = 0;
+  const counted = {
+    keys: authority.keys,
+    sign: authority.sign.bind(authority),
+    close: async () => undefined,
+    refresh: async () => {
+      looks += 1;
+    },
+  };
+  const world = await start({ ...jwt, open: async () => counted });
+  await world.sds.rotate();
+  const stranger = (await (await withKeys()).open()!).sign({
+    id: parseSpiffeId(TEST_ID),
+    audience: ['shop'],
+    issuedAt: Date.now(),
+    expiresAt: Date.now() + 60_000,
+  });
+  const verdicts = await Promise.allSettled(Array.from({ length: 100 }, () => world.validate('shop', stranger)));
+  expect(verdicts.every(({ status }) => status === 'rejected')).toBe(true);
+  expect(looks).toBe(1);
+});
+
 test('a token whose claims are nested without end is refused, not followed', async () => {
   const jwt = await withKeys();
   let deep: unknown = 'x';
