@@ -150,8 +150,6 @@ export function createCaTestClient(address: string, rootsPem: Buffer, identity?:
   const [key, chain] = identity ? [privateKeyPem(identity.key, 'pkcs8'), certificatesPem(identity.certificatesDer)] : [null, null];
   const client = new Client(address, credentials.createSsl(rootsPem, key, chain), {
     'grpc.use_local_subchannel_pool': 1,
-    // An address is no server name.
-    'grpc.ssl_target_name_override': 'localhost',
     'grpc.enable_retries': 0,
   });
   return {

@@ -95,7 +95,8 @@ export async function runKeyturn(
   options: Pick<DaemonOptions, 'dir' | 'env'> & { readonly stdin?: string },
 ): Promise<Finished> {
   const child = spawnKeyturn(args, options);
-  child.stdin!.end(options.stdin ?? '');
+  // A command that reads nothing may have ended before.
+  child.stdin!.on('error', () => undefined).end(options.stdin ?? '');
   return collect(child);
 }
 
