@@ -5,6 +5,8 @@ import type { CertSource, SourceDescription } from './identity/cert-state';
 
 /** Twice what an attempt may take at most: one that is longer under way hangs. */
 const HANGING_MS = 120_000;
+/** Of many workloads the first few say enough in one line. */
+const MAX_REASONS = 3;
 
 /** Those whose health it is. */
 export interface Supervised {
@@ -45,7 +47,9 @@ function summary(view: AgentView): string {
   if (only && more.length === 0) return workloadSummary(view.status().workloads[0]!);
   const reasons = view.reasons();
   const count = view.workloads().length;
-  return reasons.length === 0 ? `${count} workloads have their certificates` : `${count} workloads, not ready: ${reasons.join('; ')}`;
+  if (reasons.length === 0) return `${count} workloads have their certificates`;
+  const others = reasons.length > MAX_REASONS ? `; and ${reasons.length - MAX_REASONS} more` : '';
+  return `${count} workloads, not ready: ${reasons.slice(0, MAX_REASONS).join('; ')}${others}`;
 }
 
 function workloadSummary({ id, state, certificate, lastError }: WorkloadStatus): string {

@@ -173,9 +173,10 @@ function publish(service: SecretService, state: CertState, deps: Deps): void {
   }
 }
 
-function logListening({ socketPath, mode, owner, group }: SdsServerOptions, deps: Deps): void {
+function logListening({ socketPath, mode, owner, group, sockets }: SdsServerOptions, deps: Deps): void {
   deps.log.info('sds listening', { socket: socketPath, mode: mode.toString(8).padStart(4, '0'), owner, group });
-  if ((mode & 0o077) !== 0 || owner !== undefined) return;
+  // Of many sockets each was decided about; said a hundred times it is noise.
+  if ((mode & 0o077) !== 0 || owner !== undefined || sockets !== undefined) return;
   deps.log.info('only processes of this user can connect to the sds socket', {
     uid: process.getuid?.(),
     hint: 'where the proxy runs as another user, share a group: --sds-socket-mode 0660 --sds-socket-group GROUP',

@@ -34,6 +34,15 @@ test('the summary of several says which are not ready', () => {
   );
 });
 
+test('the summary of many that are not ready stays one line', () => {
+  const [one] = fakeView().workloads();
+  const workloads = () => Array.from({ length: 100 }, () => one!);
+  const view = fakeView({ workloads, reasons: () => Array.from({ length: 100 }, (_, index) => `workload w${index}: no`) });
+  expect(agentHealth(view, served([]), () => 0).summary()).toBe(
+    '100 workloads, not ready: workload w0: no; workload w1: no; workload w2: no; and 97 more',
+  );
+});
+
 test.each([
   ['an attempt of a minute', { attemptSince: 60_000, dueAt: 0 }, undefined],
   ['an attempt of two minutes', { attemptSince: 0, dueAt: undefined }, 'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z'],
