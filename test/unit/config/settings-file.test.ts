@@ -56,6 +56,7 @@ describe('a settings file', () => {
     ['what is not YAML', 'ttl: [', /^file k.yaml line 1: is not YAML/],
     ['a tab for indentation', 'a:\n\t- b', /is not YAML|must be/],
     ['what is not UTF-8', Buffer.from([0x74, 0xff, 0xfe]), 'file k.yaml: must be UTF-8'],
+    ['lists that lie in a thousand others', `ttl: \n${'- '.repeat(1_000)}x`, 'file k.yaml line 2: is nested too deeply'],
     ['a file beyond 256 KiB', Buffer.alloc(256 * 1024 + 1, 0x20), 'file k.yaml: must not be larger than 256 KiB'],
   ])('refuses %s', async (_, text, want) => {
     const message = await refusal(text);
