@@ -48,7 +48,7 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
     await firstAttempts(served.workloads(), deps);
     const control = await startControl(config, view, deps);
     closers.add(() => control.close());
-    const admin = await startAdmin(config, view, deps);
+    const admin = await startAdmin(loaded, view, deps);
     closers.add(() => admin.close());
     const health = agentHealth(view, served, () => deps.clock.now());
     return { view, health, adminAddress: admin.address, reload: served.reload, close: closers.close };
@@ -86,9 +86,13 @@ async function firstAttempts(workloads: readonly Workload[], deps: Deps): Promis
   waited.abort();
 }
 
-async function startAdmin(config: Config, view: AgentView, deps: AgentDeps) {
+async function startAdmin({ config, settings }: LoadedConfig, view: AgentView, deps: AgentDeps) {
   const { createAdminServer } = await import('./admin/http-server');
-  return createAdminServer({ address: config.adminAddress, view, metrics: deps.metrics }, { ...deps, log: deps.log.scope('admin') });
+  const { origin } = settings.find(({ name }) => name === 'admin-address')!;
+  return createAdminServer(
+    { address: config.adminAddress, origin, view, metrics: deps.metrics },
+    { ...deps, log: deps.log.scope('admin') },
+  );
 }
 
 async function startControl(config: Config, view: AgentView, deps: Deps) {

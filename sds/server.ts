@@ -103,7 +103,15 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     for (const end of endings) end?.();
   };
   const socket = await listenUnix(
-    { path: options.socketPath, mode: options.mode, owner: options.owner, group: options.group, backlog: BACKLOG, what: 'sds socket' },
+    {
+      path: options.socketPath,
+      mode: options.mode,
+      owner: options.owner,
+      group: options.group,
+      backlog: BACKLOG,
+      what: 'sds socket',
+      rival: "Istio's agent, which has to start after this one",
+    },
     listener,
     deps,
   ).catch(async (caught) => {

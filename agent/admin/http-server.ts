@@ -8,6 +8,8 @@ import type { AgentMetrics } from './metrics';
 export interface AdminServerOptions {
   /** `host:port`; port 0 takes a free one. */
   readonly address: string;
+  /** Who chose it, for the log. */
+  readonly origin: string;
   readonly view: AgentView;
   readonly metrics: AgentMetrics;
 }
@@ -26,12 +28,13 @@ export async function createAdminServer(options: AdminServerOptions, deps: Pick<
       address: parseHostPort(options.address, '--admin-address'),
       purpose: 'health and metrics',
       flag: '--admin-address',
+      rival: "Istio's agent has 15020: beside it, take 127.0.0.1:15022",
       route: (path, request) => routeOf(path, request, options),
       failure: plainAnswer(500, 'internal error'),
     },
     deps,
   );
-  deps.log.info('admin server listening', { address: server.address });
+  deps.log.info('admin server listening', { address: server.address, origin: options.origin });
   return server;
 }
 

@@ -20,6 +20,8 @@ export interface HttpServerOptions {
   readonly purpose: string;
   /** The flag that moves it elsewhere, for the hint, e.g. `--admin-address`. */
   readonly flag: string;
+  /** Who may have the address already, for the hint. */
+  readonly rival?: string;
   /**
    * What answers a path, or undefined where nothing does.
    *
@@ -129,13 +131,18 @@ function hasBody(request: IncomingMessage): boolean {
  */
 export function listen(
   server: Server,
-  { address, purpose, flag }: Pick<HttpServerOptions, 'address' | 'purpose' | 'flag'>,
+  { address, purpose, flag, rival }: Pick<HttpServerOptions, 'address' | 'purpose' | 'flag' | 'rival'>,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     const failed = (cause: unknown) => {
       const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);
       const what = `listen on ${formatHostPort(address)} for ${purpose}: ${why}`;
-      reject(new AgentError('ERR_SOCKET', what, { cause, hint: `choose another address with ${flag}` }));
+      reject(
+        new AgentError('ERR_SOCKET', what, {
+          cause,
+          hint: `choose another address with ${flag}${rival === undefined ? '' : `; ${rival}`}`,
+        }),
+      );
     };
     server.once('error', failed);
     server.listen(address.port, address.host, () => {

@@ -33,6 +33,8 @@ export interface UnixListenOptions {
   readonly backlog?: number;
   /** What is being listened for, for errors and logs, e.g. `sds socket`. */
   readonly what: string;
+  /** What may be listening where somebody else is, for the hint, e.g. `a debugger`. */
+  readonly rival?: string;
 }
 
 export interface UnixListener {
@@ -322,8 +324,9 @@ function kindOf(found: Stats): string {
 }
 
 function inUse(options: UnixListenOptions): AgentError {
+  const rival = options.rival === undefined ? '' : `; it may be ${options.rival}`;
   return new AgentError('ERR_SOCKET_IN_USE', `${options.what} ${options.path}: a living process listens on it`, {
-    hint: 'stop the other process, or give this one another path',
+    hint: `stop the other process, or give this one another path${rival}`,
   });
 }
 

@@ -10,6 +10,7 @@ import {
   pkcs8Key,
   sameAs,
   type UpstreamNames,
+  workloadSocketFile,
 } from './upstream';
 import {
   addresses,
@@ -228,7 +229,13 @@ export const OPTIONS = {
     note: 'earlier only',
   }),
   crypto: row('Keys and rotation', choice(ENGINES, 'engine'), 'direct', 'Which code makes keys, requests and certificates'),
-  'sds-socket': row('Serving over SDS', path('file'), './var/run/secrets/workload-spiffe-uds/socket', 'Unix socket that Envoy connects to'),
+  'sds-socket': row(
+    'Serving over SDS',
+    path('file'),
+    './var/run/secrets/workload-spiffe-uds/socket',
+    'Unix socket that Envoy connects to',
+    workloadSocketFile,
+  ),
   'sds-socket-mode': row('Serving over SDS', socketMode, '0600', 'Its permissions; 0600 shuts out an Envoy that runs as another user'),
   'sds-socket-owner': row('Serving over SDS', user, undefined, 'Its owner, which only root may give away'),
   'sds-socket-group': row('Serving over SDS', group, undefined, 'Its group, for 0660'),

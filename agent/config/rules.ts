@@ -3,7 +3,7 @@ import { formatSpiffeId, parseSpiffeId, type SpiffeId, serviceAccountId } from '
 import type { Origin } from './config';
 import type { SettingName, Values } from './options';
 import type { Reading } from './sources';
-import type { Environment } from './upstream';
+import { besideIstioAgent, type Environment } from './upstream';
 
 /** What the single settings said, before the rules between them are applied. Values that were refused are absent. */
 export interface Draft {
@@ -31,6 +31,16 @@ export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
   const served = draft.values['credentials-dir'];
   if (served !== undefined && isDefault(draft, 'sds-file-dir') && !draft.values['sds-file-dir']?.includes(served))
     settle(draft, 'sds-file-dir', [LEGACY_DIR, served], 'default, with credentials-dir');
+}
+
+/** Where Istio's agent has 15020, for `/healthz` of its Envoy and for metrics, on all addresses. */
+const BESIDE_ISTIO_AGENT = '127.0.0.1:15022';
+
+/** Nobody chose a port, and the usual one is that of Istio's agent beside us, which ends itself where it cannot have it. */
+export function chooseAdminAddress(draft: Draft, env: Environment): void {
+  const variable = besideIstioAgent(env);
+  if (variable === undefined || !isDefault(draft, 'admin-address')) return;
+  settle(draft, 'admin-address', BESIDE_ISTIO_AGENT, `beside Istio's agent, by environment ${variable}`);
 }
 
 /**

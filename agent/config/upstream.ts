@@ -66,6 +66,30 @@ export const caRootNames: UpstreamNames = {
     (env.PILOT_CERT_PROVIDER === 'custom' ? { text: './etc/certs/root-cert.pem', name: 'PILOT_CERT_PROVIDER' } : undefined),
 };
 
+const WORKLOAD_SOCKET_DIR = './var/run/secrets/workload-spiffe-uds';
+
+/**
+ * WORKLOAD_IDENTITY_SOCKET_FILE: the name by which Istio's agent and its Envoy look for the SDS server of somebody else, in the directory
+ * where theirs is called `socket`. A name, as for them, not a path.
+ */
+export const workloadSocketFile: UpstreamNames = {
+  names: ['WORKLOAD_IDENTITY_SOCKET_FILE'],
+  note: 'a name in that directory',
+  read: (env) => {
+    const name = 'WORKLOAD_IDENTITY_SOCKET_FILE';
+    const file = env[name];
+    if (file === undefined) return undefined;
+    if (file.includes('/') || file === '.' || file === '..')
+      throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(file)} is not a file name`);
+    return { name, text: `${WORKLOAD_SOCKET_DIR}/${file}` };
+  },
+};
+
+/** Which variable says that Istio's agent runs beside us, in the same pod or on the same machine; undefined where none does. */
+export function besideIstioAgent(env: Environment): string | undefined {
+  return ['WORKLOAD_IDENTITY_SOCKET_FILE', 'PROXY_CONFIG'].find((name) => env[name] !== undefined);
+}
+
 const HEADER_PREFIX = 'CA_HEADER_';
 
 /** CA_HEADER_NAME: the rest of the variable's name is the header's. */

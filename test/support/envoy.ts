@@ -37,6 +37,9 @@ export interface Envoy {
   stop(): Promise<void>;
 }
 
+/** What an Envoy says about itself, whoever started it. */
+export type EnvoyView = Pick<Envoy, 'started' | 'port' | 'certs' | 'stats' | 'sum'>;
+
 const START_MS = 15_000;
 const LOG_LINES = 200;
 
@@ -46,6 +49,8 @@ export interface EnvoyOptions {
   /** Distinguishes several in one directory. */
   readonly name: string;
   readonly config: object;
+  /** What relative paths are relative to; default: the working directory of the tests. */
+  readonly cwd?: string;
   /** Out of the terminal's reach: a Ctrl-C is then for the caller alone to pass on. */
   readonly detached?: boolean;
 }
@@ -63,6 +68,7 @@ export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
   const child = spawn(program, ['-c', file('json'), ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: options.detached ?? false,
+    ...(options.cwd !== undefined && { cwd: options.cwd }),
   });
   const lines: string[] = [];
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -83,27 +89,34 @@ export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
     },
     START_MS,
   );
-  const stats = async (filter: RegExp) => {
-    const { stats: all } = JSON.parse(await ask(admin, `/stats?format=json&filter=${encodeURIComponent(filter.source)}`)) as StatsReply;
-    return new Map(all.flatMap((each) => (typeof each.value === 'number' ? [[each.name!, each.value] as const] : [])));
-  };
-  const workersStarted = async () => (await stats(/^listener_manager\.workers_started$/)).get('listener_manager.workers_started') === 1;
   return {
     pid: child.pid!,
     log,
-    started: async () => {
-      await until(`${options.name}: Envoy's start`, workersStarted, START_MS);
-    },
-    port: (listener) => until(`${options.name}: the port of listener ${listener}`, () => listenerPort(admin, listener), START_MS),
-    certs: async () => (JSON.parse(await ask(admin, '/certs')) as CertsReply).certificates.map(contextOf),
-    stats,
-    sum: async (filter) => [...(await stats(filter)).values()].reduce((sum, value) => sum + value, 0),
+    ...viewEnvoy(options.name, admin),
     stop: async () => {
       child.kill('SIGTERM');
       const late = setTimeout(() => child.kill('SIGKILL'), 3_000);
       await closed;
       clearTimeout(late);
     },
+  };
+}
+
+/** @param admin  `host:port` of its admin interface. */
+export function viewEnvoy(name: string, admin: string): EnvoyView {
+  const stats = async (filter: RegExp) => {
+    const { stats: all } = JSON.parse(await ask(admin, `/stats?format=json&filter=${encodeURIComponent(filter.source)}`)) as StatsReply;
+    return new Map(all.flatMap((each) => (typeof each.value === 'number' ? [[each.name!, each.value] as const] : [])));
+  };
+  const workersStarted = async () => (await stats(/^listener_manager\.workers_started$/)).get('listener_manager.workers_started') === 1;
+  return {
+    started: async () => {
+      await until(`${name}: Envoy's start`, workersStarted, START_MS);
+    },
+    port: (listener) => until(`${name}: the port of listener ${listener}`, () => listenerPort(admin, listener), START_MS),
+    certs: async () => (JSON.parse(await ask(admin, '/certs')) as CertsReply).certificates.map(contextOf),
+    stats,
+    sum: async (filter) => [...(await stats(filter)).values()].reduce((sum, value) => sum + value, 0),
   };
 }
 

@@ -13,6 +13,7 @@ export type PeerName =
   | 'servicemonitor'
   | 'istiod'
   | 'pilot-agent'
+  | 'istio-bootstrap'
   | 'wycheproof'
   | 'systemd-tools'
   | 'systemd'

@@ -15,7 +15,7 @@ afterEach(async () => {
 });
 
 async function start(view: AgentView = fakeView(), address = '127.0.0.1:0'): Promise<HttpServer> {
-  const server = await createAdminServer({ address, view, metrics: createMetrics() }, { log: noLog });
+  const server = await createAdminServer({ address, origin: 'default', view, metrics: createMetrics() }, { log: noLog });
   open.push(server);
   return server;
 }
@@ -169,7 +169,7 @@ describe('health and metrics over HTTP', () => {
     await expect(start(fakeView(), address)).rejects.toMatchObject({
       code: 'ERR_SOCKET',
       message: `listen on ${address} for health and metrics: it is taken`,
-      hint: 'choose another address with --admin-address',
+      hint: "choose another address with --admin-address; Istio's agent has 15020: beside it, take 127.0.0.1:15022",
     });
   });
 

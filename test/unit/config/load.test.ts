@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
-import type { Config } from '../../../agent/config/config';
+import type { Config, LoadedConfig } from '../../../agent/config/config';
 import { loadConfig, readSettings } from '../../../agent/config/load';
 import { environmentName, environmentNames, OPTIONS, type Option, SETTING_NAMES, type SettingName } from '../../../agent/config/options';
 import type { Flags } from '../../../agent/config/sources';
@@ -173,6 +173,12 @@ describe("upstream's environment names", () => {
     [{ KUBECONFIG: './config' }, 'kubeconfig', './config', 'KUBECONFIG'],
     [{ CA_HEADER_X_KEY: 's3cret' }, 'ca-header', 'X_KEY=[redacted]', 'CA_HEADER_X_KEY'],
     [{ OUTPUT_CERTS: './etc/certs' }, 'output-certs', './etc/certs', 'OUTPUT_CERTS'],
+    [
+      { WORKLOAD_IDENTITY_SOCKET_FILE: 'keyturn' },
+      'sds-socket',
+      './var/run/secrets/workload-spiffe-uds/keyturn',
+      'WORKLOAD_IDENTITY_SOCKET_FILE',
+    ],
     [{ PKCS8_KEY: 'true' }, 'key-format', 'pkcs8', 'PKCS8_KEY'],
     [{ PKCS8_KEY: 'false' }, 'key-format', 'traditional', 'PKCS8_KEY'],
     [{ PKCS8_KEY: '0' }, 'key-format', 'traditional', 'PKCS8_KEY'],
@@ -198,6 +204,8 @@ describe("upstream's environment names", () => {
     [{ SECRET_GRACE_PERIOD_RATIO: '1' }, 'environment SECRET_GRACE_PERIOD_RATIO: "1" must be more than 0 and less than 1'],
     [{ SECRET_GRACE_PERIOD_RATIO: '.' }, 'environment SECRET_GRACE_PERIOD_RATIO: "." is not a plain number, e.g. 0.5'],
     [{ SECRET_GRACE_PERIOD_RATIO: '1e-3' }, 'environment SECRET_GRACE_PERIOD_RATIO: "1e-3" is not a plain number, e.g. 0.5'],
+    [{ WORKLOAD_IDENTITY_SOCKET_FILE: '../socket' }, 'environment WORKLOAD_IDENTITY_SOCKET_FILE: "../socket" is not a file name'],
+    [{ WORKLOAD_IDENTITY_SOCKET_FILE: '..' }, 'environment WORKLOAD_IDENTITY_SOCKET_FILE: ".." is not a file name'],
     [{ PKCS8_KEY: 'yes' }, 'environment PKCS8_KEY: "yes" is not true or false'],
     [{ FILE_MOUNTED_CERTS: 'on' }, 'environment FILE_MOUNTED_CERTS: "on" is not true or false'],
     [{ ECC_SIGNATURE_ALGORITHM: 'ed25519' }, 'environment ECC_SIGNATURE_ALGORITHM: "ed25519" is not ECDSA'],
@@ -441,6 +449,33 @@ describe('choosing the certificate authority', () => {
     expect((await load({ env })).config.ca).toEqual(['file']);
     expect((await load({ env, flags: { ca: 'builtin' } })).config.ca).toEqual(['builtin']);
     expect(await problems({ env: { FILE_MOUNTED_CERTS: 'false' } })).toEqual([expect.stringMatching(/^flag --ca: is required/)]);
+  });
+});
+
+describe("beside Istio's agent, which has port 15020", () => {
+  const admin = ({ settings }: LoadedConfig) => settings.find(({ name }) => name === 'admin-address');
+
+  test.each(['PROXY_CONFIG', 'WORKLOAD_IDENTITY_SOCKET_FILE'])('known by %s, health and metrics are on 15022', async (variable) => {
+    const loaded = await loadBuiltin({ env: { [variable]: variable === 'PROXY_CONFIG' ? '{}' : 'keyturn' } });
+    expect(loaded.config.adminAddress).toBe('127.0.0.1:15022');
+    expect(admin(loaded)!.origin).toBe(`beside Istio's agent, by environment ${variable}`);
+  });
+
+  test('a process with many workloads moves too', async () => {
+    const { config } = await loadBuiltin({ env: { PROXY_CONFIG: '{}' }, flags: { workloads: './workloads' } });
+    expect(config.adminAddress).toBe('127.0.0.1:15022');
+  });
+
+  test.each([
+    { flags: { 'admin-address': '0.0.0.0:1' } },
+    { env: { KEYTURN_ADMIN_ADDRESS: '0.0.0.0:1' } },
+    { file: 'admin-address: 0.0.0.0:1' },
+  ])('unless they were put elsewhere by %j', async (given: Given) => {
+    expect((await loadBuiltin({ ...given, env: { PROXY_CONFIG: '{}', ...given.env } })).config.adminAddress).toBe('0.0.0.0:1');
+  });
+
+  test('nobody else moves', async () => {
+    expect(admin(await loadBuiltin({}))).toMatchObject({ value: '127.0.0.1:15020', origin: 'default' });
   });
 });
 
