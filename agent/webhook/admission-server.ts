@@ -1,32 +1,15 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createServer, type Server } from 'node:https';
-import { boundConnections } from '../base/connection-bound';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
-import { formatHostPort, type HostPort } from '../base/host-port';
-import { listen } from '../base/http-server';
+import type { HostPort } from '../base/host-port';
 import { type AdmissionRequest, formatAdmissionReview, parseAdmissionReview, type Verdict } from './admission-review';
+import { type HttpsListener, listenHttps } from './https-listener';
 
 export interface AdmissionServerOptions {
   /** Port 0 takes a free one. */
   readonly address: HostPort;
   /** Decides one request. What it throws is our fault and answered with 500. */
   decide(request: AdmissionRequest): Verdict;
-}
-
-/** What a TLS server shows, PEM. */
-export interface ServerKey {
-  readonly certPem: Buffer;
-  readonly keyPem: Buffer;
-}
-
-export interface AdmissionServer {
-  /** `host:port` with the port that was really taken. */
-  readonly address: string;
-  /** New handshakes show another certificate; before the first there is none, and handshakes fail. */
-  use(key: ServerKey): void;
-  /** Takes no more, answers what has arrived whole, and frees the port. */
-  close(): Promise<void>;
 }
 
 /** Where requests are sent to. */
@@ -36,16 +19,12 @@ export const ADMISSION_PATH = '/inject';
 const MAX_BODY_BYTES = 4 * 1024 * 1024;
 /** Of all requests that have not arrived whole. */
 const MAX_WAITING_BYTES = 32 * 1024 * 1024;
-const MAX_CONNECTIONS = 512;
 const MAX_HEADER_BYTES = 16_384;
-const HANDSHAKE_MS = 5_000;
 const HEADERS_MS = 5_000;
 /** For one whole request: an API server has it and sends it at once. */
 const REQUEST_MS = 5_000;
-/** API servers keep connections; one that is idle for longer is gone without a word, likely. */
 const IDLE_MS = 120_000;
 const CHECK_MS = 1_000;
-const GOODBYE_MS = 500;
 
 interface Answer {
   readonly status: number;
@@ -59,12 +38,10 @@ interface Answer {
  *
  * @throws AgentError ERR_SOCKET.
  */
-export async function createAdmissionServer(options: AdmissionServerOptions, deps: Deps): Promise<AdmissionServer> {
+export function createAdmissionServer(options: AdmissionServerOptions, deps: Deps): Promise<HttpsListener> {
   const desk = new Desk(options, deps);
-  const server = createServer(
+  const http = createServer(
     {
-      minVersion: 'TLSv1.2',
-      handshakeTimeout: HANDSHAKE_MS,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: HEADERS_MS,
       requestTimeout: REQUEST_MS,
@@ -73,22 +50,7 @@ export async function createAdmissionServer(options: AdmissionServerOptions, dep
     },
     (request, response) => desk.take(request, response),
   );
-  boundConnections(server, MAX_CONNECTIONS, 1 / 2);
-  server.on('tlsClientError', (cause, socket) => {
-    socket.destroy();
-    deps.log.debug('tls handshake failed', { cause });
-  });
-  const port = await listen(server, { address: options.address, purpose: 'admission requests', flag: '--listen' });
-  server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
-  let closing: Promise<void> | undefined;
-  return {
-    address: formatHostPort({ host: options.address.host, port }),
-    use: ({ certPem, keyPem }) => server.setSecureContext({ cert: certPem, key: keyPem, minVersion: 'TLSv1.2' }),
-    close: () => {
-      closing ??= closeGently(server, deps);
-      return closing;
-    },
-  };
+  return listenHttps(http, options.address, deps);
 }
 
 /** Reads requests and answers them. */
@@ -176,18 +138,4 @@ function judgeHead({ url = '', method, headers }: IncomingMessage): Answer | und
 
 function plain(status: number, text: string): Answer {
   return { status, type: 'text/plain; charset=utf-8', body: `${text}\n` };
-}
-
-/** Requests that have arrived are answered in the same turn of the loop; what is left after a moment is only on its way. */
-async function closeGently(server: Server, { clock }: Deps): Promise<void> {
-  const over = new AbortController();
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const later = clock.sleepUntil(clock.now() + GOODBYE_MS, over.signal).then(
-    () => server.closeAllConnections(),
-    () => undefined,
-  );
-  await closed;
-  over.abort();
-  await later;
 }

@@ -4,7 +4,8 @@ import { connect, type TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { parseHostPort } from '../../agent/base/host-port';
 import type { AdmissionRequest, Verdict } from '../../agent/webhook/admission-review';
-import { type AdmissionServer, createAdmissionServer } from '../../agent/webhook/admission-server';
+import { createAdmissionServer } from '../../agent/webhook/admission-server';
+import type { HttpsListener } from '../../agent/webhook/https-listener';
 import { makeServerKey } from '../support/https-server';
 import { testDeps } from '../support/test-deps';
 import { until } from '../support/until';
@@ -14,7 +15,7 @@ const REQUEST = { uid: 'u', kind: { group: '', version: 'v1', kind: 'Pod' }, ope
 const review = (change: object = {}) =>
   JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', request: { ...REQUEST, ...change } });
 
-let server: AdmissionServer;
+let server: HttpsListener;
 let ca: Buffer;
 let port: number;
 let decide: (request: AdmissionRequest) => Verdict;

@@ -157,6 +157,28 @@ describeWith('kube', 'kustomize')('keyturn webhook, by its manifest, in front of
     expect(notAfterAt).toBeLessThan(Date.now() + 25 * 3_600_000);
   });
 
+  test('strangers at its port who say nothing, half of something or something without end are hung up on, and hold up nobody', async () => {
+    const port = Number(new URL(`https://${address}`).port);
+    const HEAD = 'POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n';
+    const strangers = [
+      '',
+      'POST /inject',
+      `${HEAD}Content-Length: 100\r\n\r\n{`,
+      `${HEAD}Content-Length: 8000000\r\n\r\n${' '.repeat(7_999_999)}`,
+    ];
+    const ended = strangers.map(
+      (text) =>
+        new Promise<void>((resolve) => {
+          const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false }, () => socket.write(text));
+          socket.on('error', () => undefined).on('close', () => resolve());
+          socket.resume();
+        }),
+    );
+    expect(has(await make('shop'))).toBe(true);
+    await Promise.all(ended);
+    expect(has(await make('shop'))).toBe(true);
+  }, 20_000);
+
   test('nothing of all that made it warn of anything but the denial, and it ends in time', async () => {
     const troubles = webhook.events.filter(({ level, event }) => (level === 'warn' || level === 'error') && event !== 'pod denied');
     expect(troubles).toEqual([]);
