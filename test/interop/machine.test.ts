@@ -93,6 +93,9 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
     const { code, stdout, stderr } = machine.try(`${INSTALL} --package /srv/keyturn.deb --join /srv/vm.join`);
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringMatching(/^keyturn \d.* is installed already\nidentity +spiffe:/) });
     expect(stdout).toBe(`${statusText()}\n`);
+    const { MainPID } = agent();
+    machine.run(`${INSTALL} --package /srv/keyturn.deb`);
+    expect(agent().MainPID).toBe(MainPID);
     machine.run('systemctl restart keyturn');
     // The socket serves; the first certificate may still be under way.
     expect(machine.run('stat -c "%a %U %G" /run/keyturn/sds.sock /run/keyturn')).toBe('660 keyturn keyturn\n750 keyturn keyturn\n');
@@ -116,6 +119,16 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
     await until('an Envoy that has the next', async () => acknowledged() === serial());
     expect(machine.run(`stat -c %U /proc/${machine.unit('keyturn-envoy', 'MainPID').MainPID}`)).toBe('keyturn-envoy\n');
   });
+
+  /** Between the last stop of an agent and the start of the next. */
+  const gapMs = () => {
+    const { InactiveEnterTimestampMonotonic: from, ActiveEnterTimestampMonotonic: to } = machine.unit(
+      'keyturn',
+      'InactiveEnterTimestampMonotonic',
+      'ActiveEnterTimestampMonotonic',
+    );
+    return (Number(to) - Number(from)) / 1_000;
+  };
 
   const acknowledged = () => {
     const names = status().workloads[0]!.sds.streams.flatMap(({ names }) => names);
@@ -176,6 +189,10 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
     const before = { serial: serial(), agent: agent().MainPID, envoy: machine.unit('keyturn-envoy', 'MainPID').MainPID };
     const settings = machine.read('/etc/keyturn/keyturn.yaml');
     machine.run('dpkg -i /srv/next.deb </dev/null');
+    const ms = gapMs();
+    process.stderr.write(`upgrade: nobody served for ${ms.toFixed(0)} ms\n`);
+    expect(ms).toBeGreaterThan(0);
+    expect(ms).toBeLessThan(5_000);
     expect(machine.run('dpkg --status keyturn')).toMatch(/^Version: 99\.0\.0$/m);
     expect(agent().MainPID).not.toBe(before.agent);
     expect(serial()).toBe(before.serial);
