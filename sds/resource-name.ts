@@ -68,6 +68,10 @@ function parseSpiffeName(name: string): ResourceName | undefined {
   }
 }
 
+export function isFile(name: ResourceName): name is FileName {
+  return name.kind === 'certificate-files' || name.kind === 'root-file' || name.kind === 'system-roots';
+}
+
 /** The class of a name for metrics, where names themselves would be too many. */
 export function nameClass(name: string): 'default' | 'ROOTCA' | 'ALL' | 'spiffe' | 'file' {
   if (name === IDENTITY_NAME || name === BUNDLE_NAME || name === ALL_BUNDLES_NAME) return name;

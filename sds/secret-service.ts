@@ -3,39 +3,26 @@ import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
-import type { Watched } from '../agent/base/watched';
 import type { CertState } from '../agent/identity/cert-state';
-import type { CrlSet } from '../agent/identity/crl';
-import type { KeyFormat } from '../agent/identity/keys';
-import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
-import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../agent/identity/spiffe-id';
-import type { TrustBundle } from '../agent/identity/trust-bundle';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
 import type { Connection } from './connections';
 import { createFileSecrets, type FileSecrets } from './file-secrets';
 import { GrpcStatus } from './grpc';
+import { IdentityNames, type IdentityNamesOptions } from './identity-names';
 import { LIMITS } from './limits';
 import { parseSotwRequest } from './messages';
 import { Observer } from './observer';
-import { IDENTITY_NAME, isTrust, parseResourceName, type ResourceName } from './resource-name';
+import { isFile, isTrust, parseResourceName, type ResourceName } from './resource-name';
 import type { Lookup, SecretResource } from './secret-resource';
-import { createIdentitySecrets, type IdentitySecrets, type LeafSecret } from './secrets';
-import { type Believed, createSpiffeTrust, type SpiffeTrust } from './spiffe-trust';
+import type { LeafSecret } from './secrets';
 import { grpcStatus } from './status';
 import { type Call, DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
 import type { StreamRoom } from './stream-room';
 import { inOrder, unknownNotes } from './subscription';
 
-export interface SecretServiceOptions {
-  readonly keyFormat: KeyFormat;
+export interface SecretServiceOptions extends IdentityNamesOptions {
   readonly fileDirs: readonly string[];
-  /** Revocation lists that go with the bundle; undefined where revocation is not looked at. */
-  readonly crl?: Watched<CrlSet | undefined> | undefined;
-  /** The identity that is served; undefined where only the mounted certificate says. */
-  readonly id?: SpiffeId | undefined;
-  /** Bundles of the other trust domains that are to be believed. */
-  readonly federated?: Watched<FederatedBundles> | undefined;
   /** Called for each call of any of the methods. */
   readonly onArrival: () => void;
   /** Called when a client may owe a message, an answer or a read: `isOwed` says whether it does. */
@@ -51,11 +38,9 @@ export class SecretService {
   readonly #files: FileSecrets;
   readonly #acknowledgements = new Acknowledgements(
     () => this.#streams,
-    () => [IDENTITY_NAME, ...(this.#ownId() ?? [])],
+    () => this.#names.ofLeaf(),
   );
-  readonly #trust: SpiffeTrust;
-  readonly #id: SpiffeId | undefined;
-  readonly #secretsOf: (state: CertState, at: number) => IdentitySecrets;
+  readonly #names: IdentityNames;
   readonly #streams = new Set<OpenStream>();
   readonly #held = new WeakMap<OpenStream, Map<string, () => void>>();
   /** Calls of FetchSecrets that wait for a secret: each looks again when one appears. */
@@ -63,17 +48,13 @@ export class SecretService {
   /** Nonces of this process differ from those of every other, so one from before a restart is never taken for ours. */
   readonly #nonceBase = randomBytes(6).toString('hex');
   readonly #host: StreamHost;
-  #secrets: IdentitySecrets = { bundle: undefined, leaf: undefined };
-  #bundle: TrustBundle | undefined;
   #lastId = 0;
 
   constructor(options: SecretServiceOptions, room: StreamRoom, deps: Deps) {
     this.#deps = deps;
     this.#onArrival = options.onArrival;
     this.#room = room;
-    this.#id = options.id;
-    this.#secretsOf = createIdentitySecrets(options.keyFormat, options.crl);
-    this.#trust = createSpiffeTrust(options.crl, options.federated);
+    this.#names = new IdentityNames(options);
     this.#observer = new Observer(this.#lookup, deps);
     this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
     this.#host = {
@@ -104,12 +85,11 @@ export class SecretService {
    * has left this process; one client that does not read holds back its own leaf only.
    */
   publish(state: CertState): void {
-    const { bundle, leaf } = this.#secretsOf(state, this.#deps.clock.now());
-    const before = this.#secrets;
-    this.#secrets = { bundle, leaf };
-    this.#bundle = state.bundle;
+    const before = this.#names.leaf;
+    this.#names.publish(state, this.#deps.clock.now());
+    const { leaf } = this.#names;
     this.#trustChanged();
-    if (leaf === before.leaf) return;
+    if (leaf === before) return;
     if (leaf) this.#acknowledgements.published(leaf.serial);
     for (const connection of new Set([...this.#streams].map((stream) => stream.connection))) this.#offerLeaf(connection);
     this.#lookAgain();
@@ -171,45 +151,13 @@ export class SecretService {
     await this.#files.close();
   }
 
-  readonly #lookup: Lookup = (name) => this.#find(name, this.#secrets.leaf);
+  readonly #lookup: Lookup = (name) => this.#find(name, this.#names.leaf);
 
   /** @param leaf  The certificate that whoever asks may have by now. */
   #find(text: string, leaf: LeafSecret | undefined): ReturnType<Lookup> {
     const name = parseResourceName(text);
-    switch (name?.kind) {
-      case undefined:
-        return 'unknown';
-      case 'identity':
-        return leaf?.under(text) ?? 'waiting';
-      case 'bundle':
-        return this.#secrets.bundle ?? 'waiting';
-      case 'spiffe-id':
-        return this.#findId(text, leaf);
-      case 'trust-domain':
-        return this.#trust.lookup(text, name.trustDomain, this.#believed(), this.#deps.clock.now());
-      case 'all-bundles':
-        return this.#trust.lookup(text, undefined, this.#believed(), this.#deps.clock.now());
-      default:
-        return this.#files.lookup(text);
-    }
-  }
-
-  #findId(id: string, leaf: LeafSecret | undefined): ReturnType<Lookup> {
-    const own = this.#ownId();
-    if (own !== undefined && !own.includes(id)) return 'unknown';
-    return leaf?.id === id ? leaf.under(id) : 'waiting';
-  }
-
-  /** Our SPIFFE ID as a list of one, or an empty one where the certificate has none; undefined while only a certificate could say. */
-  #ownId(): readonly string[] | undefined {
-    if (this.#id) return [formatSpiffeId(this.#id)];
-    const { leaf } = this.#secrets;
-    return leaf && (leaf.id === undefined ? [] : [leaf.id]);
-  }
-
-  #believed(): Believed {
-    const [id] = this.#ownId() ?? [];
-    return { trustDomain: id === undefined ? undefined : parseSpiffeId(id).trustDomain, bundle: this.#bundle };
+    if (name === undefined) return 'unknown';
+    return isFile(name) ? this.#files.lookup(text) : this.#names.find(text, name, leaf, this.#deps.clock.now());
   }
 
   #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
@@ -227,7 +175,7 @@ export class SecretService {
 
   /** Offers the newest leaf to a client that has been sent the newest of what it judges its peers by. */
   #offerLeaf(connection: Connection): void {
-    const { leaf } = this.#secrets;
+    const { leaf } = this.#names;
     if (connection.leaf === leaf) return;
     const streams = [...connection.streams];
     if (leaf && !streams.every((stream) => this.#hasSentTrust(stream))) return;
