@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { parseCertificate } from '../../agent/identity/certificate';
@@ -9,6 +10,7 @@ import { fetchText } from '../support/fetch-text';
 import { type Kube, type KubeObject, startKube } from '../support/kube';
 import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
+import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
 
 const RESTRICTED = { 'pod-security.kubernetes.io/enforce': 'restricted' };
@@ -93,6 +95,29 @@ describeWith('kube', 'kustomize')('keyturn webhook, by its manifest, in front of
     // The standard is in force: without it this would not be refused.
     await expect(make('shop', {}, { containers: [{ name: 'main', image: 'none' }] })).rejects.toMatchObject({ status: 403 });
   });
+
+  test("with the agent's command line as it stands in such a pod, and the pod's token, the authority certifies the pod's service account", async () => {
+    await kube.apply(kustomize('ca'));
+    const kubeconfig = kube.writeKubeconfig({ token: await kube.token('keyturn', 'keyturn-ca') });
+    const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--authenticators', 'token-review'];
+    const state = ['--state', 'kubernetes', '--namespace', 'keyturn', '--kubeconfig', kubeconfig, '--log-format', 'json'];
+    const home = tempDir();
+    const ca = testDaemon({ dir: home, args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...state] });
+    const at = (await ca.event('ca server started')).address;
+
+    const { metadata, spec } = await make('shop');
+    const [agent] = spec.initContainers;
+    const { audience } = spec.volumes.find(({ name }: KubeObject) => name === 'keyturn-token').projected.sources[0].serviceAccountToken;
+    const dir = tempDir();
+    writeFileSync(join(dir, 'token'), await kube.token('shop', spec.serviceAccountName, { audiences: [audience], pod: metadata }));
+    const source = agent.args.slice(1).map((flag: string) => flag.replace(/^--ca-address=.*/, `--ca-address=${at}`));
+    const files = ['--token', 'token', '--ca-root', join(home, 'ca/root-cert.pem')];
+    // What Kubernetes puts into these from the pod's fields, as its env asks.
+    expect(agent.env.map(({ name }: KubeObject) => name)).toEqual(['POD_NAMESPACE', 'SERVICE_ACCOUNT']);
+    const env = { POD_NAMESPACE: 'shop', SERVICE_ACCOUNT: spec.serviceAccountName };
+    const running = testDaemon({ dir, source: [...source, ...files], identity: [], env });
+    expect((await running.ready()).workloads[0]).toMatchObject({ id: 'spiffe://cluster.local/ns/shop/sa/default' });
+  }, 30_000);
 
   test('a pod that the API server has filled in is left as it is when it is made again', async () => {
     const { metadata, spec } = await make('shop');
