@@ -52,7 +52,9 @@ async function startClient(
   const envoy = await startEnvoy({ dir: side.agent.dir, name: `client-${closing.length}`, config });
   closing.push(() => envoy.stop());
   const app = await envoy.port('app');
-  return { envoy, ask: async () => (await fetchText(`http://127.0.0.1:${app}/`)).status };
+  // Its listener listens once it has its secrets.
+  const ask = async () => (await fetchText(`http://127.0.0.1:${app}/`).catch(() => ({ status: 0 }))).status;
+  return { envoy, ask };
 }
 
 testWith('envoy')(
