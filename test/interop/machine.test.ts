@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
+import { envoyBinary } from '../support/envoy-binary';
 import { createMachine, type Machine } from '../support/machine';
-import { peerPath } from '../support/peer-path';
 import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 import { until } from '../support/until';
@@ -14,12 +14,6 @@ const BUILD = join(ROOT, 'scripts/build');
 const INSTALL = '/opt/keyturn/scripts/install-vm';
 const CONFIG = '--config /etc/keyturn/keyturn.yaml';
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
-
-/** The Envoy that PyPI's package holds: the program beside it needs Python. */
-function envoyBinary(): string {
-  const venv = dirname(dirname(peerPath('envoy')!));
-  return execFileSync('find', [join(venv, 'lib'), '-path', '*/envoy/_bin/envoy'], { encoding: 'utf8' }).trim();
-}
 
 /** The same package with a higher version, as an upgrade brings it. */
 function nextVersion(deb: string): string {
