@@ -37,7 +37,10 @@ async function startWorkers(...flags: readonly string[]) {
   mkdirSync(logDir);
   writeCaDir(caDir, { signer: ca, roots: [ca] });
   const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
-  const daemon = testDaemon({ dir, args: [...args, '--audit-log', auditLog, '--workers', String(WORKERS), ...flags] });
+  const daemon = testDaemon({
+    dir,
+    args: [...args, '--server-names', 'localhost', '--audit-log', auditLog, '--workers', String(WORKERS), ...flags],
+  });
   const { address, admin } = await daemon.event('ca server started');
   const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
   const authority = await openAuthority(options, testDeps());
