@@ -39,7 +39,7 @@ const CALM_MS = 1_000;
 const REPORT_MS = 500;
 
 /**
- * Runs `count` more processes of this very command line, which share the port: each takes connections in turn. One that ends is replaced.
+ * Runs `count` more processes of this very command line, which share the port: whichever is free takes a connection. One that ends is replaced.
  * They end with this process, however that ends, since the line to it breaks.
  *
  * @param listen  `host:port`; a port 0 becomes a free one.
@@ -47,6 +47,8 @@ const REPORT_MS = 500;
  */
 export async function startCaWorkers(count: number, listen: string, shared: SharedByWorkers, deps: AgentDeps): Promise<CaWorkers> {
   const address = await freeAddress(listen);
+  // Each accepts for itself: a connection that is handed over to one that has just died would wait for ever.
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({ exec: process.argv[1]!, args: [...process.argv.slice(2), '--listen', address] });
   const crew = new Crew(shared, deps);
   try {

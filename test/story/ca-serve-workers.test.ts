@@ -55,7 +55,7 @@ async function startWorkers(...flags: readonly string[]) {
     address: String(address),
     /** The workers' process numbers, in the order in which they started. */
     pids: () => daemon.events.filter(({ event }) => event === 'ca worker starting').map(({ pid }) => Number(pid)),
-    /** One connection each: workers take them in turn. */
+    /** One connection each, at whichever worker. */
     clients: (): CaTestClient[] =>
       Array.from({ length: CONNECTIONS }, () => {
         const client = createCaTestClient(String(address), readFileSync(join(caDir, 'root-cert.pem')), identity);
