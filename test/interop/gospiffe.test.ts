@@ -120,3 +120,12 @@ testWith('gospiffe')('go-spiffe gets tokens for its audiences, and verifies thos
     gospiffe: expect.stringMatching(/no bundle found/),
   });
 });
+
+testWith('gospiffe')('agents of one CA directory verify each other’s tokens, from the first on', async () => {
+  const caDir = join(tempDir(), 'ca');
+  const [one, other] = await Promise.all([start(['--ca-dir', caDir]), start(['--ca-dir', caDir])]);
+  // The other has its keys open before the first token is signed, or makes them at the same time.
+  const [, { facts }] = await Promise.all([runGospiffe(other.sdsSocket, ['bundles']), runGospiffe(one.sdsSocket, ['jwt', 'shop'])]);
+  const verdict = await runGospiffe(other.sdsSocket, ['validate', 'shop'], String(facts[0]!.token));
+  expect(verdict.facts).toEqual([{ workloadApi: ID, gospiffe: ID }]);
+});
