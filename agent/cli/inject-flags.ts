@@ -4,6 +4,7 @@ import { parseHostPort } from '../base/host-port';
 import { oneError, readSetting, readSettings } from '../config/load';
 import type { SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
+import { ISTIO_PROXY } from '../inject/names';
 import { type EnvoyChoice, INJECTABLE_CAS, type InjectableCa, type InjectOptions } from '../inject/options';
 import { VERSION } from '../version';
 import { addEnvoyFlags, ENVOY_FLAGS, readEnvoyFlags } from './envoy-flags';
@@ -36,6 +37,8 @@ const POD_SETTINGS = [
 const ALWAYS: readonly SettingName[] = ['ca', 'ca-address', 'trust-domain', 'admin-address'];
 
 const ADMIN_ADDRESS = '0.0.0.0:15020';
+/** Where Istio's agent has 15020. */
+const BESIDE_ISTIO_AGENT = '0.0.0.0:15022';
 const ROOT_CONFIG_MAP = 'istio-ca-root-cert';
 /** The file in which the agent finds the roots of that ConfigMap. */
 const ROOT_PATH = '/var/run/secrets/istio/root-cert.pem';
@@ -47,7 +50,7 @@ export function addInjectFlags(command: Command): Command {
     .addOption(
       new Option(
         '--admin-address <host:port>',
-        `Where probes and scrapers ask, on all addresses (default: ${ADMIN_ADDRESS}; [::]:15020 where pods have IPv6 only)`,
+        `Where probes and scrapers ask, on all addresses (default: ${ADMIN_ADDRESS}, with --join ${ISTIO_PROXY} ${BESIDE_ISTIO_AGENT}; [::]:15020 where pods have IPv6 only)`,
       ),
     )
     .option('--image <image>', 'Image of the agent', `keyturn:${VERSION}`)
@@ -74,7 +77,7 @@ export async function readInjectFlags(
   flags: Flags,
   terminal: Pick<Terminal, 'cwd'>,
 ): Promise<InjectOptions> {
-  const { values, written } = await readPodSettings(flags, terminal.cwd);
+  const { values, written } = await readPodSettings(flags, given.join === ISTIO_PROXY ? BESIDE_ISTIO_AGENT : ADMIN_ADDRESS, terminal.cwd);
   const cas = values.ca.map(injectableCa);
   const byToken = cas.some((name) => name !== 'kubernetes-csr');
   const named = given.rootConfigmap === undefined ? undefined : text(given, 'root-configmap', OBJECT_NAME, 'a name of a ConfigMap');
@@ -105,7 +108,7 @@ const QUANTITY = /^\d{1,10}(?:\.\d{1,3})?(?:m|k|M|G|T|Ki|Mi|Gi|Ti)?$/;
 const QUANTITY_RULE = 'a quantity, e.g. 10m or 64Mi';
 
 /** The settings for a pod: as values, and as the text that its agent is given. */
-async function readPodSettings(flags: Flags, cwd: string) {
+async function readPodSettings(flags: Flags, usualAdmin: string, cwd: string) {
   const sources = { flags, env: {}, cwd };
   const ca = await readSetting('ca', sources);
   const first = await readSettings({ ...sources, flags: ca === undefined ? { ...flags, ca: 'istiod' } : flags });
@@ -117,7 +120,7 @@ async function readPodSettings(flags: Flags, cwd: string) {
   if (!first.loaded) throw oneError(first.problems);
   const found = new Map(first.settings.map((each) => [each.name, each]));
   const admin = found.get('admin-address')!;
-  const text = (name: SettingName) => (name === 'admin-address' && !isGiven(admin.origin) ? ADMIN_ADDRESS : found.get(name)!.value);
+  const text = (name: SettingName) => (name === 'admin-address' && !isGiven(admin.origin) ? usualAdmin : found.get(name)!.value);
   const crl = text('crl');
   if (crl !== '' && !/^https?:\/\//.test(crl))
     throw invalid('ERR_CONFIG', found.get('crl')!.origin, 'must be a URL: a pod has no such file');

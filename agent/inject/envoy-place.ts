@@ -3,7 +3,7 @@ import type { Finding } from './findings';
 import { AGENT_USER, SOCKET_DIR, SOCKET_VOLUME } from './names';
 import type { InjectOptions } from './options';
 import { foreignContainers } from './pod-rules';
-import type { ContainerShape, PodShape } from './pod-shape';
+import type { ContainerShape, PodShape, VolumeShape } from './pod-shape';
 
 /** Where the socket lies and who opens it, or why the Envoy that is there cannot be joined. */
 export type EnvoyPlace =
@@ -48,9 +48,15 @@ function userFor(envoy: ContainerShape, pod: PodShape, { settings }: InjectOptio
 function volumeFor(envoy: ContainerShape, pod: PodShape): string | Finding {
   const mount = envoy.mounts.find(({ mountPath, volume }) => placeOf(mountPath) === placeOf(SOCKET_DIR) && volume !== SOCKET_VOLUME);
   if (!mount) return SOCKET_VOLUME;
-  const isEmptyDir = pod.volumes.some(({ name, fields }) => name === mount.volume && fields.emptyDir != null);
+  const isEmptyDir = pod.volumes.some((volume) => volume.name === mount.volume && isEmptyDirectory(volume));
   if (isEmptyDir && mount.fields.subPath === undefined && mount.fields.subPathExpr === undefined) return mount.volume;
   return { path: mount.path, rule: 'is where the socket belongs, and its volume is no emptyDir', hint: 'mount it elsewhere' };
+}
+
+/** One that says nothing about its kind is made one by the API server; Istio's injector writes its volumes so. */
+function isEmptyDirectory({ fields }: VolumeShape): boolean {
+  const kinds = Object.keys(fields).filter((key) => key !== 'name' && fields[key] != null);
+  return kinds.length === 0 || fields.emptyDir != null;
 }
 
 /** `/var/run` is a link to `/run` in almost every image. */

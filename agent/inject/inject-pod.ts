@@ -42,7 +42,7 @@ export function injectPod(template: unknown, options: InjectOptions): Injection 
   if (problems.length > 0 || place.kind === 'refused') return { kind: 'refused', problems };
   const before = template as Members;
   const after = injected(before, pod, options, place.around);
-  return { kind: 'injected', after, changes: changesBetween(before, after), notes: notesOf(pod) };
+  return { kind: 'injected', after, changes: changesBetween(before, after), notes: notesOf(pod, options) };
 }
 
 function injected(before: Members, pod: PodShape, options: InjectOptions, around: Surroundings): Members {

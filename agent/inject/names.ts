@@ -34,3 +34,6 @@ export const TOKEN_FILE = 'istio-token';
 export const ROOT_DIR = '/var/run/secrets/istio';
 export const ROOT_FILE = 'root-cert.pem';
 export const API_DIR = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+/** The container of Istio's agent and its Envoy. */
+export const ISTIO_PROXY = 'istio-proxy';

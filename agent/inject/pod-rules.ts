@@ -1,6 +1,6 @@
 import type { Path } from './changes';
 import type { Finding } from './findings';
-import { AGENT_CONTAINER, INJECT_MARK, INJECTED_ANNOTATION, OUR_CONTAINERS, OUR_VOLUMES } from './names';
+import { AGENT_CONTAINER, INJECT_MARK, INJECTED_ANNOTATION, ISTIO_PROXY, OUR_CONTAINERS, OUR_VOLUMES } from './names';
 import type { InjectOptions } from './options';
 import type { ContainerShape, PodShape } from './pod-shape';
 
@@ -25,12 +25,30 @@ export function problemsOf(pod: PodShape, options: InjectOptions): Finding[] {
 }
 
 /** What a person should know about a pod that has it. */
-export function notesOf(pod: PodShape): Finding[] {
+export function notesOf(pod: PodShape, { adminPort }: InjectOptions): Finding[] {
   const rule = "is true: other containers see the agent's process, and one of the same user could read its key";
   return [
     ...(pod.hostPid ? [{ path: ['spec', 'hostPID'], rule }] : []),
     ...(pod.shareProcessNamespace ? [{ path: ['spec', 'shareProcessNamespace'], rule }] : []),
+    ...(isCaptured(pod, adminPort) ? [capturedNote(adminPort)] : []),
   ];
+}
+
+/** Istio leads what comes in through its Envoy, which lets nobody in who has no certificate where mutual TLS is strict: kubelet has none. */
+function isCaptured(pod: PodShape, port: number): boolean {
+  const excluded = pod.annotations[ISTIO_EXCLUDED_PORTS];
+  return hasIstioProxy(pod) && !(typeof excluded === 'string' && excluded.split(',').includes(String(port)));
+}
+
+function capturedNote(port: number): Finding {
+  return {
+    path: ['metadata', 'annotations', ISTIO_EXCLUDED_PORTS],
+    rule: `should have ${port} before Istio injects: else probes of the agent go through Istio's Envoy, which refuses them where mutual TLS is strict`,
+  };
+}
+
+function hasIstioProxy(pod: PodShape): boolean {
+  return foreignContainers(pod).some(({ name }) => name === ISTIO_PROXY);
 }
 
 /** A typing error in the mark must not decide. */
@@ -87,7 +105,7 @@ function portProblems(pod: PodShape, options: InjectOptions): Finding[] {
     const use = port === undefined ? undefined : ours.get(port);
     return use === undefined ? [] : [{ path, rule: `is ${port}, which is for ${use.what}`, hint: `choose another one with ${use.flag}` }];
   });
-  const istio = foreign.find(({ name }) => name === 'istio-proxy');
+  const istio = foreign.find(({ name }) => name === ISTIO_PROXY);
   if (istio && options.adminPort === ISTIO_AGENT_PORT) {
     problems.push({
       path: istio.path,
@@ -99,6 +117,7 @@ function portProblems(pod: PodShape, options: InjectOptions): Finding[] {
 }
 
 const ISTIO_AGENT_PORT = 15_020;
+const ISTIO_EXCLUDED_PORTS = 'traffic.sidecar.istio.io/excludeInboundPorts';
 
 function ourPorts({ adminPort, envoy }: InjectOptions): Map<number, { readonly what: string; readonly flag: string }> {
   const ports = new Map([[adminPort, { what: `health and metrics of ${AGENT_CONTAINER}`, flag: '--admin-address' }]]);

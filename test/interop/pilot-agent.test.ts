@@ -22,7 +22,7 @@ describeWith(
   'kube',
   'istiod',
   'pilot-agent',
-  'istio-bootstrap',
+  'istio-files',
   'envoy',
 )("beside Istio's own agent, in a pod as Istio lays it out", () => {
   let kube: Kube;

@@ -13,7 +13,7 @@ export type PeerName =
   | 'servicemonitor'
   | 'istiod'
   | 'pilot-agent'
-  | 'istio-bootstrap'
+  | 'istio-files'
   | 'wycheproof'
   | 'systemd-tools'
   | 'systemd'

@@ -28,7 +28,7 @@ export interface PilotAgentOptions {
   readonly token: string;
   /** `HOST:PORT` of the istiod that its Envoy gets its configuration from; default: nobody is there, where the CA is. */
   readonly discoveryAddress?: string;
-  /** A real Envoy on the bootstrap that it writes from Istio's own template, in place of something that sleeps. Needs `istio-bootstrap` and `envoy`. */
+  /** A real Envoy on the bootstrap that it writes from Istio's own template, in place of something that sleeps. Needs `istio-files` and `envoy`. */
   readonly realEnvoy?: boolean;
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -48,7 +48,7 @@ export async function startPilotAgent(options: PilotAgentOptions): Promise<Pilot
   // Without an Envoy to start it opens no SDS socket. It outlives an agent that is killed, so it ends by itself.
   const sleeper = place('envoy', '#!/bin/sh\nexec sleep 120\n');
   chmodSync(sleeper, 0o755);
-  const template = realEnvoy ? join(peerPath('istio-bootstrap')!, 'envoy_bootstrap.json') : place('bootstrap.json', '{}');
+  const template = realEnvoy ? join(peerPath('istio-files')!, 'envoy_bootstrap.json') : place('bootstrap.json', '{}');
   const proxyAdminPort = await freePort();
   const proxyConfig = {
     binaryPath: realEnvoy ? peerPath('envoy')! : sleeper,

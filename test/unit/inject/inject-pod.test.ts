@@ -199,16 +199,22 @@ describe('an Envoy', () => {
     ]);
   });
 
-  test('that has a volume for the socket, as the proxy of Istio has, keeps it', () => {
-    const pod = changed(WITH_ENVOY, ({ spec }) => {
-      spec.volumes.push({ name: 'workload-socket', emptyDir: {} });
-      spec.containers[1].volumeMounts.push({ name: 'workload-socket', mountPath: '/run/secrets/workload-spiffe-uds/' });
-    });
-    const { spec } = patched(pod, JOIN);
-    expect(spec.initContainers[0].volumeMounts[0]).toEqual({ name: 'workload-socket', mountPath: '/var/run/secrets/workload-spiffe-uds' });
-    expect(spec.containers).toEqual((pod as typeof WITH_ENVOY).spec.containers);
-    expect(spec.volumes.map((each: { name: string }) => each.name)).not.toContain('keyturn-socket');
-  });
+  test.each<object>([{ emptyDir: {} }, { emptyDir: null }, {}])(
+    'that has a volume %j for the socket, as the proxy of Istio has, keeps it',
+    (kind) => {
+      const pod = changed(WITH_ENVOY, ({ spec }) => {
+        spec.volumes.push({ name: 'workload-socket', ...kind });
+        spec.containers[1].volumeMounts.push({ name: 'workload-socket', mountPath: '/run/secrets/workload-spiffe-uds/' });
+      });
+      const { spec } = patched(pod, JOIN);
+      expect(spec.initContainers[0].volumeMounts[0]).toEqual({
+        name: 'workload-socket',
+        mountPath: '/var/run/secrets/workload-spiffe-uds',
+      });
+      expect(spec.containers).toEqual((pod as typeof WITH_ENVOY).spec.containers);
+      expect(spec.volumes.map((each: { name: string }) => each.name)).not.toContain('keyturn-socket');
+    },
+  );
 
   test('whose user is not known may be joined where the socket is open to all who mount its volume', () => {
     const pod = changed(WITH_ENVOY, ({ spec }) => {

@@ -1,0 +1,77 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { parse, parseAllDocuments } from 'yaml';
+import { runKeyturn } from '../support/daemon';
+import type { KubeObject } from '../support/kube';
+import { peerPath } from '../support/peer-path';
+import { describeWith } from '../support/peers';
+import { tempDir } from '../support/temp-dir';
+
+const JOIN = ['--join', 'istio-proxy'];
+const EXCLUDED = 'traffic.sidecar.istio.io/excludeInboundPorts';
+
+describeWith('istio-files')("a pod that Istio's injector has made", () => {
+  const pods = test.each([
+    ['with its proxy as a native sidecar', 'native-sidecar.yaml'],
+    ['with its proxy as a container', 'native-sidecar-opt-out.yaml'],
+    ['where a CNI plugin leads its traffic', 'hello.yaml.cni'],
+  ]);
+
+  pods('%s gets the agent in front of all, on the socket of its proxy, as the user of its proxy', async (_, name) => {
+    const before = injectedByIstio(name);
+    const { text, notes } = await inject(before, JOIN);
+    const [was, is] = [podOf(before), podOf(text)];
+    const [agent, ...others] = [...is.spec.initContainers, ...is.spec.containers];
+    expect(agent.name).toBe('keyturn');
+    expect(others).toEqual([...(was.spec.initContainers ?? []), ...was.spec.containers]);
+    const proxy = others.find((each: KubeObject) => each.name === 'istio-proxy');
+    const socket = proxy.volumeMounts.find((each: KubeObject) => each.mountPath === '/var/run/secrets/workload-spiffe-uds');
+    expect(agent.volumeMounts).toContainEqual({ name: socket.name, mountPath: socket.mountPath });
+    expect(agent.securityContext.runAsUser).toBe(proxy.securityContext.runAsUser);
+    expect(agent).toMatchObject({ restartPolicy: 'Always', ports: [{ containerPort: 15_022 }] });
+    expect(agent.args).toContain('--admin-address=0.0.0.0:15022');
+    expect(agent.startupProbe.httpGet).toEqual({ path: '/healthz/ready', port: 15_022 });
+    expect(notes).toContain(`${EXCLUDED}"]: should have 15022 before Istio injects`);
+    expect((await inject(text, JOIN)).text).toBe(text);
+  });
+
+  pods('%s and lets probes of the agent by is taken without a word about them', async (_, name) => {
+    const others = injectedByIstio(name).replace(/^ *traffic.sidecar.istio.io\/excludeInboundPorts:.*\n/m, '');
+    const annotated = others.replace(/^( *)annotations:$/m, `$&\n$1  ${EXCLUDED}: "9000,15022"`);
+    expect((await inject(annotated, JOIN)).notes).not.toContain(EXCLUDED);
+  });
+
+  pods("%s is refused where the agent would take a port of Istio's agent", async (_, name) => {
+    const path = written(injectedByIstio(name));
+    const { code, stdout, stderr } = await runKeyturn(['inject', '-f', path, ...JOIN, '--admin-address', '0.0.0.0:15020'], {
+      dir: tempDir(),
+    });
+    expect({ code, stdout }).toEqual({ code: 65, stdout: '' });
+    expect(stderr).toContain("has Istio's agent, which listens on port 15020");
+  });
+});
+
+/** What Istio's own tests want its injector to make. */
+function injectedByIstio(name: string): string {
+  return readFileSync(join(peerPath('istio-files')!, `${name}.injected`), 'utf8');
+}
+
+function written(manifest: string): string {
+  const path = join(tempDir(), 'pod.yaml');
+  writeFileSync(path, manifest);
+  return path;
+}
+
+async function inject(manifest: string, flags: readonly string[]): Promise<{ text: string; notes: string }> {
+  const { code, stdout, stderr } = await runKeyturn(['inject', '-f', written(manifest), ...flags], { dir: tempDir() });
+  if (code !== 0) throw new Error(stderr);
+  return { text: stdout, notes: stderr };
+}
+
+/** The pod, or the template of pods, of the first document. */
+function podOf(manifest: string): KubeObject {
+  const [first] = parseAllDocuments(manifest);
+  const object = parse(String(first)) as KubeObject;
+  return object.kind === 'Pod' ? object : object.spec.template;
+}
