@@ -7,12 +7,15 @@ import { parseCertificates } from '../../agent/identity/certificate';
 import type { Daemon } from '../support/daemon';
 import { freePort } from '../support/free-port';
 import { createIstioPod, type IstioPod } from '../support/istio-pod';
-import { type Istiod, mountedRoot, startIstiod } from '../support/istiod';
+import { ISTIOD_NAME, type Istiod, mountedRoot, startIstiod } from '../support/istiod';
 import { type Kube, startKube } from '../support/kube';
+import { peerPath } from '../support/peer-path';
 import { describeWith } from '../support/peers';
-import { filesSocket, type PilotAgent } from '../support/pilot-agent';
+import { filesSocket, layOut, type PilotAgent } from '../support/pilot-agent';
+import { follow, recipeOf } from '../support/recipe';
 import { getSecret } from '../support/sds-client';
 import { leafSerial } from '../support/sds-daemon';
+import { tempDir } from '../support/temp-dir';
 import { until } from '../support/until';
 
 const MINUTE = 60_000;
@@ -116,6 +119,29 @@ describeWith(
       expect(agent.log()).toContain(FOUND);
       expect(existsSync(join(at.dir, 'var/run/secrets/workload-spiffe-uds/socket'))).toBe(false);
       expect(at.calls()).toBe(0);
+    },
+    MINUTE,
+  );
+
+  test(
+    "the README's recipe, followed word by word in a fresh place, gives its Envoy our certificate",
+    async () => {
+      const dir = tempDir();
+      const token = await kube.token('shop', 'cart', { audiences: ['istio-ca'] });
+      const own = { KEYTURN_ADMIN_ADDRESS: '127.0.0.1:0', KEYTURN_CA_SERVER_NAME: ISTIOD_NAME };
+      const discoveryAddress = `localhost:${istiod.port}`;
+      const { env, envoy } = await layOut({ dir, caAddress: istiod.address, discoveryAddress, rootPem, token, realEnvoy: true, env: own });
+      const cook = follow(recipeOf("Beside Istio's agent"), { cwd: dir, env, programs: { 'pilot-agent': peerPath('pilot-agent')! } });
+      try {
+        const serial = await until('a certificate in its Envoy', async () => {
+          const [first] = await envoy.certs().catch(() => []);
+          return first?.chain[0]?.serial;
+        });
+        expect(leafSerial((await getSecret(join(dir, 'var/run/secrets/workload-spiffe-uds/socket'))).chainPem)).toBe(serial);
+        expect(cook.said()).toContain(FOUND);
+      } finally {
+        await cook.stop();
+      }
     },
     MINUTE,
   );

@@ -37,6 +37,35 @@ const START_MS = 30_000;
 
 /** Starts it as `shop`/`cart` of cluster.local. Without the program it throws, so guard tests with `testWith('pilot-agent')`. */
 export async function startPilotAgent(options: PilotAgentOptions): Promise<PilotAgent> {
+  const { dir, env, envoy } = await layOut(options);
+  const peer = startPeer('pilot-agent', ['proxy', 'sidecar'], { cwd: dir, env });
+  const sdsSocket = join(dir, 'var/run/secrets/workload-spiffe-uds/socket');
+  const ask = async (name: string) => {
+    const client = createSdsClient(sdsSocket);
+    // It ends the stream when it could not obtain a certificate, and leaves the next try to whoever asked.
+    return client
+      .get(name)
+      .catch(() => undefined)
+      .finally(() => client.close());
+  };
+  return {
+    ...peer,
+    sdsSocket,
+    secret: (name) => until(`${name} of pilot-agent`, async () => peer.running() && ask(name), START_MS),
+    envoy,
+  };
+}
+
+/** What it finds when somebody starts it: `pilot-agent proxy sidecar` in `dir`. */
+export interface PilotAgentPlace {
+  readonly dir: string;
+  readonly env: NodeJS.ProcessEnv;
+  /** Its Envoy, once it runs. */
+  readonly envoy: EnvoyView;
+}
+
+/** Puts down the files that it reads, and resolves with the variables that say the rest, as an injected pod does. */
+export async function layOut(options: PilotAgentOptions): Promise<PilotAgentPlace> {
   const { dir = tempDir(), caAddress, realEnvoy = false } = options;
   const place = (path: string, content: string | Uint8Array) => {
     mkdirSync(dirname(join(dir, path)), { recursive: true });
@@ -51,6 +80,7 @@ export async function startPilotAgent(options: PilotAgentOptions): Promise<Pilot
   const template = realEnvoy ? join(peerPath('istio-files')!, 'envoy_bootstrap.json') : place('bootstrap.json', '{}');
   const proxyAdminPort = await freePort();
   const proxyConfig = {
+    proxyBootstrapTemplatePath: template,
     binaryPath: realEnvoy ? peerPath('envoy')! : sleeper,
     configPath: join(dir, 'etc/istio/proxy'),
     discoveryAddress: options.discoveryAddress ?? caAddress,
@@ -60,8 +90,8 @@ export async function startPilotAgent(options: PilotAgentOptions): Promise<Pilot
     proxyAdminPort,
   };
   const ports = { ENVOY_STATUS_PORT: String(await freePort()), ENVOY_PROMETHEUS_PORT: String(await freePort()) };
-  const peer = startPeer('pilot-agent', ['proxy', 'sidecar', '--templateFile', template], {
-    cwd: dir,
+  return {
+    dir,
     env: {
       PATH: process.env.PATH,
       ...ENVIRONMENT,
@@ -70,20 +100,6 @@ export async function startPilotAgent(options: PilotAgentOptions): Promise<Pilot
       PROXY_CONFIG: JSON.stringify(proxyConfig),
       ...options.env,
     },
-  });
-  const sdsSocket = join(dir, 'var/run/secrets/workload-spiffe-uds/socket');
-  const ask = async (name: string) => {
-    const client = createSdsClient(sdsSocket);
-    // It ends the stream when it could not obtain a certificate, and leaves the next try to whoever asked.
-    return client
-      .get(name)
-      .catch(() => undefined)
-      .finally(() => client.close());
-  };
-  return {
-    ...peer,
-    sdsSocket,
-    secret: (name) => until(`${name} of pilot-agent`, async () => peer.running() && ask(name), START_MS),
     envoy: viewEnvoy("Istio's Envoy", `127.0.0.1:${proxyAdminPort}`),
   };
 }
