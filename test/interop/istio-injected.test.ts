@@ -1,11 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { parse, parseAllDocuments } from 'yaml';
 import { runKeyturn } from '../support/daemon';
-import type { KubeObject } from '../support/kube';
+import { type Kube, type KubeObject, startKube } from '../support/kube';
 import { peerPath } from '../support/peer-path';
 import { describeWith } from '../support/peers';
+import { follow, recipeOf } from '../support/recipe';
 import { tempDir } from '../support/temp-dir';
 
 const JOIN = ['--join', 'istio-proxy'];
@@ -49,6 +50,34 @@ describeWith('istio-files')("a pod that Istio's injector has made", () => {
     });
     expect({ code, stdout }).toEqual({ code: 65, stdout: '' });
     expect(stderr).toContain("has Istio's agent, which listens on port 15020");
+  });
+});
+
+describeWith('istio-files', 'kube')("the README's recipe for pods, followed word by word", () => {
+  let kube: Kube;
+  beforeAll(async () => {
+    kube = await startKube();
+    await kube.namespace('shop', 'default');
+  }, 60_000);
+  afterAll(() => kube?.stop());
+
+  test.each(['native-sidecar.yaml', 'hello.yaml.cni'])('makes of %s what a real API server takes', async (name) => {
+    const dir = tempDir();
+    const tool = (file: string, command: string) => {
+      writeFileSync(join(dir, file), `#!/bin/sh\n${command}\n`, { mode: 0o755 });
+      return join(dir, file);
+    };
+    const programs = {
+      istioctl: tool('istioctl', `cat ${written(injectedByIstio(name))}`),
+      kubectl: tool('kubectl', `cat >${dir}/applied.yaml`),
+    };
+    const cook = follow(recipeOf("Beside Istio's agent", 1), { cwd: dir, env: { PATH: process.env.PATH }, programs });
+    await cook.done;
+    const [first] = parseAllDocuments(readFileSync(join(dir, 'applied.yaml'), 'utf8'));
+    const object = first!.toJS() as KubeObject;
+    object.metadata.namespace = 'shop';
+    await kube.apply(JSON.stringify(object), { dryRun: true });
+    await kube.apply(JSON.stringify(object));
   });
 });
 

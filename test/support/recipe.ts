@@ -23,6 +23,8 @@ export function recipeOf(heading: string, index = 0): string {
 export interface Cook {
   /** What was written so far, to both outputs. */
   said(): string;
+  /** Resolves with its end; fails where one of its commands did. */
+  readonly done: Promise<void>;
   /** Ends all of it. */
   stop(): Promise<void>;
 }
@@ -50,9 +52,15 @@ export function follow(
       said += text;
     });
   }
-  const closed = new Promise<void>((done) => shell.on('close', () => done()));
+  const closed = new Promise<number | null>((done) => shell.on('close', done));
+  const done = closed.then((code) => {
+    if (code !== 0) throw new Error(`the recipe ended with ${code}:\n${said}`);
+  });
+  // Whoever stops it need not look.
+  done.catch(() => undefined);
   return {
     said: () => said,
+    done,
     stop: async () => {
       end(shell.pid!, 'SIGTERM');
       const late = setTimeout(() => end(shell.pid!, 'SIGKILL'), 5_000);
