@@ -6,8 +6,16 @@ import { BUN_VERSION } from '../base/runtime';
 const DANGEROUS_NODE_OPTIONS =
   /^(?:--inspect(?:-.*)?|--debug(?:-.*)?|-r|--require|--import|--(?:experimental-)?loader|--tls-keylog|--tls-min-v1\.[01]|--insecure-http-parser|--heapsnapshot-signal|--heapsnapshot-near-heap-limit|--report-on-signal|--env-file(?:-if-exists)?)(?:=.*)?$/;
 
-/** What Bun reads, which runs the executable: any flag of its own, code to load first, and who is let in to look. */
-const DANGEROUS_TO_BUN = ['BUN_OPTIONS', 'BUN_INSPECT', 'BUN_INSPECT_CONNECT_TO', 'BUN_INSPECT_NOTIFY', 'BUN_INSPECT_PRELOAD'];
+/** What Bun reads, which runs the executable: any flag of its own, code to load first, who is let in to look, where a crash is reported to. */
+const DANGEROUS_TO_BUN = [
+  'BUN_OPTIONS',
+  'BUN_INSPECT',
+  'BUN_INSPECT_CONNECT_TO',
+  'BUN_INSPECT_NOTIFY',
+  'BUN_INSPECT_PRELOAD',
+  'BUN_CRASH_REPORT_URL',
+  'BUN_ENABLE_CRASH_REPORTING',
+];
 
 /** Variables that are taken away before anything can read them, and why. */
 const NEUTRALISED: readonly { readonly name: string; readonly level: 'info' | 'warn'; readonly event: string }[] = [

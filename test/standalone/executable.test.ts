@@ -85,6 +85,7 @@ describe('G9 the environment of its runtime', () => {
     ['BUN_OPTIONS', '--preload ./nothing.cjs'],
     ['BUN_INSPECT', '127.0.0.1:0'],
     ['BUN_INSPECT_PRELOAD', './nothing.cjs'],
+    ['BUN_CRASH_REPORT_URL', 'http://127.0.0.1:9'],
   ])('with %s is refused', (name, value) => {
     const dir = tempDir();
     writeFileSync(join(dir, 'nothing.cjs'), '');
