@@ -169,6 +169,24 @@ export function webhookGauges({ version, runtime, ready, rootNotAfterAt }: Webho
   ];
 }
 
+/** What an approver does now, as its metrics say it. */
+export interface ApproverFacts {
+  readonly version: string;
+  readonly runtime: string;
+  readonly ready: boolean;
+  readonly watching: boolean;
+  readonly undecided: number;
+}
+
+export function approverGauges({ version, runtime, ready, watching, undecided }: ApproverFacts): Gauge[] {
+  return [
+    single('keyturn_build_info', 'Always 1; which version runs on what.', 1, { version, runtime }),
+    single('keyturn_ready', 'Whether /healthz/ready answers yes: whether requests reach the approver.', ready ? 1 : 0),
+    single('keyturn_approver_watching', 'Whether a watch of requests is open; every few minutes it is not for a moment.', watching ? 1 : 0),
+    single('keyturn_approver_undecided_requests', 'Requests that wait for a decision.', undecided),
+  ];
+}
+
 /** The process under Prometheus' customary names: cheap readings only, no timer that would wake an idle machine. */
 export async function processGauges(): Promise<Gauge[]> {
   const cpu = process.cpuUsage();

@@ -86,6 +86,16 @@ export const METRICS = {
     help: 'Requests to the webhook that were no admission requests, by HTTP status.',
     labels: ['status'],
   },
+  approver_decisions_total: {
+    type: 'counter',
+    help: 'Requests to a Kubernetes signer that the approver decided, by decision (approved, denied) and by the part of the request that it was denied for.',
+    labels: ['decision', 'reason'],
+  },
+  approver_failures_total: {
+    type: 'counter',
+    help: 'Requests that the approver could not follow or not decide for now (operation), by error code.',
+    labels: ['operation', 'code'],
+  },
   ca_audit_failures_total: {
     type: 'counter',
     help: 'Decisions that could not be written to the audit log; nothing is issued without.',

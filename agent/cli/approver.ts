@@ -1,8 +1,8 @@
 import { type Command, Option } from 'commander';
-import { AgentError, invalid } from '../base/errors';
+import { invalid } from '../base/errors';
 import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
-import { duration } from '../config/value-types';
+import { duration, hostPort } from '../config/value-types';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { refuseDangerousEnvironment } from './environment';
 import { addSettings, settingOf } from './settings-options';
@@ -21,6 +21,7 @@ export function addApprover(program: Command, context: CommandContext): void {
     .addOption(new Option('--min-ttl <duration>', 'Shortest life to approve').default('10m'))
     .addOption(new Option('--max-ttl <duration>', 'Longest life to approve').default('24h'))
     .option('--require-pod', 'Deny tokens that are not bound to a pod')
+    .addOption(new Option('--admin-address <host:port>', 'Where health and metrics are served over HTTP').default('127.0.0.1:15014'))
     .addHelpText('after', '\nExample:\n  keyturn approver --signer-name clusterissuers.cert-manager.io/istio-ca');
   approver.options.find((option) => option.long === '--signer-name')?.makeOptionMandatory();
   onRun(approver, context, (options) => approve(options, context.terminal));
@@ -35,12 +36,16 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
   const signerName = await setting('signer-name');
   const trustDomain = await setting('trust-domain');
   const kubeconfig = await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd });
-  const policy = { trustDomain, minSeconds: minMs / 1_000, maxSeconds: maxMs / 1_000, requirePod: given.requirePod === true };
-  const [{ runDaemon }, { openKubeApi }, { runApprover }] = await Promise.all([
-    import('./daemon'),
-    import('../open-kube-api'),
-    import('../../ca-client/kubernetes/approver'),
-  ]);
+  const config = {
+    signerName,
+    trustDomain,
+    kubeconfig,
+    adminAddress: hostPort.parse(String(given.adminAddress), 'flag --admin-address'),
+    minSeconds: minMs / 1_000,
+    maxSeconds: maxMs / 1_000,
+    requirePod: given.requirePod === true,
+  };
+  const [{ runDaemon }, { startApproverService }] = await Promise.all([import('./daemon'), import('../approver-service')]);
   return runDaemon(
     {
       name: 'approver',
@@ -49,18 +54,9 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
       logFormat: await setting('log-format'),
       facts: { signer: signerName, trustDomain },
       start: async (deps) => {
-        const api = await openKubeApi(kubeconfig, terminal.env, deps);
-        const stop = new AbortController();
-        const running = runApprover({ ...policy, api, signerName }, deps, stop.signal);
-        running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
-        return {
-          health: { summary: () => `approving requests for ${signerName}`, stalled: () => undefined, onChange: () => () => undefined },
-          close: async () => {
-            stop.abort();
-            await running.catch(() => undefined);
-            await api.close();
-          },
-        };
+        const service = await startApproverService(config, terminal.env, deps);
+        deps.log.info('admin server listening', { address: service.adminAddress });
+        return service;
       },
     },
     terminal,

@@ -43,12 +43,13 @@ export interface KubeApi {
   request<T>(method: KubeMethod, path: string, options?: KubeRequestOptions): Promise<T>;
   /**
    * Follows a path that lists objects, from the `resourceVersion` in its query or from now, and calls `onEvent` with each event, in order.
-   * Returns when the server ends the watch, as it does every few minutes: read the state again and watch on.
+   * Returns when the server ends the watch, as it does every few minutes: read the state again and watch on. `onOpen` is called when the
+   * server has granted it.
    *
    * @throws KubeError for an answer that is not 2xx and for an ERROR event (410: begin from a new list); AgentError as `request`, also
    *         where the connection breaks; ERR_ABORTED when the signal fires. What `onEvent` throws ends the watch and is thrown.
    */
-  watch<T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal): Promise<void>;
+  watch<T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void): Promise<void>;
   /** Ends every request and watch. */
   close(): Promise<void>;
 }
@@ -109,7 +110,7 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
           parseJson<T>((await readAll(await open(exchange, bounded), what, bounded)).toString('utf8'), what),
         );
       }),
-    watch: <T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal) =>
+    watch: <T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void) =>
       tracked(signal, async (bounded) => {
         const query = `watch=true&allowWatchBookmarks=true&timeoutSeconds=${WATCH_SECONDS}`;
         const exchange = jsonExchange('GET', `${path}${path.includes('?') ? '&' : '?'}${query}`, {});
@@ -117,6 +118,7 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
         const answer = await withDeadline(deps.clock, REQUEST_TIMEOUT_MS, `${what} at ${config.server}`, bounded, () =>
           open(exchange, bounded),
         );
+        onOpen?.();
         await withDeadline(deps.clock, WATCH_SECONDS * 1_000 + WATCH_GRACE_MS, what, bounded, (until) =>
           readEvents(answer, what, onEvent, until),
         );

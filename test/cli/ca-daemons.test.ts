@@ -24,7 +24,17 @@ function emptyCluster(dir: string): string {
 const DAEMONS: Record<string, (dir: string) => { readonly args: readonly string[]; readonly started: string; readonly name: string }> = {
   'ca serve': () => ({ args: [...SERVE, '--listen', '127.0.0.1:0'], started: 'ca server started', name: 'ca server' }),
   approver: (dir) => ({
-    args: ['approver', '--signer-name', 'a.example/b', '--kubeconfig', emptyCluster(dir), '--log-format', 'json'],
+    args: [
+      'approver',
+      '--signer-name',
+      'a.example/b',
+      '--kubeconfig',
+      emptyCluster(dir),
+      '--admin-address',
+      '127.0.0.1:0',
+      '--log-format',
+      'json',
+    ],
     started: 'requests cannot be followed',
     name: 'approver',
   }),
@@ -58,6 +68,18 @@ describe.each(Object.keys(DAEMONS))('keyturn %s', (which) => {
     const { code, stderr } = await testDaemon({ dir, args, env: { NODE_OPTIONS: '--tls-min-v1.0' } }).finished;
     expect({ code, stderr }).toEqual({ code: 78, stderr: expect.stringContaining('NODE_OPTIONS: must not have --tls-min-v1.0') });
   });
+});
+
+test('an approver whose cluster is away lives, is not ready and says why, and counts what it could not follow', async () => {
+  const dir = tempDir();
+  const approver = testDaemon({ dir, args: DAEMONS.approver!(dir).args });
+  await approver.event('requests cannot be followed');
+  expect(await approver.http('/healthz/live')).toMatchObject({ status: 200 });
+  expect(await approver.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('https://127.0.0.1:1') });
+  const { body } = await approver.http('/metrics');
+  expect(body).toMatch(/^keyturn_ready 0$/m);
+  expect(body).toMatch(/^keyturn_approver_watching 0$/m);
+  expect(body).toMatch(/^keyturn_approver_failures_total\{.*operation="follow".*\} [1-9]/m);
 });
 
 test('a second ca serve on one port ends with 71, and the log says so', async () => {

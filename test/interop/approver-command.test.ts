@@ -46,8 +46,9 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
   /** An approver of its own service account. */
   async function startApprover(...flags: readonly string[]) {
     const kubeconfig = kube.writeKubeconfig({ token: await kube.token('keyturn', 'keyturn-approver') });
-    const args = ['approver', '--signer-name', SIGNER, '--kubeconfig', kubeconfig, '--log-format', 'json', ...flags];
-    const approver = testDaemon({ dir: tempDir(), args });
+    const args = ['approver', '--signer-name', SIGNER, '--kubeconfig', kubeconfig, '--log-format', 'json'];
+    const admin = ['--admin-address', '127.0.0.1:0'];
+    const approver = testDaemon({ dir: tempDir(), args: [...args, ...admin, ...flags] });
     await approver.event('approver started');
     return approver;
   }
@@ -71,6 +72,12 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
       expect(first).toMatchObject({ id: CART, source: 'kubernetes-csr', certificate: { signedBy: 'kubernetes-csr' } });
       expect(await agent.command('rotate')).toMatchObject({ code: 0 });
       expect((await agent.status()).workloads[0]).toMatchObject({ renewals: 2, state: 'current' });
+      expect(await approver.http('/healthz/ready')).toMatchObject({ status: 200 });
+      const { body } = await approver.http('/metrics');
+      expect(body).toMatch(/^keyturn_approver_decisions_total\{decision="approved",reason="none"\} 2$/m);
+      expect(body).toMatch(/^keyturn_approver_watching 1$/m);
+      expect(body).toMatch(/^keyturn_approver_undecided_requests 0$/m);
+      expect(body).not.toContain('keyturn_approver_failures_total{');
       expect(await approver.stop()).toMatchObject({ code: 0, stdout: '' });
       expect(await agent.stop()).toMatchObject({ code: 0 });
     },
@@ -78,9 +85,23 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
   );
 
   test(
+    'without the right to follow requests it lives, is not ready and names the right',
+    async () => {
+      const kubeconfig = kube.writeKubeconfig({ token: await kube.token('shop', 'till') });
+      const flags = ['--signer-name', SIGNER, '--kubeconfig', kubeconfig, '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+      const approver = testDaemon({ dir: tempDir(), args: ['approver', ...flags] });
+      await approver.event('requests cannot be followed');
+      const { status, body } = await approver.http('/healthz/ready');
+      expect({ status, body }).toEqual({ status: 503, body: expect.stringMatching(/cannot list resource "certificatesigningrequests"/) });
+      expect(await approver.http('/healthz/live')).toMatchObject({ status: 200 });
+    },
+    TEST_MS,
+  );
+
+  test(
     'the identity of another is denied, and status says why',
     async () => {
-      await startApprover();
+      const approver = await startApprover();
       const agent = await startAgent('--namespace', 'shop', '--service-account', 'till');
       const workload = await until('the denial', async () => {
         const [found] = (await agent.status().catch(() => undefined))?.workloads ?? [];
@@ -90,6 +111,8 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
         state: 'unavailable',
         lastError: { code: 'ERR_CA_REJECTED', message: expect.stringMatching(/denied.*cart/i) },
       });
+      const { body } = await approver.http('/metrics');
+      expect(body).toMatch(/^keyturn_approver_decisions_total\{decision="denied",reason="san"\} [1-9]/m);
     },
     TEST_MS,
   );

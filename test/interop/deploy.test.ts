@@ -131,7 +131,7 @@ metadata: { name: 'keyturn-requester:shop' }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: keyturn-requester }
 subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:serviceaccounts:shop' }]
 `);
-    const approver = await startAs('keyturn-approver', 'keyturn-approver');
+    const approver = await startAs('keyturn-approver', 'keyturn-approver', '--admin-address', '127.0.0.1:0');
     const uid = await kube.pod('shop', 'till-1', 'till');
     const dir = tempDir();
     const kubeconfig = kube.writeKubeconfig({ token: await kube.token('shop', 'till', { pod: { name: 'till-1', uid } }) });
@@ -141,7 +141,24 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
     testDaemon({ dir, source: [...source, '--trust-bundle', 'roots.pem', '--ttl', '1h'], identity });
     expect(await approver.event('request approved')).toMatchObject({ id: 'spiffe://cluster.local/ns/shop/sa/till', pod: 'till-1' });
     expect(troubles(approver)).toEqual([]);
+    const { readinessProbe, livenessProbe } = containerOf('keyturn-approver');
+    for (const { httpGet } of [readinessProbe, livenessProbe]) expect(await approver.http(httpGet.path)).toMatchObject({ status: 200 });
   }, 30_000);
+
+  test.each(['keyturn-ca', 'keyturn-webhook', 'keyturn-approver'])(
+    'the probes, the service and the metrics of %s are of one port',
+    (name) => {
+      const { args, ports, readinessProbe, livenessProbe } = containerOf(name);
+      const [port] = ports.filter((each: KubeObject) => each.name === 'http-admin');
+      expect(args).toContain(`--admin-address=0.0.0.0:${port.containerPort}`);
+      expect([readinessProbe, livenessProbe].map(({ httpGet }) => httpGet.port)).toEqual(['http-admin', 'http-admin']);
+      const objects = deployable().flatMap((folder) => objectsIn(kustomize(folder)));
+      const named = (kind: string) => objects.find((each) => each.kind === kind && each.metadata.name === name)!.spec;
+      expect(named('Service').ports).toContainEqual({ name: 'http-admin', port: port.containerPort, targetPort: 'http-admin' });
+      const open = named('NetworkPolicy').ingress.flatMap((each: KubeObject) => each.ports);
+      expect(open).toContainEqual({ protocol: 'TCP', port: port.containerPort });
+    },
+  );
 
   test("the agent's Envoy is configured as keyturn bootstrap says", async () => {
     const command = /prints: keyturn (.*)$/m.exec(readFileSync(deployPath('agent/kustomization.yaml'), 'utf8'))![1]!;
@@ -181,6 +198,8 @@ function templates(): { kind: string; name: string; template: KubeObject }[] {
   const made = found.filter(({ spec }) => spec?.template?.spec?.containers);
   return [...new Map(made.map(({ kind, metadata: { name }, spec: { template } }) => [name, { kind, name, template }])).values()];
 }
+
+const containerOf = (name: string): KubeObject => templates().find((each) => each.name === name)!.template.spec.containers[0];
 
 /** `Kind name` of what an object refers to. */
 function namedBy({ kind, spec, roleRef, subjects = [] }: KubeObject): string[] {

@@ -5,7 +5,7 @@ import { contextTag, derElement, derSequence } from '../../agent/base/der';
 import { writePem } from '../../agent/base/pem';
 import { EXTENSION, encodeBasicConstraints, encodeExtension, encodeUriNames } from '../../agent/identity/extensions';
 import { EMPTY_NAME, encodeName } from '../../agent/identity/name';
-import { runApprover } from '../../ca-client/kubernetes/approver';
+import { Approver } from '../../ca-client/kubernetes/approver';
 import { CSR_PATH, conditionOf, type KubeCsr } from '../../ca-client/kubernetes/csr-object';
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import { type CsrOptions, dnsName, ipName, makeCsr, makeKey } from '../support/certs';
@@ -58,7 +58,7 @@ describeWith('kube')('keyturn approver', () => {
       maxSeconds: 86_400,
       requirePod: false,
     };
-    const running = runApprover({ ...options, ...policy }, deps, stop.signal);
+    const running = new Approver({ ...options, ...policy }, deps).run(stop.signal);
     const end = async () => {
       stop.abort();
       await running;

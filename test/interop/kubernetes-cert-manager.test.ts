@@ -9,7 +9,7 @@ import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import type { Svid } from '../../agent/identity/svid';
 import { createKeeper } from '../../agent/lifecycle/keeper';
-import { runApprover } from '../../ca-client/kubernetes/approver';
+import { Approver } from '../../ca-client/kubernetes/approver';
 import { createKubeApi } from '../../ca-client/kubernetes/kube-api';
 import { loadKubeConfig } from '../../ca-client/kubernetes/kube-config';
 import { createKubernetesCa } from '../../ca-client/kubernetes/kubernetes-ca';
@@ -69,7 +69,7 @@ spec:
     const stop = new AbortController();
     const deps = testDeps();
     const policy = { trustDomain: 'cluster.local', minSeconds: 600, maxSeconds: 86_400, requirePod: true };
-    const running = runApprover({ api, signerName: SIGNER, ...policy }, deps, stop.signal);
+    const running = new Approver({ api, signerName: SIGNER, ...policy }, deps).run(stop.signal);
     stops.push(async () => {
       stop.abort();
       await running;

@@ -1,0 +1,98 @@
+import { Approver, type ApproverOptions } from '../ca-client/kubernetes/approver';
+import { approverGauges } from './admin/gauges';
+import type { AgentDeps } from './agent';
+import { Closers } from './base/closers';
+import { AgentError } from './base/errors';
+import type { Health } from './base/health';
+import { parseHostPort } from './base/host-port';
+import { type HttpAnswer, plainAnswer, readyAnswer, serveHttp } from './base/http-server';
+import { RUNTIME } from './base/runtime';
+import { openKubeApi } from './open-kube-api';
+import { VERSION } from './version';
+
+/** Every setting of `keyturn approver`, checked. */
+export interface ApproverServiceConfig extends Omit<ApproverOptions, 'api'> {
+  /** Health and metrics over HTTP, `host:port`; port 0 takes a free one. */
+  readonly adminAddress: string;
+  readonly kubeconfig: string | undefined;
+}
+
+/** A running approver. */
+export interface ApproverService {
+  readonly health: Health;
+  /** `host:port`, with the port that was really taken. */
+  readonly adminAddress: string;
+  /** Ends everything, innermost last. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Decides the requests to a signer. Resolves when the health port is open, which says whether the API server lets us follow requests: an
+ * API server that is away is waited for.
+ *
+ * @throws AgentError; nothing is left behind: what had started is closed.
+ */
+export async function startApproverService(
+  config: ApproverServiceConfig,
+  env: NodeJS.ProcessEnv,
+  deps: AgentDeps,
+): Promise<ApproverService> {
+  const closers = new Closers();
+  try {
+    const api = await openKubeApi(config.kubeconfig, env, deps);
+    closers.add(() => api.close());
+    const approver = new Approver({ ...config, api }, deps);
+    const admin = await serveAdmin(config.adminAddress, approver, deps);
+    closers.add(() => admin.close());
+    const stop = new AbortController();
+    const running = approver.run(stop.signal);
+    running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
+    closers.add(async () => {
+      stop.abort();
+      await running.catch(() => undefined);
+    });
+    return { adminAddress: admin.address, health: healthOf(approver, config.signerName), close: closers.close };
+  } catch (caught) {
+    await closers.close();
+    throw caught;
+  }
+}
+
+function healthOf(approver: Approver, signerName: string): Health {
+  return {
+    summary: () => approver.problem()?.message ?? `approving requests for ${signerName}`,
+    stalled: () => undefined,
+    onChange: () => () => undefined,
+  };
+}
+
+function serveAdmin(address: string, approver: Approver, deps: AgentDeps) {
+  return serveHttp(
+    {
+      address: parseHostPort(address, '--admin-address'),
+      purpose: 'health and metrics',
+      flag: '--admin-address',
+      route: (path) => routeOf(path, approver, deps),
+      failure: plainAnswer(500, 'internal error'),
+    },
+    deps,
+  );
+}
+
+function routeOf(path: string, approver: Approver, { metrics }: AgentDeps): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
+  const problem = approver.problem();
+  switch (path) {
+    case '/healthz/live':
+      return () => plainAnswer(200, 'live');
+    case '/healthz/ready':
+      return () => readyAnswer(problem ? [problem.message] : []);
+    case '/metrics':
+      return async () => {
+        const { watching, undecided } = approver;
+        const facts = { version: VERSION, runtime: RUNTIME, ready: problem === undefined, watching, undecided };
+        return { status: 200, type: metrics.contentType, body: await metrics.textWith(approverGauges(facts)) };
+      };
+    default:
+      return undefined;
+  }
+}
