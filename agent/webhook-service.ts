@@ -6,6 +6,7 @@ import { Closers } from './base/closers';
 import type { Health } from './base/health';
 import { parseHostPort } from './base/host-port';
 import { type HttpAnswer, plainAnswer, readyAnswer, serveHttp } from './base/http-server';
+import { RUNTIME } from './base/runtime';
 import { directEngine } from './identity/direct-engine';
 import { openKubeApi } from './open-kube-api';
 import { VERSION } from './version';
@@ -141,7 +142,7 @@ function routeOf(path: string, keeper: RootKeeper, { metrics }: AgentDeps): (() 
       return () => readyAnswer(problem ? [problem.message] : []);
     case '/metrics':
       return async () => {
-        const facts = { version: VERSION, runtime: `node ${process.versions.node}`, ready: problem === undefined };
+        const facts = { version: VERSION, runtime: RUNTIME, ready: problem === undefined };
         const body = await metrics.textWith(webhookGauges({ ...facts, rootNotAfterAt: keeper.issuer()?.notAfterAt }));
         return { status: 200, type: metrics.contentType, body };
       };
