@@ -5,6 +5,7 @@ import { checkArrows, readDrawing } from './checks/arrows';
 import { checkForbiddenCalls } from './checks/forbidden-calls';
 import { checkLicences } from './checks/licences';
 import { checkPortableText } from './checks/portable-text';
+import { checkShippedPackages } from './checks/shipped-packages';
 import { projectFiles } from './checks/source-files';
 
 /** Each check answers with what is wrong, as lines; none is good. `skip` says why it could not be made. */
@@ -24,6 +25,7 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['time, chance and exit only at home', () => ({ problems: checkForbiddenCalls(files) })],
   ['no unused files, exports or dependencies', () => run('node_modules/.bin/knip', ['--no-progress'])],
   ['generated code and the table of settings are current', () => run('scripts/generate', ['--check'])],
+  ['what ships is little, pinned, and runs nothing when installed', () => ({ problems: checkShippedPackages(root) })],
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
   ['no known vulnerability in what ships', audit],
   ['no machine paths or registry addresses', () => ({ problems: checkPortableText(files, root) })],

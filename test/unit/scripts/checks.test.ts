@@ -5,6 +5,7 @@ import { checkArrows, readDrawing } from '../../../scripts/lib/checks/arrows';
 import { checkForbiddenCalls } from '../../../scripts/lib/checks/forbidden-calls';
 import { importsOf } from '../../../scripts/lib/checks/imports';
 import { checkPortableText } from '../../../scripts/lib/checks/portable-text';
+import { shippedPackageProblems } from '../../../scripts/lib/checks/shipped-packages';
 
 const DRAWING = readDrawing(`
 \`\`\`arrows
@@ -99,4 +100,25 @@ describe('text that others will clone', () => {
   ])('%j', (text, want) => {
     expect(checkPortableText([{ path: 'a.md', text }], '/srv/clones/keyturn')).toEqual(want);
   });
+});
+
+test('H17 what ships is little, pinned, and runs nothing when it is installed', () => {
+  const sound = { integrity: 'sha512-x' };
+  const direct = Object.fromEntries([...Array(10).keys()].map((each) => [`package-${each}`, '1.0.0']));
+  const lock = {
+    '': { dependencies: direct },
+    'node_modules/a': { ...sound, hasInstallScript: true },
+    'node_modules/tool': { dev: true, hasInstallScript: true },
+  };
+  expect(shippedPackageProblems({ packages: lock }, { a: false })).toEqual([]);
+  const bad = {
+    '': { dependencies: { ...direct, 'one-more': '1.0.0' } },
+    'node_modules/b': { ...sound, hasInstallScript: true },
+    'node_modules/c': {},
+  };
+  expect(shippedPackageProblems({ packages: bad }, { b: true })).toEqual([
+    'package.json: 11 dependencies ship, more than 10',
+    'node_modules/b: runs a script when it is installed',
+    'node_modules/c: no sha512 in package-lock.json',
+  ]);
 });
