@@ -9,6 +9,8 @@ export interface Surroundings {
   readonly socketVolume: string;
   /** Whom the agent runs as: the user of the Envoy that opens its socket. */
   readonly user: number;
+  /** What the joined Envoy calls the socket; undefined for its usual name. */
+  readonly socketFile: string | undefined;
 }
 
 /** For what an Envoy needs as a sidecar of a small service; its memory grows with its connections. */
@@ -21,7 +23,7 @@ const TOKEN_SECONDS = 3_600;
 const START_SECONDS = 600;
 
 /** The agent's container, of the `restricted` Pod Security Standard. */
-export function agentContainer(options: InjectOptions, { socketVolume, user }: Surroundings): Members {
+export function agentContainer(options: InjectOptions, { socketVolume, user, socketFile }: Surroundings): Members {
   const probe = (path: string) => ({ httpGet: { path, port: options.adminPort } });
   return {
     name: names.AGENT_CONTAINER,
@@ -30,7 +32,11 @@ export function agentContainer(options: InjectOptions, { socketVolume, user }: S
     args: ['run', ...Object.entries(options.settings).map(([name, value]) => `--${name}=${literal(value)}`)],
     // The settings' default paths are relative to it, whatever the image's own is.
     workingDir: '/',
-    env: [fromPod('POD_NAMESPACE', 'metadata.namespace'), fromPod('SERVICE_ACCOUNT', 'spec.serviceAccountName')],
+    env: [
+      fromPod('POD_NAMESPACE', 'metadata.namespace'),
+      fromPod('SERVICE_ACCOUNT', 'spec.serviceAccountName'),
+      ...(socketFile === undefined ? [] : [{ name: names.SOCKET_FILE_VARIABLE, value: socketFile }]),
+    ],
     ports: [{ name: 'keyturn-health', containerPort: options.adminPort }],
     startupProbe: { ...probe('/healthz/ready'), periodSeconds: 1, failureThreshold: START_SECONDS },
     readinessProbe: { ...probe('/healthz/ready'), periodSeconds: 5, timeoutSeconds: 3 },

@@ -1,6 +1,7 @@
+import { isMembers, type Path } from './changes';
 import type { Surroundings } from './containers';
 import type { Finding } from './findings';
-import { AGENT_USER, SOCKET_DIR, SOCKET_VOLUME } from './names';
+import { AGENT_USER, SOCKET_DIR, SOCKET_FILE_VARIABLE, SOCKET_VOLUME } from './names';
 import type { InjectOptions } from './options';
 import { foreignContainers } from './pod-rules';
 import type { ContainerShape, PodShape, VolumeShape } from './pod-shape';
@@ -15,15 +16,18 @@ export type EnvoyPlace =
  * volume in memory or on disk at the socket's directory already, as Istio's proxy has, that one is used.
  */
 export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
-  if (options.envoy?.kind !== 'join') return { kind: 'found', around: { socketVolume: SOCKET_VOLUME, user: AGENT_USER } };
+  if (options.envoy?.kind !== 'join')
+    return { kind: 'found', around: { socketVolume: SOCKET_VOLUME, user: AGENT_USER, socketFile: undefined } };
   const { container } = options.envoy;
   const envoy = foreignContainers(pod).find(({ name }) => name === container);
   if (!envoy)
     return refused({ path: ['spec', 'containers'], rule: `has none that is named ${JSON.stringify(container)}`, hint: JOIN_HINT });
   const user = userFor(envoy, pod, options);
   const socketVolume = volumeFor(envoy, pod);
-  if (typeof user === 'number' && typeof socketVolume === 'string') return { kind: 'found', around: { socketVolume, user } };
-  return refused(...[user, socketVolume].filter((each): each is Finding => typeof each === 'object'));
+  const socketFile = socketFileFor(envoy);
+  if (typeof user === 'number' && typeof socketVolume === 'string' && typeof socketFile !== 'object')
+    return { kind: 'found', around: { socketVolume, user, socketFile } };
+  return refused(...[user, socketVolume, socketFile].filter((each): each is Finding => typeof each === 'object'));
 }
 
 const JOIN_HINT = 'name the container of the Envoy with --join, or label pods without one keyturn.dev/inject: "false"';
@@ -52,6 +56,24 @@ function volumeFor(envoy: ContainerShape, pod: PodShape): string | Finding {
   if (isEmptyDir && mount.fields.subPath === undefined && mount.fields.subPathExpr === undefined) return mount.volume;
   return { path: mount.path, rule: 'is where the socket belongs, and its volume is no emptyDir', hint: 'mount it elsewhere' };
 }
+
+/** Istio's proxy may be told another name of the socket, and does not start before somebody listens there. */
+function socketFileFor({ path, fields }: ContainerShape): string | undefined | Finding {
+  const variables: readonly unknown[] = Array.isArray(fields.env) ? fields.env : [];
+  const index = variables.findLastIndex((each) => isMembers(each) && each.name === SOCKET_FILE_VARIABLE);
+  const variable = variables[index];
+  if (!isMembers(variable)) return undefined;
+  const { value } = variable;
+  if (value === '' || value == null) return variable.valueFrom == null ? undefined : unreadable([...path, 'env', index, 'valueFrom']);
+  return typeof value === 'string' && SOCKET_FILE.test(value) ? value : unreadable([...path, 'env', index, 'value']);
+}
+
+function unreadable(path: Path): Finding {
+  return { path, rule: `of ${SOCKET_FILE_VARIABLE} must be the plain name of a file: the agent listens under that name` };
+}
+
+/** Without a reference to another variable, `$(NAME)`. */
+const SOCKET_FILE = /^(?!\.{1,2}$)[\w.-]{1,40}$/;
 
 /** One that says nothing about its kind is made one by the API server; Istio's injector writes its volumes so. */
 function isEmptyDirectory({ fields }: VolumeShape): boolean {

@@ -27,6 +27,8 @@ export const AGENT_USER = 1337;
 
 /** Where the settings of `keyturn run` look by default, with the working directory `/`. */
 export const SOCKET_DIR = '/var/run/secrets/workload-spiffe-uds';
+/** What Istio's proxy is told by it, the agent is told by it too. */
+export const SOCKET_FILE_VARIABLE = 'WORKLOAD_IDENTITY_SOCKET_FILE';
 export const SOCKET_PATH = `${SOCKET_DIR}/socket`;
 export const RUN_DIR = '/var/run/keyturn';
 export const TOKEN_DIR = '/var/run/secrets/tokens';

@@ -43,6 +43,16 @@ describeWith('istio-files')("a pod that Istio's injector has made", () => {
     expect((await inject(annotated, JOIN)).notes).not.toContain(EXCLUDED);
   });
 
+  pods('%s and knows the socket by another name gives the agent that name', async (_, name) => {
+    const named = injectedByIstio(name).replace(
+      /^( *)- name: CA_ADDR$/m,
+      '$1- name: WORKLOAD_IDENTITY_SOCKET_FILE\n$1  value: keyturn\n$&',
+    );
+    const { text } = await inject(named, JOIN);
+    expect(podOf(text).spec.initContainers[0].env).toContainEqual({ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', value: 'keyturn' });
+    expect((await inject(text, JOIN)).text).toBe(text);
+  });
+
   pods("%s is refused where the agent would take a port of Istio's agent", async (_, name) => {
     const path = written(injectedByIstio(name));
     const { code, stdout, stderr } = await runKeyturn(['inject', '-f', path, ...JOIN, '--admin-address', '0.0.0.0:15020'], {

@@ -253,6 +253,20 @@ describe('a pod is refused', () => {
     ],
     ['spec.containers[1]', "has Istio's agent", ({ spec }) => spec.containers.push({ name: 'istio-proxy' })],
     ['spec.containers', 'has none that is named "envoy"', () => undefined, JOIN],
+    ...['../socket', '..', '$(POD_NAME)', 7].map(
+      (value): Row => [
+        'spec.containers[1].env[0].value',
+        'of WORKLOAD_IDENTITY_SOCKET_FILE must be the plain name of a file',
+        envoyLast((envoy) => Object.assign(envoy, { env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', value }] })),
+        JOIN,
+      ],
+    ),
+    [
+      'spec.containers[1].env[0].valueFrom',
+      'of WORKLOAD_IDENTITY_SOCKET_FILE must be the plain name of a file',
+      envoyLast((envoy) => Object.assign(envoy, { env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', valueFrom: { fieldRef: {} } }] })),
+      JOIN,
+    ],
     [
       'spec.containers[1].securityContext.runAsUser',
       'is missing',
