@@ -1,7 +1,7 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors';
 import { type HostPort, parseHostPort } from '../base/host-port';
-import type { BootstrapOptions } from '../envoy/bootstrap';
+import { type BootstrapOptions, VALIDATION_CONTEXTS, type ValidationContext } from '../envoy/bootstrap';
 import { more } from './flag-values';
 
 /** Names under which commander gives the flags of `addEnvoyFlags`. */
@@ -14,6 +14,7 @@ export const ENVOY_FLAGS = [
   'peerListen',
   'requestsPerConnection',
   'sessionResumption',
+  'validationContext',
   'admin',
 ];
 
@@ -28,6 +29,12 @@ export function addEnvoyFlags(command: Command): Command {
     .option('--peer-listen <host:port>', 'Where the application calls the peer, in plain HTTP', '127.0.0.1:9080')
     .option('--requests-per-connection <number>', 'Close a connection to the peer after this many requests')
     .option('--no-session-resumption', 'Make every TLS handshake a full one')
+    .addOption(
+      new Option(
+        '--validation-context <name>',
+        'What peers are judged by: our roots, or for each the bundle of its own trust domain; those of others are let in by --caller and --peer-id only (default ROOTCA)',
+      ).choices(VALIDATION_CONTEXTS),
+    )
     .option('--admin <host:port>', "Envoy's own admin interface", '127.0.0.1:15000');
 }
 
@@ -39,7 +46,7 @@ export function addEnvoyFlags(command: Command): Command {
  */
 export function readEnvoyFlags(
   given: Readonly<Record<string, unknown>>,
-): Pick<BootstrapOptions, 'admin' | 'inbound' | 'outbound' | 'sessionResumption'> {
+): Pick<BootstrapOptions, 'admin' | 'inbound' | 'outbound' | 'sessionResumption' | 'validationContext'> {
   const address = (name: string, flag: string, fallback?: string): HostPort | undefined => {
     const text = given[name] ?? fallback;
     return text === undefined ? undefined : parseHostPort(String(text), `flag --${flag}`);
@@ -50,6 +57,7 @@ export function readEnvoyFlags(
   return {
     admin: address('admin', 'admin')!,
     sessionResumption: given.sessionResumption !== false,
+    ...(given.validationContext !== undefined && { validationContext: given.validationContext as ValidationContext }),
     ...(inbound && {
       inbound: {
         listen: address('listen', 'listen', '0.0.0.0:8443')!,

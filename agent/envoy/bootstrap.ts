@@ -20,7 +20,16 @@ export interface BootstrapOptions {
   readonly outbound?: OutboundOptions;
   /** Whether a TLS session may be resumed, which skips the certificates; default true. */
   readonly sessionResumption?: boolean;
+  /** What peers are judged by; default `ROOTCA`. */
+  readonly validationContext?: ValidationContext;
 }
+
+/**
+ * Secrets that peers are judged by: `ROOTCA`, our roots alone, or `ALL`, with which Envoy's SPIFFE validator judges each peer by the bundle
+ * of the trust domain in its certificate, ours and those that the agent is federated with.
+ */
+export const VALIDATION_CONTEXTS = ['ROOTCA', 'ALL'] as const;
+export type ValidationContext = (typeof VALIDATION_CONTEXTS)[number];
 
 export interface InboundOptions {
   readonly listen: HostPort;
@@ -165,7 +174,7 @@ function tlsContext(options: BootstrapOptions, ids: readonly string[]): object {
     tls_certificate_sds_secret_configs: [secret('default')],
     combined_validation_context: {
       default_validation_context: { match_typed_subject_alt_names: matchers.map((matcher) => ({ san_type: 'URI', matcher })) },
-      validation_context_sds_secret_config: secret('ROOTCA'),
+      validation_context_sds_secret_config: secret(options.validationContext ?? 'ROOTCA'),
     },
   };
 }

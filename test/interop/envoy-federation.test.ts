@@ -1,4 +1,7 @@
+import { once } from 'node:events';
 import { renameSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, expect } from '@jest/globals';
 import { type Daemon, startDaemon } from '../support/daemon';
@@ -101,3 +104,61 @@ testWith('envoy')(
   },
   60_000,
 );
+
+testWith('envoy')(
+  'Envoys with our bootstrap for ALL call each other across trust domains, each by the names that it was told',
+  async () => {
+    const bundles = tempDir();
+    const bundleOf = (trustDomain: string) => join(bundles, `${trustDomain}.json`);
+    const [one, two] = await Promise.all([
+      startSide('one.example', bundleOf, ['two.example']),
+      startSide('two.example', bundleOf, ['one.example']),
+    ]);
+    const app = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1');
+    await once(app, 'listening');
+    closing.push(async () => app.close());
+    const serves = ['--listen', '127.0.0.1:0', '--app', `127.0.0.1:${(app.address() as AddressInfo).port}`];
+    const open = await startFromBootstrap(one, ['--validation-context', 'ALL', ...serves, '--caller', idOf('two.example')]);
+    const shut = await startFromBootstrap(one, ['--validation-context', 'ALL', ...serves]);
+    const caller = async (server: Envoy, flags: readonly string[]) => {
+      const peer = [
+        '--peer',
+        `127.0.0.1:${await server.port('inbound')}`,
+        '--peer-id',
+        idOf('one.example'),
+        '--peer-listen',
+        '127.0.0.1:0',
+      ];
+      const envoy = await startFromBootstrap(two, [...flags, ...peer]);
+      const port = await envoy.port('outbound');
+      const ask = async () => (await fetchText(`http://127.0.0.1:${port}/`).catch(() => ({ status: 0 }))).status;
+      return { envoy, ask };
+    };
+    const friend = await caller(open, ['--validation-context', 'ALL']);
+    await until('a request of the other trust domain', async () => (await friend.ask()) === 200);
+    const unnamed = await caller(shut, ['--validation-context', 'ALL']);
+    await until('the refusal of one that was not named', async () => (await unnamed.ask()) === 503);
+    // Without it a peer is judged by our own roots, whatever name it is called by.
+    const narrow = await caller(open, []);
+    await until('the refusal of foreign roots', async () => (await narrow.ask()) === 503);
+    expect(await narrow.envoy.sum(/^cluster\.peer\.ssl\.fail_verify_error$/)).toBeGreaterThan(0);
+  },
+  60_000,
+);
+
+/** An Envoy as `keyturn bootstrap` makes it. */
+async function startFromBootstrap({ agent, trustDomain }: Side, flags: readonly string[]): Promise<Envoy> {
+  const made = await agent.command(
+    'bootstrap',
+    '--trust-domain',
+    trustDomain,
+    '--sds-socket',
+    agent.sdsSocket,
+    '--admin',
+    '127.0.0.1:0',
+    ...flags,
+  );
+  const envoy = await startEnvoy({ dir: agent.dir, name: `bootstrap-${closing.length}`, config: JSON.parse(made.stdout) });
+  closing.push(() => envoy.stop());
+  return envoy;
+}

@@ -57,6 +57,13 @@ describe('an Envoy bootstrap', () => {
     ]);
   });
 
+  test('judges peers of every trust domain by ALL, and still lets in of others only those that are named', () => {
+    const friend = 'spiffe://other.example/ns/c/sa/d';
+    const made = createBootstrap({ ...BASE, validationContext: 'ALL', outbound: { ...OUTBOUND, peerId: friend } });
+    expect(having('sds_config', made).map((each) => each.name)).toEqual(['default', 'ALL', 'default', 'ALL']);
+    expect(having('san_type', made).map((each) => each.matcher)).toEqual([{ prefix: 'spiffe://cluster.local/' }, { exact: friend }]);
+  });
+
   test('can make every request a full handshake', () => {
     const made = createBootstrap({ ...BASE, sessionResumption: false, outbound: { ...OUTBOUND, requestsPerConnection: 1 } });
     expect(having('max_requests_per_connection', made)).toEqual([{ max_requests_per_connection: 1 }]);
