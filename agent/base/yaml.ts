@@ -44,47 +44,89 @@ export async function parseYaml(bytes: Uint8Array, limits: YamlLimits): Promise<
 /** The documents of a YAML text, to be edited in it: offsets of nodes are offsets in `text`. */
 export interface YamlStream {
   readonly text: string;
-  readonly documents: readonly YamlDocument[];
+  /**
+   * In their order, each read when it is asked for, so that no more than one has to be held. Can be gone through once.
+   *
+   * @throws AgentError `limits.code` naming the file and, where one is at fault, the line.
+   */
+  readonly documents: Iterable<YamlDocument>;
   readonly yaml: YamlPackage;
-  refuse(offset: number | undefined, rule: string): AgentError;
+  /**
+   * An error that names the file and, of an offset in the text, the line: `app.yaml:12`.
+   *
+   * @param within  What is at fault there, e.g. `document 2, spec.replicas`.
+   */
+  refuse(offset: number | undefined, rule: string, more?: { readonly within?: string; readonly hint?: string | undefined }): AgentError;
+}
+
+/** What a stream is read with beyond its limits. */
+export interface YamlStreamOptions extends YamlLimits {
+  /** Whether nodes know the signs that they stand in, for those who edit the text. */
+  readonly keepsSigns: boolean;
+  /** Called now and then with how much has been read, in [0, 1]. */
+  readonly onProgress?: ((share: number) => void) | undefined;
 }
 
 /**
- * Reads all documents of a YAML text, as `parseYaml` reads one. A byte order mark stays in the text.
+ * Reads the documents of a YAML text, each as `parseYaml` reads one. A byte order mark stays in the text.
  *
- * @throws AgentError `limits.code` naming the file and, where one is at fault, the line.
+ * @throws AgentError `limits.code` naming the file: too large, or not UTF-8. What else is wrong is found when `documents` comes to it.
  */
-export async function parseYamlStream(bytes: Uint8Array, limits: YamlLimits): Promise<YamlStream> {
-  const { text, yaml, refuse } = await open(bytes, limits);
-  const found = yaml.parseAllDocuments(text, { ...PARSING, keepSourceTokens: true });
-  // Of an empty text the package returns an empty list with members of its own.
-  const documents = Array.isArray(found) ? [...found] : [];
-  const problem = documents.flatMap((each) => [...each.errors, ...each.warnings])[0];
-  if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
-  return { text, documents, yaml, refuse };
+export async function openYamlStream(bytes: Uint8Array, options: YamlStreamOptions): Promise<YamlStream> {
+  const text = decode(bytes, options);
+  const yaml = await import('yaml');
+  const lineAt = lineFinder(text);
+  const refuse: YamlStream['refuse'] = (offset, rule, { within, hint } = {}) => {
+    const place = offset === undefined ? options.name : `${options.name}:${lineAt(offset)}`;
+    return invalid(options.code, within === undefined ? place : `${place} ${within}`, rule, hint === undefined ? {} : { hint });
+  };
+  return { text, yaml, refuse, documents: documentsOf({ text, yaml, refuse }, options) };
+}
+
+function* documentsOf(stream: Omit<YamlStream, 'documents'>, options: YamlStreamOptions): Generator<YamlDocument> {
+  const { refuse, yaml } = stream;
+  const composer = new yaml.Composer({ ...PARSING, keepSourceTokens: options.keepsSigns });
+  for (const document of composer.compose(tokensOf(stream, options))) {
+    const problem = document.errors[0] ?? document.warnings[0];
+    if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+    yield document;
+  }
 }
 
 // Pretty errors and the unique-key check take time square in the input.
 const PARSING = { prettyErrors: false, uniqueKeys: false, schema: 'core', merge: false } as const;
 
 async function open(bytes: Uint8Array, limits: YamlLimits) {
-  const { name, code, maxBytes, maxTokens } = limits;
-  if (bytes.length > maxBytes) throw invalid(code, name, `must not be larger than ${maxBytes / 1024} KiB`);
+  const { name, code } = limits;
   const text = decode(bytes, limits);
   const yaml = await import('yaml');
-  const refuse = (offset: number | undefined, rule: string) => invalid(code, `${name}${lineOf(text, offset)}`, rule);
+  const refuse = (offset: number | undefined, rule: string) =>
+    invalid(code, offset === undefined ? name : `${name} line ${lineFinder(text)(offset)}`, rule);
+  for (const _ of tokensOf({ text, yaml, refuse }, limits));
+  return { text, yaml, refuse };
+}
+
+/** What the package composes documents of. Words and signs are counted before, and how deep they nest. */
+function* tokensOf(
+  { text, yaml, refuse }: Omit<YamlStream, 'documents'>,
+  limits: YamlLimits & Pick<Partial<YamlStreamOptions>, 'onProgress'>,
+) {
+  const { maxTokens, onProgress } = limits;
   const parser = new yaml.Parser();
   let tokens = 0;
   for (const token of new yaml.Lexer().lex(text)) {
     tokens += 1;
     if (tokens > maxTokens) throw refuse(undefined, `must not have more than ${maxTokens} words and signs`);
-    for (const _ of parser.next(token));
+    if (tokens % PROGRESS_TOKENS === 0) onProgress?.(parser.offset / text.length);
+    yield* parser.next(token);
     // What comes after this parser calls itself for what is nested, and an overflow there may end the process rather than throw.
     if (parser.stack.length > MAX_DEPTH) throw refuse(parser.offset, 'is nested too deeply');
   }
-  return { text, yaml, refuse };
+  yield* parser.end();
 }
 
+/** Some tenths of a second. */
+const PROGRESS_TOKENS = 50_000;
 /** Twice what a person writes: a pod's deepest field has some twenty above it. */
 const MAX_DEPTH = 100;
 
@@ -122,7 +164,8 @@ export async function editYaml(
   return Buffer.from(document.toString({ lineWidth: 0 }));
 }
 
-function decode(bytes: Uint8Array, { name, code }: YamlLimits): string {
+function decode(bytes: Uint8Array, { name, code, maxBytes }: YamlLimits): string {
+  if (bytes.length > maxBytes) throw invalid(code, name, `must not be larger than ${maxBytes / 1024} KiB`);
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (caught) {
@@ -130,12 +173,19 @@ function decode(bytes: Uint8Array, { name, code }: YamlLimits): string {
   }
 }
 
-/** ` line 3`, or nothing where the place is not known. */
-function lineOf(text: string, offset: number | undefined): string {
-  if (offset === undefined) return '';
-  let line = 1;
-  for (let at = text.indexOf('\n'); at >= 0 && at < offset; at = text.indexOf('\n', at + 1)) line += 1;
-  return ` line ${line}`;
+/** Finds the line of an offset, the first one being 1. The text is gone through once, when the first is asked for. */
+function lineFinder(text: string): (offset: number) => number {
+  let ends: number[] | undefined;
+  return (offset) => {
+    ends ??= Array.from(text.matchAll(/\n/g), ({ index }) => index);
+    let [low, high] = [0, ends.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (ends[middle]! < offset) low = middle + 1;
+      else high = middle;
+    }
+    return low + 1;
+  };
 }
 
 function firstLine(message: string): string {

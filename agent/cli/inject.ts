@@ -29,13 +29,14 @@ export function addInject(program: Command, context: CommandContext): void {
   onRun(command, context, async ({ format, given, flags }) => {
     const { terminal } = context;
     const options = await readInjectFlags(given, flags, terminal);
-    const sources = await readSources(given.filename as readonly string[], given.inPlace === true, terminal);
-    const { injectManifest, oneError } = await import('../inject/inject-manifest');
+    const { injectManifest, MAX_MANIFEST_BYTES, oneError } = await import('../inject/inject-manifest');
+    const sources = await readSources(given.filename as readonly string[], given.inPlace === true, MAX_MANIFEST_BYTES, terminal);
     const done: (Source & InjectedManifest)[] = [];
     const problems: AgentError[] = [];
     for (const source of sources) {
       try {
-        done.push({ ...source, ...(await injectManifest(source.bytes, source.name, options)) });
+        const onProgress = format === 'json' ? undefined : progressTo(terminal, source.name);
+        done.push({ ...source, ...(await injectManifest(source.bytes, source.name, options, onProgress)) });
       } catch (caught) {
         problems.push(...each(AgentError.from(caught)));
       }
@@ -67,14 +68,26 @@ interface Source {
   readonly bytes: Uint8Array;
 }
 
-async function readSources(paths: readonly string[], inPlace: boolean, terminal: Terminal): Promise<Source[]> {
+/** Tells a person who waits how far it is, every two seconds. */
+function progressTo(terminal: Terminal, name: string): (share: number) => void {
+  let nextAt = performance.now() + PROGRESS_MS;
+  return (share) => {
+    if (performance.now() < nextAt) return;
+    nextAt = performance.now() + PROGRESS_MS;
+    terminal.err(`keyturn: ${printable(name)}: ${Math.floor(share * 100)} % done\n`);
+  };
+}
+
+const PROGRESS_MS = 2_000;
+
+async function readSources(paths: readonly string[], inPlace: boolean, maxBytes: number, terminal: Terminal): Promise<Source[]> {
   const twice = paths.find((path, index) => paths.indexOf(path) !== index);
   if (twice !== undefined) throw new AgentError('ERR_USAGE', `flag --filename: ${twice} is given twice`);
   if (inPlace && paths.includes('-')) throw new AgentError('ERR_USAGE', 'flag --in-place: standard input cannot be written anew');
   const sources: Source[] = [];
   for (const path of paths) {
     const name = path === '-' ? 'standard input' : path;
-    sources.push({ path: resolve(terminal.cwd, path), name, bytes: await readInput(path, terminal) });
+    sources.push({ path: resolve(terminal.cwd, path), name, bytes: await readInput(path, terminal, maxBytes) });
   }
   return sources;
 }

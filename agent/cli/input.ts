@@ -9,11 +9,12 @@ const MAX_INPUT_BYTES = 4 << 20;
 /**
  * Reads a file that a command was given; `-` is standard input.
  *
- * @throws AgentError ERR_INPUT.
+ * @param maxBytes  Default 4 MiB.
+ * @throws          AgentError ERR_INPUT.
  */
-export async function readInput(path: string, terminal: Terminal): Promise<Uint8Array> {
-  if (path !== '-') return readSmallFile(resolve(terminal.cwd, path), { field: path, code: 'ERR_INPUT', maxBytes: MAX_INPUT_BYTES });
-  const bytes = await terminal.readStdin(MAX_INPUT_BYTES);
-  if (bytes.length > MAX_INPUT_BYTES) throw new AgentError('ERR_INPUT', `standard input: must not be larger than ${MAX_INPUT_BYTES} bytes`);
+export async function readInput(path: string, terminal: Terminal, maxBytes = MAX_INPUT_BYTES): Promise<Uint8Array> {
+  if (path !== '-') return readSmallFile(resolve(terminal.cwd, path), { field: path, code: 'ERR_INPUT', maxBytes });
+  const bytes = await terminal.readStdin(maxBytes);
+  if (bytes.length > maxBytes) throw new AgentError('ERR_INPUT', `standard input: must not be larger than ${maxBytes} bytes`);
   return bytes;
 }

@@ -1,18 +1,18 @@
 import { AgentError, invalid } from '../base/errors';
-import { parseYamlStream, type YamlDocument, type YamlStream } from '../base/yaml';
-import { type Change, isSameValue, type Members, type Path } from './changes';
+import { openYamlStream, type YamlDocument, type YamlStream } from '../base/yaml';
+import { BlockWriter } from './block-writer';
+import { isSameValue, type Path } from './changes';
 import { findObjects, type ManifestObject, valueAt } from './find-pods';
 import { fieldName } from './findings';
 import { injectPod } from './inject-pod';
 import type { InjectOptions } from './options';
 import { editText, type TextEdit, yamlEdits } from './yaml-edit';
+import { YamlPlaces } from './yaml-places';
 import { yamlValue } from './yaml-value';
 
-/** Manifests of hundreds of objects fit. */
-export const MAX_MANIFEST_BYTES = 4 << 20;
-const MAX_TOKENS = 500_000;
-/** The agent is larger than the pods of some. */
-const GROWTH = 20;
+/** Charts with all their resource definitions fit. What is written is held to the same, so that it can be read again. */
+export const MAX_MANIFEST_BYTES = 16 << 20;
+const MAX_TOKENS = 4_000_000;
 
 /** A manifest with the agent in it. */
 export interface InjectedManifest {
@@ -35,27 +35,39 @@ export interface ObjectReport {
  * Puts the agent into every pod that a YAML or JSON text of Kubernetes objects describes; what describes none stays as it is. All or
  * nothing: one object that cannot be injected refuses the text.
  *
- * @param name  How errors call it, e.g. `file app.yaml`.
- * @throws      AgentError ERR_MANIFEST naming file, document and field; several problems are one error whose cause is an AggregateError.
+ * @param name        How errors call it, e.g. `app.yaml`; a line is added as `app.yaml:12`.
+ * @param onProgress  Called now and then with how much has been done, in [0, 1].
+ * @throws            AgentError ERR_MANIFEST naming file, line, document and field; several problems are one error whose cause is an
+ *                    AggregateError.
  */
-export async function injectManifest(bytes: Uint8Array, name: string, options: InjectOptions): Promise<InjectedManifest> {
+export async function injectManifest(
+  bytes: Uint8Array,
+  name: string,
+  options: InjectOptions,
+  onProgress?: (share: number) => void,
+): Promise<InjectedManifest> {
   // Each line that is added stands after an end of line, also at the end of a text without one.
   const isEnded = bytes.length === 0 || bytes.at(-1) === 0x0a;
-  const stream = await parse(isEnded ? bytes : Buffer.concat([bytes, Buffer.from('\n')]), name);
+  const given = isEnded ? bytes : Buffer.concat([bytes, Buffer.from('\n')]);
+  const stream = await open(given, name, true, (share) => onProgress?.(share * READING));
   const problems: AgentError[] = [];
-  const plans = stream.documents.map((document, index) => plan(document, index, stream, { name, options, problems }));
+  const blocks = new BlockWriter(stream.yaml);
+  const plans = Array.from(stream.documents, (document, index) => plan(document, index, stream, { options, problems, blocks }));
   if (problems.length > 0) throw oneError(problems);
-  const edits = plans.flatMap(({ edits }) => edits);
+  const edits = plans.flatMap((each) => each.edits);
   const text = editText(stream.text, edits);
-  if (edits.length > 0) await check(text, name, plans);
+  if (edits.length > 0) await check(text, name, plans, (share) => onProgress?.(READING + share * (1 - READING)));
   return { text: isEnded ? text : text.replace(/\r?\n$/, ''), reports: plans.flatMap(({ reports }) => reports) };
 }
 
+/** How much of the time the first reading takes; the text that is looked at afterwards is some times as large. */
+const READING = 0.25;
+
 /** What all objects are judged with. */
 interface Judging {
-  readonly name: string;
   readonly options: InjectOptions;
   readonly problems: AgentError[];
+  readonly blocks: BlockWriter;
 }
 
 /** What becomes of one document. */
@@ -67,32 +79,34 @@ interface Plan {
 
 interface Draft {
   after: unknown;
-  readonly changes: Change[];
+  readonly edits: TextEdit[];
   readonly reports: ObjectReport[];
 }
 
-function parse(bytes: Uint8Array, name: string, growth = 1): Promise<YamlStream> {
-  return parseYamlStream(bytes, {
+function open(bytes: Uint8Array, name: string, keepsSigns: boolean, onProgress: (share: number) => void): Promise<YamlStream> {
+  return openYamlStream(bytes, {
     name,
     code: 'ERR_MANIFEST',
-    maxBytes: MAX_MANIFEST_BYTES * growth,
-    maxTokens: MAX_TOKENS * growth,
+    maxBytes: MAX_MANIFEST_BYTES,
+    maxTokens: MAX_TOKENS,
+    keepsSigns,
+    onProgress,
   });
 }
 
 function plan(document: YamlDocument, index: number, stream: YamlStream, judging: Judging): Plan {
-  const draft: Draft = { after: yamlValue(document, stream), changes: [], reports: [] };
-  const where = `document ${index + 1}`;
+  const draft: Draft = { after: yamlValue(document, stream), edits: [], reports: [] };
+  const places = new YamlPlaces(document, stream, `document ${index + 1}`);
   for (const found of findObjects(draft.after)) {
-    if ('rule' in found) judging.problems.push(refusal(`${judging.name} ${where}`, found.path, found.rule));
-    else injectObject(found, `${where}, ${found.title}`, draft, judging);
+    if ('rule' in found) judging.problems.push(places.refusal(found.path, found.rule));
+    else injectObject(found, draft, new YamlPlaces(document, stream, `${places.title}, ${found.title}`), judging);
   }
-  const edits = judging.problems.length > 0 ? [] : yamlEdits(document, draft.changes, stream);
-  return { edits, after: draft.after, reports: draft.reports };
+  return draft;
 }
 
-function injectObject({ pod }: ManifestObject, object: string, draft: Draft, { name, options, problems }: Judging): void {
-  const report = (outcome: ObjectReport['outcome'], notes: readonly string[] = []) => draft.reports.push({ object, outcome, notes });
+function injectObject({ pod }: ManifestObject, draft: Draft, places: YamlPlaces, { options, problems, blocks }: Judging): void {
+  const report = (outcome: ObjectReport['outcome'], notes: readonly string[] = []) =>
+    draft.reports.push({ object: places.title, outcome, notes });
   if (pod === undefined) {
     report('no-pod');
     return;
@@ -103,40 +117,45 @@ function injectObject({ pod }: ManifestObject, object: string, draft: Draft, { n
       report('left-alone');
       return;
     case 'refused':
-      for (const { path, rule, hint } of injection.problems) problems.push(refusal(`${name} ${object}`, [...pod, ...path], rule, hint));
+      for (const { path, rule, hint } of injection.problems) problems.push(places.refusal([...pod, ...path], rule, hint));
       return;
     case 'injected': {
       const notes = injection.notes.map(({ path, rule }) => `${fieldName([...pod, ...path])}: ${rule}`);
       report(injection.changes.length > 0 ? 'injected' : 'unchanged', notes);
-      draft.changes.push(...injection.changes.map((change) => ({ ...change, path: [...pod, ...change.path] })));
-      draft.after = withValue(draft.after, pod, injection.after);
+      const changes = injection.changes.map((change) => ({ ...change, path: [...pod, ...change.path] }));
+      try {
+        draft.edits.push(...yamlEdits(places, changes, blocks));
+      } catch (caught) {
+        problems.push(AgentError.from(caught));
+      }
+      replaceAt(draft, pod, injection.after);
     }
   }
 }
 
-/** A copy with another value at a path that exists. */
-function withValue(value: unknown, path: Path, replacement: unknown): unknown {
-  const [part, ...rest] = path;
-  if (part === undefined) return replacement;
-  if (Array.isArray(value)) return value.with(Number(part), withValue(value[Number(part)], rest, replacement));
-  return { ...(value as Members), [part]: withValue((value as Members)[part], rest, replacement) };
+/** Puts another value at a path that exists. In place: copies of a list of thousands would take time square in them. */
+function replaceAt(draft: Draft, path: Path, replacement: unknown): void {
+  const last = path.at(-1);
+  if (last === undefined) draft.after = replacement;
+  else (valueAt(draft.after, path.slice(0, -1)) as Record<string | number, unknown>)[last] = replacement;
 }
 
 /** The text must say what was decided, and nothing else: an anchor that others use, say, would have carried a change to them. */
-async function check(text: string, name: string, plans: readonly Plan[]): Promise<void> {
-  const stream = await parse(Buffer.from(text), name, GROWTH);
-  const isRight =
-    stream.documents.length === plans.length &&
-    plans.every(({ after }, index) => isSameValue(yamlValue(stream.documents[index]!, stream), after));
-  if (isRight) return;
-  throw invalid('ERR_MANIFEST', name, 'is written in a way that cannot be added to without changing more than the pods', {
-    hint: 'write out anchors that several pods share, and long keys (? key)',
-  });
+async function check(text: string, name: string, plans: readonly Plan[], onProgress: (share: number) => void): Promise<void> {
+  const stream = await open(Buffer.from(text), `${name}, with the agent in it`, false, onProgress);
+  let index = 0;
+  for (const document of stream.documents) {
+    const plan = plans[index];
+    index += 1;
+    if (!plan || !isSameValue(yamlValue(document, stream), plan.after)) throw unsafe(`${name} document ${index}`);
+  }
+  if (index !== plans.length) throw unsafe(name);
 }
 
-function refusal(where: string, path: Path, rule: string, hint?: string): AgentError {
-  const field = [where, fieldName(path)].filter((each) => each !== '').join(', ');
-  return invalid('ERR_MANIFEST', field, rule, hint === undefined ? {} : { hint });
+function unsafe(field: string): AgentError {
+  return invalid('ERR_MANIFEST', field, 'is written in a way that cannot be added to without changing more than the pods', {
+    hint: 'write out anchors that several pods share, and long keys (? key)',
+  });
 }
 
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */

@@ -1,6 +1,6 @@
-import type { YamlDocument, YamlStream } from '../base/yaml';
+import type { BlockWriter } from './block-writer';
 import type { Change, Path } from './changes';
-import { YamlPlaces } from './yaml-places';
+import type { YamlPlaces } from './yaml-places';
 
 /** Replaces `text` from `start` to `end` by `by`. */
 export interface TextEdit {
@@ -10,15 +10,15 @@ export interface TextEdit {
 }
 
 /**
- * The changes of one document as edits of its text, so that everything else in it stays to the octet: comments, order, anchors, quotes,
+ * The changes of one object as edits of its text, so that everything else in it stays to the octet: comments, order, anchors, quotes,
  * indentation. What is added is written in the style around it: blocks at the same indentation, or JSON within `{}` and `[]`.
  *
  * @param changes  Of the document's value, all paths those before the changes.
- * @throws         AgentError of `stream.refuse` where a change is in what an alias or a merge stands for: it would be one elsewhere too.
+ * @throws         AgentError of `places.refuse` where a change is in what an alias or a merge stands for: it would be one elsewhere too.
  */
-export function yamlEdits(document: YamlDocument, changes: readonly Change[], stream: YamlStream): TextEdit[] {
+export function yamlEdits(places: YamlPlaces, changes: readonly Change[], blocks: BlockWriter): TextEdit[] {
   const removed = new Set(changes.filter(({ kind }) => kind === 'remove').map(({ path }) => JSON.stringify(path)));
-  const editor = new Editor(new YamlPlaces(document, stream), removed);
+  const editor = new Editor(places, blocks, removed);
   return changes.flatMap((change) => editor.edits(change));
 }
 
@@ -39,6 +39,7 @@ class Editor {
 
   constructor(
     private readonly at: YamlPlaces,
+    private readonly blocks: BlockWriter,
     /** Paths of what goes, as JSON. */
     private readonly removed: ReadonlySet<string>,
   ) {
@@ -130,9 +131,7 @@ class Editor {
 
   /** Lines of YAML at an indentation, each ended. Lists begin as deep as others of the same document. */
   private block(value: unknown, column: number): string {
-    const { yaml } = this.at.stream;
-    const text = yaml.stringify(value, { lineWidth: 0, indentSeq: this.indentsLists(), compat: 'yaml-1.1', aliasDuplicateObjects: false });
-    const lines = text.split('\n').slice(0, -1);
+    const lines = this.blocks.lines(value, this.indentsLists());
     return lines.map((line) => `${line === '' ? '' : ' '.repeat(column)}${line}${this.eol}`).join('');
   }
 

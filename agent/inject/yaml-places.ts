@@ -1,12 +1,16 @@
+import type { AgentError } from '../base/errors';
 import type { YamlDocument, YamlPair, YamlStream } from '../base/yaml';
 import type { Path } from './changes';
 import { fieldName } from './findings';
+import { offsetOf } from './yaml-value';
 
 /** Where the nodes of a document stand in its text. Methods refuse what has no place of its own; `full` is the field that errors name. */
 export class YamlPlaces {
   constructor(
     readonly document: YamlDocument,
     readonly stream: YamlStream,
+    /** How errors call what is looked at, e.g. `document 2, Deployment shop/cart`. */
+    readonly title: string,
   ) {}
 
   /** The node at a path; an alias on the way stands for something elsewhere. */
@@ -99,11 +103,29 @@ export class YamlPlaces {
     return found < 0 ? this.stream.text.length : found + 1;
   }
 
-  /** An error that names the field. */
-  refuse(path: Path) {
-    return this.stream.refuse(
-      undefined,
-      `${fieldName(path)}: comes by an alias or a merge, or is written in a way that cannot be added to`,
-    );
+  /** An error that names line and field. What is missing is on the line of what should have it, what an alias stands for on that of the alias. */
+  refusal(path: Path, rule: string, hint?: string): AgentError {
+    const within = [this.title, fieldName(path)].filter((each) => each !== '').join(', ');
+    return this.stream.refuse(this.offset(path), rule, { within, hint });
+  }
+
+  /** Of a field that cannot be changed. */
+  refuse(path: Path): AgentError {
+    return this.refusal(path, 'comes by an alias or a merge, or is written in a way that cannot be added to', HINT);
+  }
+
+  private offset(path: Path): number | undefined {
+    const { yaml } = this.stream;
+    let node: unknown = this.document.contents;
+    let offset = offsetOf(node);
+    for (const part of path) {
+      const pair = yaml.isMap(node) ? node.items.find((item) => this.isNamed(item, part)) : undefined;
+      const item = yaml.isSeq(node) && typeof part === 'number' ? node.items[part] : undefined;
+      node = pair?.value ?? item;
+      offset = offsetOf(pair?.key ?? item) ?? offset;
+    }
+    return offset;
   }
 }
+
+const HINT = 'write it out where it is used';

@@ -1,12 +1,12 @@
 import type { YamlDocument, YamlNode, YamlStream } from '../base/yaml';
 
 /** Aliases and merges are followed, so a small text may say much. */
-const MAX_VALUES = 500_000;
+const MAX_VALUES = 2_000_000;
 
 /**
  * The value of a document as Kubernetes would read it: aliases followed, `<<` merged, null for an empty one. Mappings have no prototype.
  *
- * @throws AgentError of `stream.refuse`: a key that is given twice or is no plain value, an unknown alias, or more than 500,000 values.
+ * @throws AgentError of `stream.refuse`: a key that is given twice or is no plain value, an unknown alias, or more than 2,000,000 values.
  */
 export function yamlValue(document: YamlDocument, stream: YamlStream): unknown {
   return new ValueReader(stream).value(document.contents);

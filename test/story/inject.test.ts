@@ -99,8 +99,8 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
       });
       expect({ code, stdout }).toEqual({ code: 65, stdout: '' });
       expect(stderr.split('\n').filter((line) => line.startsWith('keyturn: error'))).toEqual([
-        expect.stringMatching(/error: bad.yaml document 2, Pod a, spec.hostNetwork: must not be true: the health port/),
-        expect.stringMatching(/error: broken.yaml line 2: is not YAML/),
+        expect.stringMatching(/error: bad.yaml:15 document 2, Pod a, spec.hostNetwork: must not be true: the health port/),
+        expect.stringMatching(/error: broken.yaml:2: is not YAML/),
       ]);
     }
     expect(readFileSync(join(cwd, 'good.yaml'), 'utf8')).toBe(POD);

@@ -165,33 +165,33 @@ describe('a manifest is refused', () => {
     .map((name, index) => `${name}: &${name} [${Array(10).fill(`*${'abcdefgh'[index]}`).join(', ')}]`)
     .join('\n')}\nkind: Pod\napiVersion: v1\n`;
   test.each([
-    ['that is no YAML', 'a: [', 'app.yaml line 2: is not YAML'],
+    ['that is no YAML', 'a: [', 'app.yaml:2: is not YAML'],
     ['that is no UTF-8', Buffer.from([0x61, 0xff]), 'app.yaml: must be UTF-8'],
-    ['that is too large', Buffer.alloc(10 << 20, 'x'), 'app.yaml: must not be larger than 4096 KiB'],
-    ['of too many words', 'x: 1\n'.repeat(200_000), 'app.yaml: must not have more than 500000 words and signs'],
+    ['that is too large', Buffer.alloc(20 << 20, 'x'), 'app.yaml: must not be larger than 16384 KiB'],
+    ['of too many words', '- 1\n'.repeat(1_100_000), 'app.yaml: must not have more than 4000000 words and signs'],
     ['nested too deeply in brackets', nested('[', 100_000), 'is nested too deeply'],
     ['nested too deeply in lists', nested('- ', 100_000), 'is nested too deeply'],
     ['nested too deeply in keys', nested('? ', 100_000), 'is nested too deeply'],
-    ['whose aliases grow', bomb, 'must not say more than 500000 values, with its aliases followed'],
-    ['whose alias is unknown', 'kind: *nobody\n', 'app.yaml line 1: has an alias whose anchor is not complete before it'],
+    ['whose aliases grow', bomb, 'must not say more than 2000000 values, with its aliases followed'],
+    ['whose alias is unknown', 'kind: *nobody\n', 'app.yaml:1: has an alias whose anchor is not complete before it'],
     ['whose alias is of itself', 'kind: &a [*a]\n', 'has an alias whose anchor is not complete before it'],
-    ['with a key twice', 'kind: ConfigMap\napiVersion: v1\nkind: Pod\n', 'app.yaml line 3: "kind" is given twice'],
+    ['with a key twice', 'kind: ConfigMap\napiVersion: v1\nkind: Pod\n', 'app.yaml:3: "kind" is given twice'],
     ['with a key that is no text', '{[a]: b}\n', 'has a key that is no plain value'],
     ['with a merge of text', 'a: &a text\n<<: *a\n', 'merges what is no mapping'],
-    ['that is text', 'just text\n', 'app.yaml document 1: must be a mapping'],
-    ['without a kind', 'a: b\n', 'app.yaml document 1, kind: must say what it is'],
-    ['without an API version', 'kind: Pod\n', 'app.yaml document 1, apiVersion: must be text'],
-    ['with a list of no items', 'apiVersion: v1\nkind: List\nitems: {}\n', 'app.yaml document 1, items: must be a list'],
-    ['with an empty item', 'apiVersion: v1\nkind: List\nitems: [null]\n', 'app.yaml document 1, items[0]: is empty'],
+    ['that is text', 'just text\n', 'app.yaml:1 document 1: must be a mapping'],
+    ['without a kind', 'a: b\n', 'app.yaml:1 document 1, kind: must say what it is'],
+    ['without an API version', 'kind: Pod\n', 'app.yaml:1 document 1, apiVersion: must be text'],
+    ['with a list of no items', 'apiVersion: v1\nkind: List\nitems: {}\n', 'app.yaml:3 document 1, items: must be a list'],
+    ['with an empty item', 'apiVersion: v1\nkind: List\nitems: [null]\n', 'app.yaml:3 document 1, items[0]: is empty'],
     [
       'without a pod',
       'apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n',
-      'document 1, Deployment x, spec.template.spec: is missing',
+      'app.yaml:1 document 1, Deployment x, spec.template.spec: is missing',
     ],
     [
       'with YAML 1.1 truth, which the API server would take for true',
       'apiVersion: v1\nkind: Pod\nspec: {hostNetwork: yes, containers: [{name: a}]}\n',
-      'document 1, Pod, spec.hostNetwork: must be true or false',
+      'app.yaml:3 document 1, Pod, spec.hostNetwork: must be true or false',
     ],
   ])('%s', async (_, text, message) => {
     expect(await refusals(text)).toEqual([expect.stringContaining(message)]);
@@ -200,10 +200,61 @@ describe('a manifest is refused', () => {
   test('for all of its documents at once', async () => {
     const bad = 'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostNetwork: true, containers: [{name: keyturn}]}\n';
     expect(await refusals(`${bad}---\n${bad}`)).toEqual([
-      expect.stringMatching(/^app.yaml document 1, Pod x, spec.hostNetwork: must not be true/),
-      expect.stringMatching(/^app.yaml document 1, Pod x, spec.containers\[0\].name: is keyturn, which is a name of ours/),
-      expect.stringMatching(/^app.yaml document 2, Pod x, spec.hostNetwork/),
-      expect.stringMatching(/^app.yaml document 2, Pod x, spec.containers\[0\].name/),
+      expect.stringMatching(/^app.yaml:4 document 1, Pod x, spec.hostNetwork: must not be true/),
+      expect.stringMatching(/^app.yaml:4 document 1, Pod x, spec.containers\[0\].name: is keyturn, which is a name of ours/),
+      expect.stringMatching(/^app.yaml:9 document 2, Pod x, spec.hostNetwork/),
+      expect.stringMatching(/^app.yaml:9 document 2, Pod x, spec.containers\[0\].name/),
     ]);
   });
+
+  test('where it could not be read again with the agent in it', async () => {
+    const pod = 'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: a}]}\n';
+    const long = `${pod}# ${'x'.repeat((16 << 20) - pod.length - 3)}\n`;
+    expect(long).toHaveLength(16 << 20);
+    expect(await refusals(long)).toEqual(['app.yaml, with the agent in it: must not be larger than 16384 KiB']);
+    expect(await refusals(long.replace('kind: Pod', 'kind: Odd'))).toEqual([]);
+  });
+
+  test('on the line of the field; of what should have it, where it is missing; or of the alias that it comes by', async () => {
+    const text = `# two of them
+x: &rule
+  securityContext: {runAsUser: text}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  labels:
+    # to the left of its value
+    "keyturn.dev/inject":
+      "no"
+spec:
+  nodeSelector: { kubernetes.io/os: linux,
+    a: 1 }
+  containers:
+    # comment
+    -
+      image: b
+    - <<: *rule
+      name: c
+`;
+    expect(await refusals(text)).toEqual([
+      'app.yaml:14 document 1, Pod a, spec.nodeSelector.a: must be text',
+      'app.yaml:18 document 1, Pod a, spec.containers[0].name: is missing',
+      'app.yaml:19 document 1, Pod a, spec.containers[1].securityContext.runAsUser: must be a whole number',
+    ]);
+    const marked = text.replace('a: 1 }', '}').replace('runAsUser: text', '').replace('image: b', 'name: b');
+    expect(await refusals(marked)).toEqual([
+      'app.yaml:10 document 1, Pod a, metadata.labels["keyturn.dev/inject"]: must be "true" or "false"',
+    ]);
+  });
+});
+
+test('how far a long manifest is comes in growing shares', async () => {
+  const text = `apiVersion: v1\nkind: List\nitems:\n${'- {apiVersion: v1, kind: ConfigMap}\n'.repeat(6_000)}---\n${DEPLOYMENT}`;
+  const shares: number[] = [];
+  await injectManifest(Buffer.from(text), 'app.yaml', injectOptions(), (share) => shares.push(share));
+  expect(shares.length).toBeGreaterThan(2);
+  expect(shares).toEqual(shares.toSorted((one, other) => one - other));
+  expect(shares[0]).toBeGreaterThan(0);
+  expect(shares.at(-1)).toBeLessThanOrEqual(1);
 });
