@@ -63,6 +63,8 @@ export interface YamlStream {
 export interface YamlStreamOptions extends YamlLimits {
   /** Whether nodes know the signs that they stand in, for those who edit the text. */
   readonly keepsSigns: boolean;
+  /** What a person can do about a text that is no YAML. */
+  readonly hint: string;
   /** Called now and then with how much has been read, in [0, 1]. */
   readonly onProgress?: ((share: number) => void) | undefined;
 }
@@ -88,7 +90,7 @@ function* documentsOf(stream: Omit<YamlStream, 'documents'>, options: YamlStream
   const composer = new yaml.Composer({ ...PARSING, keepSourceTokens: options.keepsSigns });
   for (const document of composer.compose(tokensOf(stream, options))) {
     const problem = document.errors[0] ?? document.warnings[0];
-    if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`);
+    if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`, { hint: options.hint });
     yield document;
   }
 }

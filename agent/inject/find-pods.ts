@@ -8,6 +8,8 @@ export interface ManifestObject {
   readonly path: Path;
   /** Of what has `metadata` and `spec` of a pod; undefined where the object makes no pods that we know of. */
   readonly pod: Path | undefined;
+  /** What looks like the template of pods in an object of a kind that we do not know, whose controller may read it in its own way. */
+  readonly unknownTemplate?: Path;
 }
 
 /** Why a document is no manifest. */
@@ -40,11 +42,18 @@ export function findObjects(value: unknown, path: Path = []): (ManifestObject | 
   if (typeof kind !== 'string' || kind === '')
     return [{ path: [...path, 'kind'], rule: 'must say what it is: this is no Kubernetes object' }];
   if (typeof apiVersion !== 'string') return [{ path: [...path, 'apiVersion'], rule: 'must be text, e.g. apps/v1' }];
-  if (kind === 'List' && apiVersion === 'v1') return findItems(value.items, [...path, 'items']);
+  if (kind === 'List' && apiVersion === 'v1') return findItems(value.items, [...path, 'items'], {});
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
+  const itemKind = kind.endsWith('List') ? kind.slice(0, -'List'.length) : '';
+  // As the API server answers when it is asked for all: the items need not say again what they are.
+  if (POD_PATHS[`${group}/${itemKind}`]) return findItems(value.items, [...path, 'items'], { apiVersion, kind: itemKind });
   const below = POD_PATHS[`${group}/${kind}`];
-  return [{ title: titleOf(kind, value.metadata), path, pod: below && [...path, ...below] }];
+  const object = { title: titleOf(kind, value.metadata), path, pod: below && [...path, ...below] };
+  const looksLikePods = below === undefined && Array.isArray(valueAt(value, [...TEMPLATE, 'spec', 'containers']));
+  return [looksLikePods ? { ...object, unknownTemplate: [...path, ...TEMPLATE] } : object];
 }
+
+const TEMPLATE: Path = ['spec', 'template'];
 
 /** What is at a path, or undefined. */
 export function valueAt(value: unknown, path: Path): unknown {
@@ -54,13 +63,14 @@ export function valueAt(value: unknown, path: Path): unknown {
   }, value);
 }
 
-function findItems(items: unknown, path: Path): (ManifestObject | NoObject)[] {
+/** @param common  What every item is where it says nothing else. */
+function findItems(items: unknown, path: Path, common: Members): (ManifestObject | NoObject)[] {
   if (items === null || items === undefined) return [];
   if (!Array.isArray(items)) return [{ path, rule: 'must be a list' }];
   const lists = path.filter((part) => part === 'items').length;
   if (lists > MAX_LISTS) return [{ path, rule: `must not be a list in more than ${MAX_LISTS - 1} others` }];
   return items.flatMap((item, index) => {
-    const found = findObjects(item, [...path, index]);
+    const found = findObjects(isMembers(item) ? { ...common, ...item } : item, [...path, index]);
     return item === null ? [{ path: [...path, index], rule: 'is empty' }] : found;
   });
 }

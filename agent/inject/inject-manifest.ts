@@ -8,7 +8,7 @@ import { injectPod } from './inject-pod';
 import type { InjectOptions } from './options';
 import { editText, type TextEdit, yamlEdits } from './yaml-edit';
 import { YamlPlaces } from './yaml-places';
-import { yamlValue } from './yaml-value';
+import { TEMPLATE_HINT, yamlValue } from './yaml-value';
 
 /** Charts with all their resource definitions fit. What is written is held to the same, so that it can be read again. */
 export const MAX_MANIFEST_BYTES = 16 << 20;
@@ -89,6 +89,7 @@ function open(bytes: Uint8Array, name: string, keepsSigns: boolean, onProgress: 
     code: 'ERR_MANIFEST',
     maxBytes: MAX_MANIFEST_BYTES,
     maxTokens: MAX_TOKENS,
+    hint: TEMPLATE_HINT,
     keepsSigns,
     onProgress,
   });
@@ -104,11 +105,16 @@ function plan(document: YamlDocument, index: number, stream: YamlStream, judging
   return draft;
 }
 
-function injectObject({ pod }: ManifestObject, draft: Draft, places: YamlPlaces, { options, problems, blocks }: Judging): void {
+function injectObject(
+  { pod, unknownTemplate }: ManifestObject,
+  draft: Draft,
+  places: YamlPlaces,
+  { options, problems, blocks }: Judging,
+): void {
   const report = (outcome: ObjectReport['outcome'], notes: readonly string[] = []) =>
     draft.reports.push({ object: places.title, outcome, notes });
   if (pod === undefined) {
-    report('no-pod');
+    report('no-pod', unknownTemplate ? [`${fieldName(unknownTemplate)}: ${UNKNOWN_TEMPLATE}`] : []);
     return;
   }
   const injection = injectPod(valueAt(draft.after, pod), options);
@@ -132,6 +138,8 @@ function injectObject({ pod }: ManifestObject, draft: Draft, places: YamlPlaces,
     }
   }
 }
+
+const UNKNOWN_TEMPLATE = 'looks like that of pods; keyturn webhook injects them when they are made, whatever makes them';
 
 /** Puts another value at a path that exists. In place: copies of a list of thousands would take time square in them. */
 function replaceAt(draft: Draft, path: Path, replacement: unknown): void {

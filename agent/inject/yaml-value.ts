@@ -43,7 +43,7 @@ class ValueReader {
     const own: Record<string, unknown> = Object.create(null);
     let merged: Record<string, unknown> | undefined;
     for (const { key, value } of pairs) {
-      if (!yaml.isScalar(key)) throw refuse(offsetOf(key), 'has a key that is no plain value');
+      if (!yaml.isScalar(key)) throw refuse(offsetOf(key), 'has a key that is no plain value', { hint: TEMPLATE_HINT });
       const name = String(key.value);
       if (Object.hasOwn(own, name)) throw refuse(offsetOf(key), `${JSON.stringify(name.slice(0, 60))} is given twice`);
       if (name === '<<' && key.type === 'PLAIN') merged = this.merge(value);
@@ -73,6 +73,9 @@ class ValueReader {
     return copied;
   }
 }
+
+/** What to do about braces where none belong. */
+export const TEMPLATE_HINT = 'a template ({{ }}) is rendered first, e.g. by helm template';
 
 /** Where a node begins in the text. */
 export function offsetOf(node: unknown): number | undefined {

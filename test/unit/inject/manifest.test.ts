@@ -126,6 +126,46 @@ describe('a manifest', () => {
     expect(after.split('- name: keyturn\n')).toHaveLength(3);
   });
 
+  test('that lists one kind, as the API server answers, has items that need not say what they are', async () => {
+    const text = `apiVersion: apps/v1
+kind: DeploymentList
+metadata: {resourceVersion: "1"}
+items:
+- metadata: {name: one}
+  spec: {template: {spec: {containers: [{name: a}]}}}
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: two}
+  spec:
+    template:
+      spec:
+        containers:
+        - name: a
+`;
+    const { text: after, reports } = await injectManifest(Buffer.from(text), 'app.yaml', injectOptions());
+    expect(reports.map(({ object, outcome }) => `${object}: ${outcome}`)).toEqual([
+      'document 1, Deployment one: injected',
+      'document 1, Deployment two: injected',
+    ]);
+    expect(after).not.toContain('kind: Deployment\n- ');
+    expect(await injected(after)).toBe(after);
+  });
+
+  test('of a kind that nobody knows is left as it is, with a note where it looks as if it made pods', async () => {
+    const rollout = 'apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nspec: {template: {spec: {containers: [{name: a}]}}}\n';
+    const text = `${rollout}---\napiVersion: example.org/v1\nkind: OddList\nitems: 7\n`;
+    const { text: after, reports } = await injectManifest(Buffer.from(text), 'app.yaml', injectOptions());
+    expect(after).toBe(text);
+    expect(reports).toEqual([
+      {
+        object: 'document 1, Rollout',
+        outcome: 'no-pod',
+        notes: [expect.stringMatching(/^spec\.template: looks like that of pods; keyturn webhook/)],
+      },
+      { object: 'document 2, OddList', outcome: 'no-pod', notes: [] },
+    ]);
+  });
+
   test('whose containers come by an anchor keeps it', async () => {
     const text = `apiVersion: v1
 kind: Pod
