@@ -21,21 +21,29 @@ export interface UsableCredentials {
   readonly provisioned: ClientCertificate | undefined;
   /** The one that this agent keeps in service, where the server takes it. */
   readonly own: ClientCertificate | undefined;
-  /** The CA refused this very token before: a one-time token that is used up, or one that it no longer believes. */
+  /** The CA refused this very token before: it no longer believes it. */
   readonly tokenRefused: boolean;
+  /** The token is good for one certificate, and may have got us the one that we have. */
+  readonly tokenOnce: boolean;
 }
 
 /**
  * The ways to prove ourselves, best first. A provisioned certificate goes along with the token, as upstream does; our own is for the time
  * without a usable token. The next ways are for servers that refuse the first: some end the handshake over a certificate that they
- * cannot verify, others no longer believe the token. A token that was refused comes last until it is replaced.
+ * cannot verify, others no longer believe the token. A token that was refused comes last until it is replaced, and a one-time token after our
+ * own certificate: used again, it would be a refusal in the CA's log each time.
  *
  * @returns Empty where there is nothing to prove ourselves with.
  */
 export function credentialWays(usable: UsableCredentials): readonly Credentials[] {
-  const { token, provisioned, own, tokenRefused } = usable;
+  const { token, provisioned, own, tokenRefused, tokenOnce } = usable;
   if (token && tokenRefused && (provisioned || own))
     return [...credentialWays({ ...usable, token: undefined }), ...credentialWays({ ...usable, tokenRefused: false })];
+  if (token && tokenOnce && own && !provisioned)
+    return [
+      { token: undefined, certificate: own, kind: 'own certificate' },
+      { token, certificate: undefined, kind: 'token' },
+    ];
   if (token && provisioned)
     return [
       { token, certificate: provisioned, kind: 'token and provisioned certificate' },

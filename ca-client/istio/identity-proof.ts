@@ -44,11 +44,17 @@ export class IdentityProof {
     this.#provisioned = provisioned?.value;
     if (token.value) this.#lookAtAudience(token.value);
     const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
+    const tokenRefused = token.value !== undefined && this.#refused?.print === printOf(token.value);
+    const tokenOnce = token.value !== undefined && isJoinToken(token.value);
+    const own = usable(ownCertificate?.(), 'own certificate');
+    // One that was good once, and was refused, will never be good again.
+    const spent = tokenOnce && tokenRefused && own !== undefined;
     const ways = credentialWays({
-      token: token.value && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
-      tokenRefused: token.value !== undefined && this.#refused?.print === printOf(token.value),
+      token: token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
+      tokenRefused,
+      tokenOnce,
       provisioned: usable(provisioned?.value, `provisioned certificate ${provisioningDir}`),
-      own: usable(ownCertificate?.(), 'own certificate'),
+      own,
     });
     // What worked comes first: where the best way is always refused, each renewal would cost a failure.
     const known = ways.filter(({ kind }) => kind === this.#worked);
@@ -60,7 +66,8 @@ export class IdentityProof {
 
   worked({ token, kind }: Credentials): void {
     if (this.#worked !== kind) this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
-    this.#worked = kind;
+    // What is good once is no way to go again.
+    this.#worked = token && isJoinToken(token) ? undefined : kind;
     this.#failures = 0;
     // What a certificate achieved says nothing for the token.
     if (token) this.#refused = undefined;

@@ -21,7 +21,7 @@ import { type LearningTrust, openLearningTrust } from './learning-trust';
 import { encodeCertificateRequest } from './messages';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
-import { isTransient, isUnauthenticated, mayBlameRequest, refusal } from './status';
+import { isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
 
 /**
  * istiod, or cert-manager's istio-csr, asked over `istio.v1.auth.IstioCertificateService`. Resolves when the trust bundle and what was
@@ -146,18 +146,19 @@ class IstioCa implements CaClient {
       return await this.#ask(message, credentials, root, request, signal);
     } catch (caught) {
       if (!(caught instanceof CallFailure) || signal.aborted) throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
-      const tokenRefused = isUnauthenticated(caught) && credentials.token !== undefined;
+      const refused = isUnauthenticated(caught);
       // Replaced while the call was under way: the refusal was of the old one.
-      const replaced = tokenRefused && (await this.proof.isTokenReplaced(credentials));
+      const replaced = refused && credentials.token !== undefined && (await this.proof.isTokenReplaced(credentials));
       const refusal = replaced ? undefined : await this.#refusal(caught, credentials, request);
-      const others = tokenRefused ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined) : undefined;
-      // A one-time token that is used up is no failure where a certificate proves us: it is shown at once.
-      if (others === undefined || (refusal && others.token)) throw refusal ?? (await this.#refusal(caught, credentials, request));
+      const others = refused ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined) : undefined;
+      // A token that is believed no more is no failure where a certificate proves us, nor the other way round: that is shown at once.
+      const isSameKind = (others?.token === undefined) === (credentials.token === undefined);
+      if (others === undefined || (refusal && isSameKind)) throw refusal ?? (await this.#refusal(caught, credentials, request));
       return this.#ask(message, others, root, request, signal).catch(async (second) => {
         if (!(second instanceof CallFailure)) throw second;
         const next = await this.#refusal(second, others, request);
         // Of two refusals the one that somebody can mend by a new token.
-        throw refusal ?? next;
+        throw refusal && credentials.token ? refusal : next;
       });
     }
   }
@@ -198,7 +199,7 @@ class IstioCa implements CaClient {
   async #refusal(failure: CallFailure, credentials: Credentials, request: SignRequest): Promise<AgentError> {
     const unauthenticated = isUnauthenticated(failure);
     // A server that could not be reached may have refused the certificate: TLS 1.3 does not always say.
-    if (unauthenticated || isTransient(failure)) this.proof.failed();
+    if (unauthenticated || mayHideRefusal(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
     // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
     const judged = token?.startsWith(JOIN_TOKEN_PREFIX) ? undefined : token;

@@ -40,9 +40,9 @@ export function isUnauthenticated(failure: CallFailure): boolean {
   return MEANINGS.get(failure.code) === 'unauthenticated';
 }
 
-/** Whether it is for another attempt to try the same again. */
-export function isTransient(failure: CallFailure): boolean {
-  return !MEANINGS.has(failure.code);
+/** Whether the credential may be at fault although the status does not say so. Who counts our calls knows us. */
+export function mayHideRefusal(failure: CallFailure): boolean {
+  return !MEANINGS.has(failure.code) && failure.code !== status.RESOURCE_EXHAUSTED;
 }
 
 /** Whether the request may be at fault: istio-csr hides what it dislikes about a CSR behind UNAUTHENTICATED and INTERNAL. */

@@ -71,17 +71,44 @@ test('a machine gets its first certificate by a join token, and renews by the ce
   expect(stdout).not.toContain(made.stdout.trim());
 });
 
-test('a one-time token that stays in its file after use costs no attempt: the certificate proves the machine', async () => {
+test('a one-time token that stays in its file after use is not used again, over restarts too: the certificate proves the machine', async () => {
   const dir = tempDir();
-  const { daemon: ca, address } = await serveCa(dir);
+  const { daemon: ca, address } = await serveCa(dir, '--rate-per-identity', '1');
   const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
   writeFileSync(join(dir, 'token'), stdout);
   const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  for (const _ of ['first start', 'second start']) {
+    const agent = testDaemon({ dir, source: [...asking, '--state-dir', './state'], identity: ASK });
+    await agent.ready();
+    // Too many in a short time: that says nothing against the certificate.
+    while ((await agent.command('rotate')).code === 0);
+    await until('a renewal', async () => (await agent.status()).workloads[0]!.failures === 0);
+    await agent.event('certificate files written');
+    expect(agent.events.filter(({ level }) => level === 'error')).toEqual([]);
+    await agent.stop();
+  }
+  const { stdout: audit } = await ca.stop();
+  expect(audit).toContain('RESOURCE_EXHAUSTED');
+  expect(audit).not.toContain('UNAUTHENTICATED');
+});
+
+test('a machine whose certificate was revoked is taken back by a new token at once', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const makeToken = async () => {
+    const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+    writeFileSync(join(dir, 'token'), stdout);
+  };
+  await makeToken();
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
   const agent = testDaemon({ dir, source: asking, identity: ASK });
   await agent.ready();
-  for (const _ of [1, 2, 3]) expect(await agent.command('rotate')).toMatchObject({ code: 0 });
-  const { attempts, renewals, failures } = (await agent.status()).workloads[0]!;
-  expect({ failures, more: attempts - renewals }).toEqual({ failures: 0, more: 0 });
+  expect(await ca.command('ca', 'revoke', '--ca-dir', './ca', ID)).toMatchObject({ code: 0 });
+  const refusal = await agent.command('rotate');
+  expect(refusal).toMatchObject({ code: 77, stderr: expect.stringContaining('keyturn vm join') });
+  await makeToken();
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
 });
 
 test('a machine whose certificates lie in PROV_CERT comes back from a reboot without a token, as with istio-agent', async () => {

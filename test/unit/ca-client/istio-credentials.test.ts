@@ -233,6 +233,18 @@ describe('the certificate in service', () => {
     expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([true, true, false, false, true]);
   });
 
+  test('goes before a one-time token, which may be used up', async () => {
+    let svid: Svid | undefined;
+    const { fake, files, ca } = await world({ ownCertificate: () => svid && own(svid) });
+    const token = `kt1_${'a'.repeat(43)}`;
+    fake.tokens.set(token, [...fake.tokens.values()][0]!);
+    files.token(token);
+    svid = await issue(ca);
+    svid = await issue(ca);
+    svid = await issue(ca);
+    expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([true, false, false]);
+  });
+
   test('14 works from the directory that the agent itself writes', async () => {
     const prov = new WorkloadFiles();
     const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
