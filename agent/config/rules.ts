@@ -36,7 +36,7 @@ export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
 /** Where Istio's agent has 15020, for `/healthz` of its Envoy and for metrics, on all addresses. */
 const BESIDE_ISTIO_AGENT = '127.0.0.1:15022';
 
-/** Nobody chose a port, and the usual one is that of Istio's agent beside us, which ends itself where it cannot have it. */
+/** Nobody chose a port, and the usual one is that of Istio's agent beside us: on it we would answer for the health of its proxy. */
 export function chooseAdminAddress(draft: Draft, env: Environment): void {
   const variable = besideIstioAgent(env);
   if (variable === undefined || !isDefault(draft, 'admin-address')) return;

@@ -3,8 +3,10 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { loadConfig } from '../../agent/config/load';
 import { parseCertificates } from '../../agent/identity/certificate';
 import type { Daemon } from '../support/daemon';
+import { fetchText } from '../support/fetch-text';
 import { freePort } from '../support/free-port';
 import { createIstioPod, type IstioPod } from '../support/istio-pod';
 import { ISTIOD_NAME, type Istiod, mountedRoot, startIstiod } from '../support/istiod';
@@ -155,6 +157,19 @@ describeWith(
     expect(agent.log()).toContain(FOUND);
     expect((await keyturn.status()).ready).toBe(false);
     expect(at.calls()).toBe(0);
+  });
+
+  test("on the port of Istio's agent it would answer for the health of the proxy, which is why it is elsewhere beside that agent", async () => {
+    const { keyturn: run, agent: start } = await pod();
+    const statusPort = await freePort();
+    const keyturn = run({ flags: ['--admin-address', `127.0.0.1:${statusPort}`] });
+    await keyturn.ready();
+    const agent = await start({ statusPort });
+    await until('its complaint', async () => agent.running() && agent.log().includes('Error listening on status port'));
+    // Its proxy is not ready: there is none.
+    expect(await fetchText(`http://127.0.0.1:${statusPort}/healthz/ready`)).toMatchObject({ status: 200, body: 'ready\n' });
+    const { settings } = await loadConfig({ flags: { ca: 'builtin' }, env: { PROXY_CONFIG: '{}' } });
+    expect(settings).toContainEqual(expect.objectContaining({ name: 'admin-address', value: '127.0.0.1:15022' }));
   });
 
   test("started after Istio's agent it leaves that one its socket, and says which has to start first", async () => {

@@ -13,7 +13,7 @@ export interface IstioPod {
   /** keyturn with no setting but Istio's own variables; it asks the real istiod. */
   keyturn(options?: Pick<DaemonOptions, 'env' | 'flags'>): Daemon;
   /** Istio's agent, ended by `close`. Its Envoy's configuration comes from the real istiod; its certificates would come from elsewhere. */
-  agent(options?: Pick<PilotAgentOptions, 'env' | 'realEnvoy'>): Promise<PilotAgent>;
+  agent(options?: Pick<PilotAgentOptions, 'env' | 'realEnvoy' | 'statusPort'>): Promise<PilotAgent>;
   /** How often that elsewhere was called: an authority that nobody but Istio's agent knows. */
   calls(): number;
   close(): Promise<void>;

@@ -30,6 +30,8 @@ export interface PilotAgentOptions {
   readonly discoveryAddress?: string;
   /** A real Envoy on the bootstrap that it writes from Istio's own template, in place of something that sleeps. Needs `istio-files` and `envoy`. */
   readonly realEnvoy?: boolean;
+  /** In place of 15020; default a free one. */
+  readonly statusPort?: number;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -86,7 +88,7 @@ export async function layOut(options: PilotAgentOptions): Promise<PilotAgentPlac
     discoveryAddress: options.discoveryAddress ?? caAddress,
     terminationDrainDuration: '0.1s',
     // It takes no port 0, and would take its usual ones.
-    statusPort: await freePort(),
+    statusPort: options.statusPort ?? (await freePort()),
     proxyAdminPort,
   };
   const ports = { ENVOY_STATUS_PORT: String(await freePort()), ENVOY_PROMETHEUS_PORT: String(await freePort()) };
