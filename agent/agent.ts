@@ -60,7 +60,8 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise
 
 /** The one workload of the settings. */
 async function serveOne(config: Config, deps: Deps): Promise<Served> {
-  const workload = await startWorkload(config, await createCertSource(config, createSharedCas(deps), deps), deps);
+  const shared = createSharedCas(deps);
+  const workload = await startWorkload(config, await createCertSource(config, shared, deps), shared, deps);
   const only = [workload];
   return { workloads: () => only, refused: () => [], changes: undefined, reload: undefined, close: () => workload.close() };
 }

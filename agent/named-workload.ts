@@ -56,7 +56,7 @@ export class NamedWorkload implements Workload {
       closers: [],
     };
     live.state.subscribe(making.onChange);
-    named.current = new NamedWorkload(version, live, await startWorkload(version.config, parts, own.deps), own);
+    named.current = new NamedWorkload(version, live, await startWorkload(version.config, parts, making.shared, own.deps), own);
     return named.current;
   }
 

@@ -2,6 +2,8 @@ import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Authority, AuthorityOptions } from '../ca-client/builtin/authority';
 import type { JwtAuthorityOptions } from '../ca-client/builtin/jwt/jwt-authority';
+import type { LendBundle } from '../ca-client/federation';
+import type { FollowedBundle } from '../ca-client/followed-bundle';
 import type { CaChannel, ChannelOptions } from '../ca-client/istio/channel';
 import type { KubeApi } from '../ca-client/kubernetes/kube-api';
 import type { Deps } from './base/deps';
@@ -11,7 +13,7 @@ import type { Config } from './config/config';
 import type { JwtAuthority } from './identity/jwt-svid';
 import { openKubeApi } from './open-kube-api';
 
-/** What stands behind the CA clients of all workloads of the process, once for all that mean the same. */
+/** What stands behind the CA clients of all workloads of the process, and whom they believe, once for all that mean the same. */
 export interface SharedCas {
   /** The authority of a directory. @throws AgentError ERR_CA_STATE. */
   authority(options: AuthorityOptions): Promise<Lease<Authority>>;
@@ -21,6 +23,8 @@ export interface SharedCas {
   kubeApi(kubeconfig: string | undefined): Promise<Lease<KubeApi>>;
   /** The connection to an istiod or istio-csr, for calls without a client certificate. */
   channel(options: ChannelOptions): Promise<Lease<CaChannel>>;
+  /** The bundle of another trust domain: 100 workloads that believe it ask its server once. */
+  readonly bundle: LendBundle;
   /** Who may ask a CA next, so that many workloads that start together do not fall upon it. Each CA has a queue of its own. */
   turns(config: Config): Turnstile;
 }
@@ -34,6 +38,7 @@ export function createSharedCas(deps: Deps): SharedCas {
   const jwtAuthorities = new Pool<JwtAuthority>();
   const apis = new Pool<KubeApi>();
   const channels = new Pool<CaChannel>();
+  const bundles = new Pool<FollowedBundle>();
   const turnstiles = new Map<string, Turnstile>();
   const own = { ...deps, log: deps.log.scope('ca') };
   return {
@@ -57,6 +62,11 @@ export function createSharedCas(deps: Deps): SharedCas {
       channels.lease(JSON.stringify(options), async () => {
         const { CaChannel } = await import('../ca-client/istio/channel');
         return new CaChannel(options);
+      }),
+    bundle: (trustDomain, place) =>
+      bundles.lease(JSON.stringify([trustDomain, place]), async () => {
+        const { followBundle } = await import('../ca-client/followed-bundle');
+        return followBundle(trustDomain, place, { ...deps, log: deps.log.scope('federation') });
       }),
     turns: ({ ca, caAddresses, caDir, kubeconfig }) => {
       const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);

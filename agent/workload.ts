@@ -17,6 +17,7 @@ import { formatSpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
 import type { TrustBundle } from './identity/trust-bundle';
 import type { FileOutput } from './lifecycle/file-output';
+import type { SharedCas } from './shared-cas';
 
 /** One identity with what makes its certificates and what hands them out. */
 export interface Workload {
@@ -48,13 +49,13 @@ export interface WorkloadParts {
  *
  * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE | ERR_OUTPUT.
  */
-export async function startWorkload(config: Config, parts: WorkloadParts, deps: Deps): Promise<Workload> {
+export async function startWorkload(config: Config, parts: WorkloadParts, shared: SharedCas, deps: Deps): Promise<Workload> {
   const { source } = parts;
   const closers = new Closers([...parts.closers, () => source.close()]);
   try {
     const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, config.stateDir, source, deps);
     if (revocation) closers.add(() => revocation.close());
-    const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, deps);
+    const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
     const sds = await createSdsServer(
       {
@@ -106,9 +107,9 @@ async function startRevocation(place: string, stateDir: string | undefined, { st
   };
 }
 
-async function startFederation({ federatedBundles, stateDir }: Config, deps: Deps): Promise<Federation> {
+async function startFederation({ federatedBundles, stateDir }: Config, shared: SharedCas, deps: Deps): Promise<Federation> {
   const { followFederation } = await import('../ca-client/federation');
-  return followFederation(federatedBundles, stateDir, { ...deps, log: deps.log.scope('federation') });
+  return followFederation(federatedBundles, stateDir, shared.bundle, { ...deps, log: deps.log.scope('federation') });
 }
 
 /** Nothing of it is loaded, and no key made, before a program asks for a token or for what tokens are verified by. */

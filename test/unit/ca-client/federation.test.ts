@@ -4,8 +4,10 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { firstValue } from '../../../agent/base/watched';
+
 import { certificatesPem } from '../../../agent/identity/certificate';
 import type { FederatedBundles } from '../../../agent/identity/spiffe-bundle';
+import { createSharedCas } from '../../../agent/shared-cas';
 import { type Federation, followFederation } from '../../../ca-client/federation';
 import { httpGet } from '../../../ca-client/http-get';
 import { makeTestCa, type TestCa, uriAltName } from '../../support/certs';
@@ -29,7 +31,7 @@ const documentOf = (cas: readonly TestCa[], more: object = {}) =>
 
 const follow = (place: string, options: { stateDir?: string; clock?: TestClock } = {}) => {
   const deps = testDeps(options.clock ? { clock: options.clock } : {});
-  const federation = followFederation(new Map([[TD, place]]), options.stateDir, deps);
+  const federation = followFederation(new Map([[TD, place]]), options.stateDir, createSharedCas(deps).bundle, deps);
   closing.push(() => federation.close());
   return { federation, deps };
 };
@@ -121,7 +123,7 @@ describe('a URL', () => {
     await rootsBecome(second.federation, [ca]);
     await until('the complaint', async () => second.federation.problems().get(TD)?.message.includes('status 503'));
     // What is kept for one trust domain is nobody else's.
-    const other = followFederation(new Map([['another.example', url]]), stateDir, testDeps());
+    const other = followFederation(new Map([['another.example', url]]), stateDir, createSharedCas(testDeps()).bundle, testDeps());
     closing.push(() => other.close());
     await until('its complaint', async () => other.problems().size === 1);
     expect(other.bundles.value.get('another.example')).toBeUndefined();
@@ -176,10 +178,45 @@ test('a trust domain called .. or as long as they get keeps its bundle in a plac
   const url = await serve((_, response) => response.end(documentOf([ca])));
   const stateDir = tempDir();
   const names = ['..', '.', 'a'.repeat(255)];
-  const first = followFederation(new Map(names.map((name) => [name, url])), stateDir, testDeps());
+  const first = followFederation(new Map(names.map((name) => [name, url])), stateDir, createSharedCas(testDeps()).bundle, testDeps());
   await firstValue(first.bundles, (all) => names.every((name) => all.get(name)?.roots !== undefined));
   await until('what is kept', async () => (await import('node:fs')).readdirSync(join(stateDir, 'federated')).length === 3);
   await first.close();
+});
+
+test("many workloads ask a server once; what one has kept is nobody else's, and the last to go ends the asking", async () => {
+  const ca = await makeTestCa();
+  let asked = 0;
+  let answers = true;
+  const url = await serve((_, response) => {
+    asked += 1;
+    if (answers) response.end(documentOf([ca]));
+    else response.writeHead(503).end();
+  });
+  const clock = new TestClock();
+  const start = (shared: ReturnType<typeof createSharedCas>, stateDir: string | undefined) => {
+    const federation = followFederation(new Map([[TD, url]]), stateDir, shared.bundle, testDeps({ clock }));
+    closing.push(() => federation.close());
+    return federation;
+  };
+  const first = createSharedCas(testDeps({ clock }));
+  const stateDir = tempDir();
+  const three = [start(first, stateDir), start(first, undefined), start(first, undefined)];
+  for (const each of three) await rootsBecome(each, [ca]);
+  expect(asked).toBe(1);
+  await three[0]!.close();
+  await until('the sleep', async () => clock.nextWakeAt() === clock.now() + 300_000);
+  await clock.advanceBy(300_000);
+  await until('the second look', async () => asked === 2);
+  await Promise.all(three.map((each) => each.close()));
+  expect(clock.nextWakeAt()).toBeUndefined();
+
+  answers = false;
+  const second = createSharedCas(testDeps({ clock }));
+  const [kept, bare] = [start(second, stateDir), start(second, undefined)];
+  await rootsBecome(kept, [ca]);
+  await until('both complaints', async () => kept.problems().size + bare.problems().size === 2);
+  expect(bare.bundles.value.get(TD)).toBeUndefined();
 });
 
 function flood(response: ServerResponse): void {
