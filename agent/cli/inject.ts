@@ -21,14 +21,17 @@ export function addInject(program: Command, context: CommandContext): void {
     )
     .requiredOption('-f, --filename <file>', 'Manifest, YAML or JSON; - is standard input; may be given again', more)
     .option('--in-place', 'Write the files anew instead of printing them');
-  addInjectFlags(command)
+  addInjectFlags(command);
+  const flagsToInject = command.options.map((each) => each.attributeName()).filter((name) => !['filename', 'inPlace'].includes(name));
+  command
+    .addOption(new Option('--remove', 'Take out everything that was added, instead').conflicts(flagsToInject))
     .addOption(
       new Option('-o, --output <format>', 'Form of errors and of what is told on standard error').choices(OUTPUT_FORMATS).default('text'),
     )
     .addHelpText('after', HELP);
   onRun(command, context, async ({ format, given, flags }) => {
     const { terminal } = context;
-    const options = await readInjectFlags(given, flags, terminal);
+    const options = given.remove === true ? 'remove' : await readInjectFlags(given, flags, terminal);
     const { injectManifest, MAX_MANIFEST_BYTES, oneError } = await import('../inject/inject-manifest');
     const sources = await readSources(given.filename as readonly string[], given.inPlace === true, MAX_MANIFEST_BYTES, terminal);
     const done: (Source & InjectedManifest)[] = [];
@@ -45,7 +48,7 @@ export function addInject(program: Command, context: CommandContext): void {
     if (problems.length > 0) throw oneError(problems);
     if (given.inPlace === true) await writeBack(done);
     else await terminal.write(joined(done.map(({ text }) => text)));
-    for (const { name, reports } of done) for (const one of reports) terminal.err(told(name, one, format));
+    for (const { name, reports } of done) for (const one of reports) terminal.err(told(name, one, format, given.remove === true));
     return 0;
   });
 }
@@ -59,7 +62,8 @@ Examples:
   keyturn inject -f app.yaml | kubectl apply -f -
   keyturn inject -f app.yaml --in-place --ca-address keyturn-ca.keyturn.svc:15012
   keyturn inject -f app.yaml --envoy envoyproxy/envoy:v1.36.0 --app 127.0.0.1:3000
-  keyturn inject -f app.yaml --join envoy`;
+  keyturn inject -f app.yaml --join envoy
+  keyturn inject -f app.yaml --in-place --remove`;
 
 interface Source {
   readonly path: string;
@@ -118,13 +122,15 @@ function each(error: AgentError): readonly AgentError[] {
 
 const OUTCOMES: Readonly<Record<ObjectReport['outcome'], string>> = {
   injected: 'injected',
+  removed: 'removed what was injected',
   unchanged: 'is up to date',
   'left-alone': 'left alone, as its keyturn.dev/inject says',
   'no-pod': 'left as it is: it makes no pods that inject knows of',
 };
 
-function told(file: string, { object, outcome, notes }: ObjectReport, format: OutputFormat): string {
+function told(file: string, { object, outcome, notes }: ObjectReport, format: OutputFormat, isRemoval: boolean): string {
   if (format === 'json') return `${JSON.stringify({ file, object, outcome, notes })}\n`;
-  const lines = [OUTCOMES[outcome], ...notes.map((note) => `note: ${note}`)];
+  const said = isRemoval && outcome === 'unchanged' ? 'has nothing that was injected' : OUTCOMES[outcome];
+  const lines = [said, ...notes.map((note) => `note: ${note}`)];
   return lines.map((line) => `keyturn: ${printable(`${file} ${object}: ${line}`)}\n`).join('');
 }

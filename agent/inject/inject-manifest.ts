@@ -4,7 +4,7 @@ import { BlockWriter } from './block-writer';
 import { isSameValue, type Path } from './changes';
 import { findObjects, type ManifestObject, valueAt } from './find-pods';
 import { fieldName } from './findings';
-import { injectPod } from './inject-pod';
+import { injectPod, removeFromPod } from './inject-pod';
 import type { InjectOptions } from './options';
 import { editText, type TextEdit, yamlEdits } from './yaml-edit';
 import { YamlPlaces } from './yaml-places';
@@ -26,7 +26,7 @@ export interface InjectedManifest {
 export interface ObjectReport {
   /** `document 2, Deployment shop/cart`. */
   readonly object: string;
-  readonly outcome: 'injected' | 'unchanged' | 'left-alone' | 'no-pod';
+  readonly outcome: 'injected' | 'removed' | 'unchanged' | 'left-alone' | 'no-pod';
   /** What a person should know, e.g. `spec.template.spec.hostPID: is true: ...`. */
   readonly notes: readonly string[];
 }
@@ -35,6 +35,7 @@ export interface ObjectReport {
  * Puts the agent into every pod that a YAML or JSON text of Kubernetes objects describes; what describes none stays as it is. All or
  * nothing: one object that cannot be injected refuses the text.
  *
+ * @param options     What to put in, or `remove`: to take everything out that was put in before.
  * @param name        How errors call it, e.g. `app.yaml`; a line is added as `app.yaml:12`.
  * @param onProgress  Called now and then with how much has been done, in [0, 1].
  * @throws            AgentError ERR_MANIFEST naming file, line, document and field; several problems are one error whose cause is an
@@ -43,7 +44,7 @@ export interface ObjectReport {
 export async function injectManifest(
   bytes: Uint8Array,
   name: string,
-  options: InjectOptions,
+  options: InjectOptions | 'remove',
   onProgress?: (share: number) => void,
 ): Promise<InjectedManifest> {
   // Each line that is added stands after an end of line, also at the end of a text without one.
@@ -65,7 +66,7 @@ const READING = 0.25;
 
 /** What all objects are judged with. */
 interface Judging {
-  readonly options: InjectOptions;
+  readonly options: InjectOptions | 'remove';
   readonly problems: AgentError[];
   readonly blocks: BlockWriter;
 }
@@ -117,7 +118,8 @@ function injectObject(
     report('no-pod', unknownTemplate ? [`${fieldName(unknownTemplate)}: ${UNKNOWN_TEMPLATE}`] : []);
     return;
   }
-  const injection = injectPod(valueAt(draft.after, pod), options);
+  const template = valueAt(draft.after, pod);
+  const injection = options === 'remove' ? removeFromPod(template) : injectPod(template, options);
   switch (injection.kind) {
     case 'left-alone':
       report('left-alone');
@@ -127,7 +129,7 @@ function injectObject(
       return;
     case 'injected': {
       const notes = injection.notes.map(({ path, rule }) => `${fieldName([...pod, ...path])}: ${rule}`);
-      report(injection.changes.length > 0 ? 'injected' : 'unchanged', notes);
+      report(injection.changes.length === 0 ? 'unchanged' : options === 'remove' ? 'removed' : 'injected', notes);
       const changes = injection.changes.map((change) => ({ ...change, path: [...pod, ...change.path] }));
       try {
         draft.edits.push(...yamlEdits(places, changes, blocks));

@@ -5,7 +5,7 @@ import { withFilledIn } from './filled-in';
 import type { Finding } from './findings';
 import { INJECTED_ANNOTATION, OUR_CONTAINERS, OUR_VOLUMES, SOCKET_VOLUME } from './names';
 import type { InjectOptions } from './options';
-import { isInjected, notesOf, optsOut, problemsOf } from './pod-rules';
+import { foreignContainers, isInjected, notesOf, optsOut, problemsOf } from './pod-rules';
 import { type ContainerShape, type PodShape, readPod } from './pod-shape';
 
 /** What becomes of one pod. */
@@ -45,6 +45,53 @@ export function injectPod(template: unknown, options: InjectOptions): Injection 
   return { kind: 'injected', after, changes: changesBetween(before, after), notes: notesOf(pod, options) };
 }
 
+/**
+ * Takes everything that is ours out of a pod, also where its label or annotation wants it left alone. `changes` is empty where nothing of
+ * ours is in it. Mappings and lists that are empty then go as well. As pure as `injectPod`.
+ */
+export function removeFromPod(template: unknown): Injection {
+  const reading = readPod(template);
+  if (reading.kind === 'malformed') return { kind: 'refused', problems: reading.problems };
+  const { pod } = reading;
+  const before = template as Members;
+  if (!isInjected(pod)) return { kind: 'injected', after: before, changes: [], notes: [] };
+  const problems = leftBehind(pod);
+  if (problems.length > 0) return { kind: 'refused', problems };
+  const after = removed(before, pod);
+  return { kind: 'injected', after, changes: changesBetween(before, after), notes: [] };
+}
+
+/** The socket's mounts go with it; what else of ours somebody has mounted, a pod without it would wait for. */
+function leftBehind(pod: PodShape): Finding[] {
+  const needed = foreignContainers(pod).flatMap(({ mounts }) =>
+    mounts.filter(({ volume }) => volume !== SOCKET_VOLUME && OUR_VOLUMES.includes(volume)),
+  );
+  const left = needed.map(({ path, volume }) => ({ path, rule: `mounts ${volume}, which is to go`, hint: 'take out the mount first' }));
+  if (pod.containers.some(({ name }) => !OUR_CONTAINERS.includes(name))) return left;
+  return [...left, { path: ['spec', 'containers'], rule: 'has none but ours' }];
+}
+
+function removed(before: Members, pod: PodShape): Members {
+  const { [INJECTED_ANNOTATION]: _, ...annotations } = pod.annotations;
+  const { annotations: __, ...others } = before.metadata as Members;
+  const metadata = Object.keys(annotations).length > 0 ? { ...(before.metadata as Members), annotations } : others;
+  const { metadata: ___, ...rest } = before;
+  const none = { socketVolume: SOCKET_VOLUME };
+  const theirs = (containers: readonly ContainerShape[]) =>
+    placed(
+      containers.map((each) => withSocket(each, false, none)),
+      [],
+      OUR_CONTAINERS,
+      'end',
+    );
+  const volumes = pod.volumes.map(({ fields }) => fields);
+  const spec = { ...(before.spec as Members), containers: theirs(pod.containers) };
+  return {
+    ...(Object.keys(metadata).length > 0 ? { ...before, metadata } : rest),
+    spec: withList(withList(spec, 'initContainers', theirs(pod.initContainers)), 'volumes', placed(volumes, [], OUR_VOLUMES, 'end')),
+  };
+}
+
 function injected(before: Members, pod: PodShape, options: InjectOptions, around: Surroundings): Members {
   const ours = [agentContainer(options, around), ...(options.envoy?.kind === 'beside' ? [envoyContainer(options, options.envoy)] : [])];
   const native = options.sidecar === 'native';
@@ -79,7 +126,11 @@ function withList(members: Members, name: string, items: readonly Members[]): Me
 }
 
 /** A foreign container with our socket exactly where it is to be; everything else of it stays. */
-function withSocket({ fields, name, mounts }: ContainerShape, joined: boolean, { socketVolume }: Surroundings): Members {
+function withSocket(
+  { fields, name, mounts }: ContainerShape,
+  joined: boolean,
+  { socketVolume }: Pick<Surroundings, 'socketVolume'>,
+): Members {
   if (OUR_CONTAINERS.includes(name)) return fields;
   const has = mounts.some(({ volume }) => volume === SOCKET_VOLUME);
   const wants = joined && socketVolume === SOCKET_VOLUME;

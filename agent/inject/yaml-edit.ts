@@ -118,8 +118,16 @@ class Editor {
     if (holder.flow) return [this.removeFromFlow(holder.items, index, path, this.keepsBefore(holder.items, parent, index))];
     const from = yaml.isPair(item) ? this.at.startOf(item.key, path) : this.at.dashOf(holder, index, path);
     const start = this.at.lineStart(from);
-    if (this.at.stream.text.slice(start, from).trim() !== '') throw this.at.refuse(path);
+    if (this.at.stream.text.slice(start, from).trim() !== '') return [this.removeFirst(holder.items, index, from, path)];
     return [{ start, end: this.at.endOf(item), by: '' }];
+  }
+
+  /** What stands on the line of a `-`: the next key, or the comment before that, takes its place there. */
+  private removeFirst(items: readonly unknown[], index: number, start: number, path: Path): TextEdit {
+    if (items[index + 1] === undefined) throw this.at.refuse(path);
+    const after = this.at.endOf(items[index]);
+    const spaces = /^\s*/.exec(this.at.stream.text.slice(after, this.at.startOf(items[index + 1], path)))![0];
+    return { start, end: after + spaces.length, by: '' };
   }
 
   /** With the comma before it where an item stays before it, else with the one after it. */

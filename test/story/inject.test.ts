@@ -60,6 +60,23 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
     });
   });
 
+  test('takes everything out again, to the octet, also from what is now to be left alone', async () => {
+    const cwd = withFiles({ 'shop.yaml': INJECTED });
+    const { code, stdout, stderr } = await keyturn(['inject', '-f', 'shop.yaml', '--in-place', '--remove'], { cwd });
+    expect({ code, stdout, stderr }).toEqual({
+      code: 0,
+      stdout: '',
+      stderr: `keyturn: shop.yaml document 1, Service shop/cart: left as it is: it makes no pods that inject knows of
+keyturn: shop.yaml document 2, Deployment shop/cart: removed what was injected
+keyturn: shop.yaml document 3, CronJob shop/report: has nothing that was injected
+`,
+    });
+    expect(readFileSync(join(cwd, 'shop.yaml'), 'utf8')).toBe(SHOP);
+    const leftAlone = INJECTED.replace('keyturn.dev/injected: "true"', '$&\n        keyturn.dev/inject: "false"');
+    const again = await keyturn(['inject', '-f', '-', '--remove'], { cwd, stdin: leftAlone });
+    expect(again.stdout).not.toMatch(/keyturn(?!\.dev\/inject:)/);
+  });
+
   test('prints several files as one stream of documents', async () => {
     const cwd = withFiles({ 'a.yaml': POD.trimEnd(), 'b.yaml': `# b\n---\n${POD}`, 'c.json': '{"kind": "ConfigMap", "apiVersion": "v1"}' });
     const { code, stdout } = await keyturn(['inject', '-f', 'a.yaml', '-f', 'b.yaml', '-f', 'c.json'], { cwd });
@@ -178,6 +195,8 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
     [['--envoy', 'x', '--caller', 'nobody'], 78, 'spiffe id'],
     [['-f', 'a.yaml'], 64, 'flag --filename: a.yaml is given twice'],
     [['-f', '-', '--in-place'], 64, 'flag --in-place: standard input cannot be written anew'],
+    [['--remove', '--ttl', '1h'], 64, "option '--remove' cannot be used with option '--ttl <duration>'"],
+    [['--remove', '--envoy', 'x'], 64, "option '--remove' cannot be used with option '--envoy <image>'"],
     [['-f', 'missing.yaml'], 66, 'there is no such file'],
   ])('%j is refused', async (flags, code, message) => {
     const cwd = withFiles({ 'a.yaml': POD, 'settings.yaml': 'sds-socket: /x\n' });

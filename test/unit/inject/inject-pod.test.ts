@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { jsonPatch } from '../../../agent/inject/changes';
 import { fieldName } from '../../../agent/inject/findings';
-import { type Injection, injectPod } from '../../../agent/inject/inject-pod';
+import { type Injection, injectPod, removeFromPod } from '../../../agent/inject/inject-pod';
 import type { InjectOptions } from '../../../agent/inject/options';
 import { ENVOY_BESIDE, injectOptions } from '../../support/inject';
 import { applyPatch } from '../../support/json-patch';
@@ -358,5 +358,40 @@ describe('a pod is refused', () => {
       const named = injection.kind === 'refused' ? injection.problems.map((each) => fieldName(each.path)) : [];
       expect(named.filter((each) => !each.startsWith(field))).toEqual([]);
     }
+  });
+});
+
+describe('from a pod', () => {
+  const without = (pod: unknown) => removeFromPod(pod);
+  test('everything of ours goes, whatever options put it there, and nothing else', () => {
+    const pod = { ...POD, spec: WITH_ENVOY.spec };
+    for (const options of [{}, JOIN, { envoy: ENVOY_BESIDE }, { sidecar: 'plain' } as const]) {
+      const injection = without(patched(pod, options));
+      expect(injection.kind === 'injected' && injection.after).toEqual(pod);
+    }
+  });
+
+  test("without the annotation nothing goes, for the names are somebody else's", () => {
+    const pod = { spec: { containers: [{ name: 'a' }, { name: 'keyturn' }] } };
+    expect(without(pod)).toEqual({ kind: 'injected', after: pod, changes: [], notes: [] });
+  });
+
+  test.each([
+    ['spec.containers', 'has none but ours', (pod: { spec: { containers: unknown[] } }) => pod.spec.containers.splice(0, 1)],
+    [
+      'spec.containers[0].volumeMounts[0].mountPath',
+      'mounts keyturn-run, which is to go',
+      (pod: { spec: { containers: object[] } }) =>
+        Object.assign(pod.spec.containers[0]!, { volumeMounts: [{ name: 'keyturn-run', mountPath: '/x' }] }),
+    ],
+    [
+      'spec.containers[0].name',
+      'must be text',
+      (pod: { spec: { containers: object[] } }) => Object.assign(pod.spec.containers[0]!, { name: 1 }),
+    ],
+  ])('nothing goes where %s %s', (field, rule, change) => {
+    const injection = without(changed(patched(POD, { sidecar: 'plain' }), change));
+    const problems = injection.kind === 'refused' ? injection.problems.map((each) => `${fieldName(each.path)} ${each.rule}`) : [];
+    expect(problems).toEqual([`${field} ${rule}`]);
   });
 });

@@ -207,6 +207,44 @@ test('any text of pods says afterwards what it should, is the same otherwise, an
   );
 }, 600_000);
 
+/** Whether something is there that injection fills: where it was empty before, removal leaves nothing instead. */
+function hasEmpty(pod: unknown): boolean {
+  const { metadata, spec } = pod as { metadata?: Record<string, unknown>; spec: Record<string, unknown> };
+  const isEmpty = (value: unknown) =>
+    value === null || (typeof value === 'object' && value !== undefined && Object.keys(value).length === 0);
+  const listed = (spec.containers as Record<string, unknown>[]).map(({ volumeMounts }) => volumeMounts);
+  return [metadata, metadata?.annotations, spec.initContainers, spec.volumes, ...listed].some(
+    (each) => each !== undefined && isEmpty(each),
+  );
+}
+
+test('what was injected into any text goes again, to the octet but for what was empty', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...KINDS), podOf, style, choice, choice, async (kind, pod, look, first, second) => {
+      const text = written(objectOf(kind, pod), look);
+      fc.pre(yaml.parseAllDocuments(text).every((each) => each.errors.length === 0));
+      const read = kind[2].reduce((at, key) => at[key], yaml.parse(text));
+      fc.pre([first, second].every((each) => injectPod(read, injectOptions(each)).kind === 'injected'));
+      const { text: once } = await injectManifest(Buffer.from(text), 'x', injectOptions(first));
+      const { text: removed } = await injectManifest(Buffer.from(once), 'x', 'remove');
+      expect(changesBetween(bare(yaml.parse(removed)), bare(yaml.parse(text)))).toEqual([]);
+      if (!hasEmpty(read)) expect(removed).toBe(text);
+      const { text: twice } = await injectManifest(Buffer.from(once), 'x', injectOptions(second));
+      const { text: afterBoth } = await injectManifest(Buffer.from(twice), 'x', 'remove');
+      expect(changesBetween(bare(yaml.parse(afterBoth)), bare(yaml.parse(text)))).toEqual([]);
+      expect((await injectManifest(Buffer.from(afterBoth), 'x', 'remove')).text).toBe(afterBoth);
+    }),
+    { numRuns: TEXT_RUNS },
+  );
+}, 600_000);
+
+/** Without what is null or empty. */
+function bare(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value), (_, each) =>
+    each === null || (typeof each === 'object' && Object.keys(each).length === 0) ? undefined : each,
+  );
+}
+
 test('a mutated manifest is injected or refused by name and rule, and nothing else', async () => {
   const good = `apiVersion: apps/v1
 kind: Deployment
