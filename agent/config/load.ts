@@ -1,4 +1,4 @@
-import { accessSync, constants, realpathSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
@@ -7,6 +7,7 @@ import { checkCaList, checkCertProvider, checkKubernetesCsr, checkMountedFiles, 
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
+import { realPlace } from './real-place';
 import { checkFederation, checkRotation, chooseAdminAddress, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
@@ -203,14 +204,6 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     logLevel: values['log-level'],
     logFormat: values['log-format'],
   };
-}
-
-function realPlace(dir: string): string {
-  try {
-    return realpathSync(dir);
-  } catch {
-    return dir;
-  }
 }
 
 function holdsCredentials(dir: string): boolean {

@@ -1,5 +1,6 @@
 import { AgentError } from '../base/errors';
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
+import { realPlace } from './real-place';
 import { claimsOf, sameConfig, socketClaim } from './workload-claims';
 import type { UnreadableEntry } from './workload-list';
 import { type Listed, planWorkloads, type Version, type WorkloadPlan } from './workload-plan';
@@ -16,6 +17,10 @@ export function planList(
     const judged = judgeWorkload(entry);
     return judged instanceof AgentError ? { name, from, error: judged } : { name, from, config: judged };
   });
-  const reserved = [{ claim: socketClaim(config.controlSocket), by: 'control-socket' }];
-  return planWorkloads(listed, running, { claims: claimsOf, same: sameConfig, reserved });
+  const reserved = [{ claim: socketClaim(config.controlSocket, realPlace), by: 'control-socket' }];
+  // Each path is looked up once for the whole plan.
+  const claims = new Map(
+    [...listed.filter((each) => 'config' in each), ...running].map((each) => [each.config, claimsOf(each.config, realPlace)]),
+  );
+  return planWorkloads(listed, running, { claims: (each) => claims.get(each)!, same: sameConfig, reserved });
 }

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { formatSpiffeId } from '../identity/spiffe-id';
 import type { Config } from './config';
@@ -11,26 +11,32 @@ export interface Claim {
   readonly value: string;
   /** For people. */
   readonly shown: string;
+  /** It is only read: others may read it too, but nobody may write there. Default false. */
+  readonly shared?: boolean;
 }
 
-/** What a workload with these settings needs for itself: its identity, its socket, and the directories that it writes. */
-export function claimsOf(config: Config): readonly Claim[] {
-  const { id, sdsSocket, stateDir, outputCerts } = config;
+/**
+ * What a workload with these settings needs for itself: its identity, its socket, and the directories that it writes. Those that it reads
+ * are nobody's to write.
+ *
+ * @param placeOf  Where a path leads, so that two names of one place are equal.
+ */
+export function claimsOf(config: Config, placeOf: (path: string) => string): readonly Claim[] {
+  const { id, ca, sdsSocket, stateDir, outputCerts, caDir, credentialsDir } = config;
+  const place = (setting: SettingName, path: string): Claim => ({ setting, value: placeOf(path), shown: path });
   return [
     ...(id ? [{ setting: 'spiffe-id', value: formatSpiffeId(id), shown: formatSpiffeId(id) } as const] : []),
-    socketClaim(sdsSocket),
+    socketClaim(sdsSocket, placeOf),
     ...(stateDir === undefined ? [] : [place('state-dir', stateDir)]),
     ...(outputCerts === undefined ? [] : [place('output-certs', outputCerts)]),
+    ...(ca.includes('builtin') ? [{ ...place('ca-dir', caDir), shared: true }] : []),
+    ...(ca.includes('file') ? [{ ...place('credentials-dir', credentialsDir), shared: true }] : []),
   ];
 }
 
 /** A socket at that path. */
-export function socketClaim(path: string): Claim {
-  return place('sds-socket', path);
-}
-
-function place(setting: SettingName, path: string): Claim {
-  return { setting, value: resolve(path), shown: path };
+export function socketClaim(path: string, placeOf: (path: string) => string): Claim {
+  return { setting: 'sds-socket', value: join(placeOf(dirname(path)), basename(path)), shown: path };
 }
 
 /** What decides about the source of certificates alone: the socket and its streams live through a change of these. */

@@ -103,19 +103,22 @@ function settle<C>(
   byName: ReadonlyMap<string, Version<C>>,
   rules: PlanRules<C>,
 ): Settled<C> {
-  const taken = new Map<string, string>();
-  for (const { claim, by } of rules.reserved) taken.set(keyOf(claim), by);
-  for (const each of kept.values()) for (const claim of claimsOf(each, rules)) taken.set(keyOf(claim), `workload ${each.name}`);
+  const taken = new Map<string, Taken>();
+  for (const { claim, by } of rules.reserved) taken.set(keyOf(claim), { by, shared: false });
+  for (const each of kept.values()) take(taken, each, claimsOf(each, rules));
   const accepted: Version<C>[] = [];
   const turnedDown: Refusal[] = [];
   const seen = new Set<string>();
   for (const each of candidates) {
     const claims = claimsOf(each, rules);
-    const conflict = claims.find((claim) => taken.has(keyOf(claim)));
+    const conflict = claims.find((claim) => {
+      const other = taken.get(keyOf(claim));
+      return other !== undefined && !(claim.shared && other.shared);
+    });
     const isFirst = !seen.has(each.name);
     seen.add(each.name);
     if (!conflict) {
-      for (const claim of claims) taken.set(keyOf(claim), `workload ${each.name}`);
+      take(taken, each, claims);
       accepted.push(each);
       continue;
     }
@@ -126,9 +129,19 @@ function settle<C>(
   return { accepted, turnedDown, displaced: undefined };
 }
 
-function conflictError<C>({ name, from }: Version<C>, claim: Claim, taken: ReadonlyMap<string, string>): AgentError {
+/** Who has something, and whether others may have it too. */
+interface Taken {
+  readonly by: string;
+  readonly shared: boolean;
+}
+
+function take<C>(taken: Map<string, Taken>, { name }: Version<C>, claims: readonly Claim[]): void {
+  for (const claim of claims) taken.set(keyOf(claim), { by: `workload ${name}`, shared: claim.shared ?? false });
+}
+
+function conflictError<C>({ name, from }: Version<C>, claim: Claim, taken: ReadonlyMap<string, Taken>): AgentError {
   const field = `workload ${name}: file ${from}: ${claim.setting}`;
-  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${taken.get(keyOf(claim))}`;
+  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${taken.get(keyOf(claim))?.by}`;
   return invalid('ERR_CONFIG', field, rule, { hint: 'give each workload its own' });
 }
 
@@ -178,9 +191,11 @@ function identityKeys<C>({ config }: Version<C>, { claims }: PlanRules<C>): stri
     .map(keyOf);
 }
 
+const DIRECTORIES: readonly Claim['setting'][] = ['state-dir', 'output-certs', 'ca-dir', 'credentials-dir'];
+
 function keyOf({ setting, value }: Claim): string {
   // A directory is one place, whatever it is used for.
-  const kind = setting === 'state-dir' || setting === 'output-certs' ? 'directory' : setting;
+  const kind = DIRECTORIES.includes(setting) ? 'directory' : setting;
   return `${kind} ${value}`;
 }
 

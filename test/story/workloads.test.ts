@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { createSdsClient, getSecret, type SdsClient, type SotwClientStream } from '../support/sds-client';
@@ -184,7 +184,10 @@ describe('an entry that is wrong', () => {
     world.put('c', identity('c'), 'output-certs: ./state/');
     world.put('d', identity('d'), 'name: cart');
     world.put('e', identity('e'), 'sds-socket: ./var/run/keyturn/control.sock');
-    await until('five refusals', async () => refusals(world).length === 5);
+    symlinkSync('state', join(world.dir, 'alias'));
+    world.put('f', identity('f'), 'output-certs: alias');
+    world.put('g', identity('g'), 'ca-dir: other-ca', 'output-certs: var/lib/keyturn/ca');
+    await until('seven refusals', async () => refusals(world).length === 7);
     expect(
       refusals(world)
         .map(({ cause }) => String(cause).replace(/"[^"]*" /, ''))
@@ -195,6 +198,8 @@ describe('an entry that is wrong', () => {
       'workload c: file workloads/c.yaml: output-certs: is that of workload cart',
       'workload cart: file workloads/d.yaml: name: is given twice',
       'workload e: file workloads/e.yaml: sds-socket: is that of control-socket',
+      'workload f: file workloads/f.yaml: output-certs: is that of workload cart',
+      'workload g: file workloads/g.yaml: output-certs: is that of workload cart',
     ]);
     expect((await world.daemon.status()).workloads.map(({ name }) => name)).toEqual(['cart']);
   });

@@ -69,6 +69,20 @@ describe('a plan', () => {
     expect(found.refused.map(({ name, error }) => [name, error.message])).toEqual([['till', message]]);
   });
 
+  test('lets many read one directory, and nobody write where another reads', () => {
+    const reads = { ...claim('ca-dir', '/ca'), shared: true };
+    const of = (...found: readonly Claim[]) => ({
+      ...RULES,
+      claims: (config: Settings) => [...claims(config), ...(config.ttl === 2 ? found : [reads])],
+    });
+    const listed = [version('cart'), version('till'), version('odd', { ttl: 2 })];
+    const found = planWorkloads(listed, [], of(claim('output-certs', '/ca')));
+    expect(names(found.start)).toEqual(['cart', 'till']);
+    expect(found.refused.map(({ error }) => error.message)).toEqual([
+      'workload odd: file odd.yaml: output-certs: "/ca" is that of workload till',
+    ]);
+  });
+
   test('refuses a name that is given twice', () => {
     const found = plan([version('cart', {}, 'a.yaml'), version('cart', { id: 'x', socket: 'y' }, 'b.yaml')], []);
     expect(found.start).toEqual([version('cart', {}, 'a.yaml')]);
