@@ -23,12 +23,15 @@ export interface FileWatch {
  *
  * It watches directories, never files: a watch on a file follows its inode and misses every replacement after the first. Where watching
  * fails it looks every few seconds instead, which is logged and counted; behind a working watch it still looks every 45 s.
+ *
+ * @param debounceMs  How long it waits for more after a change. Less where each moment counts and files are replaced as a whole.
  */
-export async function watchFiles(paths: readonly string[], onChange: () => void, deps: Deps): Promise<FileWatch> {
+export async function watchFiles(paths: readonly string[], onChange: () => void, deps: Deps, debounceMs = DEBOUNCE_MS): Promise<FileWatch> {
   const watch = new DirectoryWatch(
     paths.map((path) => resolve(path)),
     onChange,
     deps,
+    debounceMs,
   );
   await watch.start();
   return watch;
@@ -52,6 +55,7 @@ class DirectoryWatch implements FileWatch {
     private readonly paths: readonly string[],
     private readonly onChange: () => void,
     private readonly deps: Deps,
+    private readonly debounceMs: number,
   ) {}
 
   async start(): Promise<void> {
@@ -117,7 +121,7 @@ class DirectoryWatch implements FileWatch {
 
   async #lookSoon(): Promise<void> {
     try {
-      await this.#sleep(DEBOUNCE_MS);
+      await this.#sleep(this.debounceMs);
       this.#debounce = undefined;
       await this.#look();
     } catch (caught) {

@@ -1,10 +1,15 @@
 import { type Command, Option } from 'commander';
-import { REVOCATION_REASONS, type RevocationReason } from '../../ca-client/builtin/store/store';
+import { type CaStore, REVOCATION_REASONS, type Revocation, type RevocationReason } from '../../ca-client/builtin/store/store';
+import type { Clock } from '../base/clock';
 import { AgentError, invalid } from '../base/errors';
 import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
 import { instant, json, table } from './render';
+
+/** A running server has heard of a revocation by then. */
+const SETTLE_MS = 500;
+const MAX_ROUNDS = 20;
 
 /** `keyturn ca revoke`, below `keyturn ca`. */
 export function addCaRevoke(ca: Command, context: CommandContext): void {
@@ -26,13 +31,38 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
           hint: 'the register holds what ca serve has issued; what keyturn run --ca builtin signs for itself ends with the root: ca root add, activate, retire --force',
         });
       }
-      return { revoked: await store.revoke(query, options.given.reason as RevocationReason, now), now };
+      return { revoked: await revokeAll(store, query, options.given.reason as RevocationReason, clock), now };
     });
     const rows = revoked.map(({ serial, id, notAfterAt }) => ({ serial, id, notAfter: new Date(notAfterAt).toISOString() }));
     const text = () =>
       table([['SERIAL', 'IDENTITY', 'WOULD HAVE EXPIRED'], ...rows.map((each) => [each.serial, each.id, instant(each.notAfter, now)])]);
     context.terminal.out(options.format === 'json' ? json({ revoked: rows }) : rows.length === 0 ? 'revoked already\n' : text());
     return 0;
+  });
+}
+
+/**
+ * Revokes what is known by the query, and of an identity also what a running server issues before it has heard of that: whoever has a stolen
+ * key may renew at any moment, this one too.
+ *
+ * @throws AgentError ERR_TOO_EARLY where new ones are issued for as long as it looks.
+ */
+async function revokeAll(
+  store: CaStore,
+  query: { readonly id: string } | { readonly serial: string },
+  reason: RevocationReason,
+  clock: Clock,
+): Promise<readonly Revocation[]> {
+  const revoked = [...(await store.revoke(query, reason, clock.now()))];
+  if (!('id' in query)) return revoked;
+  for (let round = 0; round < MAX_ROUNDS; round += 1) {
+    await clock.sleepUntil(clock.now() + SETTLE_MS);
+    const more = await store.revoke(query, reason, clock.now());
+    if (more.length === 0) return revoked;
+    revoked.push(...more);
+  }
+  throw new AgentError('ERR_TOO_EARLY', `revoke ${query.id}: ${revoked.length} certificates were, and new ones are still being issued`, {
+    hint: 'somebody has them renewed all the time, or gets them by a token: end ca serve or lower its --rate-per-identity, and revoke again',
   });
 }
 

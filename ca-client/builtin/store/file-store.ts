@@ -17,6 +17,9 @@ import { storeError } from './store-error';
 
 /** Below the CA directory. */
 const STATE_DIR = 'state';
+/** Until a server knows of a revocation, what was revoked can still get its successor. */
+const REVOCATION_DEBOUNCE_MS = 5;
+
 const PARTS = { issued: 'issued', tokens: 'tokens', usedTokens: 'used-tokens', revoked: 'revoked', crlNumber: 'crl-number' } as const;
 /** For so long an expired or used token is told from one that never was. */
 const TOKEN_MEMORY_MS = 24 * 3_600_000;
@@ -155,7 +158,7 @@ class FileStore implements CaStore {
     const tell = () => {
       for (const listener of [...this.#listeners]) listener.call();
     };
-    const watch = await watchFiles([this.#revoked.dir], tell, this.#deps);
+    const watch = await watchFiles([this.#revoked.dir], tell, this.#deps, REVOCATION_DEBOUNCE_MS);
     // For what came between the listener's own first look and the watch.
     tell();
     return watch;
