@@ -64,7 +64,7 @@ export interface YamlStreamOptions extends YamlLimits {
   /** Whether nodes know the signs that they stand in, for those who edit the text. */
   readonly keepsSigns: boolean;
   /** What a person can do about a text that is no YAML. */
-  readonly hint: string;
+  readonly hint?: string | undefined;
   /** Called now and then with how much has been read, in [0, 1]. */
   readonly onProgress?: ((share: number) => void) | undefined;
 }
@@ -89,7 +89,8 @@ function* documentsOf(stream: Omit<YamlStream, 'documents'>, options: YamlStream
   const { refuse, yaml } = stream;
   const composer = new yaml.Composer({ ...PARSING, keepSourceTokens: options.keepsSigns });
   for (const document of composer.compose(tokensOf(stream, options))) {
-    const problem = document.errors[0] ?? document.warnings[0];
+    // A bracket that closes as deep as its key stands is common, and wrong by the letter alone.
+    const problem = document.errors[0] ?? document.warnings.find(({ code }) => code !== 'BAD_INDENT');
     if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`, { hint: options.hint });
     yield document;
   }

@@ -90,7 +90,7 @@ function open(bytes: Uint8Array, name: string, keepsSigns: boolean, onProgress: 
     code: 'ERR_MANIFEST',
     maxBytes: MAX_MANIFEST_BYTES,
     maxTokens: MAX_TOKENS,
-    hint: TEMPLATE_HINT,
+    hint: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).includes('{{') ? TEMPLATE_HINT : undefined,
     keepsSigns,
     onProgress,
   });

@@ -17,7 +17,7 @@ export interface InjectOptions {
   /** `native`: an init container with restartPolicy Always (Kubernetes 1.29); `plain`: one more container. */
   readonly sidecar: 'native' | 'plain';
   readonly resources: Resources;
-  /** The proxy that uses the identity; undefined leaves it to others to mount the socket. */
+  /** The proxy that uses the identity; undefined mounts the socket for the agent alone. */
   readonly envoy: EnvoyChoice | undefined;
 }
 

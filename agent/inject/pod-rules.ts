@@ -1,6 +1,6 @@
 import type { Path } from './changes';
 import type { Finding } from './findings';
-import { AGENT_CONTAINER, INJECT_MARK, INJECTED_ANNOTATION, ISTIO_PROXY, OUR_CONTAINERS, OUR_VOLUMES } from './names';
+import { AGENT_CONTAINER, INJECT_MARK, INJECTED_ANNOTATION, ISTIO_PROXY, OUR_CONTAINERS, OUR_VOLUMES, SOCKET_VOLUME } from './names';
 import type { InjectOptions } from './options';
 import type { ContainerShape, PodShape } from './pod-shape';
 
@@ -21,7 +21,14 @@ export function optsOut(pod: PodShape): boolean {
 
 /** Why a pod cannot have the agent. */
 export function problemsOf(pod: PodShape, options: InjectOptions): Finding[] {
-  return [...markProblems(pod), ...placeProblems(pod), ...endProblems(pod, options), ...nameProblems(pod), ...portProblems(pod, options)];
+  return [
+    ...markProblems(pod),
+    ...placeProblems(pod),
+    ...endProblems(pod, options),
+    ...nameProblems(pod),
+    ...mountProblems(pod, options),
+    ...portProblems(pod, options),
+  ];
 }
 
 /** What a person should know about a pod that has it. */
@@ -94,6 +101,18 @@ function nameProblems(pod: PodShape): Finding[] {
   });
   const containers = [...pod.initContainers, ...pod.containers].filter(({ name }) => OUR_CONTAINERS.includes(name));
   return [...containers, ...pod.volumes.filter(({ name }) => OUR_VOLUMES.includes(name))].map(({ path, name }) => taken(path, name));
+}
+
+/** Where nothing was injected a mount of ours is somebody's wish, which is not granted by the way. */
+function mountProblems(pod: PodShape, { envoy }: InjectOptions): Finding[] {
+  if (isInjected(pod)) return [];
+  const others = foreignContainers(pod).filter(({ name }) => envoy?.kind !== 'join' || name !== envoy.container);
+  const taken = others.flatMap(({ mounts }) => mounts.filter(({ volume }) => volume === SOCKET_VOLUME));
+  return taken.map(({ path }) => ({
+    path,
+    rule: `mounts ${SOCKET_VOLUME}, the socket of the key: it is for the agent and its Envoy alone`,
+    hint: 'take out the mount, and name the container with --join if it is the one to use the key',
+  }));
 }
 
 /** Containers of a pod share its ports. What a container does not declare is not known. */

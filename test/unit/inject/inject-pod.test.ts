@@ -244,6 +244,11 @@ describe('a pod is refused', () => {
       'is keyturn-socket',
       ({ spec }) => Object.assign(spec, { volumes: [{ name: 'keyturn-socket', emptyDir: {} }] }),
     ],
+    [
+      'spec.containers[0].volumeMounts[0].mountPath',
+      'mounts keyturn-socket, the socket of the key',
+      ({ spec }) => Object.assign(spec.containers[0], { volumeMounts: [{ name: 'keyturn-socket', mountPath: '/s' }] }),
+    ],
     ['spec.containers[0].ports[0].containerPort', 'is 8080, which is for health', () => undefined, { adminPort: 8080 }],
     [
       'spec.containers[0].ports[0].containerPort',

@@ -96,6 +96,7 @@ describe('a manifest', () => {
     ],
     ['a list that is not indented', 'apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - {name: a, image: b}\n  volumes: ~ # none\n'],
     ['keys in another order', 'spec: {volumes: [], containers: [{image: b, name: a,},],}\nkind: Pod\napiVersion: v1\nmetadata:'],
+    ['brackets that close where their key stands', 'apiVersion: v1\nkind: Pod\nspec:\n  containers: [\n    {name: a}\n  ]\n'],
     ['a block scalar at its end', 'apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: |+\n      b\n\n\n'],
   ])('with %s keeps it', async (_, text) => {
     const once = await injected(text);
@@ -235,6 +236,17 @@ describe('a manifest is refused', () => {
     ],
   ])('%s', async (_, text, message) => {
     expect(await refusals(text)).toEqual([expect.stringContaining(message)]);
+  });
+
+  test('that is a template, with what to do about it', async () => {
+    const hints = async (text: string) => {
+      const caught = await injectManifest(Buffer.from(text), 'app.yaml', injectOptions()).catch((error: unknown) => error);
+      return caught instanceof AgentError ? caught.hint : undefined;
+    };
+    const hint = 'a template ({{ }}) is rendered first, e.g. by helm template';
+    expect(await hints('kind: Pod\nmetadata:\n  name: {{ .Values.name }}\n')).toBe(hint);
+    expect(await hints('kind: Pod\n{{- if .Values.on }}\na: b\n{{- end }}\n')).toBe(hint);
+    expect(await hints('kind: [\n')).toBeUndefined();
   });
 
   test('for all of its documents at once', async () => {
