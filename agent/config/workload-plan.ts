@@ -46,6 +46,30 @@ export interface PlanRules<C> {
  * only changed its name is changed, not stopped and started, so that its key lives on.
  */
 export function planWorkloads<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
+  // Who is refused for somebody who is then refused as well may have it after all: judged again from there, until nothing changes.
+  let [found, now] = judged(listed, running, rules);
+  for (let rounds = listed.length; rounds > 0 && hasSteps(found); rounds -= 1) [found, now] = judged(listed, now, rules);
+  const kept = new Map(now.filter((each) => running.includes(each)).map((each) => [each.name, each]));
+  const others = now.filter((each) => !running.includes(each));
+  return { ...steps(others, kept, running, rules), refused: found.refused };
+}
+
+function hasSteps<C>({ stop, change, start }: WorkloadPlan<C>): boolean {
+  return stop.length + change.length + start.length > 0;
+}
+
+/** One round: what to do, and what runs when that was done. */
+function judged<C>(
+  listed: readonly Listed<C>[],
+  running: readonly Version<C>[],
+  rules: PlanRules<C>,
+): [plan: WorkloadPlan<C>, then: readonly Version<C>[]] {
+  const plan = judge(listed, running, rules);
+  const gone = new Set([...plan.stop, ...plan.change.map(({ before }) => before)]);
+  return [plan, [...running.filter((each) => !gone.has(each)), ...plan.change.map(({ after }) => after), ...plan.start]];
+}
+
+function judge<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
   const byName = new Map(running.map((each) => [each.name, each]));
   const refused: Refusal[] = listed.filter(isRefusal);
   const kept = heldBack(listed, running, byName);

@@ -123,6 +123,18 @@ describe('a plan', () => {
   });
 });
 
+test('who is refused for somebody who is then refused as well has it after all', () => {
+  const running = [version('till', { id: 'cart', socket: 'cart' }, 'old.yaml'), version('cart', { id: 'x', socket: 'x' })];
+  const wanted = [
+    version('cart', { id: 'basket', socket: 'cart' }),
+    version('till', { id: 'cart', socket: 'cart' }),
+    version('basket', { id: 'basket' }),
+  ];
+  const found = plan(wanted, running);
+  expect(names(found.refused)).toEqual(['cart']);
+  expect(plan(wanted, taken(found, running))).toMatchObject({ stop: [], change: [], start: [] });
+});
+
 describe('whatever is listed and whatever runs', () => {
   const few = (prefix: string) => fc.integer({ min: 0, max: 4 }).map((number) => `${prefix}${number}`);
   const settings = fc.record({ id: few('id'), socket: fc.oneof(few('s'), fc.constant('control')), ttl: fc.integer({ min: 0, max: 1 }) });
