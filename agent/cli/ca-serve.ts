@@ -2,8 +2,9 @@ import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
 import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
+import { parseHostPort } from '../base/host-port';
 import { BUN_VERSION, compileAtOnce } from '../base/runtime';
-import type { CaWorker } from '../ca-service';
+import type { CaServiceConfig, CaWorker } from '../ca-service';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
 import { addState, readState } from './ca-state';
@@ -64,6 +65,7 @@ Examples:
 async function serveCa(options: CommandOptions, terminal: Terminal): Promise<number> {
   refuseDangerousEnvironment(terminal.env);
   const config = await readConfig(options, terminal);
+  await checkPlaces(config);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
   const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([import('./daemon'), import('../ca-service')]);
   const line = config.workers > 1 ? await workerLine() : undefined;
@@ -85,6 +87,15 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
     },
     terminal,
   );
+}
+
+/** What would stop the start anyway stops it before an authority is made. */
+async function checkPlaces({ listen, serverNames, oidc }: Pick<CaServiceConfig, 'listen' | 'serverNames' | 'oidc'>): Promise<void> {
+  const { serverNamesOf } = await import('../../ca-client/builtin/server/server-names');
+  serverNamesOf(parseHostPort(listen, '--listen'), serverNames);
+  if (!oidc) return;
+  const { checkKeyPlace } = await import('../../ca-client/builtin/server/key-source');
+  await checkKeyPlace(oidc);
 }
 
 /** The line to the process that has started this one as one of several; undefined in that process itself. */

@@ -116,7 +116,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
     keep(
       await serveHttpEndpoints(
         {
-          address: parseHostPort(options.http.address, '--http-address'),
+          address: parseHostPort(options.http.address, '--admin-address'),
           trust: authority.trust,
           crl: options.http.crl,
           jwtKeys: options.http.jwtKeys ?? (async () => []),

@@ -44,15 +44,19 @@ export interface KeyPlace {
   readonly jwksCa?: string | undefined;
 }
 
-/** @throws AgentError ERR_CONFIG for another URL; ERR_PARSE | ERR_INPUT where a file cannot be used. */
-export async function openKeySource(
-  { jwks: place, jwksCa }: KeyPlace,
-  algorithms: readonly TokenAlgorithm[],
-  deps: Deps,
-): Promise<KeySource> {
+/**
+ * Looks whether keys may come from there, before anything is made.
+ *
+ * @returns The URL; undefined for a file.
+ * @throws  AgentError ERR_CONFIG for another URL; ERR_PARSE | ERR_INPUT where a file cannot be read.
+ */
+export async function checkKeyPlace({ jwks: place, jwksCa }: KeyPlace): Promise<URL | undefined> {
   const isHttps = /^https:\/\//i.test(place);
   if (jwksCa !== undefined && !isHttps) throw invalid('ERR_CONFIG', '--jwks-ca', 'needs an https URL for --jwks');
-  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) return followFile(place, algorithms, deps);
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) {
+    await readKeyFile(place);
+    return undefined;
+  }
   const url = URL.parse(place);
   const local = url !== null && ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
   if (url?.protocol !== 'https:' && !(url?.protocol === 'http:' && local)) {
@@ -60,7 +64,17 @@ export async function openKeySource(
   }
   // A file that cannot be used stops the start, not the first caller.
   if (jwksCa !== undefined) await readRoots(jwksCa);
-  return new UrlKeys(url, jwksCa, algorithms, deps);
+  return url;
+}
+
+/** @throws AgentError as `checkKeyPlace`. */
+export async function openKeySource(place: KeyPlace, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
+  const url = await checkKeyPlace(place);
+  return url ? new UrlKeys(url, place.jwksCa, algorithms, deps) : followFile(place.jwks, algorithms, deps);
+}
+
+async function readKeyFile(path: string): Promise<string> {
+  return (await readSmallFile(path, { field: '--jwks', code: 'ERR_INPUT' })).toString();
 }
 
 async function readRoots(path: string): Promise<Buffer> {
@@ -70,8 +84,7 @@ async function readRoots(path: string): Promise<Buffer> {
 }
 
 async function followFile(path: string, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
-  const read = async () =>
-    parseKeySet((await readSmallFile(path, { field: '--jwks', code: 'ERR_INPUT' })).toString(), '--jwks', algorithms);
+  const read = async () => parseKeySet(await readKeyFile(path), '--jwks', algorithms);
   let current = await read();
   let reading: Promise<void> = Promise.resolve();
   const again = () => {
