@@ -35,17 +35,18 @@ const ADMIN_AFTER_MS = 300;
  * The composition root: the only place that constructs things. Resolves when SDS, health and control listen; the first certificate may
  * still be under way then.
  *
- * @throws AgentError; nothing is left behind: what had started is closed.
+ * @param stopping  Fires when it is to be closed as soon as it has started: workloads of a list that wait for their turn are left out.
+ * @throws          AgentError; nothing is left behind: what had started is closed.
  */
-export async function startAgent(loaded: LoadedConfig, deps: AgentDeps): Promise<Agent> {
+export async function startAgent(loaded: LoadedConfig, deps: AgentDeps, stopping: AbortSignal): Promise<Agent> {
   const startedAt = deps.clock.now();
   const { config } = loaded;
   const closers = new Closers();
   try {
-    const served = config.workloads === undefined ? await serveOne(config, deps) : await serveList(loaded, deps);
+    const served = config.workloads === undefined ? await serveOne(config, deps) : await serveList(loaded, deps, stopping);
     closers.add(served.close);
     const view = createView(loaded, served, startedAt, deps);
-    await firstAttempts(served.workloads(), deps);
+    await firstAttempts(served.workloads(), deps, stopping);
     const control = await startControl(config, view, deps);
     closers.add(() => control.close());
     const admin = await startAdmin(loaded, view, deps);
@@ -67,9 +68,9 @@ async function serveOne(config: Config, deps: Deps): Promise<Served> {
 }
 
 /** The workloads of a list, which a process with one never loads. */
-async function serveList(loaded: LoadedConfig, deps: Deps): Promise<Served> {
+async function serveList(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<Served> {
   const { followWorkloads } = await import('./follow-workloads');
-  const followed = await followWorkloads(loaded, { ...deps, log: deps.log.scope('workloads') });
+  const followed = await followWorkloads(loaded, { ...deps, log: deps.log.scope('workloads') }, stopping);
   return {
     workloads: () => followed.set.workloads(),
     refused: () => followed.refused(),
@@ -79,9 +80,9 @@ async function serveList(loaded: LoadedConfig, deps: Deps): Promise<Served> {
   };
 }
 
-async function firstAttempts(workloads: readonly Workload[], deps: Deps): Promise<void> {
+async function firstAttempts(workloads: readonly Workload[], deps: Deps, stopping: AbortSignal): Promise<void> {
   const waited = new AbortController();
-  const late = deps.clock.sleepUntil(deps.clock.now() + ADMIN_AFTER_MS, waited.signal).catch(() => undefined);
+  const late = deps.clock.sleepUntil(deps.clock.now() + ADMIN_AFTER_MS, AbortSignal.any([waited.signal, stopping])).catch(() => undefined);
   const first = workloads.map(({ source }) => firstValue(source.state, (state) => state.kind !== 'starting'));
   await Promise.race([Promise.all(first), late]);
   waited.abort();

@@ -32,13 +32,14 @@ const LINES_A_MINUTE = 20;
  * Starts the workloads of `config.workloads`, and follows the list from then on. An entry that is wrong is told once, and leaves what it
  * stood for in service. Resolves when each workload has been started, or could not be.
  *
- * @throws AgentError ERR_CONFIG where there is no such list, or it cannot be read as one; nothing is left open.
+ * @param stopping  Fires when no more of them need be started.
+ * @throws          AgentError ERR_CONFIG where there is no such list, or it cannot be read as one; nothing is left open.
  */
-export async function followWorkloads(loaded: LoadedConfig, deps: Deps): Promise<FollowedWorkloads> {
+export async function followWorkloads(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<FollowedWorkloads> {
   const place = loaded.config.workloads!;
   const text = await readListText(place);
   const entries = await text.entries();
-  const followed = new WorkloadFollower(loaded, place, deps);
+  const followed = new WorkloadFollower(loaded, place, deps, stopping);
   await followed.begin(text, entries);
   return followed;
 }
@@ -65,8 +66,9 @@ class WorkloadFollower implements FollowedWorkloads {
     private readonly loaded: LoadedConfig,
     private readonly place: string,
     private readonly deps: Deps,
+    stopping: AbortSignal,
   ) {
-    this.set = new WorkloadSet(deps);
+    this.set = new WorkloadSet(deps, AbortSignal.any([stopping, this.#stop.signal]));
     this.#lines = new LogBudget(deps.clock, LINES_A_MINUTE);
   }
 

@@ -33,7 +33,11 @@ export class WorkloadSet {
   readonly #failed = new Map<string, Failure>();
   readonly #changes = new WatchedSource(0);
 
-  constructor(private readonly deps: Deps) {
+  /** @param stopping  Fires when it is about to be closed: workloads that wait for their turn are not started any more. */
+  constructor(
+    private readonly deps: Deps,
+    private readonly stopping: AbortSignal,
+  ) {
     const onChange = trimAfterWork(CHANGES_PER_TRIM, deps.clock, this.#ended.signal);
     this.#making = { shared: createSharedCas(deps), deps, count: () => this.#running.size, onChange };
   }
@@ -82,7 +86,7 @@ export class WorkloadSet {
     await this.#exchange(
       new Map(changes.filter((each) => extents.get(each) === 'whole').map((each) => [each, were.get(each.before.name)!])),
     );
-    await few(plan.start.filter(due), (version) => this.#start(version));
+    await few(plan.start.filter(due), (version) => this.#start(version), this.stopping);
     this.#changes.set(this.#changes.value + 1);
   }
 
@@ -136,13 +140,17 @@ export class WorkloadSet {
     const carried = new Map([...gone].map(([change, workload]) => [change, workload.carried(change.after.config)]));
     const before = new Map([...gone].map(([change, workload]) => [change, workload.carried(change.before.config)]));
     await few([...gone.values()], (workload) => workload.close().catch((cause) => this.#endedBadly(workload, cause)));
-    await few([...gone], async ([change, workload]) => {
-      const done = await this.#attempt('change', change.after, async () => {
-        this.#running.set(change.after.name, await NamedWorkload.start(change.after, this.#making, carried.get(change)));
-        await workload.clear(change.after.config);
-      });
-      if (!done && !this.#running.has(change.before.name)) await this.#goBack(change, before.get(change));
-    });
+    await few(
+      [...gone],
+      async ([change, workload]) => {
+        const done = await this.#attempt('change', change.after, async () => {
+          this.#running.set(change.after.name, await NamedWorkload.start(change.after, this.#making, carried.get(change)));
+          await workload.clear(change.after.config);
+        });
+        if (!done && !this.#running.has(change.before.name)) await this.#goBack(change, before.get(change));
+      },
+      this.stopping,
+    );
   }
 
   /** Puts the version before back into service. Another trial would cost its streams again, so there is none until somebody wants it. */
@@ -204,11 +212,11 @@ export function refusedEntry(entry: { name: string | undefined; from: string }, 
   };
 }
 
-/** Does the work for each, a few at a time. */
-async function few<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
+/** Does the work for each, a few at a time, until the signal fires. */
+async function few<T>(items: readonly T[], work: (item: T) => Promise<unknown>, signal?: AbortSignal): Promise<void> {
   const left = [...items];
   const worker = async () => {
-    for (let item = left.shift(); item !== undefined; item = left.shift()) await work(item);
+    for (let item = left.shift(); item !== undefined && !signal?.aborted; item = left.shift()) await work(item);
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker));
 }

@@ -29,8 +29,11 @@ export interface DaemonSpec {
   readonly logFormat: LogFormat;
   /** Said when it starts. */
   readonly facts: Facts;
-  /** @throws AgentError where it cannot start; nothing is left behind then. */
-  readonly start: (deps: AgentDeps) => Promise<RunningDaemon>;
+  /**
+   * @param stopping  Fires when the process is to end: what has not begun by then need not.
+   * @throws AgentError where it cannot start; nothing is left behind then.
+   */
+  readonly start: (deps: AgentDeps, stopping: AbortSignal) => Promise<RunningDaemon>;
 }
 
 export interface RunningDaemon {
@@ -72,7 +75,9 @@ async function runUntilSignal(spec: DaemonSpec, env: NodeJS.ProcessEnv, deps: Ag
   const { name, facts, start } = spec;
   const { log } = deps;
   log.info(`${name} starting`, { version: VERSION, pid: process.pid, ...facts });
-  const starting = start(deps);
+  const stopping = new AbortController();
+  void signals.stop.then(() => stopping.abort());
+  const starting = start(deps, stopping.signal);
   const started = await Promise.race([starting, signals.stop]);
   if (typeof started !== 'string') signals.onHangup(() => started.onHangup?.());
   const manager = env.NOTIFY_SOCKET ? (await import('./service-manager')).createServiceManager(env, deps) : undefined;

@@ -28,8 +28,8 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
       logLevel,
       logFormat,
       facts: workloads === undefined ? { id: id && formatSpiffeId(id), ca: ca.join(',') } : { workloads },
-      start: async (deps) => {
-        const agent = await startAgent(loaded, deps);
+      start: async (deps, stopping) => {
+        const agent = await startAgent(loaded, deps, stopping);
         return { onHangup: hangup(agent, deps), health: agent.health, close: () => agent.close() };
       },
     },

@@ -10,6 +10,7 @@ import { openSdsStream } from '../support/sds-stream';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
+import { identity, startWorkloads } from '../support/workload-list';
 
 const FULL = process.env.KEYTURN_TEST === 'full';
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -51,6 +52,18 @@ test('G1 SIGTERM at any moment of the start or in the middle of rotations ends c
     expect(existsSync(daemon.sdsSocket)).toBe(false);
     expect(daemon.strayLines).toEqual([]);
   }
+});
+
+test('G1 SIGTERM while 200 workloads are being started leaves out those that wait, and no socket of the others', async () => {
+  const names = Array.from({ length: 200 }, (_, index) => `w${index}`);
+  const state = ['--state-dir', './state', '--output-certs', './certs'];
+  const world = startWorkloads(Object.fromEntries(names.map((name) => [name, [identity(name)]])), { flags: state });
+  await world.daemon.event('workload started');
+  expect(await world.daemon.stop()).toMatchObject({ code: 0, signal: null });
+  expect(readdirSync(join(world.dir, 'var/run/secrets/workload-spiffe-uds'))).toEqual([]);
+  const events = world.daemon.events.map(({ event }) => event);
+  expect(events.filter((event) => event === 'workload started').length).toBeLessThan(200);
+  expect(events).not.toContain('not everything ended in time');
 });
 
 test('G1 SIGTERM while the CA is away ends at once: no wait is left', async () => {

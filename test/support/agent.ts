@@ -59,7 +59,7 @@ export async function runAgent(
     env,
     cwd: dir,
   });
-  const agent = await startAgent(loaded, deps);
+  const agent = await startAgent(loaded, deps, new AbortController().signal);
   const client = createSdsClient(socket);
   const close = async () => {
     client.close();
