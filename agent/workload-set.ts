@@ -79,13 +79,12 @@ export class WorkloadSet {
     const were = new Map(this.#running);
     const extents = new Map(changes.map((each) => [each, extentOfChange(each.before.config, each.after.config)]));
     await few(plan.stop, (version) => this.#stop(version));
-    await few(
-      changes.filter((each) => extents.get(each) !== 'whole'),
-      (each) => this.#changeInPlace(each, were.get(each.before.name)!, extents.get(each) === 'source'),
-    );
+    const inPlace = changes.filter((each) => extents.get(each) !== 'whole');
+    await few(inPlace, (each) => this.#changeInPlace(each, were.get(each.before.name)!, extents.get(each) === 'source'));
     await this.#exchange(
       new Map(changes.filter((each) => extents.get(each) === 'whole').map((each) => [each, were.get(each.before.name)!])),
     );
+    await this.#endDisplaced(inPlace.map((each) => were.get(each.before.name)!));
     await few(plan.start.filter(due), (version) => this.#start(version), this.stopping);
     this.#changes.set(this.#changes.value + 1);
   }
@@ -132,6 +131,15 @@ export class WorkloadSet {
       this.#leave(before.name, workload);
       this.#running.set(after.name, workload);
     });
+  }
+
+  /** One that could not be changed, and whose name another has taken, would go on serving where nobody can see or stop it. */
+  async #endDisplaced(changed: readonly NamedWorkload[]): Promise<void> {
+    const held = new Set(this.#running.values());
+    await few(
+      changed.filter((each) => !held.has(each)),
+      (workload) => workload.close().catch((cause) => this.#endedBadly(workload, cause)),
+    );
   }
 
   /** All that go, then all that come: two may have exchanged their sockets. */

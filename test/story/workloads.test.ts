@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { existsSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { createSdsClient, getSecret, type SdsClient, type SotwClientStream } from '../support/sds-client';
@@ -215,6 +215,25 @@ describe('an entry that is wrong', () => {
     process.kill(world.daemon.pid, 'SIGHUP');
     expect((await world.daemon.ready()).workloads.map(({ name }) => name)).toEqual(['cart', 'till']);
     expect((await served(join(world.dir, 'taken/socket'))).uri).toBe(idOf('cart'));
+  });
+
+  test('one that cannot be changed, and whose name another takes, serves nobody behind the scenes', async () => {
+    const cart = [identity('cart'), 'sds-socket: cart.sock'];
+    const till = [identity('till'), 'sds-socket: till.sock'];
+    const world = startWorkloads({ a: cart, b: till });
+    await world.daemon.ready();
+    mkdirSync(join(world.dir, 'broken-ca'));
+    writeFileSync(join(world.dir, 'broken-ca/ca-cert.pem'), 'no certificate');
+    world.put('a', ...till);
+    world.put('b', ...cart, 'ca-dir: broken-ca');
+    await world.daemon.event('workload changed: failed');
+    await world.becomes('a', 'the other', ({ id }) => id === idOf('till'));
+    await until('the end of what has no name', async () => !existsSync(join(world.dir, 'cart.sock')));
+    expect((await served(join(world.dir, 'till.sock'))).uri).toBe(idOf('till'));
+    expect((await world.daemon.status()).refused).toMatchObject([{ name: 'b', code: 'ERR_CA_STATE', inService: false }]);
+    world.put('b', ...cart);
+    await world.becomes('b', 'in service', ({ state }) => state === 'current');
+    expect((await served(join(world.dir, 'cart.sock'))).uri).toBe(idOf('cart'));
   });
 
   test('a change that cannot be put into service goes back to what was, with its key', async () => {
