@@ -205,7 +205,7 @@ test('any text of pods says afterwards what it should, is the same otherwise, an
     }),
     { numRuns: TEXT_RUNS },
   );
-}, 600_000);
+}, 1_800_000);
 
 /** Whether something is there that injection fills: where it was empty before, removal leaves nothing instead. */
 function hasEmpty(pod: unknown): boolean {
@@ -236,7 +236,7 @@ test('what was injected into any text goes again, to the octet but for what was 
     }),
     { numRuns: TEXT_RUNS },
   );
-}, 600_000);
+}, 1_800_000);
 
 /** Without what is null or empty. */
 function bare(value: unknown): unknown {
@@ -275,4 +275,4 @@ spec:
     }),
     { numRuns: 2 * TEXT_RUNS },
   );
-}, 600_000);
+}, 1_800_000);
