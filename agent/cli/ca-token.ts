@@ -2,10 +2,11 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { duration } from '../config/value-types';
-import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
+import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
 import { json } from './render';
+import type { Terminal } from './terminal';
 
 const TTL = duration({ atLeast: '1s', atMost: '365d' });
 
@@ -30,8 +31,7 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     const id = parseSpiffeId(String(given.spiffeId));
     const ttlMs = TTL.parse(String(given.ttl), 'flag --ttl');
     const facts = await withState(options, terminal, async (store, dir, { clock }) => {
-      const isNew = given.state === 'file' && (await isMissing(join(dir, 'ca-cert.pem')));
-      if (isNew) terminal.err(`keyturn: note: ${dir} holds no authority yet; ca init and ca serve make one\n`);
+      if (given.state === 'file') await tellMismatch(dir, id, terminal);
       const now = clock.now();
       const secret = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
       return { token: secret.reveal(), spiffeId: formatSpiffeId(id), expiresAt: new Date(now + ttlMs).toISOString() };
@@ -39,6 +39,18 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     terminal.out(format === 'json' ? json(facts) : `${facts.token}\n`);
     return 0;
   });
+}
+
+/** What would make a token of no use, which a server that runs elsewhere or is started later may still mend. */
+async function tellMismatch(dir: string, { trustDomain }: SpiffeId, terminal: Terminal): Promise<void> {
+  if (await isMissing(join(dir, 'ca-cert.pem'))) {
+    terminal.err(`keyturn: note: ${dir} holds no authority yet; ca init and ca serve make one\n`);
+    return;
+  }
+  const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
+  const named = await namedTrustDomain(dir);
+  if (named === undefined || named === trustDomain) return;
+  terminal.err(`keyturn: note: the authority in ${dir} is for ${named}; ${trustDomain} must be among ca serve's --trust-domain-aliases\n`);
 }
 
 function isMissing(path: string): Promise<boolean> {
