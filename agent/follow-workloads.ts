@@ -23,6 +23,8 @@ export interface FollowedWorkloads {
 
 /** The list is judged once it has stood still for so long: files are written in pieces, and copied one by one. */
 const SETTLE_MS = 100;
+/** One file that is written without end must not keep the others waiting. */
+const SETTLE_LOOKS = 20;
 /** Nothing that watching needs is loaded before the first certificates. */
 const FOLLOW_AFTER_MS = 1_000;
 /** Of a list that is wrong all over, the log tells so many; `status` has them all. */
@@ -133,15 +135,17 @@ class WorkloadFollower implements FollowedWorkloads {
     }
   }
 
-  /** The text once two looks in a row agree. */
+  /** The text once two looks in a row agree; after many that do not, without the files in which they differ. */
   async #settled(): Promise<ListText> {
     let text = await readListText(this.place);
-    for (let last = this.#print; text.print !== last; ) {
-      last = text.print;
+    if (text.print === this.#print) return text;
+    for (let looks = 0; ; looks += 1) {
+      const last = text;
       await this.deps.clock.sleepUntil(this.deps.clock.now() + SETTLE_MS, this.#stop.signal);
       text = await readListText(this.place);
+      if (text.print === last.print) return text;
+      if (looks === SETTLE_LOOKS) return text.holdBack(last);
     }
-    return text;
   }
 
   async #follow(text: ListText, entries: Awaited<ReturnType<ListText['entries']>>, again: boolean): Promise<void> {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Dirent } from 'node:fs';
 import { opendir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { AgentError, errorText, invalid, systemCode } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { WorkloadEntry } from './config';
@@ -15,6 +15,12 @@ export interface ListText {
   readonly print: string;
   /** What each file says. Reading it twice gives the same. */
   entries(): Promise<readonly (WorkloadEntry | UnreadableEntry)[]>;
+  /**
+   * The same, but a file of it that was another at an earlier look counts as unreadable: somebody may be in the middle of writing it.
+   *
+   * @throws AgentError ERR_CONFIG where all of the list is one such file.
+   */
+  holdBack(earlier: ListText): ListText;
 }
 
 /** Of a file of one workload; a thousand of them are read at once. */
@@ -32,7 +38,14 @@ const WORKLOAD_FILE = /^([^.].*)\.ya?ml$/;
 export async function readListText(place: string): Promise<ListText> {
   if (await isDirectory(place)) return readDirectory(place);
   const bytes = await readSmallFile(place, { field: `file ${place}`, code: 'ERR_CONFIG', maxBytes: MAX_LIST_BYTES });
-  return { files: [place], print: hash([bytes]), entries: () => parseWorkloadList(bytes, place) };
+  return {
+    files: [place],
+    print: hash([bytes]),
+    entries: () => parseWorkloadList(bytes, place),
+    holdBack: () => {
+      throw keepsChanging(place);
+    },
+  };
 }
 
 async function isDirectory(place: string): Promise<boolean> {
@@ -52,21 +65,41 @@ async function readDirectory(dir: string): Promise<ListText> {
     const limits = { field: `file ${path}`, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES } as const;
     texts.push(await readSmallFile(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')));
   }
-  const files = names.map((name) => join(dir, name));
-  return {
-    files,
-    print: hash(
-      texts.flatMap((text, index) => [Buffer.from(files[index]!), text instanceof AgentError ? Buffer.from(text.message) : text]),
-    ),
-    entries: () =>
-      Promise.all(
-        texts.map((text, index) => {
-          const from = files[index]!;
-          if (text instanceof AgentError) return { name: undefined, from, error: text };
-          return parseWorkloadFile(text, from, WORKLOAD_FILE.exec(names[index]!)![1]!);
-        }),
-      ),
-  };
+  return new DirectoryText(new Map(names.map((name, index) => [join(dir, name), texts[index]!])));
+}
+
+/** What the files of a directory say, or why they cannot be read. */
+class DirectoryText implements ListText {
+  readonly files: readonly string[];
+  readonly print: string;
+  readonly #prints: ReadonlyMap<string, string>;
+
+  constructor(private readonly texts: ReadonlyMap<string, Buffer | AgentError>) {
+    this.files = [...texts.keys()];
+    this.#prints = new Map([...texts].map(([path, text]) => [path, hash([text instanceof AgentError ? Buffer.from(text.message) : text])]));
+    this.print = hash([...this.#prints].flat().map((each) => Buffer.from(each)));
+  }
+
+  entries(): Promise<(WorkloadEntry | UnreadableEntry)[]> {
+    return Promise.all(
+      [...this.texts].map(([from, text]) => {
+        if (text instanceof AgentError) return { name: undefined, from, error: text };
+        return parseWorkloadFile(text, from, WORKLOAD_FILE.exec(basename(from))![1]!);
+      }),
+    );
+  }
+
+  holdBack(earlier: ListText): ListText {
+    const before = earlier instanceof DirectoryText ? earlier.#prints : new Map<string, string>();
+    const held = [...this.texts].map(
+      ([path, text]) => [path, before.get(path) === this.#prints.get(path) ? text : keepsChanging(path)] as const,
+    );
+    return new DirectoryText(new Map(held));
+  }
+}
+
+function keepsChanging(path: string): AgentError {
+  return invalid('ERR_CONFIG', `file ${path}`, 'keeps changing', { hint: 'write it elsewhere and move it here once it is whole' });
 }
 
 async function namesIn(dir: string): Promise<string[]> {

@@ -217,6 +217,28 @@ describe('an entry that is wrong', () => {
     expect((await served(join(world.dir, 'taken/socket'))).uri).toBe(idOf('cart'));
   });
 
+  test('a file that is written without end keeps no other waiting, and what it stands for stays in service', async () => {
+    const world = startWorkloads({ cart: [identity('cart')] });
+    await world.daemon.ready();
+    const before = await served(world.socket('cart'));
+    let writes = 0;
+    const writing = setInterval(() => world.put('cart', identity(`other-${writes++}`)), 20);
+    try {
+      world.put('till', identity('till'));
+      await world.becomes('till', 'in service', ({ state }) => state === 'current');
+      expect(refusals(world).map(({ file, cause }) => [file, String(cause)])).toContainEqual([
+        'workloads/cart.yaml',
+        expect.stringContaining('keeps changing'),
+      ]);
+      expect(await served(world.socket('cart'))).toEqual(before);
+    } finally {
+      clearInterval(writing);
+    }
+    world.put('cart', identity('cart'));
+    await until('no refusal', async () => (await world.daemon.status()).refused === undefined);
+    expect(await served(world.socket('cart'))).toEqual(before);
+  });
+
   test('one that cannot be changed, and whose name another takes, serves nobody behind the scenes', async () => {
     const cart = [identity('cart'), 'sds-socket: cart.sock'];
     const till = [identity('till'), 'sds-socket: till.sock'];
