@@ -22,7 +22,7 @@ export interface AdminServerOptions {
  *
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
-export async function createAdminServer(options: AdminServerOptions, deps: Pick<Deps, 'log'>): Promise<HttpServer> {
+export async function createAdminServer(options: AdminServerOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
   const server = await serveHttp(
     {
       address: parseHostPort(options.address, '--admin-address'),

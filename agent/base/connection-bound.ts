@@ -28,6 +28,40 @@ export function boundConnections(server: Server, wish: number, share: number): v
   });
 }
 
+/**
+ * As `boundConnections`, but for ports that strangers reach: what comes beyond the bound takes the place of the connection that has been
+ * quiet for longest. So whoever opens any number of them and says nothing keeps no place from others.
+ *
+ * @returns  to be told whenever a connection is of use; a TLS socket stands for the one below it.
+ */
+export function keepLiveliest(server: Server, wish: number, share: number): (socket: Socket) => void {
+  const bound = connectionBound(wish, share);
+  // In the order in which they were opened or of use last.
+  const open = new Map<unknown, Socket>();
+  server.on('connection', (socket: Socket) => {
+    const [quietest] = open;
+    if (quietest !== undefined && open.size >= bound) {
+      open.delete(quietest[0]);
+      quietest[1].destroy();
+    }
+    const key = peerOf(socket);
+    open.set(key, socket);
+    socket.once('close', () => open.get(key) === socket && open.delete(key));
+  });
+  return (used) => {
+    const key = peerOf(used);
+    const socket = open.get(key);
+    if (socket === undefined) return;
+    open.delete(key);
+    open.set(key, socket);
+  };
+}
+
+/** By which a socket and the TLS above it are known as one; a peer that has gone already is only itself. */
+function peerOf(socket: Socket): unknown {
+  return socket.remotePort === undefined ? socket : `${socket.remoteAddress} ${socket.remotePort}`;
+}
+
 let limit: number | undefined;
 
 /** The soft limit, which the runtime has raised to the hard one when it started; unlimited where nobody says. */

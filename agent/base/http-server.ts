@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Server } from 'node:net';
-import { boundConnections } from './connection-bound';
+import type { Server, Socket } from 'node:net';
+import { keepLiveliest } from './connection-bound';
 import type { Deps } from './deps';
 import { AgentError, systemCode } from './errors';
 import { formatHostPort, type HostPort } from './host-port';
@@ -39,27 +39,34 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-/** Enough for probes and a few scrapers; what comes beyond is hung up on, so a flood costs no memory. */
+/** Enough for probes and a few scrapers; what comes beyond takes the place of the oldest, so a flood costs no memory and stops no probe. */
 const MAX_CONNECTIONS = 256;
 const MAX_HEADER_BYTES = 8_192;
 /** For one whole request; probes and scrapers send a few hundred bytes. */
 const REQUEST_MS = 5_000;
+/** For one connection with its answer, which may be a large CRL for somebody far away. */
+const CONNECTION_MS = 30_000;
 const LIMITS = {
   maxHeaderSize: MAX_HEADER_BYTES,
   headersTimeout: REQUEST_MS,
   requestTimeout: REQUEST_MS,
-  keepAliveTimeout: REQUEST_MS,
   connectionsCheckingInterval: REQUEST_MS,
 };
 
 /**
  * Answers GET and HEAD for anybody who can reach the port: bounded in connections, octets and time, read only, nothing of a request
- * repeated.
+ * repeated. A connection is for one request: who sends more, and reads no answer, would have us keep them all.
  *
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
-export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'log'>): Promise<HttpServer> {
+export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
+  const asked = new WeakSet<Socket>();
   const server = createServer(LIMITS, (request, response) => {
+    if (asked.has(request.socket)) {
+      request.socket.destroy();
+      return;
+    }
+    asked.add(request.socket);
     answer(request, options).then(
       (found) => send(request, response, found),
       (cause) => {
@@ -68,7 +75,8 @@ export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'lo
       },
     );
   });
-  boundConnections(server, MAX_CONNECTIONS, 1 / 8);
+  keepLiveliest(server, MAX_CONNECTIONS, 1 / 8);
+  server.on('connection', (socket) => endInTime(socket, deps));
   const port = await listen(server, options);
   server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
   let closing: Promise<void> | undefined;
@@ -82,6 +90,15 @@ export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'lo
       return closing;
     },
   };
+}
+
+function endInTime(socket: Socket, { clock }: Pick<Deps, 'clock'>): void {
+  const gone = new AbortController();
+  socket.once('close', () => gone.abort());
+  clock.sleepUntil(clock.now() + CONNECTION_MS, gone.signal).then(
+    () => socket.destroy(),
+    () => undefined,
+  );
 }
 
 /** Text for people, ended by a line break. */
@@ -113,14 +130,9 @@ function send(request: IncomingMessage, response: ServerResponse, { status, type
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
     ...(status === 405 && { allow: 'GET, HEAD' }),
-    // A body is never read, so the connection cannot be used again after one.
-    ...(hasBody(request) && { connection: 'close' }),
+    connection: 'close',
   });
   response.end(request.method === 'HEAD' ? undefined : body);
-}
-
-function hasBody(request: IncomingMessage): boolean {
-  return request.headers['transfer-encoding'] !== undefined || (request.headers['content-length'] ?? '0') !== '0';
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Server as HttpServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { createServer, type Server as TlsServer } from 'node:tls';
-import { boundConnections } from '../base/connection-bound';
+import { keepLiveliest } from '../base/connection-bound';
 import type { Deps } from '../base/deps';
 import { formatHostPort, type HostPort } from '../base/host-port';
 import { listen } from '../base/http-server';
@@ -44,7 +44,7 @@ interface Open {
  */
 export async function listenHttps(http: HttpServer, address: HostPort, deps: Deps): Promise<HttpsListener> {
   const tls = createServer({ minVersion: 'TLSv1.2', handshakeTimeout: HANDSHAKE_MS });
-  boundConnections(tls, MAX_CONNECTIONS, 1 / 2);
+  const used = keepLiveliest(tls, MAX_CONNECTIONS, 1 / 2);
   const open = new Map<Socket, Open>();
   tls.on('connection', (raw) => raw.on('error', () => undefined));
   tls.on('tlsClientError', (cause, socket) => {
@@ -59,6 +59,7 @@ export async function listenHttps(http: HttpServer, address: HostPort, deps: Dep
   });
   http.on('request', ({ socket }, response: ServerResponse) => {
     const turn = (waiting: boolean) => {
+      used(socket);
       const found = open.get(socket);
       if (found) Object.assign(found, { sweeps: 0, waiting });
     };

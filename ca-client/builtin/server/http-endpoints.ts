@@ -30,7 +30,7 @@ export interface HttpEndpointsOptions {
  *
  * @throws AgentError ERR_SOCKET.
  */
-export function serveHttpEndpoints(options: HttpEndpointsOptions, deps: Pick<Deps, 'log'>): Promise<HttpServer> {
+export function serveHttpEndpoints(options: HttpEndpointsOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
   return serveHttp(
     {
       address: options.address,

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import type { AgentView } from '../../../agent/admin/agent-view';
 import { createAdminServer } from '../../../agent/admin/http-server';
 import { createMetrics } from '../../../agent/admin/metrics';
+import { systemClock } from '../../../agent/base/clock';
 import type { HttpServer } from '../../../agent/base/http-server';
 import { noLog } from '../../../agent/base/log';
 import { parseExposition } from '../../support/exposition';
@@ -15,7 +16,10 @@ afterEach(async () => {
 });
 
 async function start(view: AgentView = fakeView(), address = '127.0.0.1:0'): Promise<HttpServer> {
-  const server = await createAdminServer({ address, origin: 'default', view, metrics: createMetrics() }, { log: noLog });
+  const server = await createAdminServer(
+    { address, origin: 'default', view, metrics: createMetrics() },
+    { clock: systemClock, log: noLog },
+  );
   open.push(server);
   return server;
 }
@@ -145,15 +149,23 @@ describe('health and metrics over HTTP', () => {
     expect(await ask(await start(view), '/healthz/ready')).toMatchObject({ status: 500, body: 'internal error\n' });
   });
 
-  test('connections beyond the limit are hung up on, and the place of one that left is free again', async () => {
+  test('what comes beyond the limit takes the place of the connection that has been there longest', async () => {
     const server = await start();
     const port = Number(server.address.split(':').at(-1));
     const idle = Array.from({ length: 256 }, () => connect(port, '127.0.0.1'));
     await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('connect', resolve))));
-    await expect(ask(server, '/healthz/live')).rejects.toThrow();
-    for (const socket of idle) socket.destroy();
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const ended = Promise.race(idle.map((socket) => new Promise((resolve) => socket.resume().once('close', () => resolve(socket)))));
     expect((await ask(server, '/healthz/live')).status).toBe(200);
+    expect(idle.indexOf((await ended) as (typeof idle)[number])).toBe(0);
+    expect(idle.filter(({ destroyed }) => destroyed)).toHaveLength(1);
+    for (const socket of idle) socket.destroy();
+  });
+
+  test('a connection is for one request: those that come behind it are not answered', async () => {
+    const server = await start();
+    const one = 'GET /healthz/live HTTP/1.1\r\nhost: a\r\n\r\n';
+    expect((await raw(server, one)).match(/HTTP\/1.1 200/g)).toHaveLength(1);
+    expect((await raw(server, one.repeat(500))).match(/HTTP\/1.1 200/g) ?? []).toEqual([]);
   });
 
   test('G12 a thousand probes in bursts of a hundred are all answered', async () => {
