@@ -30,6 +30,7 @@ export class TlsCredentials extends ChannelCredentials {
   readonly #serverName: string;
   readonly #sockets = new Set<Socket>();
   #fault: TlsFault | undefined;
+  #destroyed = false;
 
   /** @throws Error of OpenSSL where certificate and key cannot be used. */
   constructor(options: TlsOptions) {
@@ -67,12 +68,20 @@ export class TlsCredentials extends ChannelCredentials {
     };
   }
 
-  /** Ends every connection, also those whose server never came to an end of the handshake. */
+  /**
+   * Ends every connection, also those whose server never came to an end of the handshake, and those to come: gRPC connects once more for a
+   * closed client that was waiting to, and would leave that connection to a CA that has come back open for ever.
+   */
   destroy(): void {
+    this.#destroyed = true;
     for (const socket of this.#sockets) socket.destroy();
   }
 
   #handshake(socket: Socket): Promise<{ socket: Socket; secure: boolean }> {
+    if (this.#destroyed) {
+      socket.destroy();
+      return Promise.reject(new Error('the client has been closed'));
+    }
     return new Promise((resolve, reject) => {
       const fail = (error: Error) => {
         this.#fault ??= { stage: 'handshake', error };

@@ -1,6 +1,6 @@
 import { promises as dns } from 'node:dns';
 import { createServer, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { Metadata, status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
@@ -11,6 +11,7 @@ import { CaChannel } from '../../ca-client/istio/channel';
 import { HOUR_MS, makeCsr, makeKey, TEST_ID } from '../support/certs';
 import { type FakeCaOptions, startFakeIstioCsr, startFakeIstiod } from '../support/fake-istio-csr';
 import { type Fault, startFaultServer } from '../support/fault-server';
+import { freePort } from '../support/free-port';
 import { type ClientOptions, closing, id, issue, openClient, WorkloadFiles } from '../support/istio-world';
 import { testDeps } from '../support/test-deps';
 import { liveCa, serverPair } from '../support/tls-ca';
@@ -77,6 +78,24 @@ describe('a CA that hangs', () => {
     await expect(issue(ca)).resolves.toBeDefined();
     expect(server.connections()).toBe(before + 1);
   });
+});
+
+test('an attempt that was refused leaves no connection to a CA that comes back', async () => {
+  const port = await freePort();
+  const { ca } = await world({ address: `127.0.0.1:${port}` });
+  await expect(issue(ca)).rejects.toMatchObject(SOON);
+  const open = new Set<Socket>();
+  const back = createTcpServer((socket) => {
+    open.add(socket);
+    socket.on('error', () => undefined).on('close', () => open.delete(socket));
+  });
+  await new Promise<void>((done) => back.listen(port, '127.0.0.1', done));
+  // gRPC tries again after a second, give or take a fifth.
+  await new Promise((done) => setTimeout(done, 2_000));
+  const left = open.size;
+  for (const socket of open) socket.destroy();
+  await new Promise((done) => back.close(done));
+  expect(left).toBe(0);
 });
 
 /** What is done in the middle of a message. */
