@@ -199,10 +199,22 @@ describe("upstream's agent, numbers 39 to 57", () => {
     expect(ca.server.handshakes).toEqual({ done: 0, failed: 0 });
   });
 
+  test('46 files in ./etc/certs without FILE_MOUNTED_CERTS: upstream serves them, ours asks the CA that is named and lets them lie', async () => {
+    const { ca, machine } = await world();
+    const chain = await mount(machine, 'etc/certs', ca);
+    const daemon = machine.start();
+    expect((await daemon.ready()).workloads[0]).toMatchObject({ source: 'istiod' });
+    expect(proofs(ca)).toEqual([{ certificate: undefined, token: true }]);
+    expect(machine.read('etc/certs/cert-chain.pem')).toBe(chain);
+  });
+
   test("45 CA_ROOT_CA=SYSTEM believes the roots of this machine alone: a CA of the mesh's root is not given the token", async () => {
     const { ca, machine } = await world();
     const daemon = machine.start({ CA_ROOT_CA: 'SYSTEM' });
-    expect(await failure(daemon)).toMatchObject({ message: expect.stringContaining('certificate') });
+    expect(await failure(daemon)).toMatchObject({
+      message: expect.stringContaining('over TLS'),
+      hint: expect.stringContaining('nothing was sent'),
+    });
     expect(ca.server.calls).toEqual([]);
   });
 
