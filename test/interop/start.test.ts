@@ -45,7 +45,9 @@ function start(...args: readonly string[]): Shown {
 describe('scripts/start in a fresh clone', () => {
   test('shows the certificate, tells of rotations, keeps everything below ./var and ends cleanly', async () => {
     const shown = start('--ttl', '4s', '--service-account', 'cart', '--admin-address', '127.0.0.1:0');
-    await until('two rotations', async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2, 40_000);
+    await until('two rotations', async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2, 120_000).catch((caught) => {
+      throw new Error(`${(caught as Error).message}; it said:\n${shown.text()}`);
+    });
     const text = shown.text();
     expect(text).toContain('keeps spiffe://cluster.local/ns/default/sa/cart');
     for (const fact of [/serial {7}[0-9a-f]{20,}/, /valid until {2}2\d{3}-/, /renews at {4}2\d{3}-/]) expect(text).toMatch(fact);
@@ -60,7 +62,7 @@ describe('scripts/start in a fresh clone', () => {
     expect(await shown.ended).toBe(0);
     expect(existsSync(join(CLONE, 'var/run/secrets/workload-spiffe-uds/socket'))).toBe(false);
     expect(readFileSync(join(CLONE, 'var/log/keyturn.log'), 'utf8')).toContain('agent stopped');
-  }, 60_000);
+  }, 180_000);
 
   test('says what is wrong with a setting, in the words of the agent', async () => {
     const shown = start('--ttl', 'soon');
