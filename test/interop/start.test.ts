@@ -32,7 +32,9 @@ interface Shown {
 
 /** Runs scripts/start of the clone from somewhere else. */
 function start(...args: readonly string[]): Shown {
-  const child = spawn(join(CLONE, 'scripts/start'), args, { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] });
+  // What says which form of the program is under test is no setting of an agent.
+  const { KEYTURN_FORM, ...env } = process.env;
+  const child = spawn(join(CLONE, 'scripts/start'), args, { cwd: '/', env, stdio: ['ignore', 'pipe', 'pipe'] });
   let text = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (chunk: string) => {
@@ -45,7 +47,7 @@ function start(...args: readonly string[]): Shown {
 describe('scripts/start in a fresh clone', () => {
   test('shows the certificate, tells of rotations, keeps everything below ./var and ends cleanly', async () => {
     const shown = start('--ttl', '4s', '--service-account', 'cart', '--admin-address', '127.0.0.1:0');
-    await until('two rotations', async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2, 120_000).catch((caught) => {
+    await until('two rotations', async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2, 40_000).catch((caught) => {
       throw new Error(`${(caught as Error).message}; it said:\n${shown.text()}`);
     });
     const text = shown.text();
@@ -62,7 +64,7 @@ describe('scripts/start in a fresh clone', () => {
     expect(await shown.ended).toBe(0);
     expect(existsSync(join(CLONE, 'var/run/secrets/workload-spiffe-uds/socket'))).toBe(false);
     expect(readFileSync(join(CLONE, 'var/log/keyturn.log'), 'utf8')).toContain('agent stopped');
-  }, 180_000);
+  }, 60_000);
 
   test('says what is wrong with a setting, in the words of the agent', async () => {
     const shown = start('--ttl', 'soon');
