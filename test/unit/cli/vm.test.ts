@@ -6,6 +6,7 @@ import { AgentError } from '../../../agent/base/errors';
 import { MAX_JOIN_FILE_BYTES, parseJoinFile } from '../../../agent/cli/join-file';
 import { loadConfig } from '../../../agent/config/load';
 import { keyturn } from '../../support/command-line';
+import { testWhere } from '../../support/peers';
 import { tempDir } from '../../support/temp-dir';
 
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
@@ -84,7 +85,11 @@ describe('keyturn vm bundle', () => {
     expect(tokens()).toBe(before[0]);
   });
 
-  const asRoot = process.getuid?.() === 0 ? test : test.skip;
+  const asRoot = testWhere(
+    process.getuid?.() === 0,
+    'root, to act as the owner of an authority',
+    'run the tests as root, e.g. in a container',
+  );
   asRoot('as root makes the token as the user that the authority runs as, who could not read it otherwise', async () => {
     const cwd = tempDir();
     chmodSync(cwd, 0o755);
