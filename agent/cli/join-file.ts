@@ -57,9 +57,9 @@ export function parseJoinFile(bytes: Uint8Array): JoinFile {
     throw invalid('ERR_INPUT', field('version'), rule, { hint: 'keyturn vm bundle makes join files; is its keyturn newer than this one?' });
   }
   return {
-    spiffeId: spiffeId.parse(text('spiffeId'), field('spiffeId')),
-    caAddress: oneAddress(text('caAddress')),
-    caServerName: members.caServerName === undefined ? undefined : serverName(text('caServerName')),
+    spiffeId: unquoted('spiffeId', text, (value) => spiffeId.parse(value, field('spiffeId'))),
+    caAddress: unquoted('caAddress', text, oneAddress),
+    caServerName: members.caServerName === undefined ? undefined : unquoted('caServerName', text, serverName),
     rootsPem: readRoots(text('roots')),
     token: readToken(text('token')),
     expiresAt: readInstant(text('expiresAt')),
@@ -81,6 +81,19 @@ function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
   const unknown = Object.keys(parsed).find((name) => !NAMES.some((each) => each === name));
   if (unknown !== undefined) throw invalid('ERR_INPUT', `join file: ${unknown.slice(0, 60)}`, 'is no member that this keyturn knows');
   return parsed;
+}
+
+/** What refuses a value may quote it, and in a damaged file a piece of the token may have got into it: then the rule is told without it. */
+function unquoted<T>(name: Name, text: (name: Name) => string, read: (value: string) => T): T {
+  const value = text(name);
+  try {
+    return read(value);
+  } catch (caught) {
+    const { code, message, hint } = AgentError.from(caught);
+    throw /[\w-]{16}/.test(value) && message.includes(value.slice(-16))
+      ? invalid(code, field(name), 'is not in the form that keyturn vm bundle writes', hint === undefined ? {} : { hint })
+      : caught;
+  }
 }
 
 function oneAddress(text: string): string {
