@@ -1,7 +1,7 @@
 import { joinTokenHash } from '../../ca-client/builtin/store/join-tokens';
 import { AgentError, invalid } from '../base/errors';
 import { Secret } from '../base/secret';
-import { addresses, spiffeId, word } from '../config/value-types';
+import { addresses, spiffeId, type ValueType, word } from '../config/value-types';
 import { certificatesPem, parseRootBundle } from '../identity/certificate';
 
 /** What a machine needs to get its first certificate, in one file that travels from the authority to it. */
@@ -23,6 +23,9 @@ export const MAX_JOIN_FILE_BYTES = 256 * 1024;
 const VERSION = 1;
 const NAMES = ['version', 'spiffeId', 'caAddress', 'caServerName', 'roots', 'token', 'expiresAt'] as const;
 type Name = (typeof NAMES)[number];
+/** A member of a later version is named; what is longer than names are may be a piece of the token. */
+const MAX_SHOWN_NAME = 15;
+const hostName = word('name', 'host name');
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /** The inverse of `parseJoinFile`. It holds the token: mode 0600, and short ways. */
@@ -57,9 +60,9 @@ export function parseJoinFile(bytes: Uint8Array): JoinFile {
     throw invalid('ERR_INPUT', field('version'), rule, { hint: 'keyturn vm bundle makes join files; is its keyturn newer than this one?' });
   }
   return {
-    spiffeId: unquoted('spiffeId', text, (value) => spiffeId.parse(value, field('spiffeId'))),
-    caAddress: unquoted('caAddress', text, oneAddress),
-    caServerName: members.caServerName === undefined ? undefined : unquoted('caServerName', text, serverName),
+    spiffeId: unquoted(spiffeId, 'a SPIFFE ID', text('spiffeId'), 'spiffeId'),
+    caAddress: oneAddress(text('caAddress')),
+    caServerName: members.caServerName === undefined ? undefined : unquoted(hostName, 'a host name', text('caServerName'), 'caServerName'),
     rootsPem: readRoots(text('roots')),
     token: readToken(text('token')),
     expiresAt: readInstant(text('expiresAt')),
@@ -67,6 +70,8 @@ export function parseJoinFile(bytes: Uint8Array): JoinFile {
 }
 
 const field = (name: Name) => `join file: ${name}`;
+
+const shownName = (name: string) => (name.length > MAX_SHOWN_NAME ? `a name of ${name.length} characters` : name);
 
 function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
   if (bytes.length > MAX_JOIN_FILE_BYTES) throw invalid('ERR_INPUT', 'join file', `must not be larger than ${MAX_JOIN_FILE_BYTES} bytes`);
@@ -79,31 +84,24 @@ function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw invalid('ERR_INPUT', 'join file', 'must be an object');
   const unknown = Object.keys(parsed).find((name) => !NAMES.some((each) => each === name));
-  if (unknown !== undefined) throw invalid('ERR_INPUT', `join file: ${unknown.slice(0, 60)}`, 'is no member that this keyturn knows');
+  if (unknown !== undefined) throw invalid('ERR_INPUT', `join file: ${shownName(unknown)}`, 'is no member that this keyturn knows');
   return parsed;
 }
 
-/** What refuses a value may quote it, and in a damaged file a piece of the token may have got into it: then the rule is told without it. */
-function unquoted<T>(name: Name, text: (name: Name) => string, read: (value: string) => T): T {
-  const value = text(name);
+/** The rules of flags quote what they refuse. In a damaged file that may be a piece of the token, so nothing of it is quoted. */
+function unquoted<T>({ parse }: ValueType<T>, what: string, text: string, name: Name): T {
   try {
-    return read(value);
+    return parse(text, field(name));
   } catch (caught) {
-    const { code, message, hint } = AgentError.from(caught);
-    throw /[\w-]{16}/.test(value) && message.includes(value.slice(-16))
-      ? invalid(code, field(name), 'is not in the form that keyturn vm bundle writes', hint === undefined ? {} : { hint })
-      : caught;
+    const { code, hint } = AgentError.from(caught);
+    throw invalid(code, field(name), `must be ${what}`, hint === undefined ? {} : { hint });
   }
 }
 
 function oneAddress(text: string): string {
-  const [address, ...more] = addresses.parse(text, field('caAddress'));
+  const [address, ...more] = unquoted(addresses, 'host:port', text, 'caAddress');
   if (more.length > 0) throw invalid('ERR_INPUT', field('caAddress'), 'must be one address');
   return address!;
-}
-
-function serverName(text: string): string {
-  return word('name', 'host name').parse(text, field('caServerName'));
 }
 
 /** Written anew, so that nothing but certificates gets into the file that will judge others. */

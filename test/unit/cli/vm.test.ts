@@ -194,6 +194,20 @@ describe('keyturn vm join', () => {
     ['of another version', (file) => ({ ...file, version: 2 }), 'join file: version: must be 1'],
     ['something else', () => ({ name: 'x' }), 'join file: name: is no member'],
     ['with a member more', (file) => ({ ...file, 'ca-dir': '/etc' }), 'join file: ca-dir: is no member'],
+    [
+      'with the token for a name',
+      ({ token, ...file }) => ({ ...file, [String(token)]: 'token' }),
+      'join file: a name of 47 characters: is no',
+    ],
+    ['with the token in the identity', (file) => ({ ...file, spiffeId: String(file.token) }), 'join file: spiffeId: must be a SPIFFE ID'],
+    ['with the token in the address', (file) => ({ ...file, caAddress: `${file.token},a` }), 'join file: caAddress: must be host:port'],
+    [
+      'with the token in the server name',
+      (file) => ({ ...file, caServerName: `${file.token} a` }),
+      'join file: caServerName: must be a host name',
+    ],
+    ['with the token among the roots', (file) => ({ ...file, roots: `${file.token}${file.roots}` }), 'join file: roots'],
+    ['with the token in the instant', (file) => ({ ...file, expiresAt: file.token }), 'join file: expiresAt: must be an instant'],
     ['with __proto__', (file) => JSON.stringify(file).replace('{', '{"__proto__":{"version":1},'), 'join file: __proto__: is no member'],
     ['without a token', ({ token: _, ...file }) => file, 'join file: token: is missing'],
     ['with a number for a token', (file) => ({ ...file, token: 1 }), 'join file: token: must be a string'],
@@ -225,6 +239,7 @@ describe('keyturn vm join', () => {
     expect({ stdout: answer.stdout, stderr: answer.stderr }).toEqual({ stdout: '', stderr: expect.stringContaining(words) });
     expect([65, 66, 78]).toContain(answer.code);
     expect(answer.stderr).not.toContain('kt1_');
+    expect(answer.stderr).not.toContain(String(good.token).slice(4, 20));
     expect(vm.files()).toEqual(['etc', 'etc/keyturn', TARGETS[2]]);
     expect(vm.read(TARGETS[2])).toBe(SETTINGS);
   });
