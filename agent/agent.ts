@@ -30,6 +30,8 @@ export interface AgentDeps extends Deps {
 
 /** Health and control come up after the first attempt to obtain a certificate has ended, but no later than this. */
 const ADMIN_AFTER_MS = 300;
+/** So long the processor belongs to the proxies that have waited for the certificate: loading health and control takes it for 5 ms. */
+const PROXIES_FIRST_MS = 20;
 
 /**
  * The composition root: the only place that constructs things. Resolves when SDS, health and control listen; the first certificate may
@@ -47,6 +49,7 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps, stopping
     closers.add(served.close);
     const view = createView(loaded, served, startedAt, deps);
     await firstAttempts(served.workloads(), deps, stopping);
+    await deps.clock.sleepUntil(deps.clock.now() + PROXIES_FIRST_MS, stopping).catch(() => undefined);
     const control = await startControl(config, view, deps);
     closers.add(() => control.close());
     const admin = await startAdmin(loaded, view, deps);

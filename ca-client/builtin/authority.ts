@@ -85,8 +85,8 @@ export interface AuthorityOptions {
   readonly engine: CertificateEngine;
 }
 
-/** The directory is watched from the first certificate on, or from here on where a stored one makes the first unnecessary for now. */
-const FOLLOW_AFTER_MS = 2_000;
+/** The directory is watched from here on: what its following takes, the first certificate need not wait for. It is read anew then. */
+const FOLLOW_AFTER_MS = 200;
 
 /**
  * Opens the CA directory, or makes it.
@@ -108,8 +108,7 @@ class BuiltinAuthority implements Authority {
   readonly #trust: WatchedSource<TrustBundle>;
   readonly #listeners = new Set<{ readonly call: () => void }>();
   readonly #stop = new AbortController();
-  readonly #late: Promise<void>;
-  #following: Promise<void> | undefined;
+  readonly #following: Promise<void>;
   #issuer: Issuer;
   #lastError: AgentError | undefined;
   /** What was last complained of, so that each thing is said once. */
@@ -120,7 +119,7 @@ class BuiltinAuthority implements Authority {
     this.#issuer = issuer;
     this.#deps = deps;
     this.#trust = new WatchedSource(issuer.bundle);
-    this.#late = deps.clock.sleepUntil(deps.clock.now() + FOLLOW_AFTER_MS, this.#stop.signal).then(
+    this.#following = deps.clock.sleepUntil(deps.clock.now() + FOLLOW_AFTER_MS, this.#stop.signal).then(
       () => this.#follow(),
       () => undefined,
     );
@@ -164,7 +163,6 @@ class BuiltinAuthority implements Authority {
 
   async close(): Promise<void> {
     this.#stop.abort();
-    await this.#late;
     await this.#following;
   }
 
@@ -186,7 +184,6 @@ class BuiltinAuthority implements Authority {
     this.#check(leaf, spec);
     const serial = Buffer.from(spec.serial).toString('hex');
     this.#tellIssued(issuer, spec, serial, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
-    this.#follow();
     return {
       certificatesDer: [leaf, ...issuer.chainDer],
       serial,
@@ -248,9 +245,8 @@ class BuiltinAuthority implements Authority {
     );
   }
 
-  #follow(): void {
-    if (this.#stop.signal.aborted) return;
-    this.#following ??= followCaFiles(
+  #follow(): Promise<void> {
+    return followCaFiles(
       this.#options.dir,
       { judge: (files) => this.#judge(files), refused: (error) => this.#refused(error) },
       this.#deps,

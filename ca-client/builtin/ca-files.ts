@@ -31,11 +31,9 @@ export function caFilePath(dir: string, file: keyof typeof CA_FILES): string {
 
 /** Names of the files that are not there; all of them, in the order of `CA_FILES`, where the directory is new. */
 export async function missingCaFiles(dir: string): Promise<string[]> {
-  const missing: string[] = [];
-  for (const name of Object.values(CA_FILES)) {
-    if (!(await exists(join(dir, name)))) missing.push(name);
-  }
-  return missing;
+  const names = Object.values(CA_FILES);
+  const there = await Promise.all(names.map((name) => exists(join(dir, name))));
+  return names.filter((_, index) => !there[index]);
 }
 
 /**
@@ -49,7 +47,7 @@ export async function readCaFiles(dir: string): Promise<CaFiles> {
   if (missing.length > 0) throw incomplete(dir, missing);
   const readOnly = await assertPrivateDir(dir);
   const read = (file: keyof typeof CA_FILES) => readOne(caFilePath(dir, file), file === 'key' ? 'key' : 'certificate', readOnly);
-  const [certPem, chainPem, rootPem] = [await read('cert'), await read('chain'), await read('root')];
+  const [certPem, chainPem, rootPem] = await Promise.all([read('cert'), read('chain'), read('root')]);
   // The key last: when another file cannot be read, no key is left lying in memory.
   return { dir, certPem, chainPem, rootPem, keyPem: new Secret(await read('key')) };
 }
