@@ -1,26 +1,12 @@
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../base/errors';
-import { CRYPTO_LIBRARY, RUNTIME } from '../base/runtime';
 import { SETTING_NAMES } from '../config/options';
 import { VERSION } from '../version';
-import { addApprover } from './approver';
-import { addBootstrap } from './bootstrap';
-import { addCa } from './ca';
-import { addCert } from './cert';
-import { type CommandContext, onRun, withOutput } from './command';
-import { addCompletion } from './completion';
-import { addConfig } from './config';
-import { addPlan, addRotate, addStatus } from './control';
-import { addCsr } from './csr';
+import { type CommandContext, onRun } from './command';
 import { EXIT_CODES } from './exit-code';
-import { addInject } from './inject';
-import { json } from './render';
 import { type OutputFormat, report } from './report';
-import { addSecret } from './secret';
 import { addSettings, ENVIRONMENT_HELP } from './settings-options';
 import type { Terminal } from './terminal';
-import { addVm } from './vm';
-import { addWebhook } from './webhook';
 
 /** Lines of help fit a usual screen and stay readable on a wide one. */
 const HELP_COLUMNS = 100;
@@ -37,9 +23,12 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
   const done = (code: number) => {
     exitCode = code;
   };
-  const program = createProgram({ terminal, done }, argv[0] === 'run').hook('preAction', (_, command) => {
+  const context = { terminal, done };
+  const program = createProgram(context).hook('preAction', (_, command) => {
     if (command.opts().output === 'json') format = 'json';
   });
+  // A start waits for no other command, nor for help on them: they cost it 5 ms, and the agent their memory.
+  if (argv[0] !== 'run') (await import('./commands')).addCommands(program, context);
   try {
     await program.parseAsync(plainHelp(argv), { from: 'user' });
     return exitCode;
@@ -54,12 +43,8 @@ function plainHelp(argv: readonly string[]): readonly string[] {
   return argv[0] === 'help' && argv.length > 2 ? [...argv.slice(1), '--help'] : argv;
 }
 
-/**
- * The tree of commands.
- *
- * @param runOnly  Without the others than `run`, for a start that waits for no help on them: they cost it 4 ms, and the agent their memory.
- */
-export function createProgram(context: CommandContext, runOnly = false): Command {
+/** The tree of commands with `run` alone; `addCommands` adds the others. */
+export function createProgram(context: CommandContext): Command {
   const program = configure(new Command('keyturn'), context.terminal)
     .description(
       "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and turns the key again long before it expires.",
@@ -68,18 +53,6 @@ export function createProgram(context: CommandContext, runOnly = false): Command
     .addHelpText('after', EXAMPLES);
   program.commandsGroup('The agent:');
   addRun(program, context);
-  if (runOnly) return program;
-  program.commandsGroup('Ask a running agent:');
-  for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
-  program.commandsGroup('An authority of your own:');
-  for (const add of [addCa, addVm, addApprover]) add(program, context);
-  program.commandsGroup('Pods of a cluster:');
-  for (const add of [addInject, addWebhook]) add(program, context);
-  program.commandsGroup('Files and settings:');
-  for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
-  program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');
-  addCompletion(program, context);
-  addVersion(program, context);
   return program;
 }
 
@@ -144,24 +117,6 @@ Examples:
   FILE_MOUNTED_CERTS=true keyturn run`,
     );
   onRun(command, context, async ({ flags }) => (await import('./run')).run(flags, context.terminal));
-}
-
-function addVersion(program: Command, context: CommandContext): void {
-  const command = withOutput(program.command('version'))
-    .summary('Print the version and the runtime')
-    .description('Print the version and the runtime.');
-  onRun(command, context, async ({ format }) => {
-    const facts = {
-      version: VERSION,
-      runtime: RUNTIME,
-      crypto: CRYPTO_LIBRARY,
-      platform: `${process.platform} ${process.arch}`,
-    };
-    context.terminal.out(
-      format === 'json' ? json(facts) : `keyturn ${facts.version} (${facts.runtime}, ${facts.crypto}, ${facts.platform})\n`,
-    );
-    return 0;
-  });
 }
 
 /** Commander ends its parsing by throwing: after help and version all is well, else the command line was wrong. */

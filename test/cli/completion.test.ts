@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
+import { addCommands } from '../../agent/cli/commands';
 import { completionModel } from '../../agent/cli/completion-model';
 import { createProgram } from '../../agent/cli/program';
 import { SETTING_NAMES } from '../../agent/config/options';
@@ -70,13 +71,15 @@ describe('in a real bash', () => {
 });
 
 test.each(['bash', 'zsh', 'fish'])('the script for %s knows every command and every setting', (shell) => {
-  const program = createProgram({ terminal: { columns: 100 } as never, done: () => undefined });
+  const context = { terminal: { columns: 100 } as never, done: () => undefined };
+  const program = addCommands(createProgram(context), context);
   for (const { path } of completionModel(program)) expect(scripts[shell]).toContain(`'${path.replace("'", '')}'`.slice(1, -1));
   for (const name of SETTING_NAMES) expect(scripts[shell]).toMatch(new RegExp(`(--| -l )${name}\\b`));
 });
 
 test('no flag takes a value in one command and none in another: the scripts rely on it', () => {
-  const program = createProgram({ terminal: { columns: 100 } as never, done: () => undefined });
+  const context = { terminal: { columns: 100 } as never, done: () => undefined };
+  const program = addCommands(createProgram(context), context);
   const flags = completionModel(program).flatMap((command) => command.flags);
   for (const flag of flags) {
     for (const other of flags.filter((each) => each.long === flag.long || (each.short && each.short === flag.short))) {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import type { Command } from 'commander';
+import { addCommands } from '../../agent/cli/commands';
 import { createProgram } from '../../agent/cli/program';
 import { environmentNames, GROUPS, OPTIONS, type Option, SETTING_NAMES } from '../../agent/config/options';
 import { keyturn } from '../support/command-line';
 
-const program = createProgram({ terminal: { columns: 100 } as never, done: () => undefined });
+const context = { terminal: { columns: 100 } as never, done: () => undefined };
+const program = addCommands(createProgram(context), context);
 
 function paths(command: Command, path: readonly string[] = []): [string, readonly string[], Command][] {
   const own: [string, readonly string[], Command] = [['keyturn', ...path].join(' '), path, command];
