@@ -5,6 +5,7 @@ import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deflateRawSync } from 'node:zlib';
 import { build, transform } from 'esbuild';
+import { withoutStatistics } from './left-out.mjs';
 import { packageLicences } from './package-licences.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -46,7 +47,7 @@ const bundle = await build({
   write: false,
   metafile: true,
   define: { __KEYTURN_VERSION__: JSON.stringify(version) },
-  plugins: [withoutChannelz()],
+  plugins: [withoutStatistics()],
 }).catch(() => process.exit(1)); // It has said what is wrong.
 
 const program = await link(bundle);
@@ -118,15 +119,4 @@ function isCommonJsPackage({ entryPoint, exports: names }) {
 /** How chunks name one another: they all lie in one folder. */
 function chunkId(name) {
   return `./${basename(name)}`;
-}
-
-/** grpc-js can serve its own statistics; that needs a parser of .proto files, 140 KB, and is not part of this program. */
-function withoutChannelz() {
-  return {
-    name: 'without-channelz',
-    setup({ onResolve, onLoad }) {
-      onResolve({ filter: /^@grpc\/proto-loader$/ }, ({ path }) => ({ path, namespace: 'left-out' }));
-      onLoad({ filter: /.*/, namespace: 'left-out' }, () => ({ contents: 'module.exports = {};' }));
-    },
-  };
 }

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageLicences } from './package-licences.mjs';
 
@@ -12,40 +12,9 @@ const [bun, bunOfTarget, target, out] = process.argv.slice(2);
 const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
 
 const work = await mkdtemp(join(tmpdir(), 'keyturn-'));
-const metafile = join(work, 'metafile.json');
 const compiled = join(work, 'keyturn');
 try {
-  run(bun, [
-    'build',
-    'agent/main.ts',
-    '--compile',
-    `--compile-executable-path=${bunOfTarget}`,
-    `--target=bun-${target}`,
-    `--outfile=${compiled}`,
-    `--metafile=${metafile}`,
-    // A process that holds keys takes nothing from the directory that it happens to be started in.
-    '--no-compile-autoload-dotenv',
-    '--no-compile-autoload-bunfig',
-    '--no-compile-autoload-tsconfig',
-    '--no-compile-autoload-package-json',
-    // The parser's work is done here instead of at each start: 90 ms of 300 are left.
-    '--bytecode',
-    '--format=esm',
-    // What is behind an import() is a file of its own inside, which is read when it is asked for.
-    '--splitting',
-    // An agent runs most of its code a few times and then hardly any: what is compiled late, or never, takes no time and no memory.
-    // `ca serve` sets it back.
-    '--compile-jit-policy=100',
-    // Names are kept, so that a stack in a bug report says something.
-    '--minify-syntax',
-    '--minify-whitespace',
-    `--define=__KEYTURN_VERSION__=${JSON.stringify(version)}`,
-    // Packages that look for files beside them would find none; and the bytes must not depend on where they were built.
-    '--define=__dirname="/"',
-    // grpc-js can serve its own statistics; that needs a parser of .proto files and is not part of this program.
-    '--external=@grpc/proto-loader',
-  ]);
-  const inputs = Object.keys(JSON.parse(await readFile(metafile, 'utf8')).inputs);
+  const inputs = JSON.parse(run(bun, [join(root, 'scripts/lib/compile.mjs'), version, resolve(bunOfTarget), target, compiled]));
   await mkdir(dirname(out), { recursive: true });
   await writeFile(`${out}.LICENSES.txt`, await licences(inputs));
   // Renamed into place: who starts it meanwhile must not read half a file.
@@ -61,7 +30,7 @@ function run(program, args) {
   // Without the settings of whoever builds: they must not be in what is built.
   const env = { PATH: process.env.PATH, HOME: work, TMPDIR: work };
   const { status, error, stdout, stderr } = spawnSync(program, args, { cwd: root, env, encoding: 'utf8' });
-  if (status === 0) return;
+  if (status === 0) return stdout;
   process.stderr.write(`${stdout ?? ''}${stderr ?? ''}${error ? `${error.message}\n` : ''}`);
   process.exit(1);
 }
