@@ -15,9 +15,9 @@ interface Fcntl {
  * agent. Node does so when it first looks at its standard error; Bun never does. Terminals and files stay as they are.
  */
 export function dropWhatNobodyReads(fd: number): void {
+  if (!isPipeOrSocket(fd)) return;
   const c = openCLibrary<Fcntl>({ fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' } });
-  if (c === undefined || !isPipeOrSocket(fd)) return;
-  c.fcntl(fd, F_SETFL, c.fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+  c?.fcntl(fd, F_SETFL, c.fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
 }
 
 function isPipeOrSocket(fd: number): boolean {
