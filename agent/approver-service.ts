@@ -1,11 +1,10 @@
 import { Approver, type ApproverOptions } from '../ca-client/kubernetes/approver';
 import { approverGauges } from './admin/gauges';
+import { serveServiceAdmin, serviceHealth } from './admin/service-admin';
 import type { AgentDeps } from './agent';
 import { Closers } from './base/closers';
 import { AgentError } from './base/errors';
 import type { Health } from './base/health';
-import { parseHostPort } from './base/host-port';
-import { type HttpAnswer, plainAnswer, readyAnswer, serveHttp } from './base/http-server';
 import { RUNTIME } from './base/runtime';
 import { openKubeApi } from './open-kube-api';
 import { VERSION } from './version';
@@ -42,7 +41,12 @@ export async function startApproverService(
     const api = await openKubeApi(config.kubeconfig, env, deps);
     closers.add(() => api.close());
     const approver = new Approver({ ...config, api }, deps);
-    const admin = await serveAdmin(config.adminAddress, approver, deps);
+    const problem = () => approver.problem();
+    const gauges = () => {
+      const { watching, undecided } = approver;
+      return approverGauges({ version: VERSION, runtime: RUNTIME, ready: problem() === undefined, watching, undecided });
+    };
+    const admin = await serveServiceAdmin({ address: config.adminAddress, problem, gauges }, deps);
     closers.add(() => admin.close());
     const stop = new AbortController();
     const running = approver.run(stop.signal);
@@ -51,48 +55,13 @@ export async function startApproverService(
       stop.abort();
       await running.catch(() => undefined);
     });
-    return { adminAddress: admin.address, health: healthOf(approver, config.signerName), close: closers.close };
+    return {
+      adminAddress: admin.address,
+      health: serviceHealth(problem, `approving requests for ${config.signerName}`),
+      close: closers.close,
+    };
   } catch (caught) {
     await closers.close();
     throw caught;
-  }
-}
-
-function healthOf(approver: Approver, signerName: string): Health {
-  return {
-    summary: () => approver.problem()?.message ?? `approving requests for ${signerName}`,
-    stalled: () => undefined,
-    onChange: () => () => undefined,
-  };
-}
-
-function serveAdmin(address: string, approver: Approver, deps: AgentDeps) {
-  return serveHttp(
-    {
-      address: parseHostPort(address, '--admin-address'),
-      purpose: 'health and metrics',
-      flag: '--admin-address',
-      route: (path) => routeOf(path, approver, deps),
-      failure: plainAnswer(500, 'internal error'),
-    },
-    deps,
-  );
-}
-
-function routeOf(path: string, approver: Approver, { metrics }: AgentDeps): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
-  const problem = approver.problem();
-  switch (path) {
-    case '/healthz/live':
-      return () => plainAnswer(200, 'live');
-    case '/healthz/ready':
-      return () => readyAnswer(problem ? [problem.message] : []);
-    case '/metrics':
-      return async () => {
-        const { watching, undecided } = approver;
-        const facts = { version: VERSION, runtime: RUNTIME, ready: problem === undefined, watching, undecided };
-        return { status: 200, type: metrics.contentType, body: await metrics.textWith(approverGauges(facts)) };
-      };
-    default:
-      return undefined;
   }
 }

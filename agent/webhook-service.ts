@@ -1,11 +1,11 @@
 import { serverNamesOf } from '../ca-client/builtin/server/server-names';
 import { createServingCertificate } from '../ca-client/builtin/server/serving-certificate';
 import { webhookGauges } from './admin/gauges';
+import { serveServiceAdmin, serviceHealth } from './admin/service-admin';
 import type { AgentDeps } from './agent';
 import { Closers } from './base/closers';
 import type { Health } from './base/health';
 import { parseHostPort } from './base/host-port';
-import { type HttpAnswer, plainAnswer, readyAnswer, serveHttp } from './base/http-server';
 import { RUNTIME } from './base/runtime';
 import { directEngine } from './identity/direct-engine';
 import { openKubeApi } from './open-kube-api';
@@ -51,8 +51,7 @@ export interface WebhookService {
 export async function startWebhookService(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, deps: AgentDeps): Promise<WebhookService> {
   const closers = new Closers();
   try {
-    const { keeper, ...addresses } = await open(config, env, closers, deps);
-    return { ...addresses, health: healthOf(keeper), close: closers.close };
+    return { ...(await open(config, env, closers, deps)), close: closers.close };
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -84,16 +83,12 @@ async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closer
     },
     deps,
   );
-  const admin = await serveHttp(
-    {
-      address: parseHostPort(config.adminAddress, '--admin-address'),
-      purpose: 'health and metrics',
-      flag: '--admin-address',
-      route: (path) => routeOf(path, keeper, deps),
-      failure: plainAnswer(500, 'internal error'),
-    },
-    deps,
-  );
+  const problem = () => keeper.problem();
+  const gauges = () => {
+    const ready = problem() === undefined;
+    return webhookGauges({ version: VERSION, runtime: RUNTIME, ready, rootNotAfterAt: keeper.issuer()?.notAfterAt });
+  };
+  const admin = await serveServiceAdmin({ address: config.adminAddress, problem, gauges }, deps);
   closers.add(() => admin.close());
   const stop = new AbortController();
   const keeping = keeper.run(stop.signal);
@@ -101,15 +96,7 @@ async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closer
     stop.abort();
     await keeping;
   });
-  return { keeper, address: server.address, adminAddress: admin.address };
-}
-
-function healthOf(keeper: RootKeeper): Health {
-  return {
-    summary: () => keeper.problem()?.message ?? 'injecting pods',
-    stalled: () => undefined,
-    onChange: () => () => undefined,
-  };
+  return { health: serviceHealth(problem, 'injecting pods'), address: server.address, adminAddress: admin.address };
 }
 
 /** One decision, one line that says it, and its count. */
@@ -131,22 +118,4 @@ function nameOf(object: unknown): string | undefined {
   const { metadata } = (object ?? {}) as { metadata?: { name?: unknown; generateName?: unknown } };
   const name = metadata?.name ?? metadata?.generateName;
   return typeof name === 'string' ? name.slice(0, 253) : undefined;
-}
-
-function routeOf(path: string, keeper: RootKeeper, { metrics }: AgentDeps): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
-  const problem = keeper.problem();
-  switch (path) {
-    case '/healthz/live':
-      return () => plainAnswer(200, 'live');
-    case '/healthz/ready':
-      return () => readyAnswer(problem ? [problem.message] : []);
-    case '/metrics':
-      return async () => {
-        const facts = { version: VERSION, runtime: RUNTIME, ready: problem === undefined };
-        const body = await metrics.textWith(webhookGauges({ ...facts, rootNotAfterAt: keeper.issuer()?.notAfterAt }));
-        return { status: 200, type: metrics.contentType, body };
-      };
-    default:
-      return undefined;
-  }
 }
