@@ -1,6 +1,5 @@
-import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
 import type { Deps } from '../agent/base/deps';
-import { AgentError } from '../agent/base/errors';
+import { keepLooking } from '../agent/base/keep-looking';
 
 /** A watch on a few files. */
 export interface FollowedFiles {
@@ -29,28 +28,18 @@ export function followFiles(paths: readonly string[], look: () => Promise<void>,
 }
 
 async function follow(paths: readonly string[], look: () => Promise<void>, deps: Deps, signal: AbortSignal): Promise<void> {
-  const { clock, random } = deps;
+  const { clock } = deps;
   await clock.sleepUntil(clock.now() + FOLLOW_AFTER_MS, signal);
   const { watchFiles } = await import('../agent/base/file-watch');
-  let wake = new AbortController();
-  const stopped = () => wake.abort();
-  signal.addEventListener('abort', stopped, { once: true });
-  const watch = await watchFiles(paths, () => wake.abort(), deps);
-  for (let failures = 0; !signal.aborted; ) {
-    // Made anew before looking, so that a change during the look is not lost.
-    wake = new AbortController();
-    failures = await look().then(
-      () => 0,
-      () => failures + 1,
-    );
-    if (signal.aborted) break;
-    const until = failures === 0 ? Number.POSITIVE_INFINITY : clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random);
-    await clock.sleepUntil(until, wake.signal).catch(ignoreAbort);
-  }
-  signal.removeEventListener('abort', stopped);
-  await watch.close();
-}
-
-function ignoreAbort(caught: unknown): void {
-  if (AgentError.from(caught).code !== 'ERR_ABORTED') throw caught;
+  await keepLooking(
+    {
+      watch: (wake) => watchFiles(paths, wake, deps),
+      look: async () => {
+        await look();
+        return Number.POSITIVE_INFINITY;
+      },
+    },
+    deps,
+    signal,
+  );
 }

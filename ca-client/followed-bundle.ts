@@ -1,6 +1,6 @@
-import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
+import { keepLooking } from '../agent/base/keep-looking';
 import { type Watched, WatchedSource } from '../agent/base/watched';
 import { parseSpiffeBundle, type SpiffeBundle } from '../agent/identity/spiffe-bundle';
 import { readCaRoot } from './istio/ca-root';
@@ -64,7 +64,6 @@ class Follower implements FollowedBundle {
   readonly #held = new WatchedSource<HeldBundle | undefined>(undefined);
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #wake = new AbortController();
   #problem: AgentError | undefined;
   #told = '';
 
@@ -73,7 +72,15 @@ class Follower implements FollowedBundle {
     private readonly reader: PlaceReader,
     private readonly deps: Deps,
   ) {
-    this.#running = this.#run().catch((cause) => deps.log.error('a federated bundle is not followed', { trustDomain, cause }));
+    const looked = {
+      watch: (wake: () => void) => reader.watch(wake),
+      look: (signal: AbortSignal) => this.#look(signal),
+      refused: (caught: unknown) => this.#refused(AgentError.from(caught)),
+      notLaterThan: () => this.#nextPollAt(),
+    };
+    this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
+      deps.log.error('a federated bundle is not followed', { trustDomain, cause }),
+    );
   }
 
   get held(): Watched<HeldBundle | undefined> {
@@ -86,45 +93,24 @@ class Follower implements FollowedBundle {
 
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#wake.abort();
     await this.#running;
   }
 
-  async #run(): Promise<void> {
-    const { clock, random } = this.deps;
-    const { signal } = this.#stop;
-    const watch = await this.reader.watch(() => this.#wake.abort());
-    for (let failures = 0; !signal.aborted; ) {
-      // Made anew before reading, so that a change during the read is not lost.
-      this.#wake = new AbortController();
-      failures = (await this.#look(signal)) ? 0 : failures + 1;
-      if (signal.aborted) break;
-      const waitMs = failures === 0 ? this.#pollMs() : Math.min(this.#pollMs(), backoffMs(failures, DEFAULT_BACKOFF, random));
-      await clock.sleepUntil(clock.now() + waitMs, this.#wake.signal).catch(() => undefined);
-    }
-    await watch?.close();
-  }
-
-  #pollMs(): number {
-    if (this.reader.path !== undefined) return FILE_POLL_MS;
+  #nextPollAt(): number {
+    const now = this.deps.clock.now();
+    if (this.reader.path !== undefined) return now + FILE_POLL_MS;
     const hintMs = (this.#held.value?.bundle.refreshHintSeconds ?? 0) * 1_000;
-    return hintMs === 0 ? POLL_MS : Math.min(Math.max(hintMs, LEAST_POLL_MS), MOST_POLL_MS);
+    return now + (hintMs === 0 ? POLL_MS : Math.min(Math.max(hintMs, LEAST_POLL_MS), MOST_POLL_MS));
   }
 
-  /** Reads and judges once; whether there is nothing to be tried again soon. */
-  async #look(signal: AbortSignal): Promise<boolean> {
-    try {
-      const bytes = await this.reader.read(signal);
-      if (signal.aborted) return true;
-      if (bytes !== undefined) this.#take(bytes);
-      if (this.#problem) this.deps.log.info('federated bundle is good again', this.#facts());
-      this.#problem = undefined;
-      this.#told = '';
-      return true;
-    } catch (caught) {
-      if (!signal.aborted) this.#refused(AgentError.from(caught));
-      return false;
-    }
+  /** Reads and judges once. */
+  async #look(signal: AbortSignal): Promise<number> {
+    const bytes = await this.reader.read(signal);
+    if (bytes !== undefined && !signal.aborted) this.#take(bytes);
+    if (this.#problem) this.deps.log.info('federated bundle is good again', this.#facts());
+    this.#problem = undefined;
+    this.#told = '';
+    return this.#nextPollAt();
   }
 
   #take(bytes: Uint8Array): void {

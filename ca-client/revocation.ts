@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { publishDir } from '../agent/base/atomic-dir';
-import { backoffMs, DEFAULT_BACKOFF } from '../agent/base/backoff';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
+import { keepLooking } from '../agent/base/keep-looking';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
 import { acceptCrls, type CrlSet } from '../agent/identity/crl';
@@ -56,7 +56,6 @@ class FollowedLists implements Revocation {
   readonly #lists = new WatchedSource<CrlSet | undefined>(undefined);
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #wake = new AbortController();
   #bytes: Uint8Array | undefined;
   #problem: AgentError | undefined;
   #told = '';
@@ -67,7 +66,15 @@ class FollowedLists implements Revocation {
     private readonly keptDir: string | undefined,
     private readonly deps: Deps,
   ) {
-    this.#running = this.#run().catch((cause) => deps.log.error('revocation lists are not followed', { cause }));
+    const looked = {
+      watch: (wake: () => void) => this.#watch(wake),
+      look: (signal: AbortSignal) => this.#look(signal),
+      refused: (caught: unknown) => this.#refused(AgentError.from(caught)),
+      notLaterThan: () => this.#nextAlarmAt(),
+    };
+    this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
+      deps.log.error('revocation lists are not followed', { cause }),
+    );
   }
 
   get lists(): Watched<CrlSet | undefined> {
@@ -80,47 +87,35 @@ class FollowedLists implements Revocation {
 
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#wake.abort();
     await this.#running;
   }
 
-  async #run(): Promise<void> {
-    const { clock, random } = this.deps;
-    const { signal } = this.#stop;
-    const wake = () => this.#wake.abort();
+  async #watch(wake: () => void): Promise<{ close(): Promise<void> }> {
     const unsubscribe = this.trust.subscribe(wake);
     const watch = await this.reader.watch(wake);
     this.#bytes = await this.#readKept();
-    for (let failures = 0; !signal.aborted; ) {
-      // Made anew before reading, so that a change during the read is not lost.
-      this.#wake = new AbortController();
-      failures = (await this.#look(signal)) ? 0 : failures + 1;
-      if (signal.aborted) break;
-      this.#tellAge();
-      const retryAt = clock.now() + (failures === 0 ? POLL_MS : backoffMs(failures, DEFAULT_BACKOFF, random));
-      await clock.sleepUntil(Math.min(retryAt, this.#nextAlarmAt()), this.#wake.signal).catch(() => undefined);
-    }
-    unsubscribe();
-    await watch?.close();
+    return {
+      close: async () => {
+        unsubscribe();
+        await watch?.close();
+      },
+    };
   }
 
-  /** Reads and judges once; whether there is nothing to be tried again soon. */
-  async #look(signal: AbortSignal): Promise<boolean> {
-    try {
-      if (!this.#lists.value) this.#tryKept();
-      const bytes = await this.reader.read(signal);
-      // Held before it is judged: what is refused now may be good under the next bundle, and is not sent again.
-      this.#bytes = bytes ?? this.#bytes;
-      const bundle = this.trust.value;
-      // Nothing to judge by yet: the bundle wakes us.
-      if (this.#bytes === undefined || bundle === undefined) return true;
+  /** Reads and judges once. */
+  async #look(signal: AbortSignal): Promise<number> {
+    if (!this.#lists.value) this.#tryKept();
+    const bytes = await this.reader.read(signal);
+    // Held before it is judged: what is refused now may be good under the next bundle, and is not sent again.
+    this.#bytes = bytes ?? this.#bytes;
+    const bundle = this.trust.value;
+    // Where there is nothing to judge by yet, the bundle wakes us.
+    if (this.#bytes !== undefined && bundle !== undefined) {
       this.#use(this.#bytes, bundle);
       if (bytes) await this.#keep(bytes);
-      return true;
-    } catch (caught) {
-      if (!signal.aborted) this.#refused(AgentError.from(caught));
-      return false;
     }
+    if (!signal.aborted) this.#tellAge();
+    return this.deps.clock.now() + POLL_MS;
   }
 
   async #readKept(): Promise<Uint8Array | undefined> {
@@ -175,6 +170,7 @@ class FollowedLists implements Revocation {
         ? this.deps.log.warn('revocation lists cannot be renewed, the last ones stay in use', facts)
         : this.deps.log.error('no revocation list yet, so no roots are given to proxies', facts),
     );
+    this.#tellAge();
   }
 
   /** What there is to say about the age of the lists in use. */

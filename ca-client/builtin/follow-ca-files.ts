@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { backoffMs, DEFAULT_BACKOFF } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
+import { keepLooking } from '../../agent/base/keep-looking';
 import { CA_FILES, type CaFiles, caFilePath, readCaFiles } from './ca-files';
 
 /** A set of files is judged once it has stood still for so long: they may be copied one by one, in any order. */
@@ -22,32 +22,20 @@ export interface CaFilesJudge {
  * a new start.
  */
 export async function followCaFiles(dir: string, judge: CaFilesJudge, deps: Deps, signal: AbortSignal): Promise<void> {
-  // Not needed for the first certificate, and chokidar behind it even less.
-  const { watchFiles } = await import('../../agent/base/file-watch');
-  const { clock, random } = deps;
-  let wake = new AbortController();
-  const stopped = () => wake.abort();
-  signal.addEventListener('abort', stopped, { once: true });
   const paths = (Object.keys(CA_FILES) as (keyof typeof CA_FILES)[]).map((file) => caFilePath(dir, file));
-  const watch = await watchFiles(paths, () => wake.abort(), deps);
-  let failures = 0;
-  while (!signal.aborted) {
-    // Made anew before reading, so that a change during the read is not lost.
-    wake = new AbortController();
-    let until: number;
-    try {
-      until = await judge.judge(await readSettled(dir, deps, signal));
-      failures = 0;
-    } catch (caught) {
-      if (signal.aborted) break;
-      judge.refused(AgentError.from(caught));
-      failures += 1;
-      until = clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random);
-    }
-    await clock.sleepUntil(until, wake.signal).catch(ignoreAbort);
-  }
-  signal.removeEventListener('abort', stopped);
-  await watch.close();
+  await keepLooking(
+    {
+      watch: async (wake) => {
+        // Not needed for the first certificate, and chokidar behind it even less.
+        const { watchFiles } = await import('../../agent/base/file-watch');
+        return watchFiles(paths, wake, deps);
+      },
+      look: async () => judge.judge(await readSettled(dir, deps, signal)),
+      refused: (caught) => judge.refused(AgentError.from(caught)),
+    },
+    deps,
+    signal,
+  );
 }
 
 /** The files once two reads in a row agree. */
@@ -67,8 +55,4 @@ export function filesVersion(files: CaFiles): string {
   const hash = createHash('sha256');
   for (const bytes of [files.keyPem.reveal(), files.certPem, files.chainPem, files.rootPem]) hash.update(`${bytes.length}:`).update(bytes);
   return hash.digest('hex');
-}
-
-function ignoreAbort(caught: unknown): void {
-  if (AgentError.from(caught).code !== 'ERR_ABORTED') throw caught;
 }

@@ -1,8 +1,8 @@
 import { sign } from 'node:crypto';
-import { backoffMs, DEFAULT_BACKOFF } from '../../../agent/base/backoff';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import { watchFiles } from '../../../agent/base/file-watch';
+import { keepLooking } from '../../../agent/base/keep-looking';
 import { type Watched, WatchedSource } from '../../../agent/base/watched';
 import type { JwtAuthority, JwtSvidClaims } from '../../../agent/identity/jwt-svid';
 import type { KeyAlgorithm, KeyPair } from '../../../agent/identity/keys';
@@ -34,7 +34,6 @@ class DirectoryJwtAuthority implements JwtAuthority {
   readonly #dir: string;
   readonly #keys = new WatchedSource<readonly JwtKey[]>([]);
   readonly #stop = new AbortController();
-  #wake = new AbortController();
   #following: Promise<void> = Promise.resolve();
   #looking: Promise<number> | undefined;
   #signing: JwtSigningKey | undefined;
@@ -66,7 +65,6 @@ class DirectoryJwtAuthority implements JwtAuthority {
 
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#wake.abort();
     await this.#following;
     await this.#looking?.catch(() => undefined);
   }
@@ -80,7 +78,14 @@ class DirectoryJwtAuthority implements JwtAuthority {
   }
 
   follow(): void {
-    this.#following = this.#follow().catch((cause) => this.deps.log.error('keys of JWT-SVIDs are not followed', { cause }));
+    const looked = {
+      watch: (wake: () => void) => watchFiles([this.#dir], wake, this.deps),
+      look: () => this.look(),
+      refused: (caught: unknown) => this.#refused(caught),
+    };
+    this.#following = keepLooking(looked, this.deps, this.#stop.signal).catch((cause) =>
+      this.deps.log.error('keys of JWT-SVIDs are not followed', { cause }),
+    );
   }
 
   async #lookOnce(): Promise<number> {
@@ -104,27 +109,6 @@ class DirectoryJwtAuthority implements JwtAuthority {
     this.#signing = signing;
     const keys = published.map(({ jwk }) => jwk);
     if (keys.map(({ kid }) => kid).join() !== this.#keys.value.map(({ kid }) => kid).join()) this.#keys.set(keys);
-  }
-
-  async #follow(): Promise<void> {
-    const { clock, random } = this.deps;
-    const { signal } = this.#stop;
-    const watch = await watchFiles([this.#dir], () => this.#wake.abort(), this.deps);
-    for (let failures = 0; !signal.aborted; ) {
-      // Made anew before looking, so that a change during the look is not lost.
-      this.#wake = new AbortController();
-      let until: number;
-      try {
-        until = await this.look();
-        failures = 0;
-      } catch (caught) {
-        this.#refused(caught);
-        failures += 1;
-        until = clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random);
-      }
-      if (!signal.aborted) await clock.sleepUntil(until, this.#wake.signal).catch(() => undefined);
-    }
-    await watch.close();
   }
 
   #refused(cause: unknown): void {

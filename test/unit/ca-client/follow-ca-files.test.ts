@@ -32,7 +32,6 @@ async function follow(dir: string, named: Readonly<Record<string, TestCa>> = {},
   const told: string[] = [];
   authority.trust.subscribe((bundle) => told.push(`roots ${rootNames(bundle, named)}`));
   authority.onSignerChange(() => told.push('signer'));
-  // The first certificate starts the watch.
   const issueOne = () => issue(authority);
   await issueOne();
   const tell = (count: number) => until(`event ${count}`, async () => told.length >= count);

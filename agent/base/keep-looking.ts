@@ -1,0 +1,45 @@
+import { backoffMs, DEFAULT_BACKOFF } from './backoff';
+import type { Deps } from './deps';
+
+/** Something that is looked at again and again: files, or an answer from elsewhere. */
+export interface Looked {
+  /** Set up before the first look; `wake` ends the wait for the next one. */
+  watch(wake: () => void): Promise<{ close(): Promise<void> } | undefined>;
+  /** Looks once. Resolves to when to look again at the latest, epoch milliseconds; rejects where that must be tried again sooner. */
+  look(signal: AbortSignal): Promise<number>;
+  /** Is told what a look rejected with. The next one follows after 1, 2, 4 ... 45 s. */
+  refused?(caught: unknown): void;
+  /** After each look, where something else bounds the wait: not later than this, epoch milliseconds. */
+  notLaterThan?(): number;
+}
+
+/**
+ * Looks until the signal fires, one look at a time; a change while one is under way leads to another. What a look that was cut off by the
+ * signal says is not told.
+ *
+ * Resolves when the last look has ended and the watch is closed; rejects where the watch cannot be set up.
+ */
+export async function keepLooking(looked: Looked, { clock, random }: Pick<Deps, 'clock' | 'random'>, signal: AbortSignal): Promise<void> {
+  let wake = new AbortController();
+  const end = () => wake.abort();
+  signal.addEventListener('abort', end, { once: true });
+  const watch = await looked.watch(end);
+  for (let failures = 0; !signal.aborted; ) {
+    // Made anew before looking, so that a change during the look is not lost.
+    wake = new AbortController();
+    let until: number;
+    try {
+      until = await looked.look(signal);
+      failures = 0;
+    } catch (caught) {
+      if (signal.aborted) break;
+      looked.refused?.(caught);
+      failures += 1;
+      until = clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random);
+    }
+    if (signal.aborted) break;
+    await clock.sleepUntil(Math.min(until, looked.notLaterThan?.() ?? until), wake.signal).catch(() => undefined);
+  }
+  signal.removeEventListener('abort', end);
+  await watch?.close();
+}
