@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { chmod, lstat, mkdir, open, readdir, readlink, realpath, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { chmod, lstat, mkdir, readdir, readlink, realpath, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory, writeDurably } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
 import { makeDirectory } from './make-directory';
 import { readSmallFile } from './read-file';
@@ -51,7 +52,7 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     await adoptFiles(root, names);
     await exchange(root, files);
     await linkNames(root, names);
-    await syncPath(root);
+    await syncDirectory(root);
     await sweep(root);
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
@@ -109,7 +110,7 @@ async function adoptFiles(root: string, names: readonly string[]): Promise<void>
   if (unlinked.some(([, kind]) => kind === 'file')) await exchange(root, await snapshot(root, names));
   const present = unlinked.filter(([, kind]) => kind !== 'missing').map(([name]) => name);
   await linkNames(root, present);
-  if (present.length > 0) await syncPath(root);
+  if (present.length > 0) await syncDirectory(root);
 }
 
 type EntryKind = 'linked' | 'file' | 'stranger' | 'missing' | 'other';
@@ -152,7 +153,7 @@ async function exchange(root: string, files: readonly OutputFile[]): Promise<voi
   try {
     await writeVersion(join(root, version), files);
     await placeLink(root, version, DATA, 'data');
-    await syncPath(root);
+    await syncDirectory(root);
     await checkCurrent(root, version, files);
   } catch (caught) {
     if (!(await isCurrent(root, version))) await removeVersion(root, version).catch(() => undefined);
@@ -178,21 +179,8 @@ async function isCurrent(root: string, version: string): Promise<boolean> {
 async function writeVersion(path: string, files: readonly OutputFile[]): Promise<void> {
   await mkdir(path, { mode: 0o700 });
   await chmod(path, 0o700);
-  for (const file of files) {
-    const handle = await open(
-      join(path, file.name),
-      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      0o600,
-    );
-    try {
-      await handle.chmod(file.mode);
-      await handle.writeFile(file.bytes);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  }
-  await syncPath(path);
+  for (const { name, bytes, mode } of files) await writeDurably(join(path, name), bytes, mode);
+  await syncDirectory(path);
 }
 
 async function linkNames(root: string, names: readonly string[]): Promise<void> {
@@ -234,15 +222,6 @@ async function removeVersion(root: string, name: string): Promise<void> {
 function versionName(): string {
   const time = new Date().toISOString().replace(/[-T:]/g, '_').replace('Z', '');
   return `..${time}_${randomBytes(8).toString('hex')}`;
-}
-
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 async function lstatOf(path: string): Promise<Stats | undefined> {

@@ -1,5 +1,6 @@
-import { link, lstat, open, rename, unlink } from 'node:fs/promises';
+import { link, lstat, rename, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { syncDirectory, writeDurably } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
 import { makeDirectory } from './make-directory';
 
@@ -40,15 +41,8 @@ async function stage(file: Replacement, cleanUp: (() => Promise<unknown>)[]): Pr
   const found = await lstat(file.path).catch(() => undefined);
   if (found?.isFile() === false) throw invalid('ERR_OUTPUT', file.path, 'must be a regular file or missing', { hint: 'move it away' });
   await makeDirectory(dirname(file.path), file.directoryMode);
-  const handle = await open(staged(file), 'wx', 0o600);
+  await writeDurably(staged(file), file.bytes, file.mode);
   cleanUp.push(() => unlink(staged(file)));
-  try {
-    await handle.chmod(file.mode);
-    await handle.writeFile(file.bytes);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 async function exchange(file: Replacement, undo: (() => Promise<unknown>)[], cleanUp: (() => Promise<unknown>)[]): Promise<void> {
@@ -64,8 +58,7 @@ async function exchange(file: Replacement, undo: (() => Promise<unknown>)[], cle
   if (existed) cleanUp.push(() => unlink(old));
   await rename(staged(file), path);
   undo.push(() => (existed ? rename(old, path) : unlink(path)));
-  const directory = await open(dirname(path));
-  await directory.sync().finally(() => directory.close());
+  await syncDirectory(dirname(path));
 }
 
 async function guarded({ path }: Replacement, work: () => Promise<void>): Promise<void> {

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { link, lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { syncDirectory, writeDurably } from '../../agent/base/durable-files';
 import { AgentError, errorText, systemCode } from '../../agent/base/errors';
 import { makeDirectory } from '../../agent/base/make-directory';
 import type { Secret } from '../../agent/base/secret';
 import { assertPrivateDir, CA_FILES, incomplete, missingCaFiles } from './ca-files';
-import { syncDirectory, writeDurably } from './durable-files';
 
 /** A new CA, ready to be written. A self-signed root, so one certificate stands in three files. */
 export interface NewCa {

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { syncDirectory, writeDurably } from '../../agent/base/durable-files';
 import { systemCode } from '../../agent/base/errors';
 import { makeDirectory } from '../../agent/base/make-directory';
 import { readSmallFile } from '../../agent/base/read-file';
 import { type Certificate, parseCertificates } from '../../agent/identity/certificate';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { CA_FILES, type CaFiles, readCaFiles } from './ca-files';
-import { syncDirectory, writeDurably } from './durable-files';
 
 /** Below the CA directory: signers that may be made to sign, one directory each, with the files of a CA directory. */
 const SIGNERS_DIR = 'signers';

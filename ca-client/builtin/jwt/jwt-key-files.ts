@@ -2,10 +2,10 @@ import { createHash, createPublicKey, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { link, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { AgentError, invalid, systemCode } from '../../../agent/base/errors';
 import { generateKeyPair, type KeyAlgorithm, type KeyPair, privateKeyPem, readPrivateKey } from '../../../agent/identity/keys';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
-import { syncDirectory, writeDurably } from '../durable-files';
 import { assertPrivate } from '../private-files';
 import type { KeyTerm } from './jwt-key-plan';
 

@@ -1,6 +1,7 @@
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
+import { syncDirectory } from '../../../agent/base/durable-files';
 import { AgentError, errorText, invalid } from '../../../agent/base/errors';
 import { Batches } from '../store/batches';
 
@@ -221,7 +222,7 @@ class RotatedFile implements Sink {
     if (keep > 0) await rename(path, `${path}.1`);
     else await rm(path);
     await this.open();
-    await syncDir(dirname(path));
+    await syncDirectory(dirname(path));
   }
 }
 
@@ -234,11 +235,6 @@ async function endsLine(path: string, size: number): Promise<boolean> {
   } finally {
     await file.close();
   }
-}
-
-async function syncDir(path: string): Promise<void> {
-  const dir = await open(path, 'r');
-  await dir.sync().finally(() => dir.close());
 }
 
 function ignoreMissing(caught: unknown): void {

@@ -1,7 +1,7 @@
 import { open, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory } from '../../../agent/base/durable-files';
 import { systemCode } from '../../../agent/base/errors';
-import { syncDirectory } from '../durable-files';
 
 /**
  * Gives numbers that only rise, to any number of processes: an empty file each, which one process can make. A number that nobody used, because

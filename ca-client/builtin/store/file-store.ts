@@ -1,12 +1,12 @@
 import { chmod } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
+import { syncDirectory } from '../../../agent/base/durable-files';
 import type { FileWatch } from '../../../agent/base/file-watch';
 import { makeDirectory } from '../../../agent/base/make-directory';
 import type { Secret } from '../../../agent/base/secret';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
 import { assertPrivateDir } from '../ca-files';
-import { syncDirectory } from '../durable-files';
 import { nextNumber } from './crl-numbers';
 import { IssuedLog } from './issued-log';
 import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';

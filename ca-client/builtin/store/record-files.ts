@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { link, lstat, readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { systemCode } from '../../../agent/base/errors';
 import { readSmallFile } from '../../../agent/base/read-file';
-import { syncDirectory, writeDurably } from '../durable-files';
 import { formatCheckedLine, parseCheckedLine } from './checked-line';
 import { damaged } from './store-error';
 

@@ -1,6 +1,11 @@
-import { open } from 'node:fs/promises';
+import { open, unlink } from 'node:fs/promises';
 
-/** Writes a new file that survives a power cut once its directory is synced as well. The mode is exact, whatever the umask. */
+/**
+ * Writes a new file, whole or not at all, that survives a power cut once its directory is synced as well. The mode is exact, whatever the
+ * umask.
+ *
+ * @throws a system error; EEXIST where something has the name, also a link.
+ */
 export async function writeDurably(path: string, bytes: Uint8Array, mode: number): Promise<void> {
   const file = await open(path, 'wx', mode);
   try {
@@ -8,6 +13,9 @@ export async function writeDurably(path: string, bytes: Uint8Array, mode: number
     await file.chmod(mode);
     await file.writeFile(bytes);
     await file.sync();
+  } catch (caught) {
+    await unlink(path).catch(() => undefined);
+    throw caught;
   } finally {
     await file.close();
   }
