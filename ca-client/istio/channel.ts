@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { isIPv4, isIPv6 } from 'node:net';
-import { Client, credentials, type Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
 import type { CaRoot } from './ca-root';
 import type { ClientCertificate } from './client-certificate';
+import { ChannelCredentials, Client } from './grpc';
 import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './service';
 import { TlsCredentials, type TlsFault } from './tls-credentials';
 
@@ -105,7 +106,7 @@ export class CaChannel {
     if (this.#current) this.#retire(this.#current);
     const { address, serverName, plaintext } = this.options;
     const tls = plaintext || !root ? undefined : new TlsCredentials({ rootPem: root.pem, serverName, certificate });
-    const client = new Client(target(address), tls ?? credentials.createInsecure(), GRPC_OPTIONS);
+    const client = new Client(target(address), tls ?? ChannelCredentials.createInsecure(), GRPC_OPTIONS);
     this.#current = { key, client, tls, calls: 0, retired: false };
     return this.#current;
   }

@@ -1,5 +1,5 @@
 import { access } from 'node:fs/promises';
-import { Metadata } from '@grpc/grpc-js';
+
 import { withDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
@@ -16,6 +16,7 @@ import { brokenRules } from './broken-rules';
 import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
+import { Metadata } from './grpc';
 import { IdentityProof } from './identity-proof';
 import { type LearningTrust, openLearningTrust } from './learning-trust';
 import { encodeCertificateRequest } from './messages';

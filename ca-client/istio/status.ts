@@ -1,22 +1,23 @@
-import { type Metadata, status } from '@grpc/grpc-js';
+import type { Metadata } from '@grpc/grpc-js';
 import { AgentError, type Retry } from '../../agent/base/errors';
 import { RetryInfo } from '../proto/generated/google/rpc/error_details';
 import { Status } from '../proto/generated/google/rpc/status';
 import type { CallFailure } from './channel';
+import { GrpcStatus } from './grpc';
 
 /** What a status means for us. */
 type Meaning = 'transient' | 'unauthenticated' | 'refused';
 
 /** By code; what is not here is transient: the CA, or something on the way to it, could not do its work. */
 const MEANINGS: ReadonlyMap<number, Meaning> = new Map([
-  [status.UNAUTHENTICATED, 'unauthenticated'],
-  [status.INVALID_ARGUMENT, 'refused'],
-  [status.PERMISSION_DENIED, 'refused'],
-  [status.UNIMPLEMENTED, 'refused'],
-  [status.NOT_FOUND, 'refused'],
-  [status.ALREADY_EXISTS, 'refused'],
-  [status.FAILED_PRECONDITION, 'refused'],
-  [status.OUT_OF_RANGE, 'refused'],
+  [GrpcStatus.UNAUTHENTICATED, 'unauthenticated'],
+  [GrpcStatus.INVALID_ARGUMENT, 'refused'],
+  [GrpcStatus.PERMISSION_DENIED, 'refused'],
+  [GrpcStatus.UNIMPLEMENTED, 'refused'],
+  [GrpcStatus.NOT_FOUND, 'refused'],
+  [GrpcStatus.ALREADY_EXISTS, 'refused'],
+  [GrpcStatus.FAILED_PRECONDITION, 'refused'],
+  [GrpcStatus.OUT_OF_RANGE, 'refused'],
 ]);
 
 /** Foreign text is cut before it is kept, shown or logged. */
@@ -42,12 +43,12 @@ export function isUnauthenticated(failure: CallFailure): boolean {
 
 /** Whether the credential may be at fault although the status does not say so. Who counts our calls knows us. */
 export function mayHideRefusal(failure: CallFailure): boolean {
-  return !MEANINGS.has(failure.code) && failure.code !== status.RESOURCE_EXHAUSTED;
+  return !MEANINGS.has(failure.code) && failure.code !== GrpcStatus.RESOURCE_EXHAUSTED;
 }
 
 /** Whether the request may be at fault: istio-csr hides what it dislikes about a CSR behind UNAUTHENTICATED and INTERNAL. */
 export function mayBlameRequest(failure: CallFailure): boolean {
-  return MEANINGS.has(failure.code) || failure.code === status.INTERNAL;
+  return MEANINGS.has(failure.code) || failure.code === GrpcStatus.INTERNAL;
 }
 
 /**
@@ -91,11 +92,11 @@ function transportHint({ tlsFault, details }: CallFailure): string | undefined {
 
 function words(failure: CallFailure, token: string | undefined): string {
   const { tlsFault } = failure;
-  if (tlsFault?.stage === 'handshake' && failure.code === status.UNAVAILABLE)
+  if (tlsFault?.stage === 'handshake' && failure.code === GrpcStatus.UNAVAILABLE)
     return `could not be spoken to over TLS: ${clean(tlsFault.error.message, token)}`;
   const unreachable = UNREACHABLE.exec(failure.details);
   if (unreachable) return `could not be reached: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
-  const name = status[failure.code] ?? `status ${failure.code}`;
+  const name = GrpcStatus[failure.code] ?? `status ${failure.code}`;
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }
 
@@ -107,7 +108,7 @@ function clean(text: string, token: string | undefined): string {
 /** gRPC's own words: a reply beyond the limit is refused before it is read. */
 function isOversized(failure: CallFailure): boolean {
   return (
-    failure.code === status.RESOURCE_EXHAUSTED &&
+    failure.code === GrpcStatus.RESOURCE_EXHAUSTED &&
     /^Received message (?:larger than max|that decompresses to a size larger)/.test(failure.details)
   );
 }

@@ -1,8 +1,9 @@
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
-import { CallCredentials, ChannelCredentials } from '@grpc/grpc-js';
+
 import { systemCode } from '../../agent/base/errors';
 import type { ClientCertificate } from './client-certificate';
+import { CallCredentials, ChannelCredentials } from './grpc';
 
 export interface TlsOptions {
   /** PEM of the only roots that the server is judged by. */
