@@ -34,13 +34,16 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   const settings = checkIstioOptions(options);
   if (settings.plaintext)
     deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', { address: options.address });
-  const { name: ca, stateDir } = settings;
-  const roots = await openLearningTrust({ ca, path: await trustPath(settings), stateDir }, deps);
+  const { name: ca, stateDir, where: address, serverName, plaintext } = settings;
   const proof = new IdentityProof(settings, deps);
-  await proof.look();
-  const { where: address, serverName, plaintext } = settings;
-  const shared = await settings.lendChannel?.({ address, serverName, plaintext });
-  return new IstioCa(settings, roots, proof, shared, await proof.print(), deps);
+  // At once: each is a handful of waits for files.
+  const [roots, print, shared] = await Promise.all([
+    trustPath(settings).then((path) => openLearningTrust({ ca, path, stateDir }, deps)),
+    proof.print(),
+    settings.lendChannel?.({ address, serverName, plaintext }),
+    proof.look(),
+  ]);
+  return new IstioCa(settings, roots, proof, shared, print, deps);
 }
 
 /** By which file leaves are judged: never by the machine's own roots, which vouch for half the internet. */
@@ -135,8 +138,7 @@ class IstioCa implements CaClient {
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     const { plaintext, rootSource, certSigner } = this.settings;
-    await this.roots.refresh();
-    const root = plaintext ? undefined : await readCaRoot(rootSource);
+    const [root] = await Promise.all([plaintext ? undefined : readCaRoot(rootSource), this.roots.refresh()]);
     const message = encodeCertificateRequest({
       csrPem: writePem('CERTIFICATE REQUEST', Buffer.from(request.csrDer)).toString('latin1'),
       ttlSeconds: request.ttlSeconds,
