@@ -111,14 +111,17 @@ function endBySignal(signal: NodeJS.Signals): void {
 interface Signals {
   /** Resolves with the first of SIGTERM and SIGINT. One that comes a while later ends the process on the spot. */
   readonly stop: Promise<NodeJS.Signals>;
-  /** From now on; a SIGHUP before the start is over is ignored, as everything is new then anyway. */
+  /** From now on, and at once where a SIGHUP came while the daemon was starting: no wish is lost. */
   onHangup(listener: () => void): void;
   close(): void;
 }
 
 function watchSignals(exit: Exit): Signals {
-  let hangup: (() => void) | undefined;
-  const onHangup = () => hangup?.();
+  let wished = false;
+  let hangup = () => {
+    wished = true;
+  };
+  const onHangup = () => hangup();
   let stopped = (_: NodeJS.Signals): void => undefined;
   let stoppedAt: number | undefined;
   const stop = new Promise<NodeJS.Signals>((resolve) => {
@@ -134,6 +137,7 @@ function watchSignals(exit: Exit): Signals {
     stop,
     onHangup: (listener) => {
       hangup = listener;
+      if (wished) listener();
     },
     close: () => {
       process.off('SIGHUP', onHangup).off('SIGTERM', onStop).off('SIGINT', onStop);

@@ -114,6 +114,14 @@ test('G8 SIGHUP turns the key', async () => {
   expect((await daemon.stop()).code).toBe(0);
 });
 
+test('G8 a SIGHUP that comes while the agent is starting turns the key as soon as it has started', async () => {
+  const daemon = testDaemon({ dir: tempDir() });
+  await daemon.event('agent starting');
+  process.kill(daemon.pid, 'SIGHUP');
+  expect(await daemon.event('certificate renewed')).toMatchObject({ reason: 'SIGHUP' });
+  expect((await daemon.stop()).code).toBe(0);
+});
+
 test('F6 a storm of SIGHUPs is one wish a second', async () => {
   const daemon = testDaemon({ dir: tempDir() });
   const before = (await daemon.ready()).workloads[0]!.attempts;
