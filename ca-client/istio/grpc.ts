@@ -2,6 +2,8 @@
  * What a client of one server needs of grpc-js, by its own files: the package's front door also brings load balancers, a resolver and
  * statistics that no call of ours uses.
  */
+// The first, as in the front door: the files of clients require each other in a circle, which opens here alone.
+import '@grpc/grpc-js/build/src/channel';
 import { setup as setUpPickFirst } from '@grpc/grpc-js/build/src/load-balancer-pick-first';
 import { setup as setUpNames } from '@grpc/grpc-js/build/src/resolver-dns';
 import { setup as setUpAddresses } from '@grpc/grpc-js/build/src/resolver-ip';
