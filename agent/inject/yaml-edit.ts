@@ -1,5 +1,6 @@
 import type { BlockWriter } from './block-writer';
 import type { Change, Path } from './changes';
+import { freedComments } from './freed-comments';
 import type { YamlPlaces } from './yaml-places';
 
 /** Replaces `text` from `start` to `end` by `by`. */
@@ -19,7 +20,8 @@ export interface TextEdit {
 export function yamlEdits(places: YamlPlaces, changes: readonly Change[], blocks: BlockWriter): TextEdit[] {
   const removed = new Set(changes.filter(({ kind }) => kind === 'remove').map(({ path }) => JSON.stringify(path)));
   const editor = new Editor(places, blocks, removed);
-  return changes.flatMap((change) => editor.edits(change));
+  const edits = changes.flatMap((change) => editor.edits(change));
+  return [...edits, ...freedComments(places, edits)];
 }
 
 /** The text with all edits made; they must not overlap. Those at one place stand in their order. */

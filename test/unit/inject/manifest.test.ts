@@ -310,3 +310,30 @@ test('how far a long manifest is comes in growing shares', async () => {
   expect(shares[0]).toBeGreaterThan(0);
   expect(shares.at(-1)).toBeLessThanOrEqual(1);
 });
+
+test('a comment that stood deep behind what goes again becomes no part of the text before it', async () => {
+  const pod = `apiVersion: v1
+kind: Pod
+spec:
+  containers:
+    - name: web
+      image: |
+        web:1
+      volumeMounts:
+        []
+            # none yet
+            # of its own
+`;
+  const join = { envoy: { kind: 'join', container: 'web' }, settings: { ca: 'istiod', 'sds-socket-mode': '0666' } } as const;
+  const { text } = await injectManifest(Buffer.from(await injected(pod, join)), 'app.yaml', 'remove');
+  expect(text).toBe(`apiVersion: v1
+kind: Pod
+spec:
+  containers:
+    - name: web
+      image: |
+        web:1
+      # none yet
+      # of its own
+`);
+});
