@@ -1,3 +1,4 @@
+import type { YamlDocument } from '../base/yaml';
 import type { TextEdit } from './yaml-edit';
 import type { YamlPlaces } from './yaml-places';
 
@@ -23,25 +24,29 @@ export function freedComments(at: YamlPlaces, edits: readonly TextEdit[]): TextE
     const comments = commentsAt(at.stream.text, end);
     const column = columnAt(at.stream.text, from);
     if (comments === undefined || columnAt(comments.lines, 0) <= column) continue;
-    const deepest = blockScalarColumn(at, from);
+    const deepest = blockScalarsOf(at).get(from);
     if (deepest !== undefined && columnAt(comments.lines, 0) >= deepest) moved.push({ ...comments, by: outdented(comments.lines, column) });
   }
   return moved;
 }
 
-/** From which column on lines would belong to the block scalar that ends at an offset; undefined where none does. */
-function blockScalarColumn({ document, stream: { yaml, text } }: YamlPlaces, offset: number): number | undefined {
-  let found: number | undefined;
+/** By where each block scalar of a document ends: the column from which on lines would belong to it. Made once, for documents of many pods. */
+const blockScalars = new WeakMap<YamlDocument, ReadonlyMap<number, number>>();
+
+function blockScalarsOf({ document, stream: { yaml, text } }: YamlPlaces): ReadonlyMap<number, number> {
+  const known = blockScalars.get(document);
+  if (known) return known;
+  const found = new Map<number, number>();
   yaml.visit(document, {
     Scalar: (_, { type, range }) => {
-      if ((type !== 'BLOCK_LITERAL' && type !== 'BLOCK_FOLDED') || range?.[1] !== offset) return undefined;
-      const [, ...lines] = text.slice(range[0], offset).split('\n');
+      if ((type !== 'BLOCK_LITERAL' && type !== 'BLOCK_FOLDED') || !range) return;
+      const [, ...lines] = text.slice(range[0], range[1]).split('\n');
       const columns = lines.filter((line) => line.trim() !== '').map((line) => columnAt(line, 0));
       // Without any line of its own, the first that follows decides.
-      found = columns.length === 0 ? 0 : Math.min(...columns);
-      return yaml.visit.BREAK;
+      found.set(range[1], columns.length === 0 ? 0 : columns.reduce((least, column) => Math.min(least, column)));
     },
   });
+  blockScalars.set(document, found);
   return found;
 }
 
