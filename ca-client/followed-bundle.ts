@@ -106,7 +106,8 @@ class Follower implements FollowedBundle {
   /** Reads and judges once. */
   async #look(signal: AbortSignal): Promise<number> {
     const bytes = await this.reader.read(signal);
-    if (bytes !== undefined && !signal.aborted) this.#take(bytes);
+    if (signal.aborted) return this.#nextPollAt();
+    if (bytes !== undefined) this.#take(bytes);
     if (this.#problem) this.deps.log.info('federated bundle is good again', this.#facts());
     this.#problem = undefined;
     this.#told = '';
