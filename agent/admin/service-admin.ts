@@ -50,8 +50,10 @@ function routeOf(
   switch (path) {
     case '/healthz/live':
       return () => plainAnswer(200, 'live');
-    case '/healthz/ready':
-      return () => readyAnswer([problem()].flatMap((each) => (each ? [each.message] : [])));
+    case '/healthz/ready': {
+      const found = problem();
+      return () => readyAnswer(found ? [found.message] : []);
+    }
     case '/metrics':
       return async () => ({ status: 200, type: metrics.contentType, body: await metrics.textWith(gauges()) });
     default:

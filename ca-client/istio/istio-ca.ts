@@ -1,5 +1,4 @@
 import { access } from 'node:fs/promises';
-
 import { withDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';

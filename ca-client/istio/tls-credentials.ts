@@ -1,6 +1,5 @@
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
-
 import { systemCode } from '../../agent/base/errors';
 import type { ClientCertificate } from './client-certificate';
 import { CallCredentials, ChannelCredentials } from './grpc';
