@@ -70,16 +70,15 @@ describe('in a real bash', () => {
   });
 });
 
+const context = { terminal: { columns: 100 } as never, done: () => undefined };
+const program = addCommands(createProgram(context), context);
+
 test.each(['bash', 'zsh', 'fish'])('the script for %s knows every command and every setting', (shell) => {
-  const context = { terminal: { columns: 100 } as never, done: () => undefined };
-  const program = addCommands(createProgram(context), context);
   for (const { path } of completionModel(program)) expect(scripts[shell]).toContain(`'${path.replace("'", '')}'`.slice(1, -1));
   for (const name of SETTING_NAMES) expect(scripts[shell]).toMatch(new RegExp(`(--| -l )${name}\\b`));
 });
 
 test('no flag takes a value in one command and none in another: the scripts rely on it', () => {
-  const context = { terminal: { columns: 100 } as never, done: () => undefined };
-  const program = addCommands(createProgram(context), context);
   const flags = completionModel(program).flatMap((command) => command.flags);
   for (const flag of flags) {
     for (const other of flags.filter((each) => each.long === flag.long || (each.short && each.short === flag.short))) {

@@ -312,28 +312,22 @@ test('how far a long manifest is comes in growing shares', async () => {
 });
 
 test('a comment that stood deep behind what goes again becomes no part of the text before it', async () => {
-  const pod = `apiVersion: v1
+  const kept = `apiVersion: v1
 kind: Pod
 spec:
   containers:
     - name: web
       image: |
         web:1
-      volumeMounts:
+`;
+  const pod = `${kept}      volumeMounts:
         []
             # none yet
             # of its own
 `;
   const join = { envoy: { kind: 'join', container: 'web' }, settings: { ca: 'istiod', 'sds-socket-mode': '0666' } } as const;
   const { text } = await injectManifest(Buffer.from(await injected(pod, join)), 'app.yaml', 'remove');
-  expect(text).toBe(`apiVersion: v1
-kind: Pod
-spec:
-  containers:
-    - name: web
-      image: |
-        web:1
-      # none yet
+  expect(text).toBe(`${kept}      # none yet
       # of its own
 `);
 });
