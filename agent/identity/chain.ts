@@ -10,7 +10,7 @@ export interface VerifiedChain {
   /** Leaf first, then the intermediates in order; the root is not among them. */
   readonly path: readonly Certificate[];
   readonly root: Certificate;
-  /** The earliest notAfter of the path and its root, epoch milliseconds. */
+  /** The earliest notAfter of the path and its root, epoch milliseconds. Of all paths that hold, this one ends last. */
   readonly notAfterAt: number;
 }
 
@@ -62,7 +62,8 @@ function keyOrNothing(certificate: Certificate): KeyObject | undefined {
 }
 
 /**
- * Builds a path from `leaf` to one of `roots` and verifies it. The first path that holds is taken, shortest first at each step.
+ * Builds a path from `leaf` to one of `roots` and verifies it. Of the paths that hold, the one that ends last is taken; of those that end
+ * together the shortest. A certificate is good while any path of it holds (RFC 5280 section 6: path validation asks for one valid path).
  *
  * For each certificate above the leaf: name chaining (equal bytes of the names), key identifiers that do not contradict each other (RFC
  * 5280 calls them a help; OpenSSL and Envoy take a contradiction for another issuer), signature by its subject's key, CA:TRUE, keyCertSign
@@ -84,9 +85,14 @@ export function verifyChain(
 ): VerifiedChain {
   const obstacle = standingObstacle(leaf, now);
   if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
-  const search: Search = { pool, roots, now, checker, refusals: [], steps: 0 };
-  const found = extend(search, [leaf]);
-  if (found !== undefined) return found;
+  const search: Search = { pool, roots, now, checker, refusals: [], steps: 0, best: undefined };
+  try {
+    extend(search, [leaf], leaf.notAfterAt);
+  } catch (caught) {
+    // The bounds of the search end the look for a better path; they do not take away the one that was found.
+    if (search.best === undefined) throw caught;
+  }
+  if (search.best !== undefined) return search.best;
   const [refusal] = search.refusals.sort((a, b) => b.depth - a.depth);
   if (refusal !== undefined) throw invalid('ERR_PARSE', refusal.field, refusal.rule);
   throw invalid('ERR_PARSE', 'chain', `must verify to a trusted root: no trusted root or intermediate is named ${quote(leaf.issuer)}`);
@@ -98,28 +104,35 @@ interface Search {
   readonly now: number;
   readonly checker: SignatureChecker;
   steps: number;
+  /** The path that ends last, of those found so far. */
+  best: VerifiedChain | undefined;
   readonly refusals: { readonly depth: number; readonly field: string; readonly rule: string }[];
 }
 
-function extend(search: Search, path: readonly Certificate[]): VerifiedChain | undefined {
+/** Tries every way on from `path` that could end later than the best one found. `endsAt` is the earliest notAfter of `path`. */
+function extend(search: Search, path: readonly Certificate[], endsAt: number): void {
   const last = path.at(-1)!;
   for (const root of candidates(last, search.roots)) {
-    if (!mayFollow(search, path, root, 'root')) continue;
-    return { path, root, notAfterAt: Math.min(...[...path, root].map(({ notAfterAt }) => notAfterAt)) };
+    const notAfterAt = Math.min(endsAt, root.notAfterAt);
+    if (isBetter(notAfterAt, search) && mayFollow(search, path, root, 'root')) search.best = { path, root, notAfterAt };
   }
-  if (path.length >= MAX_DEPTH - 1) return undefined;
+  if (path.length >= MAX_DEPTH - 1) return;
   for (const next of candidates(last, search.pool)) {
-    if (path.some((each) => sameSubjectAndKey(each, next)) || !mayFollow(search, path, next, 'intermediate')) continue;
-    const found = extend(search, [...path, next]);
-    if (found !== undefined) return found;
+    const notAfterAt = Math.min(endsAt, next.notAfterAt);
+    if (!isBetter(notAfterAt, search) || path.some((each) => sameSubjectAndKey(each, next))) continue;
+    if (mayFollow(search, path, next, 'intermediate')) extend(search, [...path, next], notAfterAt);
   }
-  return undefined;
 }
 
-/** Those whose subject is the issuer's name, the ones that the key identifier points to first. */
+function isBetter(notAfterAt: number, { best }: Search): boolean {
+  return best === undefined || notAfterAt > best.notAfterAt;
+}
+
+/** Those whose subject is the issuer's name: the ones that the key identifier points to first, of these the one that ends last. */
 function candidates(certificate: Certificate, among: readonly Certificate[]): Certificate[] {
   const named = among.filter((issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0);
-  return named.sort((a, b) => Number(keyIdsAgree(certificate, b) ?? false) - Number(keyIdsAgree(certificate, a) ?? false));
+  const pointedTo = (issuer: Certificate) => Number(keyIdsAgree(certificate, issuer) ?? false);
+  return named.sort((a, b) => pointedTo(b) - pointedTo(a) || b.notAfterAt - a.notAfterAt);
 }
 
 /** Whether a certificate's authority key identifier is its issuer's subject key identifier; undefined where one of them is absent. */

@@ -168,13 +168,27 @@ function strangerWarnings(others: readonly Certificate[], chain: readonly Certif
 function timeWarnings(leaf: Certificate, verified: VerifiedChain, maxTtlMs: number | undefined, now: number): string[] {
   const ttlMs = leaf.notAfterAt - leaf.notBeforeAt;
   return [
-    ...(leaf.notBeforeAt > now ? [`the leaf is not valid before ${iso(leaf.notBeforeAt)}: the clock here is behind the CA's`] : []),
+    ...beginWarnings(leaf, now),
     ...(maxTtlMs !== undefined && ttlMs > maxTtlMs
       ? [`the leaf lives for ${formatDuration(ttlMs)}, longer than ${formatDuration(maxTtlMs)}`]
       : []),
-    ...(verified.notAfterAt < leaf.notAfterAt ? [`the leaf outlives what signed it, which ends at ${iso(verified.notAfterAt)}`] : []),
+    ...endWarnings(leaf, verified.notAfterAt),
   ];
 }
+
+function beginWarnings(leaf: Certificate, now: number): string[] {
+  return leaf.notBeforeAt > now ? [`${NOT_BEGUN} ${iso(leaf.notBeforeAt)}: the clock here is behind the CA's`] : [];
+}
+
+function endWarnings(leaf: Certificate, notAfterAt: number): string[] {
+  return notAfterAt < leaf.notAfterAt ? [`${OUTLIVES}, which ends at ${iso(notAfterAt)}`] : [];
+}
+
+/** Beginnings of the warnings that rest on the moment and on the path that was found. */
+const NOT_BEGUN = 'the leaf is not valid before';
+const OUTLIVES = 'the leaf outlives what signed it';
+const NO_PATH = 'the certificate does not verify to root-cert';
+const isPathWarning = (warning: string) => [NOT_BEGUN, OUTLIVES, NO_PATH].some((each) => warning.startsWith(each));
 
 function bundleWarnings(trust: TrustBundle): string[] {
   const count = trust.rootsDer.length;
@@ -227,13 +241,34 @@ export function acceptMountedFiles(files: MountedFiles, expectedId: SpiffeId | u
   });
 }
 
+/**
+ * Validates an SVID in service again, after a change of the bundle or of a date that its path rested on: another path may be the one that
+ * ends last now.
+ *
+ * @returns The same certificate with `bundle` and the end that it has by it. A mounted one need not verify, as at `acceptMountedFiles`.
+ * @throws  AgentError ERR_CA_RESPONSE (retry slow) where no path of an issued one holds any more.
+ */
+export function revalidateSvid(svid: Svid, bundle: TrustBundle, now: number): Svid {
+  return translated('ERR_CA_RESPONSE', `validate certificate from ${svid.source} again`, () => {
+    const [leaf, ...rest] = svid.chainDer.map((der) => parseCertificate(der)) as [Certificate, ...Certificate[]];
+    const { notAfterAt, warnings } = svid.source === 'file' ? mountedPath(leaf, rest, bundle, now) : issuedPath(leaf, rest, bundle, now);
+    const lasting = svid.warnings.filter((each) => !isPathWarning(each));
+    return { ...svid, bundle, notAfterAt, warnings: [...lasting, ...warnings] };
+  });
+}
+
+function issuedPath(leaf: Certificate, rest: readonly Certificate[], bundle: TrustBundle, now: number) {
+  const { notAfterAt } = verifyChain(leaf, rest, readRoots(bundle), now);
+  return { notAfterAt, warnings: endWarnings(leaf, notAfterAt) };
+}
+
 /** The expiry of the path to root-cert, or where there is none of the leaf alone, and a warning. */
 function mountedPath(leaf: Certificate, rest: readonly Certificate[], bundle: TrustBundle, now: number) {
   try {
-    const verified = verifyChain(leaf, rest, readRoots(bundle), now);
-    return { notAfterAt: verified.notAfterAt, warnings: timeWarnings(leaf, verified, undefined, now) };
+    const { notAfterAt } = verifyChain(leaf, rest, readRoots(bundle), now);
+    return { notAfterAt, warnings: [...beginWarnings(leaf, now), ...endWarnings(leaf, notAfterAt)] };
   } catch (error) {
-    return { notAfterAt: leaf.notAfterAt, warnings: [`the certificate does not verify to root-cert: ${errorText(error)}`] };
+    return { notAfterAt: leaf.notAfterAt, warnings: [`${NO_PATH}: ${errorText(error)}`] };
   }
 }
 

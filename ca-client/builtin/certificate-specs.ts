@@ -12,6 +12,8 @@ const LEAF_BACKDATE_MS = 2 * 60_000;
 const ROOT_BACKDATE_MS = 10 * 60_000;
 /** 3650 days, as upstream's CITADEL_SELF_SIGNED_CA_CERT_TTL. */
 const ROOT_LIFETIME_MS = 3_650 * 24 * 3_600_000;
+/** The last second that a certificate can name (RFC 5280 section 4.1.2.5). */
+const LAST_SECOND_AT = Date.UTC(9999, 11, 31, 23, 59, 59);
 /** RFC 5280 appendix A.1: ub-organization-name. */
 const MAX_ORGANISATION = 64;
 
@@ -90,7 +92,10 @@ export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: 
   };
 }
 
-/** A leaf that shows whether a signer's certificates verify: valid at `now` whatever the signer is, for the signer's own key. */
+/**
+ * A leaf that shows whether a signer's certificates verify, and to when: for the signer's own key, valid at `now` whatever the signer is, and
+ * for longer than any path of it can be.
+ */
 export function probeSpec(signer: Certificate, keyId: Uint8Array, trustDomain: string, now: number): CertificateSpec {
   const { spkiDer } = signer.publicKey;
   return {
@@ -98,7 +103,7 @@ export function probeSpec(signer: Certificate, keyId: Uint8Array, trustDomain: s
     issuerDer: signer.subjectDer,
     subjectDer: EMPTY_NAME,
     notBeforeAt: wholeSecond(now - LEAF_BACKDATE_MS),
-    notAfterAt: wholeSecond(now + LEAF_BACKDATE_MS),
+    notAfterAt: LAST_SECOND_AT,
     spkiDer,
     authorityKeyId: keyId,
     subjectKeyId: keyId,

@@ -16,7 +16,7 @@ export interface ClientCertificateOptions extends TrustDomains {
 /** A client shows a leaf and a few intermediates; what is beyond is not looked at. */
 const MAX_CERTIFICATES = 8;
 
-/** A path that verified under one bundle: signatures do not change, so only time and revocation are looked at again. */
+/** A path that verified under one bundle: signatures do not change, so until it ends only time and revocation are looked at again. */
 interface Proof {
   readonly bundleVersion: string;
   readonly chain: VerifiedChain;
@@ -36,7 +36,8 @@ export function createClientCertificateAuthenticator(options: ClientCertificateO
   const prove = (shown: readonly Uint8Array[], now: number): Proof => {
     const bundle = options.trust.value;
     const known = proofs.get(shown);
-    if (known?.bundleVersion === bundle.version) return known;
+    // Where that path has ended, another may still hold.
+    if (known?.bundleVersion === bundle.version && now < known.chain.notAfterAt) return known;
     const proof = { bundleVersion: bundle.version, ...judge(shown, bundle, options, now) };
     proofs.set(shown, proof);
     return proof;

@@ -57,6 +57,32 @@ function replaceBy(path: string, maker: 'mkdir' | 'mkfifo'): void {
   execFileSync(maker, [path]);
 }
 
+test('field A2b a signer that an old and a new root certified signs to the end of the longer path', async () => {
+  const old = await makeTestCa({ name: 'old', notAfterAt: TEST_NOW + HOUR_MS });
+  const next = await makeTestCa({ name: 'next' });
+  const byOld = await makeTestCa({ name: 'signer', parent: old, notAfterAt: TEST_NOW + HOUR_MS });
+  const byNext = await makeTestCa({ name: 'signer', privateKey: byOld.privateKey, parent: next });
+  for (const signer of [byOld, byNext]) {
+    const dir = join(tempDir(), 'ca');
+    writeCaDir(dir, { signer, chain: [byOld, byNext], roots: [old, next] });
+    const authority = await open(dir);
+    expect(authority.describe().notAfterAt).toBeGreaterThan(TEST_NOW + 1_000 * DAY_MS);
+    const key = await directEngine.generateKeyPair('ecdsa-p256');
+    const reply = await authority.sign(await directEngine.createCsr(key, ID), ID, 24 * 3_600);
+    expect(parseCertificate(reply[0]!).notAfterAt).toBe(TEST_NOW + DAY_MS);
+    // Peers that know the old root only are reached as well.
+    expect(
+      reply
+        .slice(1)
+        .map((der) => parseCertificate(der).issuer)
+        .sort(),
+    ).toEqual([old, next].map(issuerName).sort());
+    await authority.close();
+  }
+});
+
+const issuerName = (ca: TestCa) => parseCertificate(ca.certificateDer).subject;
+
 describe('a self-signed root', () => {
   test.each(KEY_ALGORITHMS)('with a key of %s is made, is its own and only root, and signs', async (rootAlgorithm) => {
     const authority = await open(join(tempDir(), 'ca'), { rootAlgorithm });

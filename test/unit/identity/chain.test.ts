@@ -259,6 +259,58 @@ describe('search', () => {
     }));
 });
 
+describe('of several good paths', () => {
+  const at = (hours: number) => TEST_NOW + hours * HOUR_MS;
+  const proven = (leaf: Uint8Array, pool: readonly TestCa[], roots: readonly TestCa[]) => {
+    const read = (ca: TestCa) => parseCertificate(ca.certificateDer);
+    const { path, root: found, notAfterAt } = verifyChain(parseCertificate(leaf), pool.map(read), roots.map(read), TEST_NOW);
+    return { ends: (notAfterAt - TEST_NOW) / HOUR_MS, root: found.subject.replace('O=cluster.local, CN=', ''), depth: path.length };
+  };
+
+  test('field A2a the one to the renewed root counts, in whatever order the bundle has them', async () => {
+    const renewed = await makeTestCa({ name: 'r', notAfterAt: at(1_000) });
+    const old = await makeTestCa({ name: 'r', privateKey: renewed.privateKey, notAfterAt: at(2) });
+    const leaf = issueLeaf(renewed, { key });
+    for (const roots of [
+      [old, renewed],
+      [renewed, old],
+    ]) {
+      expect(proven(leaf, [], roots)).toMatchObject({ ends: 24 });
+    }
+  });
+
+  test('field A2b the one through the younger certificate of a cross-signed signer counts', async () => {
+    const old = await makeTestCa({ name: 'old', notAfterAt: at(3) });
+    const next = await makeTestCa({ name: 'next', notAfterAt: at(1_000) });
+    const byOld = await makeTestCa({ name: 'signer', parent: old, notAfterAt: at(3) });
+    const byNext = await makeTestCa({ name: 'signer', privateKey: byOld.privateKey, parent: next });
+    const leaf = issueLeaf(byOld, { key });
+    expect(proven(leaf, [byOld, byNext], [old, next])).toEqual({ ends: 24, root: 'next', depth: 2 });
+    expect(proven(leaf, [byNext, byOld], [next, old])).toEqual({ ends: 24, root: 'next', depth: 2 });
+    expect(proven(leaf, [byOld, byNext], [old])).toEqual({ ends: 3, root: 'old', depth: 2 });
+  });
+
+  test('a longer one that breaks a rule does not count', async () => {
+    const old = await makeTestCa({ name: 'old', notAfterAt: at(3) });
+    const next = await makeTestCa({ name: 'next', pathLength: 0 });
+    const byOld = await makeTestCa({ name: 'signer', parent: old, notAfterAt: at(3) });
+    const above = await makeTestCa({ name: 'old', privateKey: old.privateKey, parent: next });
+    expect(proven(issueLeaf(byOld, { key }), [byOld, above], [next, old])).toEqual({ ends: 3, root: 'old', depth: 2 });
+  });
+
+  test('of those that end together the shortest is taken', async () => {
+    const top = await makeTestCa({ name: 'top' });
+    const crossed = await makeTestCa({ name: 'root', privateKey: root.privateKey, parent: top });
+    expect(proven(issueLeaf(root, { key }), [crossed], [top, root])).toEqual({ ends: 24, root: 'root', depth: 1 });
+  });
+
+  test('one that was found stands when the search for a better one meets its bounds', async () => {
+    const short = await makeTestCa({ name: 'twin', notAfterAt: at(1) });
+    const strangers = await Promise.all(Array.from({ length: 300 }, () => makeTestCa({ name: 'twin', noKeyIds: true })));
+    expect(proven(issueLeaf(short, { key }), [], [...strangers, short])).toMatchObject({ ends: 1 });
+  });
+});
+
 test('a root is self-signed, an intermediate and a root with a forged signature are not', async () => {
   const middle = await makeTestCa({ parent: root });
   const imposter = await makeTestCa({ name: 'root', parent: { ...root, privateKey: middle.privateKey } });
