@@ -6,7 +6,7 @@ import { type FileWatch, watchFiles } from '../base/file-watch';
 import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
-import { acceptMountedFiles, type MountedFiles, type Svid } from '../identity/svid';
+import { acceptMountedFiles, type MountedFiles, revalidateSvid, type Svid } from '../identity/svid';
 import { CERT_FILES } from './file-output';
 import { Offer } from './offer';
 import { readTogether } from './read-together';
@@ -49,6 +49,8 @@ class FileSource implements CertSource {
   #changed = false;
   #inFlight: { readonly since: number; readonly svid: Promise<Svid> } | undefined;
   #failure: { readonly error: AgentError; readonly retryAt: number } | undefined;
+  /** When the certificate on disk begins, where the one in service stays until then. */
+  #beginsAt: number | undefined;
   #lastError: { readonly error: AgentError; readonly at: number } | undefined;
   #failures = 0;
   #attempts = 0;
@@ -84,7 +86,7 @@ class FileSource implements CertSource {
       attempts: this.#attempts,
       renewals: this.#renewals,
       attemptSince: this.#inFlight?.since,
-      dueAt: this.#failure?.retryAt,
+      dueAt: this.#dueAt(),
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
       problem: undefined,
@@ -118,8 +120,11 @@ class FileSource implements CertSource {
   async #untilDue(): Promise<void> {
     this.#wait = new AbortController();
     if (this.#changed) return;
-    const dueAt = this.#failure?.retryAt ?? Number.POSITIVE_INFINITY;
-    await this.deps.clock.sleepUntil(dueAt, this.#wait.signal).catch(() => undefined);
+    await this.deps.clock.sleepUntil(this.#dueAt() ?? Number.POSITIVE_INFINITY, this.#wait.signal).catch(() => undefined);
+  }
+
+  #dueAt(): number | undefined {
+    return this.#failure?.retryAt ?? this.#beginsAt;
   }
 
   #hurry(): void {
@@ -160,7 +165,9 @@ class FileSource implements CertSource {
   #accept(read: Svid): Svid {
     this.#failures = 0;
     this.#failure = undefined;
+    this.#beginsAt = undefined;
     const previous = this.#offer.svid;
+    if (previous && this.#keeps(previous, read)) return previous;
     const same = previous !== undefined && sameIdentity(previous, read);
     const svid = same ? previous : read;
     this.#offer.accept(svid, svid.bundle, undefined);
@@ -174,6 +181,22 @@ class FileSource implements CertSource {
       ...(svid.warnings.length > 0 && { warnings: svid.warnings }),
     });
     return svid;
+  }
+
+  /** A certificate that is not valid yet replaces none that is: it is read again when it begins, or when the one in service ends. */
+  #keeps(previous: Svid, read: Svid): boolean {
+    const now = this.deps.clock.now();
+    if (read.serial === previous.serial || now >= read.notBeforeAt || now >= previous.notAfterAt) return false;
+    this.#beginsAt = Math.min(read.notBeforeAt, previous.notAfterAt);
+    this.deps.log.info('certificate files are not valid yet, serving the previous ones until they are', {
+      files: this.#where,
+      serial: read.serial,
+      notBefore: new Date(read.notBeforeAt).toISOString(),
+    });
+    // The new roots hold already: bundle before leaf.
+    const kept = revalidateSvid(previous, read.bundle, now);
+    this.#offer.accept(kept, kept.bundle, undefined);
+    return true;
   }
 
   #fail(error: AgentError): void {
@@ -208,6 +231,8 @@ class FileSource implements CertSource {
 
 /** Whether two readings are the same to a proxy: a key that was merely written in another format is. */
 function sameIdentity(a: Svid, b: Svid): boolean {
+  // Its end moves where a path to a root has ended or begun meanwhile.
+  if (a.notAfterAt !== b.notAfterAt) return false;
   const sameBytes = (one: readonly Uint8Array[], other: readonly Uint8Array[]) =>
     one.length === other.length && one.every((der, index) => Buffer.compare(der, other[index]!) === 0);
   return a.bundle.version === b.bundle.version && sameBytes([a.key.spkiDer, ...a.chainDer], [b.key.spkiDer, ...b.chainDer]);

@@ -6,7 +6,7 @@ import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { SKEW_TOLERANCE_MS } from '../identity/chain';
 import { formatSpiffeId } from '../identity/spiffe-id';
-import { acceptIssuedChain, type Svid } from '../identity/svid';
+import { revalidateSvid, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 import { type IssueOptions, issueSvid } from './issue';
 import { Offer } from './offer';
@@ -163,7 +163,7 @@ class Keeper implements CertSource {
 
   async #attempt(reason: string): Promise<Svid> {
     try {
-      const svid = await issueSvid(this.options, this.deps, this.#stop.signal);
+      const svid = await this.#onceBetter(await issueSvid(this.options, this.deps, this.#stop.signal));
       this.deps.metrics.record('renewals_total', { outcome: 'ok' });
       this.#renewals += 1;
       this.#accept(svid, this.#offer.svid ? 'certificate renewed' : 'certificate issued', reason);
@@ -173,6 +173,23 @@ class Keeper implements CertSource {
       if (!this.#stop.signal.aborted) this.#fail(error);
       throw error;
     }
+  }
+
+  /**
+   * A CA whose clock is ahead issues certificates that every peer refuses for a while: what is in service stays until the new one begins, or
+   * until a second before it ends itself.
+   */
+  async #onceBetter(issued: Svid): Promise<Svid> {
+    const { clock, log } = this.deps;
+    const begins = () => Math.min(issued.notBeforeAt, (this.#offer.svid?.notAfterAt ?? 0) - MIN_INTERVAL_MS);
+    if (clock.now() >= begins()) return issued;
+    log.info('certificate is not valid yet, serving the previous one until it is', {
+      serial: issued.serial,
+      notBefore: iso(issued.notBeforeAt),
+    });
+    // A sleep may end early where the wall clock was set back.
+    while (clock.now() < begins()) await clock.sleepUntil(begins(), this.#stop.signal);
+    return revalidateSvid(issued, this.options.ca.trust.value ?? issued.bundle, clock.now());
   }
 
   #accept(svid: Svid, event: string, reason?: string): void {
@@ -235,22 +252,36 @@ class Keeper implements CertSource {
 
   #trust(bundle: TrustBundle): void {
     if (bundle.version === this.#offer.bundle?.version) return;
-    this.#offer.trust(bundle);
-    this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
     const { svid } = this.#offer;
+    this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
     if (!svid) {
+      this.#offer.trust(bundle);
       if (this.#failure) this.#hurry('the trust bundle is known now');
       return;
     }
     try {
-      acceptIssuedChain({ id: this.options.id, key: svid.key, source: svid.source }, svid.chainDer, bundle, this.deps.clock.now());
+      this.#revalidated(revalidateSvid(svid, bundle, this.deps.clock.now()), svid.notAfterAt);
     } catch (caught) {
+      this.#offer.trust(bundle);
       this.deps.log.warn('certificate in service does not verify to the new trust bundle, renewing', {
         serial: svid.serial,
         cause: caught,
       });
       this.#hurry('the trust bundle no longer covers the certificate');
     }
+  }
+
+  /** By the new bundle another path may be the one that ends last: then the plan follows. */
+  #revalidated(svid: Svid, endedAt: number): void {
+    if (svid.notAfterAt === endedAt) {
+      this.#offer.trust(svid.bundle);
+      return;
+    }
+    this.#plan = this.#planFor(svid);
+    this.#offer.revalidated(svid, svid.bundle, this.#plan.renewAt);
+    const facts = { serial: svid.serial, notAfter: iso(svid.notAfterAt), renewAt: iso(this.#plan.renewAt) };
+    this.deps.log.info('trust bundle moved the end of the certificate', facts);
+    this.#look();
   }
 
   #jumped({ byMs }: ClockJump): void {

@@ -2,7 +2,7 @@ import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
 import { type Watched, WatchedSource } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
-import type { Svid } from '../identity/svid';
+import { revalidateSvid, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 
 /** Everything that decides what can be offered, but for the time. */
@@ -50,8 +50,9 @@ export class Offer {
     this.#facts = { svid: undefined, bundle, renewAt: undefined, failure: undefined };
     this.#state = new WatchedSource(stateOf(this.#facts, expiryCode, deps.clock.now()));
     this.#stopJumps = deps.clock.onJump(() => {
-      this.#publish();
+      // First: where the clock jumped over the end of one path, another may hold.
       this.#watchExpiry();
+      this.#publish();
     });
   }
 
@@ -79,6 +80,13 @@ export class Offer {
   replan(renewAt: number): void {
     this.#facts = { ...this.#facts, renewAt };
     this.#publish();
+  }
+
+  /** The same certificate, validated again: by another bundle, or with another end. A failure stands. */
+  revalidated(svid: Svid, bundle: TrustBundle, renewAt: number | undefined): void {
+    this.#facts = { ...this.#facts, svid, bundle, renewAt };
+    this.#publish();
+    this.#watchExpiry();
   }
 
   trust(bundle: TrustBundle): void {
@@ -122,11 +130,28 @@ export class Offer {
     this.#watching = Promise.all([previous, watching]).then(() => undefined);
   }
 
+  /** The certificate on a path that outlasts the one that has just ended, e.g. to a root that was not valid yet before; else undefined. */
+  #onAnotherPath(svid: Svid): Svid | undefined {
+    try {
+      const next = revalidateSvid(svid, this.bundle ?? svid.bundle, this.deps.clock.now());
+      return next.notAfterAt > svid.notAfterAt ? next : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
   async #untilExpired(svid: Svid, signal: AbortSignal): Promise<void> {
     try {
       // A sleep may end early where the wall clock was set back.
       while (this.deps.clock.now() < svid.notAfterAt) await this.deps.clock.sleepUntil(svid.notAfterAt, signal);
-      this.#publish();
+      const lasting = this.#onAnotherPath(svid);
+      if (!lasting) {
+        this.#publish();
+        return;
+      }
+      const facts = { serial: svid.serial, notAfter: new Date(lasting.notAfterAt).toISOString() };
+      this.deps.log.info('certificate path ended, another path holds', facts);
+      this.revalidated(lasting, lasting.bundle, this.#facts.renewAt);
     } catch (caught) {
       if (!signal.aborted) throw caught;
     }

@@ -151,7 +151,7 @@ function callerOf(call: UnaryCall, tokens: Map<string, KnownToken>, clientCertif
   return token && token.expiresAt > Date.now() && token.audiences.includes('istio-ca') ? token.uri : undefined;
 }
 
-async function readCsr(csrPem: string) {
+export async function readCsr(csrPem: string) {
   try {
     return await directEngine.readCsr(readPem(Buffer.from(csrPem), 'csr')[0]!.der);
   } catch {

@@ -6,10 +6,14 @@ import { systemClock } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
 import { firstValue } from '../../../agent/base/watched';
 import type { CertSource, CertState } from '../../../agent/identity/cert-state';
+import { certificatesPem } from '../../../agent/identity/certificate';
 import { formatSpiffeId, parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import { certPathsIn, createFileSource, type FileSourceOptions } from '../../../agent/lifecycle/file-source';
 import { type CertFileSet, makeCertFiles, renameFiles, swapData, writeFiles } from '../../support/cert-files';
-import { TEST_ID, TEST_NOW } from '../../support/certs';
+import { HOUR_MS, makeTestCa, TEST_ID, TEST_NOW } from '../../support/certs';
+
+const DAY_MS = 24 * HOUR_MS;
+
 import { testRoots } from '../../support/scripted-ca';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
@@ -275,6 +279,56 @@ describe('bad mounted files', () => {
     await seen.source.renewNow('new files');
     expect(seen.source.state.value.kind).toBe('current');
   });
+});
+
+describe('the end of mounted files', () => {
+  test('field A2c is that of the longest path, also after a reading that began while it was another', async () => {
+    const [dir, clock] = [tempDir(), new TestClock(TEST_NOW)];
+    const renewed = await makeTestCa({ name: 'r', notAfterAt: TEST_NOW + 100 * DAY_MS });
+    const old = await makeTestCa({ name: 'r', privateKey: renewed.privateKey, notAfterAt: TEST_NOW + HOUR_MS });
+    const files = await makeCertFiles(old, TEST_NOW);
+    writeFiles(dir, files);
+    const seen = watch(dir, {}, { clock });
+    expect(await seen.reach(({ kind }) => kind === 'current')).toMatchObject({ svid: { notAfterAt: TEST_NOW + HOUR_MS } });
+    writeFiles(dir, { 'root-cert.pem': certificatesPem([old.certificateDer, renewed.certificateDer]) });
+    await seen.source.renewNow('another root');
+    await clock.advanceTo(TEST_NOW + 2 * HOUR_MS);
+    expect(seen.source.state.value).toMatchObject({ kind: 'current', svid: { notAfterAt: TEST_NOW + DAY_MS } });
+    expect(seen.serials()).toHaveLength(1);
+    expect(seen.states.map(({ kind }) => kind)).not.toContain('unavailable');
+  });
+
+  test('moves to another path when the first one ends, without a reading', async () => {
+    const [dir, clock] = [tempDir(), new TestClock(TEST_NOW)];
+    const soon = await makeTestCa({ name: 'r', notAfterAt: TEST_NOW + HOUR_MS });
+    const later = await makeTestCa({ name: 'r', privateKey: soon.privateKey, notBeforeAt: TEST_NOW + HOUR_MS / 2 });
+    writeFiles(dir, {
+      ...(await makeCertFiles(soon, TEST_NOW)),
+      'root-cert.pem': certificatesPem([soon.certificateDer, later.certificateDer]),
+    });
+    const seen = watch(dir, {}, { clock });
+    await seen.reach(({ kind }) => kind === 'current');
+    await clock.advanceTo(TEST_NOW + HOUR_MS);
+    expect(seen.source.state.value).toMatchObject({ kind: 'current', svid: { notAfterAt: TEST_NOW + DAY_MS } });
+  });
+});
+
+test('field B3 files of a certificate that is not valid yet are served when it begins', async () => {
+  const [dir, clock] = [tempDir(), new TestClock(TEST_NOW)];
+  const [root, next] = await testRoots();
+  writeFiles(dir, await makeCertFiles(root, TEST_NOW));
+  const seen = watch(dir, {}, { clock });
+  const first = await seen.reach(({ kind }) => kind === 'current');
+  const both = certificatesPem([root.certificateDer, next.certificateDer]);
+  writeFiles(dir, { ...(await makeCertFiles(next, TEST_NOW, { notBeforeAt: TEST_NOW + 50_000 })), 'root-cert.pem': both });
+  await seen.source.renewNow('new files');
+  expect(serialOf(seen.source.state.value)).toBe(serialOf(first));
+  expect(seen.source.state.value).toMatchObject({ kind: 'current', bundle: { rootsDer: { length: 2 } } });
+  expect(seen.source.describe().dueAt).toBe(TEST_NOW + 50_000);
+  const another = seen.another();
+  await clock.advanceTo(TEST_NOW + 50_000);
+  expect(serialOf(await another)).not.toBe(serialOf(first));
+  expect(seen.states.map(({ kind }) => kind)).not.toContain('overdue');
 });
 
 async function until(condition: () => boolean): Promise<void> {

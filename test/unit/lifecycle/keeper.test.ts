@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
-import { DAY, HOUR, MINUTE, SECOND, tell } from '../../support/keeper-story';
-import { testRoots } from '../../support/scripted-ca';
-import { settle } from '../../support/test-clock';
+import { makeTestCa, TEST_NOW } from '../../support/certs';
+import { DAY, HOUR, MINUTE, SECOND, type Story, tell } from '../../support/keeper-story';
+import { type ScriptedCa, testRoots } from '../../support/scripted-ca';
+import { settle, type TestClock } from '../../support/test-clock';
 
 describe('a keeper', () => {
   test('obtains a certificate at once and renews it at half of its life, whether or not anybody listens', async () => {
@@ -285,5 +286,124 @@ describe('a warm start', () => {
     await story.clock.advanceBy(MINUTE);
     expect(story.kinds.at(-1)).toBe('current');
     expect(story.svid!.serial).not.toBe(kept.serial);
+  });
+});
+
+describe('the end of a certificate', () => {
+  /** A root of one key that ends twice: soon, and late. */
+  const twoRoots = async () => {
+    const renewed = await makeTestCa({ name: 'renewed', notBeforeAt: TEST_NOW - DAY, notAfterAt: TEST_NOW + 100 * DAY });
+    const old = await makeTestCa({
+      name: 'renewed',
+      privateKey: renewed.privateKey,
+      notBeforeAt: TEST_NOW - DAY,
+      notAfterAt: TEST_NOW + HOUR,
+    });
+    return { renewed, old, both: createTrustBundle([old.certificateDer, renewed.certificateDer]) };
+  };
+  const endsIn = (story: Story) => (story.svid!.notAfterAt - story.startedAt) / HOUR;
+
+  test('field A2a is that of the longest path, so the old root takes nothing with it', async () => {
+    const { renewed, both } = await twoRoots();
+    const story = await tell({
+      prepare: (ca) => {
+        ca.signer = renewed;
+        ca.trust.set(both);
+      },
+    });
+    expect(endsIn(story)).toBe(24);
+    await story.clock.advanceTo(story.after(12 * HOUR - 1));
+    expect(story.kinds).toEqual(['starting', 'current']);
+  });
+
+  test('moves with the bundle, and the plan with it', async () => {
+    const { old, renewed, both } = await twoRoots();
+    const story = await tell({
+      prepare: (ca) => {
+        ca.signer = renewed;
+        ca.trust.set(old.bundle);
+      },
+    });
+    const { serial } = story.svid!;
+    expect(endsIn(story)).toBe(1);
+    expect(story.svid!.warnings).toEqual([expect.stringContaining('the leaf outlives what signed it')]);
+    story.ca.trust.set(both);
+    expect(endsIn(story)).toBe(24);
+    expect(story.svid!.warnings).toEqual([]);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', bundle: both, renewAt: story.after(12 * HOUR) });
+    story.ca.trust.set(old.bundle);
+    expect(endsIn(story)).toBe(1);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(HOUR / 2) });
+    expect(story.svid!.serial).toBe(serial);
+  });
+
+  test('is that of another path once the first has ended, where one has begun meanwhile', async () => {
+    const { old, renewed } = await twoRoots();
+    const later = await makeTestCa({ name: 'renewed', privateKey: renewed.privateKey, notBeforeAt: TEST_NOW + HOUR / 2 });
+    const story = await tell({
+      prepare: (ca) => {
+        ca.signer = renewed;
+        ca.trust.set(createTrustBundle([old.certificateDer, later.certificateDer]));
+      },
+    });
+    expect(endsIn(story)).toBe(1);
+    story.ca.failWith('ERR_CA_UNAVAILABLE');
+    await story.clock.advanceTo(story.after(2 * HOUR));
+    expect(endsIn(story)).toBe(24);
+    expect(story.kinds).not.toContain('unavailable');
+  });
+});
+
+describe('field B3 a certificate that is not valid yet', () => {
+  const ahead = (ca: ScriptedCa, clock: TestClock, ms: number) =>
+    ca.behave((request) => ca.issue(request, { notBeforeAt: clock.now() + ms }));
+
+  test('replaces the one in service when it begins, not before', async () => {
+    const story = await tell();
+    const first = story.svid!;
+    ahead(story.ca, story.clock, 55 * SECOND);
+    const rotated = story.keeper.renewNow('test');
+    await story.clock.advanceBy(54 * SECOND);
+    expect(story.svid).toBe(first);
+    expect(story.keeper.describe().attemptSince).toBe(story.startedAt);
+    await story.clock.advanceBy(SECOND);
+    expect(story.svid).toBe(await rotated);
+    expect(story.svid!.serial).not.toBe(first.serial);
+    expect(story.ca.attempts).toHaveLength(2);
+  });
+
+  test('is taken at once where nothing else is valid, or when the one in service ends', async () => {
+    const started = await tell({ prepare: (ca, clock) => ahead(ca, clock, 55 * SECOND) });
+    expect(started.svid).toBeDefined();
+    const story = await tell({ lifeMs: MINUTE });
+    ahead(story.ca, story.clock, 50 * SECOND);
+    await story.clock.advanceTo(story.after(MINUTE - SECOND - 1));
+    const first = story.svid!;
+    await story.clock.advanceTo(story.after(MINUTE - SECOND));
+    expect(story.svid!.serial).not.toBe(first.serial);
+    expect(story.kinds).not.toContain('unavailable');
+  });
+
+  test('that no longer verifies when it begins is refused, and asked for again', async () => {
+    const story = await tell();
+    const [, next] = await testRoots();
+    ahead(story.ca, story.clock, 55 * SECOND);
+    const rotated = story.keeper.renewNow('test').catch((error: unknown) => error);
+    await settle();
+    story.ca.trust.set(next.bundle);
+    story.ca.signer = next;
+    story.ca.work();
+    await story.clock.advanceBy(MINUTE);
+    expect(await rotated).toMatchObject({ code: 'ERR_CA_RESPONSE' });
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: { bundle: next.bundle } });
+  });
+
+  test('does not keep a keeper from closing', async () => {
+    const story = await tell();
+    ahead(story.ca, story.clock, 55 * SECOND);
+    const rotated = story.keeper.renewNow('test').catch((error: unknown) => error);
+    await settle();
+    await story.keeper.close();
+    expect(await rotated).toMatchObject({ code: 'ERR_ABORTED' });
   });
 });
