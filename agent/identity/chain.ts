@@ -1,9 +1,7 @@
-import type { KeyObject } from 'node:crypto';
 import { invalid } from '../base/errors';
 import { type Certificate, isCa, isSelfIssued, uriNames } from './certificate';
 import { PURPOSE } from './extensions';
-import { createKeyObject } from './public-key';
-import { isSignatureValid } from './signature';
+import { SignatureChecker } from './signature-checker';
 
 /** A path that verified. */
 export interface VerifiedChain {
@@ -18,48 +16,10 @@ export interface VerifiedChain {
 export const SKEW_TOLERANCE_MS = 60_000;
 /** Certificates in a path, leaf and root included. */
 const MAX_DEPTH = 8;
-/** One path needs at most 7; the rest is for roots and intermediates that share a name. At 0.1 to 0.3 ms each. */
-const MAX_SIGNATURE_CHECKS = 256;
 /** Looks at a candidate: certificates that cross-sign each other make paths without number from few signatures. */
 const MAX_STEPS = 4096;
 /** URIs of a certificate times constraints of its issuer. */
 const MAX_CONSTRAINT_CHECKS = 4096;
-
-/**
- * Counts signature checks, so that no set of certificates makes us work for long, and remembers their outcome.
- */
-export class SignatureChecker {
-  #left = MAX_SIGNATURE_CHECKS;
-  readonly #keys = new Map<Certificate, KeyObject | undefined>();
-  readonly #answers = new Map<Certificate, Map<Certificate, boolean>>();
-
-  /** Whether `issuer`'s key made `certificate`'s signature. @throws AgentError ERR_PARSE when the checks are used up. */
-  isSignedBy(certificate: Certificate, issuer: Certificate): boolean {
-    const answers = this.#answers.get(certificate) ?? new Map<Certificate, boolean>();
-    this.#answers.set(certificate, answers);
-    const known = answers.get(issuer);
-    if (known !== undefined) return known;
-    if (this.#left === 0) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_SIGNATURE_CHECKS} signature checks`);
-    this.#left -= 1;
-    const key = this.#keyOf(issuer);
-    const answer = key !== undefined && isSignatureValid(certificate.signatureAlgorithm, certificate.tbsDer, certificate.signature, key);
-    answers.set(issuer, answer);
-    return answer;
-  }
-
-  #keyOf(issuer: Certificate): KeyObject | undefined {
-    if (!this.#keys.has(issuer)) this.#keys.set(issuer, keyOrNothing(issuer));
-    return this.#keys.get(issuer);
-  }
-}
-
-function keyOrNothing(certificate: Certificate): KeyObject | undefined {
-  try {
-    return createKeyObject(certificate.publicKey);
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * Builds a path from `leaf` to one of `roots` and verifies it. Of the paths that hold, the one that ends last is taken; of those that end
@@ -71,6 +31,9 @@ function keyOrNothing(certificate: Certificate): KeyObject | undefined {
  * root included: valid at `now` (a notBefore up to `SKEW_TOLERANCE_MS` ahead is let pass), no critical extension that we do not know,
  * key strong enough (`PublicKey.weakness`). Signed with SHA-1 or MD5 is not signed. A root's own signature is not looked at: it is
  * trusted for being in the bundle. What the leaf says for itself (identity, usages) is the gate's to judge.
+ *
+ * Signatures are verified from the roots down: the key of a certificate is used only after a trusted one has certified it. So strangers
+ * choose neither the keys that are used nor, with certificates of one name and without key identifiers, how often.
  *
  * @param pool  Other certificates that may stand between, in any order; strangers do no harm.
  * @throws      AgentError ERR_PARSE with `field` `chain` or the certificate, and the rule that stopped the most promising path.
@@ -85,17 +48,37 @@ export function verifyChain(
 ): VerifiedChain {
   const obstacle = standingObstacle(leaf, now);
   if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
-  const search: Search = { pool, roots, now, checker, refusals: [], steps: 0, best: undefined };
-  try {
-    extend(search, [leaf], leaf.notAfterAt);
-  } catch (caught) {
-    // The bounds of the search end the look for a better path; they do not take away the one that was found.
-    if (search.best === undefined) throw caught;
-  }
+  const search: Search = { pool, roots, now, checker, vouched: new Set(roots), refusals: [], steps: 0, best: undefined };
+  // The bounds of the search end the look for a better path; they do not take away the one that was found.
+  const bound = [() => vouch(search, leaf), () => extend(search, [leaf], leaf.notAfterAt)].map(boundOf).find((each) => each !== undefined);
   if (search.best !== undefined) return search.best;
+  if (bound !== undefined) throw bound;
+  explain(search, [leaf]);
   const [refusal] = search.refusals.sort((a, b) => b.depth - a.depth);
   if (refusal !== undefined) throw invalid('ERR_PARSE', refusal.field, refusal.rule);
   throw invalid('ERR_PARSE', 'chain', `must verify to a trusted root: no trusted root or intermediate is named ${quote(leaf.issuer)}`);
+}
+
+function boundOf(work: () => void): unknown {
+  try {
+    work();
+    return undefined;
+  } catch (caught) {
+    return caught;
+  }
+}
+
+/** As `verifyChain`, with its signatures verified in threads of the pool: for what strangers send to a server. */
+export async function verifyChainAside(
+  leaf: Certificate,
+  pool: readonly Certificate[],
+  roots: readonly Certificate[],
+  now: number,
+  checker: SignatureChecker,
+): Promise<VerifiedChain> {
+  const search = { pool, now, checker, vouched: new Set(roots) };
+  for (const [certificate, issuer] of signaturesInQuestion(search, leaf)) await checker.checkAside(certificate, issuer);
+  return verifyChain(leaf, pool, roots, now, checker);
 }
 
 interface Search {
@@ -103,10 +86,49 @@ interface Search {
   readonly roots: readonly Certificate[];
   readonly now: number;
   readonly checker: SignatureChecker;
+  /** The roots, and those of the pool that they have certified, directly or through each other. */
+  readonly vouched: Set<Certificate>;
   steps: number;
   /** The path that ends last, of those found so far. */
   best: VerifiedChain | undefined;
   readonly refusals: { readonly depth: number; readonly field: string; readonly rule: string }[];
+}
+
+/**
+ * Each signature by a vouched key that a path could need: the certificate and its issuer. The caller has it checked before it takes the
+ * next, since what the answer vouches for may have signed others.
+ */
+function* signaturesInQuestion(
+  { pool, now, checker, vouched }: Pick<Search, 'pool' | 'now' | 'checker' | 'vouched'>,
+  leaf: Certificate,
+): Generator<readonly [Certificate, Certificate]> {
+  const rootIds = new Set([...vouched].map(({ sha256 }) => sha256));
+  const couldIssue = (each: Certificate) => isCa(each) && !rootIds.has(each.sha256) && standingObstacle(each, now) === undefined;
+  const inReach = withinReach(leaf, pool).filter((each) => each === leaf || couldIssue(each));
+  // First what key identifiers point to, so that others of the same name do not use up the budget.
+  for (const pointedTo of [true, undefined]) {
+    // The set grows while it is walked: what an issuer has certified may be an issuer itself.
+    for (const issuer of vouched) {
+      if (!isCa(issuer) || standingObstacle(issuer, now) !== undefined) continue;
+      for (const each of inReach) {
+        if (each === issuer || !namesAsIssuer(each, issuer)) continue;
+        if (pointedTo && !keyIdsAgree(each, issuer)) continue;
+        yield [each, issuer];
+        if (each !== leaf && checker.isSignedBy(each, issuer)) vouched.add(each);
+      }
+    }
+  }
+}
+
+function vouch(search: Search, leaf: Certificate): void {
+  for (const [certificate, issuer] of signaturesInQuestion(search, leaf)) search.checker.isSignedBy(certificate, issuer);
+}
+
+/** The leaf, and what of the pool stands above it by names alone. */
+function withinReach(leaf: Certificate, pool: readonly Certificate[]): Certificate[] {
+  const found = new Set([leaf]);
+  for (const below of found) for (const each of pool) if (namesAsIssuer(below, each)) found.add(each);
+  return [...found];
 }
 
 /** Tries every way on from `path` that could end later than the best one found. `endsAt` is the earliest notAfter of `path`. */
@@ -119,8 +141,21 @@ function extend(search: Search, path: readonly Certificate[], endsAt: number): v
   if (path.length >= MAX_DEPTH - 1) return;
   for (const next of candidates(last, search.pool)) {
     const notAfterAt = Math.min(endsAt, next.notAfterAt);
-    if (!isBetter(notAfterAt, search) || path.some((each) => sameSubjectAndKey(each, next))) continue;
+    if (!search.vouched.has(next) || !isBetter(notAfterAt, search) || path.some((each) => sameSubjectAndKey(each, next))) continue;
     if (mayFollow(search, path, next, 'intermediate')) extend(search, [...path, next], notAfterAt);
+  }
+}
+
+/** Collects what stands in the way of the paths that names alone allow, where no path was found. Uses no key that is not vouched for. */
+function explain(search: Search, path: readonly Certificate[]): void {
+  const last = path.at(-1)!;
+  if (path.length >= MAX_DEPTH - 1) return;
+  for (const next of candidates(last, search.pool)) {
+    if (search.steps >= MAX_STEPS) return;
+    if (path.some((each) => sameSubjectAndKey(each, next))) continue;
+    if (!mayFollow(search, path, next, 'intermediate')) continue;
+    for (const root of candidates(next, search.roots)) if (search.steps < MAX_STEPS) mayFollow(search, [...path, next], root, 'root');
+    explain(search, [...path, next]);
   }
 }
 
@@ -160,7 +195,7 @@ function mayFollow(search: Search, path: readonly Certificate[], issuer: Certifi
     standingObstacle(issuer, search.now) ??
     signingObstacle(issuer, path) ??
     // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.
-    (search.checker.isSignedBy(last, issuer) ? undefined : signatureRule(last)) ??
+    (!search.vouched.has(issuer) || search.checker.isSignedBy(last, issuer) ? undefined : signatureRule(last)) ??
     path.map((each) => constraintObstacle(issuer, each)).find((broken) => broken !== undefined);
   if (rule !== undefined) search.refusals.push({ depth: path.length, field: `${role} ${quote(issuer.subject)}`, rule });
   return rule === undefined;
@@ -171,9 +206,9 @@ function signatureRule(certificate: Certificate): string {
   return usable ? 'must have signed what names it as issuer' : `must sign with ECDSA or RSA and SHA-256, SHA-384 or SHA-512, not ${text}`;
 }
 
-/** Whether it is a root: it names itself as issuer, and its own key signed it. */
+/** Whether it is a root: it names itself as issuer, and its own key signed it; no where the checker's budget is used up. */
 export function isSelfSigned(certificate: Certificate, checker = new SignatureChecker()): boolean {
-  return isSelfIssued(certificate) && checker.isSignedBy(certificate, certificate);
+  return isSelfIssued(certificate) && checker.isSurelySignedBy(certificate, certificate);
 }
 
 /** Why a certificate cannot be relied on by anybody now, as a rule that it breaks; undefined where it can. */

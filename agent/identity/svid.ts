@@ -1,18 +1,11 @@
 import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
 import { type Certificate, isCa, isSelfIssued, parseCertificate, parseCertificates, parseRootBundle } from './certificate';
-import {
-  isSelfSigned,
-  namesAsIssuer,
-  SignatureChecker,
-  sameSubjectAndKey,
-  standingObstacle,
-  type VerifiedChain,
-  verifyChain,
-} from './chain';
+import { isSelfSigned, namesAsIssuer, sameSubjectAndKey, standingObstacle, type VerifiedChain, verifyChain } from './chain';
 import { splitCredentialBundle } from './credential-bundle';
 import { type KeyPair, readPrivateKey } from './keys';
 import { checkLeaf, checkNotCa, readIdentity } from './leaf';
+import { SignatureChecker } from './signature-checker';
 import type { SpiffeId } from './spiffe-id';
 import type { TrustBundle } from './trust-bundle';
 
@@ -149,7 +142,7 @@ function servedChain(
   for (const member of chain) {
     for (const each of others) {
       const related = namesAsIssuer(member, each) && isCa(each) && standingObstacle(each, now) === undefined;
-      if (related && !chain.includes(each) && !isRoot(each) && checker.isSignedBy(member, each)) chain.push(each);
+      if (related && !chain.includes(each) && !isRoot(each) && checker.isSurelySignedBy(member, each)) chain.push(each);
     }
   }
   return chain;
@@ -222,7 +215,8 @@ export function acceptMountedFiles(files: MountedFiles, expectedId: SpiffeId | u
     if (obstacle !== undefined) throw refuse('leaf', obstacle);
     const id = readIdentity(leaf, expectedId);
     const seen = new Set([leaf.sha256]);
-    const rest = others.filter((each) => !isSelfSigned(each) && !seen.has(each.sha256) && seen.add(each.sha256));
+    const checker = new SignatureChecker();
+    const rest = others.filter((each) => !isSelfSigned(each, checker) && !seen.has(each.sha256) && seen.add(each.sha256));
     const { notAfterAt, warnings } = mountedPath(leaf, rest, bundle, now);
     return {
       ...times(leaf, notAfterAt, now),

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { type Certificate, isCa, parseCertificate, parseCertificates, parseRootBundle, uriNames } from '../../agent/identity/certificate';
-import { SignatureChecker, type VerifiedChain, verifyChain } from '../../agent/identity/chain';
+import { type VerifiedChain, verifyChain } from '../../agent/identity/chain';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { keyIdentifier } from '../../agent/identity/public-key';
+import { SignatureChecker } from '../../agent/identity/signature-checker';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { CA_FILES, type CaFiles, caFilePath } from './ca-files';
 import { probeSpec, type SignerFacts } from './certificate-specs';
@@ -74,12 +75,12 @@ function describeChain(chain: VerifiedChain, signer: Certificate, above: readonl
 function servedChain(chain: VerifiedChain, pool: readonly Certificate[], bundle: TrustBundle): Certificate[] {
   const checker = new SignatureChecker();
   // Signed by its own key, not just of one name: roots of one trust domain share their name, and so does one that another cross-signed.
-  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSignedBy(each, each);
+  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSurelySignedBy(each, each);
   const served = new Map(chain.path.map((each) => [each.sha256, each]));
   // The map grows while it is walked: issuers of issuers follow.
   for (const member of served.values()) {
     for (const each of pool) {
-      const issues = Buffer.compare(each.subjectDer, member.issuerDer) === 0 && isCa(each) && checker.isSignedBy(member, each);
+      const issues = Buffer.compare(each.subjectDer, member.issuerDer) === 0 && isCa(each) && checker.isSurelySignedBy(member, each);
       if (issues && !isRoot(each)) served.set(each.sha256, each);
     }
   }

@@ -184,6 +184,7 @@ export interface LeafOptions {
   readonly signer?: KeyObject;
   readonly signature?: SignatureName;
   readonly authorityKeyId?: Uint8Array;
+  readonly noKeyIds?: boolean;
   readonly extraExtensions?: readonly Uint8Array[];
 }
 
@@ -197,7 +198,7 @@ export function issueLeaf(ca: TestCa, options: LeafOptions): Uint8Array {
     ...(usages ? [encodeKeyUsage(usages, options.keyUsageCritical)] : []),
     ...(purposes ? [encodePurposes(purposes)] : []),
     encodeBasicConstraints(options.isCa ?? false),
-    ...encodeKeyIds(leafKeyId(key.spkiDer), options.authorityKeyId ?? ca.keyId),
+    ...(options.noKeyIds ? [] : encodeKeyIds(leafKeyId(key.spkiDer), options.authorityKeyId ?? ca.keyId)),
     ...(names.length === 0 ? [] : [encodeExtension(EXTENSION.subjectAltName, sanCritical, derSequence(...names))]),
     ...(options.extraExtensions ?? []),
   ];

@@ -1,10 +1,12 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { contextTag, derElement, derSequence } from '../../../agent/base/der';
-import { parseCertificate } from '../../../agent/identity/certificate';
-import { isSelfSigned, SignatureChecker, verifyChain } from '../../../agent/identity/chain';
+import { type Certificate, parseCertificate } from '../../../agent/identity/certificate';
+import { isSelfSigned, verifyChain, verifyChainAside } from '../../../agent/identity/chain';
 import { EXTENSION, encodeExtension, encodePurposes, PURPOSE } from '../../../agent/identity/extensions';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import { encodeName } from '../../../agent/identity/name';
+import { SignatureChecker, signatureWeight } from '../../../agent/identity/signature-checker';
 import {
   dnsName,
   HOUR_MS,
@@ -241,9 +243,67 @@ describe('search', () => {
     const roots = twins.map(({ certificateDer }) => parseCertificate(certificateDer));
     expect(outcome(() => verifyChain(leaf, [], roots, TEST_NOW))).toEqual({
       field: 'chain',
-      rule: 'must verify within 256 signature checks',
+      rule: 'must verify with the work of 256 P-256 signatures',
     });
   });
+
+  describe('field E4: certificates of one name without key identifiers', () => {
+    const count = 40;
+    const dearKey = () => generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey;
+    let certificates: Certificate[];
+    beforeAll(async () => {
+      // Each signed by the one before with a dear key, as a stranger makes them.
+      const cas = [await makeTestCa({ name: 'root', noKeyIds: true, privateKey: dearKey() })];
+      while (cas.length < count) cas.push(await makeTestCa({ name: 'root', noKeyIds: true, privateKey: dearKey(), parent: cas.at(-1) }));
+      certificates = cas.map(({ certificateDer }) => parseCertificate(certificateDer));
+    });
+
+    /** The issuers whose keys were used. */
+    const spied = (checker: SignatureChecker) => {
+      const issuers: Certificate[] = [];
+      const isSignedBy = checker.isSignedBy.bind(checker);
+      checker.isSignedBy = (certificate, issuer) => {
+        issuers.push(issuer);
+        return isSignedBy(certificate, issuer);
+      };
+      return issuers;
+    };
+
+    test('use no key but those of roots, and each once for a certificate', () => {
+      const checker = new SignatureChecker(count + 1);
+      const used = spied(checker);
+      const leaf = parseCertificate(issueLeaf(root, { key, signer: dearKey(), noKeyIds: true }));
+      const roots = [parseCertificate(root.certificateDer)];
+      expect(outcome(() => verifyChain(leaf, certificates, roots, TEST_NOW, checker))).toEqual({
+        field: expect.stringMatching(/^root|^intermediate/),
+        rule: 'must have signed what names it as issuer',
+      });
+      expect(new Set(used)).toEqual(new Set(roots));
+    });
+
+    test('do not stand in the way of a good path among them', async () => {
+      const [middle, head] = [await makeTestCa({ name: 'root', noKeyIds: true, parent: root }), parseCertificate(root.certificateDer)];
+      const leaf = parseCertificate(issueLeaf(middle, { key, noKeyIds: true }));
+      const pool = [...certificates, parseCertificate(middle.certificateDer)];
+      expect(verifyChain(leaf, pool, [head], TEST_NOW).path).toEqual([leaf, pool.at(-1)]);
+      await expect(verifyChainAside(leaf, pool, [head], TEST_NOW, new SignatureChecker())).resolves.toMatchObject({ root: head });
+    });
+
+    test('cost in threads of the pool what they cost here', async () => {
+      const leaf = parseCertificate(issueLeaf(root, { key, noKeyIds: true }));
+      const roots = [parseCertificate(root.certificateDer)];
+      const rule = 'must verify with the work of 3 P-256 signatures';
+      await expect(verifyChainAside(leaf, certificates, roots, TEST_NOW, new SignatureChecker(3))).rejects.toMatchObject({ rule });
+    });
+  });
+
+  test.each([
+    ['P-256', { kind: 'ec', bits: 256 }, 1],
+    ['P-384', { kind: 'ec', bits: 384 }, 9],
+    ['P-521', { kind: 'ec', bits: 521 }, 20],
+    ['RSA 2048', { kind: 'rsa', bits: 2_048 }, 1],
+    ['RSA 8192', { kind: 'rsa', bits: 8_192 }, 4],
+  ] as const)('a signature of %s weighs what it costs', (_, publicKey, weight) => expect(signatureWeight(publicKey)).toBe(weight));
 
   test('finds the root that key identifiers point to first, among 300 of its name', async () => {
     const twins = await Promise.all(Array.from({ length: 300 }, () => makeTestCa({ name: 'twin' })));
