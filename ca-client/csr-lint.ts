@@ -2,6 +2,7 @@ import { formatDuration } from '../agent/base/duration';
 import { AgentError } from '../agent/base/errors';
 import { EXTENSION, PURPOSE } from '../agent/identity/extensions';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from '../agent/identity/name';
+import { ATTRIBUTE } from '../agent/identity/pkcs10';
 import { parseSpiffeId } from '../agent/identity/spiffe-id';
 import { type CsrReading, readAnyCsr } from './csr-reading';
 import type { LintBackend, LintFacts, LintFinding, LintRule } from './lint-rule';
@@ -157,6 +158,15 @@ const CSR_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: { 'istiod-ra': RA, 'kubernetes-csr': APPROVER, builtin: BUILTIN },
     broken: ({ extensions }) => otherThan(extensions, [EXTENSION.subjectAltName]),
+  },
+  {
+    rule: 'csr-attributes',
+    severity: 'error',
+    sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
+    broken: ({ attributes }) => {
+      const others = attributes.filter((oid) => !(Object.values(ATTRIBUTE) as string[]).includes(oid));
+      return others.length === 0 ? undefined : `it has attributes other than extensionRequest and challengePassword: ${others.join(', ')}`;
+    },
   },
   {
     rule: 'csr-extensions',

@@ -18,6 +18,8 @@ export interface CsrReading {
   readonly subject: Name;
   readonly hasCommonName: boolean;
   readonly publicKey: PublicKey;
+  /** OIDs of all attributes, in their order. */
+  readonly attributes: readonly string[];
   /** OIDs of all requested extensions. */
   readonly extensions: readonly string[];
   readonly names: readonly GeneralName[];
@@ -38,12 +40,13 @@ const MAX_CSR_BYTES = 64 * 1024;
  */
 export function readAnyCsr(der: Uint8Array): CsrReading {
   const request = readCertificationRequest(der, MAX_CSR_BYTES);
-  const { subject, publicKey, extensions, infoDer, signatureAlgorithm, signature } = request;
+  const { subject, publicKey, attributes, extensions, infoDer, signatureAlgorithm, signature } = request;
   const field = 'subject alternative name';
   return {
     subject,
     hasCommonName: subject.types.includes(COMMON_NAME),
     publicKey,
+    attributes,
     extensions: extensions.map(({ oid }) => oid),
     names: readRequested(request, EXTENSION.subjectAltName, field, (san) => readGeneralNames(san, field)) ?? [],
     keyUsages: readRequested(request, EXTENSION.keyUsage, 'key usage', readKeyUsage),

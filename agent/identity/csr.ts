@@ -3,7 +3,7 @@ import { invalid } from '../base/errors';
 import type { Csr } from './engine';
 import { EXTENSION, readGeneralNames } from './extensions';
 import { COMMON_NAME } from './name';
-import { type CertificationRequest, readCertificationRequest, readInside, readRequested } from './pkcs10';
+import { ATTRIBUTE, type CertificationRequest, readCertificationRequest, readInside, readRequested } from './pkcs10';
 import type { PublicKey } from './public-key';
 import { factorWeakness } from './rsa-factors';
 import type { SignatureAlgorithm } from './signature';
@@ -18,12 +18,16 @@ export interface UnverifiedCsr {
   readonly signature: Uint8Array;
 }
 
+/** What a request may say beside its extensions: a password says nothing of what the certificate is to hold. */
+const ATTRIBUTES: ReadonlySet<string> = new Set(Object.values(ATTRIBUTE));
+
 /** A request for RSA-8192 with a subject and an identity of 2048 bytes fits four times. */
 const MAX_CSR_BYTES = 16 * 1024;
 
 /**
  * Reads a PKCS#10 request, to the letter: DER without trailing bytes, no attribute or extension twice, a key that policy takes, a signature
- * algorithm that policy takes. Attributes other than extensionRequest, such as challengePassword, are passed over: nothing of them is used.
+ * algorithm that policy takes. Beside extensionRequest it may hold a challengePassword, of which nothing is used. Any other attribute is
+ * refused: a later reader may take names from it, as from Microsoft's list of extensions (1.3.6.1.4.1.311.2.1.14) or an unstructuredName.
  *
  * @throws AgentError ERR_PARSE with the field `csr ...`.
  * @see RFC 2986 section 4; RFC 2985 section 5.4.2.
@@ -50,6 +54,8 @@ function acceptRequest(request: CertificationRequest): Csr {
   const weakness = publicKey.weakness ?? (publicKey.modulus && factorWeakness(publicKey.modulus));
   if (weakness !== undefined) throw refused('public key', weakness);
   if (new Set(attributes).size !== attributes.length) throw refused('attributes', 'must not repeat one');
+  const unknown = attributes.filter((oid) => !ATTRIBUTES.has(oid));
+  if (unknown.length > 0) throw refused('attributes', `must be extensionRequest or challengePassword, not ${unknown.join(', ')}`);
   const field = 'subject alternative name';
   const names = readRequested(request, EXTENSION.subjectAltName, field, (value) => readGeneralNames(value, field)) ?? [];
   return {

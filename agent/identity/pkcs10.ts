@@ -20,11 +20,13 @@ export interface CertificationRequest {
   readonly signature: Uint8Array;
 }
 
-const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
+/** The attributes of PKCS#9 (RFC 2985 section 5.4) whose meaning is known here. */
+export const ATTRIBUTE = { challengePassword: '1.2.840.113549.1.9.7', extensionRequest: '1.2.840.113549.1.9.14' } as const;
+
 const MAX_ATTRIBUTES = 16;
 
 /**
- * Reads a PKCS#10 request: DER without trailing bytes. Attributes other than extensionRequest, such as challengePassword, are passed over.
+ * Reads a PKCS#10 request: DER without trailing bytes. Of attributes other than extensionRequest the type is kept, and nothing else.
  *
  * @throws AgentError ERR_PARSE with the field `csr ...`.
  * @see RFC 2986 section 4; RFC 2985 section 5.4.2.
@@ -64,7 +66,7 @@ function readInfo(info: DerReader) {
   const subject = readName(info, 'subject');
   const publicKey = readPublicKey(info, 'public key');
   const attributes = info.enter('attributes', contextTag(0), (inner) => inner.list('attributes', MAX_ATTRIBUTES, readAttribute));
-  const asked = attributes.find(({ oid }) => oid === EXTENSION_REQUEST);
+  const asked = attributes.find(({ oid }) => oid === ATTRIBUTE.extensionRequest);
   const extensions = asked ? info.within('extension request', asked.content, readExtensions) : [];
   return { version, subject, publicKey, attributes: attributes.map(({ oid }) => oid), extensions };
 }

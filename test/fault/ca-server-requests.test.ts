@@ -299,6 +299,14 @@ test.each<[string, () => Uint8Array]>([
     'an attribute twice',
     () => csrWith({ attributes: [request(encodeUriNames([TEST_ID], true)), request(encodeUriNames([TEST_ID], true))] }),
   ],
+  ...['1.3.6.1.4.1.311.2.1.14', '1.2.840.113549.1.9.2'].flatMap((oid): [string, () => Uint8Array][] => {
+    const own = request(encodeUriNames([TEST_ID], true));
+    const other = derSequence(derOid(oid), derElement(TAG.set, derSequence(encodeUriNames(['spiffe://cluster.local/x'], true))));
+    return [
+      [`field E13: attribute ${oid} behind its extensions`, () => csrWith({ attributes: [own, other] })],
+      [`field E13: attribute ${oid} before its extensions`, () => csrWith({ attributes: [other, own] })],
+    ];
+  }),
   ['a default that is spelt out', () => csrWith({ extensions: [derSequence(derOid(EXTENSION.subjectAltName), derBoolean(false))] })],
 ])('A20 a CSR with %s is INVALID_ARGUMENT', async (_, der) => void (await expectRefused(der(), INVALID_ARGUMENT)));
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { contextTag, derElement, derSequence } from '../../../agent/base/der';
+import { contextTag, derElement, derOid, derSequence, TAG } from '../../../agent/base/der';
 import {
   EXTENSION,
   encodeBasicConstraints,
@@ -21,6 +21,7 @@ import { mutated, RUNS } from '../../support/mutations';
 const ec = makeKey('ec', 'P-256');
 const csr = (options: Partial<CsrOptions> = {}) => makeCsr({ privateKey: ec, ...options });
 const san = encodeUriNames([TEST_ID], true);
+const otherAttribute = derSequence(derOid('1.3.6.1.4.1.311.2.1.14'), derElement(TAG.set, derSequence(san)));
 const withExtensions = (...extensions: Uint8Array[]) => csr({ extensions: [san, ...extensions] });
 const withNames = (...names: Uint8Array[]) => csr({ extensions: [encodeExtension(EXTENSION.subjectAltName, true, derSequence(...names))] });
 const seconds = TEST_NOW / 1_000;
@@ -120,6 +121,8 @@ describe('single rules', () => {
     ['Ed25519', 'builtin', ['csr-key'], makeCsr({ privateKey: makeKey('ed25519') })],
     ['the signature of another key', 'istiod', ['csr-signature'], csr({ signer: makeKey('ec', 'P-256') })],
     ['a SHA-1 signature', 'istiod', ['csr-signature'], csr({ signature: 'ECDSA-SHA1' })],
+    ["field E13: Microsoft's attribute", 'kubernetes-csr', ['csr-uri', 'csr-attributes'], csr({ attributes: [otherAttribute] })],
+    ["field E13: Microsoft's attribute", 'builtin', ['csr-attributes'], csr({ attributes: [otherAttribute] })],
     ['no DER', 'kubernetes-csr', ['csr-grammar'], Buffer.from('30820101', 'hex')],
     ['a byte behind it', 'istiod', ['csr-grammar'], Buffer.concat([csr(), Buffer.of(0)])],
   ])('%s (for %s)', (_, backend, want, der) => expect(rules(der, backend)).toEqual(want));

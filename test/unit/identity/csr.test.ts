@@ -229,6 +229,25 @@ describe.each(ENGINES)('engine %s', (name) => {
         () => csr({ attributes: [request(encodeUriNames([TEST_ID], true)), request()] }),
         refused('attributes', 'must not repeat one'),
       ],
+      ...['1.3.6.1.4.1.311.2.1.14', '1.2.840.113549.1.9.2', '1.2.840.113549.1.9.8'].flatMap(
+        (oid): [string, () => Uint8Array, unknown][] => {
+          const other = derSequence(derOid(oid), derElement(TAG.set, derSequence(encodeUriNames(['spiffe://cluster.local/x'], true))));
+          const own = request(encodeUriNames([TEST_ID], true));
+          const rule = `must be extensionRequest or challengePassword, not ${oid}`;
+          return [
+            [
+              `field E13: attribute ${oid} after the list of extensions`,
+              () => csr({ attributes: [own, other] }),
+              refused('attributes', rule),
+            ],
+            [
+              `field E13: attribute ${oid} before the list of extensions`,
+              () => csr({ attributes: [other, own] }),
+              refused('attributes', rule),
+            ],
+          ];
+        },
+      ),
       [
         'two lists of extensions in one attribute',
         () => csr({ attributes: [derSequence(derOid('1.2.840.113549.1.9.14'), derElement(TAG.set, derSequence(), derSequence()))] }),
