@@ -1,5 +1,6 @@
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
+import { kubePath } from '../../ca-client/kubernetes/kube-path';
 import { AgentError } from '../base/errors';
 import { certificatesPem, parseRootBundle } from '../identity/certificate';
 import { createTrustBundle } from '../identity/trust-bundle';
@@ -32,7 +33,7 @@ export interface WebhookRoots {
  * @throws   AgentError: the configuration is not there (ERR_CA_STATE), or what the API server answers.
  */
 export async function publishCaBundle(api: KubeApi, name: string, wanted: WebhookRoots, signal: AbortSignal): Promise<'changed' | 'kept'> {
-  const path = `${CONFIGURATIONS}/${encodeURIComponent(name)}`;
+  const path = kubePath`/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
   for (let conflicts = 0; ; ) {
     const { metadata, webhooks = [] } = await read(api, name, path, signal);
     const changes = webhooks.flatMap(({ clientConfig: { caBundle = '' } }, index) => {

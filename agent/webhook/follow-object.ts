@@ -1,4 +1,5 @@
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
+import { fieldSelector } from '../../ca-client/kubernetes/kube-path';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 
@@ -21,7 +22,7 @@ export async function followObject(
   for (let failures = 0; !signal.aborted; ) {
     let waitMs = WATCH_AGAIN_MS;
     try {
-      await api.watch(`${path}?fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}`, onChange, signal);
+      await api.watch(`${path}?${fieldSelector('metadata.name', name)}`, onChange, signal);
       failures = 0;
     } catch (cause) {
       if (signal.aborted) return;

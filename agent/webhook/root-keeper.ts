@@ -1,6 +1,7 @@
 import { acceptIssuer, type Issuer } from '../../ca-client/builtin/issuer';
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
+import { kubePath } from '../../ca-client/kubernetes/kube-path';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
@@ -83,7 +84,7 @@ export class RootKeeper {
     let changed = new AbortController();
     const wake = () => changed.abort();
     const following = [
-      followObject(api, `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`, secret, wake, this.#deps, signal),
+      followObject(api, kubePath`/api/v1/namespaces/${namespace}/secrets`, secret, wake, this.#deps, signal),
       followObject(api, CONFIGURATIONS, configuration, wake, this.#deps, signal),
     ];
     signal.addEventListener('abort', wake, { once: true });
@@ -202,7 +203,7 @@ export class RootKeeper {
 
   get #path(): string {
     const { namespace, secret } = this.#options;
-    return `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret)}`;
+    return kubePath`/api/v1/namespaces/${namespace}/secrets/${secret}`;
   }
 
   /** A Secret that cannot be used. What stands in it is nobody's business but its field's. */

@@ -2,9 +2,10 @@ import { backoffMs } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import type { IssuedChain } from '../ca-client';
-import { CSR_PATH, type KubeCsr, readCsrAnswer } from './csr-object';
+import { CSR_PATH, csrPath, type KubeCsr, readCsrAnswer } from './csr-object';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
+import { fieldSelector } from './kube-path';
 
 /** Between looks while the API does not answer; whoever waits has a deadline of seconds. */
 const LOOK_AGAIN = { firstMs: 200, maxMs: 5_000, jitterRatio: 0.2 };
@@ -36,7 +37,7 @@ export async function awaitAnswer(
   for (let looks = 1; ; looks += 1) {
     let waitMs = backoffMs(looks, LOOK_AGAIN, deps.random);
     try {
-      latest ??= await api.request<KubeCsr>('GET', `${CSR_PATH}/${name}`, { signal });
+      latest ??= await api.request<KubeCsr>('GET', csrPath(name), { signal });
       onSeen(latest);
       const chain = readCsrAnswer(latest) ?? (await watchOne(api, latest, onSeen, signal));
       if (chain) return chain;
@@ -60,7 +61,7 @@ async function watchOne(
   signal: AbortSignal,
 ): Promise<IssuedChain | undefined> {
   const { name, resourceVersion } = from.metadata;
-  const query = `fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}&resourceVersion=${encodeURIComponent(resourceVersion)}`;
+  const query = `${fieldSelector('metadata.name', name)}&resourceVersion=${encodeURIComponent(resourceVersion)}`;
   try {
     await api.watch<KubeCsr>(
       `${CSR_PATH}?${query}`,

@@ -3,12 +3,25 @@ import { writePem } from '../../agent/base/pem';
 import { parseCertificates } from '../../agent/identity/certificate';
 import { parseCsr } from '../../agent/identity/csr';
 import type { IssuedChain } from '../ca-client';
+import { kubePath } from './kube-path';
 
 export const CSR_PATH = '/apis/certificates.k8s.io/v1/certificatesigningrequests';
 
+export const csrPath = (name: string) => kubePath`/apis/certificates.k8s.io/v1/certificatesigningrequests/${name}`;
+/** Of the subresource in which requests are approved and denied. */
+export const approvalPath = (name: string) => `${csrPath(name)}/approval`;
+
 /** A CertificateSigningRequest (certificates.k8s.io/v1), as far as we read it. */
 export interface KubeCsr {
-  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion: string;
+    /** ISO 8601. */
+    readonly creationTimestamp?: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
   readonly spec: {
     /** Base64 of PEM. */
     readonly request: string;
@@ -85,7 +98,7 @@ function hasRsaKey(csrDer: Uint8Array): boolean {
 }
 
 /** The condition of that type which holds. */
-export function conditionOf(csr: KubeCsr, type: 'Approved' | 'Denied' | 'Failed'): CsrCondition | undefined {
+export function conditionOf(csr: KubeCsr, type: string): CsrCondition | undefined {
   return csr.status?.conditions?.find((each) => each.type === type && each.status !== 'False');
 }
 

@@ -4,7 +4,8 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import type { KubeConfig } from './kube-config';
 import { KubeConnection, type KubeExchange, pathOnly } from './kube-connection';
-import { type KubeStatus, kubeError } from './kube-error';
+import { type KubeStatus, KubeTooLarge, kubeError } from './kube-error';
+import { assertKubePath } from './kube-path';
 
 export type KubeMethod = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
@@ -16,6 +17,10 @@ export interface KubeRequestOptions {
   readonly signal?: AbortSignal;
   /** For all of the exchange, default 10 s. */
   readonly timeoutMs?: number;
+  /** Of the answer, default 16 MiB. */
+  readonly maxBytes?: number;
+  /** Called with the size of the answer. */
+  readonly onBytes?: (bytes: number) => void;
 }
 
 /** One line of a watch. */
@@ -35,10 +40,10 @@ export interface KubeApi {
   /**
    * One exchange. Credentials are read again every ten seconds, and after a 401 at once: then the request is sent once more.
    *
-   * @param path  e.g. `/api/v1/namespaces/shop/configmaps/x`, query included; the caller has encoded it.
+   * @param path  e.g. `/api/v1/namespaces/shop/configmaps/x`, query included, made by `kubePath`.
    * @returns     The answer's JSON.
    * @throws      KubeError for an answer that is not 2xx (`status` 409 for a conflict, see `kubeError`); AgentError ERR_TIMEOUT,
-   *              ERR_CA_UNAVAILABLE, ERR_TOKEN, ERR_CA_RESPONSE (no JSON, or more than 16 MiB), ERR_ABORTED.
+   *              ERR_CA_UNAVAILABLE, ERR_TOKEN, ERR_CA_RESPONSE (no JSON; KubeTooLarge), ERR_ABORTED, ERR_BUG for a path that is not encoded.
    */
   request<T>(method: KubeMethod, path: string, options?: KubeRequestOptions): Promise<T>;
   /**
@@ -55,9 +60,8 @@ export interface KubeApi {
 }
 
 const REQUEST_TIMEOUT_MS = 10_000;
-/** The largest object is 1.5 MiB (etcd's limit); lists are asked for in pages. */
+/** The largest object is 1.5 MiB in etcd, and up to six times that as JSON, which spells `<` as `\\u003c`. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-const MAX_EVENT_BYTES = 4 * 1024 * 1024;
 /** How long a watch is asked to last. A connection that died silently is found out no later than this. */
 const WATCH_SECONDS = 240;
 const WATCH_GRACE_MS = 15_000;
@@ -106,9 +110,11 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
       tracked(options.signal, (signal) => {
         const what = `${method} ${pathOnly(path)}`;
         const exchange = jsonExchange(method, path, options);
-        return withDeadline(deps.clock, options.timeoutMs ?? REQUEST_TIMEOUT_MS, `${what} at ${config.server}`, signal, async (bounded) =>
-          parseJson<T>((await readAll(await open(exchange, bounded), what, bounded)).toString('utf8'), what),
-        );
+        return withDeadline(deps.clock, options.timeoutMs ?? REQUEST_TIMEOUT_MS, `${what} at ${config.server}`, signal, async (bounded) => {
+          const bytes = await readAll(await open(exchange, bounded), what, bounded, options.maxBytes);
+          options.onBytes?.(bytes.length);
+          return parseJson<T>(bytes.toString('utf8'), what);
+        });
       }),
     watch: <T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void) =>
       tracked(signal, async (bounded) => {
@@ -132,6 +138,7 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
 }
 
 function jsonExchange(method: KubeMethod, path: string, { body, contentType }: KubeRequestOptions): KubeExchange {
+  assertKubePath(path);
   const type = contentType ?? (method === 'PATCH' ? 'application/merge-patch+json' : 'application/json');
   return {
     method,
@@ -150,13 +157,13 @@ function hintFor(statusCode: number, sentToken: boolean, config: KubeConfig): st
   return statusCode === 403 ? `grant it by RBAC to the user of ${config.origin}` : undefined;
 }
 
-async function readAll(answer: IncomingMessage, what: string, signal: AbortSignal): Promise<Buffer> {
+async function readAll(answer: IncomingMessage, what: string, signal: AbortSignal, maxBytes = MAX_ANSWER_BYTES): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of chunksOf(answer, what, signal)) {
     chunks.push(chunk);
     size += chunk.length;
-    if (size > MAX_ANSWER_BYTES) throw tooLarge(what, MAX_ANSWER_BYTES);
+    if (size > maxBytes) throw new KubeTooLarge(what, maxBytes);
   }
   return Buffer.concat(chunks);
 }
@@ -178,7 +185,7 @@ async function readEvents<T>(
     }
     rest.push(chunk.subarray(from));
     size += chunk.length - from;
-    if (size > MAX_EVENT_BYTES) throw tooLarge(what, MAX_EVENT_BYTES);
+    if (size > MAX_ANSWER_BYTES) throw new KubeTooLarge(what, MAX_ANSWER_BYTES);
   }
 }
 
@@ -226,8 +233,4 @@ function statusOf(text: string): KubeStatus {
   } catch {
     return {};
   }
-}
-
-function tooLarge(what: string, bytes: number): AgentError {
-  return new AgentError('ERR_CA_RESPONSE', `${what}: the answer is larger than ${bytes / 1024 / 1024} MiB`, { retry: 'slow' });
 }

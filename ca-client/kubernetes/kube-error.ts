@@ -26,6 +26,17 @@ export function isKubeStatus(caught: unknown, status: number): caught is KubeErr
   return caught instanceof KubeError && caught.status === status;
 }
 
+/** An answer of the Kubernetes API that is larger than what was asked for may be. */
+export class KubeTooLarge extends AgentError {
+  constructor(what: string, bytes: number) {
+    super('ERR_CA_RESPONSE', `${what}: the answer is larger than ${bytes / 1024 / 1024} MiB`, { retry: 'slow' });
+  }
+}
+
+export function isTooLarge(caught: unknown): caught is KubeTooLarge {
+  return caught instanceof KubeTooLarge;
+}
+
 const MAX_MESSAGE = 500;
 /** A server may ask for patience, not for giving up. */
 const MAX_RETRY_AFTER_MS = 300_000;

@@ -9,6 +9,7 @@ import { certificatesPem, parseRootBundle } from '../../agent/identity/certifica
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
+import { fieldSelector, kubePath } from './kube-path';
 
 export interface KubeTrustOptions {
   readonly signerName: string;
@@ -164,7 +165,7 @@ async function find(api: KubeApi, { signerName, namespace }: KubeTrustOptions, s
 
 async function findBundles(api: KubeApi, signerName: string, signal: AbortSignal): Promise<Found | undefined> {
   for (const version of BUNDLE_VERSIONS) {
-    const path = `/apis/certificates.k8s.io/${version}/clustertrustbundles?fieldSelector=${encodeURIComponent(`spec.signerName=${signerName}`)}`;
+    const path = `/apis/certificates.k8s.io/${version}/clustertrustbundles?${fieldSelector('spec.signerName', signerName)}`;
     try {
       const list = await api.request<List<{ readonly spec: { readonly trustBundle: string } }>>('GET', path, { signal });
       if (list.items.length === 0) return undefined;
@@ -183,13 +184,16 @@ async function findBundles(api: KubeApi, signerName: string, signal: AbortSignal
 
 async function findConfigMap(api: KubeApi, namespace: string, signal: AbortSignal): Promise<Found> {
   const source = `ConfigMap ${CONFIG_MAP} in namespace ${namespace}`;
-  const maps = `/api/v1/namespaces/${encodeURIComponent(namespace)}/configmaps`;
+  const maps = kubePath`/api/v1/namespaces/${namespace}/configmaps`;
   type ConfigMap = { readonly metadata: { readonly resourceVersion: string }; readonly data?: Readonly<Record<string, string>> };
   const map = await api.request<ConfigMap>('GET', `${maps}/${CONFIG_MAP}`, { signal });
   const pem = map.data?.[CONFIG_MAP_KEY];
   if (!pem) throw new AgentError('ERR_CA_UNAVAILABLE', `${source}: must have the key ${CONFIG_MAP_KEY}`, { retry: 'soon' });
-  const selector = encodeURIComponent(`metadata.name=${CONFIG_MAP}`);
-  return { source, pem, watchPath: `${maps}?fieldSelector=${selector}&resourceVersion=${map.metadata.resourceVersion}` };
+  return {
+    source,
+    pem,
+    watchPath: `${maps}?${fieldSelector('metadata.name', CONFIG_MAP)}&resourceVersion=${map.metadata.resourceVersion}`,
+  };
 }
 
 /** Resolves with the first change, or to false when the server ends the watch. */

@@ -10,7 +10,7 @@ import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { followTrustFile } from '../file-trust';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { awaitAnswer } from './await-answer';
-import { CSR_PATH, type CsrUsages, conditionOf, csrBody, type KubeCsr } from './csr-object';
+import { CSR_PATH, type CsrUsages, conditionOf, csrBody, csrPath, type KubeCsr } from './csr-object';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
 import { followKubeTrust } from './kube-trust';
@@ -220,7 +220,7 @@ class KubernetesCa implements CaClient {
     if (!this.#mayDelete) return;
     const { api } = this.options;
     try {
-      await api.request('DELETE', `${CSR_PATH}/${name}`, { timeoutMs: REMOVE_TIMEOUT_MS, signal: this.#leaveBehind.signal });
+      await api.request('DELETE', csrPath(name), { timeoutMs: REMOVE_TIMEOUT_MS, signal: this.#leaveBehind.signal });
     } catch (caught) {
       if (isKubeStatus(caught, 403)) {
         this.#mayDelete = false;

@@ -1,5 +1,7 @@
 import type { KubeApi } from '../../kubernetes/kube-api';
 import { isKubeStatus } from '../../kubernetes/kube-error';
+import { listObjects } from '../../kubernetes/kube-list';
+import { fieldSelector, kubePath } from '../../kubernetes/kube-path';
 
 /** A ConfigMap, as far as the store looks into it. */
 export interface ConfigMap {
@@ -30,9 +32,9 @@ export class KubeObjects {
 
   constructor(
     private readonly api: KubeApi,
-    namespace: string,
+    private readonly namespace: string,
   ) {
-    this.#path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/configmaps`;
+    this.#path = kubePath`/api/v1/namespaces/${namespace}/configmaps`;
   }
 
   /** Undefined where there is none. */
@@ -72,21 +74,16 @@ export class KubeObjects {
 
   /** Calls `visit` with every one of a kind, in pages. */
   async each(part: StatePart, visit: (object: ConfigMap) => void): Promise<void> {
-    const query = `labelSelector=${encodeURIComponent(`${LABEL}=${part}`)}&limit=${PAGE}`;
-    for (let next = ''; ; ) {
-      const list = await this.api.request<{ items: ConfigMap[]; metadata: { continue?: string } }>('GET', `${this.#path}?${query}${next}`);
-      for (const item of list.items) visit(item);
-      if (!list.metadata.continue) return;
-      next = `&continue=${encodeURIComponent(list.metadata.continue)}`;
-    }
+    const path = `${this.#path}?labelSelector=${encodeURIComponent(`${LABEL}=${part}`)}`;
+    await listObjects(this.api, { path, maxPage: PAGE }, visit);
   }
 
   /** Calls back with each change of one, until the server ends the watch. */
   watch(name: string, onChange: () => void, signal: AbortSignal): Promise<void> {
-    return this.api.watch(`${this.#path}?fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}`, onChange, signal);
+    return this.api.watch(`${this.#path}?${fieldSelector('metadata.name', name)}`, onChange, signal);
   }
 
   #of(name: string): string {
-    return `${this.#path}/${encodeURIComponent(name)}`;
+    return kubePath`/api/v1/namespaces/${this.namespace}/configmaps/${name}`;
   }
 }
