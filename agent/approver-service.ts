@@ -26,8 +26,8 @@ export interface ApproverService {
 }
 
 /**
- * Decides the requests to a signer. Resolves when the health port is open, which says whether the API server lets us follow requests: an
- * API server that is away is waited for.
+ * Decides the requests to a signer. Resolves when the health port is open, which says whether the API server lets us follow requests, what
+ * cannot be decided and which certificate violates policy: an API server that is away is waited for.
  *
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
@@ -43,8 +43,9 @@ export async function startApproverService(
     const approver = new Approver({ ...config, api }, deps);
     const problem = () => approver.problem();
     const gauges = () => {
-      const { watching, undecided } = approver;
-      return approverGauges({ version: VERSION, runtime: RUNTIME, ready: problem() === undefined, watching, undecided });
+      const { watching, undecided, stuck, violations } = approver;
+      const ready = problem() === undefined;
+      return approverGauges({ version: VERSION, runtime: RUNTIME, ready, watching, undecided, stuck, violations });
     };
     const admin = await serveServiceAdmin({ address: config.adminAddress, problem, gauges }, deps);
     closers.add(() => admin.close());

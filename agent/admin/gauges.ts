@@ -176,14 +176,23 @@ export interface ApproverFacts {
   readonly ready: boolean;
   readonly watching: boolean;
   readonly undecided: number;
+  readonly stuck: number;
+  readonly violations: number;
 }
 
-export function approverGauges({ version, runtime, ready, watching, undecided }: ApproverFacts): Gauge[] {
+export function approverGauges(facts: ApproverFacts): Gauge[] {
+  const { version, runtime, ready, watching, undecided, stuck, violations } = facts;
   return [
     single('keyturn_build_info', 'Always 1; which version runs on what.', 1, { version, runtime }),
-    single('keyturn_ready', 'Whether /healthz/ready answers yes: whether requests reach the approver.', ready ? 1 : 0),
+    single(
+      'keyturn_ready',
+      'Whether /healthz/ready answers yes: requests reach the approver, it can decide them, and no violation is open.',
+      ready ? 1 : 0,
+    ),
     single('keyturn_approver_watching', 'Whether a watch of requests is open; every few minutes it is not for a moment.', watching ? 1 : 0),
     single('keyturn_approver_undecided_requests', 'Requests that wait for a decision.', undecided),
+    single('keyturn_approver_stuck_requests', 'Requests that could not be decided three times or more.', stuck),
+    single('keyturn_approver_open_violations', 'Requests with a violation that no operator has acknowledged.', violations),
   ];
 }
 

@@ -96,6 +96,11 @@ export const METRICS = {
     help: 'Requests that the approver could not follow or not decide for now (operation), by error code.',
     labels: ['operation', 'code'],
   },
+  approver_violations_total: {
+    type: 'counter',
+    help: 'Certificates that a signer issued otherwise than approved, and approved requests that were changed before, by kind (ca, identity, key, usage, lifetime, denied, unreadable, metadata).',
+    labels: ['kind'],
+  },
   ca_audit_failures_total: {
     type: 'counter',
     help: 'Decisions that could not be written to the audit log; nothing is issued without.',

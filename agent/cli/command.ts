@@ -24,7 +24,8 @@ export function onRun(
   run: (options: CommandOptions, args: readonly (string | readonly string[] | undefined)[]) => Promise<number>,
 ): Command {
   return command.action(async () => {
-    const given = command.opts();
+    // An option that the parent command has too is read by the parent.
+    const given = command.optsWithGlobals();
     const format = given.output === 'json' ? 'json' : 'text';
     context.done(await run({ format, given, flags: settingFlags(given) }, command.processedArgs));
   });

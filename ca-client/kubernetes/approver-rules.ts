@@ -14,6 +14,9 @@ export interface ApproverPolicy {
   readonly maxSeconds: number;
   /** Denies tokens that are not bound to a pod: they outlive the workload that they were made for. */
   readonly requirePod: boolean;
+  /** Keys of annotations and of labels that a request may carry, whatever their values. */
+  readonly allowedAnnotations: readonly string[];
+  readonly allowedLabels: readonly string[];
 }
 
 /** Who asks, by the API server's word. */
@@ -25,20 +28,39 @@ export interface Requester {
 }
 
 const USAGES = ['digital signature', 'key encipherment', 'server auth', 'client auth'];
+/** Of `spec`: what is judged here, and what the API server itself writes. Newer fields are refused until somebody has thought of them. */
+const SPEC_FIELDS = ['request', 'signerName', 'expirationSeconds', 'usages', 'username', 'uid', 'groups', 'extra'];
+/** Of `metadata`: annotations and labels are judged, the rest the API server writes or the name is made of. */
+const METADATA_FIELDS = [
+  'annotations',
+  'creationTimestamp',
+  'generateName',
+  'generation',
+  'labels',
+  'managedFields',
+  'name',
+  'resourceVersion',
+  'selfLink',
+  'uid',
+];
+const MAX_TEXT = 200;
 /** What istiod's clients and ours write: nothing, or an organisation without a name. */
 const SUBJECTS = [EMPTY_NAME, EMPTY_ORGANISATION];
 const POD_NAME = 'authentication.kubernetes.io/pod-name';
 const POD_UID = 'authentication.kubernetes.io/pod-uid';
 
 /**
- * Holds a request against the identity of its sender, which the API server has proven: one URI SAN, that of the sender's service account,
- * and nothing else that a signer might take over. Whether the pod still exists is left to ask.
+ * Compares a request with the identity of its sender, which the API server has proven: one URI SAN, that of the sender's service account,
+ * and nothing else that a signer might act on. Signers read the whole object (cert-manager makes a CA of an annotation), so nothing of
+ * it is left unjudged: annotations, labels and fields pass by name. Whether the pod still exists is left to ask.
  *
  * @returns  Who asks, and for what.
  * @throws   AgentError ERR_CA_REJECTED with field and rule: the reason to deny.
  */
 export async function judgeRequest(csr: KubeCsr, policy: ApproverPolicy): Promise<{ requester: Requester; id: SpiffeId }> {
   const requester = readRequester(csr);
+  checkFields(csr);
+  checkMetadata(csr.metadata, policy);
   if (policy.requirePod && !requester.pod) throw refuse('requester', 'must use a token that is bound to a pod');
   const id = idOf(policy.trustDomain, requester);
   checkRequest(await readRequest(csr), formatSpiffeId(id));
@@ -47,7 +69,8 @@ export async function judgeRequest(csr: KubeCsr, policy: ApproverPolicy): Promis
   return { requester, id };
 }
 
-function readRequester({ spec }: KubeCsr): Requester {
+/** @throws AgentError ERR_CA_REJECTED with the field `requester`. */
+export function readRequester({ spec }: KubeCsr): Requester {
   const [, namespace, serviceAccount] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(spec.username ?? '') ?? [];
   if (namespace === undefined || serviceAccount === undefined) throw refuse('requester', 'must be a service account');
   // A client certificate can carry the name of a service account, but not by accident its groups too.
@@ -62,7 +85,28 @@ function readRequester({ spec }: KubeCsr): Requester {
   return { namespace, serviceAccount, pod: { name, uid } };
 }
 
-function idOf(trustDomain: string, { namespace, serviceAccount }: Requester): SpiffeId {
+function checkFields({ metadata, spec }: KubeCsr): void {
+  const unknown = unlisted(spec, SPEC_FIELDS);
+  if (unknown !== undefined) throw refuse('spec', `must hold known fields only, not ${unknown}`);
+  const extra = unlisted(metadata, METADATA_FIELDS);
+  if (extra !== undefined) throw refuse('metadata', `must hold annotations and labels only, not ${extra}`);
+}
+
+function checkMetadata({ annotations = {}, labels = {} }: KubeCsr['metadata'], policy: ApproverPolicy): void {
+  const annotation = unlisted(annotations, policy.allowedAnnotations);
+  if (annotation !== undefined) throw refuse('annotations', `must be among those of --allow-annotation, not ${annotation}`);
+  const label = unlisted(labels, policy.allowedLabels);
+  if (label !== undefined) throw refuse('labels', `must be among those of --allow-label, not ${label}`);
+}
+
+/** The keys that are not in the list, as text, or undefined. */
+function unlisted(values: object, allowed: readonly string[]): string | undefined {
+  const others = Object.keys(values).filter((key) => !allowed.includes(key));
+  return others.length === 0 ? undefined : others.join(', ').slice(0, MAX_TEXT);
+}
+
+/** @throws AgentError ERR_CA_REJECTED with the field `requester`. */
+export function idOf(trustDomain: string, { namespace, serviceAccount }: Requester): SpiffeId {
   try {
     return serviceAccountId(trustDomain, namespace, serviceAccount);
   } catch (caught) {
@@ -70,7 +114,8 @@ function idOf(trustDomain: string, { namespace, serviceAccount }: Requester): Sp
   }
 }
 
-async function readRequest({ spec }: KubeCsr): Promise<Csr> {
+/** @throws AgentError ERR_CA_REJECTED with the field `request`. */
+export async function readRequest({ spec }: KubeCsr): Promise<Csr> {
   try {
     const blocks = readPem(Buffer.from(spec.request, 'base64'), 'request');
     if (blocks.length !== 1 || blocks[0]!.label !== 'CERTIFICATE REQUEST') throw new Error('must be one CERTIFICATE REQUEST');
@@ -83,7 +128,7 @@ async function readRequest({ spec }: KubeCsr): Promise<Csr> {
 function checkRequest(request: Csr, id: string): void {
   if (request.otherNames.length > 0) throw refuse('san', `must hold one URI only, not ${request.otherNames.join(', ')} names`);
   if (request.uris.length !== 1) throw refuse('san', `must hold one URI, not ${request.uris.length}`);
-  if (request.uris[0] !== id) throw refuse('san', `must be the requester's own, ${id}, not ${request.uris[0]!.slice(0, 200)}`);
+  if (request.uris[0] !== id) throw refuse('san', `must be the requester's own, ${id}, not ${request.uris[0]!.slice(0, MAX_TEXT)}`);
   if (request.otherExtensions.length > 0) {
     throw refuse('extension request', `must ask for a subject alternative name only, not for ${request.otherExtensions.join(', ')}`);
   }
@@ -92,12 +137,15 @@ function checkRequest(request: Csr, id: string): void {
 
 function checkUsages(usages: readonly string[]): void {
   const other = usages.filter((each) => !USAGES.includes(each));
-  if (other.length > 0) throw refuse('usages', `must be among ${USAGES.join(', ')}, not ${other.join(', ').slice(0, 200)}`);
+  if (other.length > 0) throw refuse('usages', `must be among ${USAGES.join(', ')}, not ${other.join(', ').slice(0, MAX_TEXT)}`);
+  // Without it cert-manager leaves KeyUsage out, and what is in no usage is then allowed.
+  if (!usages.includes('digital signature')) throw refuse('usages', 'must include digital signature');
 }
 
 function checkExpiration(seconds: number | undefined, { minSeconds, maxSeconds }: ApproverPolicy): void {
   if (seconds === undefined) throw refuse('expirationSeconds', 'must be given');
-  if (seconds < minSeconds || seconds > maxSeconds) {
+  // A NaN is in no range.
+  if (!Number.isInteger(seconds) || seconds < minSeconds || seconds > maxSeconds) {
     throw refuse('expirationSeconds', `must be from ${minSeconds} to ${maxSeconds}, not ${seconds}`);
   }
 }

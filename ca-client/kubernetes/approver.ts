@@ -2,10 +2,16 @@ import { backoffMs, DEFAULT_BACKOFF } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
+import { addCondition } from './approval';
+import { ApproverDesk, type StuckRequest } from './approver-desk';
 import { type ApproverPolicy, judgePod, judgeRequest, type KubePod, type Requester } from './approver-rules';
-import { CSR_PATH, type CsrCondition, conditionOf, type KubeCsr } from './csr-object';
+import { CSR_PATH, conditionOf, csrPath, type KubeCsr } from './csr-object';
+import { APPROVER_REASON, approvalMessage } from './issued-check';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
+import { listObjects } from './kube-list';
+import { fieldSelector, kubePath } from './kube-path';
+import { Violations } from './violations';
 
 export interface ApproverOptions extends ApproverPolicy {
   readonly api: KubeApi;
@@ -13,44 +19,46 @@ export interface ApproverOptions extends ApproverPolicy {
   readonly signerName: string;
 }
 
-const PAGE = 500;
-/** Requests that are judged at once. */
-const PARALLEL = 8;
+const MAX_PAGE = 500;
 /** Every agent waits for it, so it looks again soon. */
 const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
 
 /** A server that ends watches as soon as they begin is not asked without end. */
 const WATCH_AGAIN_MS = 500;
 
-interface CsrList {
-  readonly metadata: { readonly resourceVersion: string; readonly continue?: string };
-  readonly items: readonly KubeCsr[];
-}
-
 /**
- * Approves the requests to one signer that ask for their sender's own identity, and denies the others with the reason. It holds no state: what is undecided when it starts is decided then, and any number of replicas may run, for a decision is made
- * once by the API server's optimistic concurrency.
+ * Approves the requests to one signer that ask for their sender's own identity, and denies the others with the reason. After issuance it
+ * compares the certificate with what was approved. It holds no state: what is undecided when it starts is decided then, and any number of
+ * replicas may run, for a decision is made once by the API server's optimistic concurrency.
  *
  * It needs to get, list and watch certificatesigningrequests, to update their `approval`, to `approve` for the signer, and to get pods.
  */
 export class Approver {
   #watching = false;
   #problem: AgentError | undefined = new AgentError('ERR_CA_UNAVAILABLE', 'follow requests: not yet begun', { retry: 'soon' });
-  readonly #desk: Desk;
+  readonly #stop = new AbortController();
+  readonly #desk: ApproverDesk;
+  readonly #violations: Violations;
+  /** The last look at a state of a request; looks are taken one after the other. */
+  #looking: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly options: ApproverOptions,
     private readonly deps: Deps,
   ) {
-    this.#desk = new Desk(options, deps);
+    this.#desk = new ApproverDesk((name, uid) => this.#decideNamed(name, uid), deps, this.#stop.signal);
+    this.#violations = new Violations(options.trustDomain, deps);
   }
 
-  /** Why no requests reach us now; undefined where they do, also for the moment between two watches. */
+  /** Why somebody has to act; undefined where all is well, also for the moment between two watches. The gravest comes first. */
   problem(): AgentError | undefined {
-    return this.#problem;
+    const found = [this.#violations.problem(), this.#problem, stuckProblem(this.#desk.stuck())].filter((each) => each !== undefined);
+    const [first, ...others] = found;
+    if (!first || others.length === 0) return first;
+    return new AgentError(first.code, found.map(({ message }) => message).join('; '), { retry: first.retry, cause: first });
   }
 
-  /** Whether the API server tells us of requests at this moment. */
+  /** Whether the API server reports requests to us at this moment. */
   get watching(): boolean {
     return this.#watching;
   }
@@ -60,9 +68,25 @@ export class Approver {
     return this.#desk.size;
   }
 
+  /** Of those, the ones that failed again and again. */
+  get stuck(): number {
+    return this.#desk.stuck().length;
+  }
+
+  /** Requests with a violation that is not acknowledged. */
+  get violations(): number {
+    return this.#violations.size;
+  }
+
   /** Resolves when the signal has fired and the last decision is over. */
   async run(signal: AbortSignal): Promise<void> {
     const { options, deps } = this;
+    const stop = () => this.#stop.abort();
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+    const { allowedAnnotations: annotations, allowedLabels: labels } = options;
+    if (annotations.length + labels.length > 0)
+      deps.log.warn('annotations or labels pass with any value, and the signer may act on them', { annotations, labels });
     deps.log.info('approver started', { signer: options.signerName, trustDomain: options.trustDomain, server: options.api.server });
     for (let failures = 0; !signal.aborted; ) {
       let waitMs = WATCH_AGAIN_MS;
@@ -78,20 +102,58 @@ export class Approver {
       await deps.clock.sleepUntil(deps.clock.now() + waitMs, signal).catch(() => undefined);
     }
     await this.#desk.closed();
+    await this.#looking;
   }
 
   /** One list and one watch; `onOpen` when both were granted. */
   async #follow(signal: AbortSignal, onOpen: () => void): Promise<void> {
-    const put = (csr: KubeCsr) => this.#desk.put(csr, signal);
-    const version = await listRequests(this.options, put, signal);
+    const { api, signerName } = this.options;
+    const path = `${CSR_PATH}?${fieldSelector('spec.signerName', signerName)}`;
+    const listed = new Set<string>();
+    const version = await listObjects<KubeCsr>(api, { path, maxPage: MAX_PAGE, signal }, (csr) => {
+      listed.add(csr.metadata.uid);
+      this.#see(csr);
+    });
+    this.#desk.keepOnly(listed);
+    this.#violations.keepOnly(listed);
     const opened = () => {
       onOpen();
       this.#watching = true;
       this.#problem = undefined;
     };
-    await watchRequests(this.options, version, put, signal, opened).finally(() => {
+    try {
+      await api.watch<KubeCsr>(
+        `${path}&resourceVersion=${encodeURIComponent(version)}`,
+        ({ type, object }) => {
+          if (type === 'ADDED' || type === 'MODIFIED') this.#see(object);
+          if (type === 'DELETED') this.#gone(object);
+        },
+        signal,
+        opened,
+      );
+    } finally {
       this.#watching = false;
-    });
+    }
+  }
+
+  #see(csr: KubeCsr): void {
+    if (isDecided(csr)) this.#desk.forget(csr.metadata.uid);
+    else this.#desk.put(csr.metadata);
+    this.#look(csr);
+  }
+
+  #gone(csr: KubeCsr): void {
+    const { uid } = csr.metadata;
+    this.#desk.forget(uid);
+    // With its last state, which no event before may have shown.
+    this.#look(csr, () => this.#violations.forget(uid));
+  }
+
+  #look(csr: KubeCsr, then = () => {}): void {
+    this.#looking = this.#looking
+      .then(() => this.#violations.look(csr))
+      .catch((cause: unknown) => this.deps.log.error('certificate cannot be checked', { request: csr.metadata.name, cause }))
+      .then(then);
   }
 
   /** Returns how long to wait. */
@@ -105,94 +167,11 @@ export class Approver {
     this.deps.log.warn('requests cannot be followed', { retryInSeconds: waitMs / 1_000, cause: error });
     return waitMs;
   }
-}
 
-const selectorOf = (signerName: string) => `fieldSelector=${encodeURIComponent(`spec.signerName=${signerName}`)}`;
-
-/** Resolves to the version to watch from. */
-async function listRequests({ api, signerName }: ApproverOptions, each: (csr: KubeCsr) => void, signal: AbortSignal): Promise<string> {
-  for (let page = ''; ; ) {
-    const path = `${CSR_PATH}?${selectorOf(signerName)}&limit=${PAGE}${page}`;
-    const { metadata, items } = await api.request<CsrList>('GET', path, { signal });
-    items.forEach(each);
-    if (!metadata.continue) return metadata.resourceVersion;
-    page = `&continue=${encodeURIComponent(metadata.continue)}`;
-  }
-}
-
-async function watchRequests(
-  { api, signerName }: ApproverOptions,
-  version: string,
-  each: (csr: KubeCsr) => void,
-  signal: AbortSignal,
-  onOpen: () => void,
-): Promise<void> {
-  await api.watch<KubeCsr>(
-    `${CSR_PATH}?${selectorOf(signerName)}&resourceVersion=${encodeURIComponent(version)}`,
-    ({ type, object }) => {
-      if (type === 'ADDED' || type === 'MODIFIED') each(object);
-    },
-    signal,
-    onOpen,
-  );
-}
-
-/** Decides what is put on it, a few at a time, each until it is decided. */
-class Desk {
-  readonly #queue: KubeCsr[] = [];
-  /** By uid: waiting or being decided. */
-  readonly #known = new Set<string>();
-  readonly #working = new Set<Promise<void>>();
-
-  constructor(
-    private readonly options: ApproverOptions,
-    private readonly deps: Deps,
-  ) {}
-
-  get size(): number {
-    return this.#known.size;
-  }
-
-  put(csr: KubeCsr, signal: AbortSignal): void {
-    if (isDecided(csr) || this.#known.has(csr.metadata.uid)) return;
-    this.#known.add(csr.metadata.uid);
-    this.#queue.push(csr);
-    if (this.#working.size >= PARALLEL) return;
-    const work = this.#work(signal).finally(() => this.#working.delete(work));
-    this.#working.add(work);
-  }
-
-  async closed(): Promise<void> {
-    await Promise.allSettled(this.#working);
-  }
-
-  async #work(signal: AbortSignal): Promise<void> {
-    for (let csr = this.#queue.shift(); csr && !signal.aborted; csr = this.#queue.shift()) await this.#decideUntilDone(csr, signal);
-  }
-
-  async #decideUntilDone(csr: KubeCsr, signal: AbortSignal): Promise<void> {
-    const { api } = this.options;
-    const { name, uid } = csr.metadata;
-    let latest: KubeCsr | undefined = csr;
-    for (let failures = 0; !signal.aborted; ) {
-      try {
-        latest ??= await api.request<KubeCsr>('GET', `${CSR_PATH}/${name}`, { signal });
-        if (!isDecided(latest) && latest.metadata.uid === uid) await this.#decide(latest, signal);
-        break;
-      } catch (caught) {
-        if (isKubeStatus(caught, 404) || signal.aborted) break;
-        latest = undefined;
-        failures += 1;
-        // Another replica was faster, most likely: look again.
-        if (isKubeStatus(caught, 409) && failures === 1) continue;
-        const error = AgentError.from(caught);
-        const waitMs = Math.max(backoffMs(failures, BACKOFF, this.deps.random), error.retryAfterMs ?? 0);
-        this.deps.metrics.record('approver_failures_total', { operation: 'decide', code: error.code });
-        this.deps.log.warn('request cannot be decided', { request: name, retryInSeconds: waitMs / 1_000, cause: error });
-        await this.deps.clock.sleepUntil(this.deps.clock.now() + waitMs, signal).catch(() => undefined);
-      }
-    }
-    this.#known.delete(uid);
+  async #decideNamed(name: string, uid: string): Promise<void> {
+    const { signal } = this.#stop;
+    const csr = await this.options.api.request<KubeCsr>('GET', csrPath(name), { signal });
+    if (!isDecided(csr) && csr.metadata.uid === uid) await this.#decide(csr, signal);
   }
 
   /** One decision, one line that says it, and its count. */
@@ -205,37 +184,45 @@ class Desk {
       approval = { id: formatSpiffeId(id), pod: requester.pod?.name };
     } catch (caught) {
       if (!isDenial(caught)) throw caught;
-      await this.#write(csr, { type: 'Denied', status: 'True', reason: 'KeyturnPolicy', message: caught.message }, signal);
+      await addCondition(
+        this.options.api,
+        csr,
+        { type: 'Denied', status: 'True', reason: APPROVER_REASON, message: caught.message },
+        signal,
+      );
       this.deps.metrics.record('approver_decisions_total', { decision: 'denied', reason: caught.field ?? 'none' });
       this.deps.log.warn('request denied', { ...facts, field: caught.field, rule: caught.rule });
       return;
     }
-    const message = `the requester is ${approval.id}`;
-    await this.#write(csr, { type: 'Approved', status: 'True', reason: 'KeyturnPolicy', message }, signal);
+    const message = approvalMessage(approval.id, csr.metadata);
+    await addCondition(this.options.api, csr, { type: 'Approved', status: 'True', reason: APPROVER_REASON, message }, signal);
     this.deps.metrics.record('approver_decisions_total', { decision: 'approved', reason: 'none' });
     this.deps.log.info('request approved', { ...facts, ...approval });
   }
 
   async #podOf({ namespace, pod }: Requester, signal: AbortSignal): Promise<KubePod | undefined> {
     if (!pod) return undefined;
-    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(pod.name)}`;
     try {
-      return await this.options.api.request<KubePod>('GET', path, { signal });
+      return await this.options.api.request<KubePod>('GET', kubePath`/api/v1/namespaces/${namespace}/pods/${pod.name}`, { signal });
     } catch (caught) {
       if (isKubeStatus(caught, 404)) return undefined;
       throw caught;
     }
   }
-
-  /** Fails with 409 where the object has changed since it was read: then somebody else may have decided. */
-  async #write(csr: KubeCsr, condition: CsrCondition, signal: AbortSignal): Promise<void> {
-    const conditions = [...(csr.status?.conditions ?? []), condition];
-    const body = { ...csr, apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', status: { ...csr.status, conditions } };
-    await this.options.api.request('PUT', `${CSR_PATH}/${csr.metadata.name}/approval`, { body, signal });
-  }
 }
 
-/** A rule that the request breaks, as opposed to whatever kept us from judging it. */
+function stuckProblem([first, ...others]: readonly StuckRequest[]): AgentError | undefined {
+  if (!first) return undefined;
+  const { name, error } = first;
+  const more = others.length === 0 ? '' : `, nor can ${others.length} more`;
+  return new AgentError(error.code, `request ${name} cannot be decided${more}: ${error.message}`, {
+    retry: error.retry,
+    cause: error,
+    ...(error.hint !== undefined && { hint: error.hint }),
+  });
+}
+
+/** A rule that the request breaks, as opposed to what kept us from judging it. */
 function isDenial(caught: unknown): caught is AgentError {
   return caught instanceof AgentError && caught.code === 'ERR_CA_REJECTED' && caught.rule !== undefined;
 }

@@ -1,9 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { certificatesPem } from '../../agent/identity/certificate';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { writePem } from '../../agent/base/pem';
+import { certificatesPem, parseCertificates } from '../../agent/identity/certificate';
+import { encodeUriNames } from '../../agent/identity/extensions';
+import { CSR_PATH, conditionOf, csrPath, type KubeCsr } from '../../ca-client/kubernetes/csr-object';
 import { type CertManager, startCertManager } from '../support/cert-manager';
-import type { TestCa } from '../support/certs';
+import { makeCsr, makeKey, type TestCa } from '../support/certs';
 import { type Kube, startKube } from '../support/kube';
 import { makeSignerCa } from '../support/kube-signer';
 import { describeWith } from '../support/peers';
@@ -97,6 +100,68 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
     },
     TEST_MS,
   );
+
+  describe('field E1: the annotations by which cert-manager makes a CA of ten years', () => {
+    const annotations = {
+      'experimental.cert-manager.io/request-is-ca': 'true',
+      'experimental.cert-manager.io/request-duration': '87600h',
+    };
+
+    /** As the pod of `cart` may, under the shipped requester role. */
+    async function ask(usages: readonly string[]): Promise<string> {
+      const api = await kube.as({ token: await kube.token('shop', 'cart', { pod: { name: 'cart-1', uid } }) });
+      const csr = makeCsr({ privateKey: makeKey('ec', 'prime256v1'), extensions: [encodeUriNames([CART], true)] });
+      const request = writePem('CERTIFICATE REQUEST', csr).toString('base64');
+      const spec = { request, signerName: SIGNER, expirationSeconds: 3_600, usages };
+      const body = { apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', spec };
+      const metadata = { generateName: 'asks-for-a-ca-', annotations };
+      return (await api.request<KubeCsr>('POST', CSR_PATH, { body: { ...body, metadata } })).metadata.name;
+    }
+    const answer = (name: string, has: (csr: KubeCsr) => unknown) =>
+      until(`an answer to ${name}`, async () => {
+        const csr = await kube.api.request<KubeCsr>('GET', csrPath(name));
+        return has(csr) ? csr : undefined;
+      });
+
+    test(
+      'are denied, and nothing is signed',
+      async () => {
+        const approver = await startApprover('--require-pod');
+        for (const usages of [
+          ['client auth', 'server auth'],
+          ['digital signature', 'client auth', 'server auth'],
+        ]) {
+          const csr = await answer(await ask(usages), (each) => conditionOf(each, 'Denied'));
+          expect(conditionOf(csr, 'Denied')!.message).toMatch(/^annotations: must be among those of --allow-annotation, not experimental/);
+          expect(csr.status?.certificate).toBeUndefined();
+        }
+        expect((await approver.http('/metrics')).body).toMatch(/decisions_total\{decision="denied",reason="annotations"\} 2$/m);
+      },
+      TEST_MS,
+    );
+
+    test(
+      'where an operator allows them, the CA is found, and the approver is not ready until that is acknowledged',
+      async () => {
+        const approver = await startApprover('--allow-annotation', ...Object.keys(annotations));
+        const name = await ask(['digital signature', 'client auth', 'server auth']);
+        const { status } = await answer(name, (each) => each.status?.certificate);
+        const [leaf] = parseCertificates(Buffer.from(status!.certificate!, 'base64'), 'certificate');
+        expect(leaf!.basicConstraints?.ca).toBe(true);
+        await approver.event('certificate violates policy');
+        const unready = await approver.http('/healthz/ready');
+        expect(unready).toMatchObject({ status: 503, body: expect.stringContaining(`request ${name}: the certificate is a CA`) });
+        const { body } = await approver.http('/metrics');
+        expect(body).toMatch(/^keyturn_approver_violations_total\{kind="ca"\} 1$/m);
+        expect(body).toMatch(/^keyturn_approver_open_violations 1$/m);
+        const acknowledge = ['approver', 'acknowledge', name, '--kubeconfig', kube.kubeconfig, '--reason', 'issuer replaced'];
+        expect(await approver.command(...acknowledge)).toMatchObject({ code: 0, stdout: `${name}: acknowledged\n` });
+        await until('readiness', async () => (await approver.http('/healthz/ready')).status === 200);
+        await approver.event('violation acknowledged');
+      },
+      TEST_MS,
+    );
+  });
 
   test(
     'the identity of another is denied, and status says why',

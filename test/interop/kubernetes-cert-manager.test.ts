@@ -68,7 +68,14 @@ spec:
     const api = await kube.as({ token: await kube.token('keyturn', 'keyturn-approver') });
     const stop = new AbortController();
     const deps = testDeps();
-    const policy = { trustDomain: 'cluster.local', minSeconds: 600, maxSeconds: 86_400, requirePod: true };
+    const policy = {
+      trustDomain: 'cluster.local',
+      minSeconds: 600,
+      maxSeconds: 86_400,
+      requirePod: true,
+      allowedAnnotations: [],
+      allowedLabels: [],
+    };
     const running = new Approver({ api, signerName: SIGNER, ...policy }, deps).run(stop.signal);
     stops.push(async () => {
       stop.abort();

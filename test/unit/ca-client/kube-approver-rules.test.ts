@@ -1,4 +1,4 @@
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { writePem } from '../../../agent/base/pem';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import { judgePod, judgeRequest } from '../../../ca-client/kubernetes/approver-rules';
@@ -6,7 +6,14 @@ import type { KubeCsr } from '../../../ca-client/kubernetes/csr-object';
 import { makeCsr, makeKey } from '../../support/certs';
 import { outcome, outcomeOf } from '../../support/outcome';
 
-const POLICY = { trustDomain: 'cluster.local', minSeconds: 600, maxSeconds: 86_400, requirePod: false };
+const POLICY = {
+  trustDomain: 'cluster.local',
+  minSeconds: 600,
+  maxSeconds: 86_400,
+  requirePod: false,
+  allowedAnnotations: [],
+  allowedLabels: [],
+};
 const REQUEST = writePem('CERTIFICATE REQUEST', makeCsr({ privateKey: makeKey('ec', 'prime256v1') }));
 const POD_NAME = 'authentication.kubernetes.io/pod-name';
 const POD_UID = 'authentication.kubernetes.io/pod-uid';
@@ -86,13 +93,51 @@ test.each<[string, Partial<KubeCsr['spec']>, string, string]>([
     'request',
     expect.stringContaining('must be readable: csr') as unknown as string,
   ],
+  ['no usages', { usages: [] }, 'usages', 'must include digital signature'],
+  ['usages without digital signature', { usages: ['client auth', 'server auth'] }, 'usages', 'must include digital signature'],
+  [
+    'a field that is not known',
+    { additionalOutputFormats: 'ca' } as Partial<KubeCsr['spec']>,
+    'spec',
+    'must hold known fields only, not additionalOutputFormats',
+  ],
+  ['no time', { expirationSeconds: undefined as unknown as number }, 'expirationSeconds', 'must be given'],
+  ['half a second', { expirationSeconds: 3_600.5 }, 'expirationSeconds', 'must be from 600 to 86400, not 3600.5'],
   ['a time too short', { expirationSeconds: 599 }, 'expirationSeconds', 'must be from 600 to 86400, not 599'],
 ])('a request with %s is denied', async (_, spec, field, rule) => {
   expect(await outcomeOf(judgeRequest(csrWith(spec), POLICY))).toEqual({ field, rule });
 });
 
-test('a request without usages asks for nothing that would be wrong', async () => {
-  await expect(judgeRequest(csrWith({ usages: [] }), POLICY)).resolves.toBeDefined();
+describe('field E1: what a signer could act on beside the request passes by name only', () => {
+  const judged = (metadata: object, policy: Partial<typeof POLICY> = {}) =>
+    outcomeOf(judgeRequest({ ...csrWith({}), metadata: { ...csrWith({}).metadata, ...metadata } }, { ...POLICY, ...policy }));
+  const lists = { allowedAnnotations: ['example.org/a'] as never[], allowedLabels: ['example.org/b'] as never[] };
+
+  test.each<[string, object, string, string]>([
+    ['an annotation', { annotations: { a: '', b: '' } }, 'annotations', 'must be among those of --allow-annotation, not a, b'],
+    ['a label', { labels: { team: 'x' } }, 'labels', 'must be among those of --allow-label, not team'],
+    ['a finalizer', { finalizers: ['x.example/y'] }, 'metadata', 'must hold annotations and labels only, not finalizers'],
+    ['an owner', { ownerReferences: [{}] }, 'metadata', 'must hold annotations and labels only, not ownerReferences'],
+  ])('%s is denied', async (_, metadata, field, rule) => {
+    expect(await judged(metadata)).toEqual({ field, rule });
+  });
+
+  test('what is listed passes, each list for its own kind', async () => {
+    expect(await judged({ annotations: { 'example.org/a': 'x' }, labels: { 'example.org/b': 'y' } }, lists)).toHaveProperty('id');
+    expect(await judged({ annotations: { 'example.org/b': 'x' } }, lists)).toMatchObject({ field: 'annotations' });
+    expect(await judged({ labels: { 'example.org/a': 'x' } }, lists)).toMatchObject({ field: 'labels' });
+  });
+
+  test('what the API server writes is no reason', async () => {
+    const written = {
+      generateName: 'keyturn-',
+      creationTimestamp: '2026-01-01T00:00:00Z',
+      generation: 1,
+      managedFields: [{}],
+      selfLink: '',
+    };
+    expect(await judged({ ...written, annotations: {}, labels: {} })).toHaveProperty('id');
+  });
 });
 
 const requester = { namespace: 'shop', serviceAccount: 'cart', pod: { name: 'cart-1', uid: 'uid-1' } };
