@@ -2,13 +2,14 @@ import type { RefusedEntry } from './admin/agent-view';
 import { directoryRisk } from './base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from './base/backoff';
 import type { Deps } from './base/deps';
-import { AgentError } from './base/errors';
+import { AgentError, systemCode } from './base/errors';
 import type { FileWatch } from './base/file-watch';
 import { LogBudget } from './base/log-budget';
-import type { LoadedConfig } from './config/config';
-import { planList } from './config/plan-list';
+import type { Config, LoadedConfig, WorkloadEntry } from './config/config';
+import { type ListPlan, planList } from './config/plan-list';
 import { type ListText, readListText } from './config/read-workloads';
 import type { Refusal } from './config/workload-plan';
+import { createKeptWorkloads, type KeptWorkloads } from './kept-workloads';
 import { refusedEntry, WorkloadSet } from './workload-set';
 
 /** Workloads that come and go with a list. */
@@ -39,11 +40,24 @@ const LINES_A_MINUTE = 20;
  */
 export async function followWorkloads(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<FollowedWorkloads> {
   const place = loaded.config.workloads!;
-  const text = await readListText(place);
-  const entries = await text.entries();
-  const followed = new WorkloadFollower(loaded, place, deps, stopping);
-  await followed.begin(text, entries);
+  const kept = loaded.config.stateDir === undefined ? undefined : createKeptWorkloads(loaded.config.stateDir, deps);
+  const followed = new WorkloadFollower(loaded, place, kept, deps, stopping);
+  const before = (await kept?.load()) ?? [];
+  const list = await readList(place).catch((caught: unknown) => AgentError.from(caught));
+  // A list that is damaged as a whole was read before: what it stood for is in service again. A place that is gone is not waited for.
+  if (list instanceof AgentError && (before.length === 0 || systemCode(list.cause) === 'ENOENT')) throw list;
+  await followed.begin(list, before);
   return followed;
+}
+
+interface ReadList {
+  readonly text: ListText;
+  readonly entries: Awaited<ReturnType<ListText['entries']>>;
+}
+
+async function readList(place: string): Promise<ReadList> {
+  const text = await readListText(place);
+  return { text, entries: await text.entries() };
 }
 
 class WorkloadFollower implements FollowedWorkloads {
@@ -57,6 +71,8 @@ class WorkloadFollower implements FollowedWorkloads {
   /** Of the text that was followed last. */
   #print = '';
   #refused: readonly Refusal[] = [];
+  /** What each version was made of. */
+  readonly #entries = new WeakMap<Config, WorkloadEntry>();
   /** What is wrong with the list as a whole. */
   #problem: AgentError | undefined;
   #failures = 0;
@@ -67,6 +83,7 @@ class WorkloadFollower implements FollowedWorkloads {
   constructor(
     private readonly loaded: LoadedConfig,
     private readonly place: string,
+    private readonly kept: KeptWorkloads | undefined,
     private readonly deps: Deps,
     stopping: AbortSignal,
   ) {
@@ -74,10 +91,12 @@ class WorkloadFollower implements FollowedWorkloads {
     this.#lines = new LogBudget(deps.clock, LINES_A_MINUTE);
   }
 
-  async begin(text: ListText, entries: Awaited<ReturnType<ListText['entries']>>): Promise<void> {
+  /** @param kept  What was in service before a restart: it stands in for what of the list is refused now. */
+  async begin(list: ReadList | AgentError, kept: readonly WorkloadEntry[]): Promise<void> {
     const risk = await directoryRisk(this.place);
     if (risk !== undefined) this.deps.log.warn('others can change the list of workloads', { list: this.place, because: risk });
-    await this.#follow(text, entries, false);
+    if (list instanceof AgentError) await this.#standIn(list, kept);
+    else await this.#follow(list, false, kept);
     this.#loop = this.#run().catch((cause) => this.deps.log.error('the list of workloads is no longer followed', { cause }));
   }
 
@@ -124,7 +143,7 @@ class WorkloadFollower implements FollowedWorkloads {
       const text = await this.#settled();
       await this.#watchFiles(text.files);
       const due = again || this.set.retryAt() <= this.deps.clock.now();
-      if (text.print !== this.#print || due || this.#problem) await this.#follow(text, await text.entries(), again);
+      if (text.print !== this.#print || due || this.#problem) await this.#follow({ text, entries: await text.entries() }, again, []);
       this.#failures = 0;
     } catch (caught) {
       if (this.#stop.signal.aborted) return;
@@ -148,13 +167,28 @@ class WorkloadFollower implements FollowedWorkloads {
     }
   }
 
-  async #follow(text: ListText, entries: Awaited<ReturnType<ListText['entries']>>, again: boolean): Promise<void> {
-    const plan = planList(entries, this.loaded, this.set.versions());
+  async #follow({ text, entries }: ReadList, again: boolean, kept: readonly WorkloadEntry[]): Promise<void> {
+    const plan = planList(entries, this.loaded, this.set.versions(), kept);
     this.#refused = plan.refused;
     this.#problem = undefined;
     this.#print = text.print;
     this.#tell();
+    await this.#apply(plan, again);
+  }
+
+  /** Puts back into service what was in service before a restart, since the list as a whole cannot be read. */
+  async #standIn(problem: AgentError, kept: readonly WorkloadEntry[]): Promise<void> {
+    this.#problem = problem;
+    this.#failures = 1;
+    this.#tell();
+    await this.#apply(planList(kept, this.loaded, []), false);
+  }
+
+  async #apply(plan: ListPlan, again: boolean): Promise<void> {
     await this.set.apply(plan, again);
+    for (const [config, entry] of plan.entries) this.#entries.set(config, entry);
+    const inService = this.set.versions().flatMap(({ config }) => this.#entries.get(config) ?? []);
+    if (!this.#stop.signal.aborted) await this.kept?.save(inService);
   }
 
   async #watchFiles(files: readonly string[]): Promise<void> {

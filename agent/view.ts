@@ -46,12 +46,16 @@ export function createView(loaded: LoadedConfig, served: Served, startedAt: numb
   };
 }
 
-/** Why an agent is not ready: for each workload that is not, its reasons; and what is wanted and not even there. */
+/**
+ * Why an agent is not ready: for each workload that is not, its reasons; and what is right but could not be put into service. An entry that is
+ * refused takes nothing from the others: `status` and a metric have it. Where nothing is in service, it is the reason.
+ */
 function notReady(served: Served, policy: 'all' | 'any'): readonly string[] {
   const perWorkload = served.workloads().map((workload) => workload.reasons());
-  const missing = served.refused().filter(({ inService }) => !inService);
   if (policy === 'any' && perWorkload.some((each) => each.length === 0)) return [];
-  return [...perWorkload.flat(), ...missing.map(reasonOf)];
+  const missing = served.refused().filter(({ inService }) => !inService);
+  const counted = perWorkload.length === 0 ? missing : missing.filter(({ outcome }) => outcome === 'failed');
+  return [...perWorkload.flat(), ...counted.map(reasonOf)];
 }
 
 /** As a workload's own reasons begin. */

@@ -58,7 +58,10 @@ export class WorkloadSet {
 
   /** Versions that are wanted and could not be put into service. */
   failed(): readonly RefusedEntry[] {
-    return [...this.#failed.values()].map(({ version, error }) => refusedEntry(version, error, this.#running.has(version.name)));
+    return [...this.#failed.values()].map(({ version, error }) => ({
+      ...refusedEntry(version, error, this.#running.has(version.name)),
+      outcome: 'failed',
+    }));
   }
 
   /** When something that failed is to be tried again; infinite where there is nothing. */
@@ -216,6 +219,7 @@ export function refusedEntry(entry: { name: string | undefined; from: string }, 
     code,
     message,
     ...(hint !== undefined && { hint }),
+    outcome: 'refused',
     inService,
   };
 }

@@ -83,6 +83,8 @@ export interface RefusedEntry {
   readonly code: string;
   readonly message: string;
   readonly hint?: string;
+  /** `refused`: the entry is wrong. `failed`: it is right, but could not be put into service, and is tried again. */
+  readonly outcome: 'refused' | 'failed';
   /** Whether an earlier version of it is in service. */
   readonly inService: boolean;
 }

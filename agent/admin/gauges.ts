@@ -22,7 +22,8 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
     single('keyturn_start_time_seconds', 'When the agent started.', seconds(status.startedAt)),
     single('keyturn_ready', 'Whether /healthz/ready answers yes.', status.ready ? 1 : 0),
     single('keyturn_workloads', 'Workloads in service.', workloads.length),
-    single('keyturn_workloads_refused', 'Entries of the list of workloads that are not followed.', status.refused?.length ?? 0),
+    single('keyturn_workloads_refused', 'Entries of the list of workloads that are wrong and not followed.', entries(status, 'refused')),
+    single('keyturn_workloads_failed', 'Entries of the list of workloads that could not be put into service.', entries(status, 'failed')),
     {
       ...perWorkload('keyturn_workload_renewals_total', 'Certificates obtained for each workload.', workloads, (each) => each.renewals),
       type: 'counter',
@@ -212,6 +213,10 @@ export async function processGauges(): Promise<Gauge[]> {
     single('nodejs_external_memory_bytes', 'Memory of buffers and other native objects.', memory.external),
     single('nodejs_eventloop_lag_seconds', 'How long the event loop took to come round during this scrape.', await loopLag()),
   ];
+}
+
+function entries({ refused = [] }: AgentStatus, outcome: 'refused' | 'failed'): number {
+  return refused.filter((each) => each.outcome === outcome).length;
 }
 
 function single(name: string, help: string, value: number | undefined, labels: Record<string, string> = {}): Gauge {

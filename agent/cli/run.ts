@@ -1,7 +1,9 @@
 import { type Agent, type AgentDeps, startAgent } from '../agent';
 import { AgentError } from '../base/errors';
 import type { Logger } from '../base/log';
+import type { LoadedConfig } from '../config/config';
 import { loadConfig } from '../config/load';
+import { defaultedHalf } from '../config/rules';
 import type { Flags } from '../config/sources';
 import { formatSpiffeId } from '../identity/spiffe-id';
 import { runDaemon } from './daemon';
@@ -29,12 +31,19 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
       logFormat,
       facts: workloads === undefined ? { id: id && formatSpiffeId(id), ca: ca.join(',') } : { workloads },
       start: async (deps, stopping) => {
+        warnOfDefaults(loaded, deps.log);
         const agent = await startAgent(loaded, deps, stopping);
         return { onHangup: hangup(agent, deps), health: agent.health, close: () => agent.close() };
       },
     },
     terminal,
   );
+}
+
+/** Half an identity is seldom meant: the default that fills it up is said where the log begins. */
+function warnOfDefaults({ settings, config }: LoadedConfig, log: Logger): void {
+  const missing = config.id && config.workloads === undefined ? defaultedHalf(settings) : undefined;
+  if (missing) log.warn('identity is partly a default', { id: formatSpiffeId(config.id!), setting: missing, hint: `set ${missing}` });
 }
 
 /** Reads the list of workloads again at each SIGHUP, or renews where there is none; but no more often than once a second: those that come meanwhile are one wish. */

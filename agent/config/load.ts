@@ -8,7 +8,16 @@ import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
 import { realPlace } from './real-place';
-import { checkFederation, checkRotation, chooseAdminAddress, chooseCredentialsDir, chooseIdentity, collect, type Draft } from './rules';
+import {
+  checkFederation,
+  checkOwnIdentity,
+  checkRotation,
+  chooseAdminAddress,
+  chooseCredentialsDir,
+  chooseIdentity,
+  collect,
+  type Draft,
+} from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
 import type { Environment } from './upstream';
@@ -80,6 +89,8 @@ function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport 
   const draft = readEach(told, workload, problems);
   if (workload) placeWorkload(draft, workload);
   chooseAdminAddress(draft, told.env);
+  // A misspelt setting is told as that, not as what it leaves missing.
+  if (workload && problems.length === 0) collect(problems, () => checkOwnIdentity(draft, workload));
   // What is said for all workloads need not be whole: each is judged with what it says itself.
   const id = workload || !draft.readings.has('workloads') ? applyRules(draft, told, problems) : undefined;
   const settings = SETTING_NAMES.map((name) => {

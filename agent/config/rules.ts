@@ -77,7 +77,44 @@ export function chooseIdentity(draft: Draft): SpiffeId | undefined {
       hint: 'a SPIFFE ID is the whole identity: give it alone, or give trust domain, namespace and service account',
     });
   }
-  return whole && rank(whole) > strongest ? takeWhole(draft, whole.origin) : takeParts(draft, strongest);
+  if (whole && rank(whole) > strongest) return takeWhole(draft, whole.origin);
+  // An entry of a list is checked by `checkOwnIdentity`.
+  if (whole && strongest < RANK.workload) checkReplaced(draft, whole, parts);
+  return takeParts(draft, strongest);
+}
+
+/** Parts that replace a whole SPIFFE ID replace all of it: a default in between would be an identity that nobody meant. */
+function checkReplaced(draft: Draft, whole: Reading, parts: readonly SettingName[]): void {
+  const missing = (['namespace', 'service-account'] as const).find((name) => rank(draft.readings.get(name)) <= rank(whole));
+  if (missing === undefined) return;
+  const by = parts.map((name) => draft.readings.get(name)!.origin).join(' and ');
+  throw invalid('ERR_CONFIG', whole.origin, `is replaced by ${by}, without ${missing}`, {
+    hint: `give ${missing} there too, or spiffe-id`,
+  });
+}
+
+/**
+ * A workload of a list names its identity itself: what the process says of itself, and the defaults, are for no workload. So an entry that
+ * was cut short by a full disk or a truncating writer is refused instead of becoming another workload.
+ *
+ * @throws AgentError ERR_CONFIG naming the file and what is missing.
+ */
+export function checkOwnIdentity(draft: Draft, { origin }: { readonly origin: Origin }): void {
+  const own = (name: SettingName) => draft.readings.get(name)?.from === 'workload';
+  if (own('spiffe-id') || (own('namespace') && own('service-account'))) return;
+  if (readsFiles(draft) && (own('credentials-dir') || own('credential-bundle'))) return;
+  const half = (['namespace', 'service-account'] as const).find(own);
+  const missing = half === 'namespace' ? 'service-account' : 'namespace';
+  const rule = half === undefined ? 'must name the identity of the workload' : `must name ${missing} beside ${half}`;
+  const files = readsFiles(draft) ? ', or credentials-dir or credential-bundle of its own' : '';
+  throw invalid('ERR_CONFIG', origin, rule, { hint: `say spiffe-id, or namespace and service-account, in the entry itself${files}` });
+}
+
+/** Half of a name that was given without the other half, which is a default: a warning, since the CA may know no such workload. */
+export function defaultedHalf(settings: readonly { readonly name: string; readonly origin: Origin }[]): string | undefined {
+  const halves = settings.filter(({ name }) => name === 'namespace' || name === 'service-account');
+  const missing = halves.filter(({ origin }) => origin === 'default');
+  return missing.length === 1 && halves.length === 2 ? missing[0]!.name : undefined;
 }
 
 function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {

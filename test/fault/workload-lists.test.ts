@@ -89,10 +89,10 @@ test('an element that is wrong is refused by field, and the others are good', as
 test('of a directory only files are read that are files, none is waited for, and each is refused for itself', async () => {
   const dir = tempDir();
   const put = (name: string, text: string | Uint8Array) => writeFileSync(join(dir, name), text);
-  put('good.yaml', 'service-account: good\n');
+  put('good.yaml', 'namespace: shop\nservice-account: good\n');
   put('large.yaml', Buffer.alloc(32 * 1024 + 1, 0x23));
-  put('Upper.yaml', 'service-account: upper\n');
-  put('other.yml', 'name: another\nservice-account: other\n');
+  put('Upper.yaml', 'namespace: shop\nservice-account: upper\n');
+  put('other.yml', 'name: another\nnamespace: shop\nservice-account: other\n');
   for (const name of ['.hidden.yaml', 'note.txt', 'good.yaml~', 'good.yaml.bak', '..data']) put(name, 'not: ours\n');
   execFileSync('mkfifo', [join(dir, 'fifo.yaml')]);
   mkdirSync(join(dir, 'dir.yaml'));

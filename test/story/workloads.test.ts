@@ -161,19 +161,80 @@ describe('an entry that is wrong', () => {
     await stream.silence();
   });
 
-  test('that never was in service makes the agent unready, by name, unless one ready workload is enough', async () => {
-    const world = startWorkloads({ cart: [identity('cart')], bad: ['spiffe-id: nonsense'] });
+  test('that cannot be put into service makes the agent unready, by name, unless one ready workload is enough', async () => {
+    const bad = [identity('bad'), 'sds-socket-group: no_such_group_here'];
+    const world = startWorkloads({ cart: [identity('cart')], bad });
     await world.becomes('cart', 'in service', ({ state }) => state === 'current');
     const { ready, reasons } = await world.daemon.status();
     expect(ready).toBe(false);
-    expect(reasons).toEqual([expect.stringMatching(/^workload bad: file workloads\/bad\.yaml: spiffe-id: /)]);
+    expect(reasons).toEqual([expect.stringMatching(/^workload bad: .*no_such_group_here/)]);
     expect((await world.daemon.http('/healthz/ready')).status).toBe(503);
     expect((await world.daemon.command('status', '--workload', 'cart')).code).toBe(0);
     expect((await world.daemon.command('status', '--workload', 'bad')).code).toBe(75);
     expect(await world.daemon.command('status', '--workload', 'nobody')).toMatchObject({ code: 64 });
-    expect(
-      (await startWorkloads({ cart: [identity('cart')], bad: ['x: y'] }, { flags: ['--workloads-ready', 'any'] }).daemon.ready()).ready,
-    ).toBe(true);
+    const any = startWorkloads({ cart: [identity('cart')], bad }, { flags: ['--workloads-ready', 'any'] });
+    expect((await any.daemon.ready()).ready).toBe(true);
+  });
+
+  test('field 17 that was cut to nothing becomes no other workload: it is refused by file, and what runs goes on', async () => {
+    const world = startWorkloads({ cart: [identity('cart')], till: [identity('till')] });
+    await world.daemon.ready();
+    const before = await world.becomes('cart', 'current', ({ state }) => state === 'current');
+    // As a truncating writer or a full disk does it.
+    writeFileSync(join(world.dir, 'workloads', 'cart.yaml'), '');
+    const refused = await world.daemon.event('workload refused');
+    expect(refused).toMatchObject({
+      workload: 'cart',
+      file: 'workloads/cart.yaml',
+      cause: expect.stringContaining('must name the identity'),
+    });
+    expect(await world.status('cart')).toMatchObject({ id: idOf('cart'), certificate: { serial: before.certificate!.serial } });
+    expect((await world.daemon.status()).workloads.map(({ id }) => id)).toEqual([idOf('cart'), idOf('till')]);
+  });
+
+  test('field 39 that is new and wrong leaves the process ready, with a metric and a line of its own', async () => {
+    const world = startWorkloads({ cart: [identity('cart')] });
+    await world.daemon.ready();
+    world.put('till', 'tll: 1h');
+    await world.daemon.event('workload refused');
+    expect((await world.daemon.http('/healthz/ready')).status).toBe(200);
+    const { ready, refused } = await world.daemon.status();
+    expect({ ready, refused }).toMatchObject({ ready: true, refused: [{ name: 'till', outcome: 'refused', inService: false }] });
+    const { body } = await world.daemon.http('/metrics');
+    expect(body).toMatch(/^keyturn_workloads_refused 1$/m);
+    expect(body).toMatch(/^keyturn_workloads_failed 0$/m);
+    world.remove('cart');
+    await until('nothing in service', async () => (await world.daemon.status()).workloads.length === 0);
+    expect(await world.daemon.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('tll') });
+  });
+
+  test.each([
+    ['that cannot be read', 'x: [', undefined],
+    ['that is refused', 'tll: 1h', 'cart'],
+    ['that is empty', '', 'cart'],
+  ])('field 39 %s after a restart is served from its state', async (_, text, name) => {
+    const world = startWorkloads({ cart: [identity('cart'), 'ttl: 2h'], till: [identity('till')] }, { flags: ['--state-dir', 'state'] });
+    await world.daemon.ready();
+    const before = await served(world.socket('cart'));
+    await world.daemon.stop();
+    world.put('cart', text);
+    const again = world.restart();
+    await again.daemon.ready();
+    expect(await served(again.socket('cart'))).toEqual(before);
+    expect(await again.daemon.status()).toMatchObject({
+      ready: true,
+      refused: [{ ...(name && { name }), file: 'workloads/cart.yaml', inService: true }],
+    });
+    again.put('cart', identity('cart'));
+    await again.daemon.event('workload no longer refused');
+    again.remove('till');
+    await until('one workload', async () => (await again.daemon.status()).workloads.length === 1);
+    // What left the list is not brought back by a later fault.
+    await again.daemon.stop();
+    again.put('till', 'tll: 1h');
+    const third = again.restart();
+    await third.daemon.ready();
+    expect((await third.daemon.status()).workloads.map((each) => each.name)).toEqual(['cart']);
   });
 
   test('cannot take what another has: name, identity, socket and directories are refused by name', async () => {
@@ -278,6 +339,30 @@ test('config show tells beforehand what of a list would be started and what refu
   expect(stdout).toMatch(/^cart +spiffe:\/\/cluster\.local\/ns\/shop\/sa\/cart +var\/run\/secrets\/workload-spiffe-uds\/cart\/socket$/m);
   expect(stderr).toMatch(/till\.yaml: sds-socket-mode: "0777" must not have executable bits/);
   expect(stderr).toMatch(/twin\.yaml: spiffe-id: .* is that of workload cart/);
+});
+
+test('field 39 a list of one file that is damaged as a whole after a restart is served from its state, one that is gone is not', async () => {
+  const world = startWorkloads({});
+  await world.daemon.stop();
+  const list = join(world.dir, 'list.yaml');
+  writeFileSync(list, `- name: a\n  ${identity('a')}\n`);
+  const { startDaemon } = await import('../support/daemon');
+  const start = () => startDaemon({ dir: world.dir, identity: [], flags: ['--workloads', 'list.yaml', '--state-dir', 'state'] });
+  const first = start();
+  await first.ready();
+  await first.stop();
+  writeFileSync(list, '- name: [');
+  const second = start();
+  try {
+    await second.event('list of workloads refused, what runs goes on');
+    expect((await second.ready()).workloads.map(({ name }) => name)).toEqual(['a']);
+    writeFileSync(list, `- name: b\n  ${identity('b')}\n`);
+    await until('b alone', async () => (await second.status()).workloads.map(({ name }) => name).join() === 'b');
+  } finally {
+    await second.stop();
+  }
+  rmSync(list);
+  expect((await start().finished).code).toBe(78);
 });
 
 test('a list that is one file says the same, and keeps everything where it is damaged as a whole', async () => {

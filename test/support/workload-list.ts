@@ -19,6 +19,8 @@ export interface WorkloadsDaemon {
   status(name: string): Promise<WorkloadStatus | undefined>;
   /** Resolves once that holds for a workload's status. */
   becomes(name: string, what: string, holds: (status: WorkloadStatus) => boolean): Promise<WorkloadStatus>;
+  /** Starts another daemon on the same directory, once this one has ended. */
+  restart(): WorkloadsDaemon;
 }
 
 const running: Daemon[] = [];
@@ -50,6 +52,14 @@ export function startWorkloads(
     renameSync(join(list, '.new'), path(name));
   };
   for (const [name, lines] of Object.entries(files)) put(name, ...lines);
+  return runWorkloads({ dir, path, put }, options);
+}
+
+function runWorkloads(
+  list: Pick<WorkloadsDaemon, 'dir' | 'put'> & { readonly path: (name: string) => string },
+  options: Partial<Pick<DaemonOptions, 'flags' | 'source' | 'through'>>,
+): WorkloadsDaemon {
+  const { dir, path, put } = list;
   const flags = ['--workloads', 'workloads', ...(options.flags ?? [])];
   const daemon = startDaemon({ dir, identity: [], ...options, flags });
   running.push(daemon);
@@ -67,5 +77,6 @@ export function startWorkloads(
         const found = await status(name).catch(() => undefined);
         return found && holds(found) && found;
       }),
+    restart: () => runWorkloads(list, options),
   };
 }

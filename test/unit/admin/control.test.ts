@@ -56,7 +56,9 @@ describe('the control socket', () => {
 
   test('tells of one workload of a list what it tells of all, its reasons only, and which there is not', async () => {
     const workload = (name: string) => ({ ...fakeView().status().workloads[0]!, name });
-    const refused = [{ name: 'bad', file: 'bad.yaml', code: 'ERR_CONFIG', message: 'workload bad: no', inService: false }];
+    const refused = [
+      { name: 'bad', file: 'bad.yaml', code: 'ERR_CONFIG', message: 'workload bad: no', outcome: 'refused' as const, inService: false },
+    ];
     const status = {
       workloads: [workload('cart'), workload('till')],
       ready: false,

@@ -558,9 +558,9 @@ describe('identity', () => {
     ['a whole ID by file beats the pod', { file: `spiffe-id: ${WHOLE}`, env: { POD_NAMESPACE: 'shop' } }, WHOLE],
     ['a whole ID by flag beats our variables', { flags: { 'spiffe-id': WHOLE }, env: { KEYTURN_NAMESPACE: 'shop' } }, WHOLE],
     [
-      'a part by flag beats a whole ID in the environment',
-      { flags: { namespace: 'shop' }, env: { KEYTURN_SPIFFE_ID: WHOLE } },
-      'spiffe://cluster.local/ns/shop/sa/default',
+      'parts by flag beat a whole ID in the environment',
+      { flags: { namespace: 'shop', 'service-account': 'till' }, env: { KEYTURN_SPIFFE_ID: WHOLE } },
+      'spiffe://cluster.local/ns/shop/sa/till',
     ],
   ])('%s', async (_, given, want) => expect(await identity(given)).toBe(want));
 
@@ -572,6 +572,18 @@ describe('identity', () => {
     expect(await problems({ ...given, flags: { ca: 'builtin', ...given.flags } })).toEqual([
       expect.stringMatching(/spiffe-id|SPIFFE_ID.*: cannot be given together with/),
     ]);
+  });
+
+  test.each<[string, Given, string]>([
+    [
+      'a flag',
+      { flags: { namespace: 'shop' }, env: { KEYTURN_SPIFFE_ID: WHOLE } },
+      'is replaced by flag --namespace, without service-account',
+    ],
+    ['a variable', { env: { KEYTURN_SERVICE_ACCOUNT: 'till' }, file: `spiffe-id: ${WHOLE}` }, ', without namespace'],
+    ['a trust domain', { flags: { 'trust-domain': 'td' }, env: { KEYTURN_SPIFFE_ID: WHOLE } }, ', without namespace'],
+  ])('%s that replaces a part of a whole ID is refused, since the rest would be a default', async (_, given, rule) => {
+    expect(await problems({ ...given, flags: { ca: 'builtin', ...given.flags } })).toEqual([expect.stringContaining(rule)]);
   });
 
   test('mounted files need no identity; one of ours is held against them, the pod’s is not', async () => {
