@@ -54,6 +54,21 @@ const CSR_RULES: readonly LintRule[] = [
     },
   },
   {
+    rule: 'csr-signature',
+    severity: 'error',
+    sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
+    broken: (csr) => (isSignedOtherwise(csr) ? `it is signed with ${csr.signatureAlgorithm.text}` : undefined),
+  },
+  {
+    rule: 'csr-signature',
+    severity: 'warning',
+    sources: { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR },
+    broken: (csr) =>
+      isSignedOtherwise(csr)
+        ? `it is signed with ${csr.signatureAlgorithm.text}, which is taken here and refused by stricter authorities`
+        : undefined,
+  },
+  {
     rule: 'csr-key',
     severity: 'error',
     sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
@@ -103,7 +118,20 @@ const CSR_RULES: readonly LintRule[] = [
     rule: 'csr-uri',
     severity: 'error',
     sources: READERS,
-    broken: (csr) => (urisOf(csr).length === 1 ? notSpiffe(urisOf(csr)[0]!) : undefined),
+    broken: (csr, _, backend) => {
+      const [uri, ...more] = urisOf(csr);
+      return uri === undefined || more.length > 0 ? undefined : notSpiffe(backend === 'istio-csr' ? lowerScheme(uri) : uri);
+    },
+  },
+  {
+    rule: 'csr-uri',
+    severity: 'warning',
+    sources: { 'istio-csr': ISTIO_CSR },
+    broken: (csr) => {
+      const [uri, ...more] = urisOf(csr);
+      if (uri === undefined || more.length > 0 || uri === lowerScheme(uri)) return undefined;
+      return `the scheme of ${uri} is not in lower case: it is signed as it is written, and peers that compare to the letter refuse it`;
+    },
   },
   {
     rule: 'csr-uri',
@@ -126,9 +154,17 @@ const CSR_RULES: readonly LintRule[] = [
   {
     rule: 'csr-key-usage',
     severity: 'error',
+    sources: { 'istio-csr': ISTIO_CSR },
+    broken: ({ keyUsages }) => (keyUsages?.includes('keyCertSign') ? 'it asks for key usage keyCertSign' : undefined),
+  },
+  {
+    rule: 'csr-key-usage',
+    severity: 'error',
     sources: { 'istio-csr': CERT_MANAGER },
     broken: ({ keyUsages }) =>
-      keyUsages && `it asks for key usages (${keyUsages.join(', ')}), which passes istio-csr and then fails as INTERNAL`,
+      keyUsages && !keyUsages.includes('keyCertSign')
+        ? `it asks for key usages (${keyUsages.join(', ')}), which passes istio-csr and then fails as INTERNAL`
+        : undefined,
   },
   {
     rule: 'csr-extended-key-usage',
@@ -138,6 +174,17 @@ const CSR_RULES: readonly LintRule[] = [
       const known: readonly string[] = [PURPOSE.clientAuth, PURPOSE.serverAuth];
       const others = purposes?.filter((each) => !known.includes(each)) ?? [];
       return others.length === 0 ? undefined : `it asks for purposes other than client and server: ${others.join(', ')}`;
+    },
+  },
+  {
+    rule: 'csr-extended-key-usage',
+    severity: 'error',
+    sources: { 'istio-csr': CERT_MANAGER },
+    broken: ({ purposes }) => {
+      const names = purposes?.map((each) => PURPOSE_NAMES.get(each));
+      // What is not known has been refused by istio-csr already.
+      if (names === undefined || names.includes(undefined) || names.join() === 'clientAuth,serverAuth') return undefined;
+      return `its purposes (${names.join(', ')}) are not clientAuth, serverAuth in this order, which passes istio-csr and then fails as INTERNAL`;
     },
   },
   {
@@ -192,12 +239,42 @@ const ISTIO_CSR_MAX_SECONDS = 3_600;
 /** What is asked for beside the request itself. */
 const ASKED_RULES: readonly LintRule[] = [
   {
+    rule: 'csr-pem',
+    severity: 'error',
+    sources: { 'istiod-ra': KUBE, 'kubernetes-csr': KUBE },
+    broken: (_, { pemLabels: [label = CSR_LABEL] = [] }) =>
+      label === CSR_LABEL ? undefined : `the label of its PEM block is ${label}, not ${CSR_LABEL}`,
+  },
+  {
+    rule: 'csr-pem',
+    severity: 'error',
+    sources: { 'kubernetes-csr': APPROVER, builtin: SERVE },
+    broken: (_, { pemLabels = [] }) => moreBlocks(pemLabels),
+  },
+  {
+    rule: 'csr-pem',
+    severity: 'warning',
+    sources: { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR },
+    broken: (_, { pemLabels = [] }) => {
+      const more = moreBlocks(pemLabels);
+      return more && `${more}: the first is taken and the others are ignored`;
+    },
+  },
+  {
+    rule: 'csr-pem',
+    severity: 'warning',
+    sources: { istiod: ISTIOD, 'istio-csr': ISTIO_CSR },
+    broken: (_, { pemLabels: [label = CSR_LABEL] = [] }) =>
+      label === CSR_LABEL ? undefined : `the label of its PEM block is ${label}, which is taken here and refused by the Kubernetes API`,
+  },
+  {
     rule: 'csr-identity',
     severity: 'error',
     sources: EVERYBODY,
-    broken: (csr, { id }) => {
+    broken: (csr, { id }, backend) => {
       const [uri, ...more] = urisOf(csr);
-      return id === undefined || uri === undefined || more.length > 0 || uri === id ? undefined : `it asks for ${uri}, not for ${id}`;
+      if (id === undefined || uri === undefined || more.length > 0) return undefined;
+      return (backend === 'istio-csr' ? lowerScheme(uri) : uri) === id ? undefined : `it asks for ${uri}, not for ${id}`;
     },
   },
   {
@@ -272,6 +349,17 @@ const ASKED_RULES: readonly LintRule[] = [
   },
 ];
 
+const CSR_LABEL = 'CERTIFICATE REQUEST';
+
+/** As Go reads a URI (net/url, `Parse`), and so istio-csr. */
+const lowerScheme = (uri: string) => uri.replace(/^[A-Za-z][A-Za-z0-9+.-]*:/, (scheme) => scheme.toLowerCase());
+
+const moreBlocks = (labels: readonly string[]) => (labels.length > 1 ? `the file holds ${labels.length} PEM blocks` : undefined);
+
+/** Well signed, with an algorithm that our own authorities do not take. Of Ed25519 `csr-key` speaks. */
+const isSignedOtherwise = ({ signed, signatureAlgorithm }: CsrReading) =>
+  signed === true && signatureAlgorithm.usable === undefined && signatureAlgorithm.text !== 'Ed25519';
+
 function notSpiffe(uri: string): string | undefined {
   try {
     parseSpiffeId(uri);
@@ -286,6 +374,10 @@ function otherThan(extensions: readonly string[], allowed: readonly string[]): s
   return others.length === 0 ? undefined : `it asks for extensions: ${others.join(', ')}`;
 }
 
+const PURPOSE_NAMES = new Map<string, string>([
+  [PURPOSE.clientAuth, 'clientAuth'],
+  [PURPOSE.serverAuth, 'serverAuth'],
+]);
 const EXTENSION_NAMES = new Map<string, string>(Object.entries(EXTENSION).map(([name, oid]) => [oid, name]));
 
 const life = (seconds: number) => (seconds === 0 ? 'a life of 0' : `a life of ${formatDuration(seconds * 1_000)}`);

@@ -1,4 +1,4 @@
-import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { constants, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import {
   EXTENSION,
   type GeneralName,
@@ -27,7 +27,7 @@ export interface CsrReading {
   readonly purposes: readonly string[] | undefined;
   readonly basicConstraints: { readonly ca: boolean } | undefined;
   readonly signatureAlgorithm: SignatureAlgorithm;
-  /** Undefined where the algorithm is none that is verified here. */
+  /** Whether its own key signed it; undefined where no authority in use verifies the algorithm. */
   readonly signed: boolean | undefined;
 }
 
@@ -57,11 +57,37 @@ export function readAnyCsr(der: Uint8Array): CsrReading {
   };
 }
 
+/** Also with what authorities in Go verify of a request and our policy refuses: SHA-1, RSA-PSS and Ed25519 (crypto/x509, `CheckSignature`). */
 function isSelfSigned(key: PublicKey, algorithm: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array): boolean | undefined {
   const object = openSslKey(key);
   if (object === undefined) return false;
-  if (object.asymmetricKeyType === 'ed25519') return verify(null, bytes, object, signature);
-  return algorithm.usable && isSignatureValid(algorithm, bytes, signature, object);
+  if (algorithm.usable) return isSignatureValid(algorithm, bytes, signature, object);
+  const type = object.asymmetricKeyType;
+  switch (algorithm.text) {
+    case 'Ed25519':
+      return type === 'ed25519' && verify(null, bytes, object, signature);
+    case 'RSA-SHA1':
+    case 'ECDSA-SHA1':
+      return type === (algorithm.text === 'RSA-SHA1' ? 'rsa' : 'ec') && verify('sha1', bytes, object, signature);
+    case 'RSA-PSS':
+      return type === 'rsa' ? isPssValid(algorithm, bytes, signature, object) : false;
+    default:
+      return undefined;
+  }
+}
+
+/** OIDs of SHA-256, SHA-384 and SHA-512, DER, with the octets of a salt: as many as of a digest. */
+const PSS_HASHES = [
+  { oidDer: Buffer.from('0609608648016503040201', 'hex'), hash: 'sha256', saltLength: 32 },
+  { oidDer: Buffer.from('0609608648016503040202', 'hex'), hash: 'sha384', saltLength: 48 },
+  { oidDer: Buffer.from('0609608648016503040203', 'hex'), hash: 'sha512', saltLength: 64 },
+] as const;
+
+function isPssValid({ der }: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array, key: KeyObject): boolean | undefined {
+  const found = PSS_HASHES.find(({ oidDer }) => Buffer.from(der).includes(oidDer));
+  if (!found) return undefined;
+  const { hash, saltLength } = found;
+  return verify(hash, bytes, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength }, signature);
 }
 
 /** As OpenSSL takes it, weak or not; undefined where it is no key at all, e.g. a point off its curve. */

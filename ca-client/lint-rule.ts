@@ -11,6 +11,8 @@ export interface LintFacts {
   readonly ttlSeconds?: number | undefined;
   /** What the token says of itself; undefined claims where it is no JWT. */
   readonly token?: { readonly claims: Readonly<Record<string, unknown>> | undefined } | undefined;
+  /** The blocks of the file that holds the request, by their labels; undefined where it is in no file. */
+  readonly pemLabels?: readonly string[] | undefined;
   /** The issuer that the authority believes, e.g. of `ca serve --oidc-issuer`. */
   readonly issuer?: string | undefined;
   readonly clusterId?: string | undefined;

@@ -53,10 +53,12 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
     const { terminal } = context;
     const { lintCsr } = await import('../../ca-client/csr-lint');
     const backend = given.for as LintBackend;
-    const csrDer = file === undefined ? await ownRequest(flags, terminal) : await readRequest(String(file), terminal);
+    const { csrDer, pemLabels } =
+      file === undefined ? { csrDer: await ownRequest(flags, terminal), pemLabels: undefined } : await readRequest(String(file), terminal);
     const facts: LintFacts = {
       now: systemClock.now(),
       ttlSeconds: Math.floor((await settingOf('ttl', flags, terminal)) / 1_000),
+      pemLabels,
       token: await readToken(backend, await settingOf('token', flags, terminal), terminal),
       issuer: given.issuer as string | undefined,
       clusterId: await readSetting('cluster-id', { flags, env: terminal.env, cwd: terminal.cwd }),
@@ -81,13 +83,18 @@ async function ownRequest(flags: Flags, terminal: Terminal): Promise<Uint8Array>
   return engine.createCsr(await engine.generateKeyPair(config.keyAlgorithm), config.id!);
 }
 
-async function readRequest(path: string, terminal: Terminal): Promise<Uint8Array> {
+/** The second is what Netscape and old tools write. */
+const CSR_LABELS = ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'];
+
+/** The first block: which authority takes what else is there is a rule of its own. */
+async function readRequest(path: string, terminal: Terminal): Promise<{ csrDer: Uint8Array; pemLabels: readonly string[] }> {
   const field = path === '-' ? 'standard input' : path;
-  const [block, ...more] = readPem(await readInput(path, terminal), field);
-  if (block?.label !== 'CERTIFICATE REQUEST' || more.length > 0) {
-    throw invalid('ERR_PARSE', field, 'must hold one CERTIFICATE REQUEST and nothing else');
-  }
-  return block.der;
+  const blocks = readPem(await readInput(path, terminal), field);
+  // One of them may be a key, of which nothing is to stay.
+  for (const { der } of blocks.slice(1)) der.fill(0);
+  const [first] = blocks;
+  if (!CSR_LABELS.includes(first!.label)) throw invalid('ERR_PARSE', field, 'must begin with a CERTIFICATE REQUEST');
+  return { csrDer: first!.der, pemLabels: blocks.map(({ label }) => label) };
 }
 
 /** The token that would be sent: also the one in its usual place, where there is one. The Kubernetes API is asked with another. */

@@ -3,6 +3,8 @@ import { status } from '@grpc/grpc-js';
 import { readPem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
+import { EXTENSION, PURPOSE } from '../../agent/identity/extensions';
+import { type CsrReading, readAnyCsr } from '../../ca-client/csr-reading';
 import { encodeCertificateReply, parseCertificateRequest } from '../../ca-client/istio/messages';
 import { issueLeaf, type TestCa } from './certs';
 import { liveCa, type PemPair, rootsPem, serverPair } from './tls-ca';
@@ -42,6 +44,8 @@ export interface FakeCa {
   token(uri: string, options?: { readonly audiences?: readonly string[]; readonly expiresAt?: number }): string;
   /** From now on this token is of nobody: its pod is gone. */
   revoke(token: string): void;
+  /** Signs by another from now on, as istio-csr does when its runtime issuer is changed; its own roots and certificate stay. */
+  changeIssuer(issuer: TestCa): void;
   close(): Promise<void>;
 }
 
@@ -52,7 +56,7 @@ const HOUR = 3_600;
 
 /**
  * istio-csr as it was seen to behave, version f96fca50: three errors that say nothing, every refusal of token or CSR the same
- * UNAUTHENTICATED, a validity cut to one hour in silence, leaves without KeyUsage and without backdating, the whole root bundle last, and
+ * UNAUTHENTICATED, usages that cert-manager compares in their order, a validity cut to one hour in silence, leaves without KeyUsage and without backdating, the whole root bundle last, and
  * more than a second for every answer.
  */
 export function startFakeIstioCsr(options: FakeCaOptions = {}): Promise<FakeCa> {
@@ -60,15 +64,17 @@ export function startFakeIstioCsr(options: FakeCaOptions = {}): Promise<FakeCa> 
     const request = parseCertificateRequest(call.message);
     const clusterId = call.headers.clusterid ?? '';
     if (caller === undefined || (clusterId !== '' && clusterId !== 'Kubernetes')) return OPAQUE;
-    const csr = await readCsr(request.csrPem);
-    if (csr?.uris.length !== 1 || csr.uris[0] !== caller || csr.otherNames.length > 0 || csr.hasCommonName) return OPAQUE;
-    // Extensions of a known kind pass here and are refused by cert-manager, which is not told of their usages.
-    if (csr.otherExtensions.length > 0) return csr.otherExtensions.every((oid) => oid === '2.5.29.15') ? UNSIGNED : OPAQUE;
+    const csr = readGoCsr(request.csrPem);
+    const refusal = csr ? refusalOf(csr, caller) : OPAQUE;
+    if (!csr || refusal) return refusal ?? OPAQUE;
+    // It verifies what it got by its own roots, which do not follow the issuer.
+    if (!roots.some(({ bundle }) => bundle.rootsDer.some((root) => includes(signer.bundle.rootsDer, root)))) return UNVERIFIED;
     if (request.ttlSeconds <= 1) return request.ttlSeconds === 1 ? UNVERIFIED : UNSIGNED;
     const now = Math.floor(Date.now() / 1_000) * 1_000;
     const leaf = issueLeaf(signer, {
-      key: { spkiDer: csr.spkiDer },
-      uris: [caller],
+      key: { spkiDer: csr.publicKey.spkiDer },
+      // cert-manager copies the names as they are written.
+      uris: [csr.names[0]!.value],
       keyUsage: undefined,
       notBeforeAt: now,
       notAfterAt: now + Math.min(request.ttlSeconds, HOUR) * 1_000,
@@ -76,6 +82,29 @@ export function startFakeIstioCsr(options: FakeCaOptions = {}): Promise<FakeCa> 
     const chain = [leaf, ...signer.intermediatesDer].map((der) => certificatesPem([der]).toString());
     return { message: encodeCertificateReply([...chain, rootsPem(...roots).toString()]) };
   });
+}
+
+/** The first block, whatever its label, as leniently as Go: SHA-1, weak keys. */
+function readGoCsr(csrPem: string): CsrReading | undefined {
+  try {
+    return readAnyCsr(readPem(Buffer.from(csrPem), 'csr')[0]!.der);
+  } catch {
+    return undefined;
+  }
+}
+
+const PURPOSES = [PURPOSE.clientAuth, PURPOSE.serverAuth];
+const EXTENSIONS: readonly string[] = [EXTENSION.subjectAltName, EXTENSION.keyUsage, EXTENSION.extendedKeyUsage];
+
+/** By istio-csr, or by cert-manager behind it, which compares usages with those that istio-csr asks for: none, and client before server. */
+function refusalOf({ signed, hasCommonName, names, extensions, keyUsages, purposes }: CsrReading, caller: string) {
+  const [name, ...more] = names;
+  // Go reads the scheme of a URI in lower case.
+  const uri = name?.kind === 'uri' ? name.value.replace(/^\w+:/, (scheme) => scheme.toLowerCase()) : undefined;
+  if (!signed || hasCommonName || uri !== caller || more.length > 0) return OPAQUE;
+  if (extensions.some((oid) => !EXTENSIONS.includes(oid)) || keyUsages?.includes('keyCertSign')) return OPAQUE;
+  if (purposes?.some((oid) => !(PURPOSES as readonly string[]).includes(oid))) return OPAQUE;
+  return keyUsages || (purposes && purposes.join() !== PURPOSES.join()) ? UNSIGNED : undefined;
 }
 
 /**
@@ -112,12 +141,15 @@ export function istiodReply(
   return encodeCertificateReply([...chain, rootsPem(...roots).toString()]);
 }
 
+const includes = (all: readonly Uint8Array[], one: Uint8Array) => all.some((each) => Buffer.compare(each, one) === 0);
+
 type Decide = (call: UnaryCall, caller: string | undefined, signer: TestCa, roots: readonly TestCa[]) => Promise<UnaryAnswer>;
 
 async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<FakeCa> {
   const signer = options.signer ?? (await liveCa({ parent: await liveCa() }));
   const roots = options.roots ?? [signer];
   const tokens = options.tokens ?? new Map<string, KnownToken>();
+  let issuer = signer;
   const server = await startUnaryServer({
     pair: options.pair ?? serverPair(signer),
     clientRootsPem: rootsPem(...roots),
@@ -128,7 +160,7 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
       if (own) return own;
       if (call.headers[':path'] !== '/istio.v1.auth.IstioCertificateService/CreateCertificate') return { status: status.UNIMPLEMENTED };
       if (options.answerAfterMs) await new Promise((done) => setTimeout(done, options.answerAfterMs));
-      return decide(call, callerOf(call, tokens, options.clientCertificates ?? false), signer, roots);
+      return decide(call, callerOf(call, tokens, options.clientCertificates ?? false), issuer, roots);
     },
   });
   return {
@@ -141,6 +173,9 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
       return token;
     },
     revoke: (token) => void tokens.delete(token),
+    changeIssuer: (next) => {
+      issuer = next;
+    },
     close: () => server.close(),
   };
 }

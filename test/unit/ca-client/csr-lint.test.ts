@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { contextTag, derElement, derOid, derSequence, TAG } from '../../../agent/base/der';
+import { writePem } from '../../../agent/base/pem';
 import {
   EXTENSION,
   encodeBasicConstraints,
@@ -8,6 +9,7 @@ import {
   encodeKeyUsage,
   encodePurposes,
   encodeUriNames,
+  type KeyUsage,
   PURPOSE,
 } from '../../../agent/identity/extensions';
 import { loadEngine } from '../../../agent/identity/load-engine';
@@ -16,7 +18,9 @@ import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import { lintCsr } from '../../../ca-client/csr-lint';
 import { LINT_BACKENDS, type LintBackend, type LintFacts } from '../../../ca-client/lint-rule';
 import { type CsrOptions, dnsName, emailName, ipName, makeCsr, makeKey, TEST_ID, TEST_NOW, uriConstraints } from '../../support/certs';
+import { keyturn } from '../../support/command-line';
 import { mutated, RUNS } from '../../support/mutations';
+import { tempDir } from '../../support/temp-dir';
 
 const ec = makeKey('ec', 'P-256');
 const csr = (options: Partial<CsrOptions> = {}) => makeCsr({ privateKey: ec, ...options });
@@ -120,12 +124,71 @@ describe('single rules', () => {
     ['Ed25519', 'kubernetes-csr', ['csr-key'], makeCsr({ privateKey: makeKey('ed25519') })],
     ['Ed25519', 'builtin', ['csr-key'], makeCsr({ privateKey: makeKey('ed25519') })],
     ['the signature of another key', 'istiod', ['csr-signature'], csr({ signer: makeKey('ec', 'P-256') })],
-    ['a SHA-1 signature', 'istiod', ['csr-signature'], csr({ signature: 'ECDSA-SHA1' })],
+    // Go's CheckSignature of a request takes SHA-1, of a certificate it does not.
+    ['a SHA-1 signature', 'istiod', ['(csr-signature)'], csr({ signature: 'ECDSA-SHA1' })],
+    ['a SHA-1 signature', 'istio-csr', ['(csr-signature)'], csr({ signature: 'ECDSA-SHA1' })],
+    ['a SHA-1 signature', 'kubernetes-csr', ['csr-signature'], csr({ signature: 'ECDSA-SHA1' })],
+    ['a SHA-1 signature', 'builtin', ['csr-signature'], csr({ signature: 'ECDSA-SHA1' })],
+    ['a SHA-1 signature of another key', 'istio-csr', ['csr-signature'], csr({ signature: 'ECDSA-SHA1', signer: makeKey('ec', 'P-256') })],
+    [
+      'server before client',
+      'istio-csr',
+      ['csr-extended-key-usage'],
+      withExtensions(encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth])),
+    ],
+    ['client alone', 'istio-csr', ['csr-extended-key-usage'], withExtensions(encodePurposes([PURPOSE.clientAuth]))],
+    ['client twice', 'istio-csr', ['csr-extended-key-usage'], withExtensions(encodePurposes([PURPOSE.clientAuth, PURPOSE.clientAuth]))],
+    ['keyCertSign', 'istio-csr', ['csr-key-usage'], withExtensions(encodeKeyUsage(['digitalSignature', 'keyCertSign']))],
+    [
+      'a scheme in capitals',
+      'istio-csr',
+      ['(csr-uri)'],
+      csr({ extensions: [encodeUriNames([TEST_ID.replace('spiffe', 'SPIFFE')], true)] }),
+    ],
+    ['a scheme in capitals', 'builtin', ['csr-uri'], csr({ extensions: [encodeUriNames([TEST_ID.replace('spiffe', 'SPIFFE')], true)] })],
+    ['a trust domain in capitals', 'istio-csr', ['csr-uri'], csr({ extensions: [encodeUriNames(['spiffe://CLUSTER.local/a'], true)] })],
     ["field E13: Microsoft's attribute", 'kubernetes-csr', ['csr-uri', 'csr-attributes'], csr({ attributes: [otherAttribute] })],
     ["field E13: Microsoft's attribute", 'builtin', ['csr-attributes'], csr({ attributes: [otherAttribute] })],
     ['no DER', 'kubernetes-csr', ['csr-grammar'], Buffer.from('30820101', 'hex')],
     ['a byte behind it', 'istiod', ['csr-grammar'], Buffer.concat([csr(), Buffer.of(0)])],
   ])('%s (for %s)', (_, backend, want, der) => expect(rules(der, backend)).toEqual(want));
+
+  test('of key usages it is said who refuses: keyCertSign istio-csr, others cert-manager behind it', () => {
+    const sources = (...usages: KeyUsage[]) =>
+      lintCsr(withExtensions(encodeKeyUsage(usages)), 'istio-csr', { now: TEST_NOW }).map(({ source }) => source);
+    expect(sources('keyCertSign', 'digitalSignature')).toEqual(['istio-csr']);
+    expect(sources('digitalSignature')).toEqual(['cert-manager, behind istio-csr']);
+  });
+
+  test.each<[string, string[], Record<LintBackend, string[]>]>([
+    ['one request', ['CERTIFICATE REQUEST'], none()],
+    [
+      'the label of old tools',
+      ['NEW CERTIFICATE REQUEST'],
+      { ...only(['istio-csr', 'istiod'], '(csr-pem)'), ...{ 'istiod-ra': ['csr-pem'], 'kubernetes-csr': ['csr-pem'], builtin: [] } },
+    ],
+    [
+      'two blocks',
+      ['CERTIFICATE REQUEST', 'CERTIFICATE REQUEST'],
+      { ...only(['istio-csr', 'istiod', 'istiod-ra'], '(csr-pem)'), 'kubernetes-csr': ['csr-pem'], builtin: ['csr-pem'] },
+    ],
+  ])('%s in its file', (_, pemLabels, want) => {
+    for (const backend of ALL) expect({ backend, found: rules(csr(), backend, { pemLabels }) }).toEqual({ backend, found: want[backend] });
+  });
+
+  test('the command reads the file as it is: its label, its blocks, and the first request', async () => {
+    const block = (label = 'CERTIFICATE REQUEST') => writePem(label, csr()).toString();
+    const lint = async (stdin: string, backend: LintBackend) => {
+      const { code, stdout } = await keyturn(['csr', 'lint', '--for', backend, '--ttl', '1h', '-'], { cwd: tempDir(), stdin });
+      return { code, rules: stdout.split('\n').flatMap((line) => /(csr-\S+)/.exec(line)?.[1] ?? []) };
+    };
+    expect(await lint(block(), 'istio-csr')).toEqual({ code: 0, rules: [] });
+    expect(await lint(block('NEW CERTIFICATE REQUEST'), 'istio-csr')).toEqual({ code: 0, rules: ['csr-pem'] });
+    expect(await lint(block('NEW CERTIFICATE REQUEST'), 'kubernetes-csr')).toEqual({ code: 65, rules: ['csr-pem'] });
+    expect(await lint(block() + block(), 'istio-csr')).toEqual({ code: 0, rules: ['csr-pem'] });
+    expect(await lint(block() + block(), 'builtin')).toEqual({ code: 65, rules: ['csr-pem'] });
+    expect(await lint(writePem('PRIVATE KEY', csr()).toString(), 'istio-csr')).toEqual({ code: 65, rules: [] });
+  });
 
   test.each<[LintBackend, number, string[]]>([
     ['istiod', 0, ['(ttl)']],

@@ -1,15 +1,28 @@
 import { describe, expect, test } from '@jest/globals';
 import { derSequence } from '../../../agent/base/der';
+import { errorText } from '../../../agent/base/errors';
+import { parseCertificate } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
-import { EXTENSION, encodeBasicConstraints, encodeExtension, encodeKeyUsage, encodeUriNames } from '../../../agent/identity/extensions';
+import {
+  EXTENSION,
+  encodeBasicConstraints,
+  encodeExtension,
+  encodeKeyUsage,
+  encodePurposes,
+  encodeUriNames,
+  type KeyUsage,
+  PURPOSE,
+} from '../../../agent/identity/extensions';
 import { encodeName } from '../../../agent/identity/name';
 import { acceptIssuedChain } from '../../../agent/identity/svid';
-import { type CsrOptions, dnsName, HOUR_MS, makeCsr, makeKey, TEST_ID } from '../../support/certs';
+import { lintCsr } from '../../../ca-client/csr-lint';
+import { type CsrOptions, dnsName, HOUR_MS, makeCsr, makeKey, TEST_ID, type TestCa } from '../../support/certs';
 import { startFakeIstioCsr } from '../../support/fake-istio-csr';
 import { closing, id, openClient, WorkloadFiles } from '../../support/istio-world';
+import { liveCa } from '../../support/tls-ca';
 
-async function world(clusterId = 'Kubernetes') {
-  const fake = closing(await startFakeIstioCsr({ answerAfterMs: 0 }));
+async function world(clusterId = 'Kubernetes', signer?: TestCa) {
+  const fake = closing(await startFakeIstioCsr({ answerAfterMs: 0, ...(signer && { signer }) }));
   const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
   const { ca } = await openClient(files, { name: 'istio-csr', address: fake.server.address, clusterId });
   const sign = (options: Partial<CsrOptions>, ttlSeconds = 60) => {
@@ -57,6 +70,54 @@ describe('istio-csr', () => {
       retry: 'soon',
       hint: expect.stringContaining('cert-manager, behind istio-csr has the rule csr-'),
     });
+  });
+
+  const purposes = (...oids: string[]) => ({ extensions: [encodeUriNames([TEST_ID], true), encodePurposes(oids)] });
+  const usages = (...names: KeyUsage[]) => ({ extensions: [encodeUriNames([TEST_ID], true), encodeKeyUsage(names)] });
+  test.each<[string, Partial<CsrOptions>, string]>([
+    ['nothing but its name', {}, 'signed'],
+    ['client before server', purposes(PURPOSE.clientAuth, PURPOSE.serverAuth), 'signed'],
+    ['server before client', purposes(PURPOSE.serverAuth, PURPOSE.clientAuth), 'INTERNAL: failed to sign certificate request'],
+    ['client alone', purposes(PURPOSE.clientAuth), 'INTERNAL: failed to sign certificate request'],
+    ['any purpose', purposes(PURPOSE.any), 'UNAUTHENTICATED: request authenticate failure'],
+    ['key usages', usages('digitalSignature'), 'INTERNAL: failed to sign certificate request'],
+    ['keyCertSign', usages('digitalSignature', 'keyCertSign'), 'UNAUTHENTICATED: request authenticate failure'],
+    ['a signature with SHA-1', { signature: 'ECDSA-SHA1' }, 'signed'],
+    ['a scheme in capitals', { extensions: [encodeUriNames([TEST_ID.replace('spiffe:', 'SPIFFE:')], true)] }, 'signed'],
+    [
+      'another trust domain',
+      { extensions: [encodeUriNames(['spiffe://x/ns/shop/sa/cart'], true)] },
+      'UNAUTHENTICATED: request authenticate',
+    ],
+  ])('answers a request with %s as the real one does, and csr lint says the same', async (_, options, want) => {
+    const { sign } = await world();
+    const answer = await sign(options).then(
+      () => 'signed',
+      (caught: unknown) => errorText(caught),
+    );
+    expect(answer).toContain(want);
+    const csrDer = makeCsr({ privateKey: makeKey('ec', 'prime256v1'), ...options });
+    const errors = lintCsr(csrDer, 'istio-csr', { now: Date.now(), id: TEST_ID }).filter(({ severity }) => severity === 'error');
+    expect(errors.length > 0).toBe(want !== 'signed');
+  });
+
+  test('warnings of the local rules reach the hint of a refused attempt', async () => {
+    const { sign } = await world('elsewhere');
+    await expect(sign({})).rejects.toMatchObject({
+      hint: expect.stringContaining('istio-csr has a warning by the rule cluster-id: the cluster ID elsewhere is not the default'),
+    });
+  });
+
+  test('changes its issuer: another one below its roots signs at once, and of a foreign one nothing is handed out', async () => {
+    const root = await liveCa();
+    const [first, second] = [await liveCa({ parent: root, name: 'first' }), await liveCa({ parent: root, name: 'second' })];
+    const { fake, sign } = await world('Kubernetes', first);
+    const issuerOf = async () => parseCertificate((await sign({})).certificatesDer[0]!).issuer;
+    expect(await issuerOf()).toContain('first');
+    fake.changeIssuer(second);
+    expect(await issuerOf()).toContain('second');
+    fake.changeIssuer(await liveCa({ name: 'foreign' }));
+    await expect(sign({})).rejects.toThrow('INTERNAL: failed to parse and verify signed certificate from issuer');
   });
 
   test('refuses a call for another cluster', async () => {
