@@ -10,6 +10,7 @@ import type { SignatureAlgorithm } from './signature';
 
 /** A request as it reads, its signature not yet verified. */
 export interface UnverifiedCsr {
+  readonly der: Uint8Array;
   readonly facts: Csr;
   readonly publicKey: PublicKey;
   /** What is signed, with what, and the signature. */
@@ -39,7 +40,17 @@ export function parseCsr(der: Uint8Array): UnverifiedCsr {
     throw refused('signature algorithm', `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`);
   }
   if (signatureAlgorithm.usable.kind === 'ec') readInside('signature', signature, readEcdsaSignature);
-  return { facts: acceptRequest(request), publicKey: request.publicKey, infoDer, signatureAlgorithm, signature };
+  return { der, facts: acceptRequest(request), publicKey: request.publicKey, infoDer, signatureAlgorithm, signature };
+}
+
+/**
+ * Refuses an RSA key that anybody can factor: what a certificate's key is not asked every time, and a new one is. Takes up to 2 ms (RSA 8192).
+ *
+ * @throws AgentError ERR_PARSE.
+ */
+export function assertNotFactorable({ publicKey }: UnverifiedCsr): void {
+  const weakness = publicKey.modulus && factorWeakness(publicKey.modulus);
+  if (weakness !== undefined) throw refused('public key', weakness);
 }
 
 /** ECDSA-Sig-Value: OpenSSL refuses other spellings of the two numbers by itself, @peculiar/x509 does not. */
@@ -50,9 +61,7 @@ function readEcdsaSignature(signature: DerReader): void {
 function acceptRequest(request: CertificationRequest): Csr {
   const { subject, publicKey, attributes, extensions } = request;
   if (request.version !== 0) throw refused('version', 'must be 1');
-  // Of a stranger's new key also what a certificate's key is not asked every time.
-  const weakness = publicKey.weakness ?? (publicKey.modulus && factorWeakness(publicKey.modulus));
-  if (weakness !== undefined) throw refused('public key', weakness);
+  if (publicKey.weakness !== undefined) throw refused('public key', publicKey.weakness);
   if (new Set(attributes).size !== attributes.length) throw refused('attributes', 'must not repeat one');
   const unknown = attributes.filter((oid) => !ATTRIBUTES.has(oid));
   if (unknown.length > 0) throw refused('attributes', `must be extensionRequest or challengePassword, not ${unknown.join(', ')}`);

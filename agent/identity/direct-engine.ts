@@ -1,7 +1,7 @@
 import { contextTag, derBitString, derElement, derInteger, derOid, derSequence, derTime, TAG } from '../base/der';
 import { invalid } from '../base/errors';
-import { parseCsr } from './csr';
-import type { CertificateEngine, CertificateSpec } from './engine';
+import { assertNotFactorable, parseCsr, type UnverifiedCsr } from './csr';
+import type { CertificateEngine, CertificateSpec, Csr } from './engine';
 import {
   encodeBasicConstraints,
   encodeKeyIds,
@@ -28,18 +28,22 @@ export const directEngine: CertificateEngine = {
     const info = derSequence(derInteger(0), EMPTY_ORGANISATION, key.spkiDer, derElement(contextTag(0), request));
     return signed(info, key, signBytes(info, key));
   },
-  readCsr: async (der) => {
-    const { facts, publicKey, signatureAlgorithm, infoDer, signature } = parseCsr(der);
-    if (!(await isSignatureValidAside(signatureAlgorithm, infoDer, signature, publicKey, 'csr public key'))) {
-      throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
-    }
-    return facts;
-  },
+  readCsr: async (der) => verifyCsr(parseCsr(der)),
+  verifyCsr,
   createCertificate: async (spec, issuerKey) => {
     const tbs = tbsCertificate(spec, issuerKey);
     return signed(tbs, issuerKey, await signAside(tbs, issuerKey));
   },
 };
+
+async function verifyCsr(csr: UnverifiedCsr): Promise<Csr> {
+  assertNotFactorable(csr);
+  const { facts, publicKey, signatureAlgorithm, infoDer, signature } = csr;
+  if (!(await isSignatureValidAside(signatureAlgorithm, infoDer, signature, publicKey, 'csr public key'))) {
+    throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
+  }
+  return facts;
+}
 
 function signed(bytes: Uint8Array, key: KeyPair, signature: Uint8Array): Uint8Array {
   return derSequence(bytes, signatureAlgorithmOf(key.algorithm).der, derBitString(signature));

@@ -4,7 +4,7 @@ import { Crypto as PeculiarCrypto } from '@peculiar/webcrypto';
 import * as x509 from '@peculiar/x509';
 import { contextTag, derElement, derSequence } from '../base/der';
 import { AgentError, errorText, invalid } from '../base/errors';
-import { parseCsr } from './csr';
+import { assertNotFactorable, parseCsr, type UnverifiedCsr } from './csr';
 import type { CertificateEngine, CertificateSpec, Csr, EngineName } from './engine';
 import { EXTENSION } from './extensions';
 import { type KeyAlgorithm, type KeyPair, keyPairOf } from './keys';
@@ -49,7 +49,8 @@ export function createPeculiarEngine(name: Exclude<EngineName, 'direct'>): Certi
       );
       return new Uint8Array(request.rawData);
     },
-    readCsr: (der) => readCsr(crypto, der),
+    readCsr: async (der) => verifyCsr(crypto, parseCsr(der)),
+    verifyCsr: (csr) => verifyCsr(crypto, csr),
     createCertificate: (spec, issuerKey) => createCertificate(crypto, spec, issuerKey),
   };
 }
@@ -77,8 +78,9 @@ async function importPrivate(crypto: Crypto, key: KeyPair): Promise<CryptoKey> {
 }
 
 /** The strict reader has the first word; @peculiar/x509 verifies the signature and must have read the same. */
-async function readCsr(crypto: Crypto, der: Uint8Array): Promise<Csr> {
-  const { facts } = parseCsr(der);
+async function verifyCsr(crypto: Crypto, csr: UnverifiedCsr): Promise<Csr> {
+  assertNotFactorable(csr);
+  const { der, facts } = csr;
   const { request, spkiDer, uris } = readRequest(der);
   if (Buffer.compare(spkiDer, facts.spkiDer) !== 0 || uris.join('\n') !== facts.uris.join('\n')) {
     throw invalid('ERR_PARSE', 'csr', 'must read the same to two readers');

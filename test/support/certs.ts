@@ -103,6 +103,8 @@ export interface TestCaOptions {
   /** A key to use instead of a new one, of any kind and strength. */
   readonly privateKey?: KeyObject;
   readonly name?: string;
+  /** DER of the name, instead. */
+  readonly subjectDer?: Uint8Array;
   /** Who signs it; undefined for a root. */
   readonly parent?: TestCa | undefined;
   readonly notBeforeAt?: number;
@@ -125,10 +127,12 @@ export async function makeTestCa(options: TestCaOptions = {}): Promise<TestCa> {
   const { algorithm = 'ecdsa-p256', name = options.parent ? 'intermediate' : 'root', parent } = options;
   const privateKey = options.privateKey ?? (await generateKeyPair(algorithm)).privateKey.reveal();
   const spkiDer = spkiOf(privateKey);
-  const subjectDer = encodeName([
-    ['O', 'cluster.local'],
-    ['CN', name],
-  ]);
+  const subjectDer =
+    options.subjectDer ??
+    encodeName([
+      ['O', 'cluster.local'],
+      ['CN', name],
+    ]);
   const keyId = keyIdentifier(spkiDer);
   const usages = 'keyUsage' in options ? options.keyUsage : (['keyCertSign', 'cRLSign'] as const);
   const extensions = [

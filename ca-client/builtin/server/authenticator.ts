@@ -18,6 +18,12 @@ export interface Caller {
   readonly method: AuthenticatorName;
   /** What the audit says of the proof, e.g. the serial of the certificate; never a secret. */
   readonly detail: Readonly<Record<string, string>>;
+  /**
+   * Uses the proof up, where it is good for one certificate: called once, when the request has been found good.
+   *
+   * @throws AgentError ERR_TOKEN where it was used up meanwhile; ERR_CA_STATE where that is not known.
+   */
+  readonly redeem?: () => Promise<void>;
 }
 
 export const AUTHENTICATORS = ['client-certificate', 'join-token', 'oidc', 'token-review'] as const;
@@ -27,7 +33,7 @@ export type AuthenticatorName = (typeof AUTHENTICATORS)[number];
 export interface Authenticator {
   readonly name: AuthenticatorName;
   /**
-   * Judges what came with a call.
+   * Judges what came with a call, and uses nothing up. Whoever fails here has cost no more than that: requests are verified afterwards.
    *
    * @returns Undefined where this is nothing of its kind, and the next one is to look.
    * @throws  AgentError ERR_TOKEN: of its kind, and no proof; ERR_CA_UNAVAILABLE | ERR_TIMEOUT: it cannot be judged now, so nobody is let in.

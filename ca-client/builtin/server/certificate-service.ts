@@ -9,16 +9,16 @@ import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
 import type { Authority, IssuedLeaf } from '../authority';
-import { assertPlainCsr } from '../csr-rules';
+import { assertCsrAllowed, assertPlainCsr } from '../csr-rules';
 import type { CaStore } from '../store/store';
 import type { AuditEntry, AuditLog } from './audit-log';
 import type { Authenticator, CallCredentials, Caller } from './authenticator';
 import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
-import { LIMITS, PATIENCE } from './limits';
+import { LIMITS } from './limits';
 import type { Limiter } from './rate-limits';
-import { type Refusal, RefusedCall, refusalOf } from './status';
+import { type Refusal, RefusedCall, refusalOf, tooManyRequests } from './status';
 
 export interface CertificateServiceOptions {
   readonly authority: Authority;
@@ -50,11 +50,12 @@ const IMPERSONATION = 'ImpersonatedIdentity';
 const LINES_PER_MINUTE = 60;
 
 /**
- * Decides calls of `istio.v1.auth.IstioCertificateService/CreateCertificate`: looks at the request, then at who sends it, then at how
- * often, then signs; enters the certificate into the register and the decision into the audit log, and only then answers.
+ * Decides calls of `istio.v1.auth.IstioCertificateService/CreateCertificate`: reads the request, authenticates its sender, limits how
+ * often, verifies the request, uses up a join token, then signs; enters the certificate into the register and the decision into the audit
+ * log, and only then answers.
  *
- * The request comes first because a join token is used up by being looked at; for a caller who has stopped waiting nothing is signed. Nothing of it but the public key and the lifetime, which
- * the authority bounds, has any influence on the certificate.
+ * What a stranger sends is read and no more: no signature of it is verified with a key of its own. For a caller who has stopped waiting
+ * nothing is signed. Nothing of a request but the public key and the lifetime, which the authority bounds, has any influence on the certificate.
  */
 export class CertificateService {
   readonly #budget: LogBudget;
@@ -102,24 +103,29 @@ export class CertificateService {
 
   async #issue(call: CertificateCall, facts: Facts): Promise<Buffer> {
     const { authority, maxTtlSeconds } = this.options;
-    if (this.#answering > LIMITS.answering) throw tooMany('too many requests are being answered', PATIENCE.comeAgainMs);
+    if (this.#answering > LIMITS.answering) throw tooManyRequests('too many requests are being answered');
     const { csrPem, ttlSeconds, metadata } = parseCertificateRequest(call.request);
     if (ttlSeconds > maxTtlSeconds) {
       throw invalid('ERR_PARSE', 'validity_duration', `requested TTL ${ttlSeconds}s is greater than the max allowed TTL ${maxTtlSeconds}s`);
     }
-    const csr = await authority.readCsr(csrDer(csrPem));
-    assertPlainCsr(csr, 'a workload');
-    facts.requested = csr.uris[0];
-    facts.keySha256 = hash('sha256', csr.spkiDer, 'hex');
-    // Before a join token is used up, and before anything is signed that nobody waits for.
+    const unverified = authority.parseCsr(csrDer(csrPem));
+    assertPlainCsr(unverified.facts, 'a workload');
+    facts.requested = unverified.facts.uris[0];
+    facts.keySha256 = hash('sha256', unverified.facts.spkiDer, 'hex');
+    // Before a join token is used up, and before anything is signed for a caller that has gone.
     call.deadline.assertAhead();
+    // A signature is verified for those who have proven who they are: what it costs is its sender's choice.
     const caller = await this.#authenticate(call);
-    call.deadline.assertAhead();
     facts.caller = formatSpiffeId(caller.id);
     facts.method = caller.method;
     facts.proof = caller.detail;
     if (metadata.has(IMPERSONATION) && metadata.get(IMPERSONATION) !== '') throw impersonation();
     await this.#limit(caller);
+    const csr = await authority.verifyCsr(unverified);
+    assertCsrAllowed(csr, caller.id);
+    call.deadline.assertAhead();
+    await caller.redeem?.();
+    call.deadline.assertAhead();
     return this.#sign(csr, caller, ttlSeconds, facts, call);
   }
 
@@ -138,7 +144,7 @@ export class CertificateService {
   async #limit(caller: Caller): Promise<void> {
     if (caller.method === 'join-token') return;
     const waitMs = await this.options.limiter.take(formatSpiffeId(caller.id));
-    if (waitMs !== undefined) throw tooMany('too many requests in a short time', waitMs);
+    if (waitMs !== undefined) throw tooManyRequests('too many requests in a short time', waitMs);
   }
 
   async #sign(csr: Csr, caller: Caller, ttlSeconds: number, facts: Facts, { connection }: CertificateCall): Promise<Buffer> {
@@ -227,10 +233,6 @@ function csrDer(pem: string): Uint8Array {
   const [block] = readPem(Buffer.from(text), 'csr', { maxBytes: LIMITS.requestBytes, maxBlocks: 1 });
   if (!CSR_LABELS.includes(block!.label)) throw invalid('ERR_PARSE', 'csr', `must be ${CSR_LABELS[0]}`);
   return block!.der;
-}
-
-function tooMany(what: string, retryAfterMs: number): RefusedCall {
-  return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
 }
 
 function impersonation(): RefusedCall {

@@ -1,11 +1,15 @@
+import { createHash } from 'node:crypto';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import type { Watched } from '../../../agent/base/watched';
 import { type Certificate, parseCertificate, uriNames } from '../../../agent/identity/certificate';
-import { standingObstacle, type VerifiedChain, verifyChain } from '../../../agent/identity/chain';
+import { standingObstacle, type VerifiedChain, verifyChainAside } from '../../../agent/identity/chain';
 import { checkLeaf } from '../../../agent/identity/leaf';
+import { SignatureChecker } from '../../../agent/identity/signature-checker';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { type Authenticator, type Caller, ownIdentity, refuseCredential, type TrustDomains } from './authenticator';
+import { Verdicts } from './verdicts';
+import { VerificationLine } from './verification-line';
 
 export interface ClientCertificateOptions extends TrustDomains {
   readonly trust: Watched<TrustBundle>;
@@ -16,9 +20,16 @@ export interface ClientCertificateOptions extends TrustDomains {
 /** A client shows a leaf and a few intermediates; what is beyond is not looked at. */
 const MAX_CERTIFICATES = 8;
 
-/** A path that verified under one bundle: signatures do not change, so until it ends only time and revocation are looked at again. */
+/**
+ * What one judgement may cost, in signatures of P-256. A client's chain needs one for each certificate, by the keys of its issuers: three
+ * levels of P-521 fit. What goes beyond is search among roots of one name without key identifiers.
+ */
+const BUDGET = 64;
+/** How long a chain that proves nothing is remembered: as long as the connections that show it again and again. */
+const NO_MS = 10_000;
+
+/** What a chain proves under one bundle: signatures do not change, so until it ends only time and revocation are looked at again. */
 interface Proof {
-  readonly bundleVersion: string;
   readonly chain: VerifiedChain;
   readonly caller: Caller;
 }
@@ -26,30 +37,32 @@ interface Proof {
 /**
  * Who shows a certificate that the authority's roots of this moment vouch for: a leaf with one URI SAN, neither a CA nor expired nor revoked.
  *
- * TLS is told to ask for a certificate and to take any. It is judged here, at every call, so that a connection that was opened before a
+ * TLS is told to ask for a certificate and to take any. It is validated here, at every call, so that a connection that was opened before a
  * root went or a certificate was revoked is worth no more than a new one. A certificate that proves nothing is passed over where a token
  * came along: an agent whose certificate ran out brings both.
+ *
+ * Strangers show what they like, so a chain is verified once, with the keys of our own roots first, one after the other in a thread of the
+ * pool, within a budget; what it was found to be is remembered, refusals too.
  */
 export function createClientCertificateAuthenticator(options: ClientCertificateOptions, deps: Deps): Authenticator {
-  // Keyed by what TLS keeps for the connection, so it is forgotten with it.
-  const proofs = new WeakMap<readonly Uint8Array[], Proof>();
-  const prove = (shown: readonly Uint8Array[], now: number): Proof => {
+  // Where the path has ended, another may still hold.
+  const verdicts = new Verdicts<Proof>({ yesUntilAt: ({ chain }) => chain.notAfterAt, noMs: NO_MS }, deps.clock);
+  const line = new VerificationLine();
+  const digestOf = remembering((shown: readonly Uint8Array[]) => digest(shown.slice(0, MAX_CERTIFICATES)));
+  const rootsOf = remembering((bundle: TrustBundle) => bundle.rootsDer.map((der) => parseCertificate(der)));
+  const prove = (shown: readonly Uint8Array[]): Promise<Proof> => {
     const bundle = options.trust.value;
-    const known = proofs.get(shown);
-    // Where that path has ended, another may still hold.
-    if (known?.bundleVersion === bundle.version && now < known.chain.notAfterAt) return known;
-    const proof = { bundleVersion: bundle.version, ...judge(shown, bundle, options, now) };
-    proofs.set(shown, proof);
-    return proof;
+    return verdicts.of(`${bundle.version} ${digestOf(shown)}`, () =>
+      line.run(() => verify(shown, rootsOf(bundle), options, deps.clock.now())),
+    );
   };
   return {
     name: 'client-certificate',
     async authenticate({ certificatesDer, bearer }) {
       if (certificatesDer.length === 0) return undefined;
       try {
-        const now = deps.clock.now();
-        const { chain, caller } = prove(certificatesDer, now);
-        assertStanding(chain, options, now);
+        const { chain, caller } = await prove(certificatesDer);
+        assertStanding(chain, options, deps.clock.now());
         return caller;
       } catch (caught) {
         if (bearer === undefined) throw caught;
@@ -60,16 +73,37 @@ export function createClientCertificateAuthenticator(options: ClientCertificateO
   };
 }
 
-function judge(shown: readonly Uint8Array[], bundle: TrustBundle, options: ClientCertificateOptions, now: number) {
+/** By objects that live for as long as a connection or a bundle, and are forgotten with them. */
+function remembering<K extends object, V>(make: (key: K) => V): (key: K) => V {
+  const made = new WeakMap<K, V>();
+  return (key) => {
+    const value = made.get(key) ?? make(key);
+    made.set(key, value);
+    return value;
+  };
+}
+
+function digest(shown: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  // DER says where each ends.
+  for (const der of shown) hash.update(der);
+  return hash.digest('base64');
+}
+
+async function verify(
+  shown: readonly Uint8Array[],
+  roots: readonly Certificate[],
+  options: ClientCertificateOptions,
+  now: number,
+): Promise<Proof> {
   try {
     const [leaf, ...pool] = shown.slice(0, MAX_CERTIFICATES).map((der) => parseCertificate(der, 'client certificate')) as [
       Certificate,
       ...Certificate[],
     ];
-    const roots = bundle.rootsDer.map((der) => parseCertificate(der));
-    const chain = verifyChain(leaf, pool, roots, now);
+    // What costs nothing comes first.
     const caller: Caller = { id: identityOf(leaf, options), method: 'client-certificate', detail: { serial: leaf.serial } };
-    return { chain, caller };
+    return { chain: await verifyChainAside(leaf, pool, roots, now, new SignatureChecker(BUDGET)), caller };
   } catch (caught) {
     const error = AgentError.from(caught);
     if (error.code === 'ERR_BUG' || error.code === 'ERR_TOKEN') throw error;

@@ -17,6 +17,8 @@ export const LIMITS = {
   incompleteCalls: 2_048,
   /** Calls that are being answered. Beyond them RESOURCE_EXHAUSTED with a hint: the machine is busy for seconds already. */
   answering: 1_024,
+  /** Chains of strangers that wait to be verified. One is verified at a time, in some milliseconds at most. */
+  verifying: 256,
   /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
   sessionMegabytes: 4,
 } as const;

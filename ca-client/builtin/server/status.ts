@@ -2,6 +2,7 @@ import { AgentError, type AgentErrorOptions, type ErrorCode } from '../../../age
 import { RetryInfo } from '../../proto/generated/google/rpc/error_details';
 import { Status } from '../../proto/generated/google/rpc/status';
 import { OWN_IDENTITY_ONLY } from '../csr-rules';
+import { PATIENCE } from './limits';
 
 /** The gRPC status codes that this server sends, by name. */
 export const STATUS = {
@@ -36,6 +37,11 @@ export class RefusedCall extends AgentError {
   ) {
     super('ERR_CA_REJECTED', message, options);
   }
+}
+
+/** What a caller is told that comes at a bad time. @param retryAfterMs  When it may come again. */
+export function tooManyRequests(what: string, retryAfterMs: number = PATIENCE.comeAgainMs): RefusedCall {
+  return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
 }
 
 const STATUS_OF: Partial<Record<ErrorCode, StatusName>> = {

@@ -96,14 +96,24 @@ class FileStore implements CaStore {
 
   redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
     return this.#try('redeem a join token', async () => {
-      const hash = joinTokenHash(token);
-      if (hash === undefined) return { kind: 'refused', why: 'malformed' };
-      const entry = await this.#tokens.read(hash);
-      if (entry === undefined) return { kind: 'refused', why: (await this.#usedTokens.read(hash)) ? 'used' : 'unknown' };
-      if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
-      const won = await this.#tokens.move(hash, this.#usedTokens);
-      return won ? { kind: 'redeemed', id: parseSpiffeId(entry.id) } : { kind: 'refused', why: 'used' };
+      const found = await this.#find(token, now);
+      if (found.kind === 'refused') return found;
+      const won = await this.#tokens.move(joinTokenHash(token)!, this.#usedTokens);
+      return won ? { kind: 'redeemed', id: found.id } : { kind: 'refused', why: 'used' };
     });
+  }
+
+  findJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
+    return this.#try('find a join token', () => this.#find(token, now));
+  }
+
+  async #find(token: Secret<string>, now: number): Promise<Redemption> {
+    const hash = joinTokenHash(token);
+    if (hash === undefined) return { kind: 'refused', why: 'malformed' };
+    const entry = await this.#tokens.read(hash);
+    if (entry === undefined) return { kind: 'refused', why: (await this.#usedTokens.read(hash)) ? 'used' : 'unknown' };
+    if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
+    return { kind: 'good', id: parseSpiffeId(entry.id) };
   }
 
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {

@@ -78,6 +78,19 @@ class KubeStore implements CaStore {
     });
   }
 
+  findJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
+    return this.#try('find a join token', async () => {
+      const hash = joinTokenHash(token);
+      if (hash === undefined) return { kind: 'refused', why: 'malformed' };
+      const object = await this.#objects.read(tokenName(hash));
+      if (object === undefined) return { kind: 'refused', why: 'unknown' };
+      const entry = tokenEntry(object);
+      if (object.metadata.annotations?.[REDEEMED_BY] !== undefined) return { kind: 'refused', why: 'used' };
+      if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
+      return { kind: 'good', id: parseSpiffeId(entry.id) };
+    });
+  }
+
   redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
     return this.#try('redeem a join token', async () => {
       const hash = joinTokenHash(token);

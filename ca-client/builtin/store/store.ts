@@ -48,9 +48,9 @@ export interface Revocation {
   readonly reason: RevocationReason;
 }
 
-/** What became of a join token that was shown. `why` is for the operator's log; whoever showed it learns no more than that it was refused. */
+/** What a join token that was shown is good for. `why` is for the operator's log; whoever showed it learns no more than that it was refused. */
 export type Redemption =
-  | { readonly kind: 'redeemed'; readonly id: SpiffeId }
+  | { readonly kind: 'redeemed' | 'good'; readonly id: SpiffeId }
   | { readonly kind: 'refused'; readonly why: 'malformed' | 'unknown' | 'used' | 'expired' };
 
 /**
@@ -69,6 +69,8 @@ export interface CaStore {
   issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]>;
   /** Makes a token that is good for one certificate of `id` until it expires. It can be shown this once; only its hash is kept. */
   createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>>;
+  /** What a token would be redeemed for now; uses nothing up. @throws AgentError ERR_CA_STATE (retry soon) where that is not known. */
+  findJoinToken(token: Secret<string>, now: number): Promise<Redemption>;
   /**
    * Uses a token up. It succeeds exactly once, whoever asks, in however many processes. When it has succeeded and the certificate is not
    * delivered (a crash, a broken connection), the token is lost and a new one must be made: it is never good twice. So look at the request
