@@ -29,6 +29,7 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly caKeyAlgorithm: KeyAlgorithm;
   readonly engine: EngineName;
   readonly trustDomain: string;
+  readonly rootTrustDomains: readonly string[] | undefined;
   readonly aliases: readonly string[];
   /** What clients may call the server. */
   readonly serverNames: readonly string[];
@@ -115,9 +116,9 @@ async function closingOnFailure<T extends object>(start: (closers: Closers) => P
 
 async function openState(config: CaServiceConfig, { env }: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
   const { openAuthority } = await import('../ca-client/builtin/authority');
-  const { caDir: dir, trustDomain, caKeyAlgorithm: rootAlgorithm } = config;
+  const { caDir: dir, trustDomain, rootTrustDomains, caKeyAlgorithm: rootAlgorithm } = config;
   const engine = await loadEngine(config.engine);
-  const authority = await openAuthority({ dir, trustDomain, rootAlgorithm, engine }, deps);
+  const authority = await openAuthority({ dir, trustDomain, rootTrustDomains, rootAlgorithm, engine }, deps);
   closers.add(() => authority.close());
   const { store, close } = await openCaStore(config, env, deps);
   closers.add(close);

@@ -26,7 +26,10 @@ async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> 
   const { credentialBundle, trustBundle, credentialsDir } = config;
   const { key, certChain, rootCert } = certPathsIn(credentialsDir);
   const paths = { key: credentialBundle ?? key, certChain: credentialBundle ?? certChain, rootCert: trustBundle ?? rootCert };
-  const source = createFileSource({ paths, expectedId: config.id }, { ...deps, log: deps.log.scope('file') });
+  const source = createFileSource(
+    { paths, expectedId: config.id, rootTrustDomains: config.rootTrustDomains },
+    { ...deps, log: deps.log.scope('file') },
+  );
   return { source, closers: [] };
 }
 

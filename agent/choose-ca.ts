@@ -93,7 +93,8 @@ async function openCa(name: CaName, needs: CaNeeds, deps: Deps): Promise<Opened>
 }
 
 async function openBuiltin({ config, id, engine, shared }: CaNeeds, deps: Deps): Promise<Opened> {
-  const options = { dir: config.caDir, trustDomain: id.trustDomain, rootAlgorithm: config.caKeyAlgorithm, engine };
+  const { rootTrustDomains } = config;
+  const options = { dir: config.caDir, trustDomain: id.trustDomain, rootTrustDomains, rootAlgorithm: config.caKeyAlgorithm, engine };
   const [authority, { createBuiltinCa }] = await Promise.all([shared.authority(options), import('../ca-client/builtin/builtin-ca')]);
   const ca = createBuiltinCa({ authority: authority.value, caller: id }, deps);
   let jwt: Promise<Lease<JwtAuthority>> | undefined;
@@ -122,7 +123,8 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   const { signerName, csrUsages, trustBundle, stateDir } = config;
   // A pod's own, else the one that the identity names, since neither a kubeconfig nor a SPIFFE ID has to name any.
   const namespace = api.namespace ?? /^\/ns\/([^/]+)\/sa\/[^/]+$/.exec(id.path)?.[1] ?? 'default';
-  const options = { api, signerName: signerName!, usages: csrUsages, trustBundle, stateDir, namespace };
+  const rootDomains = rootDomainsOf(config, id);
+  const options = { api, signerName: signerName!, usages: csrUsages, trustBundle, rootDomains, stateDir, namespace };
   const ca = await createKubernetesCa(options, deps).catch(async (caught) => {
     await lease.release();
     throw caught;
@@ -136,7 +138,7 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   };
 }
 
-async function openIstio(name: 'istiod' | 'istio-csr', { config, current, shared }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createIstioCa } = await import('../ca-client/istio/istio-ca');
   const asked = config.ca.filter((each) => each === 'istiod' || each === 'istio-csr');
   const ca = await createIstioCa(
@@ -146,6 +148,7 @@ async function openIstio(name: 'istiod' | 'istio-csr', { config, current, shared
       serverName: config.caServerName,
       caRoot: config.caRoot,
       trustBundle: config.trustBundle,
+      rootDomains: rootDomainsOf(config, id),
       provisioningDir: config.provCert,
       tokenPath: config.token,
       clusterId: config.clusterId,
@@ -158,6 +161,10 @@ async function openIstio(name: 'istiod' | 'istio-csr', { config, current, shared
     deps,
   );
   return { ca, close: () => ca.close() };
+}
+
+function rootDomainsOf({ rootTrustDomains }: Config, { trustDomain }: SpiffeId): ReadonlySet<string> {
+  return new Set([trustDomain, ...rootTrustDomains]);
 }
 
 /** Written anew only when the certificate changes: the key is not copied for every look. */

@@ -43,8 +43,9 @@ export function createSharedCas(deps: Deps): SharedCas {
   const own = { ...deps, log: deps.log.scope('ca') };
   return {
     authority: async (options) => {
-      const { dir, trustDomain, rootAlgorithm, engine } = options;
-      const key = JSON.stringify([await realpath(dir).catch(() => resolve(dir)), trustDomain, rootAlgorithm, engine.name]);
+      const { dir, trustDomain, rootTrustDomains = [], rootAlgorithm, engine } = options;
+      const place = await realpath(dir).catch(() => resolve(dir));
+      const key = JSON.stringify([place, trustDomain, rootTrustDomains, rootAlgorithm, engine.name]);
       return authorities.lease(key, async () => {
         const { openAuthority } = await import('../ca-client/builtin/authority');
         return openAuthority(options, own);

@@ -19,8 +19,11 @@ export interface FileTrust {
   close(): Promise<void>;
 }
 
-/** Follows a file of root certificates, PEM, which need not exist yet. Damaged blocks in it are skipped with a warning. */
-export function followTrustFile(path: string, deps: Deps): FileTrust {
+/**
+ * Follows a file of root certificates, PEM, which need not exist yet. Damaged blocks in it are skipped with a warning, and so are the roots of
+ * other trust domains than `domains`.
+ */
+export function followTrustFile(path: string, domains: ReadonlySet<string> | undefined, deps: Deps): FileTrust {
   const trust = new WatchedSource<TrustBundle | undefined>(undefined);
   let problem: AgentError | undefined;
   let told = '';
@@ -32,10 +35,11 @@ export function followTrustFile(path: string, deps: Deps): FileTrust {
   };
   const read = async () => {
     try {
-      const { bundle, skipped } = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' }), path);
+      const pem = await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' });
+      const { bundle, skipped } = parseRootBundle(pem, path, domains);
       if (closed) return;
       problem = undefined;
-      tell(skipped.join('; '), 'trust bundle file holds damaged roots, using the others', { skipped });
+      tell(skipped.join('; '), 'trust bundle file holds roots that are refused, using the others', { skipped });
       if (bundle.version !== trust.value?.version) trust.set(bundle);
     } catch (caught) {
       problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust bundle ${path}: ${errorText(caught)}`, {

@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import { systemClock } from '../base/clock';
 import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
+import { readSetting } from '../config/load';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
 import { loadEngine } from '../identity/load-engine';
 import { formatSpiffeBundle, type JwtKey } from '../identity/spiffe-bundle';
@@ -14,7 +15,14 @@ import { addSettings, settingOf } from './settings-options';
 
 /** `keyturn ca init` and `keyturn ca bundle`, below `keyturn ca`. */
 export function addCaBundle(ca: Command, context: CommandContext): void {
-  const init = addSettings(withOutput(ca.command('init')), ['ca-dir', 'ca-key-algorithm', 'trust-domain', 'crypto', 'config'])
+  const init = addSettings(withOutput(ca.command('init')), [
+    'ca-dir',
+    'ca-key-algorithm',
+    'trust-domain',
+    'root-trust-domains',
+    'crypto',
+    'config',
+  ])
     .summary('Make an authority, or check the one that is there')
     .description(
       'Make a self-signed root in the directory where it holds none, else check what is there as ca serve would. Nothing that exists is changed.',
@@ -23,10 +31,13 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     const { terminal } = context;
     const dir = resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal));
     const trustDomain = await settingOf('trust-domain', flags, terminal);
+    const rootTrustDomains = await readSetting('root-trust-domains', { flags, env: terminal.env, cwd: terminal.cwd });
     const engine = await loadEngine(await settingOf('crypto', flags, terminal));
     const { openAuthority } = await import('../../ca-client/builtin/authority');
     const rootAlgorithm = await settingOf('ca-key-algorithm', flags, terminal);
-    const authority = await asOwnerOf(dir, () => openAuthority({ dir, trustDomain, rootAlgorithm, engine }, commandDeps(terminal)));
+    const authority = await asOwnerOf(dir, () =>
+      openAuthority({ dir, trustDomain, rootTrustDomains, rootAlgorithm, engine }, commandDeps(terminal)),
+    );
     const { subject, keyAlgorithm, notAfterAt } = authority.describe();
     const about = { dir, trustDomain, signer: subject, keyAlgorithm, notAfter: new Date(notAfterAt).toISOString() };
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root').sha256);

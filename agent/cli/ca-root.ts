@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { systemClock } from '../base/clock';
 import { parseDuration } from '../base/duration';
+import { readSetting } from '../config/load';
 import { loadEngine } from '../identity/load-engine';
 import { addState, withState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
@@ -79,7 +80,7 @@ function addRetire(root: Command, context: CommandContext): void {
 }
 
 function rootCommand(root: Command, name: string, summary: string): Command {
-  const command = addSettings(addState(withOutput(root.command(name))), ['crypto']).summary(summary);
+  const command = addSettings(addState(withOutput(root.command(name))), ['root-trust-domains', 'crypto']).summary(summary);
   return addSettingAs(command, 'trust-domain', {
     help: 'Trust domain, held against that of the authority',
     default: "the authority's own",
@@ -112,7 +113,8 @@ async function withRoots<T>(
     // The authority is there already and knows what it is for; a flag is held against it.
     const named = options.flags['trust-domain'] === undefined ? await namedTrustDomain(dir) : undefined;
     const trustDomain = named ?? (await settingOf('trust-domain', options.flags, terminal));
-    return work(api, { dir, trustDomain, engine, store }, deps);
+    const rootTrustDomains = await readSetting('root-trust-domains', { flags: options.flags, env: terminal.env, cwd: terminal.cwd });
+    return work(api, { dir, trustDomain, rootTrustDomains, engine, store }, deps);
   });
 }
 

@@ -5,6 +5,7 @@ import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
 import { BUN_VERSION, compileAtOnce } from '../base/runtime';
 import type { CaServiceConfig, CaWorker } from '../ca-service';
+import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
 import { addState, readState } from './ca-state';
@@ -15,7 +16,7 @@ import { count, list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'crypto', 'log-level', 'log-format'];
+const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'root-trust-domains', 'crypto', 'log-level', 'log-format'];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 /** Each takes memory as a server of its own. */
 const MAX_WORKERS = 64;
@@ -131,6 +132,7 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     caKeyAlgorithm: await setting('ca-key-algorithm'),
     engine: await setting('crypto'),
     trustDomain: await setting('trust-domain'),
+    rootTrustDomains: await readSetting('root-trust-domains', { flags, env: terminal.env, cwd: terminal.cwd }),
     aliases:
       text('trustDomainAliases') === undefined ? [] : list(text('trustDomainAliases')!, 'flag --trust-domain-aliases', trustDomain.parse),
     // Which hosts there may be is the server's to say.

@@ -22,6 +22,7 @@ const POD_SETTINGS = [
   'csr-usages',
   'crl',
   'trust-domain',
+  'root-trust-domains',
   'key-algorithm',
   'key-format',
   'ttl',

@@ -61,6 +61,8 @@ export interface Config {
   readonly credentialBundle: string | undefined;
   /** PEM file of roots that certificates are judged by. */
   readonly trustBundle: string | undefined;
+  /** Other trust domains whose roots may stand among ours. */
+  readonly rootTrustDomains: readonly string[];
   /** A path or a URL of revocation lists; undefined where revocation is not looked at. */
   readonly crl: string | undefined;
   /** Paths or URLs of bundles, by trust domain; none of them is our own. */

@@ -203,6 +203,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     credentialsDir: values['credentials-dir'],
     credentialBundle: values['credential-bundle'],
     trustBundle: values['trust-bundle'],
+    rootTrustDomains: values['root-trust-domains'] ?? [],
     crl: values.crl,
     federatedBundles: values['federated-bundle'] ?? new Map(),
     outputCerts: values['output-certs'],

@@ -30,6 +30,7 @@ import {
   socketMode,
   spiffeId,
   trustDomain,
+  trustDomains,
   user,
   type ValueType,
   word,
@@ -179,6 +180,12 @@ export const OPTIONS = {
     path('file'),
     undefined,
     'PEM file of the roots that certificates are judged by, in place of the mounted root-cert.pem',
+  ),
+  'root-trust-domains': row(
+    'Certificate authority',
+    trustDomains,
+    undefined,
+    'Other trust domains whose roots may stand among ours, e.g. the one that is migrated from; a root that names any other is refused',
   ),
   crl: row(
     'Certificate authority',

@@ -267,6 +267,12 @@ export const trustDomain: ValueType<string> = {
   parse: (text, field) => renamed(text, field, () => parseTrustDomain(text)),
 };
 
+export const trustDomains: ValueType<readonly string[]> = {
+  ...plain('names', 'trust domains, separated by commas'),
+  many: true,
+  parse: (text, field) => text.split(',').map((each) => trustDomain.parse(each.trim(), field)),
+};
+
 /** One segment of a SPIFFE ID's path, as a namespace or a service account is. */
 export const segment: ValueType<string> = {
   ...plain('name', 'one path segment of a SPIFFE ID'),

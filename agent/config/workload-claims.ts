@@ -62,6 +62,7 @@ const SOURCE_FIELDS: readonly (keyof Config)[] = [
   'credentialsDir',
   'credentialBundle',
   'trustBundle',
+  'rootTrustDomains',
 ];
 /** What is looked at when it is needed. */
 const LATER_FIELDS: readonly (keyof Config)[] = ['onRemoval'];

@@ -165,12 +165,28 @@ function parseBlock(block: PemBlock, index: number, field: string): Certificate 
 }
 
 /**
- * Reads a PEM file of roots. One bad block does not take the good ones away: it is skipped, with its reason. Skipped are blocks that are
- * no certificates, damaged ones, and certificates that may not sign certificates.
+ * The trust domain that a root names although it is none of `domains`: peers would let that domain's workloads in as ours.
  *
+ * @see X509-SVID section 3.2: a signing certificate may carry the SPIFFE ID of its trust domain.
+ */
+export function foreignTrustDomain(root: Certificate, domains: ReadonlySet<string>): string | undefined {
+  return uriNames(root)
+    .map((uri) => /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1]?.toLowerCase())
+    .find((named) => named !== undefined && !domains.has(named));
+}
+
+/**
+ * Reads a PEM file of roots. One bad block does not take the good ones away: it is skipped, with its reason. Skipped are blocks that are
+ * no certificates, damaged ones, certificates that may not sign certificates, and those of other trust domains.
+ *
+ * @param domains  The trust domains whose roots these may be; undefined where they are not for identities of ours.
  * @throws AgentError ERR_PARSE when no good one is left.
  */
-export function parseRootBundle(pem: Uint8Array, field: string): { readonly bundle: TrustBundle; readonly skipped: readonly string[] } {
+export function parseRootBundle(
+  pem: Uint8Array,
+  field: string,
+  domains?: ReadonlySet<string>,
+): { readonly bundle: TrustBundle; readonly skipped: readonly string[] } {
   const skipped: AgentError[] = [];
   const roots: Uint8Array[] = [];
   scanPem(pem, field).forEach((item, index) => {
@@ -178,6 +194,7 @@ export function parseRootBundle(pem: Uint8Array, field: string): { readonly bund
       if (!('label' in item)) throw item;
       const certificate = parseBlock(item, index, field);
       if (!isCa(certificate)) throw invalid('ERR_PARSE', `${field} block ${index + 1}`, 'must be a CA certificate');
+      if (domains) assertOurs(certificate, domains, `${field} block ${index + 1}`);
       roots.push(certificate.der);
     } catch (error) {
       skipped.push(error as AgentError);
@@ -186,6 +203,13 @@ export function parseRootBundle(pem: Uint8Array, field: string): { readonly bund
   const [first] = skipped;
   if (roots.length === 0 && first !== undefined) throw first;
   return { bundle: createTrustBundle(roots), skipped: skipped.map(errorText) };
+}
+
+function assertOurs(root: Certificate, domains: ReadonlySet<string>, field: string): void {
+  const named = foreignTrustDomain(root, domains);
+  if (named === undefined) return;
+  const rule = `is a root of trust domain ${named.slice(0, 255)} (${root.subject}), not of ${[...domains].join(', ')}`;
+  throw invalid('ERR_PARSE', field, rule, { hint: `take it out, or allow it with --root-trust-domains ${named.slice(0, 255)}` });
 }
 
 /** The certificates as PEM, in order. */

@@ -200,20 +200,27 @@ export interface MountedFiles {
  * not a CA. It need not verify to root-cert: files may be for another's trust; then it is accepted with a warning.
  *
  * @param expectedId  The identity that the certificate must carry, where one is set. Else its one SPIFFE ID is read, if it has one.
+ * @param rootTrustDomains  Other trust domains than that of the identity whose roots may be in root-cert.
  * @throws            AgentError ERR_FILE_SOURCE (retry slow) with `field` (`cert-chain`, `key`, `root-cert`) and `rule`.
  */
-export function acceptMountedFiles(files: MountedFiles, expectedId: SpiffeId | undefined, now: number): Svid {
+export function acceptMountedFiles(
+  files: MountedFiles,
+  expectedId: SpiffeId | undefined,
+  now: number,
+  rootTrustDomains: readonly string[] = [],
+): Svid {
   return translated('ERR_FILE_SOURCE', 'accept certificate files', () => {
     const { certChainPem, keyPem } = files.keyPem === files.certChainPem ? splitCredentialBundle(files.keyPem) : files;
     const [leaf, ...others] = parseCertificates(certChainPem, 'cert-chain') as [Certificate, ...Certificate[]];
     const key = readPrivateKey(keyPem, 'key');
-    const { bundle, skipped } = parseRootBundle(files.rootCertPem, 'root-cert');
     if (Buffer.compare(key.spkiDer, leaf.publicKey.spkiDer) !== 0)
       throw refuse('key', 'must belong to the first certificate of cert-chain');
     checkNotCa(leaf);
     const obstacle = standingObstacle(leaf, now);
     if (obstacle !== undefined) throw refuse('leaf', obstacle);
     const id = readIdentity(leaf, expectedId);
+    const domains = id && new Set([id.trustDomain, ...rootTrustDomains]);
+    const { bundle, skipped } = parseRootBundle(files.rootCertPem, 'root-cert', domains);
     const seen = new Set([leaf.sha256]);
     const checker = new SignatureChecker();
     const rest = others.filter((each) => !isSelfSigned(each, checker) && !seen.has(each.sha256) && seen.add(each.sha256));

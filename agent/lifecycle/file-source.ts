@@ -22,6 +22,8 @@ export interface FileSourceOptions {
   readonly paths: CertPaths;
   /** The identity that the certificate must carry; undefined takes the one that it has. */
   readonly expectedId: SpiffeId | undefined;
+  /** Other trust domains whose roots may be among ours. */
+  readonly rootTrustDomains?: readonly string[];
 }
 
 /** The files of a directory, by default those of upstream. */
@@ -147,7 +149,9 @@ class FileSource implements CertSource {
 
   async #readOnce(): Promise<Svid> {
     try {
-      return this.#accept(acceptMountedFiles(await this.#readFiles(), this.options.expectedId, this.deps.clock.now()));
+      const { expectedId, rootTrustDomains } = this.options;
+      const files = await this.#readFiles();
+      return this.#accept(acceptMountedFiles(files, expectedId, this.deps.clock.now(), rootTrustDomains));
     } catch (caught) {
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
       if (!this.#stop.signal.aborted) this.#fail(error);

@@ -191,7 +191,7 @@ export class RootKeeper {
     const keyPem = new Secret(Buffer.from(signer.keyPem.reveal()));
     try {
       const files = { dir: this.#options.secret, keyPem, certPem: signer.certPem, chainPem: Buffer.alloc(0), rootPem: rootsPem };
-      return await acceptIssuer(files, WEBHOOK_TRUST_DOMAIN, this.#options.engine, this.#deps.clock.now());
+      return await acceptIssuer(files, { trustDomain: WEBHOOK_TRUST_DOMAIN }, this.#options.engine, this.#deps.clock.now());
     } catch (caught) {
       throw this.#refused(caught);
     }

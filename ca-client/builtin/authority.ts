@@ -13,7 +13,7 @@ import { assertAsDecided } from './check-made';
 import { ensureCaFiles } from './create-ca-files';
 import { assertCsrAllowed, rejected } from './csr-rules';
 import { followCaFiles } from './follow-ca-files';
-import { acceptIssuer, type Issuer } from './issuer';
+import { acceptIssuer, type Issuer, type IssuerDomains } from './issuer';
 import { makeRoot } from './make-root';
 
 /** A certificate authority on a directory: it signs, and follows what an operator does to the directory. */
@@ -80,10 +80,9 @@ export interface AuthorityDescription {
   readonly lastError: AgentError | undefined;
 }
 
-export interface AuthorityOptions {
+export interface AuthorityOptions extends IssuerDomains {
   /** Holds the four files of `CA_FILES`; made, and filled with a new self-signed root, where it holds none of them. */
   readonly dir: string;
-  readonly trustDomain: string;
   /** Of a root that is made; what is there already may be of another. */
   readonly rootAlgorithm: KeyAlgorithm;
   readonly engine: CertificateEngine;
@@ -101,7 +100,7 @@ export async function openAuthority(options: AuthorityOptions, deps: Deps): Prom
   const { dir, trustDomain, rootAlgorithm, engine } = options;
   const now = deps.clock.now();
   const made = await ensureCaFiles(dir, () => makeRoot(engine, trustDomain, rootAlgorithm, now));
-  const issuer = await acceptIssuer(await readCaFiles(dir), trustDomain, engine, now);
+  const issuer = await acceptIssuer(await readCaFiles(dir), options, engine, now);
   deps.log.info(made ? 'CA made' : 'CA opened', { dir, ...issuerFacts(issuer) });
   return new BuiltinAuthority(options, issuer, deps);
 }
@@ -269,8 +268,7 @@ class BuiltinAuthority implements Authority {
   }
 
   async #judge(files: CaFiles): Promise<number> {
-    const { trustDomain, engine } = this.#options;
-    const next = await acceptIssuer(files, trustDomain, engine, this.#deps.clock.now());
+    const next = await acceptIssuer(files, this.#options, this.#options.engine, this.#deps.clock.now());
     if (this.#stop.signal.aborted) return next.notAfterAt;
     if (this.#lastError) this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
     this.#lastError = undefined;

@@ -24,6 +24,13 @@ export interface Issuer extends SignerFacts {
   readonly version: string;
 }
 
+/** Of which trust domains signer and roots may be. */
+export interface IssuerDomains {
+  readonly trustDomain: string;
+  /** Other trust domains whose roots may stand in root-cert.pem. */
+  readonly rootTrustDomains?: readonly string[] | undefined;
+}
+
 /**
  * Judges the files of a CA directory: the key belongs to the certificate, which may sign certificates, is of our trust domain where it
  * names one, and leads to a root in root-cert.pem, all valid now. The proof is a leaf: one is signed and its path verified as a peer
@@ -34,13 +41,14 @@ export interface Issuer extends SignerFacts {
  * @param now  Epoch milliseconds.
  * @throws     AgentError ERR_CA_STATE with `field` (the file, or the certificate in the path) and `rule`.
  */
-export async function acceptIssuer(files: CaFiles, trustDomain: string, engine: CertificateEngine, now: number): Promise<Issuer> {
+export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engine: CertificateEngine, now: number): Promise<Issuer> {
+  const { trustDomain, rootTrustDomains = [] } = domains;
   try {
     const key = readPrivateKey(files.keyPem.reveal(), CA_FILES.key);
     const signer = readSigner(files.certPem);
     assertSigner(signer, key, trustDomain);
     const above = files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
-    const { bundle, skipped } = parseRootBundle(files.rootPem, CA_FILES.root);
+    const { bundle, skipped } = parseRootBundle(files.rootPem, CA_FILES.root, new Set([trustDomain, ...rootTrustDomains]));
     if (skipped.length > 0) throw refused(CA_FILES.root, `must hold good CA certificates only: ${skipped[0]}`);
     const keyId = signer.subjectKeyId ?? keyIdentifier(key.spkiDer);
     const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);

@@ -22,7 +22,7 @@ export async function chooseSigner(options: RootsOptions, wanted: string | undef
   const found: string[] = [];
   for (const id of ids) if (isMeant(id, (await verdictOf(options, id, now))?.rootKeySha256)) found.push(id);
   if (found.length === 1) return found[0]!;
-  const active = await acceptIssuer(current, options.trustDomain, options.engine, now);
+  const active = await acceptIssuer(current, options, options.engine, now);
   if (found.length === 0 && isMeant(activeId, active.rootKeySha256)) return activeId;
   throw choose(`signer ${wanted}`, ids, 'name one of them');
 }

@@ -4,13 +4,12 @@ import { type Certificate, parseCertificate, parseRootBundle, uriNames } from '.
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { DEFAULT_TTL_SECONDS } from './certificate-specs';
-import { acceptIssuer, type Issuer } from './issuer';
+import { acceptIssuer, type Issuer, type IssuerDomains } from './issuer';
 import { readKeptFiles, readSigner, readSince, stagedIds } from './signers';
 import type { CaStore, IssuedEntry } from './store/store';
 
-export interface RootsOptions {
+export interface RootsOptions extends IssuerDomains {
   readonly dir: string;
-  readonly trustDomain: string;
   readonly engine: CertificateEngine;
   /** Knows which certificates are in use. */
   readonly store: Pick<CaStore, 'issued' | 'revocations'>;
@@ -42,7 +41,7 @@ export function copyOf(files: CaFiles): CaFiles {
 /** How a kept signer would be judged if it signed now; undefined where it would be refused. */
 export async function verdictOf(options: RootsOptions, id: string, now: number, rootPem?: Buffer): Promise<Issuer | undefined> {
   const kept = { ...(await readKeptFiles(options.dir, id)), rootPem: rootPem ?? (await readRootPem(options.dir)) };
-  return acceptIssuer(kept, options.trustDomain, options.engine, now).catch(() => undefined);
+  return acceptIssuer(kept, options, options.engine, now).catch(() => undefined);
 }
 
 async function readRootPem(dir: string): Promise<Buffer> {

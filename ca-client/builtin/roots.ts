@@ -60,14 +60,14 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
     const now = deps.clock.now();
     const current = await readCaFiles(options.dir);
     // Before a signer is kept: one that was made for another trust domain would be found by the next who adds.
-    await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
+    await acceptIssuer(copyOf(current), options, options.engine, now);
     const bundle = rootsOf(current);
     const candidate = source.pem ? readRootFile(source.pem, bundle) : await newCandidate(options, source.algorithm, current, now);
     for (const root of candidate.roots) if (!bundle.some(({ sha256 }) => sha256 === root.sha256)) bundle.push(root);
     const rootPem = certificatesPem(bundle.map(({ der }) => der));
     if (candidate.signer) {
       // Judged with the roots as they will be; a signer that could never be activated is not taken.
-      await acceptIssuer(copyOf({ ...candidate.signer.files, dir: options.dir, rootPem }), options.trustDomain, options.engine, now);
+      await acceptIssuer(copyOf({ ...candidate.signer.files, dir: options.dir, rootPem }), options, options.engine, now);
       await keepSigner(options.dir, candidate.signer.id, { ...candidate.signer.files, rootPem });
     }
     await publish(options, { ...current, rootPem }, now);
@@ -126,13 +126,13 @@ export async function retireRoot(options: RootsOptions, which: { id?: string | u
     const now = deps.clock.now();
     const current = await readCaFiles(options.dir);
     const roots = rootsOf(current);
-    const issuer = await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
+    const issuer = await acceptIssuer(copyOf(current), options, options.engine, now);
     const root = chooseRoot(roots, which.id, issuer.rootKeySha256);
     const rest = roots.filter((each) => each !== root);
     const rootPem = certificatesPem(rest.map(({ der }) => der));
     if (rest.length === 0) throw refused(root, 'must not be the only one');
     // The active signer must do without it, whatever leads where.
-    await acceptIssuer(copyOf({ ...current, rootPem }), options.trustDomain, options.engine, now).catch((cause) => {
+    await acceptIssuer(copyOf({ ...current, rootPem }), options, options.engine, now).catch((cause) => {
       throw refused(root, 'must not be what the active signer leads to', 'activate another signer first', cause);
     });
     if (which.force !== true) await assertUnused(options, root, rest, now);
@@ -146,7 +146,7 @@ export async function retireRoot(options: RootsOptions, which: { id?: string | u
 /** Every root of the bundle, and how far it is. */
 export async function listRoots(options: RootsOptions, overlapMs: number | undefined, now: number): Promise<RootStatus[]> {
   const current = await readCaFiles(options.dir);
-  const issuer = await acceptIssuer(copyOf(current), options.trustDomain, options.engine, now);
+  const issuer = await acceptIssuer(copyOf(current), options, options.engine, now);
   const activeId = (await readSigner(options.dir)).id;
   const signers: { id: string; rootKeySha256: string }[] = [];
   for (const id of await stagedIds(options.dir)) {
@@ -189,7 +189,7 @@ async function newCandidate(options: RootsOptions, algorithm: KeyAlgorithm, curr
 
 /** Replaces the four files in one step, after the same judgement that a running authority makes. */
 async function publish(options: RootsOptions, files: CaFiles, now: number): Promise<void> {
-  await acceptIssuer(copyOf(files), options.trustDomain, options.engine, now);
+  await acceptIssuer(copyOf(files), options, options.engine, now);
   const file = (name: string, bytes: Buffer, mode: number) => ({ name, bytes, mode });
   await publishDir(resolve(options.dir), [
     file(CA_FILES.key, files.keyPem.reveal(), 0o600),

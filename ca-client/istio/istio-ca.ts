@@ -33,11 +33,11 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   const settings = checkIstioOptions(options);
   if (settings.plaintext)
     deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', { address: options.address });
-  const { name: ca, stateDir, where: address, serverName, plaintext } = settings;
+  const { name: ca, stateDir, rootDomains: domains, where: address, serverName, plaintext } = settings;
   const proof = new IdentityProof(settings, deps);
   // At once: each is a handful of waits for files.
   const [roots, print, shared] = await Promise.all([
-    trustPath(settings).then((path) => openLearningTrust({ ca, path, stateDir }, deps)),
+    trustPath(settings).then((path) => openLearningTrust({ ca, path, stateDir, domains }, deps)),
     proof.print(),
     settings.lendChannel?.({ address, serverName, plaintext }),
     proof.look(),

@@ -1,7 +1,7 @@
 import type { Deps } from '../../agent/base/deps';
 import type { AgentError } from '../../agent/base/errors';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
-import { parseCertificate } from '../../agent/identity/certificate';
+import { foreignTrustDomain, parseCertificate } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { SignRequest } from '../ca-client';
 import { type FileTrust, followTrustFile } from '../file-trust';
@@ -15,6 +15,8 @@ export interface LearningTrustOptions {
   readonly path: string;
   /** Where learned roots are kept over restarts; nowhere without it. */
   readonly stateDir: string | undefined;
+  /** The trust domains whose roots are taken, from the file and from replies. */
+  readonly domains: ReadonlySet<string> | undefined;
 }
 
 /** The configured roots with what replies have added to them. */
@@ -30,11 +32,11 @@ export interface LearningTrust {
 
 /** Resolves when the file has been looked at, whatever was found. */
 export async function openLearningTrust(options: LearningTrustOptions, deps: Deps): Promise<LearningTrust> {
-  const { ca, path, stateDir } = options;
+  const { ca, path, stateDir, domains } = options;
   const dir = stateDir === undefined ? undefined : learnedRootsDir(stateDir, ca);
-  const file = followTrustFile(path, deps);
+  const file = followTrustFile(path, domains, deps);
   await file.ready;
-  return new FileAndLearned(ca, file, dir, dir === undefined ? [] : await loadLearned(dir, deps), deps);
+  return new FileAndLearned(ca, file, dir, dir === undefined ? [] : await loadLearned(dir, deps), domains, deps);
 }
 
 class FileAndLearned implements LearningTrust {
@@ -48,6 +50,7 @@ class FileAndLearned implements LearningTrust {
     private readonly file: FileTrust,
     private readonly dir: string | undefined,
     learned: readonly LearnedRoot[],
+    private readonly domains: ReadonlySet<string> | undefined,
     private readonly deps: Deps,
   ) {
     this.#learned = learned;
@@ -64,7 +67,7 @@ class FileAndLearned implements LearningTrust {
 
   learn(certificatesDer: readonly Uint8Array[], request: SignRequest): void {
     if (!this.trust.value) return;
-    const offered = rootsOfReply(certificatesDer, request, this.trust.value, this.deps.clock.now());
+    const offered = rootsOfReply(certificatesDer, request, this.trust.value, this.deps.clock.now()).filter(({ der }) => this.#isOurs(der));
     const learned = mergeLearned(this.#learned, offered);
     if (learned === this.#learned) return;
     this.#learned = learned;
@@ -80,6 +83,14 @@ class FileAndLearned implements LearningTrust {
   async close(): Promise<void> {
     this.#stop();
     await Promise.all([this.file.close(), this.#saving]);
+  }
+
+  #isOurs(der: Uint8Array): boolean {
+    const root = parseCertificate(der, 'root');
+    const named = this.domains && foreignTrustDomain(root, this.domains);
+    if (named !== undefined)
+      this.deps.log.debug('root of another trust domain not learned', { ca: this.ca, subject: root.subject, trustDomain: named });
+    return named === undefined;
   }
 
   #combine(): void {

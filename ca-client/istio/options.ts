@@ -18,6 +18,8 @@ export interface IstioCaOptions {
   readonly caRoot?: string | undefined;
   /** What leaves are judged by and peers are told. Default the mounted root, or where there is none `caRoot`, if that is a file. */
   readonly trustBundle?: string | undefined;
+  /** The trust domains whose roots may be among those; undefined takes any. */
+  readonly rootDomains?: ReadonlySet<string> | undefined;
   /** Default `DEFAULT_MOUNTED_ROOT`. */
   readonly mountedRoot?: string | undefined;
   /** Directory of key.pem, cert-chain.pem and root-cert.pem to present to the CA (PROV_CERT). */

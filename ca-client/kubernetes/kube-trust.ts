@@ -15,6 +15,8 @@ export interface KubeTrustOptions {
   readonly signerName: string;
   /** Where ConfigMap `istio-ca-root-cert` is looked for. */
   readonly namespace: string;
+  /** The trust domains whose roots may be among the anchors; undefined takes any. */
+  readonly domains?: ReadonlySet<string> | undefined;
   /** Directory in which the anchors are kept for a start while the cluster does not answer; undefined keeps none. */
   readonly keptDir: string | undefined;
 }
@@ -70,9 +72,9 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   });
 
   const take = ({ source, pem }: Found) => {
-    const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source);
+    const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source, options.domains);
     if (skipped.length > 0 && told !== skipped.join())
-      deps.log.warn('trust anchors hold damaged roots, using the others', { source, skipped });
+      deps.log.warn('trust anchors hold roots that are refused, using the others', { source, skipped });
     told = skipped.join();
     problem = undefined;
     if (bundle.version === trust.value?.version) return;
@@ -137,13 +139,13 @@ const publishHint = ({ namespace }: KubeTrustOptions) =>
 
 const KEPT_FILE = 'root-cert.pem';
 
-async function loadKept({ keptDir }: KubeTrustOptions, deps: Deps): Promise<TrustBundle | undefined> {
+async function loadKept({ keptDir, domains }: KubeTrustOptions, deps: Deps): Promise<TrustBundle | undefined> {
   if (keptDir === undefined) return undefined;
   const file = join(keptDir, KEPT_FILE);
   const pem = await readSmallFile(file, { field: file, code: 'ERR_PARSE' }).catch(() => undefined);
   if (!pem) return undefined;
   try {
-    return parseRootBundle(pem, file).bundle;
+    return parseRootBundle(pem, file, domains).bundle;
   } catch (cause) {
     deps.log.warn('kept trust anchors discarded', { file, cause });
     return undefined;

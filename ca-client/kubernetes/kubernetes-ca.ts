@@ -23,6 +23,8 @@ export interface KubernetesCaOptions {
   readonly usages: CsrUsages;
   /** Trust anchors, PEM. Undefined: those that the cluster publishes for the signer. */
   readonly trustBundle: string | undefined;
+  /** The trust domains whose roots may be among the anchors; undefined takes any. */
+  readonly rootDomains?: ReadonlySet<string> | undefined;
   /** Where ConfigMap `istio-ca-root-cert` is looked for: the pod's own. */
   readonly namespace: string;
   /** Keeps the anchors of the cluster over restarts. */
@@ -57,10 +59,12 @@ interface Anchors {
  * The service account needs to create, get and watch certificatesigningrequests; where it may delete them too, none are left behind.
  */
 export async function createKubernetesCa(options: KubernetesCaOptions, deps: Deps): Promise<CaClient> {
-  const { api, signerName, trustBundle, namespace, stateDir } = options;
+  const { api, signerName, trustBundle, namespace, stateDir, rootDomains: domains } = options;
   const keptDir = stateDir === undefined ? undefined : join(stateDir, KEPT_DIR);
   const anchors: Anchors =
-    trustBundle === undefined ? followKubeTrust(api, { signerName, namespace, keptDir }, deps) : followTrustFile(trustBundle, deps);
+    trustBundle === undefined
+      ? followKubeTrust(api, { signerName, namespace, keptDir, domains }, deps)
+      : followTrustFile(trustBundle, domains, deps);
   await noLongerThan(ANCHORS_AFTER_MS, anchors.ready, deps);
   return new KubernetesCa(options, anchors, deps);
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { followTrustFile } from '../../../ca-client/file-trust';
 import { followFiles } from '../../../ca-client/follow-files';
-import { makeTestCa } from '../../support/certs';
+import { makeTestCa, uriAltName } from '../../support/certs';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
@@ -15,9 +15,9 @@ afterEach(async () => {
   for (const each of open.splice(0)) await each.close();
 });
 
-function follow(path: string) {
+function follow(path: string, domains?: ReadonlySet<string>) {
   const deps = testDeps();
-  const file = followTrustFile(path, deps);
+  const file = followTrustFile(path, domains, deps);
   open.push(file);
   return { file, deps };
 }
@@ -34,10 +34,27 @@ describe('a file of roots', () => {
     expect(deps.events).toEqual([
       {
         level: 'warn',
-        event: 'trust bundle file holds damaged roots, using the others',
+        event: 'trust bundle file holds roots that are refused, using the others',
         facts: { file: path, skipped: [expect.any(String)] },
       },
     ]);
+  });
+
+  test('item 24 of another trust domain is refused by name, and the others are taken', async () => {
+    const [root, foreign] = [await makeTestCa(), await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] })];
+    const path = join(tempDir(), 'roots.pem');
+    writeFileSync(path, rootsPem(root, foreign));
+    const { file, deps } = follow(path, new Set(['cluster.local']));
+    await file.ready;
+    expect(file.trust.value).toEqual(root.bundle);
+    expect(deps.events[0]!.facts).toMatchObject({ skipped: [expect.stringContaining('is a root of trust domain old.example')] });
+    writeFileSync(path, rootsPem(foreign));
+    await file.refresh();
+    expect(file.problem()).toMatchObject({ message: expect.stringContaining('old.example') });
+    expect(file.trust.value).toEqual(root.bundle);
+    const both = follow(path, new Set(['cluster.local', 'old.example']));
+    await both.file.ready;
+    expect(both.file.trust.value).toEqual(foreign.bundle);
   });
 
   test('is followed through the swaps of a Kubernetes volume, the second one too', async () => {

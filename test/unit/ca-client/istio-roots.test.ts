@@ -6,7 +6,7 @@ import { directEngine } from '../../../agent/identity/direct-engine';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { caRootSource } from '../../../ca-client/istio/ca-root';
 import { extendBundle, type LearnedRoot, mergeLearned, rootsOfReply } from '../../../ca-client/istio/learned-roots';
-import { issueLeaf, makeTestCa, TEST_ID, TEST_NOW, type TestCa } from '../../support/certs';
+import { issueLeaf, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriAltName } from '../../support/certs';
 import { startFakeIstiod } from '../../support/fake-istio-csr';
 import { closing, id, issue, openClient, WorkloadFiles } from '../../support/istio-world';
 import { liveCa, rootsPem } from '../../support/tls-ca';
@@ -60,6 +60,20 @@ describe('the trust bundle', () => {
     files.roots(root, next);
     await until('both roots', async () => ca.trust.value?.rootsDer.length === 2);
   });
+});
+
+test('item 24 a root of another trust domain is learned from no reply, unless that domain is listed', async () => {
+  const [signer, foreign] = [await liveCa(), await liveCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] })];
+  const fake = closing(await startFakeIstiod({ signer, roots: [signer, foreign] }));
+  for (const [domains, roots] of [
+    [['cluster.local'], 1],
+    [['cluster.local', 'old.example'], 2],
+  ] as const) {
+    const files = new WorkloadFiles().roots(signer).token(fake.token(TEST_ID));
+    const { ca } = await openClient(files, { address: fake.server.address, rootDomains: new Set(domains) });
+    await issue(ca);
+    expect(ca.trust.value!.rootsDer).toHaveLength(roots);
+  }
 });
 
 describe('a root at the end of a reply', () => {

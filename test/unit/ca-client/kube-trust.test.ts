@@ -122,7 +122,7 @@ describe('the anchors of a signer', () => {
     await until('the good half', async () => anchors.trust.value !== mesh);
     expect(anchors.problem()).toBeUndefined();
     expect(deps.events.at(-1)!.event).toBe('trust anchors read');
-    expect(deps.events.map(({ event }) => event)).toContain('trust anchors hold damaged roots, using the others');
+    expect(deps.events.map(({ event }) => event)).toContain('trust anchors hold roots that are refused, using the others');
   });
 
   test.each([

@@ -9,10 +9,10 @@ import { encodeUriNames } from '../../../agent/identity/extensions';
 import { KEY_ALGORITHMS } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import { acceptIssuedChain } from '../../../agent/identity/svid';
-import { type Authority, openAuthority } from '../../../ca-client/builtin/authority';
+import { type Authority, type AuthorityOptions, openAuthority } from '../../../ca-client/builtin/authority';
 import { assertPrivate } from '../../../ca-client/builtin/private-files';
 import { writeCaDir } from '../../support/ca-dir';
-import { HOUR_MS, makeKey, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriConstraints } from '../../support/certs';
+import { HOUR_MS, makeKey, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriAltName, uriConstraints } from '../../support/certs';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
@@ -20,7 +20,7 @@ import { testDeps } from '../../support/test-deps';
 const ID = parseSpiffeId(TEST_ID);
 const DAY_MS = 24 * HOUR_MS;
 
-const open = (dir: string, options: { rootAlgorithm?: (typeof KEY_ALGORITHMS)[number]; trustDomain?: string } = {}) =>
+const open = (dir: string, options: Partial<AuthorityOptions> = {}) =>
   openAuthority(
     { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine, ...options },
     testDeps({ clock: new TestClock() }),
@@ -79,6 +79,39 @@ test('field A2b a signer that an old and a new root certified signs to the end o
     ).toEqual([old, next].map(issuerName).sort());
     await authority.close();
   }
+});
+
+describe('item 24 a root of another trust domain', () => {
+  const made = async () => {
+    const dir = join(tempDir(), 'ca');
+    const [root, foreign] = [await makeTestCa(), await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] })];
+    writeCaDir(dir, { signer: root, roots: [root, foreign] });
+    return dir;
+  };
+
+  test('in root-cert.pem is refused by name, with the setting that allows it', async () => {
+    await expect(open(await made())).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      message: expect.stringMatching(/root-cert\.pem block 2: is a root of trust domain old\.example \(.*CN=old\), not of cluster\.local/),
+    });
+  });
+
+  test('is taken where it is listed, and only then', async () => {
+    const authority = await open(await made(), { rootTrustDomains: ['old.example'] });
+    expect(authority.trust.value.rootsDer).toHaveLength(2);
+    await authority.close();
+    await expect(open(await made(), { rootTrustDomains: ['older.example'] })).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+  });
+
+  test('names it in any case of letters, and beside other names', async () => {
+    for (const uri of ['SPIFFE://old.example', 'spiffe://OLD.example/']) {
+      const dir = join(tempDir(), 'ca');
+      const root = await makeTestCa();
+      const foreign = await makeTestCa({ name: 'old', extraExtensions: [uriAltName(uri)] });
+      writeCaDir(dir, { signer: root, roots: [root, foreign] });
+      await expect(open(dir)).rejects.toMatchObject({ message: expect.stringContaining('trust domain old.example') });
+    }
+  });
 });
 
 const issuerName = (ca: TestCa) => parseCertificate(ca.certificateDer).subject;

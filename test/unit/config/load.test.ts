@@ -73,6 +73,7 @@ const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },
   'credential-bundle': { texts: ['/a', './b'], read: (config) => config.credentialBundle },
   'trust-bundle': { texts: ['/a', './b'], read: (config) => config.trustBundle },
+  'root-trust-domains': { texts: ['old.example', 'a.example,b.example'], read: (config) => config.rootTrustDomains.join(',') },
   crl: { texts: ['/a', 'http://ca.example:8080/crl.pem'], read: (config) => config.crl },
   'federated-bundle': {
     texts: ['a.example=/a.json,b.example=b.pem', 'a.example=https://a.example/bundle?x=1,y'],

@@ -6,7 +6,7 @@ import { certificatesPem, isCa, parseCertificate } from '../../../agent/identity
 import { generateKeyPair, type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import { acceptMountedFiles, type Svid } from '../../../agent/identity/svid';
-import { dnsName, HOUR_MS, issueLeaf, type LeafOptions, makeTestCa, TEST_ID, TEST_NOW, type TestCa } from '../../support/certs';
+import { dnsName, HOUR_MS, issueLeaf, type LeafOptions, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriAltName } from '../../support/certs';
 import { mutated, RUNS } from '../../support/mutations';
 
 const id = parseSpiffeId(TEST_ID);
@@ -74,6 +74,20 @@ test('they end with what signed them', () => {
     notAfterAt: TEST_NOW + 12 * HOUR_MS,
     warnings: [expect.stringContaining('outlives what signed it')],
   });
+});
+
+test('item 24 a root of another trust domain in root-cert is refused by name, unless that domain is listed', async () => {
+  const foreign = await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] });
+  const files = { rootCertPem: certificatesPem([root.certificateDer, foreign.certificateDer]) };
+  const judged = (domains?: readonly string[]) =>
+    acceptMountedFiles(
+      { certChainPem: certificatesPem([leaf(), middle.certificateDer]), keyPem: privateKeyPem(key, 'pkcs8'), ...files },
+      undefined,
+      TEST_NOW,
+      domains,
+    );
+  expect(judged()).toMatchObject({ bundle: root.bundle, warnings: [expect.stringContaining('is a root of trust domain old.example')] });
+  expect(judged(['old.example']).bundle.rootsDer).toHaveLength(2);
 });
 
 test.each(['pkcs8', 'traditional'] as const)('a key may be written %s', (format) =>
