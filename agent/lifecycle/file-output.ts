@@ -153,9 +153,10 @@ class StateWriter implements FileOutput {
 /** The three files of an identity, as upstream names them. */
 export function certFiles(contents: CertContents, keyFormat: KeyFormat): OutputFile[] {
   return [
-    { name: CERT_FILES.key, bytes: privateKeyPem(contents.svid.key, keyFormat), mode: 0o600 },
     { name: CERT_FILES.certChain, bytes: certificatesPem(contents.svid.chainDer), mode: 0o644 },
     { name: CERT_FILES.rootCert, bytes: certificatesPem(contents.bundle.rootsDer), mode: 0o644 },
+    // Last: names are linked one by one the first time, and who finds the key finds what belongs to it.
+    { name: CERT_FILES.key, bytes: privateKeyPem(contents.svid.key, keyFormat), mode: 0o600 },
   ];
 }
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { callControl } from '../../agent/admin/control-client';
 import type { Daemon } from '../support/daemon';
 import { parseExposition } from '../support/exposition';
+import { underLoad } from '../support/load';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
@@ -20,7 +21,7 @@ describe('G7 a bug', () => {
     const seen = await daemon.event(event);
     const before = performance.now();
     const ended = await daemon.finished;
-    expect(performance.now() - before).toBeLessThan(1_000);
+    expect(performance.now() - before).toBeLessThan(underLoad(1_000));
     expect(ended).toMatchObject({ code: 70, signal: null });
     expect(seen).toMatchObject({ level: 'error', code: 'ERR_BUG', cause: 'injected' });
     // What it left is what SIGKILL leaves: the next agent takes it over.
@@ -129,6 +130,6 @@ test('G12 health flooded in the middle of a burst of renewals answers within a s
   expect(tookMs.length).toBeGreaterThan(100);
   expect(renewals).toBeGreaterThan(10);
   // 99 of 100: the rest may have waited for this process, which asks 24 things at a time.
-  expect(tookMs.sort((a, b) => a - b)[Math.floor(tookMs.length * 0.99)]).toBeLessThan(1_000);
+  expect(tookMs.sort((a, b) => a - b)[Math.floor(tookMs.length * 0.99)]).toBeLessThan(underLoad(1_000));
   expect((await daemon.stop()).code).toBe(0);
 });

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
+import { underLoad } from '../support/load';
 import { programCommand } from '../support/program';
 import { openSdsStream } from '../support/sds-stream';
 import { tempDir } from '../support/temp-dir';
@@ -23,7 +24,7 @@ test('G1 SIGTERM says goodbye to streams, removes the sockets and exits 0 in und
   await stream.response(1);
   const started = performance.now();
   const ended = await daemon.stop();
-  expect(performance.now() - started).toBeLessThan(1_000);
+  expect(performance.now() - started).toBeLessThan(underLoad(1_000));
   expect(ended).toMatchObject({ code: 0, signal: null });
   expect(await stream.ended).toEqual({ goaway: true });
   expect(readdirSync(dirname(daemon.sdsSocket))).toEqual([]);
@@ -48,7 +49,7 @@ test('G1 SIGTERM at any moment of the start or in the middle of rotations ends c
     const started = performance.now();
     const ended = await daemon.stop();
     expect({ round, ...ended }).toMatchObject({ round, code: 0 });
-    expect(performance.now() - started).toBeLessThan(1_500);
+    expect(performance.now() - started).toBeLessThan(underLoad(1_500));
     expect(existsSync(daemon.sdsSocket)).toBe(false);
     expect(daemon.strayLines).toEqual([]);
   }
@@ -71,7 +72,7 @@ test('G1 SIGTERM while the CA is away ends at once: no wait is left', async () =
   await daemon.event('admin server listening');
   const started = performance.now();
   expect(await daemon.stop()).toMatchObject({ code: 0 });
-  expect(performance.now() - started).toBeLessThan(1_000);
+  expect(performance.now() - started).toBeLessThan(underLoad(1_000));
 });
 
 test('G1 SIGTERM while a first start makes keys of RSA-4096 ends in about a second, in order or by the signal itself', async () => {
@@ -85,7 +86,7 @@ test('G1 SIGTERM while a first start makes keys of RSA-4096 ends in about a seco
     const started = performance.now();
     const { code, signal } = await daemon.stop();
     expect([code, signal]).toEqual(signal === null ? [0, null] : [null, 'SIGTERM']);
-    expect(performance.now() - started).toBeLessThan(1_500);
+    expect(performance.now() - started).toBeLessThan(underLoad(1_500));
   }
   // Nothing that was left behind stands in the way of the next start.
   const next = testDaemon({ dir: again });

@@ -77,7 +77,8 @@ export interface Daemon {
   readonly finished: Promise<Finished>;
 }
 
-const DEADLINE_MS = 20_000;
+/** Far more than any machine takes, busy as it may be. */
+const DEADLINE_MS = 60_000;
 
 /** Starts the daemon and returns at once; `ready()` waits. Health and metrics take a free port. */
 export function startDaemon(options: DaemonOptions): Daemon {

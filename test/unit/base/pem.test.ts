@@ -3,6 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { AgentError } from '../../../agent/base/errors';
 import { readPem, scanPem, writePem } from '../../../agent/base/pem';
+import { cpuMs } from '../../support/load';
 import { mutated, RUNS } from '../../support/mutations';
 import { outcome } from '../../support/outcome';
 
@@ -103,10 +104,10 @@ describe('A5 C12 time is linear: a megabyte of malice takes less than 50 ms', ()
   ])('%s', (_, text) => {
     const bytes = Buffer.from(text);
     outcome(() => readPem(bytes, 'file'));
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     expect(outcome(() => readPem(bytes, 'file'))).toEqual({ field: 'file', rule: expect.any(String) });
     // Ten times the measure: machines that run tests are busy.
-    expect(performance.now() - startedAt).toBeLessThan(500);
+    expect(cpuMs() - startedAt).toBeLessThan(500);
   });
 });
 

@@ -259,14 +259,15 @@ test('B7 reloads under load never mix a chain', async () => {
   let issued = 0;
   const load = (async () => {
     // The gate throws where leaf and chain do not belong together.
-    for (; told.length <= changes; issued += 1) await one().then(() => pause(1));
+    for (; told.length <= changes || issued < 50 * changes; issued += 1) await one().then(() => pause(1));
   })();
   for (let change = 1; change <= changes; change += 1) {
     writeCaDir(dir, { signer: signers[change % 2]! });
-    await until(`change ${change}`, async () => told.length > change);
+    // So many at least under each signer, however busy the machine is.
+    await until(`change ${change}`, async () => told.length > change && issued >= 50 * change);
   }
   await load;
-  expect(issued).toBeGreaterThan(50 * changes);
+  expect(issued).toBeGreaterThanOrEqual(50 * changes);
 });
 
 test('several processes on one directory follow the same change', async () => {

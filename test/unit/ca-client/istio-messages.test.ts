@@ -13,6 +13,7 @@ import {
 import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from '../../../ca-client/istio/service';
 import { encodeStruct, parseStruct } from '../../../ca-client/istio/struct';
 import { IstioCertificateRequest } from '../../../ca-client/proto/generated/istio/v1/auth/ca';
+import { cpuMs } from '../../support/load';
 import { outcome } from '../../support/outcome';
 
 const CSR = '-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n';
@@ -101,9 +102,9 @@ describe('metadata', () => {
 
   test.each(['struct', 'list'] as const)('A46 that nests ten thousand times as %s is refused at once', (kind) => {
     const bytes = requestBytes({ metadata: Buffer.from(nested(10_000, kind)) });
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     expect(outcome(() => parseCertificateRequest(bytes))).toEqual({ field: 'metadata', rule: 'must not nest deeper than 16 levels' });
-    expect(performance.now() - startedAt).toBeLessThan(50);
+    expect(cpuMs() - startedAt).toBeLessThan(50);
   });
 
   test.each(['__proto__', 'constructor', 'prototype'])('A46 with the name %s is refused at any depth, and no object changes', (name) => {

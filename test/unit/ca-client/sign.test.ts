@@ -40,6 +40,7 @@ import {
   TEST_NOW,
   type TestCa,
 } from '../../support/certs';
+import { cpuMs } from '../../support/load';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
@@ -495,11 +496,11 @@ describe('P1', () => {
   );
 
   test('bytes drawn at random are refused, never crash it, and cost little (10,000 times)', async () => {
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     for (let count = 0; count < 10_000; count += 1) {
       const error = await authority.sign(randomBytes(count % 600), ID, 60).catch((caught: unknown) => caught);
       if (!(error instanceof AgentError && error.code === 'ERR_CA_REJECTED')) throw new Error(`not refused: ${String(error)}`);
     }
-    expect(performance.now() - startedAt).toBeLessThan(10_000);
+    expect(cpuMs() - startedAt).toBeLessThan(10_000);
   });
 });

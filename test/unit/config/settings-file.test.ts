@@ -4,6 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
 import { loadConfig } from '../../../agent/config/load';
 import { parseSettingsFile } from '../../../agent/config/settings-file';
+import { cpuMs } from '../../support/load';
 import { tempDir } from '../../support/temp-dir';
 
 const parse = (text: string | Uint8Array) => parseSettingsFile(Buffer.from(text as string), 'file k.yaml');
@@ -84,10 +85,10 @@ describe('a settings file', () => {
       ).join('\n'),
     ],
   ])('a file full of %s is judged in a moment', async (_, text) => {
-    const started = performance.now();
+    const started = cpuMs();
     await parse(text).catch((error: unknown) => expect(error).toBeInstanceOf(AgentError));
     // Far above the usual time, far below that of the parser without its bounds.
-    expect(performance.now() - started).toBeLessThan(4_000);
+    expect(cpuMs() - started).toBeLessThan(4_000);
   });
 });
 

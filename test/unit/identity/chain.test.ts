@@ -18,6 +18,7 @@ import {
   type TestCaOptions,
   uriConstraints,
 } from '../../support/certs';
+import { cpuMs } from '../../support/load';
 import { outcome } from '../../support/outcome';
 
 let root: TestCa;
@@ -227,14 +228,14 @@ describe('search', () => {
     const pool = await Promise.all(
       heads.flatMap((parent) => heads.map((head, index) => makeTestCa({ name: names[index]!, privateKey: head.privateKey, parent }))),
     );
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     const found = verify(
       [root, heads[0]!],
       {},
       pool.map(({ certificateDer }) => certificateDer),
     );
     expect(found).toMatchObject({ field: 'chain', rule: expect.stringMatching(/^must verify within|^must verify to/) });
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(cpuMs() - startedAt).toBeLessThan(3000);
   });
 
   test('stops at its cap of signature checks', async () => {

@@ -23,6 +23,7 @@ import {
 import { loadEngine } from '../../../agent/identity/load-engine';
 import { EMPTY_NAME, encodeName } from '../../../agent/identity/name';
 import { type CsrOptions, dnsName, emailName, ipName, makeCsr, makeKey, spkiOf, TEST_ID } from '../../support/certs';
+import { cpuMs } from '../../support/load';
 import { mutated, RUNS } from '../../support/mutations';
 import { outcomeOf } from '../../support/outcome';
 
@@ -275,9 +276,9 @@ describe.each(ENGINES)('engine %s', (name) => {
 
   test('A9 a request with a key of 16 KiB is refused in a moment', async () => {
     const der = csr({ spkiDer: rsaSpki(Buffer.alloc(15_000, 0xff), 65_537) });
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     await expect(engine.readCsr(der)).rejects.toThrow('at most 8192 bits');
-    expect(performance.now() - startedAt).toBeLessThan(500);
+    expect(cpuMs() - startedAt).toBeLessThan(500);
   });
 });
 

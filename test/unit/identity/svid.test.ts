@@ -21,6 +21,7 @@ import {
   TEST_NOW,
   type TestCa,
 } from '../../support/certs';
+import { cpuMs } from '../../support/load';
 import { mutated, RUNS } from '../../support/mutations';
 
 const MINUTE_MS = 60_000;
@@ -193,9 +194,9 @@ describe('refused', () => {
 
   test('C12 what a megabyte of certificates costs is bounded', () => {
     const filler = Array.from({ length: 255 }, (_, index) => Buffer.alloc(4000, index));
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     expect(accept([leaf(), ...filler]).warnings).toHaveLength(255);
-    expect(performance.now() - startedAt).toBeLessThan(1000);
+    expect(cpuMs() - startedAt).toBeLessThan(1000);
   });
 
   test.each(['1024', '2047'])('C14 an issuer of RSA %s', async (bits) => {
@@ -339,10 +340,10 @@ describe('C13 many roots', () => {
     const roots = await Promise.all(Array.from({ length: 200 }, () => makeTestCa({ noKeyIds: true })));
     const trust = createTrustBundle(roots.map(({ certificateDer }) => certificateDer));
     for (const ca of [roots[0]!, roots[199]!]) {
-      const startedAt = performance.now();
+      const startedAt = cpuMs();
       const { warnings } = accept([issueLeaf(ca, { key }), ...roots.map(({ certificateDer }) => certificateDer)], trust);
       expect(warnings).toEqual(['the trust bundle holds 200 roots: with more than 32 some verifiers give up']);
-      expect(performance.now() - startedAt).toBeLessThan(2000);
+      expect(cpuMs() - startedAt).toBeLessThan(2000);
     }
   });
 
