@@ -3,7 +3,7 @@ import type { Health } from './base/health';
 import type { Watched } from './base/watched';
 import type { CertSource, SourceDescription } from './identity/cert-state';
 
-/** Twice what an attempt may take at most: one that is longer under way hangs. */
+/** How long after its time an attempt may begin, or end, before something hangs. */
 const HANGING_MS = 120_000;
 /** Of many workloads the first few say enough in one line. */
 const MAX_REASONS = 3;
@@ -70,10 +70,10 @@ function workloadSummary({ id, state, certificate, lastError }: WorkloadStatus):
 }
 
 /** A source that misses what it has set itself, or never comes back from it, will not renew anything any more. */
-function stalled({ source, attemptSince, dueAt }: SourceDescription, now: number): string | undefined {
-  const since = attemptSince ?? dueAt;
-  if (since === undefined || now - since < HANGING_MS) return undefined;
-  const when = new Date(since).toISOString();
+function stalled({ source, attemptSince, attemptUntil, dueAt }: SourceDescription, now: number): string | undefined {
+  const wantedAt = attemptSince === undefined ? dueAt : (attemptUntil ?? attemptSince);
+  if (wantedAt === undefined || now - wantedAt < HANGING_MS) return undefined;
+  const when = new Date(attemptSince ?? wantedAt).toISOString();
   return attemptSince === undefined
     ? `${source}: nothing was done about what was due at ${when}`
     : `${source}: an attempt hangs since ${when}`;

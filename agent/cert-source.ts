@@ -45,10 +45,11 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
     const { value: trust } = ca.trust;
     const warmStart = trust && (stillGood(carried, id, trust, deps.clock.now()) ?? (await store?.load(trust, deps.clock.now())));
     const rotation = { ratio: config.renewRatio, jitterRatio: config.renewJitter };
-    const { keyAlgorithm, ttlMs } = config;
+    const { keyAlgorithm, ttlMs, caTimeoutMs } = config;
     const turns = shared.turns(config);
     const turn = (signal: AbortSignal) => turns.enter(signal);
-    source = createKeeper({ ca, id, engine, keyAlgorithm, ttlMs, rotation, warmStart, turn }, { ...deps, log: deps.log.scope('keeper') });
+    const options = { ca, id, engine, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn };
+    source = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
     store?.follow(source.state);
     return { source, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
   } catch (caught) {

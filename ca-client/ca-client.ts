@@ -15,7 +15,8 @@ export interface CaClient {
    * Asks for one certificate.
    *
    * @throws AgentError ERR_CA_UNAVAILABLE | ERR_CA_REJECTED | ERR_TOKEN | ERR_CA_STATE with its `retry`; ERR_ABORTED when the signal fires.
-   *         It keeps no deadline of its own for the whole call: the caller's signal carries it.
+   *         It keeps no deadline of its own for the whole call: the caller's signal carries it. Where that fires because time ran out
+   *         (`isDeadline`), the same request may follow, and what was begun for it is waited for again where the CA knows how.
    */
   sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain>;
   /**
@@ -23,8 +24,6 @@ export interface CaClient {
    * certificate or root for the CA's TLS changed: a failed attempt is worth repeating at once).
    */
   onChange(listener: (what: 'signer' | 'credential') => void): () => void;
-  /** How long one request may take, milliseconds; undefined is 10 s. Longer where somebody has to approve it first. */
-  readonly signDeadlineMs?: number | undefined;
   /** What is wrong with the CA as it is configured now, while what was good before is still in use; undefined where all is well. */
   problem(): AgentError | undefined;
   /** When the credential that the next renewal needs dies, epoch milliseconds; undefined where none is needed or nothing is known. */

@@ -1,5 +1,5 @@
 import { type BackoffPolicy, backoffMs } from '../agent/base/backoff';
-import { withDeadline } from '../agent/base/clock';
+import { isDeadline } from '../agent/base/clock';
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
 import type { Watched } from '../agent/base/watched';
@@ -19,8 +19,8 @@ import {
 import { leafOfRequest, readableCertificates, verifyIssued } from './issued-leaf';
 
 export interface FailoverOptions {
-  /** How long a CA that has another behind it may take, milliseconds; the last one has what the caller's signal leaves. Default 5 s. */
-  readonly attemptMs?: number | undefined;
+  /** How long a CA is waited for before the next one is asked as well, milliseconds; default 10 s. */
+  readonly headStartMs?: number | undefined;
   readonly breaker?: BreakerPolicy | undefined;
   /** When a certificate of a later CA is renewed before its time, to return to an earlier one; each time that fails the wait doubles. */
   readonly failBack?: BackoffPolicy | undefined;
@@ -47,12 +47,13 @@ export interface Failover extends CaClient {
   describe(): readonly FailoverMember[];
 }
 
-const DEFAULT_ATTEMPT_MS = 5_000;
+const DEFAULT_HEAD_START_MS = 10_000;
 /** Not at once: an authority that is back may fall again, and each return costs a certificate. */
 const DEFAULT_FAIL_BACK: BackoffPolicy = { firstMs: 300_000, maxMs: 3_600_000, jitterRatio: 0.2 };
 
 /**
- * Asks the CAs in order, until one answers with a certificate that peers will accept.
+ * Asks the CAs in order, until one answers with a certificate that peers will accept. The next is asked once the last one asked has failed,
+ * or after a head start of ten seconds, while those before it are still waited for: the first good answer counts.
  *
  * What peers trust is the first CA's bundle, and that is what is served. Another CA is asked only where one of its roots is in there
  * already, and its answer counts only if it verifies by it: a certificate that nobody believes is no rescue. Each CA has a circuit
@@ -63,6 +64,13 @@ const DEFAULT_FAIL_BACK: BackoffPolicy = { firstMs: 300_000, maxMs: 3_600_000, j
  */
 export function createFailover(clients: readonly CaClient[], options: FailoverOptions, deps: Deps): Failover {
   return new OrderedCas(clients, options, deps);
+}
+
+/** Why a CA is no longer waited for. */
+class Overtaken extends AgentError {
+  constructor() {
+    super('ERR_ABORTED', 'sign: another CA answered first');
+  }
 }
 
 interface Member {
@@ -76,7 +84,7 @@ interface Member {
 class OrderedCas implements Failover {
   readonly name: string;
   readonly #members: readonly Member[];
-  readonly #attemptMs: number;
+  readonly #headStartMs: number;
   readonly #policy: BreakerPolicy;
   readonly #failBack: BackoffPolicy;
   readonly #listeners = new Set<{ readonly call: (what: 'signer' | 'credential') => void }>();
@@ -96,15 +104,10 @@ class OrderedCas implements Failover {
     if (clients.length === 0) throw new AgentError('ERR_BUG', 'failover: there is no CA');
     this.#members = clients.map((client) => ({ client, breaker: CLOSED, signed: 0, failed: 0, lastError: undefined }));
     this.name = clients.map(({ name }) => name).join(',');
-    this.#attemptMs = options.attemptMs ?? DEFAULT_ATTEMPT_MS;
+    this.#headStartMs = options.headStartMs ?? DEFAULT_HEAD_START_MS;
     this.#policy = options.breaker ?? DEFAULT_BREAKER_POLICY;
     this.#failBack = options.failBack ?? DEFAULT_FAIL_BACK;
     this.#stops = this.#members.map((member) => member.client.onChange((what) => this.#changed(member, what)));
-  }
-
-  /** That of the last: the others are given up earlier, for there is somebody to ask after them. */
-  get signDeadlineMs(): number | undefined {
-    return this.#members.at(-1)!.client.signDeadlineMs;
   }
 
   get trust(): Watched<TrustBundle | undefined> {
@@ -113,20 +116,16 @@ class OrderedCas implements Failover {
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     if (this.#closed || signal.aborted) throw new AgentError('ERR_ABORTED', 'sign: aborted');
-    const candidates = this.#candidates();
-    const errors: [Member, AgentError][] = [];
-    for (const member of candidates) {
-      const isLast = member === candidates.at(-1);
-      try {
-        const reply = await this.#ask(member, request, signal, isLast);
-        this.#signedBy(member, errors.at(-1)?.[1]);
-        return { ...reply, source: reply.source ?? member.client.name };
-      } catch (caught) {
-        if (signal.aborted || this.#closed) throw caught;
-        errors.push([member, AgentError.from(caught)]);
-      }
+    const asking = new AbortController();
+    const stop = () => asking.abort(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      return await this.#race(request, asking.signal);
+    } finally {
+      signal.removeEventListener('abort', stop);
+      // Those that are still being asked are no longer needed.
+      asking.abort(new Overtaken());
     }
-    throw togetherError(errors);
   }
 
   onChange(listener: (what: 'signer' | 'credential') => void): () => void {
@@ -183,32 +182,76 @@ class OrderedCas implements Failover {
     return shared ? undefined : 'none of its roots is in the served bundle';
   }
 
-  async #ask(member: Member, request: SignRequest, signal: AbortSignal, isLast: boolean): Promise<IssuedChain> {
-    const { clock, random, metrics } = this.deps;
+  /** @throws AgentError: what all of them said; the reason of the signal. */
+  #race(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    const candidates = this.#candidates();
+    const errors = new Map<Member, AgentError>();
+    return new Promise((resolve, reject) => {
+      let asked = 0;
+      let headStart = new AbortController();
+      const askNext = (): void => {
+        headStart.abort();
+        const member = candidates[asked];
+        if (!member) return;
+        asked += 1;
+        const rank = asked;
+        this.#ask(member, request, signal).then(
+          (reply) => {
+            headStart.abort();
+            this.#signedBy(member, [...errors.values()].at(-1));
+            resolve({ ...reply, source: reply.source ?? member.client.name });
+          },
+          (caught: unknown) => {
+            errors.set(member, AgentError.from(caught));
+            if (signal.aborted || this.#closed) reject(caught);
+            else if (errors.size === candidates.length) reject(togetherError(candidates.map((each) => [each, errors.get(each)!])));
+            // Who was asked after it is its replacement already.
+            else if (rank === asked) askNext();
+          },
+        );
+        if (asked < candidates.length) {
+          headStart = new AbortController();
+          const { clock } = this.deps;
+          clock.sleepUntil(clock.now() + this.#headStartMs, headStart.signal).then(askNext, () => undefined);
+        }
+      };
+      signal.addEventListener('abort', () => headStart.abort(), { once: true });
+      askNext();
+    });
+  }
+
+  async #ask(member: Member, request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    const { clock } = this.deps;
     const { client } = member;
+    const startedAt = clock.now();
     member.breaker = begun(member.breaker);
     try {
-      const reply = isLast
-        ? await client.sign(request, signal)
-        : await withDeadline(clock, this.#attemptMs, `sign at ${client.name}`, signal, (each) => client.sign(request, each));
+      const reply = await untilAborted(signal, client.sign(request, signal));
       this.#checkBelieved(member, reply, request);
       member.breaker = succeeded(member.breaker, this.#policy);
       member.signed += 1;
-      metrics.record('ca_requests_total', { ca: client.name, outcome: 'ok' });
+      this.deps.metrics.record('ca_requests_total', { ca: client.name, outcome: 'ok' });
       return reply;
     } catch (caught) {
-      const error = AgentError.from(caught);
-      // The caller's time ran out on the last one, which says something about it; a caller who merely left says nothing.
-      if (signal.aborted && !isLast) {
+      const error = signal.aborted ? this.#unanswered(client, signal, clock.now() - startedAt) : AgentError.from(caught);
+      if (error === undefined) {
         member.breaker = abandoned(member.breaker);
-        throw error;
+        throw caught;
       }
-      member.breaker = failed(member.breaker, clock.now(), this.#policy, random);
+      member.breaker = failed(member.breaker, clock.now(), this.#policy, this.deps.random);
       member.failed += 1;
       member.lastError = error;
-      metrics.record('ca_requests_total', { ca: client.name, outcome: error.code });
+      this.deps.metrics.record('ca_requests_total', { ca: client.name, outcome: error.code });
       throw error;
     }
+  }
+
+  /** What it says of a CA that it had not answered by the end; undefined where that was too early to say. */
+  #unanswered({ name }: CaClient, signal: AbortSignal, afterMs: number): AgentError | undefined {
+    if (this.#closed || (!isDeadline(signal) && !isOvertaken(signal))) return undefined;
+    if (afterMs < this.#headStartMs && isOvertaken(signal)) return undefined;
+    const end = isOvertaken(signal) ? ', another CA answered first' : '';
+    return new AgentError('ERR_TIMEOUT', `sign at ${name}: no answer within ${Math.round(afterMs / 100) / 10} s${end}`, { retry: 'soon' });
   }
 
   /** The gate judges the reply as a whole; here only whether another CA would do better. */
@@ -271,6 +314,25 @@ class OrderedCas implements Failover {
 
   #tell(what: 'signer' | 'credential'): void {
     for (const { call } of [...this.#listeners]) call(what);
+  }
+}
+
+/** Whether a signal fired because another CA was faster. */
+function isOvertaken({ reason }: AbortSignal): boolean {
+  return reason instanceof Overtaken;
+}
+
+/** What `work` comes to, or the signal's reason where that fires first, also where `work` does not heed it. */
+async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(AgentError.from(signal.reason, 'ERR_ABORTED'));
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
   }
 }
 

@@ -79,7 +79,7 @@ function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
 }
 
 /**
- * Runs `work` with a deadline: its signal fires after `ms` milliseconds or when `signal` does.
+ * Runs `work` with a deadline: its signal fires after `ms` milliseconds, then `isDeadline`, or when `signal` does, with the reason of that.
  *
  * @throws AgentError ERR_TIMEOUT (retry soon) naming `what` when time ran out, even where `work` ignores its signal.
  */
@@ -95,13 +95,14 @@ export async function withDeadline<T>(
   const bounded = new AbortController();
   const stop = () => {
     timer.abort();
-    bounded.abort();
+    bounded.abort(signal?.reason);
   };
   if (signal?.aborted) stop();
   signal?.addEventListener('abort', stop, { once: true });
   const expired = clock.sleepUntil(clock.now() + ms, timer.signal).then(() => {
-    bounded.abort();
-    throw new AgentError('ERR_TIMEOUT', `${what}: no answer within ${ms / 1000} s`, { retry: 'soon' });
+    const late = new AgentError('ERR_TIMEOUT', `${what}: no answer within ${ms / 1000} s`, { retry: 'soon' });
+    bounded.abort(late);
+    throw late;
   });
   try {
     return await Promise.race([work(bounded.signal), expired]);
@@ -109,5 +110,32 @@ export async function withDeadline<T>(
     signal?.removeEventListener('abort', stop);
     timer.abort();
     expired.catch(() => undefined);
+  }
+}
+
+/** Whether a signal fired because time ran out, and not because its owner gave up. */
+export function isDeadline({ reason }: AbortSignal): boolean {
+  return reason instanceof AgentError && reason.code === 'ERR_TIMEOUT';
+}
+
+/**
+ * Runs `work` with a signal that fires with the first of several, and for its reason.
+ *
+ * @throws AgentError ERR_ABORTED naming `what` where one of them has fired before; what `work` throws.
+ */
+export async function linked<T>(
+  signals: readonly (AbortSignal | undefined)[],
+  what: string,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  // By hand, and undone: what AbortSignal.any makes of a long-lived signal stays with it.
+  const both = new AbortController();
+  const stops = signals.flatMap((signal) => (signal ? [{ signal, stop: () => both.abort(signal.reason) }] : []));
+  if (stops.some(({ signal }) => signal.aborted)) throw new AgentError('ERR_ABORTED', `${what}: aborted`);
+  for (const { signal, stop } of stops) signal.addEventListener('abort', stop, { once: true });
+  try {
+    return await work(both.signal);
+  } finally {
+    for (const { signal, stop } of stops) signal.removeEventListener('abort', stop);
   }
 }

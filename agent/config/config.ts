@@ -28,6 +28,8 @@ export interface Config {
   readonly kubeconfig: string | undefined;
   /** By lower-case name. Values may be secrets. */
   readonly caHeaders: ReadonlyMap<string, string>;
+  /** How long an authority may take to answer, before patience grows. */
+  readonly caTimeoutMs: number;
   readonly caDir: string;
   /** The key of a self-signed root that `builtin` makes. */
   readonly caKeyAlgorithm: KeyAlgorithm;

@@ -184,6 +184,7 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
     csrUsages: values['csr-usages'],
     kubeconfig: values.kubeconfig,
     caHeaders: values['ca-header'] ?? new Map(),
+    caTimeoutMs: values['ca-timeout'],
     caDir: values['ca-dir'],
     caKeyAlgorithm: values['ca-key-algorithm'],
     id,

@@ -142,6 +142,12 @@ export const OPTIONS = {
     sameAs('ISTIO_META_CERT_SIGNER'),
   ),
   'ca-header': row('Certificate authority', headers, undefined, 'Header to send to the CA; may be given again', caHeaders),
+  'ca-timeout': row(
+    'Certificate authority',
+    duration({ atLeast: '1s', atMost: '10m' }),
+    '60s',
+    'How long the authority may take to answer; longer each time while a certificate is valid, up to 10m or a quarter of what remains of it',
+  ),
   'ca-dir': row('Certificate authority', path('directory'), './var/lib/keyturn/ca', 'State of the built-in authority'),
   'ca-key-algorithm': row(
     'Certificate authority',

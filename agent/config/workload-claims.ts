@@ -53,6 +53,7 @@ const SOURCE_FIELDS: readonly (keyof Config)[] = [
   'csrUsages',
   'kubeconfig',
   'caHeaders',
+  'caTimeoutMs',
   'caDir',
   'caKeyAlgorithm',
   'keyAlgorithm',

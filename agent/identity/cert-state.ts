@@ -49,6 +49,8 @@ export interface SourceDescription {
   readonly renewals: number;
   /** When the attempt now in flight began, or undefined. */
   readonly attemptSince: number | undefined;
+  /** When that attempt is given up; undefined where it has no end of its own yet. */
+  readonly attemptUntil?: number | undefined;
   /** When the next attempt begins; undefined where nothing is planned. */
   readonly dueAt: number | undefined;
   readonly lastError: AgentError | undefined;

@@ -3,9 +3,10 @@ import { withDeadline } from '../base/clock';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
 import type { CertificateEngine } from '../identity/engine';
-import type { KeyAlgorithm } from '../identity/keys';
+import type { KeyAlgorithm, KeyPair } from '../identity/keys';
 import type { SpiffeId } from '../identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from '../identity/svid';
+import type { AttemptTimeout } from './rotation';
 
 /** What one certificate is made from. */
 export interface IssueOptions {
@@ -19,55 +20,106 @@ export interface IssueOptions {
   readonly turn?: ((signal: AbortSignal) => Promise<() => void>) | undefined;
 }
 
-/** How long a CA may take to answer one request; the next attempt starts over with a new key. */
-const SIGN_DEADLINE_MS = 10_000;
-/** For the rest of an attempt: an RSA-4096 key on a slow machine takes its time. */
-const KEY_DEADLINE_MS = 50_000;
+interface PendingRequest {
+  readonly key: KeyPair;
+  readonly csrDer: Uint8Array;
+}
 
-/**
- * One attempt: a new key, a CSR for it, the CA's answer, the gate. The key lives and dies with its attempt, so an answer that comes after
- * its deadline belongs to nobody and can never become current.
- *
- * @throws AgentError of the CA; ERR_TIMEOUT after 10 s (or the CA's own deadline) without an answer; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
- */
-export async function issueSvid(options: IssueOptions, deps: Deps, signal: AbortSignal): Promise<Svid> {
-  const leave = await options.turn?.(signal);
-  try {
-    return await issueNow(options, deps, signal);
-  } finally {
-    leave?.();
+/** Makes the certificates of one identity, one attempt at a time, and keeps the only deadline that an attempt has. */
+export class Issuer {
+  /** Asked for and not answered: the next attempt asks for the same, which a CA may already be about to answer. */
+  #pending: PendingRequest | undefined;
+
+  constructor(
+    private readonly options: IssueOptions,
+    private readonly deps: Deps,
+  ) {}
+
+  /**
+   * One attempt: a key, a CSR for it, the CA's answer, the gate. A key is used for one certificate, and given up once the CA has said no. An
+   * answer that comes after the deadline never becomes current.
+   *
+   * @param timeout  How long it may take, decided once it is this attempt's turn.
+   * @throws AgentError of the CA; ERR_TIMEOUT without an answer in time; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
+   */
+  async issue(timeout: () => AttemptTimeout, signal: AbortSignal): Promise<Svid> {
+    const leave = await this.options.turn?.(signal);
+    try {
+      return await this.#within(timeout(), signal);
+    } catch (caught) {
+      if (!isUnanswered(AgentError.from(caught))) this.#pending = undefined;
+      throw caught;
+    } finally {
+      leave?.();
+    }
+  }
+
+  async #within({ ms, limit }: AttemptTimeout, signal: AbortSignal): Promise<Svid> {
+    const { ca, id } = this.options;
+    const call = new RecordedCall(ca.name, this.deps);
+    try {
+      const { request, reply } = await withDeadline(this.deps.clock, ms, `sign at ${ca.name}`, signal, (each) => this.#ask(call, each));
+      call.ended('ok');
+      // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
+      const trust = ca.trust.value;
+      if (!trust) throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca.name} is not known yet`, { retry: 'soon' });
+      const source = reply.source ?? ca.name;
+      const svid = acceptIssuedChain({ id, key: request.key, source }, reply.certificatesDer, trust, this.deps.clock.now());
+      this.#pending = undefined;
+      return svid;
+    } catch (caught) {
+      const error = AgentError.from(caught);
+      call.ended(error.code);
+      throw error.code === 'ERR_TIMEOUT' && error.hint === undefined ? withHint(error, limit) : error;
+    }
+  }
+
+  async #ask(call: RecordedCall, signal: AbortSignal): Promise<{ request: PendingRequest; reply: IssuedChain }> {
+    const { ca, id, ttlMs } = this.options;
+    const request = this.#pending ?? (await this.#request());
+    this.#pending ??= request;
+    call.begun();
+    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds: Math.max(Math.round(ttlMs / 1_000), 1) }, signal);
+    return { request, reply };
+  }
+
+  async #request(): Promise<PendingRequest> {
+    const { engine, id, keyAlgorithm } = this.options;
+    const key = await engine.generateKeyPair(keyAlgorithm);
+    return { key, csrDer: await engine.createCsr(key, id) };
   }
 }
 
-function issueNow(options: IssueOptions, deps: Deps, signal: AbortSignal): Promise<Svid> {
-  return withDeadline(deps.clock, KEY_DEADLINE_MS + signDeadlineMs(options), `certificate from ${options.ca.name}`, signal, async (all) => {
-    const { ca, id, engine } = options;
-    const key = await engine.generateKeyPair(options.keyAlgorithm);
-    const csrDer = await engine.createCsr(key, id);
-    const reply = await sign(options, csrDer, deps, all);
-    // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
-    const trust = ca.trust.value;
-    if (!trust) throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca.name} is not known yet`, { retry: 'soon' });
-    return acceptIssuedChain({ id, key, source: reply.source ?? ca.name }, reply.certificatesDer, trust, deps.clock.now());
-  });
-}
+/** A call of the CA in the metrics, once, however it ends. */
+class RecordedCall {
+  #since: number | undefined;
 
-async function sign(options: IssueOptions, csrDer: Uint8Array, deps: Deps, signal: AbortSignal): Promise<IssuedChain> {
-  const { ca, id } = options;
-  const startedAt = deps.clock.now();
-  const record = (outcome: string) =>
-    deps.metrics.record('ca_request_duration_seconds', { ca: ca.name, outcome }, Math.max(deps.clock.now() - startedAt, 0) / 1_000);
-  try {
-    const request = { id, csrDer, ttlSeconds: Math.max(Math.round(options.ttlMs / 1_000), 1) };
-    const reply = await withDeadline(deps.clock, signDeadlineMs(options), `sign at ${ca.name}`, signal, (each) => ca.sign(request, each));
-    record('ok');
-    return reply;
-  } catch (caught) {
-    record(AgentError.from(caught).code);
-    throw caught;
+  constructor(
+    private readonly ca: string,
+    private readonly deps: Deps,
+  ) {}
+
+  begun(): void {
+    this.#since = this.deps.clock.now();
+  }
+
+  ended(outcome: string): void {
+    if (this.#since === undefined) return;
+    const seconds = Math.max(this.deps.clock.now() - this.#since, 0) / 1_000;
+    this.#since = undefined;
+    this.deps.metrics.record('ca_request_duration_seconds', { ca: this.ca, outcome }, seconds);
   }
 }
 
-function signDeadlineMs({ ca }: IssueOptions): number {
-  return ca.signDeadlineMs ?? SIGN_DEADLINE_MS;
+/** Whether the CA may still have the request, or may have answered it unheard. */
+function isUnanswered({ code }: AgentError): boolean {
+  return code === 'ERR_TIMEOUT' || code === 'ERR_CA_UNAVAILABLE';
+}
+
+function withHint(error: AgentError, limit: AttemptTimeout['limit']): AgentError {
+  const hint =
+    limit === 'setting'
+      ? 'see whether the authority works; raise --ca-timeout where it takes longer to sign'
+      : 'the certificate in service allows no longer: ask for a longer life (--ttl) where the authority takes longer to sign';
+  return new AgentError(error.code, error.message, { retry: error.retry, cause: error.cause, hint });
 }

@@ -8,15 +8,19 @@ import { SKEW_TOLERANCE_MS } from '../identity/chain';
 import { formatSpiffeId } from '../identity/spiffe-id';
 import { revalidateSvid, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
-import { type IssueOptions, issueSvid } from './issue';
+import { type IssueOptions, Issuer } from './issue';
 import { Offer } from './offer';
-import { MIN_INTERVAL_MS, planRenewal, planRetry, type RenewalPlan, type RotationPolicy } from './rotation';
+import { MIN_INTERVAL_MS, planRenewal, planRetry, planTimeout, type RenewalPlan, type RotationPolicy } from './rotation';
 
 export interface KeeperOptions extends IssueOptions {
   readonly rotation: RotationPolicy;
+  /** How long the CA may take to answer, milliseconds, before patience grows; default 60 s. */
+  readonly caTimeoutMs?: number | undefined;
   /** A certificate from before a restart, proven again: served at once, renewed when due. An expired one is only told of. */
   readonly warmStart: Svid | undefined;
 }
+
+const DEFAULT_CA_TIMEOUT_MS = 60_000;
 
 /**
  * Keeps one identity certified, whether or not anybody listens: renews in time, tries again for ever, never takes a valid certificate away.
@@ -29,10 +33,15 @@ export function createKeeper(options: KeeperOptions, deps: Deps): CertSource {
 class Keeper implements CertSource {
   readonly #stop = new AbortController();
   readonly #offer: Offer;
+  readonly #issuer: Issuer;
   readonly #unsubscribe: readonly (() => void)[];
   readonly #loop: Promise<void>;
   #wait = new AbortController();
   #inFlight: { readonly since: number; readonly svid: Promise<Svid> } | undefined;
+  /** When the attempt in flight is given up; undefined while it waits for its turn, and without one. */
+  #givenUpAt: number | undefined;
+  /** Attempts in a row that ended for want of an answer. */
+  #unanswered = 0;
   #lastAttemptAt: number | undefined;
   #plan: RenewalPlan | undefined;
   /** The jitter of the certificate in service: drawn once, so that planning again does not move it. */
@@ -54,6 +63,7 @@ class Keeper implements CertSource {
   ) {
     const { ca, warmStart } = options;
     this.#offer = new Offer(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
+    this.#issuer = new Issuer(options, deps);
     if (warmStart && deps.clock.now() >= warmStart.notAfterAt) {
       this.#offer.accept(warmStart, ca.trust.value ?? warmStart.bundle, undefined);
     } else if (warmStart) {
@@ -86,6 +96,7 @@ class Keeper implements CertSource {
       attempts: this.#attempts,
       renewals: this.#renewals,
       attemptSince: this.#inFlight?.since,
+      attemptUntil: this.#givenUpAt,
       dueAt: this.#dueAt(),
       lastError: this.#lastError?.error,
       lastErrorAt: this.#lastError?.at,
@@ -155,6 +166,7 @@ class Keeper implements CertSource {
     if (this.#failures > 0) this.deps.metrics.record('ca_retries_total', { ca: this.options.ca.name });
     const svid = this.#attempt(because).finally(() => {
       this.#inFlight = undefined;
+      this.#givenUpAt = undefined;
     });
     svid.catch(() => undefined);
     this.#inFlight = { since: this.#lastAttemptAt, svid };
@@ -163,7 +175,7 @@ class Keeper implements CertSource {
 
   async #attempt(reason: string): Promise<Svid> {
     try {
-      const svid = await this.#onceBetter(await issueSvid(this.options, this.deps, this.#stop.signal));
+      const svid = await this.#onceBetter(await this.#issuer.issue(() => this.#timeout(), this.#stop.signal));
       this.deps.metrics.record('renewals_total', { outcome: 'ok' });
       this.#renewals += 1;
       this.#accept(svid, this.#offer.svid ? 'certificate renewed' : 'certificate issued', reason);
@@ -175,6 +187,14 @@ class Keeper implements CertSource {
     }
   }
 
+  #timeout() {
+    const now = this.deps.clock.now();
+    const timeoutMs = this.options.caTimeoutMs ?? DEFAULT_CA_TIMEOUT_MS;
+    const timeout = planTimeout({ timeoutMs, unanswered: this.#unanswered, now, notAfterAt: this.#offer.svid?.notAfterAt });
+    this.#givenUpAt = now + timeout.ms;
+    return timeout;
+  }
+
   /**
    * A CA whose clock is ahead issues certificates that every peer refuses for a while: what is in service stays until the new one begins, or
    * until a second before it ends itself.
@@ -183,6 +203,7 @@ class Keeper implements CertSource {
     const { clock, log } = this.deps;
     const begins = () => Math.min(issued.notBeforeAt, (this.#offer.svid?.notAfterAt ?? 0) - MIN_INTERVAL_MS);
     if (clock.now() >= begins()) return issued;
+    this.#givenUpAt = begins();
     log.info('certificate is not valid yet, serving the previous one until it is', {
       serial: issued.serial,
       notBefore: iso(issued.notBeforeAt),
@@ -195,6 +216,7 @@ class Keeper implements CertSource {
   #accept(svid: Svid, event: string, reason?: string): void {
     this.#failure = undefined;
     this.#failures = 0;
+    this.#unanswered = 0;
     this.#draw = this.deps.random();
     this.#jumpedMs = 0;
     this.#plan = this.#planFor(svid);
@@ -217,6 +239,7 @@ class Keeper implements CertSource {
   #fail(error: AgentError): void {
     const now = this.deps.clock.now();
     this.#failures += 1;
+    this.#unanswered = error.code === 'ERR_TIMEOUT' ? this.#unanswered + 1 : 0;
     const inService = this.#offer.svid;
     const plannedAt = planRetry({ failures: this.#failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
     const retryAt = this.#credentialChanged || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;

@@ -32,6 +32,8 @@ export const MIN_INTERVAL_MS = 1_000;
 const CREDENTIAL_RATIO = 0.9;
 /** Of a long-lived credential an hour is margin enough for retries. */
 const CREDENTIAL_MARGIN_MS = 3_600_000;
+/** How long an attempt may take at most while a valid certificate is in service, however long the setting has been doubled. */
+const MAX_TIMEOUT_MS = 600_000;
 /** However long a server asks us to stay away. */
 const RETRY_HINT_CAP_MS = 300_000;
 
@@ -102,6 +104,33 @@ export function planRetry(
   // Spread upward only: a fleet that was told the same number must not come back in the same second.
   const hintMs = Math.min((error.retryAfterMs || 0) * (1 + DEFAULT_BACKOFF.jitterRatio * random()), RETRY_HINT_CAP_MS, remainingMs / 2);
   return now + Math.max(ownMs, hintMs, MIN_INTERVAL_MS);
+}
+
+/** How long the next attempt may take, and whether the certificate in service allows no more. */
+export interface AttemptTimeout {
+  readonly ms: number;
+  readonly limit: 'setting' | 'remaining life';
+}
+
+/**
+ * How long an attempt may take: what is set; with a valid certificate in service twice as long after each that was not answered, up to ten
+ * minutes, but never more than a quarter of what remains of that certificate, so that other attempts fit before it ends. At least a second,
+ * which is the pace of attempts anyway.
+ *
+ * @param unanswered  Attempts in a row that ended for want of an answer.
+ * @param notAfterAt  Of the certificate in service, epoch milliseconds; undefined where there is none.
+ */
+export function planTimeout(attempt: {
+  readonly timeoutMs: number;
+  readonly unanswered: number;
+  readonly now: number;
+  readonly notAfterAt: number | undefined;
+}): AttemptTimeout {
+  const { timeoutMs, unanswered, now, notAfterAt } = attempt;
+  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, limit: 'setting' };
+  const patientMs = Math.min(timeoutMs * 2 ** Math.min(unanswered, 20), Math.max(timeoutMs, MAX_TIMEOUT_MS));
+  const allowedMs = Math.max(Math.round((notAfterAt - now) / 4), MIN_INTERVAL_MS);
+  return patientMs <= allowedMs ? { ms: patientMs, limit: 'setting' } : { ms: allowedMs, limit: 'remaining life' };
 }
 
 function step(rule: string, at: number, detail: string) {

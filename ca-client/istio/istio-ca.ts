@@ -1,5 +1,5 @@
 import { access } from 'node:fs/promises';
-import { withDeadline } from '../../agent/base/clock';
+import { linked } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { formatHostPort } from '../../agent/base/host-port';
@@ -84,19 +84,17 @@ class IstioCa implements CaClient {
   }
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
-    if (signal.aborted || this.#stop.signal.aborted) throw aborted();
-    // Linked by hand: what AbortSignal.any makes of a long-lived signal stays with it.
-    const both = new AbortController();
-    const stop = () => both.abort();
-    for (const each of [signal, this.#stop.signal]) each.addEventListener('abort', stop, { once: true });
-    const call = this.#signWithin(request, both.signal);
-    this.#calls.add(call);
-    try {
-      return await call;
-    } finally {
-      this.#calls.delete(call);
-      for (const each of [signal, this.#stop.signal]) each.removeEventListener('abort', stop);
-    }
+    return linked([signal, this.#stop.signal], 'sign', async (either) => {
+      const call = this.#sign(request, either);
+      this.#calls.add(call);
+      try {
+        return await call;
+      } catch (caught) {
+        throw either.aborted ? aborted() : caught;
+      } finally {
+        this.#calls.delete(call);
+      }
+    });
   }
 
   onChange(listener: (what: 'signer' | 'credential') => void): () => void {
@@ -118,21 +116,6 @@ class IstioCa implements CaClient {
     this.#listeners.clear();
     await Promise.allSettled(this.#calls);
     await Promise.all([this.#channel.close(), this.shared?.release(), this.#following.close(), this.roots.close()]);
-  }
-
-  async #signWithin(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
-    const { attemptMs } = this.settings;
-    try {
-      return await withDeadline(this.deps.clock, attemptMs, `sign at ${this.name}`, signal, (each) => this.#sign(request, each));
-    } catch (caught) {
-      if (signal.aborted) throw aborted();
-      if (AgentError.from(caught).code !== 'ERR_TIMEOUT') throw caught;
-      this.proof.failed();
-      throw new AgentError('ERR_CA_UNAVAILABLE', `sign at ${this.name}: no answer of ${this.#address} within ${attemptMs / 1_000} s`, {
-        retry: 'soon',
-        cause: caught,
-      });
-    }
   }
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {

@@ -43,16 +43,12 @@ export interface IstioCaOptions {
    * with the call; default one of our own.
    */
   readonly lendChannel?: ((options: ChannelOptions) => Promise<Lease<CaChannel>>) | undefined;
-  /** How long one attempt may take, milliseconds; default 9 s. istio-csr needs more than one second for each. */
-  readonly attemptMs?: number | undefined;
 }
 
 /** Where Istio's injector mounts them. */
 export const DEFAULT_MOUNTED_ROOT = './var/run/secrets/istio/root-cert.pem';
 export const DEFAULT_TOKEN = './var/run/secrets/tokens/istio-token';
 const DEFAULT_AUDIENCE = 'istio-ca';
-/** Below the keeper's ten seconds, so that what is said is ours. */
-const DEFAULT_ATTEMPT_MS = 9_000;
 /** istiod's port without TLS. */
 const PLAINTEXT_PORT = 15_010;
 
@@ -68,7 +64,6 @@ export interface IstioCaSettings extends IstioCaOptions {
   readonly clusterId: string;
   readonly certSigner: string;
   readonly headers: ReadonlyMap<string, string>;
-  readonly attemptMs: number;
 }
 
 /** @throws AgentError ERR_CONFIG: an address that is none, or is without TLS; a header that cannot be one, or is not the user's to set. */
@@ -93,7 +88,6 @@ export function checkIstioOptions(options: IstioCaOptions): IstioCaSettings {
     clusterId: headerValue('cluster id', options.clusterId ?? ''),
     certSigner: options.certSigner ?? '',
     headers: checkHeaders(options.headers ?? new Map()),
-    attemptMs: options.attemptMs ?? DEFAULT_ATTEMPT_MS,
   };
 }
 

@@ -1,6 +1,7 @@
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
 import { systemCode } from '../../agent/base/errors';
+import { onSilence } from '../../agent/base/socket-silence';
 import type { ClientCertificate } from './client-certificate';
 import { CallCredentials, ChannelCredentials } from './grpc';
 
@@ -18,6 +19,9 @@ export interface TlsFault {
   readonly stage: 'handshake' | 'after handshake';
   readonly error: Error;
 }
+
+/** How long a server may be silent in a handshake: gRPC's least time for a connection. The answer itself may take longer. */
+const HANDSHAKE_MS = 20_000;
 
 type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 
@@ -95,10 +99,13 @@ export class TlsCredentials extends ChannelCredentials {
         checkServerIdentity: (_, certificate) => checkServerIdentity(this.#serverName, certificate),
       });
       this.#sockets.add(tls);
+      const silent = new Error(`no answer to the handshake within ${HANDSHAKE_MS / 1_000} s`);
+      const endWatch = onSilence(tls, HANDSHAKE_MS, () => tls.destroy(silent));
       const closed = () => fail(new Error('the server closed the connection during the handshake'));
       tls.once('error', fail).once('close', closed);
       tls.once('close', () => this.#sockets.delete(tls));
       tls.once('secureConnect', () => {
+        endWatch();
         tls.off('error', fail).off('close', closed);
         // A server that never heard of ALPN is none of gRPC's, whatever its certificate says.
         if (tls.alpnProtocol !== 'h2') {

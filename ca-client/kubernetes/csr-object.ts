@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { AgentError, errorText, invalid } from '../../agent/base/errors';
 import { writePem } from '../../agent/base/pem';
 import { parseCertificates } from '../../agent/identity/certificate';
@@ -58,6 +59,23 @@ const MIN_EXPIRATION_SECONDS = 600;
 /** The field is an int32. */
 const MAX_EXPIRATION_SECONDS = 2 ** 31 - 1;
 
+/** Of a digest over a fresh public key: nobody meets it by chance. */
+const NAME_DIGITS = 32;
+
+/** What is sent. */
+export interface CsrBody {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+  readonly spec: {
+    /** Base64 of PEM. */
+    readonly request: string;
+    readonly signerName: string;
+    readonly expirationSeconds: number;
+    readonly usages: readonly string[];
+  };
+}
+
 /**
  * The object to create for a request.
  *
@@ -67,7 +85,7 @@ export function csrBody(
   request: { readonly csrDer: Uint8Array; readonly ttlSeconds: number },
   signerName: string,
   usages: CsrUsages,
-): object {
+): CsrBody {
   const { csrDer, ttlSeconds } = request;
   if (ttlSeconds < MIN_EXPIRATION_SECONDS) {
     throw invalid('ERR_CA_REJECTED', 'ttl', `must be at least ${MIN_EXPIRATION_SECONDS} s, not ${ttlSeconds} s`, {
@@ -79,7 +97,8 @@ export function csrBody(
   return {
     apiVersion: 'certificates.k8s.io/v1',
     kind: 'CertificateSigningRequest',
-    metadata: { generateName: 'keyturn-' },
+    // The same request has the same name: sent again, where its answer was lost, it makes no second object.
+    metadata: { name: `keyturn-${createHash('sha256').update(csrDer).digest('hex').slice(0, NAME_DIGITS)}` },
     spec: {
       request: writePem('CERTIFICATE REQUEST', csrDer).toString('base64'),
       signerName,

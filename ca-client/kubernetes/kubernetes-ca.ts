@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import { isDeadline, linked } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
@@ -10,7 +11,7 @@ import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { followTrustFile } from '../file-trust';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { awaitAnswer } from './await-answer';
-import { CSR_PATH, type CsrUsages, conditionOf, csrBody, csrPath, type KubeCsr } from './csr-object';
+import { CSR_PATH, type CsrBody, type CsrUsages, conditionOf, csrBody, csrPath, type KubeCsr } from './csr-object';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
 import { followKubeTrust } from './kube-trust';
@@ -38,8 +39,6 @@ const REMOVE_AT_CLOSE_MS = 300;
 /** In the state directory, where others keep other files. */
 const KEPT_DIR = 'kubernetes-csr-roots';
 
-/** A request may have to wait for an approver who is a person; Istio waits as long. */
-const APPROVAL_MS = 60_000;
 /** A cluster that does not answer must not keep the agent from serving what it still has. */
 const ANCHORS_AFTER_MS = 1_000;
 
@@ -87,7 +86,6 @@ async function printOf(files: readonly string[]): Promise<string> {
 
 class KubernetesCa implements CaClient {
   readonly name = 'kubernetes-csr';
-  readonly signDeadlineMs = APPROVAL_MS;
   readonly #stop = new AbortController();
   readonly #leaveBehind = new AbortController();
   readonly #calls = new Set<Promise<unknown>>();
@@ -96,6 +94,9 @@ class KubernetesCa implements CaClient {
   readonly #following: FollowedFiles;
   /** Of the credential files at the last look. */
   #print: string | undefined;
+  readonly #waiting = new Map<string, Promise<unknown>>();
+  /** Requests that were not answered in time, by name. */
+  readonly #open = new Map<string, KubeCsr>();
   #mayDelete = true;
   #hadTrust: boolean;
 
@@ -120,18 +121,7 @@ class KubernetesCa implements CaClient {
   }
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
-    // Linked by hand: what AbortSignal.any makes of a long-lived signal stays with it.
-    const both = new AbortController();
-    const stop = () => both.abort();
-    for (const each of [signal, this.#stop.signal]) {
-      if (each.aborted) throw new AgentError('ERR_ABORTED', 'sign: aborted');
-      each.addEventListener('abort', stop, { once: true });
-    }
-    try {
-      return await this.#tracked(this.#sign(request, both.signal));
-    } finally {
-      for (const each of [signal, this.#stop.signal]) each.removeEventListener('abort', stop);
-    }
+    return linked([signal, this.#stop.signal], 'sign', (either) => this.#tracked(this.#sign(request, either)));
   }
 
   onChange(listener: (what: 'signer' | 'credential') => void): () => void {
@@ -152,6 +142,7 @@ class KubernetesCa implements CaClient {
     this.#stop.abort();
     this.#listeners.clear();
     this.#stopTrust();
+    this.#removeOpen();
     await noLongerThan(REMOVE_AT_CLOSE_MS, this.#settled(), this.deps);
     this.#leaveBehind.abort();
     await this.#settled();
@@ -178,23 +169,59 @@ class KubernetesCa implements CaClient {
   }
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
-    const { api, signerName, usages } = this.options;
+    const { signerName, usages } = this.options;
     const body = csrBody(request, signerName, usages);
     await this.#knowAnchors();
-    const created = await api.request<KubeCsr>('POST', CSR_PATH, { body, signal });
-    let latest = created;
-    const seen = (csr: KubeCsr) => {
-      latest = csr;
-    };
+    const { name } = body.metadata;
+    // An attempt that was given up for the same request has to leave its object first.
+    await this.#waiting.get(name)?.catch(() => undefined);
+    const answer = this.#answer(body, request, signal);
+    this.#waiting.set(name, answer);
+    return answer.finally(() => this.#waiting.delete(name));
+  }
+
+  async #answer(body: CsrBody, request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
+    const { name } = body.metadata;
+    let latest = this.#open.get(name);
+    this.#open.delete(name);
+    this.#removeOpen();
+    latest ??= await this.#create(body, signal);
     try {
-      return await awaitAnswer(api, created, seen, this.deps, signal);
+      return await awaitAnswer(this.options.api, latest, (csr) => (latest = csr), this.deps, signal);
     } catch (caught) {
-      if (signal.aborted && !this.#stop.signal.aborted) this.#tellUnanswered(latest, request);
+      if (isDeadline(signal) && !this.#stop.signal.aborted) {
+        this.#tellUnanswered(latest, request);
+        // The same request may come again: then this object is waited for.
+        this.#open.set(name, latest);
+      }
       throw caught;
     } finally {
-      // Nobody waits for it but `close`.
-      this.#tracked(this.#remove(created.metadata.name)).catch(() => undefined);
+      if (!this.#open.has(name)) this.#removeLater(name);
     }
+  }
+
+  /** The object of a request: made now, or already there where the answer to an earlier attempt was lost. */
+  async #create(body: CsrBody, signal: AbortSignal): Promise<KubeCsr> {
+    const { api } = this.options;
+    try {
+      // Admission webhooks take their time; cut and repeated, they would only have more to do.
+      return await api.request<KubeCsr>('POST', CSR_PATH, { body, signal, timeoutMs: Number.POSITIVE_INFINITY });
+    } catch (caught) {
+      if (!isKubeStatus(caught, 409)) throw caught;
+      const there = await api.request<KubeCsr>('GET', csrPath(body.metadata.name), { signal }).catch(() => undefined);
+      if (there?.spec.request !== body.spec.request || there.spec.signerName !== body.spec.signerName) throw caught;
+      return there;
+    }
+  }
+
+  /** Objects that are no longer waited for. Nobody waits for their removal but `close`. */
+  #removeOpen(): void {
+    for (const name of this.#open.keys()) this.#removeLater(name);
+    this.#open.clear();
+  }
+
+  #removeLater(name: string): void {
+    this.#tracked(this.#remove(name)).catch(() => undefined);
   }
 
   /** Nobody is asked for a certificate that could not be judged. */

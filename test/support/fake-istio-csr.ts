@@ -35,6 +35,14 @@ export interface FakeCaOptions {
   readonly answerAfterMs?: number;
 }
 
+/** What changes while it runs. */
+export interface Mood {
+  /** As `FakeCaOptions`: an issuer behind istio-csr takes seconds, or waits for a person. */
+  readonly answerAfterMs: number;
+  /** The API server is away, so no token can be reviewed: UNAUTHENTICATED for everything. */
+  readonly reviewsTokens: boolean;
+}
+
 /** A certificate authority that a test can talk to over TLS, and what stands behind it. */
 export interface FakeCa {
   readonly server: UnaryServer;
@@ -46,6 +54,10 @@ export interface FakeCa {
   revoke(token: string): void;
   /** Signs by another from now on, as istio-csr does when its runtime issuer is changed; its own roots and certificate stay. */
   changeIssuer(issuer: TestCa): void;
+  /** From now on. */
+  become(mood: Partial<Mood>): void;
+  /** Calls that it has not answered yet, each a CertificateRequest; those whose caller has gone are deleted. */
+  waiting(): number;
   close(): Promise<void>;
 }
 
@@ -147,6 +159,8 @@ type Decide = (call: UnaryCall, caller: string | undefined, signer: TestCa, root
 
 async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<FakeCa> {
   const signer = options.signer ?? (await liveCa({ parent: await liveCa() }));
+  const mood = { answerAfterMs: options.answerAfterMs ?? 0, reviewsTokens: true };
+  let waiting = 0;
   const roots = options.roots ?? [signer];
   const tokens = options.tokens ?? new Map<string, KnownToken>();
   let issuer = signer;
@@ -159,7 +173,11 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
       const own = await options.misbehave?.(call);
       if (own) return own;
       if (call.headers[':path'] !== '/istio.v1.auth.IstioCertificateService/CreateCertificate') return { status: status.UNIMPLEMENTED };
-      if (options.answerAfterMs) await new Promise((done) => setTimeout(done, options.answerAfterMs));
+      // Tokens are reviewed first, and without a review nothing is asked of an issuer.
+      if (!mood.reviewsTokens) return OPAQUE;
+      waiting += 1;
+      await passed(mood.answerAfterMs, call);
+      waiting -= 1;
       return decide(call, callerOf(call, tokens, options.clientCertificates ?? false), issuer, roots);
     },
   });
@@ -176,8 +194,22 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
     changeIssuer: (next) => {
       issuer = next;
     },
+    become: (changed) => void Object.assign(mood, changed),
+    waiting: () => waiting,
     close: () => server.close(),
   };
+}
+
+/** Resolves after that time, or when the caller has gone. */
+function passed(ms: number, { stream }: UnaryCall): Promise<void> {
+  if (ms === 0) return Promise.resolve();
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    stream.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 function callerOf(call: UnaryCall, tokens: Map<string, KnownToken>, clientCertificates: boolean): string | undefined {

@@ -38,7 +38,7 @@ afterEach(async () => {
   for (const keeper of open.splice(0)) await keeper.close();
 });
 
-export interface StoryOptions extends Partial<Pick<KeeperOptions, 'warmStart' | 'ttlMs' | 'rotation' | 'engine'>> {
+export interface StoryOptions extends Partial<Pick<KeeperOptions, 'warmStart' | 'ttlMs' | 'rotation' | 'engine' | 'caTimeoutMs'>> {
   readonly random?: Deps['random'];
   readonly lifeMs?: number;
   /** Sets up the CA before the keeper starts. */
@@ -63,6 +63,7 @@ export async function tell(options: StoryOptions = {}): Promise<Story> {
       keyAlgorithm: 'ecdsa-p256',
       ttlMs: options.ttlMs ?? DAY,
       rotation: options.rotation ?? { ratio: 0.5, jitterRatio: 0 },
+      caTimeoutMs: options.caTimeoutMs,
       warmStart: options.warmStart,
     },
     deps,

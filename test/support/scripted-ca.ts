@@ -21,7 +21,6 @@ export class ScriptedCa implements CaClient {
   inFlight = 0;
   mostInFlight = 0;
   credentialExpires: number | undefined;
-  signDeadlineMs: number | undefined;
   closed = false;
   readonly #listeners = new Set<(what: 'signer' | 'credential') => void>();
   #behaviour: Behaviour;

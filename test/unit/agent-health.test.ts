@@ -45,6 +45,12 @@ test('the summary of many that are not ready stays one line', () => {
 
 test.each([
   ['an attempt of a minute', { attemptSince: 60_000, dueAt: 0 }, undefined],
+  ['an attempt of two minutes that has ten', { attemptSince: 0, attemptUntil: 600_000, dueAt: undefined }, undefined],
+  [
+    'an attempt that should have ended two minutes ago',
+    { attemptSince: -600_000, attemptUntil: 0, dueAt: undefined },
+    'istiod: an attempt hangs since 1969-12-31T23:50:00.000Z',
+  ],
   ['an attempt of two minutes', { attemptSince: 0, dueAt: undefined }, 'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z'],
   [
     'what is due since two minutes',

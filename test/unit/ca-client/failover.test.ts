@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { withDeadline } from '../../../agent/base/clock';
 import { AgentError } from '../../../agent/base/errors';
 import type { Metrics } from '../../../agent/base/metrics';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
@@ -65,13 +66,58 @@ describe('several CAs in order', () => {
     expect(member(ca, 'istiod')).toMatchObject({ failed: 1, lastError: { code: 'ERR_CA_UNAVAILABLE' }, active: false });
   });
 
-  test('leave one that hangs after five seconds', async () => {
-    const { clock, first, sign } = await twoCas();
+  test('ask the next after ten seconds, while the first one is still waited for: the first good answer counts', async () => {
+    const { clock, first, second, ca, sign } = await twoCas();
     first.hang(true);
     const reply = sign();
-    await clock.advanceBy(4_999);
+    await clock.advanceBy(9_999);
+    expect(second.attempts).toEqual([]);
     await clock.advanceBy(1);
     expect((await reply).source).toBe('builtin');
+    expect(member(ca, 'istiod')).toMatchObject({
+      failed: 1,
+      lastError: { code: 'ERR_TIMEOUT', message: 'sign at istiod: no answer within 10 s, another CA answered first' },
+    });
+    await settle();
+    expect(first.inFlight).toBe(0);
+  });
+
+  test('take the answer of a slow first one where the next has none, and blame nobody who was hardly asked', async () => {
+    const { clock, first, second, ca, sign } = await twoCas();
+    first.behave(async (request) => {
+      await clock.sleepUntil(clock.now() + 12 * SECOND);
+      return first.issue(request);
+    });
+    second.hang();
+    const reply = sign();
+    await clock.advanceBy(12 * SECOND);
+    expect((await reply).source).toBe('istiod');
+    expect([first.attempts.length, second.attempts.length]).toEqual([1, 1]);
+    await settle();
+    expect(second.inFlight).toBe(0);
+    expect(member(ca, 'builtin')).toMatchObject({ breaker: 'closed', failed: 0 });
+  });
+
+  test('go on where the second fails while the first is slow, and fail once all have', async () => {
+    const { clock, first, second, sign } = await twoCas();
+    first.behave(async () => {
+      await clock.sleepUntil(clock.now() + 12 * SECOND);
+      throw new AgentError('ERR_CA_UNAVAILABLE', 'sign: late', { retry: 'soon' });
+    });
+    second.failWith('ERR_CA_REJECTED', { retry: 'slow' });
+    const reply = sign().catch((caught: AgentError) => caught);
+    await clock.advanceBy(12 * SECOND);
+    expect(await reply).toMatchObject({ message: 'sign: no CA could: sign: late; sign: scripted ERR_CA_REJECTED' });
+  });
+
+  test('that never answer are charged with it when the time of the attempt is over', async () => {
+    const { clock, first, second, ca, sign } = await twoCas();
+    first.hang(true);
+    second.hang(true);
+    const reply = withDeadline(clock, 20 * SECOND, 'sign', undefined, sign).catch((caught: AgentError) => caught);
+    await clock.advanceBy(20 * SECOND);
+    expect(await reply).toMatchObject({ code: 'ERR_TIMEOUT' });
+    expect([member(ca, 'istiod')?.failed, member(ca, 'builtin')?.failed]).toEqual([1, 1]);
   });
 
   test('never ask one whose root peers do not trust, and say so', async () => {

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { systemClock, withDeadline } from '../../../agent/base/clock';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
@@ -34,7 +35,7 @@ const event = (type: string, value: object) => `${JSON.stringify({ type, object:
 type Behaviour = (response: ServerResponse, count: number) => void;
 
 /** An API server that does as it is told, in ways that a real one does only on bad days. */
-async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behaviour; remove?: Behaviour }) {
+async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behaviour; remove?: Behaviour; body?: (text: string) => void }) {
   const counts: Record<string, number> = {};
   const seen: string[] = [];
   const ok = (response: ServerResponse, value: object) => response.writeHead(200).end(JSON.stringify(value));
@@ -49,7 +50,13 @@ async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behavio
       request.method === 'POST' ? 'create' : request.method === 'DELETE' ? 'delete' : request.url!.includes('watch=') ? 'watch' : 'get';
     seen.push(`${kind} ${/resourceVersion=(\d+)/.exec(request.url!)?.[1] ?? ''}`.trim());
     counts[kind] = (counts[kind] ?? 0) + 1;
-    request.resume().on('end', () => behaviours[kind]!(response, counts[kind]!));
+    const chunks: Buffer[] = [];
+    request
+      .on('data', (chunk: Buffer) => chunks.push(chunk))
+      .on('end', () => {
+        if (kind === 'create') api.body?.(Buffer.concat(chunks).toString());
+        behaviours[kind]!(response, counts[kind]!);
+      });
   });
   closers.push(server.close);
   const dir = tempDir();
@@ -85,6 +92,9 @@ async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behavio
     leafDer,
     leafPem: certificatesPem([leafDer]),
     sign: (signal = AbortSignal.timeout(10_000)) => client.sign({ id, csrDer, ttlSeconds: 3_600 }, signal),
+    /** Under a deadline, as the owner of an attempt keeps it. */
+    signWithin: (ms: number, request = csrDer) =>
+      withDeadline(systemClock, ms, 'sign', undefined, (signal) => client.sign({ id, csrDer: request, ttlSeconds: 3_600 }, signal)),
     client,
   };
 }
@@ -136,6 +146,45 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
       },
     });
     leafPem = made.leafPem;
+    await expect(sign()).resolves.toBeDefined();
+  });
+
+  test('field: that is not answered in time is waited for again by the next attempt, and no second one is made', async () => {
+    let leafPem: Buffer | undefined;
+    const { signWithin, seen, ...made } = await world({
+      watch: (response) => {
+        if (leafPem) response.writeHead(200).write(event('MODIFIED', object(issued(leafPem))));
+        else response.writeHead(200).flushHeaders();
+      },
+    });
+    for (const _ of ['first', 'second']) await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    leafPem = made.leafPem;
+    await expect(signWithin(10_000)).resolves.toBeDefined();
+    await until('the removal', async () => seen.includes('delete'));
+    expect(seen).toEqual(['create', 'watch 7', 'watch 7', 'watch 7', 'delete']);
+  });
+
+  test('that was not answered in time is removed by the next request, and by the end of the client', async () => {
+    const { signWithin, seen, client } = await world({});
+    await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const other = await directEngine.createCsr(await directEngine.generateKeyPair('ecdsa-p256'), id);
+    await expect(signWithin(300, other)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    expect(seen.filter((each) => each === 'delete')).toHaveLength(1);
+    await client.close();
+    expect(seen.filter((each) => each === 'delete')).toHaveLength(2);
+  });
+
+  test('whose making was cut off is found again under its name', async () => {
+    let body = '';
+    const { sign, ...made } = await world({
+      create: (response, count) => {
+        if (count === 1) response.socket?.destroy();
+        else response.writeHead(409).end(JSON.stringify({ reason: 'AlreadyExists' }));
+      },
+      get: (response) => response.writeHead(200).end(JSON.stringify({ ...object(issued(made.leafPem)), spec: JSON.parse(body).spec })),
+      body: (text) => (body = text),
+    });
+    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
     await expect(sign()).resolves.toBeDefined();
   });
 

@@ -68,6 +68,7 @@ const EXAMPLES: { [N in SettingName]: { readonly texts: readonly [string, string
     texts: ['x-a=[redacted]', 'x-a=[redacted],x-b=[redacted]'],
     read: (config) => [...config.caHeaders].map(([name, value]) => `${name}=${value}`).join(','),
   },
+  'ca-timeout': { texts: ['10m', '90s'], read: (config) => `${config.caTimeoutMs / 1_000}s`.replace(/^600s$/, '10m') },
   'ca-dir': { texts: ['/a', './b'], read: (config) => config.caDir },
   'ca-key-algorithm': { texts: ['rsa-2048', 'ecdsa-p384'], read: (config) => config.caKeyAlgorithm },
   'credentials-dir': { texts: ['/a', './b'], read: (config) => config.credentialsDir },

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { MIN_INTERVAL_MS, planRenewal, planRetry, type RotationPolicy } from '../../../agent/lifecycle/rotation';
+import { MIN_INTERVAL_MS, planRenewal, planRetry, planTimeout, type RotationPolicy } from '../../../agent/lifecycle/rotation';
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -181,5 +181,40 @@ describe('a retry', () => {
     const window = Math.max(...seconds.keys()) + 1;
     expect(window).toBeGreaterThanOrEqual(40);
     expect(Math.max(...seconds.values())).toBeLessThanOrEqual((3 * 1_000) / window);
+  });
+});
+
+describe('the time that an attempt may take', () => {
+  const at = (unanswered: number, remainingMs: number | undefined, timeoutMs = MINUTE) =>
+    planTimeout({ timeoutMs, unanswered, now: NOW, notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs });
+
+  test.each([
+    ['without a certificate', 0, undefined, MINUTE],
+    ['without a certificate, however often nothing came', 9, undefined, MINUTE],
+    ['with an expired one', 9, -SECOND, MINUTE],
+    ['with a day left', 0, DAY, MINUTE],
+    ['with a day left, twice as long after each that was not answered', 1, DAY, 2 * MINUTE],
+    ['with a day left, at most ten minutes', 9, DAY, 10 * MINUTE],
+    ['field: with a quarter of what remains, where that is less', 9, 20 * MINUTE, 5 * MINUTE],
+    ['with ten seconds left', 0, 10 * SECOND, 2.5 * SECOND],
+    ['with two seconds left, at the pace of attempts', 0, 2 * SECOND, SECOND],
+  ])('is that of the setting or of what remains: %s', (_, unanswered, remainingMs, wantMs) => {
+    expect(at(unanswered, remainingMs).ms).toBe(wantMs);
+  });
+
+  test('never ends past a quarter of what remains, unless within a second, and is never less than asked for without need', () => {
+    const given = fc.record({
+      unanswered: fc.nat(1_000),
+      remaining: fc.integer({ min: 1, max: 400 * DAY }),
+      timeout: fc.integer({ min: SECOND, max: 10 * MINUTE }),
+    });
+    fc.assert(
+      fc.property(given, ({ unanswered, remaining, timeout }) => {
+        const { ms, limit } = at(unanswered, remaining, timeout);
+        expect(ms).toBeLessThanOrEqual(Math.max(Math.round(remaining / 4), MIN_INTERVAL_MS));
+        expect(ms).toBeLessThanOrEqual(10 * MINUTE);
+        if (limit === 'setting') expect(ms).toBeGreaterThanOrEqual(timeout);
+      }),
+    );
   });
 });
