@@ -5,6 +5,7 @@ import type { Csr } from '../../agent/identity/engine';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from '../../agent/identity/name';
 import { formatSpiffeId, type SpiffeId, serviceAccountId } from '../../agent/identity/spiffe-id';
 import type { KubeCsr } from './csr-object';
+import { serviceAccountGroups } from './service-account';
 
 /** What an approver lets pass. */
 export interface ApproverPolicy {
@@ -73,8 +74,7 @@ export async function judgeRequest(csr: KubeCsr, policy: ApproverPolicy): Promis
 export function readRequester({ spec }: KubeCsr): Requester {
   const [, namespace, serviceAccount] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(spec.username ?? '') ?? [];
   if (namespace === undefined || serviceAccount === undefined) throw refuse('requester', 'must be a service account');
-  // A client certificate can carry the name of a service account, but not by accident its groups too.
-  if (!spec.groups?.includes(`system:serviceaccounts:${namespace}`))
+  if (!serviceAccountGroups(namespace).every((group) => spec.groups?.includes(group)))
     throw refuse('requester', 'must be in the groups of a service account');
   const [names, uids] = [spec.extra?.[POD_NAME] ?? [], spec.extra?.[POD_UID] ?? []];
   if (names.length === 0 && uids.length === 0) return { namespace, serviceAccount, pod: undefined };

@@ -33,6 +33,11 @@ const UNAUTHENTICATED = 16;
 
 const issuer = makeTokenIssuer();
 const rsaIssuer = makeTokenIssuer('RS256');
+const CART = {
+  username: 'system:serviceaccount:shop:cart',
+  uid: 'cart-1',
+  groups: ['system:serviceaccounts', 'system:serviceaccounts:shop'],
+};
 const OTHER_SUBJECT = 'system:serviceaccount:shop:admin';
 /** What the Kubernetes API says of any token that it is asked about. */
 let review: () => Promise<unknown> = async () => ({ authenticated: false });
@@ -231,7 +236,7 @@ describe('A34 what the Kubernetes API does not vouch for gets nothing', () => {
   let count = 0;
   const token = () => kube.token({ claims: { iss: 'https://kubernetes.default.svc', jti: String(count++) } });
   test('a token that it knows', async () => {
-    review = async () => ({ authenticated: true, audiences: [TEST_AUDIENCE], user: { username: 'system:serviceaccount:shop:cart' } });
+    review = async () => ({ authenticated: true, audiences: [TEST_AUDIENCE], user: CART });
     expect(await client.create(csrDer, { token: token() })).toMatchObject({ code: 0 });
     expect(world.audit().at(-1)).toMatchObject({ method: 'token-review', caller: TEST_ID });
   });

@@ -91,7 +91,7 @@ describe('field E4: what a client certificate was found to be is remembered', ()
     const options = { trustDomain: 'cluster.local', aliases: [], trust, isRevoked: (serial: string) => revoked.has(serial) };
     const authenticator = createClientCertificateAuthenticator(options, testDeps({ clock }));
     const show = (certificatesDer: readonly Uint8Array[]) =>
-      authenticator.authenticate({ bearer: undefined, certificatesDer }, new AbortController().signal);
+      authenticator.authenticate({ bearer: undefined, certificatesDer, address: '127.0.0.1' }, new AbortController().signal);
     return { root, clock, show, revoked };
   };
 

@@ -8,6 +8,8 @@ export interface CallCredentials {
   readonly bearer: Secret<string> | undefined;
   /** What the client showed in the TLS handshake, DER, leaf first; empty where it showed nothing. Nothing of it has been verified. */
   readonly certificatesDer: readonly Uint8Array[];
+  /** Where the call comes from, without a port: for limits, never for proof. */
+  readonly address: string;
 }
 
 /** Who calls, proven. */

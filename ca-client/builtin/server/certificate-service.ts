@@ -130,7 +130,8 @@ export class CertificateService {
   }
 
   async #authenticate({ authorization, connection }: CertificateCall): Promise<Caller> {
-    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer: connection.certificatesDer };
+    const { certificatesDer, address } = connection;
+    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer, address };
     for (const authenticator of this.options.authenticators) {
       const caller = await authenticator.authenticate(credentials, this.#stop.signal);
       if (caller !== undefined) return caller;

@@ -6,6 +6,8 @@ import { LIMITS, PATIENCE } from './limits';
 export interface Connection {
   /** Address and port of the client, for audit and log. */
   readonly peer: string;
+  /** The address alone. */
+  readonly address: string;
   /** What the client showed in the handshake, DER, leaf first. The same array for as long as the connection lives. */
   readonly certificatesDer: readonly Uint8Array[];
   /** Tells the client to go, and ends when its calls have ended. Set by whoever speaks with it. */
@@ -64,7 +66,7 @@ export class Connections {
       socket.destroy();
       return undefined;
     }
-    open.connection = { peer, certificatesDer: shownCertificates(socket), leave: undefined };
+    open.connection = { peer, address: socket.remoteAddress!, certificatesDer: shownCertificates(socket), leave: undefined };
     return open.connection;
   }
 

@@ -19,6 +19,10 @@ export const LIMITS = {
   answering: 1_024,
   /** Chains of strangers that wait to be verified. One is verified at a time, in some milliseconds at most. */
   verifying: 256,
+  /** Tokens that the Kubernetes API is asked about: a second for one source address, a second in all, and at once. */
+  reviewsPerAddress: 20,
+  reviews: 100,
+  reviewsAtOnce: 8,
   /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
   sessionMegabytes: 4,
 } as const;
@@ -35,6 +39,8 @@ export const PATIENCE = {
   idleSweeps: 300,
   /** What it has to go by itself then. */
   goodbyeSweeps: 10,
+  /** For one answer of the Kubernetes API. */
+  reviewMs: 5_000,
   /** When a client that was refused for being one too many may come again. */
   comeAgainMs: 1_000,
 } as const;

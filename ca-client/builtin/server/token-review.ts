@@ -1,11 +1,17 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { type Clock, withDeadline } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import type { Secret } from '../../../agent/base/secret';
 import type { KubeApi } from '../../kubernetes/kube-api';
+import { serviceAccountGroups } from '../../kubernetes/service-account';
 import { type Authenticator, type Caller, refuseCredential, serviceAccountIdentity, type TrustDomains } from './authenticator';
-import { readClaims } from './jwt-claims';
+import { ClusterIssuer } from './cluster-issuer';
+import { type Claims, readClaims } from './jwt-claims';
+import { PATIENCE } from './limits';
+import { ReviewBudget } from './review-budget';
+import { assertClaims } from './token-claims';
+import { Verdicts } from './verdicts';
 
 export interface TokenReviewOptions extends TrustDomains {
   readonly api: Pick<KubeApi, 'request'>;
@@ -19,11 +25,11 @@ export interface TokenReviewOptions extends TrustDomains {
  * but a fleet that starts together, and each agent's retries, do not multiply.
  */
 const YES_MS = 10_000;
-/** A no is remembered only for what one client sends again at once: an account that was just made is to be let in. */
-const NO_MS = 1_000;
-const REVIEW_MS = 5_000;
-/** Tokens that are remembered. */
-const MAX_REMEMBERED = 4_096;
+/** A no, so that a token that is shown again and again costs nothing. */
+const NO_MS = 10_000;
+
+/** Of an answer, which repeats the token. */
+const MAX_BYTES = 256 * 1_024;
 
 const PATH = '/apis/authentication.k8s.io/v1/tokenreviews';
 const POD_NAME = 'authentication.kubernetes.io/pod-name';
@@ -33,62 +39,52 @@ interface TokenReviewStatus {
   readonly authenticated?: boolean;
   readonly audiences?: readonly string[];
   readonly error?: string;
-  readonly user?: { readonly username?: string; readonly extra?: Readonly<Record<string, readonly string[]>> };
+  readonly user?: ReviewedUser;
 }
 
-interface Remembered {
-  readonly answer: Promise<Caller>;
-  /** Undefined while it is being asked. */
-  untilAt: number | undefined;
+interface ReviewedUser {
+  readonly username?: string;
+  readonly uid?: string;
+  readonly groups?: readonly string[];
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
 }
 
 /**
  * Service account tokens, judged by the Kubernetes API (TokenReview). Where it cannot be asked, nobody is let in.
  *
- * Only what looks like a JWT is sent there. Calls with one token share one review.
+ * Asked is only what may be one: three parts, the audience, an end that is ahead; the issuer, and a signature by one of its keys, where the
+ * cluster publishes them to us. What is left is limited, by source address too. Calls with one token share one review.
  */
 export function createTokenReviewAuthenticator(options: TokenReviewOptions, deps: Deps): Authenticator {
-  const remembered = new Map<string, Remembered>();
+  const endOf = ({ exp }: Claims) => (typeof exp === 'number' ? exp * 1_000 : 0);
+  const verdicts = new Verdicts<Reviewed>(
+    { yesUntilAt: ({ claims }, now) => Math.min(now + YES_MS, endOf(claims)), noMs: NO_MS },
+    deps.clock,
+  );
+  const issuer = new ClusterIssuer(options.api, deps);
+  const budget = new ReviewBudget(deps);
   return {
     name: 'token-review',
-    async authenticate({ bearer }) {
+    async authenticate({ bearer, address }, signal) {
       const claims = bearer && readClaims(bearer.reveal());
       if (bearer === undefined || claims === undefined) return undefined;
-      const key = createHash('sha256').update(bearer.reveal()).digest('base64');
-      const now = deps.clock.now();
-      const known = remembered.get(key);
-      if (known !== undefined && (known.untilAt === undefined || now < known.untilAt)) return known.answer;
-      remembered.delete(key);
-      forgetSome(remembered, now);
-      const entry: Remembered = { answer: review(bearer, options, deps), untilAt: undefined };
-      remembered.set(key, entry);
-      const expiresAt = typeof claims.exp === 'number' ? claims.exp * 1_000 : Number.POSITIVE_INFINITY;
-      entry.answer.then(
-        () => {
-          entry.untilAt = Math.min(deps.clock.now() + YES_MS, expiresAt);
-        },
-        (error) => {
-          // What could not be judged is asked again at once.
-          if (AgentError.from(error).code === 'ERR_TOKEN') entry.untilAt = deps.clock.now() + NO_MS;
-          else remembered.delete(key);
-        },
-      );
-      return entry.answer;
+      assertClaims(claims, { issuers: undefined, audiences: options.audiences }, deps.clock.now());
+      const { caller } = await verdicts.of(hash('sha256', bearer.reveal(), 'base64'), async () => {
+        assertClaims(claims, { issuers: await issuer.issuers(), audiences: options.audiences }, deps.clock.now());
+        await issuer.assertSigned(bearer.reveal());
+        return { claims, caller: await budget.spend(address, signal, () => review(bearer, claims, options, deps)) };
+      });
+      return caller;
     },
   };
 }
 
-/** Keeps the memory bounded: what is over goes, and beyond the limit the oldest. */
-function forgetSome(remembered: Map<string, Remembered>, now: number): void {
-  if (remembered.size < MAX_REMEMBERED) return;
-  for (const [key, { untilAt }] of remembered) if (untilAt !== undefined && now >= untilAt) remembered.delete(key);
-  for (const key of remembered.keys()) {
-    if (remembered.size < MAX_REMEMBERED) return;
-    remembered.delete(key);
-  }
+interface Reviewed {
+  readonly claims: Claims;
+  readonly caller: Caller;
 }
 
-async function review(bearer: Secret<string>, options: TokenReviewOptions, deps: Deps): Promise<Caller> {
+async function review(bearer: Secret<string>, claims: Claims, options: TokenReviewOptions, deps: Deps): Promise<Caller> {
   const status = await ask(bearer, options, deps.clock);
   if (status.authenticated !== true)
     throw refuseCredential('token', `must be authenticated by the Kubernetes API: ${status.error ?? 'it is not'}`);
@@ -98,9 +94,28 @@ async function review(bearer: Secret<string>, options: TokenReviewOptions, deps:
   }
   const { username, extra = {} } = status.user ?? {};
   const id = serviceAccountIdentity(username ?? '', options);
+  assertServiceAccount(status.user ?? {}, claims);
   const [pod, podUid] = [extra[POD_NAME]?.[0], extra[POD_UID]?.[0]];
   const detail = { ...(pod !== undefined && { pod }), ...(podUid !== undefined && { podUid }) };
   return { id, method: 'token-review', detail };
+}
+
+/**
+ * What makes a service account of a user beside its name: its groups, and its uid, which is the one that the token was made for.
+ *
+ * @see istio, security/pkg/k8s/tokenreview: `the token is not a service account`.
+ */
+function assertServiceAccount({ username = '', uid, groups = [] }: ReviewedUser, claims: Claims): void {
+  const namespace = username.split(':')[2]!;
+  for (const group of serviceAccountGroups(namespace)) {
+    if (!groups.includes(group)) throw refuseCredential('token', `must be of a service account: its user is not in the group ${group}`);
+  }
+  if (!uid) throw refuseCredential('token', 'must be of a service account: its user has no uid');
+  const bound = (claims['kubernetes.io'] as { readonly serviceaccount?: { readonly uid?: unknown } } | null | undefined)?.serviceaccount
+    ?.uid;
+  if (bound !== undefined && bound !== uid) {
+    throw refuseCredential('token', 'must be of the service account that the Kubernetes API names: their uids differ');
+  }
 }
 
 async function ask(bearer: Secret<string>, { api, audiences }: TokenReviewOptions, clock: Clock): Promise<TokenReviewStatus> {
@@ -110,8 +125,8 @@ async function ask(bearer: Secret<string>, { api, audiences }: TokenReviewOption
     spec: { token: bearer.reveal(), audiences },
   };
   try {
-    const answer = await withDeadline(clock, REVIEW_MS, 'review a token', undefined, (signal) =>
-      api.request<{ status?: TokenReviewStatus }>('POST', PATH, { body, signal, timeoutMs: REVIEW_MS }),
+    const answer = await withDeadline(clock, PATIENCE.reviewMs, 'review a token', undefined, (signal) =>
+      api.request<{ status?: TokenReviewStatus }>('POST', PATH, { body, signal, timeoutMs: PATIENCE.reviewMs, maxBytes: MAX_BYTES }),
     );
     return answer.status ?? {};
   } catch (caught) {

@@ -8,6 +8,8 @@ export interface VerdictOptions<T> {
   readonly noMs: number;
 }
 
+/** A key that is not known yet may be published the next moment, and finding it out costs no signature. */
+const UNKNOWN_KEY = 'token key';
 /** Of each kind. Refusals never push out what was accepted: strangers make any number of them. */
 const MAX_REMEMBERED = 4_096;
 
@@ -51,7 +53,8 @@ export class Verdicts<T> {
       (caught) => {
         const error = AgentError.from(caught);
         const now = this.clock.now();
-        if (error.code === 'ERR_TOKEN') keep(this.#refused, key, { value: error, untilAt: now + this.options.noMs }, now);
+        if (error.code === 'ERR_TOKEN' && error.field !== UNKNOWN_KEY)
+          keep(this.#refused, key, { value: error, untilAt: now + this.options.noMs }, now);
         throw caught;
       },
     );

@@ -57,6 +57,12 @@ test.each<[string, Partial<KubeCsr['spec']>, string, string]>([
     'requester',
     'must be in the groups of a service account',
   ],
+  [
+    'field E7: the group of the namespace alone',
+    { groups: ['system:serviceaccounts:shop'] },
+    'requester',
+    'must be in the groups of a service account',
+  ],
   ['no name', { username: '' }, 'requester', 'must be a service account'],
   ['a name with a part too many', { username: 'system:serviceaccount:shop:cart:x' }, 'requester', 'must be a service account'],
   [
