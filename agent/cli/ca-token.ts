@@ -1,6 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
+import { assertClockIsSet } from '../base/clock-floor';
 import { duration } from '../config/value-types';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
@@ -33,6 +34,7 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     const facts = await withState(options, terminal, async (store, dir, { clock }) => {
       if (given.state === 'file') await tellMismatch(dir, id, terminal);
       const now = clock.now();
+      assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
       const secret = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
       return { token: secret.reveal(), spiffeId: formatSpiffeId(id), expiresAt: new Date(now + ttlMs).toISOString() };
     });

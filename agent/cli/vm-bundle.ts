@@ -1,11 +1,12 @@
 import { unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { assertClockIsSet } from '../base/clock-floor';
 import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { addresses, duration, spiffeId, word } from '../config/value-types';
 import { certificatesPem, parseCertificate, parseRootBundle, uriNames } from '../identity/certificate';
-import { parseSpiffeId } from '../identity/spiffe-id';
+import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { formatJoinFile, type JoinFile } from './join-file';
@@ -52,6 +53,7 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
   const file = await withState(options, terminal, async (store, dir, { clock }): Promise<JoinFile> => {
     const rootsPem = await readRoots(dir, id.trustDomain);
     const now = clock.now();
+    assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
     const token = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
     return { spiffeId: String(given.spiffeId), caAddress: caAddress!, caServerName, rootsPem, token, expiresAt: now + ttlMs };
   }).catch(async (caught: unknown) => {

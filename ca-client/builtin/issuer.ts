@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { type Certificate, isCa, parseCertificate, parseCertificates, parseRootBundle, uriNames } from '../../agent/identity/certificate';
-import { type VerifiedChain, verifyChain } from '../../agent/identity/chain';
+import { isSelfSigned, type VerifiedChain, verifyChain } from '../../agent/identity/chain';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { keyIdentifier } from '../../agent/identity/public-key';
@@ -43,9 +43,10 @@ export interface IssuerDomains {
  */
 export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engine: CertificateEngine, now: number): Promise<Issuer> {
   const { trustDomain, rootTrustDomains = [] } = domains;
+  let signer: Certificate | undefined;
   try {
     const key = readPrivateKey(files.keyPem.reveal(), CA_FILES.key);
-    const signer = readSigner(files.certPem);
+    signer = readSigner(files.certPem);
     assertSigner(signer, key, trustDomain);
     const above = files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
     const { bundle, skipped } = parseRootBundle(files.rootPem, CA_FILES.root, new Set([trustDomain, ...rootTrustDomains]));
@@ -56,7 +57,7 @@ export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engin
     const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now);
     return { ...describeChain(chain, signer, above, bundle), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
   } catch (caught) {
-    throw stateError(files.dir, caught);
+    throw stateError(files.dir, caught, signer && wrongClockHint(files.dir, signer, now));
   } finally {
     files.keyPem.reveal().fill(0);
   }
@@ -126,7 +127,17 @@ function refused(field: string, rule: string, hint?: string): AgentError {
   return invalid('ERR_CA_STATE', field, rule, hint === undefined ? {} : { hint });
 }
 
-function stateError(dir: string, caught: unknown): AgentError {
+/** A self-signed CA outside its time was most often made, or is looked at, while a clock was wrong. */
+function wrongClockHint(dir: string, signer: Certificate, now: number): string | undefined {
+  const [begins, ended] = [now < signer.notBeforeAt, now > signer.notAfterAt];
+  if ((!begins && !ended) || !isSelfSigned(signer)) return undefined;
+  const [shown, made] = [now, signer.notBeforeAt].map((at) => new Date(at).toISOString());
+  const anew = `move ${dir} away, start again, which makes another CA, and give its root to all who hold a copy`;
+  if (ended) return `it was made when the clock showed ${made}; if that was wrong, or its life is over, ${anew}`;
+  return `it was made when the clock showed ${made}, and now it shows ${shown}: set the clock; if it was wrong then, ${anew}`;
+}
+
+function stateError(dir: string, caught: unknown, hint: string | undefined): AgentError {
   const error = AgentError.from(caught);
   if (error.code === 'ERR_BUG') return error;
   const rule = error.rule === undefined || error.message.includes(error.rule) ? '' : `, and it ${error.rule}`;
@@ -134,6 +145,6 @@ function stateError(dir: string, caught: unknown): AgentError {
     cause: error,
     ...(error.field !== undefined && { field: error.field }),
     ...(error.rule !== undefined && { rule: error.rule }),
-    hint: error.hint ?? `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
+    hint: error.hint ?? hint ?? `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
   });
 }

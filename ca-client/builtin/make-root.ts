@@ -1,3 +1,4 @@
+import { assertClockIsSet } from '../../agent/base/clock-floor';
 import { writePem } from '../../agent/base/pem';
 import { Secret } from '../../agent/base/secret';
 import type { CertificateEngine } from '../../agent/identity/engine';
@@ -5,7 +6,11 @@ import { type KeyAlgorithm, privateKeyPem } from '../../agent/identity/keys';
 import { rootSpec } from './certificate-specs';
 import type { NewCa } from './create-ca-files';
 
-/** Makes a key and its self-signed root for a trust domain, by default for ten years. */
+/**
+ * Makes a key and its self-signed root for a trust domain, by default for ten years.
+ *
+ * @throws AgentError ERR_TOO_EARLY while the clock cannot be right.
+ */
 export async function makeRoot(
   engine: CertificateEngine,
   trustDomain: string,
@@ -13,6 +18,7 @@ export async function makeRoot(
   now: number,
   lifetimeMs?: number,
 ): Promise<NewCa> {
+  assertClockIsSet(`make a root for ${trustDomain}`, now);
   const key = await engine.generateKeyPair(algorithm);
   const rootDer = await engine.createCertificate(rootSpec(key.spkiDer, trustDomain, now, lifetimeMs), key);
   return { keyPem: new Secret(privateKeyPem(key, 'pkcs8')), rootPem: writePem('CERTIFICATE', rootDer) };

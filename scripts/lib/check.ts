@@ -7,6 +7,7 @@ import { checkLicences } from './checks/licences';
 import { checkPortableText } from './checks/portable-text';
 import { checkShippedPackages } from './checks/shipped-packages';
 import { projectFiles } from './checks/source-files';
+import { checkSourcesFrom } from './checks/sources-from';
 
 /** Each check answers with what is wrong, as lines; none is good. `skip` says why it could not be made. */
 type Outcome = { readonly problems: readonly string[] } | { readonly skip: string };
@@ -27,6 +28,7 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['generated code and the table of settings are current', () => run('scripts/generate', ['--check'])],
   ['what ships is little, pinned, and runs nothing when installed', () => ({ problems: checkShippedPackages(root) })],
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
+  ['the clock is held against a recent day', sourcesFrom],
   ['no known vulnerability in what ships', audit],
   ['no machine paths or registry addresses', () => ({ problems: checkPortableText(files, root) })],
 ];
@@ -49,6 +51,12 @@ for (const [name, check] of CHECKS) {
 }
 process.stdout.write(`${passed} passed, ${failed} failed, ${skipped} skipped\n`);
 process.exitCode = failed === 0 ? 0 : 1;
+
+function sourcesFrom(): Outcome {
+  const { stdout, status } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' });
+  if (status !== 0) return { skip: 'this is no clone of the repository, so nothing says how old the sources are; make one with git clone' };
+  return { problems: checkSourcesFrom(Number(stdout) * 1_000) };
+}
 
 function run(command: string, args: readonly string[]): Outcome {
   const done = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -1,4 +1,5 @@
 import { sign } from 'node:crypto';
+import { assertClockIsSet } from '../../../agent/base/clock-floor';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import { watchFiles } from '../../../agent/base/file-watch';
@@ -99,6 +100,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
       }
       // Lost to another process at most once for each number.
       if (round > 3) throw new AgentError('ERR_CA_STATE', `make a key for JWT-SVIDs in ${this.#dir}: it does not stay there`);
+      assertClockIsSet('make a key for JWT-SVIDs', clock.now());
       await makeJwtKey(this.#dir, plan.due, this.options.algorithm);
       log.info('key for JWT-SVIDs made', { number: plan.due.number, signsFrom: new Date(plan.due.activeAt).toISOString() });
     }

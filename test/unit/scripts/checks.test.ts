@@ -6,6 +6,7 @@ import { checkForbiddenCalls } from '../../../scripts/lib/checks/forbidden-calls
 import { importsOf } from '../../../scripts/lib/checks/imports';
 import { checkPortableText } from '../../../scripts/lib/checks/portable-text';
 import { shippedPackageProblems } from '../../../scripts/lib/checks/shipped-packages';
+import { checkSourcesFrom } from '../../../scripts/lib/checks/sources-from';
 
 const DRAWING = readDrawing(`
 \`\`\`arrows
@@ -121,4 +122,10 @@ test('H17 what ships is little, pinned, and runs nothing when it is installed', 
     'node_modules/b: runs a script when it is installed',
     'node_modules/c: no sha512 in package-lock.json',
   ]);
+});
+
+test('the day that no clock may be before lies up to 90 days before the last commit', () => {
+  const at = (day: string) => checkSourcesFrom(Date.parse(day), '2026-01-01');
+  expect([at('2026-01-01'), at('2026-04-01')]).toEqual([[], []]);
+  expect([at('2025-12-31T23:00:00Z'), at('2026-04-02')].map((each) => each.length)).toEqual([1, 1]);
 });
