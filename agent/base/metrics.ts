@@ -70,6 +70,11 @@ export const METRICS = {
     help: 'Connections and calls that the CA server ended without a decision, by reason.',
     labels: ['reason'],
   },
+  ca_stolen_credentials_total: {
+    type: 'counter',
+    help: 'One-time tokens that were shown to the CA server with a second key.',
+    labels: [],
+  },
   webhook_requests_total: {
     type: 'counter',
     help: 'Pods that the webhook decided about, by outcome (injected, unchanged, denied).',

@@ -16,7 +16,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
   const command = addState(withOutput(ca.command('revoke')))
     .summary('Revoke certificates by serial number or identity')
     .description(
-      'Revoke a certificate by its serial number, or all valid ones of an identity. A running ca serve takes them no more as proof, and offers a new CRL at once. Only what ca serve has issued can be revoked: an agent with --ca builtin has the key of the authority itself.',
+      'Revoke a certificate by its serial number, or all valid ones of an identity. A running ca serve takes them no more as proof, and offers a new CRL at once; one-time tokens that led to them are answered no more. Only what ca serve has issued can be revoked: an agent with --ca builtin has the key of the authority itself.',
     )
     .argument('<what>', 'Serial number in hex, or SPIFFE ID')
     .addOption(new Option('--reason <reason>', 'Why').choices(Object.keys(REVOCATION_REASONS)).default('unspecified'))
@@ -26,7 +26,10 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
     const { revoked, now } = await withState(options, context.terminal, async (store, _, { clock }) => {
       const now = clock.now();
       if ((await store.issued(query, now)).length === 0) {
-        throw new AgentError('ERR_INPUT', `revoke ${what}: no valid certificate is known by that`, {
+        // Also where no certificate was registered: a token that was used may still be answered again.
+        const deleted = 'id' in query ? await store.deleteJoinTokens({ ...query, boundOnly: true }, now) : 0;
+        const tokens = deleted === 0 ? '' : `; used tokens deleted: ${deleted}`;
+        throw new AgentError('ERR_INPUT', `revoke ${what}: no valid certificate is known by that${tokens}`, {
           // Such an agent holds the authority's key: what it signed for itself says nothing that it could not say again.
           hint: 'the register holds what ca serve has issued; what keyturn run --ca builtin signs for itself ends with the root: ca root add, activate, retire --force',
         });

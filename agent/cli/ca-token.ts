@@ -1,27 +1,34 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { JoinTokenQuery } from '../../ca-client/builtin/store/store';
 import { assertClockIsSet } from '../base/clock-floor';
+import { AgentError } from '../base/errors';
+import { Secret } from '../base/secret';
 import { duration } from '../config/value-types';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
+import { readInput } from './input';
 import { json } from './render';
 import type { Terminal } from './terminal';
 
 const TTL = duration({ atLeast: '1s', atMost: '365d' });
 
-/** `keyturn ca token create`, below `keyturn ca`. */
+/** A token, and some blanks around it. */
+const MAX_TOKEN_BYTES = 256;
+
+/** `keyturn ca token create` and `delete`, below `keyturn ca`. */
 export function addCaToken(ca: Command, context: CommandContext): void {
   const token = ca
     .command('token')
     .helpCommand(false)
-    .summary('Make one-time tokens for machines')
+    .summary('Make and delete one-time tokens for machines')
     .description('Make tokens by which a machine without any other proof gets its first certificate.');
   const create = addState(withOutput(token.command('create')))
     .summary('Make a token that is good for one certificate')
     .description(
-      'Make a token that is good for one certificate of one identity, and print it. Only its hash is kept. A running ca serve on the same state knows it at once.',
+      'Make a token that is good for one certificate of one identity, and print it. Only its hash is kept. A running ca serve on the same state knows it at once. The first key that it is shown with binds it: for 10 minutes that key is answered again, up to 5 times, should an answer get lost.',
     )
     .requiredOption('--spiffe-id <id>', 'Whom the certificate is to be for')
     .addOption(new Option('--ttl <duration>', 'How long the token is good').default('1h'))
@@ -41,6 +48,34 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     terminal.out(format === 'json' ? json(facts) : `${facts.token}\n`);
     return 0;
   });
+  addDelete(token, context);
+}
+
+function addDelete(token: Command, context: CommandContext): void {
+  const command = addState(withOutput(token.command('delete')))
+    .summary('Make tokens worthless')
+    .description(
+      'Delete a token, or all tokens of an identity, used ones included: no ca serve answers them again. Certificates that they led to stay good; keyturn ca revoke takes those back, and their tokens too.',
+    )
+    .argument('<what>', 'SPIFFE ID, or file that holds a token (- for standard input)')
+    .addHelpText('after', '\nExample:\n  keyturn ca token delete spiffe://example.org/db');
+  onRun(command, context, async (options, [what]) => {
+    const query = await readQuery(String(what), context.terminal);
+    const deleted = await withState(options, context.terminal, (store, _, { clock }) => store.deleteJoinTokens(query, clock.now()));
+    if (deleted === 0) {
+      throw new AgentError('ERR_INPUT', `delete tokens of ${what}: none is good any more`, {
+        hint: 'it may have expired, been deleted before, or be of another authority: see --ca-dir and --state',
+      });
+    }
+    context.terminal.out(options.format === 'json' ? json({ deleted }) : `${deleted} ${deleted === 1 ? 'token' : 'tokens'} deleted\n`);
+    return 0;
+  });
+}
+
+async function readQuery(what: string, terminal: Terminal): Promise<JoinTokenQuery> {
+  if (what.startsWith('spiffe:')) return { id: formatSpiffeId(parseSpiffeId(what)) };
+  const bytes = await readInput(what, terminal, MAX_TOKEN_BYTES);
+  return { token: new Secret(Buffer.from(bytes).toString('utf8').trim()) };
 }
 
 /** What would make a token of no use, which a server that runs elsewhere or is started later may still mend. */

@@ -270,12 +270,13 @@ describe('A35 replay', () => {
     expect(refused.trailers.get('grpc-status-details-bin')[0]).toBeInstanceOf(Buffer);
     expect(limited.issued()).toBe(served);
   });
-  test('a join token is good for one, whoever is fastest', async () => {
+  test('a join token is good for one key, whoever is fastest', async () => {
     const clients = Array.from({ length: 10 }, () => world.client());
+    const csrs = await Promise.all(Array.from({ length: 100 }, async () => (await makeRequest()).csrDer));
     for (let round = 0; round < 3; round += 1) {
       const token = await world.joinToken();
       const before = world.issued();
-      const outcomes = await Promise.all(Array.from({ length: 100 }, (_, each) => clients[each % 10]!.create(csrDer, { token })));
+      const outcomes = await Promise.all(csrs.map((csr, each) => clients[each % 10]!.create(csr, { token })));
       expect(outcomes.filter(({ code }) => code === 0)).toHaveLength(1);
       expect(outcomes.filter(({ code }) => code === UNAUTHENTICATED)).toHaveLength(99);
       expect(world.issued()).toBe(before + 1);

@@ -6,7 +6,7 @@ import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { openKubeStore } from '../../ca-client/builtin/store/kube-store';
 import type { CaStore } from '../../ca-client/builtin/store/store';
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
-import { issuedEntry } from '../support/ca-store';
+import { issuedEntry, tokenClaim } from '../support/ca-store';
 import { HOUR_MS, TEST_ID, TEST_NOW } from '../support/certs';
 import { bundle } from '../support/child';
 import { type Kube, startKube } from '../support/kube';
@@ -58,11 +58,14 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
 
   const token = await one.createJoinToken(ID, 60, TEST_NOW);
   const late = await one.createJoinToken(ID, 60, TEST_NOW);
-  expect(await two.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'redeemed', id: ID });
-  expect(await one.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
-  expect(await two.redeemJoinToken(late, TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
-  expect(await two.redeemJoinToken(new Secret(`kt1_${'A'.repeat(43)}`), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
-  expect(await two.redeemJoinToken(new Secret('kt1_'), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
+  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
+  expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+  expect(await two.redeemJoinToken(late, tokenClaim(), TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
+  expect(await two.redeemJoinToken(new Secret(`kt1_${'A'.repeat(43)}`), tokenClaim(), TEST_NOW)).toEqual({
+    kind: 'refused',
+    why: 'unknown',
+  });
+  expect(await two.redeemJoinToken(new Secret('kt1_'), tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
 
   let told = () => {};
   const call = () => new Promise<void>((done) => (told = done));
@@ -79,7 +82,7 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
 
   await one.sweep(TEST_NOW + 26 * HOUR_MS);
   expect([await one.revocations(0), await two.issued({}, 0)]).toEqual([[], []]);
-  expect(await two.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
+  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
   // Both go on, though the objects that they were filling are gone.
   const next = [issuedEntry(), issuedEntry()];
   await Promise.all([one.recordIssued(next[0]!), two.recordIssued(next[1]!)]);
@@ -147,7 +150,8 @@ test(
     expect(new Set(won).size).toBe(won.length);
     // One whose winner died before it could say so is lost, and good for nobody: at most the one that was under way.
     expect(won.length).toBeGreaterThanOrEqual(texts.length - 1);
-    for (const token of tokens) expect(await store.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    for (const token of tokens)
+      expect(await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
 
     const entered = replicas.flatMap(({ said }) => said('entered'));
     const found = new Set((await store.issued({ id: LOAD_ID }, TEST_NOW)).map(({ serial }) => serial));

@@ -45,7 +45,7 @@ testWith('wycheproof').each(FILES)('%s: nobody becomes a caller of the authority
     const options = { issuers: ['https://issuer.example'], audiences: ['istio-ca'], jwks, trustDomain: 'cluster.local', aliases: [] };
     const authenticator = await createOidcAuthenticator(options, testDeps()).catch(() => undefined);
     for (const { jws } of group.tests) {
-      const credentials = { bearer: new Secret(jws), certificatesDer: [], address: '127.0.0.1' };
+      const credentials = { bearer: new Secret(jws), certificatesDer: [], address: '127.0.0.1', keySha256: '' };
       const caller = await authenticator?.authenticate(credentials, new AbortController().signal).catch(() => undefined);
       expect(caller).toBeUndefined();
     }

@@ -114,17 +114,16 @@ function describeWorkers() {
     expect(await fetchText(`http://${world.admin}/healthz/ready`)).toMatchObject({ status: 200 });
   });
 
-  test('takes a join token once, at whichever of them it comes first', async () => {
+  test('takes a join token of one key, at whichever of them it comes first', async () => {
     const world = await startWorkers();
     const made = await world.daemon.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', TEST_ID);
     const token = made.stdout.trim();
-    const { csrDer } = await makeRequest();
     const strangers = Array.from({ length: CONNECTIONS }, () => {
       const client = createCaTestClient(world.address, readFileSync(join(world.caDir, 'root-cert.pem')));
       open.push(client);
       return client;
     });
-    const outcomes = await Promise.all(strangers.map((client) => client.create(csrDer, { token })));
+    const outcomes = await Promise.all(strangers.map(async (client) => client.create((await makeRequest()).csrDer, { token })));
     expect(outcomes.map(({ code }) => code).sort((a, b) => a - b)).toEqual([0, ...Array(CONNECTIONS - 1).fill(UNAUTHENTICATED)]);
   });
 

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { IssuedEntry } from '../../ca-client/builtin/store/store';
+import type { TokenClaim } from '../../ca-client/builtin/store/token-use';
 import { HOUR_MS, TEST_ID, TEST_NOW } from './certs';
 
 /** A certificate as it could have been signed at TEST_NOW for an hour, with a serial of its own. */
@@ -15,4 +16,9 @@ export function issuedEntry(fields: Partial<IssuedEntry> = {}): IssuedEntry {
     rootKeySha256: 'bb'.repeat(32),
     ...fields,
   };
+}
+
+/** Somebody who shows a join token: by default with a key that nobody else has. */
+export function tokenClaim(keySha256 = randomBytes(32).toString('hex')): TokenClaim {
+  return { keySha256, by: randomBytes(12).toString('hex') };
 }

@@ -28,6 +28,7 @@ export function replicaProgram(imports: string, open: string): string {
     ${open}
     say('ready');
     await once(process.stdin, 'data');
+    const me = randomBytes(16).toString('hex');
     let stopped = false;
     void once(process.stdin, 'end').then(() => (stopped = true));
     const rest = { id: '${LOAD_ID}', keySha256: '', issuedAt: 0, notAfterAt: ${TEST_NOW + HOUR_MS}, issuerKeyId: '', rootKeySha256: '' };
@@ -39,7 +40,7 @@ export function replicaProgram(imports: string, open: string): string {
       }
     };
     const redeem = async () => {
-      for (const token of tokens) say((await store.redeemJoinToken(new Secret(token), ${TEST_NOW})).kind, token);
+      for (const token of tokens) say((await store.redeemJoinToken(new Secret(token), { keySha256: me, by: me + token }, ${TEST_NOW})).kind, token);
     };
     const number = async () => {
       while (!stopped) say('number', await store.nextCrlNumber());

@@ -2,11 +2,23 @@ import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { syncDirectory } from '../../../agent/base/durable-files';
-import { AgentError, errorText, invalid } from '../../../agent/base/errors';
+import { AgentError, errorText, invalid, systemCode } from '../../../agent/base/errors';
+import { Trouble } from '../../../agent/base/trouble';
 import { Batches } from '../store/batches';
+import { probeWrite } from '../store/probe-write';
+
+/** What an operator may want to be alarmed by, or to count, beside the decision. */
+export type AuditEvent =
+  /** A one-time token was shown with a second key: two machines hold it. */
+  | 'join-token-stolen'
+  /** A one-time token was answered once more, for the key that it is bound to. */
+  | 'join-token-answered-again'
+  /** A certificate that had ended proved its key for one renewal. */
+  | 'renewed-after-expiry';
 
 /** One decision. Nothing in it is secret: tokens and keys are not in its type. */
 export interface AuditEntry {
+  readonly event: AuditEvent | undefined;
   readonly decision: 'issued' | 'refused';
   /** The SPIFFE ID that was proven; undefined where none was. */
   readonly caller: string | undefined;
@@ -35,8 +47,10 @@ export interface AuditLog {
    * @throws AgentError ERR_OUTPUT (retry soon): there is no trace of the decision, so it must not come into effect.
    */
   write(entry: AuditEntry): Promise<void>;
-  /** Why lines cannot be written since the last try; undefined where they can. */
+  /** Why lines cannot be written since the last try; undefined where they can. It is tried again without a decision to write. */
   problem(): AgentError | undefined;
+  /** Whether a line could be written now, as far as that can be known. @throws AgentError ERR_OUTPUT (retry soon): it could not. */
+  probe(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -55,6 +69,8 @@ const KEEP = 8;
 const MAX_APPENDED = 256;
 /** How often it is looked at whether somebody else has put the file aside, as logrotate does. */
 const LOOK_MS = 1_000;
+/** What a directory that others own may forbid says nothing about the file in it. */
+const NO_SPACE: readonly string[] = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
 
 /**
  * Opens the audit log: JSON lines, appended to.
@@ -79,12 +95,14 @@ async function openSink(options: AuditOptions, writeLine: (line: string) => Prom
 /** Where lines go. */
 interface Sink {
   append(lines: string): Promise<void>;
+  /** Rejects where an append would. */
+  probe(): Promise<void>;
   close(): Promise<void>;
 }
 
 /** Takes whole lines of several processes, so that one of them alone puts the file aside. */
 export interface AuditLines {
-  /** Resolves when the kernel has them; rejects where it does not take them. */
+  /** Resolves when the kernel has them; rejects where it does not take them. No lines are a question whether it would. */
   append(lines: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -94,7 +112,7 @@ export async function openAuditLines(options: AuditOptions, writeLine: (line: st
   const sink = await openSink(options, writeLine, deps);
   const batches = new Batches<string>(MAX_APPENDED, (lines) => sink.append(lines.join('')));
   return {
-    append: (lines) => batches.add(lines),
+    append: (lines) => (lines === '' ? sink.probe() : batches.add(lines)),
     close: async () => {
       await batches.settled();
       await sink.close();
@@ -103,19 +121,33 @@ export async function openAuditLines(options: AuditOptions, writeLine: (line: st
 }
 
 function writeLines(write: (line: string) => Promise<void>): Sink {
-  return { append: (lines) => write(lines), close: async () => undefined };
+  return { append: (lines) => write(lines), probe: () => write(''), close: async () => undefined };
 }
 
 /** Many decisions at once become one write: what comes while one is under way goes with the next. */
 class QueuedLog implements AuditLog {
   #next: { readonly lines: string[]; readonly written: Promise<void> } | undefined;
   #writing: Promise<void> = Promise.resolve();
-  #problem: AgentError | undefined;
+  #failingSince = 0;
+  readonly #trouble: Trouble;
 
   constructor(
     private readonly sink: Sink,
     private readonly deps: Deps,
-  ) {}
+  ) {
+    const { clock, log } = deps;
+    this.#trouble = new Trouble(
+      {
+        attempt: () => this.#resume(),
+        began: (cause) => {
+          this.#failingSince = clock.now();
+          log.error('audit log cannot be written, nothing is issued', { cause });
+        },
+        passed: () => log.info('audit log is written again'),
+      },
+      deps,
+    );
+  }
 
   write(entry: AuditEntry): Promise<void> {
     const line = `${JSON.stringify({ time: new Date(this.deps.clock.now()).toISOString(), ...entry })}\n`;
@@ -134,31 +166,48 @@ class QueuedLog implements AuditLog {
   }
 
   problem(): AgentError | undefined {
-    return this.#problem;
+    return this.#trouble.problem();
+  }
+
+  async probe(): Promise<void> {
+    if (this.#trouble.problem()) await this.#trouble.tryNow();
+    await this.sink.probe().catch((cause) => {
+      throw this.#trouble.failed(writeError(cause));
+    });
   }
 
   async close(): Promise<void> {
+    await this.#trouble.close();
     await this.#writing;
     await this.sink.close();
+  }
+
+  /** The first line after a failure says for how long decisions left no trace. */
+  async #resume(): Promise<void> {
+    const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) => new Date(at).toISOString());
+    await this.#writing;
+    await this.sink.append(`${JSON.stringify({ time, event: 'audit-log-resumed', since })}\n`).catch((cause) => {
+      throw writeError(cause);
+    });
   }
 
   async #append(lines: string): Promise<void> {
     try {
       await this.sink.append(lines);
-      if (this.#problem) this.deps.log.info('audit log is written again');
-      this.#problem = undefined;
+      this.#trouble.worked();
     } catch (cause) {
-      const error = new AgentError('ERR_OUTPUT', `write the audit log: ${errorText(cause)}`, {
-        retry: 'soon',
-        cause,
-        hint: 'free some space, or give --audit-log a file that can be written; nothing is issued until then',
-      });
       this.deps.metrics.record('ca_audit_failures_total', {});
-      if (!this.#problem) this.deps.log.error('audit log cannot be written, nothing is issued', { cause: error });
-      this.#problem = error;
-      throw error;
+      throw this.#trouble.failed(writeError(cause));
     }
   }
+}
+
+function writeError(cause: unknown): AgentError {
+  return new AgentError('ERR_OUTPUT', `write the audit log: ${errorText(cause)}`, {
+    retry: 'soon',
+    cause,
+    hint: 'free some space, or give --audit-log a file that can be written; nothing is issued until then',
+  });
 }
 
 /** So that all who come in one turn go together. */
@@ -195,6 +244,14 @@ class RotatedFile implements Sink {
     await this.#file!.appendFile(bytes);
     this.#torn = false;
     this.#bytes += bytes.length;
+  }
+
+  /** By another file beside it: what fails there for want of space would fail here, and only that is known. */
+  async probe(): Promise<void> {
+    if (!(await stat(this.options.path).catch(() => undefined))?.isFile()) return;
+    await probeWrite(dirname(this.options.path)).catch((caught) => {
+      if (NO_SPACE.includes(systemCode(caught) ?? '')) throw caught;
+    });
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import { AgentError } from '../../../agent/base/errors';
 import type { Secret } from '../../../agent/base/secret';
 import { parseSpiffeId, type SpiffeId, serviceAccountId } from '../../../agent/identity/spiffe-id';
+import type { AuditEvent } from './audit-log';
 
 /** What came with a call that may prove who sends it. Nothing else of a call is looked at for that. */
 export interface CallCredentials {
@@ -10,6 +11,8 @@ export interface CallCredentials {
   readonly certificatesDer: readonly Uint8Array[];
   /** Where the call comes from, without a port: for limits, never for proof. */
   readonly address: string;
+  /** SHA-256 over the SubjectPublicKeyInfo of the request, lower-case hex. Its signature has not been verified yet. */
+  readonly keySha256: string;
 }
 
 /** Who calls, proven. */
@@ -21,11 +24,33 @@ export interface Caller {
   /** What the audit says of the proof, e.g. the serial of the certificate; never a secret. */
   readonly detail: Readonly<Record<string, string>>;
   /**
-   * Uses the proof up, where it is good for one certificate: called once, when the request has been found good.
+   * Uses the proof up, where it is good for one key: called once, when the request has been found good and its signature verified.
    *
    * @throws AgentError ERR_TOKEN where it was used up meanwhile; ERR_CA_STATE where that is not known.
    */
-  readonly redeem?: () => Promise<void>;
+  readonly redeem?: () => Promise<Redeemed>;
+}
+
+/** A proof that was used up. */
+export interface Redeemed {
+  /** What the audit says of it beside the caller's own detail. */
+  readonly detail: Readonly<Record<string, string>>;
+  readonly event: AuditEvent | undefined;
+  /** Where no certificate was signed after all: it can be shown again, with any key. */
+  giveBack(): Promise<void>;
+}
+
+/** A credential that somebody else has too. */
+export class StolenCredential extends AgentError {
+  constructor(
+    readonly event: AuditEvent,
+    /** What the audit says of it. */
+    readonly detail: Readonly<Record<string, string>>,
+    message: string,
+    hint: string,
+  ) {
+    super('ERR_TOKEN', message, { retry: 'slow', hint });
+  }
 }
 
 export const AUTHENTICATORS = ['client-certificate', 'join-token', 'oidc', 'token-review'] as const;

@@ -4,7 +4,7 @@ import { AgentError, invalid } from '../../../agent/base/errors';
 import { causeText } from '../../../agent/base/log';
 import { LogBudget } from '../../../agent/base/log-budget';
 import { readPem } from '../../../agent/base/pem';
-import type { Csr } from '../../../agent/identity/engine';
+import { Trouble } from '../../../agent/base/trouble';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
@@ -12,7 +12,7 @@ import type { Authority, IssuedLeaf } from '../authority';
 import { assertCsrAllowed, assertPlainCsr } from '../csr-rules';
 import type { CaStore } from '../store/store';
 import type { AuditEntry, AuditLog } from './audit-log';
-import type { Authenticator, CallCredentials, Caller } from './authenticator';
+import { type Authenticator, type CallCredentials, type Caller, type Redeemed, StolenCredential } from './authenticator';
 import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
@@ -22,7 +22,7 @@ import { type Refusal, RefusedCall, refusalOf, tooManyRequests } from './status'
 
 export interface CertificateServiceOptions {
   readonly authority: Authority;
-  readonly store: Pick<CaStore, 'recordIssued'>;
+  readonly store: Pick<CaStore, 'recordIssued' | 'probe'>;
   readonly authenticators: readonly Authenticator[];
   readonly limiter: Limiter;
   readonly audit: AuditLog;
@@ -42,7 +42,9 @@ export interface CertificateCall {
 export type Answer = { readonly kind: 'issued'; readonly reply: Buffer } | { readonly kind: 'refused'; readonly refusal: Refusal };
 
 /** What is found out about a call on the way to its decision. */
-type Facts = { -readonly [K in 'caller' | 'method' | 'proof' | 'requested' | 'serial' | 'keySha256' | 'notAfter']?: AuditEntry[K] };
+type Facts = {
+  -readonly [K in 'event' | 'caller' | 'method' | 'proof' | 'requested' | 'serial' | 'keySha256' | 'notAfter']?: AuditEntry[K];
+};
 
 const CSR_LABELS = ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'];
 /** ztunnel's wish for a certificate of somebody who runs on its node. */
@@ -63,24 +65,33 @@ export class CertificateService {
   readonly #rootsPem = new WeakMap<TrustBundle, string>();
   readonly #abovePem = new WeakMap<Uint8Array, string>();
   readonly #stop = new AbortController();
+  readonly #register: Trouble;
   #answering = 0;
-  #problem: AgentError | undefined;
 
   constructor(
     private readonly options: CertificateServiceOptions,
     private readonly deps: Deps,
   ) {
     this.#budget = new LogBudget(deps.clock, LINES_PER_MINUTE);
+    this.#register = new Trouble(
+      {
+        attempt: () => options.store.probe(),
+        began: (cause) => deps.log.error('register cannot be written, nothing is issued', { cause }),
+        passed: () => deps.log.info('register is written again'),
+      },
+      deps,
+    );
   }
 
-  /** Why the last certificate could not be entered into the register; undefined where it could. */
+  /** Why no certificate can be entered into the register; undefined where it can. It is tried again without a certificate to enter. */
   problem(): AgentError | undefined {
-    return this.#problem;
+    return this.#register.problem();
   }
 
   /** Ends what is waited for on behalf of callers. */
-  close(): void {
+  async close(): Promise<void> {
     this.#stop.abort();
+    await this.#register.close();
   }
 
   /** Never rejects. The refusal's audit line is written, or the failure to do so logged, before it resolves. */
@@ -115,7 +126,7 @@ export class CertificateService {
     // Before a join token is used up, and before anything is signed for a caller that has gone.
     call.deadline.assertAhead();
     // A signature is verified for those who have proven who they are: what it costs is its sender's choice.
-    const caller = await this.#authenticate(call);
+    const caller = await this.#authenticate(call, facts.keySha256);
     facts.caller = formatSpiffeId(caller.id);
     facts.method = caller.method;
     facts.proof = caller.detail;
@@ -124,14 +135,43 @@ export class CertificateService {
     const csr = await authority.verifyCsr(unverified);
     assertCsrAllowed(csr, caller.id);
     call.deadline.assertAhead();
-    await caller.redeem?.();
-    call.deadline.assertAhead();
-    return this.#sign(csr, caller, ttlSeconds, facts, call);
+    const redeemed = await this.#redeem(caller, facts);
+    const issued = await this.#givingBack(redeemed, () => {
+      call.deadline.assertAhead();
+      return authority.issue(csr, caller.id, ttlSeconds);
+    });
+    return this.#handOut(issued, facts, call);
   }
 
-  async #authenticate({ authorization, connection }: CertificateCall): Promise<Caller> {
+  /** What would stop a certificate from being handed out is looked for before a proof is used up for it. */
+  async #redeem({ redeem, detail }: Caller, facts: Facts): Promise<Redeemed | undefined> {
+    if (!redeem) return undefined;
+    const { authority, audit } = this.options;
+    const problem = authority.problem();
+    if (problem) throw problem;
+    await Promise.all([this.#register.tryNow(), audit.probe()]);
+    const redeemed = await redeem();
+    facts.event = redeemed.event;
+    facts.proof = { ...detail, ...redeemed.detail };
+    return redeemed;
+  }
+
+  /** Only what failed before anything was signed gives a proof back: a certificate that is withheld exists. */
+  async #givingBack(redeemed: Redeemed | undefined, issue: () => Promise<IssuedLeaf>): Promise<IssuedLeaf> {
+    try {
+      return await issue();
+    } catch (caught) {
+      if (AgentError.from(caught).code === 'ERR_BUG') throw caught;
+      await redeemed
+        ?.giveBack()
+        .catch((cause) => this.deps.log.warn('join token cannot be given back, it stays bound to its key', { cause }));
+      throw caught;
+    }
+  }
+
+  async #authenticate({ authorization, connection }: CertificateCall, keySha256: string): Promise<Caller> {
     const { certificatesDer, address } = connection;
-    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer, address };
+    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer, address, keySha256 };
     for (const authenticator of this.options.authenticators) {
       const caller = await authenticator.authenticate(credentials, this.#stop.signal);
       if (caller !== undefined) return caller;
@@ -148,9 +188,8 @@ export class CertificateService {
     if (waitMs !== undefined) throw tooManyRequests('too many requests in a short time', waitMs);
   }
 
-  async #sign(csr: Csr, caller: Caller, ttlSeconds: number, facts: Facts, { connection }: CertificateCall): Promise<Buffer> {
+  async #handOut(issued: IssuedLeaf, facts: Facts, { connection }: CertificateCall): Promise<Buffer> {
     const { authority, audit } = this.options;
-    const issued = await authority.issue(csr, caller.id, ttlSeconds);
     facts.serial = issued.serial;
     facts.notAfter = new Date(issued.notAfterAt).toISOString();
     await this.#record(issued, facts);
@@ -172,10 +211,9 @@ export class CertificateService {
         issuerKeyId,
         rootKeySha256,
       });
-      this.#problem = undefined;
+      this.#register.worked();
     } catch (caught) {
-      this.#problem = AgentError.from(caught);
-      throw caught;
+      throw this.#register.failed(caught);
     }
   }
 
@@ -199,10 +237,17 @@ export class CertificateService {
     const refusal = refusalOf(error);
     const { status } = refusal;
     const reason = causeText(error);
+    const stolen = caught instanceof StolenCredential;
+    if (stolen) {
+      facts.event = caught.event;
+      facts.proof = caught.detail;
+      metrics.record('ca_stolen_credentials_total', {});
+    }
     metrics.record('ca_signing_requests_total', { outcome: status, method: facts.method ?? 'none' });
     this.#budget.spend((withheld) => {
-      const level = status === 'INTERNAL' ? 'error' : 'warn';
+      const level = status === 'INTERNAL' || stolen ? 'error' : 'warn';
       log[level]('certificate refused', {
+        event: facts.event,
         status,
         caller: facts.caller,
         requested: facts.requested,
@@ -247,6 +292,6 @@ function auditEntry(
   facts: Facts,
   { status, reason, peer }: { readonly status: string; readonly reason?: string; readonly peer: string },
 ): AuditEntry {
-  const { caller, method, proof, requested, serial, keySha256, notAfter } = facts;
-  return { decision, caller, method, proof, requested, serial, keySha256, notAfter, status, reason, peer };
+  const { event, caller, method, proof, requested, serial, keySha256, notAfter } = facts;
+  return { decision, event, caller, method, proof, requested, serial, keySha256, notAfter, status, reason, peer };
 }

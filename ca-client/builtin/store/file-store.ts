@@ -11,18 +11,21 @@ import { nextNumber } from './crl-numbers';
 import { IssuedLog } from './issued-log';
 import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
 import { RecordFiles } from './record-files';
-import { revocationsOf } from './revoke';
-import type { CaStore, IssuedEntry, IssuedQuery, Redemption, Revocation, RevocationReason } from './store';
+import { closeTokensOf, revocationsOf } from './revoke';
+import type { CaStore, IssuedEntry, IssuedQuery, JoinTokenQuery, Redemption, Revocation, RevocationReason } from './store';
 import { storeError } from './store-error';
+import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
 
 /** Below the CA directory. */
 const STATE_DIR = 'state';
 /** Until a server knows of a revocation, what was revoked can still get its successor. */
 const REVOCATION_DEBOUNCE_MS = 5;
 
-const PARTS = { issued: 'issued', tokens: 'tokens', usedTokens: 'used-tokens', revoked: 'revoked', crlNumber: 'crl-number' } as const;
-/** For so long an expired or used token is told from one that never was. */
+const PARTS = { issued: 'issued', tokens: 'tokens', tokenUses: 'token-uses', revoked: 'revoked', crlNumber: 'crl-number' } as const;
+/** For so long an expired or used token is distinguished from an unknown one. */
 const TOKEN_MEMORY_MS = 24 * 3_600_000;
+/** Changes of one token, the most. Answers are few; a token that is given back again and again is not. */
+const MAX_USES = 200;
 
 /**
  * Opens the state of an authority on one machine: `DIR/state`, made where it is missing, 0700 with files of 0600. It holds no lock: a command
@@ -57,7 +60,8 @@ class FileStore implements CaStore {
   readonly #deps: Deps;
   readonly #log: IssuedLog;
   readonly #tokens: RecordFiles<JoinTokenEntry>;
-  readonly #usedTokens: RecordFiles<JoinTokenEntry>;
+  /** Each change of a token under its hash and the number of the change: of several processes one makes it. */
+  readonly #tokenUses: RecordFiles<TokenUse>;
   readonly #revoked: RecordFiles<Revocation>;
   readonly #listeners = new Set<{ readonly call: () => void }>();
   #watch: Promise<FileWatch> | undefined;
@@ -67,14 +71,14 @@ class FileStore implements CaStore {
     this.#deps = deps;
     this.#log = new IssuedLog(join(root, PARTS.issued), deps);
     this.#tokens = new RecordFiles(join(root, PARTS.tokens));
-    this.#usedTokens = new RecordFiles(join(root, PARTS.usedTokens));
+    this.#tokenUses = new RecordFiles(join(root, PARTS.tokenUses));
     this.#revoked = new RecordFiles(join(root, PARTS.revoked));
   }
 
   /** Reads everything, so that damage is found at the start and not when it matters. */
   async check(now: number): Promise<void> {
     await this.#log.check(now);
-    for (const part of [this.#tokens, this.#usedTokens, this.#revoked]) await part.readAll();
+    for (const part of [this.#tokens, this.#tokenUses, this.#revoked]) await part.readAll();
   }
 
   recordIssued(entry: IssuedEntry): Promise<void> {
@@ -94,26 +98,86 @@ class FileStore implements CaStore {
     });
   }
 
-  redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
-    return this.#try('redeem a join token', async () => {
-      const found = await this.#find(token, now);
-      if (found.kind === 'refused') return found;
-      const won = await this.#tokens.move(joinTokenHash(token)!, this.#usedTokens);
-      return won ? { kind: 'redeemed', id: found.id } : { kind: 'refused', why: 'used' };
+  findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
+    return this.#try('find a join token', async () => {
+      const found = await this.#look(token, claim, now);
+      return found.kind === 'refused' ? found : { kind: 'good', id: parseSpiffeId(found.entry.id) };
     });
   }
 
-  findJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
-    return this.#try('find a join token', () => this.#find(token, now));
+  redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
+    return this.#try('redeem a join token', async () => {
+      for (;;) {
+        const found = await this.#look(token, claim, now);
+        if (found.kind === 'refused') return found;
+        const { entry, count, next } = found;
+        if (await this.#addUse(joinTokenHash(token)!, count, next))
+          return { kind: 'redeemed', id: parseSpiffeId(entry.id), again: next.bound!.answeredAgain };
+      }
+    });
   }
 
-  async #find(token: Secret<string>, now: number): Promise<Redemption> {
+  giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
+    return this.#try('give a join token back', async () => {
+      const hash = joinTokenHash(token);
+      if (hash === undefined) return;
+      const { use, count } = await this.#lastUse(hash);
+      const next = decideGiveBack(use, claim);
+      // Where another was faster, the token is in use again.
+      if (next) await this.#addUse(hash, count, next);
+    });
+  }
+
+  deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {
+    return this.#try('delete join tokens', async () => {
+      const wanted = query.token && joinTokenHash(query.token);
+      let deleted = 0;
+      for (const [hash, entry] of await this.#tokens.readAll()) {
+        if (query.token && hash !== wanted) continue;
+        if (query.id !== undefined && entry.id !== query.id) continue;
+        if (await this.#close(hash, entry, query, now)) deleted += 1;
+      }
+      return deleted;
+    });
+  }
+
+  probe(): Promise<void> {
+    return this.#try('write to the register', () => this.#log.probe());
+  }
+
+  async #look(token: Secret<string>, claim: TokenClaim, now: number) {
     const hash = joinTokenHash(token);
-    if (hash === undefined) return { kind: 'refused', why: 'malformed' };
+    if (hash === undefined) return { kind: 'refused', why: 'malformed' } as const;
     const entry = await this.#tokens.read(hash);
-    if (entry === undefined) return { kind: 'refused', why: (await this.#usedTokens.read(hash)) ? 'used' : 'unknown' };
-    if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
-    return { kind: 'good', id: parseSpiffeId(entry.id) };
+    if (entry === undefined) return { kind: 'refused', why: 'unknown' } as const;
+    const { use, count } = await this.#lastUse(hash);
+    const decision = decideUse(entry, use, claim, now);
+    if (decision.kind === 'use' && count >= MAX_USES) return { kind: 'refused', why: 'used' } as const;
+    return decision.kind === 'refused' ? decision : { ...decision, entry, count };
+  }
+
+  /** Uses are numbered without a gap and never change, so the first that is missing tells the last. */
+  async #lastUse(hash: string): Promise<{ use: TokenUse | undefined; count: number }> {
+    let use: TokenUse | undefined;
+    for (let count = 0; ; count += 1) {
+      const next = await this.#tokenUses.read(`${hash}.${count}`);
+      if (next === undefined) return { use, count };
+      use = next;
+    }
+  }
+
+  async #addUse(hash: string, number: number, use: TokenUse): Promise<boolean> {
+    return (await this.#tokenUses.add(new Map([[`${hash}.${number}`, use]]))).length > 0;
+  }
+
+  async #close(hash: string, entry: JoinTokenEntry, { boundOnly }: JoinTokenQuery, now: number): Promise<boolean> {
+    for (;;) {
+      const { use, count } = await this.#lastUse(hash);
+      if (boundOnly && use?.bound === undefined) return false;
+      const next = decideClose(entry, use, 'deleted');
+      if (next === undefined) return false;
+      if (await this.#addUse(hash, count, next)) return entry.expiresAt > now;
+    }
   }
 
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {
@@ -121,7 +185,9 @@ class FileStore implements CaStore {
       const revoked: Revocation[] = [];
       for (;;) {
         const known = await this.#revoked.readAll();
-        const found = revocationsOf(await this.#log.find(query, now), reason, now).filter(([serial]) => !known.has(serial));
+        const entries = await this.#log.find(query, now);
+        await closeTokensOf(this, query, entries, now);
+        const found = revocationsOf(entries, reason, now).filter(([serial]) => !known.has(serial));
         if (found.length === 0) return revoked;
         const records = new Map(found);
         for (const serial of await this.#revoked.add(records)) revoked.push(records.get(serial)!);
@@ -152,7 +218,7 @@ class FileStore implements CaStore {
       await this.#log.sweep(now);
       const forgotten = ({ expiresAt }: JoinTokenEntry) => expiresAt + TOKEN_MEMORY_MS <= now;
       await this.#tokens.sweep(forgotten, now);
-      await this.#usedTokens.sweep(forgotten, now);
+      await this.#tokenUses.sweep(({ expiresAt }) => expiresAt + TOKEN_MEMORY_MS <= now, now);
       await this.#revoked.sweep(({ notAfterAt }) => notAfterAt <= now, now);
     });
   }

@@ -6,6 +6,7 @@ import { syncDirectory } from '../../../agent/base/durable-files';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { Batches } from './batches';
 import { formatCheckedLine } from './checked-line';
+import { probeWrite } from './probe-write';
 import { readSegment } from './segment-file';
 import { type IssuedEntry, type IssuedQuery, matches } from './store';
 import { storeError } from './store-error';
@@ -53,6 +54,11 @@ export class IssuedLog {
     await this.#batches.add(entry).catch((caught) => {
       throw storeError(`write to ${this.dir}`, caught);
     });
+  }
+
+  /** Writes as much as a new segment with an entry takes, and takes it away again. */
+  async probe(): Promise<void> {
+    await probeWrite(this.dir);
   }
 
   async find(query: IssuedQuery, now: number): Promise<IssuedEntry[]> {

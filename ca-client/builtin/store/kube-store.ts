@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { backoffMs, DEFAULT_BACKOFF } from '../../../agent/base/backoff';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
@@ -9,19 +8,20 @@ import { isKubeStatus } from '../../kubernetes/kube-error';
 import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
 import { KubeIssued } from './kube-issued';
 import { type ConfigMap, type ConfigMapChange, KubeObjects } from './kube-objects';
-import { revocationsOf } from './revoke';
-import type { CaStore, IssuedEntry, IssuedQuery, Redemption, Revocation, RevocationReason } from './store';
+import { closeTokensOf, revocationsOf } from './revoke';
+import type { CaStore, IssuedEntry, IssuedQuery, JoinTokenQuery, Redemption, Revocation, RevocationReason } from './store';
+import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
 
 /** Holds every revocation under its serial number, and the number of the last CRL. */
 const REVOKED = 'keyturn-revoked';
 const CRL_NUMBER = 'crl-number';
 /** A ConfigMap may hold 1 MiB. */
 const MAX_REVOKED_BYTES = 900 * 1024;
-/** Who has redeemed a token: a nonce of that call, so that it knows itself again when the answer was lost. */
-const REDEEMED_BY = 'keyturn.dev/redeemed-by';
 const TOKEN_MEMORY_MS = 24 * 3_600_000;
 /** How often a change is tried again that another replica was faster with; each loses to somebody's progress. */
 const MAX_CONFLICTS = 100;
+/** Of the calls with one token; some are one call whose answers get lost. */
+const MAX_TOKEN_CONFLICTS = 8;
 const CONFLICT_BACKOFF = { firstMs: 5, maxMs: 250, jitterRatio: 0.9 };
 
 /**
@@ -78,51 +78,97 @@ class KubeStore implements CaStore {
     });
   }
 
-  findJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
+  findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
     return this.#try('find a join token', async () => {
-      const hash = joinTokenHash(token);
-      if (hash === undefined) return { kind: 'refused', why: 'malformed' };
-      const object = await this.#objects.read(tokenName(hash));
-      if (object === undefined) return { kind: 'refused', why: 'unknown' };
-      const entry = tokenEntry(object);
-      if (object.metadata.annotations?.[REDEEMED_BY] !== undefined) return { kind: 'refused', why: 'used' };
-      if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
-      return { kind: 'good', id: parseSpiffeId(entry.id) };
+      const found = await this.#look(token, claim, now);
+      return found.kind === 'refused' ? found : { kind: 'good', id: found.id };
     });
   }
 
-  redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption> {
+  redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
     return this.#try('redeem a join token', async () => {
-      const hash = joinTokenHash(token);
-      if (hash === undefined) return { kind: 'refused', why: 'malformed' };
-      const nonce = randomBytes(12).toString('hex');
       for (let conflicts = 0; ; conflicts += 1) {
-        const object = await this.#objects.read(tokenName(hash));
-        if (object === undefined) return { kind: 'refused', why: 'unknown' };
-        const entry = tokenEntry(object);
-        const redeemedBy = object.metadata.annotations?.[REDEEMED_BY];
-        if (redeemedBy === nonce) return { kind: 'redeemed', id: parseSpiffeId(entry.id) };
-        if (redeemedBy !== undefined) return { kind: 'refused', why: 'used' };
-        if (entry.expiresAt <= now) return { kind: 'refused', why: 'expired' };
-        const change = this.#objects.change(object, { annotations: { [REDEEMED_BY]: nonce } });
-        const won = await change.then(
-          () => true,
-          // Looked at again: that tells who has won, also where an answer got lost on its way.
-          (caught) => {
-            if (conflicts >= 3 || !isWorthALook(caught)) throw caught;
-            return false;
-          },
-        );
-        if (won) return { kind: 'redeemed', id: parseSpiffeId(entry.id) };
+        const found = await this.#look(token, claim, now);
+        if (found.kind === 'refused') return found;
+        const { object, id, use } = found;
+        // Ours already: the answer to the change got lost on its way.
+        if (conflicts > 0 && use?.by === claim.by) return { kind: 'redeemed', id, again: use.bound!.answeredAgain };
+        const won = await this.#changeUse(object, found.next, conflicts);
+        if (won) return { kind: 'redeemed', id, again: found.next.bound!.answeredAgain };
       }
     });
+  }
+
+  giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
+    return this.#try('give a join token back', async () => {
+      const hash = joinTokenHash(token);
+      for (let conflicts = 0; hash !== undefined; conflicts += 1) {
+        const object = await this.#objects.read(tokenName(hash));
+        const next = object && decideGiveBack(tokenUse(object), claim);
+        if (!next || (await this.#changeUse(object, next, conflicts))) return;
+      }
+    });
+  }
+
+  deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {
+    return this.#try('delete join tokens', async () => {
+      const names: string[] = [];
+      if (query.token) names.push(tokenName(joinTokenHash(query.token) ?? ''));
+      else
+        await this.#objects.each('join-token', (object) => {
+          if (query.id === undefined || tokenEntry(object).id === query.id) names.push(object.metadata.name);
+        });
+      let deleted = 0;
+      for (const name of names) if (await this.#close(name, query, now)) deleted += 1;
+      return deleted;
+    });
+  }
+
+  probe(): Promise<void> {
+    return this.#try('write to the register', () => this.#objects.probe('issued'));
+  }
+
+  async #look(token: Secret<string>, claim: TokenClaim, now: number) {
+    const hash = joinTokenHash(token);
+    if (hash === undefined) return { kind: 'refused', why: 'malformed' } as const;
+    const object = await this.#objects.read(tokenName(hash));
+    if (object === undefined) return { kind: 'refused', why: 'unknown' } as const;
+    const [entry, use] = [tokenEntry(object), tokenUse(object)];
+    const decision = decideUse(entry, use, claim, now);
+    return decision.kind === 'refused' ? decision : { ...decision, object, use, id: parseSpiffeId(entry.id) };
+  }
+
+  /** False where it is to be looked at again: that tells who has won, also where an answer got lost on its way. */
+  async #changeUse(object: ConfigMap, use: TokenUse, conflicts: number): Promise<boolean> {
+    try {
+      await this.#objects.change(object, { data: { use: JSON.stringify(use) } });
+      return true;
+    } catch (caught) {
+      if (conflicts >= MAX_TOKEN_CONFLICTS || !isWorthALook(caught)) throw caught;
+      return false;
+    }
+  }
+
+  async #close(name: string, { id, boundOnly }: JoinTokenQuery, now: number): Promise<boolean> {
+    for (let conflicts = 0; ; conflicts += 1) {
+      const object = await this.#objects.read(name);
+      if (object === undefined) return false;
+      const [entry, use] = [tokenEntry(object), tokenUse(object)];
+      if (id !== undefined && entry.id !== id) return false;
+      if (boundOnly && use?.bound === undefined) return false;
+      const next = decideClose(entry, use, 'deleted');
+      if (next === undefined) return false;
+      if (await this.#changeUse(object, next, conflicts)) return entry.expiresAt > now;
+    }
   }
 
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {
     return this.#try('revoke', async () => {
       const revoked: Revocation[] = [];
       for (;;) {
-        const found = revocationsOf(await this.#issued.find(query, now), reason, now);
+        const entries = await this.#issued.find(query, now);
+        await closeTokensOf(this, query, entries, now);
+        const found = revocationsOf(entries, reason, now);
         let fresh: typeof found = [];
         await this.#changeShared(({ data = {} }) => {
           fresh = found.filter(([serial]) => !(serial in data));
@@ -256,6 +302,10 @@ function tokenEntry({ metadata, data = {} }: ConfigMap): JoinTokenEntry {
       hint: 'delete it and make a new token',
     });
   }
+}
+
+function tokenUse({ data = {} }: ConfigMap): TokenUse | undefined {
+  return data.use === undefined ? undefined : (JSON.parse(data.use) as TokenUse);
 }
 
 function revocationsIn(data: Readonly<Record<string, string>>): Revocation[] {

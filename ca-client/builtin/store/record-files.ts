@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { link, lstat, readdir, rename, unlink } from 'node:fs/promises';
+import { link, lstat, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { systemCode } from '../../../agent/base/errors';
@@ -14,8 +14,8 @@ const LITTER_MS = 60_000;
 const AT_ONCE = 16;
 
 /**
- * A directory with one record a file. A name is made whole or not at all, and given to one maker and one taker only: the kernel's `link` and
- * `rename` decide, between processes too, and there is no lock that a killed process could leave behind.
+ * A directory with one record a file. A name is made whole or not at all, and given to one maker only: the kernel's `link`
+ * decides, between processes too, and there is no lock that a killed process could leave behind.
  */
 export class RecordFiles<T> {
   /** A record never changes, so what was read once need not be read again. */
@@ -58,19 +58,6 @@ export class RecordFiles<T> {
     this.#known.clear();
     for (const [name, record] of records) this.#known.set(name, record);
     return records;
-  }
-
-  /** Moves a record to another directory of the same file system. True for exactly one of those who try; durable then. */
-  async move(name: string, to: RecordFiles<T>): Promise<boolean> {
-    try {
-      await rename(join(this.dir, name), join(to.dir, name));
-    } catch (caught) {
-      if (systemCode(caught) === 'ENOENT') return false;
-      throw caught;
-    }
-    await syncDirectory(to.dir);
-    await syncDirectory(this.dir);
-    return true;
   }
 
   /** Removes the records that are no longer wanted, and what killed writers left. */

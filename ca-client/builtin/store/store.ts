@@ -1,5 +1,6 @@
 import type { Secret } from '../../../agent/base/secret';
 import type { SpiffeId } from '../../../agent/identity/spiffe-id';
+import type { TokenClaim, TokenRefusal } from './token-use';
 
 /** One certificate as the register keeps it until it expires. */
 export interface IssuedEntry {
@@ -48,10 +49,20 @@ export interface Revocation {
   readonly reason: RevocationReason;
 }
 
-/** What a join token that was shown is good for. `why` is for the operator's log; whoever showed it learns no more than that it was refused. */
+/** What a join token that was shown is good for. `why` is for the operator's log; the caller learns no more than that it was refused. */
 export type Redemption =
-  | { readonly kind: 'redeemed' | 'good'; readonly id: SpiffeId }
-  | { readonly kind: 'refused'; readonly why: 'malformed' | 'unknown' | 'used' | 'expired' };
+  | { readonly kind: 'good'; readonly id: SpiffeId }
+  /** `again`: how often the same key was answered before. */
+  | { readonly kind: 'redeemed'; readonly id: SpiffeId; readonly again: number }
+  | { readonly kind: 'refused'; readonly why: TokenRefusal };
+
+/** Which join tokens are meant; all that is given must hold. */
+export interface JoinTokenQuery {
+  readonly token?: Secret<string>;
+  readonly id?: string;
+  /** Leaves tokens out that have got no certificate yet. */
+  readonly boundOnly?: boolean;
+}
 
 /**
  * What an authority must not forget: join tokens, the certificates that it has signed, those that it has revoked, and the number of its
@@ -67,20 +78,26 @@ export interface CaStore {
   recordIssued(entry: IssuedEntry): Promise<void>;
   /** Certificates that are valid at `now`, in no order, revoked ones included. */
   issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]>;
-  /** Makes a token that is good for one certificate of `id` until it expires. It can be shown this once; only its hash is kept. */
+  /** Makes a token that is good for one key of `id` until it expires. It can be read this once; only its hash is kept. */
   createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>>;
-  /** What a token would be redeemed for now; uses nothing up. @throws AgentError ERR_CA_STATE (retry soon) where that is not known. */
-  findJoinToken(token: Secret<string>, now: number): Promise<Redemption>;
+  /** What a claim would redeem a token for now; uses nothing up. @throws AgentError ERR_CA_STATE (retry soon) where that is not known. */
+  findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption>;
   /**
-   * Uses a token up. It succeeds exactly once, whoever asks, in however many processes. When it has succeeded and the certificate is not
-   * delivered (a crash, a broken connection), the token is lost and a new one must be made: it is never good twice. So look at the request
-   * first and redeem last.
+   * Binds a token to the key of the claim, or counts one more answer to that key, as `decideUse` says. One record decides, for all processes
+   * and over restarts. So look at the request first and redeem last.
    *
-   * @throws AgentError ERR_CA_STATE (retry soon) where the answer is not known; the token may be lost.
+   * @throws AgentError ERR_CA_STATE (retry soon) where the answer is not known; the token may be bound.
    */
-  redeemJoinToken(token: Secret<string>, now: number): Promise<Redemption>;
+  redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption>;
+  /** Takes a redemption back after which no certificate was signed; of no effect where another call has redeemed it since. */
+  giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void>;
+  /** Closes tokens for ever. @returns How many were open and not over. */
+  deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number>;
+  /** Whether the register takes entries, without leaving any. @throws AgentError ERR_CA_STATE (retry soon): it does not. */
+  probe(): Promise<void>;
   /**
-   * Revokes the certificates that the query finds, until no more are found, so that one which was signed meanwhile is revoked as well.
+   * Revokes the certificates that the query finds, until no more are found, so that one which was signed meanwhile is revoked as well. The
+   * join tokens that led to them are closed.
    *
    * @returns Those that were not revoked before.
    */

@@ -7,6 +7,7 @@ import { TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
 
 const ENTRY: AuditEntry = {
+  event: undefined,
   decision: 'issued',
   caller: 'spiffe://cluster.local/ns/shop/sa/cart',
   method: 'oidc',

@@ -37,7 +37,7 @@ function jwksFile(text: string): string {
 
 /** The identity, `not mine`, or the field that was refused. */
 async function ask(authenticator: Authenticator, token: string): Promise<string> {
-  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1' };
+  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1', keySha256: '' };
   return authenticator.authenticate(credentials, new AbortController().signal).then(
     (caller) => (caller === undefined ? 'not mine' : formatSpiffeId(caller.id)),
     (error) => `${error.code} ${error.field}`,

@@ -35,10 +35,12 @@ function open(status: unknown | (() => Promise<unknown>), published?: () => Reco
   const options = { api, audiences: [TEST_AUDIENCE], trustDomain: 'cluster.local', aliases: [] };
   const authenticator = createTokenReviewAuthenticator(options, testDeps({ clock }));
   const ask = (token: string, address = '127.0.0.1') =>
-    authenticator.authenticate({ bearer: new Secret(token), certificatesDer: [], address }, new AbortController().signal).then(
-      (caller) => (caller === undefined ? 'not mine' : formatSpiffeId(caller.id)),
-      (error) => error.code,
-    );
+    authenticator
+      .authenticate({ bearer: new Secret(token), certificatesDer: [], address, keySha256: '' }, new AbortController().signal)
+      .then(
+        (caller) => (caller === undefined ? 'not mine' : formatSpiffeId(caller.id)),
+        (error) => error.code,
+      );
   return { ask, asked, clock, authenticator };
 }
 
@@ -46,7 +48,7 @@ test('a token that the Kubernetes API vouches for names its service account, and
   const token = issuer.token();
   const extra = { 'authentication.kubernetes.io/pod-name': ['cart-7'], 'authentication.kubernetes.io/pod-uid': ['u-1'] };
   const { authenticator, asked } = open({ ...YES, user: { ...CART, extra } });
-  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1' };
+  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1', keySha256: '' };
   const caller = await authenticator.authenticate(credentials, new AbortController().signal);
   expect(caller).toMatchObject({ method: 'token-review', detail: { pod: 'cart-7', podUid: 'u-1' } });
   expect(formatSpiffeId(caller!.id)).toBe('spiffe://cluster.local/ns/shop/sa/cart');

@@ -7,7 +7,7 @@ import { Secret } from '../../../../agent/base/secret';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { openFileStore } from '../../../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../../../ca-client/builtin/store/store';
-import { issuedEntry } from '../../../support/ca-store';
+import { issuedEntry, tokenClaim } from '../../../support/ca-store';
 import { HOUR_MS, TEST_ID, TEST_NOW } from '../../../support/certs';
 import { bundle, start } from '../../../support/child';
 import { onFsStep } from '../../../support/fs-steps';
@@ -238,30 +238,88 @@ describe('a full or failing disk', () => {
 });
 
 describe('a join token', () => {
-  test('is good once, for its identity, until it expires, and only its hash is on disk', async () => {
+  test('is good for one key, for its identity, until it expires, and only its hash is on disk', async () => {
     const dir = tempDir();
     const store = await open(dir);
     const token = await store.createJoinToken(ID, 60, TEST_NOW);
     const late = await store.createJoinToken(ID, 60, TEST_NOW);
-    const redeem = (each: Secret<string>, now: number) => store.redeemJoinToken(each, now);
+    const redeem = (each: Secret<string>, now: number) => store.redeemJoinToken(each, tokenClaim(), now);
     expect(await redeem(late, TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
-    expect(await redeem(token, TEST_NOW + 59_999)).toEqual({ kind: 'redeemed', id: ID });
-    expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    expect(await redeem(token, TEST_NOW + 59_999)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
+    expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
     expect(await redeem(new Secret(`kt1_${'A'.repeat(43)}`), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
     expect(await redeem(new Secret('../../ca-key.pem'), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
     for (const path of below(dir).filter((each) => statSync(each).isFile())) {
       for (const each of [token, late]) expect(`${path} ${readFileSync(path, 'utf8')}`).not.toContain(each.reveal().slice(4));
     }
     await store.sweep(TEST_NOW + 2 * DAY_MS);
-    expect(readdirSync(join(dir, 'state/tokens')).concat(readdirSync(join(dir, 'state/used-tokens')))).toEqual([]);
+    expect(readdirSync(join(dir, 'state/tokens')).concat(readdirSync(join(dir, 'state/token-uses')))).toEqual([]);
     expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
+  });
+
+  test('field A6 is answered again for its key alone, five times in ten minutes, over a restart and among replicas', async () => {
+    const dir = tempDir();
+    const [one, two] = [await open(dir), await open(dir)];
+    const token = await one.createJoinToken(ID, 3_600, TEST_NOW);
+    const mine = () => tokenClaim('ab'.repeat(32));
+    expect(await one.findJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'good', id: ID });
+    expect(await one.redeemJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
+    expect(await two.redeemJoinToken(token, mine(), TEST_NOW + 599_000)).toEqual({ kind: 'redeemed', id: ID, again: 1 });
+    expect(await one.redeemJoinToken(token, mine(), TEST_NOW + 600_000)).toEqual({ kind: 'refused', why: 'used' });
+    expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+    await one.close();
+    const again = await open(dir);
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, at) => [two, again][at % 2]!.redeemJoinToken(token, mine(), TEST_NOW)),
+    );
+    expect(answers.flatMap((each) => (each.kind === 'redeemed' ? [each.again] : [])).sort()).toEqual([2, 3, 4, 5]);
+    expect(await again.findJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    expect(await again.findJoinToken(token, tokenClaim(), TEST_NOW + HOUR_MS)).toEqual({ kind: 'refused', why: 'another key' });
+  });
+
+  test('field B5 is free again where nothing was signed, but not once another call has redeemed it', async () => {
+    const store = await open(tempDir());
+    const token = await store.createJoinToken(ID, 60, TEST_NOW);
+    const [first, other] = [tokenClaim(), tokenClaim()];
+    await store.redeemJoinToken(token, first, TEST_NOW);
+    await store.giveBackJoinToken(token, other);
+    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+    await store.giveBackJoinToken(token, first);
+    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
+    await store.redeemJoinToken(token, { ...other, by: 'a later call' }, TEST_NOW);
+    await store.giveBackJoinToken(token, other);
+    expect(await store.redeemJoinToken(token, first, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+  });
+
+  test.each<[string, (store: CaStore, token: Secret<string>, serial: string) => Promise<unknown>]>([
+    ['it is deleted', (store, token) => store.deleteJoinTokens({ token }, TEST_NOW)],
+    ['the tokens of its identity are deleted', (store) => store.deleteJoinTokens({ id: TEST_ID }, TEST_NOW)],
+    ['the certificate that it led to is revoked', (store, _, serial) => store.revoke({ serial }, 'keyCompromise', TEST_NOW)],
+    ['its identity is revoked', (store) => store.revoke({ id: TEST_ID }, 'keyCompromise', TEST_NOW)],
+  ])('field A6 is never answered again once %s', async (_, close) => {
+    const store = await open(tempDir());
+    const [token, other] = [
+      await store.createJoinToken(ID, 60, TEST_NOW),
+      await store.createJoinToken(parseSpiffeId(`${TEST_ID}-2`), 60, TEST_NOW),
+    ];
+    const mine = tokenClaim();
+    await store.redeemJoinToken(token, mine, TEST_NOW);
+    await store.redeemJoinToken(other, mine, TEST_NOW);
+    const entry = issuedEntry({ keySha256: mine.keySha256 });
+    await store.recordIssued(entry);
+    await close(store, token, entry.serial);
+    expect(await store.redeemJoinToken(token, mine, TEST_NOW)).toEqual({ kind: 'refused', why: 'deleted' });
+    expect(await store.findJoinToken(token, mine, TEST_NOW)).toEqual({ kind: 'refused', why: 'deleted' });
+    expect(await store.redeemJoinToken(other, mine, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
   });
 
   test('is won by one of a hundred who show it at once to two stores', async () => {
     const dir = tempDir();
     const stores = [await open(dir), await open(dir)];
     const token = await stores[0]!.createJoinToken(ID, 60, TEST_NOW);
-    const answers = await Promise.all(Array.from({ length: 100 }, (_, index) => stores[index % 2]!.redeemJoinToken(token, TEST_NOW)));
+    const answers = await Promise.all(
+      Array.from({ length: 100 }, (_, index) => stores[index % 2]!.redeemJoinToken(token, tokenClaim(), TEST_NOW)),
+    );
     expect(answers.filter(({ kind }) => kind === 'redeemed')).toHaveLength(1);
   });
 
@@ -279,7 +337,7 @@ describe('a join token', () => {
         const [dir, entries, tokens] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]!.split(',')];
         const store = await openFileStore(dir, { clock: systemClock, random: Math.random, log: noLog, metrics: noMetrics });
         const [won] = await Promise.all([
-          Promise.all(tokens.map(async (token) => ((await store.redeemJoinToken(new Secret(token), ${TEST_NOW})).kind === 'redeemed' ? token : ''))),
+          Promise.all(tokens.map(async (token) => ((await store.redeemJoinToken(new Secret(token), { keySha256: String(process.pid), by: token }, ${TEST_NOW})).kind === 'redeemed' ? token : ''))),
           ...entries.map((entry: never) => store.recordIssued(entry)),
         ]);
         const numbers = [];
@@ -377,7 +435,7 @@ test('death before any file operation loses nothing that was promised and promis
       dying = store;
       await store.recordIssued(one);
       done.push('one');
-      if ((await store.redeemJoinToken(token, TEST_NOW)).kind === 'redeemed') done.push('redeemed');
+      if ((await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).kind === 'redeemed') done.push('redeemed');
       newToken = await store.createJoinToken(ID, 60, TEST_NOW);
       await store.revoke({ serial: one.serial }, 'keyCompromise', TEST_NOW);
       done.push('revoked');
@@ -396,10 +454,10 @@ test('death before any file operation loses nothing that was promised and promis
     const found = await serials(after);
     if (done.includes('one')) expect(found).toContain(one.serial);
     if (done.includes('two')) expect(found).toContain(two.serial);
-    const wins = [await after.redeemJoinToken(token, TEST_NOW), await after.redeemJoinToken(token, TEST_NOW)];
+    const wins = [await after.redeemJoinToken(token, tokenClaim(), TEST_NOW), await after.redeemJoinToken(token, tokenClaim(), TEST_NOW)];
     expect(wins.filter(({ kind }) => kind === 'redeemed').length).toBeLessThanOrEqual(done.includes('redeemed') ? 0 : 1);
-    expect(await after.redeemJoinToken(spare, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
-    if (newToken) expect(await after.redeemJoinToken(newToken, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
+    expect(await after.redeemJoinToken(spare, tokenClaim(), TEST_NOW)).toMatchObject({ kind: 'redeemed' });
+    if (newToken) expect(await after.redeemJoinToken(newToken, tokenClaim(), TEST_NOW)).toMatchObject({ kind: 'redeemed' });
     if (done.includes('revoked')) expect(await after.revocations(TEST_NOW)).toHaveLength(1);
     expect(await after.nextCrlNumber()).toBeGreaterThan(number);
     if (!dead) break;
@@ -432,7 +490,8 @@ test('of three processes on one directory one is killed under load, again and ag
     expect(new Set(won).size).toBe(won.length);
     expect(won.length).toBeGreaterThanOrEqual(texts.length - 1);
     const again = await open(dir);
-    for (const token of tokens) expect(await again.redeemJoinToken(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
+    for (const token of tokens)
+      expect(await again.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
     const found = await serials(again);
     const lost = new Set(said('entered'));
     for (const serial of found) lost.delete(serial);
