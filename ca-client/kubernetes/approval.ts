@@ -1,6 +1,6 @@
 import { AgentError } from '../../agent/base/errors';
-import { approvalPath, type CsrCondition, conditionOf, csrPath, type KubeCsr } from './csr-object';
-import { ACKNOWLEDGED } from './issued-check';
+import { approvalPath, type CsrCondition, csrPath, type KubeCsr } from './csr-object';
+import { acknowledgement, isAcknowledged } from './issued-check';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
 
@@ -10,13 +10,15 @@ import { isKubeStatus } from './kube-error';
  * @throws KubeError 409 where the object has changed since: then another approver may have decided.
  */
 export async function addCondition(api: KubeApi, csr: KubeCsr, condition: CsrCondition, signal?: AbortSignal): Promise<void> {
-  const conditions = [...(csr.status?.conditions ?? []), condition];
+  // Of a type there is one: a later acknowledgement takes the place of an earlier one.
+  const others = (csr.status?.conditions ?? []).filter(({ type }) => type !== condition.type);
+  const conditions = [...others, condition];
   const body = { ...csr, apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', status: { ...csr.status, conditions } };
   await api.request('PUT', approvalPath(csr.metadata.name), { body, ...(signal && { signal }) });
 }
 
 /**
- * Says of a request that its violation was dealt with. It is a condition and not an annotation, because the API server takes one only from
+ * Says of a request that its violation, as it is now, was dealt with. It is a condition and not an annotation, because the API server takes one only from
  * those who may approve for the signer: a requester who may change its own objects acknowledges nothing.
  *
  * @param reason  For the log of every approver, at most 500 characters.
@@ -25,9 +27,9 @@ export async function addCondition(api: KubeApi, csr: KubeCsr, condition: CsrCon
 export async function acknowledge(api: KubeApi, name: string, reason: string): Promise<'acknowledged' | 'already'> {
   for (let conflicts = 0; ; ) {
     const csr = await read(api, name);
-    if (conditionOf(csr, ACKNOWLEDGED)) return 'already';
+    if (isAcknowledged(csr)) return 'already';
     try {
-      await addCondition(api, csr, { type: ACKNOWLEDGED, status: 'True', reason: 'Operator', message: reason });
+      await addCondition(api, csr, acknowledgement(csr, reason));
       return 'acknowledged';
     } catch (caught) {
       conflicts += 1;

@@ -21,8 +21,8 @@ export interface StuckRequest {
 const PARALLEL = 8;
 /** Of those, at most so many that failed before: what cannot be decided never takes the place of what can. */
 const PARALLEL_AGAIN = 3;
-/** Every agent waits for it, so it is tried again soon. */
-const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
+/** An agent waits for a minute, so the first attempts are soon; what is in the way for good is asked for seldom. */
+const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 300_000 };
 /** From so many failures on a request counts as stuck. */
 const STUCK_FAILURES = 3;
 
@@ -36,6 +36,8 @@ export class ApproverDesk {
   readonly #fresh: Entry[] = [];
   readonly #again: Entry[] = [];
   readonly #tasks = new Set<Promise<void>>();
+  /** Ends the waits of what failed. */
+  #wake = new AbortController();
   #working = 0;
   #workingAgain = 0;
 
@@ -47,7 +49,9 @@ export class ApproverDesk {
     private readonly decide: (name: string, uid: string) => Promise<void>,
     private readonly deps: Deps,
     private readonly signal: AbortSignal,
-  ) {}
+  ) {
+    signal.addEventListener('abort', () => this.#wake.abort(), { once: true });
+  }
 
   get size(): number {
     return this.#entries.size;
@@ -65,9 +69,11 @@ export class ApproverDesk {
     this.#entries.delete(uid);
   }
 
-  /** Forgets all others: those that a complete list does not name. */
-  keepOnly(uids: ReadonlySet<string>): void {
+  /** After a complete list: forgets what it does not name, and tries the others now, for the server may have been away. */
+  listed(uids: ReadonlySet<string>): void {
     for (const uid of this.#entries.keys()) if (!uids.has(uid)) this.#entries.delete(uid);
+    this.#wake.abort();
+    this.#wake = new AbortController();
   }
 
   /** Requests that failed again and again, the first put first. */
@@ -91,7 +97,14 @@ export class ApproverDesk {
   }
 
   #next(): Entry | undefined {
-    return this.#fresh.shift() ?? (this.#workingAgain < PARALLEL_AGAIN ? this.#again.shift() : undefined);
+    const fresh = this.#fresh.shift();
+    if (fresh || this.#workingAgain >= PARALLEL_AGAIN) return fresh;
+    // The one that failed least often: a conflict is over sooner than what can never be written.
+    const least = this.#again.reduce(
+      (found, { failures }, index) => (failures < (this.#again[found]?.failures ?? Infinity) ? index : found),
+      0,
+    );
+    return this.#again.splice(least, 1)[0];
   }
 
   #track(task: Promise<void>): void {
@@ -139,7 +152,7 @@ export class ApproverDesk {
 
   async #later(entry: Entry, waitMs: number): Promise<void> {
     const { clock } = this.deps;
-    await clock.sleepUntil(clock.now() + waitMs, this.signal).catch(() => undefined);
+    await clock.sleepUntil(clock.now() + waitMs, this.#wake.signal).catch(() => undefined);
     if (this.signal.aborted || this.#entries.get(entry.uid) !== entry) return;
     this.#again.push(entry);
     this.#start();

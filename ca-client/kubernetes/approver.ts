@@ -114,7 +114,7 @@ export class Approver {
       listed.add(csr.metadata.uid);
       this.#see(csr);
     });
-    this.#desk.keepOnly(listed);
+    this.#desk.listed(listed);
     this.#violations.keepOnly(listed);
     const opened = () => {
       onOpen();

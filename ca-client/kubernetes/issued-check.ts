@@ -4,7 +4,7 @@ import { type Certificate, parseCertificates, uriNames } from '../../agent/ident
 import { PURPOSE } from '../../agent/identity/extensions';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import { idOf, readRequest, readRequester } from './approver-rules';
-import { conditionOf, type KubeCsr } from './csr-object';
+import { type CsrCondition, conditionOf, type KubeCsr } from './csr-object';
 
 /** What a signer did, or somebody did to a request, that the approver did not approve. */
 export interface Violation {
@@ -111,9 +111,25 @@ const iso = (at: number) => new Date(at).toISOString();
 
 /** What the approver writes into the condition by which it approves. */
 export function approvalMessage(id: string, metadata: KubeCsr['metadata']): string {
-  const digest = metadataDigest(metadata);
-  return `the requester is ${id}${digest === NO_METADATA ? '' : `, with annotations and labels of digest ${digest}`}`;
+  return `the requester is ${id}${metadataDigest(metadata) === NO_METADATA ? '' : `, with ${digestText(metadata)}`}`;
 }
+
+/** The condition by which an operator acknowledges the request as it is now, and no later change of it. */
+export function acknowledgement(csr: KubeCsr, reason: string): CsrCondition {
+  const condition = { type: ACKNOWLEDGED, status: 'True' };
+  if (csr.status?.certificate) return { ...condition, reason: 'CertificateIssued', message: reason };
+  return { ...condition, reason: 'RequestChanged', message: `${reason}, with ${digestText(csr.metadata)}` };
+}
+
+/** What was acknowledged of a request: its certificate, which is written once; or its annotations and labels as they are. */
+export function isAcknowledged(csr: KubeCsr): boolean {
+  const found = conditionOf(csr, ACKNOWLEDGED);
+  if (found?.reason === 'CertificateIssued') return true;
+  return found?.reason === 'RequestChanged' && !csr.status?.certificate && digestOf(found) === metadataDigest(csr.metadata);
+}
+
+const digestText = (metadata: KubeCsr['metadata']) => `annotations and labels of digest ${metadataDigest(metadata)}`;
+const digestOf = ({ message = '' }: CsrCondition) => /of digest ([0-9a-f]+)$/.exec(message)?.[1];
 
 /**
  * Compares annotations and labels with those that were approved, as long as no certificate has been issued: they stay mutable, and the
@@ -122,7 +138,7 @@ export function approvalMessage(id: string, metadata: KubeCsr['metadata']): stri
 export function checkUnchanged(csr: KubeCsr): Violation | undefined {
   const approval = conditionOf(csr, 'Approved');
   if (approval?.reason !== APPROVER_REASON || csr.status?.certificate || conditionOf(csr, 'Failed')) return undefined;
-  const approved = /of digest ([0-9a-f]+)$/.exec(approval.message ?? '')?.[1] ?? NO_METADATA;
+  const approved = digestOf(approval) ?? NO_METADATA;
   if (metadataDigest(csr.metadata) === approved) return undefined;
   const { annotations = {}, labels = {} } = csr.metadata;
   const keys = [...Object.keys(annotations), ...Object.keys(labels)].join(', ').slice(0, 200) || 'none';

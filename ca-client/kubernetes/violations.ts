@@ -1,10 +1,16 @@
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { conditionOf, type KubeCsr } from './csr-object';
-import { ACKNOWLEDGED, checkIssued, checkUnchanged, type Violation } from './issued-check';
+import { ACKNOWLEDGED, checkIssued, checkUnchanged, isAcknowledged, type Violation } from './issued-check';
 
 /** The oldest stay; each of them needs a signer that signs what was not approved. */
 const MAX_OPEN = 1_000;
+
+/** To be typed as it is: the requester chose the name. */
+function hintFor(request: string): string {
+  const word = /^[\w.-]+$/.test(request) ? request : `'${request.replace(/'/g, `'\\''`)}'`;
+  return `see what signed it, then run keyturn approver acknowledge --reason TEXT -- ${word}`;
+}
 
 /**
  * Violations that no operator has acknowledged. An object that is deleted takes nothing back: its requester may delete it. What was found of
@@ -36,7 +42,7 @@ export class Violations {
             .join(', ')}`;
     return new AgentError('ERR_CA_RESPONSE', `request ${first.request}: ${first.detail}${more}`, {
       retry: 'never',
-      hint: `see what signed it, then run keyturn approver acknowledge ${first.request}`,
+      hint: hintFor(first.request),
     });
   }
 
@@ -47,8 +53,7 @@ export class Violations {
   /** Looks at one state of a request. */
   async look(csr: KubeCsr): Promise<void> {
     const { uid } = csr.metadata;
-    const acknowledgement = conditionOf(csr, ACKNOWLEDGED);
-    if (acknowledgement) return this.#acknowledged(csr, acknowledgement.message ?? '');
+    if (isAcknowledged(csr)) return this.#acknowledged(csr);
     const changed = checkUnchanged(csr);
     if (changed) this.#report(csr, changed);
     if (!csr.status?.certificate || this.#checked.has(uid)) return;
@@ -81,13 +86,16 @@ export class Violations {
         signer: csr.spec.signerName,
         violation: violation.kind,
         detail: violation.detail,
-        hint: `see what signed it, then run keyturn approver acknowledge ${name}`,
+        hint: hintFor(name),
       },
     );
   }
 
-  #acknowledged({ metadata: { name, uid } }: KubeCsr, reason: string): void {
+  #acknowledged(csr: KubeCsr): void {
+    const { name, uid } = csr.metadata;
+    // What comes after it is new, even where it reads the same.
+    this.#reported.delete(uid);
     if (!this.#open.delete(uid)) return;
-    this.deps.log.info('violation acknowledged', { request: name, reason: reason.slice(0, 500) });
+    this.deps.log.info('violation acknowledged', { request: name, reason: conditionOf(csr, ACKNOWLEDGED)?.message });
   }
 }

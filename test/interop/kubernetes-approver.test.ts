@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
@@ -368,6 +369,37 @@ describeWith('kube')('keyturn approver', () => {
       await expect(acknowledge(kube.api, name, 'too late')).rejects.toMatchObject({ hint: expect.stringContaining('restart') });
     });
 
+    test('an acknowledgement is of what there was: neither a later change nor the certificate is covered by it', async () => {
+      const approver = startApprover();
+      const name = await approved(approver);
+      await change(name, { labels: { a: '1' } });
+      await violation(approver);
+      await acknowledge(kube.api, name, 'first');
+      await isReady(approver);
+      await change(name, { labels: { a: '2' } });
+      await until('a second one', async () => violations(approver).length === 2);
+      await acknowledge(kube.api, name, 'second');
+      await isReady(approver);
+      await issue(name, leaf({ isCa: true }));
+      await until('a third one', async () => violations(approver).length === 3);
+      expect(violations(approver).map(({ facts }) => facts.violation)).toEqual(['metadata', 'metadata', 'ca']);
+      expect(await acknowledge(kube.api, name, 'third')).toBe('acknowledged');
+      await isReady(approver);
+    });
+
+    test('the command that readiness asks for is safe to type, whatever the request is named', async () => {
+      const approver = startApprover();
+      const name = "x'; reboot; '$(reboot)";
+      expect(await verdictOf(await create({ metadata: { name, generateName: undefined } }))).toBe('approved');
+      await issue(name, leaf({ isCa: true }));
+      await violation(approver);
+      const { hint = '' } = approver.approver.problem() ?? {};
+      expect(hint).toMatch(/ -- '/);
+      const word = execFileSync('sh', ['-c', `printf %s ${hint.slice(hint.indexOf(' -- ') + 4)}`], { encoding: 'utf8' });
+      expect(word).toBe(name);
+      await kube.api.request('DELETE', csrPath(name));
+    });
+
     test('a requester that may change its request acknowledges nothing', async () => {
       const approver = startApprover();
       const name = await approved(approver);
@@ -468,6 +500,7 @@ describeWith('kube')('keyturn approver', () => {
       const watch: KubeApi['watch'] = async (path, onEvent, signal, onOpen) => {
         if (!fails) return approverApi.watch(path, onEvent, signal, onOpen);
         onOpen?.();
+        signal.addEventListener('abort', endWatch, { once: true });
         await ended;
       };
       const csr = await create();
