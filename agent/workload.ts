@@ -13,6 +13,7 @@ import type { ChosenCa } from './choose-ca';
 import type { Config } from './config/config';
 import type { CertSource, CertState, PlanStep } from './identity/cert-state';
 import { parseCertificate } from './identity/certificate';
+import type { CrlSigners } from './identity/crl';
 import { formatSpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
 import type { TrustBundle } from './identity/trust-bundle';
@@ -90,16 +91,23 @@ async function startOutput(dir: string, config: Config, source: CertSource, deps
   return createFileOutput({ dir, state: source.state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
 }
 
+const NO_CHAIN: readonly Uint8Array[] = [];
+
 async function startRevocation(place: string, stateDir: string | undefined, { state }: CertSource, deps: Deps): Promise<Revocation> {
   const { followRevocation } = await import('../ca-client/revocation');
-  const bundle = new WatchedSource<TrustBundle | undefined>(undefined);
+  const signers = new WatchedSource<CrlSigners | undefined>(undefined);
   const unsubscribe = state.subscribe((now) => {
-    if (now.bundle !== bundle.value) bundle.set(now.bundle);
+    const { bundle } = now;
+    const chainDer = servedSvid(now)?.chainDer ?? NO_CHAIN;
+    const same = bundle === signers.value?.bundle && chainDer === signers.value?.chainDer;
+    if (!same) signers.set(bundle && { bundle, chainDer });
   });
-  const revocation = followRevocation(place, bundle, stateDir, { ...deps, log: deps.log.scope('crl') });
+  const revocation = followRevocation(place, signers, stateDir, { ...deps, log: deps.log.scope('crl') });
   return {
     lists: revocation.lists,
     problem: () => revocation.problem(),
+    passedOver: () => revocation.passedOver(),
+    unusable: () => revocation.unusable(),
     close: () => {
       unsubscribe();
       return revocation.close();
@@ -147,7 +155,9 @@ function describeWorkload(
     close,
     reasons: () => {
       const now = deps.clock.now();
-      return [...notReady(source.state.value, now), ...withoutLists(revocation, now)].map((reason) => `${id()}: ${reason}`);
+      return [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...unusableLists(revocation)].map(
+        (reason) => `${id()}: ${reason}`,
+      );
     },
     view: () => {
       const state = source.state.value;
@@ -234,6 +244,11 @@ function withoutLists(revocation: Revocation | undefined, now: number): string[]
   if (revocation === undefined || (set && now < set.nextUpdateAt)) return [];
   if (set) return [`revocation lists ended at ${iso(set.nextUpdateAt)}`];
   return [`no revocation list yet: ${revocation.problem()?.message ?? 'the first one is being read'}`];
+}
+
+/** Lists that have to be made anew. */
+function unusableLists(revocation: Revocation | undefined): string[] {
+  return (revocation?.unusable() ?? []).map((each) => `not served: ${each}`);
 }
 
 function revocationStatus(revocation: Revocation): NonNullable<WorkloadStatus['revocation']> {

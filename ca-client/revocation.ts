@@ -5,8 +5,7 @@ import { AgentError, invalid } from '../agent/base/errors';
 import { keepLooking } from '../agent/base/keep-looking';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
-import { acceptCrls, type CrlSet } from '../agent/identity/crl';
-import type { TrustBundle } from '../agent/identity/trust-bundle';
+import { acceptCrls, type CrlSet, type CrlSigners } from '../agent/identity/crl';
 import { isUrl, openPlace, type PlaceReader } from './place-reader';
 
 /** The certificate revocation lists of a mesh, as they are renewed. */
@@ -18,6 +17,10 @@ export interface Revocation {
   readonly lists: Watched<CrlSet | undefined>;
   /** Why newer ones cannot be had, or that those in use are near their end or past it; undefined where all is well. */
   problem(): AgentError | undefined;
+  /** Lists of the place that are not in use, each with its rule. */
+  passedOver(): readonly string[];
+  /** Those of them that have to be made anew, for an extension or for their grammar. */
+  unusable(): readonly string[];
   close(): Promise<void>;
 }
 
@@ -35,13 +38,13 @@ const LATE = 0.75;
  * Follows a file, or polls a URL of `http` or `https`: a list is signed, so the way that it comes need not be trusted.
  *
  * @param place     A path, or a URL such as `http://ca:8080/crl.pem`.
- * @param trust     What its signers are judged by; looked at again when it changes.
+ * @param signers   Whose lists count; what was read is validated again when they change.
  * @param stateDir  Keeps what a URL gave over restarts, so that a proxy has its roots while nobody answers there.
  * @throws          AgentError ERR_CONFIG for another kind of URL.
  */
 export function followRevocation(
   place: string,
-  trust: Watched<TrustBundle | undefined>,
+  signers: Watched<CrlSigners | undefined>,
   stateDir: string | undefined,
   deps: Deps,
 ): Revocation {
@@ -49,7 +52,7 @@ export function followRevocation(
     throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
   const reader = openPlace(place, { field: FIELD, maxBytes: MAX_BYTES }, deps);
   const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
-  return new FollowedLists(reader, trust, keptDir, deps);
+  return new FollowedLists(reader, signers, keptDir, deps);
 }
 
 class FollowedLists implements Revocation {
@@ -59,10 +62,12 @@ class FollowedLists implements Revocation {
   #bytes: Uint8Array | undefined;
   #problem: AgentError | undefined;
   #told = '';
+  #passedOver: readonly string[] = [];
+  #unusable: readonly string[] = [];
 
   constructor(
     private readonly reader: PlaceReader,
-    private readonly trust: Watched<TrustBundle | undefined>,
+    private readonly signers: Watched<CrlSigners | undefined>,
     private readonly keptDir: string | undefined,
     private readonly deps: Deps,
   ) {
@@ -85,13 +90,21 @@ class FollowedLists implements Revocation {
     return this.#age() ?? this.#problem;
   }
 
+  passedOver(): readonly string[] {
+    return this.#passedOver;
+  }
+
+  unusable(): readonly string[] {
+    return this.#unusable;
+  }
+
   async close(): Promise<void> {
     this.#stop.abort();
     await this.#running;
   }
 
   async #watch(wake: () => void): Promise<{ close(): Promise<void> }> {
-    const unsubscribe = this.trust.subscribe(wake);
+    const unsubscribe = this.signers.subscribe(wake);
     const watch = await this.reader.watch(wake);
     this.#bytes = await this.#readKept();
     return {
@@ -108,10 +121,10 @@ class FollowedLists implements Revocation {
     const bytes = await this.reader.read(signal);
     // Held before it is judged: what is refused now may be good under the next bundle, and is not sent again.
     this.#bytes = bytes ?? this.#bytes;
-    const bundle = this.trust.value;
-    // Where there is nothing to judge by yet, the bundle wakes us.
-    if (this.#bytes !== undefined && bundle !== undefined) {
-      this.#use(this.#bytes, bundle);
+    const signers = this.signers.value;
+    // Where there is nothing to validate by yet, the bundle wakes us.
+    if (this.#bytes !== undefined && signers !== undefined) {
+      this.#use(this.#bytes, signers);
       if (bytes) await this.#keep(bytes);
     }
     if (!signal.aborted) this.#tellAge();
@@ -126,10 +139,10 @@ class FollowedLists implements Revocation {
 
   /** What an earlier run had, before anybody is asked, who may take long to answer. */
   #tryKept(): void {
-    const bundle = this.trust.value;
-    if (this.#bytes === undefined || bundle === undefined) return;
+    const signers = this.signers.value;
+    if (this.#bytes === undefined || signers === undefined) return;
     try {
-      this.#use(this.#bytes, bundle);
+      this.#use(this.#bytes, signers);
     } catch {
       // Out of date, or of another mesh. What is read next says more.
     }
@@ -142,12 +155,16 @@ class FollowedLists implements Revocation {
     );
   }
 
-  #use(bytes: Uint8Array, bundle: TrustBundle): void {
+  #use(bytes: Uint8Array, signers: CrlSigners): void {
     const { log, clock } = this.deps;
-    const { set, skipped } = acceptCrls(bytes, FIELD, bundle, clock.now(), this.#lists.value);
+    const { set, skipped, unusable } = acceptCrls(bytes, FIELD, signers, clock.now(), this.#lists.value);
+    this.#passedOver = skipped;
+    this.#unusable = unusable;
     if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });
     this.#problem = undefined;
-    this.#complain(skipped.join('; '), () => log.warn('revocation lists passed over', { place: this.reader.place, skipped }));
+    // Before our own certificate is there, its issuer may be unknown.
+    const shown = signers.chainDer.length === 0 ? unusable : skipped;
+    this.#complain(shown.join('; '), () => log.warn('revocation lists passed over', { place: this.reader.place, skipped: shown }));
     if (set.version === this.#lists.value?.version) return;
     const revoked = set.lists.reduce((sum, list) => sum + list.revoked.size, 0);
     const numbers = set.lists.map(({ number }) => number);
@@ -163,6 +180,8 @@ class FollowedLists implements Revocation {
 
   #refused(error: AgentError): void {
     this.#problem = error;
+    this.#passedOver = [];
+    this.#unusable = [];
     this.deps.metrics.record('crl_failures_total', {});
     const facts = { place: this.reader.place, cause: error };
     this.#complain(error.message, () =>

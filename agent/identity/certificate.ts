@@ -8,7 +8,7 @@ import {
   type GeneralName,
   type KeyUsage,
   type NameConstraints,
-  readAuthorityKeyId,
+  readAuthorityKey,
   readBasicConstraints,
   readExtensions,
   readGeneralNames,
@@ -48,6 +48,8 @@ export interface Certificate {
   readonly extendedKeyUsage: readonly string[] | undefined;
   readonly subjectAltName: { readonly names: readonly GeneralName[]; readonly critical: boolean } | undefined;
   readonly authorityKeyId: Uint8Array | undefined;
+  /** The serial number of the issuer's certificate where the extension names it, as `serial`. */
+  readonly authoritySerial: string | undefined;
   readonly subjectKeyId: Uint8Array | undefined;
   readonly nameConstraints: NameConstraints | undefined;
   /** OIDs of critical extensions that nothing here understands: whoever relies on the certificate must refuse it. */
@@ -103,8 +105,12 @@ function readSerial(tbs: DerReader): string {
   const octets = tbs.integer('serial number');
   if (octets[0]! >= 0x80) throw tbs.refuse('serial number', 'must not be negative');
   if (octets.length > 20) throw tbs.refuse('serial number', 'must not be longer than 20 octets');
-  const digits = octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets;
-  return Buffer.from(digits).toString('hex');
+  return serialText(octets);
+}
+
+/** The octets of an INTEGER, none negative, as `Certificate.serial`. */
+export function serialText(octets: Uint8Array): string {
+  return Buffer.from(octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets).toString('hex');
 }
 
 const KNOWN: ReadonlySet<string> = new Set(Object.values(EXTENSION));
@@ -116,13 +122,15 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
     return found && tbs.within(name, found.value, reader);
   };
   const usages = read(EXTENSION.keyUsage, 'key usage', readKeyUsage);
+  const authority = read(EXTENSION.authorityKeyId, 'authority key identifier', readAuthorityKey);
   const names = read(EXTENSION.subjectAltName, 'subject alternative name', (value) => readGeneralNames(value, 'subject alternative name'));
   return {
     basicConstraints: read(EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
     keyUsage: usages && { usages, critical: find(EXTENSION.keyUsage)!.critical },
     extendedKeyUsage: read(EXTENSION.extendedKeyUsage, 'extended key usage', readPurposes),
     subjectAltName: names && { names, critical: find(EXTENSION.subjectAltName)!.critical },
-    authorityKeyId: read(EXTENSION.authorityKeyId, 'authority key identifier', readAuthorityKeyId),
+    authorityKeyId: authority?.keyId,
+    authoritySerial: authority?.serial && serialText(authority.serial),
     subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) => value.octetString('subject key identifier')),
     nameConstraints: read(EXTENSION.nameConstraints, 'name constraints', readNameConstraints),
     unknownCritical: extensions.filter(({ oid, critical }) => critical && !KNOWN.has(oid)).map(({ oid }) => oid),

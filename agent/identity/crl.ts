@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { contextTag, type DerReader, derBitString, derElement, derInteger, derSequence, derTime, readDer, TAG } from '../base/der';
-import { type AgentError, invalid } from '../base/errors';
+import { AgentError, invalid } from '../base/errors';
 import { readPem, writePem } from '../base/pem';
-import { type Certificate, isCa, parseCertificate } from './certificate';
+import { type Certificate, isCa, parseCertificate, serialText } from './certificate';
 import { SKEW_TOLERANCE_MS, verifyChain } from './chain';
-import { EXTENSION, encodeExtension, readAuthorityKeyId, readExtensions } from './extensions';
+import { EXTENSION, type Extension, encodeExtension, readAuthorityKey, readExtensions } from './extensions';
 import type { KeyPair } from './keys';
 import { readName } from './name';
 import { createKeyObject } from './public-key';
@@ -21,6 +21,8 @@ export interface Crl {
   readonly issuer: string;
   readonly issuerDer: Uint8Array;
   readonly authorityKeyId: Uint8Array | undefined;
+  /** The serial number of its signer's certificate where the extension names it, as `Certificate.serial`. */
+  readonly authoritySerial: string | undefined;
   /** Rises with each list of one issuer; lower-case hex, undefined where there is none. */
   readonly number: string | undefined;
   /** Epoch milliseconds. At `nextUpdateAt` it has had its day: verifiers refuse whatever it covers. */
@@ -50,7 +52,15 @@ export interface RevokedSerial {
   readonly reason: number;
 }
 
-const OID = { crlNumber: '2.5.29.20', reasonCode: '2.5.29.21', invalidityDate: '2.5.29.24' } as const;
+const OID = {
+  crlNumber: '2.5.29.20',
+  reasonCode: '2.5.29.21',
+  invalidityDate: '2.5.29.24',
+  deltaCrl: '2.5.29.27',
+  issuingDistributionPoint: '2.5.29.28',
+} as const;
+/** An IssuingDistributionPoint that says onlyContainsUserCerts and nothing else: such a list says all that there is about leaves. */
+const ONLY_USER_CERTS = Buffer.from([0x30, 0x03, 0x81, 0x01, 0xff]);
 const ENUMERATED = 0x0a;
 /** 40 bytes an entry; whoever has more than this many certificates to revoke is better off with another root. */
 const MAX_CRL_BYTES = 8 * 1024 * 1024;
@@ -82,13 +92,21 @@ function revokedEntry({ serial, revokedAt, reason }: RevokedSerial): Buffer {
 }
 
 /**
- * Reads one list, DER, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for ever, and
- * critical extensions, which make a list say less or other than it seems to (deltas, partitions, entries of other issuers).
+ * Reads one list, DER, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for ever; and,
+ * as Envoy does, what makes a list say less or other than it seems to: critical extensions that are not known, deltas, and an
+ * IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user certificates alone is taken.
  *
  * @throws AgentError ERR_PARSE.
  * @see RFC 5280 section 5.
  */
 export function parseCrl(der: Uint8Array, field = 'crl'): Crl {
+  const { refusal, ...crl } = readCrl(der, field);
+  if (refusal) throw refusal;
+  return crl;
+}
+
+/** As `parseCrl`, with what its extensions are refused for beside what else it says. */
+function readCrl(der: Uint8Array, field: string): Crl & { readonly refusal: AgentError | undefined } {
   const read = (reader: DerReader) =>
     reader.sequence('', (outer) => {
       const tbs = outer.element('tbs', TAG.sequence);
@@ -113,7 +131,7 @@ function readTbs(tbs: DerReader) {
   const nextUpdateAt = tbs.time('next update');
   if (nextUpdateAt <= thisUpdateAt) throw tbs.refuse('next update', 'must be later than this update');
   const entries = tbs.optional('revoked certificates', TAG.sequence, (inner) => inner.list('revoked certificates', MAX_ENTRIES, readEntry));
-  const facts = tbs.optional('extensions', contextTag(0), readCrlExtensions) ?? { authorityKeyId: undefined, number: undefined };
+  const facts = tbs.optional('extensions', contextTag(0), readCrlExtensions) ?? NO_EXTENSIONS;
   return {
     innerAlgorithmDer,
     issuer: issuer.text,
@@ -127,7 +145,7 @@ function readTbs(tbs: DerReader) {
 
 function readEntry(reader: DerReader): string {
   return reader.sequence('revoked certificate', (inner) => {
-    const serial = hexOf(inner.integer('serial number'));
+    const serial = serialText(inner.integer('serial number'));
     inner.time('revocation date');
     const extensions = inner.atEnd ? [] : readExtensions(inner);
     const critical = extensions.find((each) => each.critical && each.oid !== OID.reasonCode && each.oid !== OID.invalidityDate);
@@ -136,21 +154,33 @@ function readEntry(reader: DerReader): string {
   });
 }
 
+const NO_EXTENSIONS = { authorityKeyId: undefined, authoritySerial: undefined, number: undefined, refusal: undefined };
+
 function readCrlExtensions(reader: DerReader) {
   const extensions = readExtensions(reader);
   const find = (oid: string) => extensions.find((each) => each.oid === oid);
-  const known: readonly string[] = [EXTENSION.authorityKeyId, OID.crlNumber];
-  const critical = extensions.find((each) => each.critical && !known.includes(each.oid));
-  if (critical) throw reader.refuse('extensions', `must not have the critical extension ${critical.oid}`);
   const [keyId, number] = [find(EXTENSION.authorityKeyId), find(OID.crlNumber)];
+  const rule = extensionsRule(extensions);
+  const authority = keyId && reader.within('authority key identifier', keyId.value, readAuthorityKey);
   return {
-    authorityKeyId: keyId && reader.within('authority key identifier', keyId.value, readAuthorityKeyId),
-    number: number && hexOf(reader.within('number', number.value, (inner) => inner.integer('number'))),
+    authorityKeyId: authority?.keyId,
+    authoritySerial: authority?.serial && serialText(authority.serial),
+    number: number && serialText(reader.within('number', number.value, (inner) => inner.integer('number'))),
+    refusal: rule === undefined ? undefined : reader.refuse('extensions', rule),
   };
 }
 
-function hexOf(octets: Uint8Array): string {
-  return Buffer.from(octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets).toString('hex');
+function extensionsRule(extensions: readonly Extension[]): string | undefined {
+  const has = (oid: string) => extensions.some((each) => each.oid === oid);
+  if (has(OID.deltaCrl)) return `must not have the extension DeltaCRLIndicator (${OID.deltaCrl})`;
+  const scope = extensions.find(({ oid }) => oid === OID.issuingDistributionPoint);
+  if (scope && Buffer.compare(scope.value, ONLY_USER_CERTS) !== 0) {
+    const what = `the extension IssuingDistributionPoint (${OID.issuingDistributionPoint})`;
+    return `must not have ${what}, unless it says onlyContainsUserCerts and nothing else`;
+  }
+  const known: readonly string[] = [EXTENSION.authorityKeyId, OID.crlNumber, OID.issuingDistributionPoint];
+  const critical = extensions.find((each) => each.critical && !known.includes(each.oid));
+  return critical && `must not have the critical extension ${critical.oid}`;
 }
 
 /**
@@ -183,48 +213,86 @@ export interface CrlSet {
 
 const MAX_LISTS = 64;
 
+/** Whose lists count. */
+export interface CrlSigners {
+  readonly bundle: TrustBundle;
+  /** The certificates that are served above our leaf: its issuers, DER. */
+  readonly chainDer: readonly Uint8Array[];
+}
+
+/** What a file of lists comes to. */
+export interface AcceptedCrls {
+  readonly set: CrlSet;
+  /** Lists that do not count, each with its rule. */
+  readonly skipped: readonly string[];
+  /** Those of them that have an extension which no list may have here: somebody has to act. */
+  readonly unusable: readonly string[];
+}
+
 /**
- * Judges a file of lists: PEM with certificates of their signers beside them, or one list as DER. A list counts where its signer is a root of
- * the bundle, or a certificate in the file that verifies to one. Others are passed over with their reason: while roots are being replaced
- * there are lists of signers that not everybody knows yet.
+ * Validates a file of lists: PEM with certificates of their signers beside them, or one list as DER. A list counts where its signer is a root
+ * of the bundle, or verifies to one and is served with our leaf or stands in the file. Others are passed over with their reason, each for
+ * itself: while roots are being replaced there are lists of signers that not every agent knows yet.
  *
  * @param now    Epoch milliseconds; what was made later, or has had its day, does not count.
  * @param inUse  What passed before: a list is not replaced by an older one of the same signer, since replicas of a CA make theirs at
- *               different times, and who can replay an old list could take a revocation back.
+ *               different times, and who can replay an old list could take a revocation back. Nor by one of the same signer that is refused.
  * @throws     AgentError ERR_PARSE with field and rule where none counts.
  */
-export function acceptCrls(
-  bytes: Uint8Array,
-  field: string,
-  bundle: TrustBundle,
-  now: number,
-  inUse?: CrlSet,
-): { set: CrlSet; skipped: readonly string[] } {
+export function acceptCrls(bytes: Uint8Array, field: string, signers: CrlSigners, now: number, inUse?: CrlSet): AcceptedCrls {
   const { listsDer, certificatesDer } = readBlocks(bytes, field);
+  const issuers = readIssuers(signers, certificatesDer, field, now);
+  const outcomes = listsDer.map((der) => acceptCrl(der, field, issuers, now, inUse));
+  const refused = outcomes.flatMap(({ refusal }) => refusal ?? []);
+  if (refused.length === outcomes.length) throw refused[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
+  const lists = new Set(outcomes.flatMap(({ list }) => list ?? []));
+  const messages = (of: readonly CrlOutcome[]) => of.flatMap(({ refusal }) => refusal?.message ?? []);
+  return { set: crlSetOf([...lists]), skipped: messages(outcomes), unusable: messages(outcomes.filter(({ isUnusable }) => isUnusable)) };
+}
+
+/** @throws AgentError ERR_PARSE for a certificate of the file that is malformed. */
+function readIssuers({ bundle, chainDer }: CrlSigners, beside: readonly Uint8Array[], field: string, now: number): Certificate[] {
   const roots = bundle.rootsDer.map((der) => parseCertificate(der));
-  const pool = certificatesDer.map((der) => parseCertificate(der, field)).filter(isCa);
-  const issuers = [...roots, ...pool.filter((each) => verifies(each, pool, roots, now))];
-  const skipped: AgentError[] = [];
-  const lists: Crl[] = [];
-  for (const der of listsDer) {
-    const crl = parseCrl(der, field);
-    const refuse = (rule: string) => skipped.push(invalid('ERR_PARSE', `${field}: list of ${crl.issuer || 'nobody'}`, rule));
-    if (!issuers.some((issuer) => isCrlOf(crl, issuer))) refuse('must be signed by a CA of the trust bundle');
-    else if (crl.thisUpdateAt > now + SKEW_TOLERANCE_MS) refuse(`must not be of the future: it was made at ${iso(crl.thisUpdateAt)}`);
-    else if (crl.nextUpdateAt <= now) refuse(`must not be out of date: its next update was due at ${iso(crl.nextUpdateAt)}`);
-    else lists.push(inUse?.lists.find((known) => isSameIssuer(known, crl) && known.thisUpdateAt > crl.thisUpdateAt) ?? crl);
+  const pool = [...chainDer, ...beside].map((der) => parseCertificate(der, field)).filter(isCa);
+  return [...roots, ...pool.filter((each) => verifies(each, pool, roots, now))];
+}
+
+interface CrlOutcome {
+  readonly list: Crl | undefined;
+  readonly refusal?: AgentError;
+  readonly isUnusable?: boolean;
+}
+
+/** The list, or one of the same signer that is in use: where that is newer, or this one is refused. */
+function acceptCrl(der: Uint8Array, field: string, issuers: readonly Certificate[], now: number, inUse: CrlSet | undefined): CrlOutcome {
+  let crl: ReturnType<typeof readCrl>;
+  try {
+    crl = readCrl(der, field);
+  } catch (caught) {
+    return { list: undefined, refusal: AgentError.from(caught), isUnusable: true };
   }
-  if (lists.length === 0) throw skipped[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
+  const { refusal, ...list } = crl;
+  const known = inUse?.lists.find((each) => isSameIssuer(each, list));
+  const refuse = (rule: string) => ({
+    list: known,
+    refusal: invalid('ERR_PARSE', `${field}: list of ${list.issuer || 'an issuer without a name'}`, rule),
+  });
+  if (!issuers.some((issuer) => isCrlOf(list, issuer))) return refuse('must be signed by a CA of the trust bundle or of the served chain');
+  if (refusal) return { ...refuse(refusal.rule ?? refusal.message), isUnusable: true };
+  if (list.thisUpdateAt > now + SKEW_TOLERANCE_MS) return refuse(`must not be of the future: it was made at ${iso(list.thisUpdateAt)}`);
+  if (list.nextUpdateAt <= now) return refuse(`must not be out of date: its next update was due at ${iso(list.nextUpdateAt)}`);
+  return { list: known && known.thisUpdateAt > list.thisUpdateAt ? known : list };
+}
+
+/** These lists as one value; at least one. */
+export function crlSetOf(lists: readonly Crl[]): CrlSet {
   const pem = Buffer.concat(lists.map(({ der }) => writePem('X509 CRL', der)));
   return {
-    set: {
-      lists,
-      pem,
-      nextUpdateAt: Math.min(...lists.map(({ nextUpdateAt }) => nextUpdateAt)),
-      thisUpdateAt: Math.max(...lists.map(({ thisUpdateAt }) => thisUpdateAt)),
-      version: createHash('sha256').update(pem).digest('hex'),
-    },
-    skipped: skipped.map(({ message }) => message),
+    lists,
+    pem,
+    nextUpdateAt: Math.min(...lists.map(({ nextUpdateAt }) => nextUpdateAt)),
+    thisUpdateAt: Math.max(...lists.map(({ thisUpdateAt }) => thisUpdateAt)),
+    version: createHash('sha256').update(pem).digest('hex'),
   };
 }
 

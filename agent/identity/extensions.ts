@@ -144,8 +144,15 @@ export function readBasicConstraints(reader: DerReader): { readonly ca: boolean;
   });
 }
 
-/** Reads AuthorityKeyIdentifier. Only the key identifier is of use; issuer and serial number come together or not at all. */
-export function readAuthorityKeyId(reader: DerReader): Uint8Array | undefined {
+/** Which certificate of an issuer is meant. */
+export interface AuthorityKey {
+  readonly keyId: Uint8Array | undefined;
+  /** Of the issuer's own certificate, the octets of the INTEGER. RFC 5280 calls it a help; OpenSSL and Envoy take another for another issuer. */
+  readonly serial: Uint8Array | undefined;
+}
+
+/** Reads AuthorityKeyIdentifier. Issuer and serial number come together or not at all. */
+export function readAuthorityKey(reader: DerReader): AuthorityKey {
   const name = 'authority key identifier';
   return reader.sequence(name, (inner) => {
     const has = (tag: number) => inner.nextTag === tag;
@@ -153,7 +160,7 @@ export function readAuthorityKeyId(reader: DerReader): Uint8Array | undefined {
     const issuer = inner.optional(name, contextTag(1), (names) => names.list(name, MAX_NAMES, (each) => readGeneralName(each, name)));
     const serial = has(contextTag(2, 'primitive')) ? inner.integer(name, contextTag(2, 'primitive')) : undefined;
     if ((issuer === undefined) !== (serial === undefined)) throw inner.refuse(name, 'must have issuer and serial number together');
-    return keyId;
+    return { keyId, serial };
   });
 }
 

@@ -63,7 +63,7 @@ function tlsListener(name: string, side: ServerSide): object {
     address: address(0),
     filter_chains: [
       {
-        filters: [httpManager(name, { direct_response: { status: 200, body: { inline_string: 'ok' } } })],
+        filters: [httpManager(name, [{ match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok' } } }])],
         transport_socket: {
           name: 'envoy.transport_sockets.tls',
           typed_config: {
@@ -80,17 +80,18 @@ function tlsListener(name: string, side: ServerSide): object {
 }
 
 function plainListener(name: string, cluster: string): object {
-  const filters = [httpManager(name, { route: { cluster, timeout: '5s' } })];
+  const filters = [httpManager(name, [{ match: { prefix: '/' }, route: { cluster, timeout: '5s' } }])];
   return { name, stat_prefix: name, address: address(0), filter_chains: [{ filters }] };
 }
 
-function httpManager(name: string, action: object): object {
+/** A connection manager with these routes for every host. */
+export function httpManager(name: string, routes: readonly object[]): object {
   return {
     name: 'envoy.filters.network.http_connection_manager',
     typed_config: {
       '@type': 'type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
       stat_prefix: name,
-      route_config: { virtual_hosts: [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, ...action }] }] },
+      route_config: { virtual_hosts: [{ name: 'all', domains: ['*'], routes }] },
       http_filters: [
         {
           name: 'envoy.filters.http.router',

@@ -6,12 +6,13 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { writePem } from '../../../agent/base/pem';
 import { firstValue, WatchedSource } from '../../../agent/base/watched';
 import { certificatesPem } from '../../../agent/identity/certificate';
-import { acceptCrls, type CrlSet, createCrl } from '../../../agent/identity/crl';
+import { acceptCrls, type CrlSet, type CrlSigners, createCrl } from '../../../agent/identity/crl';
 import { keyPairOf } from '../../../agent/identity/keys';
 import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
 import { followRevocation, type Revocation } from '../../../ca-client/revocation';
 import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
 import { outcome } from '../../support/outcome';
+import { BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
@@ -43,19 +44,37 @@ describe('lists are accepted', () => {
     const [below, other] = [await makeTestCa({ parent: root, name: 'below' }), await makeTestCa({ parent: stranger, name: 'other' })];
     const file = [listOf(root, { serials: ['0a'] }), listOf(below, { serials: ['0b'] }), listOf(stranger), listOf(other)];
     const certificates = certificatesPem([below, other, stranger].map(({ certificateDer }) => certificateDer));
-    const { set, skipped } = acceptCrls(Buffer.concat([...file, certificates]), 'crl', root.bundle, TEST_NOW);
+    const { set, skipped } = acceptCrls(Buffer.concat([...file, certificates]), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW);
     expect(serialsOf(set)).toEqual(['0a', '0b']);
     expect(set.pem).toEqual(Buffer.concat(file.slice(0, 2)));
     expect(skipped).toEqual([
-      'crl: list of O=cluster.local, CN=stranger: must be signed by a CA of the trust bundle',
-      'crl: list of O=cluster.local, CN=other: must be signed by a CA of the trust bundle',
+      'crl: list of O=cluster.local, CN=stranger: must be signed by a CA of the trust bundle or of the served chain',
+      'crl: list of O=cluster.local, CN=other: must be signed by a CA of the trust bundle or of the served chain',
     ]);
+  });
+
+  test('field A3: of an intermediate whose certificate is in the served chain alone, and one bad list leaves the others', async () => {
+    const root = await makeTestCa();
+    const int = await makeTestCa({ parent: root });
+    const signers = { bundle: root.bundle, chainDer: int.intermediatesDer };
+    const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
+    const good = acceptCrls(listsPem([makeList(root, at), makeList(int, at)]), 'crl', signers, TEST_NOW);
+    expect([good.set.lists.length, good.skipped]).toEqual([2, []]);
+    for (const [name, extension] of Object.entries(BAD_LISTS)) {
+      const bad = makeList(int, { ...at, extensions: [extension] });
+      const fresh = acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW);
+      expect([name, fresh.set.lists.map(({ issuer }) => issuer)]).toEqual([name, ['O=cluster.local, CN=root']]);
+      expect(fresh.unusable).toEqual([expect.stringMatching(/^crl: list of O=cluster.local, CN=intermediate: must not have the /)]);
+      // Where a good one of the same signer is in use, it stays.
+      const kept = acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW, good.set);
+      expect([kept.set.lists[1], kept.unusable]).toEqual([good.set.lists[1], fresh.unusable]);
+    }
   });
 
   test('as DER too', async () => {
     const root = await makeTestCa();
-    const [der] = acceptCrls(listOf(root), 'crl', root.bundle, TEST_NOW).set.lists.map((list) => list.der);
-    expect(acceptCrls(der!, 'crl', root.bundle, TEST_NOW).set.lists).toHaveLength(1);
+    const [der] = acceptCrls(listOf(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW).set.lists.map((list) => list.der);
+    expect(acceptCrls(der!, 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW).set.lists).toHaveLength(1);
   });
 
   test.each<[string, (root: TestCa) => Buffer, string]>([
@@ -70,7 +89,9 @@ describe('lists are accepted', () => {
     ['no PEM', () => Buffer.from('<html>'), 'must'],
   ])('but not %s', async (_, make, rule) => {
     const root = await makeTestCa();
-    expect(outcome(() => acceptCrls(make(root), 'crl', root.bundle, TEST_NOW))).toMatchObject({ rule: expect.stringContaining(rule) });
+    expect(outcome(() => acceptCrls(make(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW))).toMatchObject({
+      rule: expect.stringContaining(rule),
+    });
   });
 });
 
@@ -92,8 +113,10 @@ async function serve(first: Buffer) {
 function follow(place: string, trust: TrustBundle | undefined, stateDir?: string) {
   const clock = new TestClock();
   const deps = testDeps({ clock });
-  const source = new WatchedSource<TrustBundle | undefined>(trust);
-  const revocation: Revocation = followRevocation(place, source, stateDir, deps);
+  const signersOf = (bundle: TrustBundle | undefined) => bundle && { bundle, chainDer: [] };
+  const signers = new WatchedSource<CrlSigners | undefined>(signersOf(trust));
+  const source = { set: (bundle: TrustBundle) => signers.set(signersOf(bundle)) };
+  const revocation: Revocation = followRevocation(place, signers, stateDir, deps);
   closing.push(() => revocation.close());
   const loaded = () => firstValue(revocation.lists, (value): value is CrlSet => value !== undefined);
   return { clock, deps, source, revocation, loaded };
@@ -200,7 +223,7 @@ describe('followed at a URL', () => {
     ['ftp://127.0.0.1/crl', 'must be a file or an http or https URL'],
     ['http://', 'must be a file or an http or https URL'],
   ])('%s is refused', (place, rule) => {
-    expect(outcome(() => followRevocation(place, new WatchedSource<TrustBundle | undefined>(undefined), undefined, testDeps()))).toEqual({
+    expect(outcome(() => followRevocation(place, new WatchedSource<CrlSigners | undefined>(undefined), undefined, testDeps()))).toEqual({
       field: '--crl',
       rule,
     });

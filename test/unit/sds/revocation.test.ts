@@ -14,7 +14,12 @@ function listsOf(ca: TestCa, number: number): CrlSet {
   const now = Date.now();
   const times = { thisUpdateAt: now - 60_000, nextUpdateAt: now + HOUR_MS };
   const spec = { issuerDer: ca.subjectDer, authorityKeyId: ca.keyId, number, revoked: [], ...times };
-  return acceptCrls(writePem('X509 CRL', createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256'))), 'crl', ca.bundle, now).set;
+  return acceptCrls(
+    writePem('X509 CRL', createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256'))),
+    'crl',
+    { bundle: ca.bundle, chainDer: [] },
+    now,
+  ).set;
 }
 
 test('H11 ROOTCA waits for the first revocation lists, carries them for leaves alone, and follows them without the certificate', async () => {
