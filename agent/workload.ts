@@ -14,10 +14,13 @@ import type { Config } from './config/config';
 import type { CertSource, CertState, PlanStep } from './identity/cert-state';
 import { parseCertificate } from './identity/certificate';
 import type { CrlSigners } from './identity/crl';
+import type { HandshakeMaterial } from './identity/self-handshake';
 import { formatSpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
 import type { TrustBundle } from './identity/trust-bundle';
+import type { Withheld } from './identity/valid-now';
 import type { FileOutput } from './lifecycle/file-output';
+import { createServingGate, type ServingGate } from './lifecycle/serving-gate';
 import type { SharedCas } from './shared-cas';
 
 /** One identity with what makes its certificates and what hands them out. */
@@ -58,6 +61,8 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
     if (revocation) closers.add(() => revocation.close());
     const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
+    const gate = createServingGate({ state: source.state, lists: revocation?.lists, handshake }, { ...deps, log: deps.log.scope('gate') });
+    closers.add(() => gate.close());
     const sds = await createSdsServer(
       {
         socketPath: config.sdsSocket,
@@ -65,10 +70,10 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
         mode: config.sdsSocketMode,
         owner: config.sdsSocketOwner,
         group: config.sdsSocketGroup,
-        state: source.state,
+        state: gate.state,
         keyFormat: config.keyFormat,
         fileDirs: config.sdsFileDirs,
-        crl: revocation?.lists,
+        crl: gate.lists,
         federated: federation?.bundles,
         id: config.id,
         hint: config.svidHint,
@@ -77,18 +82,24 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
       { ...deps, log: deps.log.scope('sds') },
     );
     closers.add(() => sds.close());
-    const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, source, deps);
+    const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, gate, deps);
     if (output) closers.add(() => output.close());
-    return describeWorkload(config, parts, { sds, output, revocation, federation }, closers.close, deps);
+    return describeWorkload(config, parts, { gate, sds, output, revocation, federation }, closers.close, deps);
   } catch (caught) {
     await closers.close();
     throw caught;
   }
 }
 
-async function startOutput(dir: string, config: Config, source: CertSource, deps: Deps): Promise<FileOutput> {
+/** Loaded with the first certificate. */
+async function handshake(material: HandshakeMaterial): Promise<string | undefined> {
+  const { handshakeObstacle } = await import('./identity/self-handshake');
+  return handshakeObstacle(material);
+}
+
+async function startOutput(dir: string, config: Config, { state }: ServingGate, deps: Deps): Promise<FileOutput> {
   const { createFileOutput } = await import('./lifecycle/file-output');
-  return createFileOutput({ dir, state: source.state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
+  return createFileOutput({ dir, state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
 }
 
 const NO_CHAIN: readonly Uint8Array[] = [];
@@ -134,6 +145,7 @@ function jwtSources({ jwtSvidTtlMs }: Config, parts: WorkloadParts, { clock }: D
 
 /** What serves a workload. */
 interface ServingParts {
+  readonly gate: ServingGate;
   readonly sds: SdsServer;
   readonly output: FileOutput | undefined;
   readonly revocation: Revocation | undefined;
@@ -143,7 +155,7 @@ interface ServingParts {
 function describeWorkload(
   config: Config,
   parts: WorkloadParts,
-  { sds, output, revocation, federation }: ServingParts,
+  { gate, sds, output, revocation, federation }: ServingParts,
   close: () => Promise<void>,
   deps: Deps,
 ): Workload {
@@ -155,7 +167,7 @@ function describeWorkload(
     close,
     reasons: () => {
       const now = deps.clock.now();
-      return [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...unusableLists(revocation)].map(
+      return [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...refusedSets(gate, revocation)].map(
         (reason) => `${id()}: ${reason}`,
       );
     },
@@ -179,12 +191,13 @@ function describeWorkload(
       const state = source.state.value;
       const svid = servedSvid(state) ?? (state.kind === 'unavailable' ? state.expired : undefined);
       const about = source.describe();
+      const problem = gate.problem();
       const retryAt = state.kind === 'overdue' || state.kind === 'unavailable' ? state.retryAt : undefined;
       return {
         id: id(),
         state: state.kind,
         ...(svid && { certificate: certificateStatus(svid, state.kind === 'current' ? state.renewAt : undefined) }),
-        roots: rootsStatus(state.bundle),
+        roots: rootsStatus(state.bundle, gate.withheld()),
         ...(state.bundle && { rootsVersion: state.bundle.version }),
         ...(revocation && { revocation: revocationStatus(revocation) }),
         ...(federation && { federated: federatedStatus(federation) }),
@@ -195,6 +208,7 @@ function describeWorkload(
         failures: about.failures,
         ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
         ...(about.problem && { sourceProblem: problemStatus(about.problem) }),
+        ...(problem && { selfCheck: problemStatus(problem) }),
         ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
         ...(svid && { outageBudget: outageBudget(svid, parts.ca?.ca, deps.clock.now()) }),
         ...(parts.ca?.members && { authorities: parts.ca.members().map(authorityStatus) }),
@@ -246,9 +260,16 @@ function withoutLists(revocation: Revocation | undefined, now: number): string[]
   return [`no revocation list yet: ${revocation.problem()?.message ?? 'the first one is being read'}`];
 }
 
-/** Lists that have to be made anew. */
-function unusableLists(revocation: Revocation | undefined): string[] {
-  return (revocation?.unusable() ?? []).map((each) => `not served: ${each}`);
+/** What is kept back from proxies, or makes peers refuse us, and lists that have to be made anew. */
+function refusedSets(gate: ServingGate, revocation: Revocation | undefined): string[] {
+  const problem = gate.problem();
+  const unusable = revocation?.unusable() ?? [];
+  const others = (revocation?.passedOver() ?? []).filter((each) => !unusable.includes(each));
+  return [
+    ...(problem ? [problem.message] : []),
+    ...unusable.map((each) => `not served: ${each}`),
+    ...(problem?.field === 'revocation lists' ? others.map((each) => `not served: ${each}`) : []),
+  ];
 }
 
 function revocationStatus(revocation: Revocation): NonNullable<WorkloadStatus['revocation']> {
@@ -291,10 +312,12 @@ function certificateStatus(svid: Svid, renewAt: number | undefined): Certificate
   };
 }
 
-function rootsStatus(bundle: TrustBundle | undefined): WorkloadStatus['roots'] {
+function rootsStatus(bundle: TrustBundle | undefined, withheld: readonly Withheld[]): WorkloadStatus['roots'] {
   return (bundle?.rootsDer ?? []).map((der) => {
     const root = parseCertificate(der);
-    return { subject: root.subject, sha256: root.sha256, notAfter: iso(root.notAfterAt) };
+    const because = withheld.find(({ certificate }) => certificate.sha256 === root.sha256)?.because;
+    const facts = { subject: root.subject, sha256: root.sha256, notAfter: iso(root.notAfterAt) };
+    return because === undefined ? facts : { ...facts, withheld: because };
   });
 }
 

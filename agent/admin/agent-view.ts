@@ -95,7 +95,8 @@ export interface WorkloadStatus {
   readonly id: string;
   readonly state: 'starting' | 'current' | 'overdue' | 'unavailable';
   readonly certificate?: CertificateStatus;
-  readonly roots: readonly { readonly subject: string; readonly sha256: string; readonly notAfter: string }[];
+  /** Of the trust bundle; `withheld` is why one does not go to proxies at the moment. */
+  readonly roots: readonly { readonly subject: string; readonly sha256: string; readonly notAfter: string; readonly withheld?: string }[];
   readonly rootsVersion?: string;
   /** Where revocation is looked at. */
   readonly revocation?: {
@@ -118,6 +119,8 @@ export interface WorkloadStatus {
   readonly retryAt?: string;
   /** What is wrong with the CA's configuration, while what was good before is still in use. */
   readonly sourceProblem?: { readonly code: string; readonly message: string; readonly hint?: string };
+  /** Why the newest certificate, bundle or revocation lists are not served, or that peers refuse the certificate. */
+  readonly selfCheck?: { readonly code: string; readonly message: string; readonly hint?: string };
   readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string; readonly at: string };
   /** Each of several CAs, in the order in which they are asked. */
   readonly authorities?: readonly AuthorityStatus[];

@@ -136,12 +136,12 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ...(workload.authorities ?? []).map((each) => ['CA', authorityText(each, now)] as const),
       ...(certificate?.warnings ?? []).map((warning) => ['warning', warning] as const),
       ['CA problem', sourceProblem && `${sourceProblem.message} (${sourceProblem.code}); what was good before is still in use`],
+      ['self-check', workload.selfCheck?.message],
+      ['hint', workload.selfCheck?.hint],
       ['last error', lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`],
       ['hint', lastError?.hint],
       ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],
-      ...workload.roots.map(
-        (root) => ['root', `${root.subject || root.sha256.slice(0, 16)}, until ${instant(root.notAfter, now)}`] as const,
-      ),
+      ...workload.roots.map((root) => ['root', rootText(root, now)] as const),
       ['revocation', workload.revocation && revocationText(workload.revocation, now)],
       ...(workload.federated ?? []).map((each) => ['federated', federatedText(each)] as const),
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
@@ -155,6 +155,11 @@ function workloadText(workload: WorkloadStatus, now: string): string {
   const streams =
     sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
   return `${titleOf(workload)}\n${rows}${streams}`;
+}
+
+function rootText({ subject, sha256, notAfter, withheld }: WorkloadStatus['roots'][number], now: string): string {
+  const served = withheld === undefined ? '' : `; not served: ${withheld}`;
+  return `${subject || sha256.slice(0, 16)}, until ${instant(notAfter, now)}${served}`;
 }
 
 function federatedText({ trustDomain, roots, problem }: NonNullable<WorkloadStatus['federated']>[number]): string {

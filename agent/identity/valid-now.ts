@@ -1,0 +1,106 @@
+import { type Certificate, isSelfIssued, parseCertificate } from './certificate';
+import { verifyChain } from './chain';
+import type { CrlSet } from './crl';
+import type { Svid } from './svid';
+import { orderedBundle, type TrustBundle } from './trust-bundle';
+
+/** A certificate that is not served at a moment, and why. */
+export interface Withheld {
+  readonly certificate: Certificate;
+  /** e.g. `ended at 2026-01-01T00:00:00.000Z`. */
+  readonly because: string;
+}
+
+/** Certificates in a path. */
+const MAX_OWN = 8;
+
+const read = new WeakMap<Uint8Array, Certificate>();
+
+/** Reads a certificate that was accepted before, once for each object. */
+export function readAccepted(der: Uint8Array): Certificate {
+  const known = read.get(der) ?? parseCertificate(der);
+  read.set(der, known);
+  return known;
+}
+
+/** Whether a certificate is valid at that very moment, as a proxy sees it, which knows no tolerance. */
+export function isValidAt({ notBeforeAt, notAfterAt }: Certificate, now: number): boolean {
+  return notBeforeAt <= now && now < notAfterAt;
+}
+
+/**
+ * What of a bundle may go to a proxy now, in the order in which the proxy is to try it: first those that `svid` verifies by, then the one
+ * that lasts longest. A proxy takes the first root of a name, so a dead one before its renewed self would refuse everybody.
+ *
+ * @returns  `bundle` is undefined where no root is valid now.
+ */
+export function rootsValidAt(
+  bundle: TrustBundle,
+  svid: Svid | undefined,
+  now: number,
+): { readonly bundle: TrustBundle | undefined; readonly withheld: readonly Withheld[] } {
+  const all = bundle.rootsDer.map(readAccepted);
+  const valid = all.filter((each) => isValidAt(each, now));
+  const withheld = all.filter((each) => !valid.includes(each)).map((certificate) => ({ certificate, because: reasonAt(certificate, now) }));
+  if (valid.length === 0) return { bundle: undefined, withheld };
+  const own = svid ? ownRoots(svid, valid, now) : [];
+  const rank = (each: Certificate) => (own.includes(each) ? 0 : 1);
+  const ordered = [...valid].sort((a, b) => rank(a) - rank(b) || b.notAfterAt - a.notAfterAt || Buffer.compare(a.der, b.der));
+  return { bundle: orderedBundle(ordered.map(({ der }) => der)), withheld };
+}
+
+function reasonAt({ notBeforeAt, notAfterAt }: Certificate, now: number): string {
+  const iso = (at: number) => new Date(at).toISOString();
+  return now < notBeforeAt ? `begins at ${iso(notBeforeAt)}` : `ended at ${iso(notAfterAt)}`;
+}
+
+/**
+ * The root that a certificate verifies to, and where that is an intermediate those above it: a proxy walks on. None for a mounted certificate
+ * for another's trust.
+ */
+function ownRoots({ chainDer }: Svid, roots: readonly Certificate[], now: number): Certificate[] {
+  const own: Certificate[] = [];
+  let [last, ...pool] = chainDer.map(readAccepted) as [Certificate, ...Certificate[]];
+  while (own.length < MAX_OWN && (own.length === 0 || !isSelfIssued(last))) {
+    const others = roots.filter((each) => !own.includes(each));
+    try {
+      last = verifyChain(last, pool, others, now).root;
+    } catch {
+      break;
+    }
+    pool = [];
+    own.push(last);
+  }
+  return own;
+}
+
+const served = new WeakMap<Svid, Svid>();
+
+/** The SVID without what of its chain is not valid now. Equal answers in a row are one object, so nothing is sent twice. */
+export function chainValidAt(svid: Svid, now: number): Svid {
+  const [leaf, ...others] = svid.chainDer as [Uint8Array, ...Uint8Array[]];
+  const chainDer = [leaf, ...others.filter((der) => isValidAt(readAccepted(der), now))];
+  if (chainDer.length === svid.chainDer.length) return svid;
+  const known = served.get(svid);
+  if (known?.chainDer.length === chainDer.length && known.chainDer.every((der, index) => der === chainDer[index])) return known;
+  const cut = { ...svid, chainDer };
+  served.set(svid, cut);
+  return cut;
+}
+
+/** When next something of these begins or ends, epoch milliseconds; infinite where nothing does. */
+export function nextChangeAt(
+  svids: readonly (Svid | undefined)[],
+  bundles: readonly (TrustBundle | undefined)[],
+  lists: readonly (CrlSet | undefined)[],
+  now: number,
+): number {
+  const ders = [...svids.flatMap((each) => each?.chainDer ?? []), ...bundles.flatMap((each) => each?.rootsDer ?? [])];
+  const dates = [
+    ...ders.map(readAccepted).flatMap(({ notBeforeAt, notAfterAt }) => [notBeforeAt, notAfterAt]),
+    ...svids.flatMap((each) => (each ? [each.notAfterAt] : [])),
+    ...lists.flatMap((each) => each?.lists ?? []).flatMap(({ thisUpdateAt, nextUpdateAt }) => [thisUpdateAt, nextUpdateAt]),
+  ];
+  // Not spread into Math.min: a bundle may hold more than a call takes.
+  return dates.reduce((next, at) => (at > now && at < next ? at : next), Number.POSITIVE_INFINITY);
+}
