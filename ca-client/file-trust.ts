@@ -2,7 +2,7 @@ import type { Deps } from '../agent/base/deps';
 import { AgentError, errorText } from '../agent/base/errors';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
-import { parseRootBundle } from '../agent/identity/certificate';
+import { parseRootBundle, rootWarnings } from '../agent/identity/certificate';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
 import { followFiles } from './follow-files';
 
@@ -40,7 +40,9 @@ export function followTrustFile(path: string, domains: ReadonlySet<string> | und
       if (closed) return;
       problem = undefined;
       tell(skipped.join('; '), 'trust bundle file holds roots that are refused, using the others', { skipped });
-      if (bundle.version !== trust.value?.version) trust.set(bundle);
+      if (bundle.version === trust.value?.version) return;
+      for (const warning of rootWarnings(bundle)) deps.log.warn('trust bundle file holds unusual roots', { file: path, warning });
+      trust.set(bundle);
     } catch (caught) {
       problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust bundle ${path}: ${errorText(caught)}`, {
         retry: 'soon',

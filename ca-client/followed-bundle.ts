@@ -2,6 +2,7 @@ import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
 import { keepLooking } from '../agent/base/keep-looking';
 import { type Watched, WatchedSource } from '../agent/base/watched';
+import { rootWarnings } from '../agent/identity/certificate';
 import { parseSpiffeBundle, type SpiffeBundle } from '../agent/identity/spiffe-bundle';
 import { readCaRoot } from './istio/ca-root';
 import { isUrl, openPlace, type PlaceReader } from './place-reader';
@@ -121,6 +122,9 @@ class Follower implements FollowedBundle {
     const counts = { roots: bundle.roots?.rootsDer.length ?? 0, jwtKeys: bundle.jwtKeys.length };
     if (counts.roots + counts.jwtKeys > 0) this.deps.log.info('federated bundle in use', { ...this.#facts(), ...counts });
     else this.deps.log.warn('federated bundle is empty: nobody of that trust domain is believed any more', this.#facts());
+    for (const warning of bundle.roots ? rootWarnings(bundle.roots) : []) {
+      this.deps.log.warn('federated bundle holds unusual roots', { ...this.#facts(), warning });
+    }
     this.#held.set({ bundle, bytes });
   }
 

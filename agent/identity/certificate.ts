@@ -147,6 +147,27 @@ export function isCa(certificate: Certificate): boolean {
   return certificate.basicConstraints?.ca === true && (certificate.keyUsage?.usages.includes('keyCertSign') ?? true);
 }
 
+/**
+ * Whether it may sign certificates only because its key usages are absent, which RFC 5280 takes for consent. X509-SVID section 4.3 wants
+ * keyCertSign to be given: stricter peers refuse what it signed, and CAs that were made by mistake look like this.
+ */
+export function lacksKeyCertSign(certificate: Certificate): boolean {
+  return certificate.keyUsage === undefined && isCa(certificate);
+}
+
+/** What is unusual about CA certificates that are accepted all the same, for people: each rule once, with whom it is about. */
+export function usageWarnings(cas: readonly Certificate[]): string[] {
+  const lacking = cas.filter(lacksKeyCertSign).map(({ subject, sha256 }) => subject || sha256);
+  if (lacking.length === 0) return [];
+  const names = `${lacking.slice(0, 3).join('; ')}${lacking.length > 3 ? `; and ${lacking.length - 3} others` : ''}`;
+  return [`CA certificates without key usage keyCertSign, which strict peers refuse (X509-SVID section 4.3): ${names}`];
+}
+
+/** As `usageWarnings`, of the roots of a bundle. */
+export function rootWarnings({ rootsDer }: TrustBundle): string[] {
+  return usageWarnings(rootsDer.map((der) => parseCertificate(der, 'root')));
+}
+
 /** Whether subject and issuer are one name, as in a root. Says nothing of the signature. */
 export function isSelfIssued(certificate: Certificate): boolean {
   return Buffer.compare(certificate.subjectDer, certificate.issuerDer) === 0;

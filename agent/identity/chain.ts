@@ -1,5 +1,5 @@
 import { invalid } from '../base/errors';
-import { type Certificate, isCa, isSelfIssued, uriNames } from './certificate';
+import { type Certificate, isCa, isSelfIssued, lacksKeyCertSign, uriNames } from './certificate';
 import { PURPOSE } from './extensions';
 import { SignatureChecker } from './signature-checker';
 
@@ -10,6 +10,14 @@ export interface VerifiedChain {
   readonly root: Certificate;
   /** The earliest notAfter of the path and its root, epoch milliseconds. Of all paths that hold, this one ends last. */
   readonly notAfterAt: number;
+}
+
+/** How a path is verified beyond what is always asked. */
+export interface ChainRules {
+  /** Default one with a budget of its own. */
+  readonly checker?: SignatureChecker;
+  /** Whether each certificate between leaf and root must be given keyCertSign (X509-SVID section 4.3); default where it has key usages. */
+  readonly keyCertSignRequired?: boolean;
 }
 
 /** How far in the future a notBefore may lie: clocks of CA and agent differ, and authorities without backdating exist. */
@@ -27,7 +35,7 @@ const MAX_CONSTRAINT_CHECKS = 4096;
  *
  * For each certificate above the leaf: name chaining (equal bytes of the names), key identifiers that do not contradict each other (RFC
  * 5280 calls them a help; OpenSSL and Envoy take a contradiction for another issuer), signature by its subject's key, CA:TRUE, keyCertSign
- * where key usages are given, path length, serverAuth and clientAuth where purposes are given, URI name constraints. For each, leaf and
+ * where key usages are given (`rules` may ask for it in any case), path length, serverAuth and clientAuth where purposes are given, URI name constraints. For each, leaf and
  * root included: valid at `now` (a notBefore up to `SKEW_TOLERANCE_MS` ahead is let pass), no critical extension that we do not know,
  * key strong enough (`PublicKey.weakness`). Signed with SHA-1 or MD5 is not signed. A root's own signature is not looked at: it is
  * trusted for being in the bundle. What the leaf says for itself (identity, usages) is the gate's to judge.
@@ -44,11 +52,13 @@ export function verifyChain(
   pool: readonly Certificate[],
   roots: readonly Certificate[],
   now: number,
-  checker = new SignatureChecker(),
+  rules: ChainRules = {},
 ): VerifiedChain {
   const obstacle = standingObstacle(leaf, now);
   if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
-  const search: Search = { pool, roots, now, checker, vouched: new Set(roots), refusals: [], steps: 0, best: undefined };
+  const { checker = new SignatureChecker(), keyCertSignRequired = false } = rules;
+  const asked = { pool, roots, now, checker, keyCertSignRequired };
+  const search: Search = { ...asked, vouched: new Set(roots), refusals: [], steps: 0, best: undefined };
   // The bounds of the search end the look for a better path; they do not take away the one that was found.
   const bound = [() => vouch(search, leaf), () => extend(search, [leaf], leaf.notAfterAt)].map(boundOf).find((each) => each !== undefined);
   if (search.best !== undefined) return search.best;
@@ -74,18 +84,18 @@ export async function verifyChainAside(
   pool: readonly Certificate[],
   roots: readonly Certificate[],
   now: number,
-  checker: SignatureChecker,
+  rules: ChainRules & Required<Pick<ChainRules, 'checker'>>,
 ): Promise<VerifiedChain> {
-  const search = { pool, now, checker, vouched: new Set(roots) };
+  const { checker, keyCertSignRequired = false } = rules;
+  const search = { pool, now, checker, keyCertSignRequired, vouched: new Set(roots) };
   for (const [certificate, issuer] of signaturesInQuestion(search, leaf)) await checker.checkAside(certificate, issuer);
-  return verifyChain(leaf, pool, roots, now, checker);
+  return verifyChain(leaf, pool, roots, now, rules);
 }
 
-interface Search {
+interface Search extends Required<ChainRules> {
   readonly pool: readonly Certificate[];
   readonly roots: readonly Certificate[];
   readonly now: number;
-  readonly checker: SignatureChecker;
   /** The roots, and those of the pool that they have certified, directly or through each other. */
   readonly vouched: Set<Certificate>;
   steps: number;
@@ -99,11 +109,13 @@ interface Search {
  * next, since what the answer vouches for may have signed others.
  */
 function* signaturesInQuestion(
-  { pool, now, checker, vouched }: Pick<Search, 'pool' | 'now' | 'checker' | 'vouched'>,
+  search: Pick<Search, 'pool' | 'now' | 'vouched' | keyof ChainRules>,
   leaf: Certificate,
 ): Generator<readonly [Certificate, Certificate]> {
+  const { pool, now, checker, vouched } = search;
   const rootIds = new Set([...vouched].map(({ sha256 }) => sha256));
-  const couldIssue = (each: Certificate) => isCa(each) && !rootIds.has(each.sha256) && standingObstacle(each, now) === undefined;
+  const couldIssue = (each: Certificate) =>
+    isCa(each) && !rootIds.has(each.sha256) && standingObstacle(each, now) === undefined && usageObstacle(each, search) === undefined;
   const inReach = withinReach(leaf, pool).filter((each) => each === leaf || couldIssue(each));
   // First what key identifiers point to, so that others of the same name do not use up the budget.
   for (const pointedTo of [true, undefined]) {
@@ -194,6 +206,7 @@ function mayFollow(search: Search, path: readonly Certificate[], issuer: Certifi
     (keyIdsAgree(last, issuer) === false ? 'must have signed what names it as issuer; their key identifiers differ' : undefined) ??
     standingObstacle(issuer, search.now) ??
     signingObstacle(issuer, path) ??
+    (role === 'intermediate' ? usageObstacle(issuer, search) : undefined) ??
     // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.
     (!search.vouched.has(issuer) || search.checker.isSignedBy(last, issuer) ? undefined : signatureRule(last)) ??
     path.map((each) => constraintObstacle(issuer, each)).find((broken) => broken !== undefined);
@@ -235,6 +248,11 @@ function signingObstacle(issuer: Certificate, path: readonly Certificate[]): str
     }
   }
   return undefined;
+}
+
+/** A root is trusted for being in the bundle, whatever its usages; those between it and the leaf are what others made. */
+function usageObstacle(issuer: Certificate, { keyCertSignRequired }: Pick<Search, 'keyCertSignRequired'>): string | undefined {
+  return keyCertSignRequired && lacksKeyCertSign(issuer) ? 'must have the key usage keyCertSign' : undefined;
 }
 
 /** Name constraints on hosts of URIs are applied; on a kind of name that the certificate does not carry they have nothing to say. */

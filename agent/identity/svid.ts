@@ -1,6 +1,15 @@
 import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
-import { type Certificate, isCa, isSelfIssued, parseCertificate, parseCertificates, parseRootBundle } from './certificate';
+import {
+  type Certificate,
+  isCa,
+  isSelfIssued,
+  parseCertificate,
+  parseCertificates,
+  parseRootBundle,
+  rootWarnings,
+  usageWarnings,
+} from './certificate';
 import { isSelfSigned, namesAsIssuer, sameSubjectAndKey, standingObstacle, type VerifiedChain, verifyChain } from './chain';
 import { splitCredentialBundle } from './credential-bundle';
 import { type KeyPair, readPrivateKey } from './keys';
@@ -70,12 +79,13 @@ export function acceptIssuedChain(expected: Expected, certificatesDer: readonly 
     const others = certificates.filter((each) => each !== leaf);
     const checker = new SignatureChecker();
     const roots = readRoots(trust);
-    const verified = verifyChain(leaf, others, roots, now, checker);
+    const verified = verifyChain(leaf, others, roots, now, { checker });
     const chain = servedChain(verified, others, roots, now, checker);
     const warnings = [
       ...leafWarnings,
       ...timeWarnings(leaf, verified, expected.maxTtlMs, now),
       ...strangerWarnings(others, chain, now),
+      ...usageWarnings(chain.slice(1)),
       ...damaged.map((error) => `the reply holds a damaged certificate: ${error.message}`),
       ...bundleWarnings(trust),
     ];
@@ -185,7 +195,8 @@ const isPathWarning = (warning: string) => [NOT_BEGUN, OUTLIVES, NO_PATH].some((
 
 function bundleWarnings(trust: TrustBundle): string[] {
   const count = trust.rootsDer.length;
-  return count > MANY_ROOTS ? [`the trust bundle holds ${count} roots: with more than ${MANY_ROOTS} some verifiers give up`] : [];
+  const many = count > MANY_ROOTS ? [`the trust bundle holds ${count} roots: with more than ${MANY_ROOTS} some verifiers give up`] : [];
+  return [...many, ...rootWarnings(trust)];
 }
 
 /** What others mount, as PEM. Where one file holds both key and certificates, `keyPem` and `certChainPem` are the same bytes. */
@@ -235,6 +246,7 @@ export function acceptMountedFiles(
       warnings: [
         ...(id === undefined ? ['the certificate does not have exactly one SPIFFE ID'] : []),
         ...warnings,
+        ...usageWarnings(rest),
         ...skipped.map((reason) => `skipped: ${reason}`),
         ...bundleWarnings(bundle),
       ],

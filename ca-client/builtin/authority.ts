@@ -1,6 +1,7 @@
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
+import { rootWarnings } from '../../agent/identity/certificate';
 import { SKEW_TOLERANCE_MS } from '../../agent/identity/chain';
 import { parseCsr, type UnverifiedCsr } from '../../agent/identity/csr';
 import type { CertificateEngine, CertificateSpec, Csr } from '../../agent/identity/engine';
@@ -102,6 +103,7 @@ export async function openAuthority(options: AuthorityOptions, deps: Deps): Prom
   const made = await ensureCaFiles(dir, () => makeRoot(engine, trustDomain, rootAlgorithm, now));
   const issuer = await acceptIssuer(await readCaFiles(dir), options, engine, now);
   deps.log.info(made ? 'CA made' : 'CA opened', { dir, ...issuerFacts(issuer) });
+  warnOfRoots(issuer.bundle, deps);
   return new BuiltinAuthority(options, issuer, deps);
 }
 
@@ -293,6 +295,7 @@ class BuiltinAuthority implements Authority {
   #tellRoots(previous: TrustBundle, next: TrustBundle): void {
     const { log } = this.#deps;
     log.info('CA roots changed', { roots: next.rootsDer.length, version: next.version });
+    warnOfRoots(next, this.#deps);
     const kept = next.rootsDer.some((root) => previous.rootsDer.some((other) => Buffer.compare(root, other) === 0));
     if (!kept)
       log.warn('CA roots were replaced without an overlap: peers that still hold the old ones are refused', { version: next.version });
@@ -308,6 +311,10 @@ class BuiltinAuthority implements Authority {
     if (what !== this.#complaint) tell();
     this.#complaint = what;
   }
+}
+
+function warnOfRoots(bundle: TrustBundle, { log }: Deps): void {
+  for (const warning of rootWarnings(bundle)) log.warn('CA roots are unusual', { warning });
 }
 
 function csrFault(caught: unknown): AgentError {

@@ -1,6 +1,14 @@
 import { createHash } from 'node:crypto';
 import { AgentError, invalid } from '../../agent/base/errors';
-import { type Certificate, isCa, parseCertificate, parseCertificates, parseRootBundle, uriNames } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  isCa,
+  lacksKeyCertSign,
+  parseCertificate,
+  parseCertificates,
+  parseRootBundle,
+  uriNames,
+} from '../../agent/identity/certificate';
 import { isSelfSigned, type VerifiedChain, verifyChain } from '../../agent/identity/chain';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
@@ -54,7 +62,7 @@ export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engin
     const keyId = signer.subjectKeyId ?? keyIdentifier(key.spkiDer);
     const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);
     const roots = bundle.rootsDer.map((der) => parseCertificate(der));
-    const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now);
+    const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now, { keyCertSignRequired: true });
     return { ...describeChain(chain, signer, above, bundle), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
   } catch (caught) {
     throw stateError(files.dir, caught, signer && wrongClockHint(files.dir, signer, now));
@@ -109,8 +117,7 @@ function readSigner(certPem: Uint8Array): Certificate {
 function assertSigner(signer: Certificate, key: KeyPair, trustDomain: string): void {
   if (Buffer.compare(signer.publicKey.spkiDer, key.spkiDer) !== 0) throw refused(CA_FILES.key, `must be the key of ${CA_FILES.cert}`);
   if (signer.basicConstraints?.ca !== true) throw refused(CA_FILES.cert, 'must be a CA certificate (basicConstraints CA:TRUE)');
-  // X509-SVID section 4.3 asks for the usage to be there, where RFC 5280 would take its absence for consent.
-  if (!signer.keyUsage || !isCa(signer)) throw refused(CA_FILES.cert, 'must have the key usage keyCertSign');
+  if (lacksKeyCertSign(signer) || !isCa(signer)) throw refused(CA_FILES.cert, 'must have the key usage keyCertSign');
   for (const uri of uriNames(signer)) {
     const named = /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1];
     if (named !== undefined && named !== trustDomain) {

@@ -4,7 +4,7 @@ import { publishDir } from '../../agent/base/atomic-dir';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { listenUnix } from '../../agent/base/unix-socket';
-import { type Certificate, certificatesPem, parseCertificates } from '../../agent/identity/certificate';
+import { type Certificate, certificatesPem, parseCertificates, usageWarnings } from '../../agent/identity/certificate';
 import { isSelfSigned } from '../../agent/identity/chain';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
@@ -76,6 +76,7 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
     }
     const id = candidate.signer?.id ?? certificateId(candidate.roots[0]!);
     deps.log.info('CA root added', { id, roots: bundle.length });
+    for (const warning of usageWarnings(candidate.roots)) deps.log.warn('the added root is unusual', { warning });
     return id;
   });
 }

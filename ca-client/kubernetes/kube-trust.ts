@@ -5,7 +5,7 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
-import { certificatesPem, parseRootBundle } from '../../agent/identity/certificate';
+import { certificatesPem, parseRootBundle, rootWarnings } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
@@ -79,6 +79,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     problem = undefined;
     if (bundle.version === trust.value?.version) return;
     deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
+    for (const warning of rootWarnings(bundle)) deps.log.warn('trust anchors hold unusual roots', { source, warning });
     trust.set(bundle);
     saving = saving.then(() => keep(options, bundle, deps));
   };

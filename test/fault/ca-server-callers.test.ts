@@ -362,6 +362,20 @@ describe('A38 client certificates', () => {
     await expectRefused(UNAUTHENTICATED, {}, one.client({ ...identity, certificatesDer: identity.certificatesDer.slice(0, 1) }), one);
   });
 
+  test.each([
+    ['signed it', [{ keyUsage: undefined }]],
+    ['stands higher in its chain', [{ keyUsage: undefined }, {}]],
+  ])('field E14 one is UNAUTHENTICATED where a CA without key usage %s: such CAs are made by mistake', async (_, options) => {
+    const root = await makeCa();
+    const one = await startWith(root);
+    const times = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 90 * HOUR_MS };
+    let ca = root;
+    for (const each of options) ca = await makeTestCa({ parent: ca, name: 'made by mistake', ...times, ...each });
+    const by = one.client(await leafOf(ca, {}));
+    await expectRefused(UNAUTHENTICATED, {}, by, one);
+    expect(one.audit().at(-1)).toMatchObject({ reason: expect.stringContaining('must have the key usage keyCertSign') });
+  });
+
   test('one that proves nothing does not stand in the way of a token', async () => {
     const ca = await makeCa();
     const one = await startWith(ca);

@@ -103,7 +103,8 @@ async function verify(
     ];
     // What costs nothing comes first.
     const caller: Caller = { id: identityOf(leaf, options), method: 'client-certificate', detail: { serial: leaf.serial } };
-    return { chain: await verifyChainAside(leaf, pool, roots, now, new SignatureChecker(BUDGET)), caller };
+    const rules = { checker: new SignatureChecker(BUDGET), keyCertSignRequired: true };
+    return { chain: await verifyChainAside(leaf, pool, roots, now, rules), caller };
   } catch (caught) {
     const error = AgentError.from(caught);
     if (error.code === 'ERR_BUG' || error.code === 'ERR_TOKEN') throw error;

@@ -303,10 +303,17 @@ describe('B2 a CA directory is refused where', () => {
       async (dir, root) => writeCaDir(dir, { signer: await makeTestCa({ parent: root, keyUsage: ['cRLSign'] }) }),
     ],
     [
-      'the certificate has no key usage',
+      'field E14 the certificate has no key usage',
       'ca-cert.pem',
       /keyCertSign/,
       async (dir, root) => writeCaDir(dir, { signer: await makeTestCa({ parent: root, keyUsage: undefined }) }),
+    ],
+    [
+      'field E14 a CA above it has no key usage',
+      'intermediate "O=cluster.local, CN=intermediate"',
+      /keyCertSign/,
+      async (dir, root) =>
+        writeCaDir(dir, { signer: await makeTestCa({ name: 'signer', parent: await makeTestCa({ parent: root, keyUsage: undefined }) }) }),
     ],
     [
       'the signer has expired',

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { contextTag, derElement, derSequence } from '../../../agent/base/der';
 import { type Certificate, parseCertificate } from '../../../agent/identity/certificate';
-import { isSelfSigned, verifyChain, verifyChainAside } from '../../../agent/identity/chain';
+import { isSelfSigned, type VerifiedChain, verifyChain, verifyChainAside } from '../../../agent/identity/chain';
 import { EXTENSION, encodeExtension, encodePurposes, PURPOSE } from '../../../agent/identity/extensions';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import { encodeName } from '../../../agent/identity/name';
@@ -119,6 +119,39 @@ describe('who may sign', () => {
       blames(0, 'must allow serverAuth and clientAuth where it has extended key usages'),
     ],
   ])('%s', async (_, options, want) => expect(verify(await line(...options))).toEqual(want));
+});
+
+describe('where X509-SVID section 4.3 is held to', () => {
+  const rule = 'must have the key usage keyCertSign';
+  test.each<[string, TestCaOptions[], unknown]>([
+    ['field E14 an intermediate without key usage is none', [{}, { keyUsage: undefined }], blames(1, rule)],
+    ['nor the one above it', [{}, { keyUsage: undefined }, {}], blames(1, rule)],
+    ['nor the one below it', [{}, {}, { keyUsage: undefined }], blames(2, rule)],
+    ['one with keyCertSign alone is', [{}, { keyUsage: ['keyCertSign'] }], 'ca1'],
+    ['a root without key usage is what the bundle says that it is', [{ keyUsage: undefined }, {}], 'ca1'],
+  ])('%s', async (_, options, want) => {
+    const cas = await line(...options);
+    const [leaf, ...pool] = [issueLeaf(cas.at(-1)!, { key }), ...cas.at(-1)!.intermediatesDer].map((der) => parseCertificate(der));
+    const roots = [parseCertificate(cas[0]!.certificateDer)];
+    const name = ({ path }: VerifiedChain) => path[1]!.subject.replace('O=cluster.local, CN=', '');
+    const rules = { checker: new SignatureChecker(), keyCertSignRequired: true };
+    expect(outcome(() => name(verifyChain(leaf!, pool, roots, TEST_NOW, rules)))).toEqual(want);
+    const aside = await verifyChainAside(leaf!, pool, roots, TEST_NOW, { ...rules, checker: new SignatureChecker() }).then(name, (caught) =>
+      outcome(() => {
+        throw caught;
+      }),
+    );
+    expect(aside).toEqual(want);
+  });
+
+  test('another path that keeps the rule is taken', async () => {
+    const [top, lacking] = (await line({}, { keyUsage: undefined })) as [TestCa, TestCa];
+    const right = await makeTestCa({ name: 'ca1', parent: top, privateKey: lacking.privateKey });
+    const leaf = parseCertificate(issueLeaf(lacking, { key }));
+    const pool = [lacking, right].map(({ certificateDer }) => parseCertificate(certificateDer));
+    const { path } = verifyChain(leaf, pool, [parseCertificate(top.certificateDer)], TEST_NOW, { keyCertSignRequired: true });
+    expect(path[1]).toBe(pool[1]);
+  });
 });
 
 describe('URI name constraints', () => {
@@ -275,7 +308,7 @@ describe('search', () => {
       const used = spied(checker);
       const leaf = parseCertificate(issueLeaf(root, { key, signer: dearKey(), noKeyIds: true }));
       const roots = [parseCertificate(root.certificateDer)];
-      expect(outcome(() => verifyChain(leaf, certificates, roots, TEST_NOW, checker))).toEqual({
+      expect(outcome(() => verifyChain(leaf, certificates, roots, TEST_NOW, { checker }))).toEqual({
         field: expect.stringMatching(/^root|^intermediate/),
         rule: 'must have signed what names it as issuer',
       });
@@ -287,14 +320,18 @@ describe('search', () => {
       const leaf = parseCertificate(issueLeaf(middle, { key, noKeyIds: true }));
       const pool = [...certificates, parseCertificate(middle.certificateDer)];
       expect(verifyChain(leaf, pool, [head], TEST_NOW).path).toEqual([leaf, pool.at(-1)]);
-      await expect(verifyChainAside(leaf, pool, [head], TEST_NOW, new SignatureChecker())).resolves.toMatchObject({ root: head });
+      await expect(verifyChainAside(leaf, pool, [head], TEST_NOW, { checker: new SignatureChecker() })).resolves.toMatchObject({
+        root: head,
+      });
     });
 
     test('cost in threads of the pool what they cost here', async () => {
       const leaf = parseCertificate(issueLeaf(root, { key, noKeyIds: true }));
       const roots = [parseCertificate(root.certificateDer)];
       const rule = 'must verify with the work of 3 P-256 signatures';
-      await expect(verifyChainAside(leaf, certificates, roots, TEST_NOW, new SignatureChecker(3))).rejects.toMatchObject({ rule });
+      await expect(verifyChainAside(leaf, certificates, roots, TEST_NOW, { checker: new SignatureChecker(3) })).rejects.toMatchObject({
+        rule,
+      });
     });
   });
 

@@ -20,6 +20,7 @@ import {
   TEST_ID,
   TEST_NOW,
   type TestCa,
+  type TestCaOptions,
 } from '../../support/certs';
 import { cpuMs } from '../../support/load';
 import { mutated, RUNS } from '../../support/mutations';
@@ -255,6 +256,16 @@ describe('let pass, with a warning', () => {
   ])('%s', (_, options, warnings) =>
     expect(verdict(() => accept([leaf(options)], root.bundle, TEST_NOW, { maxTtlMs: 7 * day }))).toEqual(warnings),
   );
+
+  test.each<[string, TestCaOptions, TestCaOptions, string]>([
+    ['a root', { keyUsage: undefined }, {}, 'root'],
+    ['an intermediate', {}, { keyUsage: undefined }, 'intermediate'],
+  ])('field E14 %s without key usage, which RFC 5280 allows and X509-SVID does not', async (_, top, between, name) => {
+    const ca = await makeTestCa({ parent: await makeTestCa(top), ...between });
+    expect(verdict(() => accept([leaf({}, ca), ...ca.intermediatesDer], ca.bundle))).toEqual([
+      `CA certificates without key usage keyCertSign, which strict peers refuse (X509-SVID section 4.3): O=cluster.local, CN=${name}`,
+    ]);
+  });
 
   test('F9 a leaf until the year 9999 ends with its root', () =>
     expect(accept([leaf({ notAfter: derTime(Date.parse('9999-12-31T23:59:59Z')) })])).toMatchObject({
