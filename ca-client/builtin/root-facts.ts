@@ -65,10 +65,27 @@ export async function activateAt(
   return Math.max(since + DEFAULT_OVERLAP_MS, ...before);
 }
 
-/** Valid certificates that lead to a root and are not revoked. */
+/** Valid certificates that lead to a root, are not revoked, and of a TLS server of ours not replaced. */
 export async function inUse(options: RootsOptions, root: Certificate, now: number): Promise<IssuedEntry[]> {
+  const newest = newestServers(await options.store.issued({}, now));
+  const entries = await withoutRevoked(options, await options.store.issued({ rootKeySha256: keyHash(root) }, now), now);
+  return entries.filter((entry) => isWorkload(entry) || newest.has(entry.serial));
+}
+
+const isWorkload = ({ id }: IssuedEntry): boolean => id.startsWith('spiffe://');
+
+/** A server shows the certificate that it got last, and no other. */
+function newestServers(entries: readonly IssuedEntry[]): Set<string> {
+  const newest = new Map<string, IssuedEntry>();
+  for (const entry of entries) {
+    if (!isWorkload(entry) && entry.issuedAt >= (newest.get(entry.id)?.issuedAt ?? 0)) newest.set(entry.id, entry);
+  }
+  return new Set([...newest.values()].map(({ serial }) => serial));
+}
+
+async function withoutRevoked(options: RootsOptions, entries: readonly IssuedEntry[], now: number): Promise<IssuedEntry[]> {
   const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
-  return (await options.store.issued({ rootKeySha256: keyHash(root) }, now)).filter(({ serial }) => !revoked.has(serial));
+  return entries.filter(({ serial }) => !revoked.has(serial));
 }
 
 /** Kept signers that lead to none of the roots. */

@@ -107,6 +107,20 @@ describe('roots change in stages', () => {
     expect(await stages(other)).toEqual(['active 0', 'ready 0']);
   });
 
+  test('item 35 a replaced certificate of a server of ours does not keep its root from retiring, the one that it shows does', async () => {
+    const at = await world();
+    const rootKeySha256 = await keyHashOf(at.ca);
+    await at.store.recordIssued(issuedEntry({ id: 'localhost', rootKeySha256 }));
+    await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    await expect(retireRoot(at, {}, at.deps)).rejects.toMatchObject({
+      code: 'ERR_TOO_EARLY',
+      rule: expect.stringContaining('of localhost'),
+    });
+    await at.store.recordIssued(issuedEntry({ id: 'localhost', issuedAt: TEST_NOW + 1 }));
+    await retireRoot(at, {}, at.deps);
+  });
+
   test('a root is not retired while certificates that lead to it are in use, unless they are revoked or it is forced', async () => {
     const at = await world();
     await addRoot(at, NEW, at.deps);
