@@ -1,4 +1,5 @@
 import type { AgentView } from './admin/agent-view';
+import type { ControlServer } from './admin/control-server';
 import type { AgentMetrics } from './admin/metrics';
 import { agentHealth } from './agent-health';
 import { Closers } from './base/closers';
@@ -47,11 +48,13 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps, stopping
   try {
     const served = config.workloads === undefined ? await serveOne(config, deps) : await serveList(loaded, deps, stopping);
     closers.add(served.close);
-    const view = createView(loaded, served, startedAt, deps);
+    let control: ControlServer | undefined;
+    const own = () => [control?.problem()].filter((each) => each !== undefined);
+    const view = createView(loaded, served, own, startedAt, deps);
     await firstAttempts(served.workloads(), deps, stopping);
     await deps.clock.sleepUntil(deps.clock.now() + PROXIES_FIRST_MS, stopping).catch(() => undefined);
-    const control = await startControl(config, view, deps);
-    closers.add(() => control.close());
+    control = await startControl(config, view, deps);
+    closers.add(() => control!.close());
     const admin = await startAdmin(loaded, view, deps);
     closers.add(() => admin.close());
     const health = agentHealth(view, served, () => deps.clock.now());

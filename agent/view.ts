@@ -20,9 +20,13 @@ export interface Served {
   readonly close: () => Promise<void>;
 }
 
-/** What the admin side may see of and ask from an agent that serves these. */
-export function createView(loaded: LoadedConfig, served: Served, startedAt: number, deps: Deps): AgentView {
-  const reasons = () => notReady(served, loaded.config.workloadsReady);
+/**
+ * What the admin side may see of and ask from an agent that serves these.
+ *
+ * @param own  Why the agent is not ready beside its workloads.
+ */
+export function createView(loaded: LoadedConfig, served: Served, own: () => readonly string[], startedAt: number, deps: Deps): AgentView {
+  const reasons = () => [...own(), ...notReady(served, loaded.config.workloadsReady)];
   return {
     settings: () => loaded.settings,
     reasons,

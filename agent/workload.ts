@@ -167,9 +167,9 @@ function describeWorkload(
     close,
     reasons: () => {
       const now = deps.clock.now();
-      return [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...refusedSets(gate, revocation)].map(
-        (reason) => `${id()}: ${reason}`,
-      );
+      const unreached = sds.problem();
+      const reasons = [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...refusedSets(gate, revocation)];
+      return [...reasons, ...(unreached === undefined ? [] : [unreached])].map((reason) => `${id()}: ${reason}`);
     },
     view: () => {
       const state = source.state.value;
@@ -217,6 +217,7 @@ function describeWorkload(
           mode: config.sdsSocketMode.toString(8).padStart(4, '0'),
           streams: sds.streams(),
           unknownNames: sds.unknownNames(),
+          ...(sds.problem() !== undefined && { problem: sds.problem() }),
           ...(sds.workloadApiStreams() > 0 && { workloadApiStreams: sds.workloadApiStreams() }),
         },
         ...(output && { output: output.status() }),

@@ -58,6 +58,8 @@ export interface SdsServer {
   unknownNames(): SdsStatus['unknownNames'];
   /** Open streams of the Workload API. */
   workloadApiStreams(): number;
+  /** Why clients do not reach the socket by its path, undefined where they do. */
+  problem(): string | undefined;
   /**
    * Resolves when each stream that watches `default` has acknowledged that leaf, or a later one, with their number.
    *
@@ -137,6 +139,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     streams: () => service.streams(),
     unknownNames: () => service.unknownNames(),
     workloadApiStreams: () => workloadApi.streams(),
+    problem: () => socket.problem(),
     acknowledged: (serial, signal) => service.acknowledged(serial, signal),
     close: () => {
       closing ??= close();

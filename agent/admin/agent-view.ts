@@ -163,6 +163,8 @@ export interface CertificateStatus {
 
 export interface SdsStatus {
   readonly socket: string;
+  /** Why clients do not reach the socket by its path. */
+  readonly problem?: string | undefined;
   readonly mode: string;
   readonly streams: readonly StreamStatus[];
   /** Names asked for that are not served, with how often, newest last, bounded. */

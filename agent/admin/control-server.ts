@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { boundConnections } from '../base/connection-bound';
 import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode, invalid } from '../base/errors';
@@ -45,13 +46,19 @@ const MAX_ROTATE_MS = 3_600_000;
 /** After the deadline the agent may still say which streams are behind; then we answer ourselves. */
 const LAST_WORD_MS = 200;
 
+export interface ControlServer {
+  /** Why commands do not reach the socket by its path, undefined where they do. */
+  problem(): string | undefined;
+  close(): Promise<void>;
+}
+
 /**
  * The commands that need the running agent, as JSON over HTTP/1.1 on a Unix socket: `GET /status`, `/plan`, `/settings` and `POST /rotate`.
  * With `?workload=NAME` the first two are about one workload of a list.
  *
  * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE.
  */
-export async function createControlServer(options: ControlServerOptions, deps: Deps): Promise<{ close(): Promise<void> }> {
+export async function createControlServer(options: ControlServerOptions, deps: Deps): Promise<ControlServer> {
   const limits = { headersTimeout: REQUEST_MS, requestTimeout: REQUEST_MS, connectionsCheckingInterval: REQUEST_MS, maxHeaderSize: 8_192 };
   const server = createServer(limits, (request, response) => {
     const gone = new AbortController();
@@ -62,11 +69,23 @@ export async function createControlServer(options: ControlServerOptions, deps: D
     );
   });
   boundConnections(server, MAX_CONNECTIONS, 1 / 8);
-  const listener = await listenUnix({ path: options.path, mode: 0o600, what: 'control socket' }, server, deps);
+  const open = new Set<Socket>();
+  server.on('connection', (socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  });
+  // Node looks after headers and requests that do not come to an end once it believes to listen.
+  server.emit('listening');
+  const listener = await listenUnix({ path: options.path, mode: 0o600, what: 'control socket' }, server, deps).catch((caught) => {
+    server.close();
+    throw caught;
+  });
   return {
+    problem: () => listener.problem(),
     close: () => {
       const closed = listener.close();
-      server.closeAllConnections();
+      for (const socket of open) socket.destroy();
+      server.close();
       return closed;
     },
   };

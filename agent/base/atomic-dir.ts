@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Stats } from 'node:fs';
+import { type Stats, statSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, readlink, realpath, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably } from './durable-files';
@@ -58,6 +58,16 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
     const hint = HINTS[systemCode(caught) ?? ''];
     throw new AgentError('ERR_OUTPUT', `write ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught, ...(hint && { hint }) });
+  }
+}
+
+/** Whether there is a file under each name. */
+export function isPublished(dir: string, names: readonly string[]): boolean {
+  try {
+    return names.every((name) => statSync(join(dir, name), { throwIfNoEntry: false }) !== undefined);
+  } catch {
+    // Something else has the name of the directory, or it may not be looked into: writing there says which.
+    return false;
   }
 }
 

@@ -145,7 +145,7 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ['revocation', workload.revocation && revocationText(workload.revocation, now)],
       ...(workload.federated ?? []).map((each) => ['federated', federatedText(each)] as const),
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
-      ['SDS socket', `${sds.socket} (mode ${sds.mode})`],
+      ['SDS socket', `${sds.socket} (mode ${sds.mode})${sds.problem === undefined ? '' : `: ${sds.problem}`}`],
       ['SDS streams', sds.streams.length],
       ['Workload API', sds.workloadApiStreams && counted(sds.workloadApiStreams, 'stream')],
       ...sds.unknownNames.map((each) => ['unknown name', `${each.name} (asked for ${counted(each.count, 'time')})`] as const),

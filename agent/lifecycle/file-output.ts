@@ -1,7 +1,8 @@
-import { directoryRisk, type OutputFile, publishDir } from '../base/atomic-dir';
+import { directoryRisk, isPublished, type OutputFile, publishDir } from '../base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
+import { everySecond } from '../base/every-second';
 import type { Watched } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
 import { certificatesPem } from '../identity/certificate';
@@ -32,8 +33,9 @@ export interface FileOutput {
 }
 
 /**
- * Writes key.pem (0600), cert-chain.pem and root-cert.pem (0644) on every change of certificate or bundle, as one. A failed write leaves the
- * old files, is logged and counted, and is tried again for ever; nothing else waits for it.
+ * Writes key.pem (0600), cert-chain.pem and root-cert.pem (0644) on every change of certificate or bundle, as one, and again
+ * within two seconds where one was removed. A failed write leaves the old files, is logged and counted, and is tried again for ever; nothing
+ * else waits for it.
  */
 export function createFileOutput(options: FileOutputOptions, deps: Deps): FileOutput {
   const { dir, state, keyFormat } = options;
@@ -53,8 +55,10 @@ export function followState(
 class StateWriter implements FileOutput {
   readonly #stop = new AbortController();
   readonly #unsubscribe: () => void;
+  readonly #stopLooking: () => void;
   #wanted: CertContents | undefined;
   #written: CertContents | undefined;
+  #names: readonly string[] = [];
   #error: AgentError | undefined;
   #wake: () => void = () => undefined;
   #wait = new AbortController();
@@ -67,6 +71,7 @@ class StateWriter implements FileOutput {
     private readonly deps: Deps,
   ) {
     this.#unsubscribe = state.subscribe((state) => this.#see(state));
+    this.#stopLooking = everySecond(() => this.#look());
     this.#loop = this.#run();
   }
 
@@ -80,6 +85,7 @@ class StateWriter implements FileOutput {
 
   async close(): Promise<void> {
     this.#unsubscribe();
+    this.#stopLooking();
     this.#stop.abort();
     this.#wait.abort();
     this.#wake();
@@ -91,6 +97,14 @@ class StateWriter implements FileOutput {
     this.#wanted = { svid: state.svid, bundle: state.bundle };
     this.#wake();
     this.#wait.abort();
+  }
+
+  /** Whoever tidies up (systemd-tmpfiles) may take the files, or their directory. What another program has put there stays. */
+  #look(): void {
+    if (this.#written === undefined || isPublished(this.dir, this.#names)) return;
+    this.#written = undefined;
+    this.deps.log.warn('certificate files were removed and are written again', { dir: this.dir });
+    this.#wake();
   }
 
   async #run(): Promise<void> {
@@ -109,8 +123,10 @@ class StateWriter implements FileOutput {
 
   async #write(contents: CertContents): Promise<boolean> {
     const { dir } = this;
+    const files = this.files(contents);
     try {
-      await publishDir(dir, this.files(contents));
+      await publishDir(dir, files);
+      this.#names = files.map(({ name }) => name);
       this.#written = contents;
       this.#error = undefined;
       this.deps.metrics.record('output_writes_total', { outcome: 'ok' });

@@ -31,7 +31,7 @@ function tree(dir: string): string[] {
 /** What a killed agent was just making is removed once it is old enough to be nobody's: here that time passes at once. */
 function ageLeftovers(dir: string): void {
   for (const path of readdirSync(dir, { recursive: true, encoding: 'utf8' })) {
-    if (/(^|\/)(\.keyturn-socket-\w{6}|\.\.[\w.]*_[0-9a-f]{16})$/.test(path)) lutimesSync(join(dir, path), 0, 0);
+    if (/(^|\/)\.\.[\w.]*_[0-9a-f]{16}$/.test(path)) lutimesSync(join(dir, path), 0, 0);
   }
 }
 

@@ -1,5 +1,16 @@
 import { spawn } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,31 +100,40 @@ describe('a Unix socket', () => {
     expect(lstatSync(join(dir, 'made')).mode & 0o777).toBe(0o755);
   });
 
-  test('D20 is never seen with another mode while it starts', async () => {
+  test('D20 is never open to any user but as it is to be, which another process looks for', async () => {
     const path = join(dir, 'socket');
+    const watcher = spawn(process.execPath, [
+      '-e',
+      `const { lstatSync } = require('node:fs');
+       const seen = new Set();
+       console.log('up');
+       while (lstatSync(${JSON.stringify(join(dir, 'end'))}, { throwIfNoEntry: false }) === undefined) {
+         const found = lstatSync(${JSON.stringify(path)}, { throwIfNoEntry: false });
+         if (found) seen.add((found.mode & 0o777).toString(8));
+       }
+       console.log([...seen].join());`,
+    ]);
+    let said = '';
+    watcher.stdout.on('data', (text) => {
+      said += text;
+    });
+    await new Promise((resolve) => watcher.stdout.once('data', resolve));
     const before = process.umask(0);
-    const modes = new Set<number>();
     try {
-      for (let round = 0; round < 50; round += 1) {
-        let done = false;
-        const starting = listen(path).finally(() => {
-          done = true;
-        });
-        while (!done) {
-          const seen = lstatSync(path, { throwIfNoEntry: false });
-          if (seen) modes.add(seen.mode & 0o777);
-          for (const name of readdirSync(dir)) {
-            const found = lstatSync(join(dir, name), { throwIfNoEntry: false });
-            if (found?.isDirectory()) modes.add(found.mode & 0o777 & ~0o700 ? 0o7777 : 0o600);
-          }
-          await new Promise((resolve) => setImmediate(resolve));
-        }
-        await (await starting).close();
-      }
+      for (let round = 0; round < 100; round += 1) await (await listen(path, { mode: 0o640 })).close();
     } finally {
       process.umask(before);
     }
-    expect([...modes]).toEqual([0o600]);
+    writeFileSync(join(dir, 'end'), '');
+    await new Promise((resolve) => watcher.once('close', resolve));
+    // Before it has its mode it has none.
+    expect(
+      said
+        .trim()
+        .split('\n')[1]!
+        .split(',')
+        .filter((mode) => mode !== '0'),
+    ).toEqual(['640']);
   });
 
   test('D21 has a path of 107 bytes at most, and at 107 still works', async () => {
@@ -184,8 +204,9 @@ describe('a Unix socket', () => {
   test('G4 is not removed by a late closer whose path now belongs to another', async () => {
     const path = join(dir, 'socket');
     const old = await listen(path);
-    rmSync(path);
-    await listen(path, { server: saying('new') });
+    await listen(`${path}.new`, { server: saying('new') });
+    // In one step, for the old one binds again what is missing.
+    renameSync(`${path}.new`, path);
     await old.close();
     expect(await answer(path)).toBe('new');
   });
@@ -198,25 +219,27 @@ describe('a Unix socket', () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  test('clears what killed starters left: guards and private directories', async () => {
+  test('clears what killed starters left: guards of guards', async () => {
     const path = join(dir, 'socket');
     for (const left of [path, `${path}.lock`, `${path}.lock.lock`]) await leaveDead(left);
-    const abandoned = join(dir, '.keyturn-socket-aaaaaa');
-    mkdirSync(abandoned);
-    await leaveDead(join(abandoned, '.keyturn-socket-aaaaaa'));
     const server = createServer();
     open.push(await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, { clock: inAMinute, log: noLog }));
     expect(readdirSync(dir)).toEqual(['socket']);
   });
 
-  test('leaves a private directory alone that holds anything else', async () => {
-    const odd = join(dir, '.keyturn-socket-odd');
-    mkdirSync(odd);
-    writeFileSync(join(odd, '.keyturn-socket-odd'), 'a file');
-    open.push(
-      await listenUnix({ path: join(dir, 'socket'), mode: 0o600, what: 'test socket' }, createServer(), { clock: inAMinute, log: noLog }),
-    );
-    expect(readdirSync(odd)).toEqual(['.keyturn-socket-odd']);
+  test('a guard that was left a moment ago only holds a start up', async () => {
+    const path = join(dir, 'socket');
+    await leaveDead(`${path}.lock`);
+    await listen(path);
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+
+  test('a socket of ours that was killed before it got its mode is taken over', async () => {
+    const path = join(dir, 'socket');
+    await leaveDead(path);
+    chmodSync(path, 0);
+    await listen(path);
+    expect(await answer(path)).toBe('hello');
   });
 
   test('belongs to the user that was asked for, which only root can give it to', async () => {

@@ -1,0 +1,170 @@
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, type Stats } from 'node:fs';
+import { isAbsolute, join, resolve } from 'node:path';
+import { AgentError, type ErrorCode, systemCode } from './errors';
+import { withUmask } from './umask';
+
+/** A directory that has been opened without following a name that somebody could exchange meanwhile. */
+export interface OpenDirectory {
+  /** Where it lies, without symbolic links. */
+  readonly real: string;
+  /** Its names by descriptor: whatever becomes of the path, they lead into this directory. Node.js has no openat(2). */
+  at(name: string): string;
+  /** What makes it unsafe: other users who can exchange names on the path. The first of them, with the directory in question. */
+  readonly risk: DirectoryRisk | undefined;
+  /** Whether the expected owner can exchange a name on the path to it, so that only the descriptor leads there for certain. */
+  readonly belowOwner: boolean;
+  close(): void;
+}
+
+export interface DirectoryRisk {
+  readonly dir: string;
+  /** As in "DIR can be changed by others: BECAUSE". */
+  readonly because: string;
+  /** What a person can do about it. */
+  readonly hint: string;
+}
+
+export interface OpenDirectoryOptions {
+  /** User whose directories are expected on the path, e.g. of a socket that is made for them. */
+  readonly owner?: number | undefined;
+  /** Mode of directories that are made where they are missing, exact; default: they are not made. */
+  readonly make?: number | undefined;
+}
+
+/** Only a handle, needs no permission to read (open(2)); Node.js does not name it. */
+export const O_PATH = 0o10000000;
+/** As many symbolic links as Linux follows in one path (path_resolution(7)). */
+const MAX_LINKS = 40;
+
+/**
+ * Opens a directory step by step, as the kernel walks a path, and judges each directory on the way.
+ *
+ * @throws the system's error, e.g. ENOENT where it is missing; ELOOP, ENOTDIR.
+ */
+export function openDirectory(path: string, options: OpenDirectoryOptions = {}): OpenDirectory {
+  const walk = new Walk(options);
+  try {
+    walk.go(resolve(path));
+    return walk.done();
+  } catch (caught) {
+    walk.close();
+    throw caught;
+  }
+}
+
+/** The refusal, for those who have opened the directory themselves. */
+export function untrusted(what: string, { dir, because, hint }: DirectoryRisk, code: ErrorCode): AgentError {
+  return new AgentError(code, `${what}: other users can exchange names in ${dir}: ${because}`, { hint });
+}
+
+class Walk {
+  risk: DirectoryRisk | undefined;
+  #real = '/';
+  #fd: number | undefined;
+  #here: Stats | undefined;
+  #belowOwner = false;
+  #links = 0;
+
+  constructor(private readonly options: OpenDirectoryOptions) {}
+
+  go(path: string): void {
+    this.#enter(openSync('/', O_PATH | constants.O_DIRECTORY), '/');
+    let names = path.split('/').filter(Boolean);
+    for (let name = names.shift(); name !== undefined; name = names.shift()) {
+      const fd = this.#open(name);
+      const found = fstatSync(fd);
+      if (found.isSymbolicLink()) {
+        closeSync(fd);
+        names = [...this.#follow(name, found), ...names];
+      } else {
+        this.#enter(fd, name === '..' ? join(this.#real, '..') : join(this.#real, name));
+      }
+    }
+  }
+
+  done(): OpenDirectory {
+    const fd = this.#fd!;
+    return {
+      real: this.#real,
+      at: (name) => `/proc/self/fd/${fd}/${name}`,
+      risk: this.risk,
+      belowOwner: this.#belowOwner,
+      close: () => this.close(),
+    };
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #open(name: string): number {
+    const path = `/proc/self/fd/${this.#fd}/${name}`;
+    const flags = O_PATH | constants.O_NOFOLLOW;
+    try {
+      return openSync(path, flags);
+    } catch (caught) {
+      const mode = this.options.make;
+      if (mode === undefined || systemCode(caught) !== 'ENOENT') throw caught;
+      try {
+        withUmask(0, () => mkdirSync(path, { mode }));
+      } catch (failed) {
+        if (systemCode(failed) !== 'EEXIST') throw failed;
+      }
+      return openSync(path, flags);
+    }
+  }
+
+  #enter(fd: number, real: string): void {
+    const found = fstatSync(fd);
+    this.close();
+    this.#fd = fd;
+    if (!found.isDirectory()) throw Object.assign(new Error(`ENOTDIR: not a directory, '${real}'`), { code: 'ENOTDIR' });
+    this.#real = real;
+    this.#belowOwner ||= this.#canExchange(found);
+    this.#here = found;
+    this.risk ??= riskOf(real, found, this.options.owner);
+  }
+
+  /** Whether the expected owner can put something else in the place of this entry of the directory that is open now. */
+  #canExchange(entry: Stats): boolean {
+    const { owner } = this.options;
+    const here = this.#here;
+    if (owner === undefined || here === undefined || owner === process.geteuid?.()) return false;
+    return here.uid === owner || ((here.mode & 0o022) !== 0 && entry.uid === owner);
+  }
+
+  /** In a directory that all may write to, the kernel keeps a name for its owner: whose link it is decides. */
+  #follow(name: string, found: Stats): string[] {
+    const here = this.#real;
+    this.#links += 1;
+    if (this.#links > MAX_LINKS) throw Object.assign(new Error(`ELOOP: too many symbolic links, '${here}'`), { code: 'ELOOP' });
+    const target = readlinkSync(`/proc/self/fd/${this.#fd}/${name}`);
+    if (!isOurs(found)) {
+      const because = `the symbolic link ${name} in it belongs to user ${found.uid}`;
+      this.risk ??= { dir: here, because, hint: `give the path without the link ${join(here, name)}` };
+    }
+    this.#belowOwner ||= this.#canExchange(found);
+    if (isAbsolute(target)) {
+      this.#here = undefined;
+      this.#enter(openSync('/', O_PATH | constants.O_DIRECTORY), '/');
+    }
+    return target.split('/').filter((each) => each !== '' && each !== '.');
+  }
+}
+
+function isOurs({ uid }: Stats): boolean {
+  return uid === 0 || uid === process.geteuid?.();
+}
+
+function riskOf(dir: string, found: Stats, owner: number | undefined): DirectoryRisk | undefined {
+  if (!isOurs(found) && found.uid !== owner) {
+    const hint = `use a directory of root, or run as that user, or chown root ${dir}`;
+    return { dir, because: `it belongs to user ${found.uid}`, hint };
+  }
+  // With the sticky bit only the owner of a name may exchange it.
+  if ((found.mode & 0o022) === 0 || (found.mode & 0o1000) !== 0) return undefined;
+  const all = (found.mode & 0o002) !== 0;
+  const hint = `chmod ${all ? 'go-w' : 'g-w'} ${dir}, or run as a user without privileges`;
+  return { dir, because: all ? 'every user may write to it' : `its group ${found.gid} may write to it`, hint };
+}
