@@ -31,13 +31,16 @@ export function addCaRoot(ca: Command, context: CommandContext): void {
 
 function addList(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'list', 'Show every root, how far it is, and what is in use')
-    .description('Show every root that is told to workloads, how far it is, and how many valid certificates lead to it.')
+    .description(
+      'Show every root that is told to workloads, how far it is, how many valid certificates lead to it, and which identities were not handed it.',
+    )
     .option('--overlap <duration>', 'How long a root must be known before anything is signed under it');
   onRun(command, context, async (options) => {
     const overlapMs = durationOf(options, 'overlap');
     const found = await withRoots(options, context.terminal, (api, about) => api.listRoots(about, overlapMs, systemClock.now()));
     const roots = STAGES.flatMap((stage) => found.filter((each) => each.stage === stage));
-    context.terminal.out(options.format === 'json' ? json({ roots: roots.map(rootFacts) }) : table([HEAD, ...roots.map(rootRow)]));
+    const text = () => `${table([HEAD, ...roots.map(rootRow)])}${roots.map(withoutItText).join('')}`;
+    context.terminal.out(options.format === 'json' ? json({ roots: roots.map(rootFacts) }) : text());
     return 0;
   });
 }
@@ -52,16 +55,18 @@ function addAdd(root: Command, context: CommandContext): void {
     const { terminal } = context;
     const algorithm = await settingOf('ca-key-algorithm', options.flags, terminal);
     const pem = file === undefined ? undefined : Buffer.from(await readInput(String(file), terminal));
-    return tellId(options, terminal, (api, about, deps) => api.addRoot(about, { algorithm, ...(pem && { pem }) }, deps));
+    const code = await tellId(options, terminal, (api, about, deps) => api.addRoot(about, { algorithm, ...(pem && { pem }) }, deps));
+    terminal.err(COPIES);
+    return code;
   });
 }
 
 function addActivate(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'activate', 'Sign under an added root from now on')
-    .description('Sign with the signer of an added root from now on. Refused while somebody may not know that root yet. Prints its id.')
+    .description('Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.')
     .argument('[id]', 'Of the signer or its root, or the beginning of one')
     .option('--overlap <duration>', 'How long the root must have been known (default: a day, and until everybody has renewed)')
-    .option('--force', 'Do it in any case');
+    .option('--force', 'Also where identities were not handed the root: they refuse peers with new certificates until they renew');
   onRun(command, context, async (options, [id]) => {
     const which = { id: id as string | undefined, overlapMs: durationOf(options, 'overlap'), force: options.given.force === true };
     return tellId(options, context.terminal, (api, about, deps) => api.activateRoot(about, which, deps));
@@ -72,7 +77,7 @@ function addRetire(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'retire', 'Trust a root no more')
     .description('Trust a root no more, and forget signers below it. Refused while a valid certificate leads to it. Prints its id.')
     .argument('[id]', 'Of the root, or the beginning of it')
-    .option('--force', 'Also where certificates in use lead to it; never where the active signer does');
+    .option('--force', 'Also where certificates in use lead to it: their peers refuse them; never where the active signer leads to it');
   onRun(command, context, async (options, [id]) => {
     const which = { id: id as string | undefined, force: options.given.force === true };
     return tellId(options, context.terminal, (api, about, deps) => api.retireRoot(about, which, deps));
@@ -118,6 +123,15 @@ async function withRoots<T>(
   });
 }
 
+/** Copies of root-cert.pem that no reply of the authority reaches. */
+const COPIES = `keyturn: note: agents learn the root with their next certificate; add it to every copy of root-cert.pem before retire:
+  on machines     /etc/keyturn/root-cert.pem (keyturn vm join), root-cert.pem in the directory of --prov-cert (PROV_CERT),
+                  files of --ca-root (CA_ROOT_CA), --trust-bundle and --federated-bundle, also of istio-agent, Envoy and others
+  in Kubernetes   ConfigMap istio-ca-root-cert of every namespace, ConfigMaps, Secrets and ClusterTrustBundles made from it,
+                  Secret cacerts or keyturn-ca where the authority itself is mounted from one
+  All roots:      keyturn ca bundle, or /bundle.pem of keyturn ca serve. Who lacks it: keyturn ca root list
+`;
+
 const STAGES: readonly RootStatus['stage'][] = ['active', 'ready', 'trusted'];
 const HEAD = ['ROOT', 'STAGE', 'SUBJECT', 'UNTIL', 'IN USE', 'SIGNER', 'ACTIVATE FROM'];
 
@@ -128,13 +142,23 @@ function rootRow(root: RootStatus): string[] {
   return [id, stage, subject, iso(notAfterAt), `${counted(inUse, 'certificate')}${until}`, signerId ?? '', from];
 }
 
+/** Who holds `activate` back, an identity a line. */
+function withoutItText({ id, withoutIt }: RootStatus): string {
+  const lines = withoutIt.map((each) => {
+    const until = instant(iso(each.untilAt), systemClock.now());
+    return `  ${each.id}  ${counted(each.certificates, 'certificate')}, until ${until}\n`;
+  });
+  return lines.length === 0 ? '' : `\nNot handed root ${id} yet:\n${lines.join('')}`;
+}
+
 function rootFacts(root: RootStatus): object {
-  const { notAfterAt, inUseUntil, activateAt, ...facts } = root;
+  const { notAfterAt, inUseUntil, activateAt, withoutIt, ...facts } = root;
   return {
     ...facts,
     notAfter: iso(notAfterAt),
     ...(inUseUntil !== undefined && { inUseUntil: iso(inUseUntil) }),
     ...(activateAt !== undefined && { activateAt: iso(activateAt) }),
+    ...(withoutIt.length > 0 && { withoutIt: withoutIt.map(({ untilAt, ...each }) => ({ ...each, until: iso(untilAt) })) }),
   };
 }
 

@@ -5,7 +5,7 @@ import type { CertificateEngine } from '../../agent/identity/engine';
 import { CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { DEFAULT_TTL_SECONDS } from './certificate-specs';
 import { acceptIssuer, type Issuer, type IssuerDomains } from './issuer';
-import { readKeptFiles, readSigner, readSince, stagedIds } from './signers';
+import { certificateId, readKeptFiles, readSigner, readSince, stagedIds } from './signers';
 import type { CaStore, IssuedEntry } from './store/store';
 
 export interface RootsOptions extends IssuerDomains {
@@ -61,8 +61,56 @@ export async function activateAt(
   if (since === undefined || overlapMs !== undefined) return since === undefined ? undefined : since + overlapMs!;
   // A signer that has signed before is known to everybody: this is a step back.
   if (since === 0) return 0;
-  const before = (await options.store.issued({}, now)).filter(({ issuedAt }) => issuedAt < since).map(({ notAfterAt }) => notAfterAt);
-  return Math.max(since + DEFAULT_OVERLAP_MS, ...before);
+  const lacks = await lacksRootOf(options, id, now);
+  const before = (await ofWorkloads(options, now)).filter((each) => each.issuedAt < since || lacks(each));
+  return Math.max(since + DEFAULT_OVERLAP_MS, lastEnd(before));
+}
+
+/** An identity that holds certificates and was not handed a bundle with a certain root. */
+export interface WithoutRoot {
+  readonly id: string;
+  readonly certificates: number;
+  /** When the last of them expires, epoch milliseconds. */
+  readonly untilAt: number;
+}
+
+/**
+ * The identities that would refuse what a kept signer signs. An identity counts as long as more of its certificates in use came without
+ * the signer's root than with it: replicas may share one. A certificate that proved its own renewal is in use no more.
+ */
+export async function withoutRootOf(options: RootsOptions, id: string, now: number): Promise<WithoutRoot[]> {
+  // What has signed before is known to all.
+  if ((await readSince(options.dir, id)) === 0) return [];
+  const lacks = await lacksRootOf(options, id, now);
+  const byIdentity = new Map<string, IssuedEntry[]>();
+  for (const entry of withoutReplaced(await ofWorkloads(options, now))) {
+    byIdentity.set(entry.id, [...(byIdentity.get(entry.id) ?? []), entry]);
+  }
+  return [...byIdentity].flatMap(([identity, entries]) => {
+    const lacking = entries.filter(lacks);
+    if (lacking.length * 2 <= entries.length) return [];
+    return [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
+  });
+}
+
+/** Whether a certificate went out without the root that a kept signer leads to. */
+async function lacksRootOf(options: RootsOptions, id: string, now: number): Promise<(entry: IssuedEntry) => boolean> {
+  const rootPem = await readRootPem(options.dir);
+  const verdict = await verdictOf(options, id, now, rootPem);
+  const roots = rootsOf({ rootPem }).filter((root) => keyHash(root) === verdict?.rootKeySha256);
+  const ids = new Set(roots.map(certificateId));
+  return ({ handedRoots = [] }) => !handedRoots.some((each) => ids.has(each));
+}
+
+/** When the last of them expires, epoch milliseconds; 0 where there is none. */
+export function lastEnd(entries: readonly Pick<IssuedEntry, 'notAfterAt'>[]): number {
+  // One by one: there may be more of them than a call takes arguments.
+  return entries.reduce((latest, { notAfterAt }) => Math.max(latest, notAfterAt), 0);
+}
+
+/** Certificates of workloads that are valid and not revoked. */
+async function ofWorkloads(options: RootsOptions, now: number): Promise<IssuedEntry[]> {
+  return withoutRevoked(options, await options.store.issued({}, now), now).then((entries) => entries.filter(isWorkload));
 }
 
 /** Valid certificates that lead to a root, are not revoked, and of a TLS server of ours not replaced. */
@@ -86,6 +134,11 @@ function newestServers(entries: readonly IssuedEntry[]): Set<string> {
 async function withoutRevoked(options: RootsOptions, entries: readonly IssuedEntry[], now: number): Promise<IssuedEntry[]> {
   const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
   return entries.filter(({ serial }) => !revoked.has(serial));
+}
+
+function withoutReplaced(entries: readonly IssuedEntry[]): IssuedEntry[] {
+  const replaced = new Set(entries.map(({ replaces }) => replaces));
+  return entries.filter(({ serial }) => !replaced.has(serial));
 }
 
 /** Kept signers that lead to none of the roots. */

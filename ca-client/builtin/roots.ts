@@ -5,13 +5,25 @@ import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { listenUnix } from '../../agent/base/unix-socket';
 import { type Certificate, certificatesPem, parseCertificates, usageWarnings } from '../../agent/identity/certificate';
-import { isSelfSigned } from '../../agent/identity/chain';
+import { isSelfSigned, sameSubjectAndKey } from '../../agent/identity/chain';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { acceptIssuer } from './issuer';
 import { makeRoot } from './make-root';
 import { chooseRoot, chooseSigner } from './root-choice';
-import { activateAt, copyOf, inUse, keyHash, orphans, type RootsOptions, rootsOf, verdictOf } from './root-facts';
+import {
+  activateAt,
+  copyOf,
+  inUse,
+  keyHash,
+  lastEnd,
+  orphans,
+  type RootsOptions,
+  rootsOf,
+  verdictOf,
+  type WithoutRoot,
+  withoutRootOf,
+} from './root-facts';
 import { type Candidate, readRootFile } from './root-file';
 import {
   certificateId,
@@ -44,6 +56,8 @@ export interface RootStatus {
   /** Valid certificates that lead to it, and when the last of them expires. */
   readonly inUse: number;
   readonly inUseUntil: number | undefined;
+  /** Of a root that is `ready`: who was not handed it yet, and would refuse what is signed under it. */
+  readonly withoutIt: readonly WithoutRoot[];
 }
 
 /**
@@ -82,9 +96,8 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
 }
 
 /**
- * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back. Refused while somebody may not
- * know its root: until `overlapMs` after it was added; where that is not given, a day, and until no certificate is valid that was issued
- * before, because whoever has renewed since has been told.
+ * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back. Refused while somebody may not know its root: until `overlapMs` after it was added; where that is
+ * not given, a day, and until no certificate is valid that was issued before; and while an identity was not handed the root.
  *
  * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
  * @returns      The signer's id; that of the active one where it is meant, which is said and changes nothing.
@@ -104,6 +117,7 @@ export async function activateRoot(
     const readyAt = await activateAt(options, id, which.overlapMs, now);
     if (which.force !== true && (readyAt === undefined || now < readyAt)) throw tooEarly(id, readyAt);
     const files = await readKeptFiles(options.dir, id);
+    await assertHanded(options, id, which.force === true, now, deps);
     const next = { ...files, dir: options.dir, rootPem: current.rootPem };
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
@@ -136,7 +150,7 @@ export async function retireRoot(options: RootsOptions, which: { id?: string | u
     await acceptIssuer(copyOf({ ...current, rootPem }), options, options.engine, now).catch((cause) => {
       throw refused(root, 'must not be what the active signer leads to', 'activate another signer first', cause);
     });
-    if (which.force !== true) await assertUnused(options, root, rest, now);
+    await assertUnused(options, root, rest, which.force === true, now, deps);
     for (const id of await orphans(options, { ...current, rootPem }, now)) await dropSigner(options.dir, id);
     await publish(options, { ...current, rootPem }, now);
     deps.log.info('CA root retired', { root: certificateId(root), roots: rest.length });
@@ -168,7 +182,8 @@ export async function listRoots(options: RootsOptions, overlapMs: number | undef
         // What has signed before may do so again from this moment on.
         activateAt: signer && ((await activateAt(options, signer.id, overlapMs, now)) || now),
         inUse: used.length,
-        inUseUntil: used.length === 0 ? undefined : Math.max(...used.map(({ notAfterAt }) => notAfterAt)),
+        inUseUntil: used.length === 0 ? undefined : lastEnd(used),
+        withoutIt: signer && stage === 'ready' ? await withoutRootOf(options, signer.id, now) : [],
       };
     }),
   );
@@ -218,20 +233,52 @@ async function alone<T>(dir: string, deps: Deps, work: () => Promise<T>): Promis
   }
 }
 
-async function assertUnused(options: RootsOptions, root: Certificate, rest: readonly Certificate[], now: number): Promise<void> {
+async function assertUnused(
+  options: RootsOptions,
+  root: Certificate,
+  rest: readonly Certificate[],
+  force: boolean,
+  now: number,
+  { log }: Deps,
+): Promise<void> {
   // Renewed under the same key: what led to the one leads to the other.
-  if (rest.some((other) => keyHash(other) === keyHash(root) && Buffer.compare(other.subjectDer, root.subjectDer) === 0)) return;
+  if (rest.some((other) => sameSubjectAndKey(other, root))) return;
   const used = await inUse(options, root, now);
   if (used.length === 0) return;
-  const until = new Date(Math.max(...used.map(({ notAfterAt }) => notAfterAt))).toISOString();
-  const whom = [...new Set(used.map(({ id }) => id))];
-  const more = whom.length > 3 ? ' and others' : '';
+  const until = new Date(lastEnd(used)).toISOString();
+  const holders = [...new Set(used.map(({ id }) => id))];
+  if (force) {
+    log.warn('certificates that are in use will be refused by their peers', { certificates: used.length, until, of: firstOf(holders) });
+    return;
+  }
   throw invalid(
     'ERR_TOO_EARLY',
     retiring(root),
-    `must not have certificates in use: ${used.length} until ${until}, of ${whom.slice(0, 3).join(', ')}${more}`,
-    { hint: 'wait until then, revoke them, or use --force and have them refused by their peers' },
+    `must not have certificates in use: ${used.length} until ${until}, of ${firstOf(holders)}`,
+    {
+      hint: 'wait until then, revoke them, or use --force and have them refused by their peers',
+    },
   );
+}
+
+/** Nothing is signed under a root before each identity in use was handed it. */
+async function assertHanded(options: RootsOptions, id: string, force: boolean, now: number, { log }: Deps): Promise<void> {
+  const without = await withoutRootOf(options, id, now);
+  if (without.length === 0) return;
+  const of = firstOf(without.map((each) => each.id));
+  const until = new Date(lastEnd(without.map(({ untilAt }) => ({ notAfterAt: untilAt })))).toISOString();
+  if (force) {
+    log.warn('identities that were not handed the new root refuse their peers until they renew', { identities: without.length, until, of });
+    return;
+  }
+  throw new AgentError('ERR_TOO_EARLY', `activate ${id}: ${without.length} identities were not handed its root: ${of}`, {
+    rule: 'must not sign before each identity with a valid certificate was handed its root',
+    hint: `have them renew (keyturn rotate), wait until ${until}, or use --force: they refuse peers with new certificates until they renew`,
+  });
+}
+
+function firstOf(names: readonly string[]): string {
+  return `${names.slice(0, 3).join(', ')}${names.length > 3 ? ` and ${names.length - 3} others` : ''}`;
 }
 
 /** A script that is run again has what it wants. */

@@ -253,10 +253,12 @@ test('a root is replaced in stages beside a running server, and no agent ever ho
   const root = (...args: readonly string[]) => ca.command('ca', 'root', ...args, '--ca-dir', './ca');
 
   expect(await root('add', '--trust-domain', 'other.org')).toMatchObject({ code: 78, stderr: expect.stringContaining('trust domain') });
-  expect(await root('add')).toMatchObject({ code: 0, stderr: '' });
+  expect(await root('add')).toMatchObject({ code: 0, stderr: expect.stringContaining('keyturn vm join') });
   await until('both roots to be trusted', async () => (await workload()).roots.length === 2);
   expect(await root('retire', old!.sha256.slice(0, 12))).toMatchObject({ code: 78 });
   expect(await root('activate')).toMatchObject({ code: 75 });
+  expect(await root('activate', '--overlap', '0')).toMatchObject({ code: 75, stderr: expect.stringContaining(ID) });
+  expect((await root('list')).stdout).toMatch(new RegExp(`Not handed root .* yet:\n  ${ID}  1 certificate, until`));
   expect(await agent.command('rotate')).toMatchObject({ code: 0 });
   expect(await root('activate', '--overlap', '0')).toMatchObject({ code: 0, stderr: '' });
   const active = JSON.parse((await root('list', '--output', 'json')).stdout).roots.find(

@@ -5,11 +5,13 @@ import { causeText } from '../../../agent/base/log';
 import { LogBudget } from '../../../agent/base/log-budget';
 import { readPem } from '../../../agent/base/pem';
 import { Trouble } from '../../../agent/base/trouble';
+import { parseCertificate } from '../../../agent/identity/certificate';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
 import type { Authority, IssuedLeaf } from '../authority';
 import { assertCsrAllowed, assertPlainCsr } from '../csr-rules';
+import { certificateId } from '../signers';
 import type { CaStore } from '../store/store';
 import type { AuditEntry, AuditLog } from './audit-log';
 import { type Authenticator, type CallCredentials, type Caller, type Redeemed, StolenCredential } from './authenticator';
@@ -41,6 +43,12 @@ export interface CertificateCall {
 
 export type Answer = { readonly kind: 'issued'; readonly reply: Buffer } | { readonly kind: 'refused'; readonly refusal: Refusal };
 
+/** The roots of a reply, as they are sent and as they are registered. */
+interface HandedRoots {
+  readonly pem: string;
+  readonly ids: readonly string[];
+}
+
 /** What is found out about a call on the way to its decision. */
 type Facts = {
   -readonly [K in 'event' | 'caller' | 'method' | 'proof' | 'requested' | 'serial' | 'keySha256' | 'notAfter']?: AuditEntry[K];
@@ -61,8 +69,8 @@ const LINES_PER_MINUTE = 60;
  */
 export class CertificateService {
   readonly #budget: LogBudget;
-  /** PEM of the roots and of each chain above a leaf, made once. */
-  readonly #rootsPem = new WeakMap<TrustBundle, string>();
+  /** The roots and the PEM of each chain above a leaf, made once. */
+  readonly #handed = new WeakMap<TrustBundle, HandedRoots>();
   readonly #abovePem = new WeakMap<Uint8Array, string>();
   readonly #stop = new AbortController();
   readonly #register: Trouble;
@@ -192,13 +200,14 @@ export class CertificateService {
     const { authority, audit } = this.options;
     facts.serial = issued.serial;
     facts.notAfter = new Date(issued.notAfterAt).toISOString();
-    await this.#record(issued, facts);
+    const roots = this.#roots(authority.trust.value);
+    await this.#record(issued, facts, roots.ids);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
     const [leaf, ...above] = issued.certificatesDer;
-    return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), this.#roots(authority.trust.value)]);
+    return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), roots.pem]);
   }
 
-  async #record(issued: IssuedLeaf, facts: Facts): Promise<void> {
+  async #record(issued: IssuedLeaf, facts: Facts, handedRoots: readonly string[]): Promise<void> {
     const { serial, notAfterAt, issuerKeyId, rootKeySha256 } = issued;
     const [id, keySha256] = [facts.caller!, facts.keySha256!];
     try {
@@ -210,6 +219,8 @@ export class CertificateService {
         notAfterAt,
         issuerKeyId,
         rootKeySha256,
+        handedRoots,
+        ...(facts.method === 'client-certificate' && { replaces: String(facts.proof?.serial) }),
       });
       this.#register.worked();
     } catch (caught) {
@@ -217,12 +228,13 @@ export class CertificateService {
     }
   }
 
-  #roots(bundle: TrustBundle): string {
-    const known = this.#rootsPem.get(bundle);
+  #roots(bundle: TrustBundle): HandedRoots {
+    const known = this.#handed.get(bundle);
     if (known !== undefined) return known;
-    const pem = bundle.rootsDer.map(pemText).join('');
-    this.#rootsPem.set(bundle, pem);
-    return pem;
+    const { rootsDer } = bundle;
+    const handed = { pem: rootsDer.map(pemText).join(''), ids: rootsDer.map((der) => certificateId(parseCertificate(der))) };
+    this.#handed.set(bundle, handed);
+    return handed;
   }
 
   #above(der: Uint8Array): string {

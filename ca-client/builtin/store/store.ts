@@ -17,6 +17,10 @@ export interface IssuedEntry {
   readonly issuerKeyId: string;
   /** The key of the root that its chain led to when it was signed: SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
   readonly rootKeySha256: string;
+  /** The roots that went out with it, by the beginning of their SHA-256 as `certificateId`; absent for a TLS server of ours. */
+  readonly handedRoots?: readonly string[];
+  /** The serial of the certificate that proved the caller, and that this one replaces; absent where a token did. */
+  readonly replaces?: string;
 }
 
 /** Which certificates are meant; all that is given must hold. Expired ones are never found. */

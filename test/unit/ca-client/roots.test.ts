@@ -24,6 +24,7 @@ import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 
 const DAY_MS = 24 * HOUR_MS;
+const OTHER_ID = 'spiffe://cluster.local/ns/shop/sa/other';
 const NEW = { algorithm: 'ecdsa-p256' } as const;
 const FULL = process.env.KEYTURN_TEST === 'full';
 jest.setTimeout(FULL ? 300_000 : 30_000);
@@ -79,7 +80,7 @@ describe('roots change in stages', () => {
 
   test('H2 nothing is signed under a root before everybody was told of it', async () => {
     const at = await world();
-    await addRoot(at, NEW, at.deps);
+    const id = await addRoot(at, NEW, at.deps);
     await at.clock.advanceBy(DEFAULT_OVERLAP_MS - 1);
     await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({
       code: 'ERR_TOO_EARLY',
@@ -88,7 +89,7 @@ describe('roots change in stages', () => {
     });
     // Who got a certificate before the root was added may hold the old bundle for as long as it is valid.
     await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW - 1, notAfterAt: TEST_NOW + 2 * DAY_MS }));
-    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS }));
+    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS, handedRoots: [id] }));
     await at.clock.advanceTo(TEST_NOW + 2 * DAY_MS - 1);
     await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     await at.clock.advanceBy(1);
@@ -105,6 +106,58 @@ describe('roots change in stages', () => {
     await addRoot(other, NEW, other.deps);
     await activateRoot(other, { force: true }, other.deps);
     expect(await stages(other)).toEqual(['active 0', 'ready 0']);
+  });
+
+  test('field 14 nothing is signed under a root before each identity in use was handed it; the list names who was not', async () => {
+    const at = await world();
+    const old = [issuedEntry(), issuedEntry(), issuedEntry({ id: OTHER_ID }), issuedEntry({ id: 'ca.example' })];
+    for (const entry of old) await at.store.recordIssued(entry);
+    const root = await addRoot(at, NEW, at.deps);
+    const activate = () => activateRoot(at, { overlapMs: 0 }, at.deps);
+    const waiting = async () => (await listRoots(at, 0, TEST_NOW)).flatMap(({ withoutIt }) => withoutIt);
+    expect(await waiting()).toEqual([
+      { id: TEST_ID, certificates: 2, untilAt: TEST_NOW + HOUR_MS },
+      { id: OTHER_ID, certificates: 1, untilAt: TEST_NOW + HOUR_MS },
+    ]);
+    await expect(activate()).rejects.toMatchObject({
+      code: 'ERR_TOO_EARLY',
+      rule: 'must not sign before each identity with a valid certificate was handed its root',
+      message: expect.stringContaining(`${TEST_ID}, ${OTHER_ID}`),
+    });
+    // A replica that was behind handed out the roots of before.
+    await at.store.recordIssued(issuedEntry({ id: OTHER_ID, replaces: old[2]!.serial, handedRoots: [idOf(at.ca)] }));
+    await at.store.recordIssued(issuedEntry({ handedRoots: [idOf(at.ca), root] }));
+    // One of two replicas has renewed.
+    expect((await waiting()).map(({ id }) => id)).toEqual([TEST_ID, OTHER_ID]);
+    await at.store.recordIssued(issuedEntry({ handedRoots: [root] }));
+    expect((await waiting()).map(({ id }) => id)).toEqual([OTHER_ID]);
+    await at.store.revoke({ id: OTHER_ID }, 'unspecified', TEST_NOW);
+    expect(await waiting()).toEqual([]);
+    await activate();
+  });
+
+  test('field 14 force says whose peers refuse what is signed', async () => {
+    const at = await world();
+    await at.store.recordIssued(issuedEntry());
+    await addRoot(at, NEW, at.deps);
+    await activateRoot(at, { force: true }, at.deps);
+    expect(at.deps.events).toContainEqual(
+      expect.objectContaining({
+        level: 'warn',
+        event: 'identities that were not handed the new root refuse their peers until they renew',
+        facts: expect.objectContaining({ of: TEST_ID }),
+      }),
+    );
+  });
+
+  test('a certificate that proved its own renewal is in use no more: however often one renewed before, once after is enough', async () => {
+    const at = await world();
+    const chain = [issuedEntry()];
+    for (const _ of [1, 2, 3]) chain.push(issuedEntry({ replaces: chain.at(-1)!.serial }));
+    for (const entry of chain) await at.store.recordIssued(entry);
+    const root = await addRoot(at, NEW, at.deps);
+    await at.store.recordIssued(issuedEntry({ replaces: chain.at(-1)!.serial, handedRoots: [root] }));
+    await activateRoot(at, { overlapMs: 0 }, at.deps);
   });
 
   test('item 35 a replaced certificate of a server of ours does not keep its root from retiring, the one that it shows does', async () => {
