@@ -76,6 +76,24 @@ export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number, 
   };
 }
 
+/**
+ * Certifies another signer's name and key, within the validity of both: who trusts the root of `by` alone verifies what that signer signs.
+ * Purposes and constraints of the signer's own certificate bind those who verify by its own root; here those of `by` do.
+ */
+export function crossSpec(signer: Certificate, by: SignerFacts, trustDomain: string, now: number): CertificateSpec {
+  return {
+    serial: randomSerial(),
+    issuerDer: by.subjectDer,
+    subjectDer: signer.subjectDer,
+    notBeforeAt: Math.max(wholeSecond(now - ROOT_BACKDATE_MS), by.notBeforeAt),
+    notAfterAt: Math.min(by.notAfterAt, signer.notAfterAt),
+    spkiDer: signer.publicKey.spkiDer,
+    authorityKeyId: by.keyId,
+    subjectKeyId: signer.subjectKeyId ?? keyIdentifier(signer.publicKey),
+    profile: { kind: 'root', uri: `spiffe://${trustDomain}` },
+  };
+}
+
 /** Whom a TLS server is to be reached as. */
 export interface ServerNames {
   /** Hosts, as clients write them. */

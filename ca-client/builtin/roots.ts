@@ -8,6 +8,7 @@ import { type Certificate, certificatesPem, parseCertificates, usageWarnings } f
 import { isSelfSigned, sameSubjectAndKey } from '../../agent/identity/chain';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
+import { crossSigned, withoutDeadEnds } from './cross-sign';
 import { acceptIssuer } from './issuer';
 import { makeRoot } from './make-root';
 import { chooseRoot, chooseSigner } from './root-choice';
@@ -96,7 +97,8 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
 }
 
 /**
- * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back. Refused while somebody may not know its root: until `overlapMs` after it was added; where that is
+ * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back, and certifies it, so that clients
+ * which know the root before only go on. Refused while somebody may not know its root: until `overlapMs` after it was added; where that is
  * not given, a day, and until no certificate is valid that was issued before; and while an identity was not handed the root.
  *
  * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
@@ -118,7 +120,8 @@ export async function activateRoot(
     if (which.force !== true && (readyAt === undefined || now < readyAt)) throw tooEarly(id, readyAt);
     const files = await readKeptFiles(options.dir, id);
     await assertHanded(options, id, which.force === true, now, deps);
-    const next = { ...files, dir: options.dir, rootPem: current.rootPem };
+    const kept = { ...files, dir: options.dir, rootPem: current.rootPem };
+    const next = { ...kept, chainPem: await crossSigned(options, kept, current, now, deps.log) };
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
     if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
@@ -152,7 +155,7 @@ export async function retireRoot(options: RootsOptions, which: { id?: string | u
     });
     await assertUnused(options, root, rest, which.force === true, now, deps);
     for (const id of await orphans(options, { ...current, rootPem }, now)) await dropSigner(options.dir, id);
-    await publish(options, { ...current, rootPem }, now);
+    await publish(options, { ...current, rootPem, chainPem: withoutDeadEnds(current, rest, now) }, now);
     deps.log.info('CA root retired', { root: certificateId(root), roots: rest.length });
     return certificateId(root);
   });
