@@ -5,7 +5,6 @@ import type { SettingName } from '../config/options';
 import { duration, hostPort } from '../config/value-types';
 import { commandDeps } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
-import { refuseDangerousEnvironment } from './environment';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
@@ -64,7 +63,6 @@ function addAcknowledge(approver: Command, context: CommandContext): void {
     .addHelpText('after', '\nExample:\n  keyturn approver acknowledge csr-x7k2p --reason "issuer replaced, certificate in no trust store"');
   onRun(command, context, async ({ given, flags }, [request]) => {
     const { terminal } = context;
-    refuseDangerousEnvironment(terminal.env);
     const [name, reason] = [String(request), String(given.reason).trim()];
     if (reason === '' || reason.length > MAX_REASON) {
       throw invalid('ERR_CONFIG', 'flag --reason', `must be 1 to ${MAX_REASON} characters`);
@@ -86,7 +84,6 @@ function addAcknowledge(approver: Command, context: CommandContext): void {
 }
 
 async function approve({ given, flags }: CommandOptions, terminal: Terminal): Promise<number> {
-  refuseDangerousEnvironment(terminal.env);
   assertSigner(flags);
   const setting = <N extends SettingName>(name: N) => settingOf(name, flags, terminal);
   const minMs = TTL.parse(String(given.minTtl), 'flag --min-ttl');

@@ -10,7 +10,6 @@ import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
 import { addState, readState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
-import { refuseDangerousEnvironment } from './environment';
 import { EXIT_CODES } from './exit-code';
 import { count, list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
@@ -64,7 +63,6 @@ Examples:
 }
 
 async function serveCa(options: CommandOptions, terminal: Terminal): Promise<number> {
-  refuseDangerousEnvironment(terminal.env);
   const config = await readConfig(options, terminal);
   await checkPlaces(config);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);

@@ -6,7 +6,6 @@ import { loadEngine } from '../identity/load-engine';
 import { parseSpiffeId } from '../identity/spiffe-id';
 import { type CommandContext, onRun, withOutput } from './command';
 import { addCsrLint } from './csr-lint';
-import { refuseDangerousEnvironment } from './environment';
 import { json } from './render';
 import { addSettings, settingOf } from './settings-options';
 import { writeNew } from './write-new';
@@ -32,7 +31,6 @@ export function addCsr(program: Command, context: CommandContext): void {
   create.options.find((option) => option.long === '--spiffe-id')?.makeOptionMandatory();
   onRun(create, context, async ({ format, given, flags }) => {
     const { terminal } = context;
-    refuseDangerousEnvironment(terminal.env);
     const id = parseSpiffeId(await settingOf('spiffe-id', flags, terminal));
     const engine = await loadEngine(await settingOf('crypto', flags, terminal));
     const key = await engine.generateKeyPair(await settingOf('key-algorithm', flags, terminal));

@@ -9,7 +9,7 @@ import { trimMemory } from '../base/trim-memory';
 import { dropWhatNobodyReads } from '../base/unread-output';
 import { keysInTheMaking } from '../identity/keys';
 import { VERSION } from '../version';
-import { neutraliseEnvironment } from './environment';
+import { tellOfIgnored } from './environment';
 import { EXIT_CODES } from './exit-code';
 import { tellLastWordsTo } from './process-guard';
 import type { Exit, Terminal } from './terminal';
@@ -55,7 +55,7 @@ export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<n
   dropWhatNobodyReads(2);
   const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now }, scope);
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
-  neutraliseEnvironment(terminal.env, log);
+  tellOfIgnored(terminal.ignoredVariables, log);
   const signals = watchSignals(terminal.exit);
   const metrics: AgentMetrics = createMetrics();
   try {

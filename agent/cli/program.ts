@@ -3,6 +3,7 @@ import { AgentError } from '../base/errors';
 import { SETTING_NAMES } from '../config/options';
 import { VERSION } from '../version';
 import { type CommandContext, onRun } from './command';
+import { refuseDangerousSurroundings } from './environment';
 import { EXIT_CODES } from './exit-code';
 import { type OutputFormat, report } from './report';
 import { addSettings, ENVIRONMENT_HELP } from './settings-options';
@@ -26,6 +27,7 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
   const context = { terminal, done };
   const program = createProgram(context).hook('preAction', (_, command) => {
     if (command.opts().output === 'json') format = 'json';
+    refuseDangerousSurroundings(terminal);
   });
   // A start waits for no other command, nor for help on them: they cost it 5 ms, and the agent their memory.
   if (argv[0] !== 'run') (await import('./commands')).addCommands(program, context);

@@ -7,7 +7,6 @@ import { defaultedHalf } from '../config/rules';
 import type { Flags } from '../config/sources';
 import { formatSpiffeId } from '../identity/spiffe-id';
 import { runDaemon } from './daemon';
-import { refuseDangerousEnvironment } from './environment';
 import type { Terminal } from './terminal';
 
 /** As the keeper's own floor: never more than one signing request a second. */
@@ -20,7 +19,6 @@ const SIGHUP_INTERVAL_MS = 1_000;
  * @throws  AgentError where it cannot start.
  */
 export async function run(flags: Flags, terminal: Terminal): Promise<number> {
-  refuseDangerousEnvironment(terminal.env);
   const loaded = await loadConfig({ flags, env: terminal.env, cwd: terminal.cwd });
   const { logLevel, logFormat, id, ca, workloads } = loaded.config;
   return runDaemon(

@@ -1,19 +1,21 @@
 import { writeSync } from 'node:fs';
 import { AgentError } from '../base/errors';
+import { type IgnoredVariable, neutraliseEnvironment, type Surroundings } from './environment';
 import { EXIT_CODES } from './exit-code';
 
 /** Ends the process on the spot, with whatever is still under way in it. */
 export type Exit = (code: number) => never;
 
 /** Everything of the process that commands touch, so that tests can run them in process. */
-export interface Terminal {
+export interface Terminal extends Surroundings {
   /** Standard output: a command's answer and nothing else. */
   readonly out: (text: string) => void;
   /** As `out`, resolved when the kernel has it; rejected where nobody reads any more, which does not end the process. */
   readonly write: (text: string) => Promise<void>;
   /** Standard error: what went wrong, and logs. One call is one or more whole lines. */
   readonly err: (text: string) => void;
-  readonly env: NodeJS.ProcessEnv;
+  /** What was taken out of `env`. */
+  readonly ignoredVariables: readonly IgnoredVariable[];
   readonly cwd: string;
   /** For help; at most 100 are used. */
   readonly columns: number;
@@ -35,6 +37,7 @@ function workingDirectory(): string {
 /** The real one. Whoever closes our standard output, as `| head` does, ends the command quietly. */
 export function processTerminal(exit: Exit): Terminal {
   let listening = false;
+  const ignoredVariables = neutraliseEnvironment(process.env);
   return {
     out: (text) => {
       if (!listening) process.stdout.on('error', (error) => onClosed(error, exit));
@@ -50,6 +53,8 @@ export function processTerminal(exit: Exit): Terminal {
     err: (text) => writeAll(2, text),
     exit,
     env: process.env,
+    runtimeSwitches: process.execArgv,
+    ignoredVariables,
     get cwd() {
       return workingDirectory();
     },

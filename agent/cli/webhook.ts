@@ -5,7 +5,6 @@ import type { SettingName } from '../config/options';
 import { hostPort } from '../config/value-types';
 import type { WebhookServiceConfig } from '../webhook-service';
 import { type CommandContext, type CommandOptions, onRun } from './command';
-import { refuseDangerousEnvironment } from './environment';
 import { list } from './flag-values';
 import { addInjectFlags, readInjectFlags } from './inject-flags';
 import { addSettings, settingFlags, settingOf } from './settings-options';
@@ -41,7 +40,6 @@ Examples:
 }
 
 async function serveWebhook(options: CommandOptions, injection: readonly string[], terminal: Terminal): Promise<number> {
-  refuseDangerousEnvironment(terminal.env);
   const config = await readConfig(options, injection, terminal);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
   const [{ runDaemon }, { startWebhookService }] = await Promise.all([import('./daemon'), import('../webhook-service')]);

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { Agent, request } from 'node:https';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
+import { runtimeRoots } from '../../agent/base/runtime-roots';
 import type { Secret } from '../../agent/base/secret';
 import type { KubeConfig, KubeCredentials } from './kube-config';
 
@@ -79,7 +80,7 @@ export class KubeConnection {
         maxFreeSockets: 8,
         minVersion: 'TLSv1.2',
         rejectUnauthorized: true,
-        ...(caPem && { ca: caPem }),
+        ca: caPem ?? runtimeRoots(),
         ...(client && { cert: client.certificatePem, key: client.keyPem.reveal() }),
         ...(this.config.serverName !== undefined && { servername: this.config.serverName }),
       });

@@ -1,12 +1,16 @@
-import { writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { callControl } from '../../agent/admin/control-client';
 import type { Daemon } from '../support/daemon';
 import { parseExposition } from '../support/exposition';
+import { startHttpsServer } from '../support/https-server';
 import { underLoad } from '../support/load';
+import { FORM, programCommand } from '../support/program';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
+import { makeTokenIssuer, TEST_ISSUER } from '../support/tokens';
 import { until } from '../support/until';
 
 const controlSocket = (daemon: Daemon) => join(daemon.dir, 'var/run/keyturn/control.sock');
@@ -37,6 +41,9 @@ describe('G9 the environment', () => {
     ['NODE_OPTIONS', { NODE_OPTIONS: '--inspect=127.0.0.1:0' }],
     ['NODE_OPTIONS', { NODE_OPTIONS: '--require ./nothing.cjs' }],
     ['NODE_OPTIONS', { NODE_OPTIONS: '--tls-keylog=keys.log' }],
+    ['NODE_OPTIONS', { NODE_OPTIONS: '--tls_keylog=keys.log' }],
+    ['NODE_DEBUG', { NODE_DEBUG: 'http,tls' }],
+    ['OPENSSL_CONF', { OPENSSL_CONF: './nothing.cnf' }],
   ] as const)('with %s is refused: %j', async (name, env) => {
     const dir = tempDir();
     writeFileSync(join(dir, 'nothing.cjs'), '');
@@ -49,11 +56,45 @@ describe('G9 the environment', () => {
     ['NODE_TLS_REJECT_UNAUTHORIZED', '0'],
     ['SSLKEYLOGFILE', './keys.log'],
     ['NODE_EXTRA_CA_CERTS', './more.pem'],
+    ['GRPC_SSL_CIPHER_SUITES', 'NULL'],
+    ['LOG_TOKENS', '1'],
   ])('with %s=%s is neutralised, and the agent says so', async (name, value) => {
     const daemon = testDaemon({ dir: tempDir(), env: { [name]: value } });
     expect(await daemon.event(/^environment variable ignored/)).toMatchObject({ variable: name });
     await daemon.ready();
     expect((await daemon.stop()).code).toBe(0);
+  });
+
+  test('with a trace of gRPC shows no token', async () => {
+    const dir = tempDir();
+    const traced = { GRPC_TRACE: 'all', GRPC_NODE_TRACE: 'all', GRPC_VERBOSITY: 'DEBUG', GRPC_NODE_VERBOSITY: 'DEBUG' };
+    const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+    const ca = testDaemon({ dir, args, env: traced });
+    const { address } = await ca.event('ca server started');
+    writeFileSync(join(dir, 'token'), 'a-token-of-no-form');
+    const source = ['--ca', 'istiod', '--ca-address', String(address), '--ca-root', './ca/root-cert.pem', '--token', './token'];
+    const agent = testDaemon({ dir, source, env: traced });
+    await until('the refusal', async () => (await agent.status().catch(() => undefined))?.workloads[0]?.lastError);
+    expect([...ca.strayLines, ...agent.strayLines]).toEqual([]);
+    expect(JSON.stringify([ca.events, agent.events])).not.toContain('a-token-of-no-form');
+  });
+
+  test('with more roots believes no server that these vouch for', async () => {
+    const [dir, issuer] = [tempDir(), makeTokenIssuer()];
+    const keys = await startHttpsServer((_, response) => response.end(issuer.jwks()));
+    writeFileSync(join(dir, 'token'), issuer.token());
+    writeFileSync(join(dir, 'more.pem'), keys.caPem);
+    const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+    const believed = ['--authenticators', 'oidc', '--oidc-issuer', TEST_ISSUER, '--jwks', keys.url];
+    const env = { NODE_EXTRA_CA_CERTS: join(dir, 'more.pem'), SSL_CERT_FILE: join(dir, 'more.pem'), NODE_USE_SYSTEM_CA: '1' };
+    const ca = testDaemon({ dir, args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...believed], env });
+    const { address } = await ca.event('ca server started');
+    testDaemon({
+      dir,
+      source: ['--ca', 'istiod', '--ca-address', String(address), '--ca-root', './ca/root-cert.pem', '--token', './token'],
+    });
+    expect(await ca.event('token keys cannot be fetched')).toMatchObject({ hint: expect.stringContaining('--jwks-ca') });
+    await keys.close();
   });
 
   test('with proxies that lead nowhere changes nothing', async () => {
@@ -70,6 +111,38 @@ describe('G9 the environment', () => {
     await daemon.ready();
     expect((await daemon.stop()).code).toBe(0);
   });
+});
+
+/** Whatever README says may be set. */
+const PERMITTED = {
+  node: {
+    NODE_OPTIONS:
+      '--max-old-space-size=64 --max_semi_space_size=1 --stack-trace-limit=20 --dns-result-order=verbatim --disable-warning=DEP0190 --no-warnings --trace-warnings --disable-sigusr1 --disable-wasm-trap-handler',
+  },
+  standalone: { BUN_JSC_forceRAMSize: '67108864', BUN_JSC_useJIT: '0', BUN_INSTALL: '/opt/bun', BUN_SERVICE_HOST: '10.0.0.1' },
+};
+
+describe('G9 switches of the runtime', () => {
+  test('that README permits are taken', async () => {
+    const daemon = testDaemon({ dir: tempDir(), env: PERMITTED[FORM] });
+    await daemon.ready();
+    expect((await daemon.stop()).code).toBe(0);
+  });
+
+  test.each(['--tls_keylog=keys.log', '--tls-min-v1.0', '--require=./nothing.cjs'])(
+    '%s before the program is refused, and nothing is written',
+    (flag) => {
+      const dir = tempDir();
+      writeFileSync(join(dir, 'nothing.cjs'), '');
+      const [program, ...args] = programCommand('node', [flag]);
+      const { status, stderr } = spawnSync(program, [...args, 'run', '--ca', 'builtin'], { cwd: dir, encoding: 'utf8' });
+      expect({ status, stderr }).toEqual({
+        status: 78,
+        stderr: expect.stringContaining(`command line of Node.js: must not have ${flag.split('=')[0]}`),
+      });
+      expect(readdirSync(dir).sort()).toEqual(['nothing.cjs']);
+    },
+  );
 });
 
 describe('G11 health', () => {

@@ -86,6 +86,10 @@ describe('G9 the environment of its runtime', () => {
     ['BUN_INSPECT', '127.0.0.1:0'],
     ['BUN_INSPECT_PRELOAD', './nothing.cjs'],
     ['BUN_CRASH_REPORT_URL', 'http://127.0.0.1:9'],
+    ['BUN_CONFIG_VERBOSE_FETCH', 'curl'],
+    ['BUN_JSC_configFile', './nothing.cjs'],
+    ['BUN_RUNTIME_TRANSPILER_CACHE_PATH', '.'],
+    ['BUN_A_VARIABLE_OF_NEXT_YEAR', '1'],
   ])('with %s is refused', (name, value) => {
     const dir = tempDir();
     writeFileSync(join(dir, 'nothing.cjs'), '');

@@ -13,6 +13,7 @@ export interface CommandSurroundings {
   readonly env?: Readonly<Record<string, string>>;
   readonly stdin?: string | Uint8Array;
   readonly columns?: number;
+  readonly runtimeSwitches?: readonly string[];
 }
 
 /** Runs a command line of keyturn in this process. */
@@ -29,6 +30,8 @@ export async function keyturn(argv: readonly string[], around: CommandSurroundin
       stderr += text;
     },
     env: { ...around.env },
+    runtimeSwitches: around.runtimeSwitches ?? [],
+    ignoredVariables: [],
     cwd: around.cwd,
     columns: around.columns ?? 100,
     exit: (code) => {

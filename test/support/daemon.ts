@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import type { AgentStatus } from '../../agent/admin/agent-view';
 import { callControl } from '../../agent/admin/control-client';
 import { fetchText } from './fetch-text';
-import { FORM, programCommand } from './program';
+import { FORM, programCommand, UNSEEN } from './program';
 import { until } from './until';
 
 export interface DaemonOptions {
@@ -106,8 +106,7 @@ function spawnKeyturn(
   options: Pick<DaemonOptions, 'dir' | 'env' | 'preload' | 'through' | 'detached'>,
 ): ChildProcess {
   const preload = options.preload === undefined ? undefined : join(options.dir, 'preload.cjs');
-  // The executable has no flags of its runtime, and refuses this variable where it still sees it.
-  if (preload) writeFileSync(preload, `delete process.env.BUN_OPTIONS;\n${options.preload}`);
+  if (preload) writeFileSync(preload, `${UNSEEN}\n${options.preload}`);
   const nodeFlags = preload ? ['--require', preload] : [];
   const [program, ...rest] = [...(options.through ?? []), ...programCommand(FORM, nodeFlags), ...args];
   return spawn(program!, rest, {

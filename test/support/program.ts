@@ -15,6 +15,9 @@ const ROOTFS = process.env.KEYTURN_ROOTFS;
 /** Whether the program under test runs in its image: with no more rights than its own user's. */
 export const IN_IMAGE = ROOTFS !== undefined;
 
+/** For code that a test loads before the program, which refuses whatever shows that this was done. */
+export const UNSEEN = 'delete process.env.BUN_OPTIONS; process.execArgv.length = 0;';
+
 /**
  * How a form is started, before the command line of keyturn itself. `scripts/build` makes it; `scripts/test` sees to that.
  *

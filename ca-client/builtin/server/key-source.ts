@@ -5,6 +5,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { AgentError, errorText, invalid, systemCode } from '../../../agent/base/errors';
 import { watchFiles } from '../../../agent/base/file-watch';
 import { readSmallFile } from '../../../agent/base/read-file';
+import { runtimeRoots } from '../../../agent/base/runtime-roots';
 import { certificatesPem, parseRootBundle } from '../../../agent/identity/certificate';
 import { type KeySet, parseKeySet, type TokenAlgorithm } from './key-set';
 
@@ -171,7 +172,7 @@ function fetchText(url: URL, ca: Buffer | undefined, signal: AbortSignal): Promi
       reject(new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.href}: ${why}`, { cause, retry: 'soon', ...hint }));
     };
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const options = { signal, agent: false, headers: { accept: 'application/json' }, ...(ca && { ca }) } as const;
+    const options = { signal, agent: false, headers: { accept: 'application/json' }, ca: ca ?? runtimeRoots() };
     const request = send(url, options, (response) => {
       if (response.statusCode !== 200) {
         response.resume();

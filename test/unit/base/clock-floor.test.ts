@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { assertClockIsSet, SOURCES_FROM } from '../../../agent/base/clock-floor';
-import { programCommand } from '../../support/program';
+import { programCommand, UNSEEN } from '../../support/program';
 import { tempDir } from '../../support/temp-dir';
 
 test('what lives for long is made from the day on from which the sources are', () => {
@@ -16,7 +16,7 @@ test('what lives for long is made from the day on from which the sources are', (
 
 /** The built program, with a clock that shows `at`. */
 function runAt(at: string, args: readonly string[]) {
-  const shifted = `const now=Date.now,by=now()-Date.parse('${at}');Date.now=()=>now()-by`;
+  const shifted = `${UNSEEN}const now=Date.now,by=now()-Date.parse('${at}');Date.now=()=>now()-by`;
   const [node, ...program] = programCommand('node', [`--import=data:text/javascript,${encodeURIComponent(shifted)}`]);
   return spawnSync(node, [...program, ...args], { encoding: 'utf8', timeout: 60_000, cwd: tempDir() });
 }
