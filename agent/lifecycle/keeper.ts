@@ -52,7 +52,8 @@ class Keeper implements CertSource {
   #lastError: { readonly error: AgentError; readonly at: number } | undefined;
   /** Why the next attempt must not wait for its time. */
   #urgent: string | undefined;
-  #credentialChanged = false;
+  /** What the attempt in flight may lack has come meanwhile: where it fails, another follows at once. */
+  #mended = false;
   #failures = 0;
   #attempts = 0;
   #renewals = 0;
@@ -160,7 +161,7 @@ class Keeper implements CertSource {
   #begin(reason: string): Promise<Svid> {
     const because = this.#urgent ?? (reason === 'due' && !this.#offer.svid ? 'first certificate' : reason);
     this.#urgent = undefined;
-    this.#credentialChanged = false;
+    this.#mended = false;
     this.#attempts += 1;
     this.#lastAttemptAt = this.deps.clock.now();
     if (this.#failures > 0) this.deps.metrics.record('ca_retries_total', { ca: this.options.ca.name });
@@ -242,7 +243,7 @@ class Keeper implements CertSource {
     this.#unanswered = error.code === 'ERR_TIMEOUT' ? this.#unanswered + 1 : 0;
     const inService = this.#offer.svid;
     const plannedAt = planRetry({ failures: this.#failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
-    const retryAt = this.#credentialChanged || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;
+    const retryAt = this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;
     this.#failAgainAt(error, retryAt);
     this.#lastError = { error, at: now };
     this.deps.metrics.record('renewals_total', { outcome: error.code });
@@ -263,13 +264,18 @@ class Keeper implements CertSource {
     this.#look();
   }
 
+  /** What an attempt needs has changed. One in flight may have it already, so its success is enough: one event, one certificate. */
+  #tryAnew(reason: string): void {
+    if (this.#inFlight) this.#mended = true;
+    else this.#hurry(reason);
+  }
+
   #credential(): void {
-    this.#credentialChanged = true;
-    if (this.#failure) this.#hurry('credential changed');
+    if (this.#inFlight || this.#failure) this.#tryAnew('credential changed');
     const { svid } = this.#offer;
     if (!svid) return;
     this.#plan = this.#planFor(svid);
-    this.#offer.replan(this.#plan.renewAt);
+    this.#offer.replan(this.#renewAt());
     this.#look();
   }
 
@@ -279,7 +285,7 @@ class Keeper implements CertSource {
     this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
     if (!svid) {
       this.#offer.trust(bundle);
-      if (this.#failure) this.#hurry('the trust bundle is known now');
+      if (this.#inFlight || this.#failure) this.#tryAnew('the trust bundle is known now');
       return;
     }
     try {
@@ -290,7 +296,7 @@ class Keeper implements CertSource {
         serial: svid.serial,
         cause: caught,
       });
-      this.#hurry('the trust bundle no longer covers the certificate');
+      this.#tryAnew('the trust bundle no longer covers the certificate');
     }
   }
 
@@ -301,8 +307,9 @@ class Keeper implements CertSource {
       return;
     }
     this.#plan = this.#planFor(svid);
-    this.#offer.revalidated(svid, svid.bundle, this.#plan.renewAt);
-    const facts = { serial: svid.serial, notAfter: iso(svid.notAfterAt), renewAt: iso(this.#plan.renewAt) };
+    const renewAt = this.#renewAt() ?? this.#plan.renewAt;
+    this.#offer.revalidated(svid, svid.bundle, renewAt);
+    const facts = { serial: svid.serial, notAfter: iso(svid.notAfterAt), renewAt: iso(renewAt) };
     this.deps.log.info('trust bundle moved the end of the certificate', facts);
     this.#look();
   }
@@ -312,6 +319,7 @@ class Keeper implements CertSource {
     this.deps.log.warn('wall clock jumped, or the machine was suspended', { bySeconds: Math.round(byMs / 1_000) });
     this.#jumpedMs += byMs;
     if (this.#failure && byMs < 0) this.#failAgainAt(this.#failure.error, this.#failure.retryAt + byMs);
+    this.#offer.replan(this.#renewAt());
     const { svid } = this.#offer;
     if (svid && now < svid.notBeforeAt - SKEW_TOLERANCE_MS) {
       this.deps.log.warn('certificate in service is not valid yet by this clock, renewing', {

@@ -77,7 +77,7 @@ export class Offer {
   }
 
   /** Another instant for the next renewal of the same certificate. */
-  replan(renewAt: number): void {
+  replan(renewAt: number | undefined): void {
     this.#facts = { ...this.#facts, renewAt };
     this.#publish();
   }

@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { systemClock } from '../../agent/base/clock';
 import { firstValue } from '../../agent/base/watched';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
+import { createTrustBundle } from '../../agent/identity/trust-bundle';
 import { createKeeper } from '../../agent/lifecycle/keeper';
 import { TEST_ID } from '../support/certs';
 import { DAY, HOUR, MINUTE, SECOND, type Story, tell } from '../support/keeper-story';
@@ -94,8 +95,31 @@ describe('F2 a wall clock that is set back', () => {
     await story.clock.advanceBy(HOUR - 1);
     expect(story.ca.attempts).toHaveLength(1);
     expect(story.keeper.describe().plan[0]).toMatchObject({ rule: 'renewal at its age, not at its hour', at: story.clock.now() + 1 });
+    // Status, metric and service manager say what the plan says.
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.clock.now() + 1 });
     await story.clock.advanceBy(1);
     expect(story.ca.attempts).toHaveLength(2);
+  });
+
+  test.each<[string, (story: Story) => Promise<void>]>([
+    ['nothing more', async () => undefined],
+    ['it is set back again', (story) => story.clock.jumpTo(story.after(4 * HOUR))],
+    ['a credential changes', async ({ ca }) => ca.tell('credential')],
+    [
+      'the bundle changes',
+      async ({ ca }) => ca.trust.set(createTrustBundle((await testRoots()).map(({ certificateDer }) => certificateDer))),
+    ],
+    ['it is put right', (story) => story.clock.jumpTo(story.after(6 * HOUR))],
+  ])('and is planned for the instant that plan and state alike say, also after %s', async (_, change) => {
+    const story = await tell();
+    ownClock(story);
+    await story.clock.advanceTo(story.after(6 * HOUR));
+    await story.clock.jumpTo(story.after(5 * HOUR));
+    await change(story);
+    await story.clock.advanceBy(SECOND);
+    const { dueAt, plan } = story.keeper.describe();
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: dueAt });
+    expect(plan[0]!.at).toBe(dueAt);
   });
 
   test('while an attempt waits for its retry puts the retry off by nothing', async () => {

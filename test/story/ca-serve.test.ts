@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -90,6 +90,25 @@ test('a one-time token that stays in its file after use is not used again, over 
   const { stdout: audit } = await ca.stop();
   expect(audit).toContain('RESOURCE_EXHAUSTED');
   expect(audit).not.toContain('UNAUTHENTICATED');
+});
+
+test('a root file that appears is one event: one certificate is issued', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir);
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './root.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  // Files are not followed yet: the next attempt finds it.
+  await agent.event('no certificate yet, trying again');
+  copyFileSync(join(dir, 'ca/root-cert.pem'), join(dir, 'root.pem'));
+  const { certificate } = (await agent.ready()).workloads[0]!;
+  // An attempt on its own account comes a second after the last at the earliest.
+  await until('time for another', async () => Date.now() > Date.parse(certificate!.receivedAt) + 2_000);
+  const { workloads } = await agent.status();
+  expect(workloads[0]).toMatchObject({ renewals: 1, certificate: { serial: certificate!.serial } });
+  await agent.stop();
+  expect((await ca.stop()).stdout.match(/"decision":"issued"/g)).toHaveLength(1);
 });
 
 test('a machine whose certificate was revoked is taken back by a new token at once', async () => {

@@ -191,6 +191,25 @@ describe('what the CA tells', () => {
     expect(story.keeper.state.value.kind).toBe('current');
   });
 
+  const roots = ({ ca }: Story) => ca.trust.set(ca.signer.bundle);
+  const credential = ({ ca }: Story) => ca.tell('credential');
+  test.each<[string, readonly ((story: Story) => void)[]]>([
+    ['roots', [roots]],
+    ['roots, then a credential', [roots, credential]],
+    ['a credential, then roots', [credential, roots]],
+  ])('one event, told as %s, is one certificate, also where it is told again while that is on its way', async (_, events) => {
+    const story = await tell({ prepare: (ca) => ca.trust.set(undefined) });
+    await story.clock.advanceBy(10 * SECOND);
+    const before = story.ca.attempts.length;
+    story.ca.behave(async (request) => {
+      story.ca.tell('credential');
+      return story.ca.issue(request);
+    });
+    for (const tellOne of events) tellOne(story);
+    await story.clock.advanceBy(MINUTE);
+    expect([story.keeper.state.value.kind, story.ca.attempts.length]).toEqual(['current', before + 1]);
+  });
+
   test('a credential that dies first brings the renewal forward, and a fresh one puts it back', async () => {
     const story = await tell({ prepare: (ca, clock) => (ca.credentialExpires = clock.now() + 10 * HOUR) });
     expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(9 * HOUR) });
