@@ -7,6 +7,7 @@ import type { IssuedChain, SignRequest } from '../../ca-client/ca-client';
 import { dnsName, issueLeaf, type LeafOptions, makeKey, makeTestCa, spkiOf, TEST_ID, type TestCa } from '../support/certs';
 import { DAY, HOUR, MINUTE, SECOND, tell } from '../support/keeper-story';
 import { type ScriptedCa, testRoots } from '../support/scripted-ca';
+import { settle } from '../support/test-clock';
 
 /** How a reply is wrong, given the CA and the request. */
 type Wrong = (ca: ScriptedCa, request: SignRequest, now: number) => IssuedChain | Promise<IssuedChain>;
@@ -136,10 +137,24 @@ describe('an odd reply that is right', () => {
     expect(Buffer.compare(svid.chainDer[1]!, between.certificateDer)).toBe(0);
   });
 
-  test('C6 F4 that begins within the tolerated skew is served, and planned from its beginning', async () => {
-    const { story, svid } = await serve(leaf((now) => ({ notBeforeAt: now + 30 * SECOND, notAfterAt: now + 30 * SECOND + DAY })));
-    expect(svid.warnings).toEqual([expect.stringContaining('the clock here is behind')]);
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.clock.now() + 30 * SECOND + 12 * HOUR });
+  const beginsSoon = leaf((now) => ({ notBeforeAt: now + 30 * SECOND, notAfterAt: now + 30 * SECOND + DAY }));
+
+  test('C6 F4 that begins within the tolerated skew is served where nothing else is, and planned from its beginning', async () => {
+    const story = await tell({ prepare: (ca, clock) => ca.behave((request) => beginsSoon(ca, request, clock.now())) });
+    expect(story.svid!.warnings).toEqual([expect.stringContaining('the clock here is behind')]);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.startedAt + 30 * SECOND + 12 * HOUR });
+  });
+
+  test('C6 F4 that begins within the tolerated skew leaves the previous one in service until then', async () => {
+    const story = await tell();
+    const before = story.svid;
+    story.ca.behave((request) => beginsSoon(story.ca, request, story.clock.now()));
+    const renewed = story.keeper.renewNow('an odd reply');
+    await settle();
+    expect(story.svid).toBe(before);
+    await story.clock.advanceTo(story.after(30 * SECOND));
+    expect(story.svid).toBe(await renewed);
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.startedAt + 30 * SECOND + 12 * HOUR });
   });
 
   test.each([
