@@ -48,7 +48,8 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
     const { keyAlgorithm, ttlMs, caTimeoutMs } = config;
     const turns = shared.turns(config);
     const turn = (signal: AbortSignal) => turns.enter(signal);
-    const options = { ca, id, engine, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn };
+    const keptKey = store?.keptKey;
+    const options = { ca, id, engine, keptKey, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn };
     source = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
     store?.follow(source.state);
     return { source, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };

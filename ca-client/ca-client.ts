@@ -36,6 +36,12 @@ export interface SignRequest {
   /** PKCS#10, DER. */
   readonly csrDer: Uint8Array;
   readonly ttlSeconds: number;
+  /**
+   * Called before a proof goes out that is good for one key: from then on that key must live until there is a certificate of it.
+   *
+   * @throws AgentError where the key cannot be kept; then the proof stays here.
+   */
+  readonly keepKey?: (() => Promise<void>) | undefined;
 }
 
 /** A CA's reply as it came, parsed no further than into certificates. It proves nothing until `acceptIssuedChain` has judged it. */

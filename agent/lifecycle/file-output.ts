@@ -42,14 +42,15 @@ export function createFileOutput(options: FileOutputOptions, deps: Deps): FileOu
   return followState(dir, state, (contents) => certFiles(contents, keyFormat), deps);
 }
 
-/** As `createFileOutput`, with files of the caller's making. */
+/** As `createFileOutput`, with files of the caller's making, and something to do once they are there. */
 export function followState(
   dir: string,
   state: Watched<CertState>,
   files: (contents: CertContents) => OutputFile[],
   deps: Deps,
+  written: (contents: CertContents) => Promise<void> = async () => undefined,
 ): FileOutput {
-  return new StateWriter(dir, state, files, deps);
+  return new StateWriter(dir, state, files, deps, written);
 }
 
 class StateWriter implements FileOutput {
@@ -69,6 +70,7 @@ class StateWriter implements FileOutput {
     state: Watched<CertState>,
     private readonly files: (contents: CertContents) => OutputFile[],
     private readonly deps: Deps,
+    private readonly written: (contents: CertContents) => Promise<void>,
   ) {
     this.#unsubscribe = state.subscribe((state) => this.#see(state));
     this.#stopLooking = everySecond(() => this.#look());
@@ -131,6 +133,7 @@ class StateWriter implements FileOutput {
       this.#error = undefined;
       this.deps.metrics.record('output_writes_total', { outcome: 'ok' });
       this.deps.log.info('certificate files written', { dir, serial: contents.svid.serial });
+      await this.written(contents);
       return true;
     } catch (caught) {
       this.#error = AgentError.from(caught, 'ERR_OUTPUT');

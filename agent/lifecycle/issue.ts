@@ -18,6 +18,16 @@ export interface IssueOptions {
   readonly ttlMs: number;
   /** Waits until this attempt may begin, where others ask the same CA; returns what is to be called at its end. */
   readonly turn?: ((signal: AbortSignal) => Promise<() => void>) | undefined;
+  /** Where a key waits over a restart, once a proof was shown that is good for that key alone. */
+  readonly keptKey?: KeptKey | undefined;
+}
+
+/** A key without a certificate, beyond the life of this process. */
+export interface KeptKey {
+  /** Undefined where none was kept for this identity. */
+  load(): Promise<KeyPair | undefined>;
+  /** Durable when it resolves. @throws AgentError ERR_OUTPUT. */
+  save(key: KeyPair): Promise<void>;
 }
 
 interface PendingRequest {
@@ -29,6 +39,10 @@ interface PendingRequest {
 export class Issuer {
   /** Asked for and not answered: the next attempt asks for the same, which a CA may already be about to answer. */
   #pending: PendingRequest | undefined;
+  /** A proof was shown that is good for the pending key alone: it is given up for nothing but its certificate. */
+  #isBound = false;
+  /** A key of before the restart may still be waiting for its certificate. */
+  #mayBeKept = true;
 
   constructor(
     private readonly options: IssueOptions,
@@ -36,8 +50,8 @@ export class Issuer {
   ) {}
 
   /**
-   * One attempt: a key, a CSR for it, the CA's answer, the gate. A key is used for one certificate, and given up once the CA has said no. An
-   * answer that comes after the deadline never becomes current.
+   * One attempt: a key, a CSR for it, the CA's answer, the gate. A key is used for one certificate, and given up once the CA has said no,
+   * unless a one-time proof was shown with it. An answer that comes after the deadline never becomes current.
    *
    * @param timeout  How long it may take, decided once it is this attempt's turn.
    * @throws AgentError of the CA; ERR_TIMEOUT without an answer in time; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
@@ -47,7 +61,7 @@ export class Issuer {
     try {
       return await this.#within(timeout(), signal);
     } catch (caught) {
-      if (!isUnanswered(AgentError.from(caught))) this.#pending = undefined;
+      if (!this.#isBound && !isUnanswered(AgentError.from(caught))) this.#pending = undefined;
       throw caught;
     } finally {
       leave?.();
@@ -66,6 +80,7 @@ export class Issuer {
       const source = reply.source ?? ca.name;
       const svid = acceptIssuedChain({ id, key: request.key, source }, reply.certificatesDer, trust, this.deps.clock.now());
       this.#pending = undefined;
+      this.#isBound = false;
       return svid;
     } catch (caught) {
       const error = AgentError.from(caught);
@@ -79,14 +94,28 @@ export class Issuer {
     const request = this.#pending ?? (await this.#request());
     this.#pending ??= request;
     call.begun();
-    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds: Math.max(Math.round(ttlMs / 1_000), 1) }, signal);
+    const ttlSeconds = Math.max(Math.round(ttlMs / 1_000), 1);
+    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds, keepKey: () => this.#keep(request) }, signal);
     return { request, reply };
   }
 
   async #request(): Promise<PendingRequest> {
     const { engine, id, keyAlgorithm } = this.options;
-    const key = await engine.generateKeyPair(keyAlgorithm);
+    const key = (await this.#loadKept()) ?? (await engine.generateKeyPair(keyAlgorithm));
     return { key, csrDer: await engine.createCsr(key, id) };
+  }
+
+  async #loadKept(): Promise<KeyPair | undefined> {
+    if (!this.#mayBeKept) return undefined;
+    this.#mayBeKept = false;
+    const key = await this.options.keptKey?.load();
+    this.#isBound = key !== undefined;
+    return key;
+  }
+
+  async #keep({ key }: PendingRequest): Promise<void> {
+    if (!this.#isBound) await this.options.keptKey?.save(key);
+    this.#isBound = true;
   }
 }
 

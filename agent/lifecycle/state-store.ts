@@ -1,16 +1,17 @@
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { OutputFile } from '../base/atomic-dir';
+import { type OutputFile, publishDir, unpublishDir } from '../base/atomic-dir';
 import type { Deps } from '../base/deps';
 import { AgentError, invalid } from '../base/errors';
 import type { Watched } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
 import { parseCertificates } from '../identity/certificate';
-import { readPrivateKey } from '../identity/keys';
-import type { SpiffeId } from '../identity/spiffe-id';
+import { type KeyPair, privateKeyPem, readPrivateKey } from '../identity/keys';
+import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 import { CERT_FILES, type CertContents, certFiles, type FileOutput, followState } from './file-output';
+import type { KeptKey } from './issue';
 import { readTogether } from './read-together';
 
 /** Keeps the certificate over restarts, so that an agent which comes up while its CA is away still has one to serve. */
@@ -23,12 +24,17 @@ export interface StateStore {
   load(trust: TrustBundle, now: number): Promise<Svid | undefined>;
   /** Keeps what `state` offers from now on. */
   follow(state: Watched<CertState>): void;
+  /** A key that waits for its certificate; deleted once that is kept. */
+  readonly keptKey: KeptKey;
   close(): Promise<void>;
 }
 
 /** When and from whom the certificate came; the rest is in the certificate. */
 const RECEIPT = 'receipt.json';
 const NAMES = [CERT_FILES.key, CERT_FILES.certChain, RECEIPT] as const;
+/** Holds a key that a one-time token was shown with, and for whom. */
+const PENDING_DIR = 'pending';
+const PENDING_ID = 'identity';
 
 /**
  * @throws AgentError ERR_OUTPUT: the directory exists and others may enter it, or it belongs to somebody else. It holds a private key.
@@ -36,14 +42,59 @@ const NAMES = [CERT_FILES.key, CERT_FILES.certChain, RECEIPT] as const;
 export async function openStateStore(options: { readonly dir: string; readonly id: SpiffeId }, deps: Deps): Promise<StateStore> {
   const { dir, id } = options;
   await checkPrivate(dir);
+  const keptKey = new PendingKey(join(dir, PENDING_DIR), id, deps);
   let writer: FileOutput | undefined;
   return {
-    load: (trust, now) => load(dir, id, trust, now, deps),
-    follow: (state) => {
-      writer ??= followState(dir, state, stateFiles, deps);
+    load: async (trust, now) => {
+      const svid = await load(dir, id, trust, now, deps);
+      if (svid) await keptKey.certified(svid.key);
+      return svid;
     },
+    follow: (state) => {
+      writer ??= followState(dir, state, stateFiles, deps, ({ svid }) => keptKey.certified(svid.key));
+    },
+    keptKey,
     close: async () => writer?.close(),
   };
+}
+
+class PendingKey implements KeptKey {
+  #kept: KeyPair | undefined;
+
+  constructor(
+    private readonly dir: string,
+    private readonly id: SpiffeId,
+    private readonly deps: Deps,
+  ) {}
+
+  async load(): Promise<KeyPair | undefined> {
+    const paths = [CERT_FILES.key, PENDING_ID].map((name) => join(this.dir, name));
+    if (!(await lstat(paths[0]!).catch(() => undefined))) return undefined;
+    try {
+      const [keyPem, id] = await readTogether(paths, (path) => ({ field: path, code: 'ERR_PARSE' }));
+      if (id!.toString() !== formatSpiffeId(this.id)) throw invalid('ERR_PARSE', paths[1]!, `must be ${formatSpiffeId(this.id)}`);
+      this.#kept = readPrivateKey(keyPem!, paths[0]!);
+    } catch (cause) {
+      this.deps.log.warn('kept key discarded, a one-time token that was shown with it is lost', { dir: this.dir, cause });
+    }
+    return this.#kept;
+  }
+
+  async save(key: KeyPair): Promise<void> {
+    await publishDir(this.dir, [
+      { name: CERT_FILES.key, bytes: privateKeyPem(key, 'pkcs8'), mode: 0o600 },
+      { name: PENDING_ID, bytes: Buffer.from(formatSpiffeId(this.id)), mode: 0o600 },
+    ]);
+    this.#kept = key;
+  }
+
+  /** A certificate of `key` is kept. */
+  async certified(key: KeyPair): Promise<void> {
+    const kept = this.#kept ?? (await this.load());
+    if (!kept || Buffer.compare(kept.spkiDer, key.spkiDer) !== 0) return;
+    this.#kept = undefined;
+    await unpublishDir(this.dir).catch((cause) => this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }));
+  }
 }
 
 async function checkPrivate(dir: string): Promise<void> {

@@ -6,7 +6,7 @@ import type { CaRoot } from './ca-root';
 import type { ClientCertificate } from './client-certificate';
 import { ChannelCredentials, Client } from './grpc';
 import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './service';
-import { TlsCredentials, type TlsFault } from './tls-credentials';
+import { type ServerJudge, TlsCredentials, type TlsFault } from './tls-credentials';
 
 export interface ChannelOptions {
   readonly address: HostPort;
@@ -21,6 +21,7 @@ export interface ConnectionFacts {
   /** Undefined for plaintext. */
   readonly root: CaRoot | undefined;
   readonly certificate: ClientCertificate | undefined;
+  readonly judge?: ServerJudge | undefined;
 }
 
 /** How a call failed: gRPC's status, with what else is known of it. */
@@ -97,15 +98,15 @@ export class CaChannel {
     if (this.#current) this.#retire(this.#current);
   }
 
-  #connect({ root, certificate }: ConnectionFacts): Connection {
+  #connect({ root, certificate, judge }: ConnectionFacts): Connection {
     const key = createHash('sha256')
-      .update(`${root?.version}\n`)
+      .update(`${root?.version} ${judge?.version}\n`)
       .update(certificate?.chainPem ?? '')
       .digest('hex');
     if (this.#current?.key === key) return this.#current;
     if (this.#current) this.#retire(this.#current);
     const { address, serverName, plaintext } = this.options;
-    const tls = plaintext || !root ? undefined : new TlsCredentials({ rootPem: root.pem, serverName, certificate });
+    const tls = plaintext || !root ? undefined : new TlsCredentials({ rootPem: root.pem, serverName, certificate, judge });
     const client = new Client(target(address), tls ?? ChannelCredentials.createInsecure(), GRPC_OPTIONS);
     this.#current = { key, client, tls, calls: 0, retired: false };
     return this.#current;

@@ -191,12 +191,13 @@ function missing(tokenPath: string, tokenError: AgentError | undefined, certific
   });
 }
 
-function isJoinToken({ value }: Token): boolean {
+/** Good for one key: see `keyturn ca token create`. */
+export function isJoinToken({ value }: Token): boolean {
   return value.reveal().startsWith(JOIN_TOKEN_PREFIX);
 }
 
 function joinTokenHint(tokenPath: string): string {
-  return `the join token ${tokenPath} was used before or is too old; have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)`;
+  return `the join token ${tokenPath} was used before with another key, or is too old; have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)`;
 }
 
 function printOf(token: Token): string {

@@ -7,7 +7,6 @@ import { writePem } from '../../agent/base/pem';
 import type { Lease } from '../../agent/base/pool';
 import type { Watched } from '../../agent/base/watched';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { readTokenClaims } from '../token-claims';
@@ -16,12 +15,14 @@ import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
 import { Metadata } from './grpc';
-import { IdentityProof } from './identity-proof';
+import { IdentityProof, isJoinToken } from './identity-proof';
 import { type LearningTrust, openLearningTrust } from './learning-trust';
 import { encodeCertificateRequest } from './messages';
+import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
 import { isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
+import type { ServerJudge } from './tls-credentials';
 
 /**
  * istiod, or cert-manager's istio-csr, asked over `istio.v1.auth.IstioCertificateService`. Resolves when the trust bundle and what was
@@ -157,15 +158,23 @@ class IstioCa implements CaClient {
   ): Promise<IssuedChain> {
     // Nothing is sent for somebody who left while files were read.
     if (signal.aborted) throw aborted();
-    const facts = { root, certificate: credentials.certificate };
-    // What a certificate proves is of the connection: it is nobody else's.
-    const channel = credentials.certificate ? this.#channel : (this.shared?.value ?? this.#channel);
+    const judge = credentials.token && isJoinToken(credentials.token) ? await this.#beforeOneTimeToken(request) : undefined;
+    const facts = { root, certificate: credentials.certificate, judge };
+    // What a certificate proves, and what a server has to satisfy, is of the connection: it is nobody else's.
+    const channel = credentials.certificate || judge ? this.#channel : (this.shared?.value ?? this.#channel);
     const reply = await channel.call(facts, message, this.#metadata(credentials), signal);
     this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
     this.roots.learn(certificatesDer, request);
     return { certificatesDer };
+  }
+
+  /** Whatever would make the certificate useless is looked for before a token is shown that buys no second one. */
+  async #beforeOneTimeToken(request: SignRequest): Promise<ServerJudge> {
+    const bundle = requireBundle(this.name, this.trust.value);
+    await request.keepKey?.();
+    return bundleJudge(bundle, () => this.deps.clock.now());
   }
 
   /** Whom our certificate must verify to: what the mesh trusts, and what the server itself hangs on. */
@@ -187,7 +196,7 @@ class IstioCa implements CaClient {
     if (unauthenticated || mayHideRefusal(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
     // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
-    const judged = token?.startsWith(JOIN_TOKEN_PREFIX) ? undefined : token;
+    const judged = credentials.token && isJoinToken(credentials.token) ? undefined : token;
     const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, judged) : undefined;
     const hints = [unauthenticated ? this.proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
     return refusal(failure, {

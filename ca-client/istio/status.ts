@@ -86,7 +86,7 @@ const TLS_HINTS = {
 } as const;
 
 function transportHint({ tlsFault, details }: CallFailure): string | undefined {
-  if (tlsFault) return TLS_HINTS[tlsFault.stage];
+  if (tlsFault) return (tlsFault.error instanceof AgentError ? tlsFault.error.hint : undefined) ?? TLS_HINTS[tlsFault.stage];
   return UNREACHABLE.test(details) ? ADDRESS_HINT : undefined;
 }
 

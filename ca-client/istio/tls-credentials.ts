@@ -1,6 +1,7 @@
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
-import { systemCode } from '../../agent/base/errors';
+import { AgentError, systemCode } from '../../agent/base/errors';
+import { shownCertificates } from '../../agent/base/shown-certificates';
 import { onSilence } from '../../agent/base/socket-silence';
 import type { ClientCertificate } from './client-certificate';
 import { CallCredentials, ChannelCredentials } from './grpc';
@@ -11,6 +12,16 @@ export interface TlsOptions {
   /** The name, or address, that the server's certificate must carry. */
   readonly serverName: string;
   readonly certificate: ClientCertificate | undefined;
+  /** What the server has to satisfy besides, before anything is sent to it. */
+  readonly judge?: ServerJudge | undefined;
+}
+
+/** Another condition on a server whose certificate is trusted for its name. */
+export interface ServerJudge {
+  /** Equal versions judge alike. */
+  readonly version: string;
+  /** @param certificatesDer  What the server showed, leaf first. @throws AgentError where nothing may be sent to it. */
+  assertServer(certificatesDer: readonly Uint8Array[]): void;
 }
 
 /** What first went wrong with TLS, with any of the server's addresses. */
@@ -32,6 +43,7 @@ type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 export class TlsCredentials extends ChannelCredentials {
   readonly #context: SecureContext;
   readonly #serverName: string;
+  readonly #judge: ServerJudge | undefined;
   readonly #sockets = new Set<Socket>();
   #fault: TlsFault | undefined;
   #destroyed = false;
@@ -41,6 +53,7 @@ export class TlsCredentials extends ChannelCredentials {
     super();
     const { rootPem, serverName, certificate } = options;
     this.#serverName = serverName;
+    this.#judge = options.judge;
     this.#context = createSecureContext({
       ca: rootPem,
       minVersion: 'TLSv1.2',
@@ -111,6 +124,13 @@ export class TlsCredentials extends ChannelCredentials {
         if (tls.alpnProtocol !== 'h2') {
           tls.on('error', () => undefined).destroy();
           fail(new Error('the server does not speak HTTP/2'));
+          return;
+        }
+        try {
+          this.#judge?.assertServer(shownCertificates(tls));
+        } catch (caught) {
+          tls.on('error', () => undefined).destroy();
+          fail(AgentError.from(caught));
           return;
         }
         tls.on('error', (error) => {

@@ -3,6 +3,7 @@ import { copyFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
+import { serveCa } from '../support/ca-daemon';
 import { fetchText } from '../support/fetch-text';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
@@ -10,25 +11,6 @@ import { until } from '../support/until';
 
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
 const ASK = ['--trust-domain', 'example.org', '--namespace', 'shop', '--service-account', 'cart'];
-
-/** `keyturn ca serve` on free ports, once it listens. */
-async function serveCa(dir: string, ...flags: readonly string[]) {
-  const args = [
-    'ca',
-    'serve',
-    '--listen',
-    '127.0.0.1:0',
-    '--admin-address',
-    '127.0.0.1:0',
-    '--ca-dir',
-    './ca',
-    '--trust-domain',
-    'example.org',
-  ];
-  const daemon = testDaemon({ dir, args: [...args, '--log-format', 'json', ...flags] });
-  const { address, admin } = await daemon.event('ca server started');
-  return { daemon, address: String(address), admin: String(admin) };
-}
 
 test('a machine gets its first certificate by a join token, and renews by the certificate itself', async () => {
   const dir = tempDir();

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { shownCertificates } from '../../../agent/base/shown-certificates';
 import { LIMITS, PATIENCE } from './limits';
 
 /** One client's connection. */
@@ -30,8 +31,6 @@ interface Open {
   incomplete: number;
   connection: Connection | undefined;
 }
-
-const MAX_SHOWN = 8;
 
 /** The open connections and the calls that have not arrived whole: bounded in number, and rid of those that say nothing. */
 export class Connections {
@@ -141,14 +140,6 @@ export class Connections {
     }
     return false;
   }
-}
-
-/** What came in the Certificate message, as it came. */
-function shownCertificates(socket: TLSSocket): readonly Uint8Array[] {
-  const shown: Uint8Array[] = [];
-  let next = socket.getPeerX509Certificate();
-  for (; next !== undefined && shown.length < MAX_SHOWN; next = next.issuerCertificate) shown.push(next.raw);
-  return shown;
 }
 
 function peerOf({ remoteAddress, remotePort }: Socket): string | undefined {

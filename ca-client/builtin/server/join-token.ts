@@ -55,6 +55,6 @@ function accepted(redemption: Redemption, detail: Readonly<Record<string, string
     'join-token-stolen',
     detail,
     'join token: must be shown with the key that it is bound to: two machines hold it',
-    'find out who else has read the token, unless an agent without --state-dir was restarted; if in doubt: keyturn ca revoke SPIFFE-ID',
+    'find out who else has read the token, unless one machine has lost its key: an agent without --state-dir that was restarted, or istio-agent; if in doubt: keyturn ca revoke SPIFFE-ID',
   );
 }

@@ -2,8 +2,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { status } from '@grpc/grpc-js';
 import { describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { privateKeyPem } from '../../../agent/identity/keys';
+import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { Svid } from '../../../agent/identity/svid';
 import type { ClientCertificate } from '../../../ca-client/istio/client-certificate';
 import { HOUR_MS, TEST_ID } from '../../support/certs';
@@ -77,9 +79,36 @@ describe('a call to istiod', () => {
     for (const _ of ['first', 'second']) {
       await expect(issue(ca)).rejects.toMatchObject({
         code: 'ERR_CA_REJECTED',
-        hint: expect.stringMatching(/^the join token .* was used before or is too old; .*keyturn vm bundle.*keyturn vm join/),
+        hint: expect.stringMatching(
+          /^the join token .* was used before with another key, or is too old; .*keyturn vm bundle.*keyturn vm join/,
+        ),
       });
     }
+  });
+
+  test.each([
+    ['field A6 no trust bundle', 'none', 'is not known yet'],
+    ['field A6 the bundle of another authority', 'another', 'does not lead to the trust bundle'],
+  ])('with a join token and %s is not made until there is the right one', async (_, bundle, why) => {
+    const { fake, files } = await world();
+    const trustBundle = files.write('bundle.pem', bundle === 'none' ? '' : rootsPem(await liveCa()));
+    const { ca } = await openClient(files.token(`kt1_${'a'.repeat(43)}`), { address: fake.server.address, trustBundle });
+    const error = await issue(ca).catch((caught: Error) => caught);
+    expect(error).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon', hint: expect.stringContaining('--trust-bundle') });
+    expect(String(error)).toContain(why);
+    expect(fake.server.calls).toEqual([]);
+    files.write('bundle.pem', rootsPem(fake.signer));
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    expect(fake.server.calls).toHaveLength(1);
+  });
+
+  test('field A6 with a join token is not made where the key cannot be kept', async () => {
+    const { fake, files, ca } = await world();
+    files.token(`kt1_${'a'.repeat(43)}`);
+    const full = new AgentError('ERR_OUTPUT', 'write state: ENOSPC', { retry: 'soon' });
+    const request = { id: parseSpiffeId(TEST_ID), csrDer: new Uint8Array(), ttlSeconds: 60, keepKey: () => Promise.reject(full) };
+    await expect(ca.sign(request, new AbortController().signal)).rejects.toBe(full);
+    expect(fake.server.calls).toEqual([]);
   });
 
   test('C19 is repeated at once where the token was replaced while it was under way', async () => {

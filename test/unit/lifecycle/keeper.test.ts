@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { makeTestCa, TEST_NOW } from '../../support/certs';
 import { DAY, HOUR, MINUTE, SECOND, type Story, tell } from '../../support/keeper-story';
-import { type ScriptedCa, testRoots } from '../../support/scripted-ca';
+import { type Behaviour, type ScriptedCa, testRoots } from '../../support/scripted-ca';
 import { settle, type TestClock } from '../../support/test-clock';
 
 describe('a keeper', () => {
@@ -40,6 +41,29 @@ describe('a keeper', () => {
     await story.clock.advanceBy(45 * SECOND);
     expect(story.keeper.state.value.kind).toBe('current');
     expect(story.keeper.describe()).toMatchObject({ failures: 0, lastError: { code: 'ERR_CA_UNAVAILABLE' } });
+  });
+
+  test('field A6 keeps a key that a one-time proof was shown with until it has its certificate, and gives up any other that is refused', async () => {
+    const keys: string[] = [];
+    let isOneTime = true;
+    const refuse: Behaviour = async (request) => {
+      if (isOneTime) await request.keepKey?.();
+      keys.push(Buffer.from(request.csrDer).toString('hex'));
+      throw new AgentError('ERR_CA_REJECTED', 'sign: scripted', { retry: 'slow' });
+    };
+    const story = await tell({ prepare: (ca) => ca.behave(refuse) });
+    await story.clock.advanceBy(2 * MINUTE);
+    expect([keys.length > 2, new Set(keys).size]).toEqual([true, 1]);
+    story.ca.behave((request) => {
+      keys.push(Buffer.from(request.csrDer).toString('hex'));
+      return story.ca.issue(request);
+    });
+    await story.clock.advanceBy(MINUTE);
+    expect([story.svid !== undefined, new Set(keys).size]).toEqual([true, 1]);
+    isOneTime = false;
+    story.ca.behave(refuse);
+    await story.clock.advanceBy(13 * HOUR);
+    expect(new Set(keys).size).toBeGreaterThan(2);
   });
 
   test('renews now when asked, everybody who asks meanwhile joins, and the timer of the replaced certificate does not fire again', async () => {

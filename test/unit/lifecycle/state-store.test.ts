@@ -70,6 +70,36 @@ describe('a state directory', () => {
     }
   });
 
+  test('field A6 keeps a key without a certificate over a restart, for its identity alone, until its certificate is kept', async () => {
+    const { dir, svid, story } = await kept();
+    const key = await generateKeyPair('ecdsa-p256');
+    const { store } = await openStore(dir);
+    await store.keptKey.save(key);
+    expect(statSync(join(dir, 'pending/key.pem')).mode & 0o777).toBe(0o600);
+    const another = await openStore(dir, 'spiffe://cluster.local/ns/shop/sa/other');
+    expect(await another.store.keptKey.load()).toBeUndefined();
+    expect(another.events).toMatchObject([{ level: 'warn', event: expect.stringContaining('kept key discarded') }]);
+    expect(await store.load(svid.bundle, TEST_NOW + HOUR)).toBeDefined();
+    const { store: next } = await openStore(dir);
+    expect((await next.keptKey.load())!.spkiDer).toEqual(key.spkiDer);
+    // That of the certificate in service waits for none.
+    await next.keptKey.save(svid.key);
+    const { store: last, events } = await openStore(dir);
+    last.follow(story.keeper.state);
+    while (!events.some(({ event }) => event === 'certificate files written')) await new Promise((resolve) => setTimeout(resolve, 5));
+    await last.close();
+    expect(readdirSync(dir)).not.toContain('pending');
+  });
+
+  test('field A6 deletes at the start what a killed process left beside the certificate of that key', async () => {
+    const { dir, svid } = await kept();
+    await (await openStore(dir)).store.keptKey.save(svid.key);
+    const { store } = await openStore(dir);
+    await store.load(svid.bundle, TEST_NOW + HOUR);
+    expect(readdirSync(dir)).not.toContain('pending');
+    expect(await store.keptKey.load()).toBeUndefined();
+  });
+
   test.each([0o755, 0o710, 0o701])('of mode %o is refused', async (mode) => {
     const dir = tempDir();
     chmodSync(dir, mode);
