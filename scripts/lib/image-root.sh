@@ -31,7 +31,7 @@ borrow() {
 
 case "$form" in
   node)
-    program=$(realpath node_modules/node/bin/node)
+    program=$(pinned_node)
     put 0755 "$program" /usr/local/bin/node
     # There is no env to look node up.
     sed '1s|.*|#!/usr/local/bin/node|' dist/keyturn >"$made"

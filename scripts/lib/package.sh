@@ -2,12 +2,13 @@
 
 # package_tree DIR FORM EXECUTABLE: the files as they lie on a machine, below DIR. FORM is standalone or node.
 package_tree() {
-  local tree=$1 form=$2 executable=$3 parts="$root/scripts/deploy/machine" unit
+  local tree=$1 form=$2 executable=$3 parts="$root/scripts/deploy/machine" unit program
   case "$form" in
     standalone) command install -D -m 0755 "$executable" "$tree/usr/bin/keyturn" ;;
     node)
+      program=$(pinned_node) || exit 1
       command install -D -m 0755 "$executable" "$tree/usr/lib/keyturn/keyturn"
-      command install -D -m 0755 "$root/node_modules/node/bin/node" "$tree/usr/lib/keyturn/node"
+      command install -D -m 0755 "$program" "$tree/usr/lib/keyturn/node"
       mkdir -p "$tree/usr/bin"
       printf '#!/bin/sh\nexec /usr/lib/keyturn/node /usr/lib/keyturn/keyturn "$@"\n' >"$tree/usr/bin/keyturn"
       chmod 0755 "$tree/usr/bin/keyturn"
