@@ -44,7 +44,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .option('--trust-domain-aliases <names>', 'Trust domains that name the same workloads, with commas')
     .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
     .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
-    .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate').default('90d'))
+    .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate; 24h, or this, for who asks for none').default('90d'))
     .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
     .addOption(new Option('--workers <number>', 'Processes that answer, for more calls than one can decide').default('1'))
     .addOption(

@@ -349,14 +349,27 @@ describe('A22 a SPIFFE ID that is not the own one to the letter is refused', () 
 
 describe('A24 a lifetime', () => {
   const DAY = 24 * 3_600;
-  const lifetime = async (raw: bigint) => {
-    const outcome = await client.create('', { raw: rawRequest({ validity: raw }) });
+  const lifetime = async (raw: bigint, by = client) => {
+    const outcome = await by.create('', { raw: rawRequest({ validity: raw }) });
     const [leaf] = outcome.code === 0 ? parseCertificates(Buffer.from(outcome.chain[0]!), 'leaf') : [];
     return { outcome, seconds: leaf && Math.round((leaf.notAfterAt - Date.now()) / 1_000) };
   };
   test.each([0n, -1n, -(2n ** 63n)])('of %s is 24 hours', async (validity) => {
     const { seconds } = await lifetime(validity);
     expect(Math.abs(seconds! - DAY)).toBeLessThan(5);
+  });
+  test.each([
+    [3_600, 3_600],
+    [7 * DAY, DAY],
+  ])('that is not asked for is bounded by --max-ttl too: %d s give %d', async (maxTtlSeconds, given) => {
+    const bounded = await startCaWorld({ maxTtlSeconds });
+    try {
+      const by = bounded.client(await issueIdentity(bounded.authority));
+      for (const validity of [0n, -1n]) expect(Math.abs((await lifetime(validity, by)).seconds! - given)).toBeLessThan(5);
+      expect((await lifetime(BigInt(maxTtlSeconds + 1), by)).outcome).toMatchObject({ code: INVALID_ARGUMENT });
+    } finally {
+      await bounded.close();
+    }
   });
   test.each([BigInt(90 * DAY + 1), 2n ** 53n, 2n ** 63n - 1n])('of %s s is refused, as upstream does', async (validity) => {
     const before = world.issued();

@@ -10,6 +10,7 @@ import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
 import type { Authority, IssuedLeaf } from '../authority';
+import { DEFAULT_TTL_SECONDS } from '../certificate-specs';
 import { assertCsrAllowed, assertPlainCsr } from '../csr-rules';
 import { certificateId } from '../signers';
 import type { CaStore } from '../store/store';
@@ -28,7 +29,7 @@ export interface CertificateServiceOptions {
   readonly authenticators: readonly Authenticator[];
   readonly limiter: Limiter;
   readonly audit: AuditLog;
-  /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL. */
+  /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL; who asks for nothing gets 24 hours, or this where it is less. */
   readonly maxTtlSeconds: number;
 }
 
@@ -146,7 +147,7 @@ export class CertificateService {
     const redeemed = await this.#redeem(caller, facts);
     const issued = await this.#givingBack(redeemed, () => {
       call.deadline.assertAhead();
-      return authority.issue(csr, caller.id, ttlSeconds);
+      return authority.issue(csr, caller.id, ttlSeconds > 0 ? ttlSeconds : Math.min(DEFAULT_TTL_SECONDS, maxTtlSeconds));
     });
     return this.#handOut(issued, facts, call);
   }
