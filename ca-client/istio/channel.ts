@@ -24,6 +24,13 @@ export interface ConnectionFacts {
   readonly judge?: ServerJudge | undefined;
 }
 
+/** What a call brought. */
+export interface CallAnswer {
+  readonly reply: Buffer;
+  /** What the server had shown in the handshake, DER, leaf first; nothing in plaintext. */
+  readonly shownDer: readonly Uint8Array[];
+}
+
 /** How a call failed: gRPC's status, with what else is known of it. */
 export class CallFailure extends Error {
   constructor(
@@ -80,11 +87,12 @@ export class CaChannel {
    *
    * @throws CallFailure, also (CANCELLED) when the signal fires; Error of OpenSSL where the client certificate is unusable.
    */
-  async call(facts: ConnectionFacts, request: Buffer, metadata: Metadata, signal: AbortSignal): Promise<Buffer> {
+  async call(facts: ConnectionFacts, request: Buffer, metadata: Metadata, signal: AbortSignal): Promise<CallAnswer> {
     const connection = this.#connect(facts);
     connection.calls += 1;
     try {
-      return await createCertificate(connection, request, metadata, signal);
+      const reply = await createCertificate(connection, request, metadata, signal);
+      return { reply, shownDer: connection.tls?.shownDer ?? [] };
     } catch (caught) {
       this.#retire(connection);
       throw caught;

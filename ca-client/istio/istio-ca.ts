@@ -38,7 +38,7 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
   const proof = new IdentityProof(settings, deps);
   // At once: each is a handful of waits for files.
   const [roots, print, shared] = await Promise.all([
-    trustPath(settings).then((path) => openLearningTrust({ ca, path, stateDir, domains }, deps)),
+    trustPath(settings).then((path) => openLearningTrust({ ca, address: formatHostPort(address), path, stateDir, domains }, deps)),
     proof.print(),
     settings.lendChannel?.({ address, serverName, plaintext }),
     proof.look(),
@@ -121,7 +121,8 @@ class IstioCa implements CaClient {
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     const { plaintext, rootSource, certSigner } = this.settings;
-    const [root] = await Promise.all([plaintext ? undefined : readCaRoot(rootSource), this.roots.refresh()]);
+    const [file] = await Promise.all([plaintext ? undefined : readCaRoot(rootSource), this.roots.refresh()]);
+    const root = file && this.roots.ofServer(file);
     const message = encodeCertificateRequest({
       csrPem: writePem('CERTIFICATE REQUEST', Buffer.from(request.csrDer)).toString('latin1'),
       ttlSeconds: request.ttlSeconds,
@@ -162,11 +163,11 @@ class IstioCa implements CaClient {
     const facts = { root, certificate: credentials.certificate, judge };
     // What a certificate proves, and what a server has to satisfy, is of the connection: it is nobody else's.
     const channel = credentials.certificate || judge ? this.#channel : (this.shared?.value ?? this.#channel);
-    const reply = await channel.call(facts, message, this.#metadata(credentials), signal);
+    const { reply, shownDer } = await channel.call(facts, message, this.#metadata(credentials), signal);
     this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
-    this.roots.learn(certificatesDer, request);
+    this.roots.learn(certificatesDer, request, root?.bundle && { roots: root.bundle, shownDer });
     return { certificatesDer };
   }
 

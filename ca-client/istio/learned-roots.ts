@@ -15,24 +15,42 @@ export interface LearnedRoot {
 /** A CA that rotates its root has two or three at a time. */
 export const MAX_LEARNED = 32;
 
+/** What a reply that proves itself says of roots. */
+export interface Announcement {
+  /** The certificates at its end that prove to be roots, the last first. None where the CA does not say. */
+  readonly roots: readonly Certificate[];
+  /** SHA-256, hex, of the root by which its leaf verifies. */
+  readonly voucher: string;
+}
+
+/**
+ * Reads what a reply announces; undefined where its leaf is not the answer to the request (its key, exactly its identity), or does not verify
+ * by a root of `trust`: then it proves nothing.
+ */
+export function readAnnouncement(
+  certificatesDer: readonly Uint8Array[],
+  request: SignRequest,
+  trust: TrustBundle,
+  now: number,
+): Announcement | undefined {
+  const certificates = readableCertificates(certificatesDer);
+  const leaf = leafOfRequest(certificates, request.csrDer);
+  const uris = leaf ? uriNames(leaf) : [];
+  if (!leaf || uris.length !== 1 || uris[0] !== formatSpiffeId(request.id)) return undefined;
+  const voucher = voucherOf(leaf, certificates, trust, now);
+  return voucher === undefined ? undefined : { roots: rootsAtTheEnd(certificates, now), voucher };
+}
+
 /**
  * The roots that a reply may add to what is trusted. A CA that rotates its root announces the next one behind the chain; whoever hears of
  * it only when the first certificate hangs on it is cut off.
  *
- * They are believed for the sake of the reply's own leaf: it must be the answer to this request (its key, exactly its identity) and must
- * verify by a root that is trusted already. So nobody can add a root who could not have issued our certificate anyway. Taken are only the
+ * They are believed for the sake of the reply's own leaf, which verifies by a root that is trusted already. So nobody can add a root who could not have issued our certificate anyway. Taken are only the
  * certificates at the reply's end that prove to be roots: CAs, self-signed, valid now. An intermediate in the last place (istiod's RA puts
  * one there) is none.
  */
-export function rootsOfReply(certificatesDer: readonly Uint8Array[], request: SignRequest, trust: TrustBundle, now: number): LearnedRoot[] {
-  const certificates = readableCertificates(certificatesDer);
-  const leaf = leafOfRequest(certificates, request.csrDer);
-  const uris = leaf ? uriNames(leaf) : [];
-  if (!leaf || uris.length !== 1 || uris[0] !== formatSpiffeId(request.id)) return [];
-  const offered = rootsAtTheEnd(certificates, now).filter((each) => !holds(trust, each));
-  if (offered.length === 0) return [];
-  const voucher = voucherOf(leaf, certificates, trust, now);
-  return voucher === undefined ? [] : offered.map(({ der }) => ({ der, voucher }));
+export function rootsOfReply({ roots, voucher }: Announcement, trust: TrustBundle): LearnedRoot[] {
+  return roots.filter((each) => !holds(trust, each)).map(({ der }) => ({ der, voucher }));
 }
 
 function rootsAtTheEnd(certificates: readonly Certificate[], now: number): Certificate[] {
@@ -76,6 +94,6 @@ export function mergeLearned(known: readonly LearnedRoot[], more: readonly Learn
   return fresh.length === 0 ? known : [...known, ...fresh].slice(-MAX_LEARNED);
 }
 
-function holds(trust: TrustBundle, root: Certificate): boolean {
+export function holds(trust: TrustBundle, root: Certificate): boolean {
   return trust.rootsDer.some((der) => Buffer.compare(der, root.der) === 0);
 }

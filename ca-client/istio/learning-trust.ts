@@ -1,16 +1,20 @@
 import type { Deps } from '../../agent/base/deps';
 import type { AgentError } from '../../agent/base/errors';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
-import { foreignTrustDomain, parseCertificate } from '../../agent/identity/certificate';
+import { type Certificate, certificatesPem, foreignTrustDomain, parseCertificate } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { SignRequest } from '../ca-client';
 import { type FileTrust, followTrustFile } from '../file-trust';
-import { extendBundle, type LearnedRoot, mergeLearned, rootsOfReply } from './learned-roots';
-import { learnedRootsDir, loadLearned, saveLearned } from './learned-roots-file';
+import type { CaRoot } from './ca-root';
+import { extendBundle, type LearnedRoot, mergeLearned, readAnnouncement, rootsOfReply } from './learned-roots';
+import { type KeptRoots, learnedRootsDir, loadLearned, NOTHING_LEARNED, saveLearned } from './learned-roots-file';
+import { type ProvenServer, rootsTaught, stillAnnounced } from './server-roots';
 
 export interface LearningTrustOptions {
   /** The CA as in `--ca`. */
   readonly ca: string;
+  /** Where its server is, `host:port`: what this server teaches of its own TLS is good for no other. */
+  readonly address: string;
   /** PEM file of the configured roots. */
   readonly path: string;
   /** Where learned roots are kept over restarts; nowhere without it. */
@@ -25,35 +29,44 @@ export interface LearningTrust {
   problem(): AgentError | undefined;
   /** Reads the file again now. Never throws. */
   refresh(): Promise<void>;
-  /** Takes what a reply may add; the bundle has changed when this returns. */
-  learn(certificatesDer: readonly Uint8Array[], request: SignRequest): void;
+  /**
+   * The roots that the server's TLS is judged by: those of the file as it was just read, and those that this server taught, for as long as what
+   * vouched for them is in the file. Those of the machine stay alone: whoever is in there has nothing to do with our certificates.
+   */
+  ofServer(file: CaRoot): CaRoot;
+  /**
+   * Takes what a reply may add to the bundle, which has changed when this returns, and to the roots of its server.
+   *
+   * @param server  Undefined where TLS says nothing of the mesh: none, or by the roots of the machine.
+   */
+  learn(certificatesDer: readonly Uint8Array[], request: SignRequest, server: ProvenServer | undefined): void;
   close(): Promise<void>;
 }
 
 /** Resolves when the file has been looked at, whatever was found. */
 export async function openLearningTrust(options: LearningTrustOptions, deps: Deps): Promise<LearningTrust> {
-  const { ca, path, stateDir, domains } = options;
+  const { ca, address, path, stateDir, domains } = options;
   const dir = stateDir === undefined ? undefined : learnedRootsDir(stateDir, ca);
   const file = followTrustFile(path, domains, deps);
   await file.ready;
-  return new FileAndLearned(ca, file, dir, dir === undefined ? [] : await loadLearned(dir, deps), domains, deps);
+  const kept = dir === undefined ? NOTHING_LEARNED : await loadLearned(dir, address, deps);
+  return new FileAndLearned(options, file, dir, kept, deps);
 }
 
 class FileAndLearned implements LearningTrust {
   readonly trust = new WatchedSource<TrustBundle | undefined>(undefined);
   readonly #stop: () => void;
-  #learned: readonly LearnedRoot[];
+  #kept: KeptRoots;
   #saving: Promise<void> = Promise.resolve();
 
   constructor(
-    private readonly ca: string,
+    private readonly options: LearningTrustOptions,
     private readonly file: FileTrust,
     private readonly dir: string | undefined,
-    learned: readonly LearnedRoot[],
-    private readonly domains: ReadonlySet<string> | undefined,
+    kept: KeptRoots,
     private readonly deps: Deps,
   ) {
-    this.#learned = learned;
+    this.#kept = kept;
     this.#stop = file.trust.subscribe(() => this.#combine());
   }
 
@@ -65,19 +78,27 @@ class FileAndLearned implements LearningTrust {
     return this.file.refresh();
   }
 
-  learn(certificatesDer: readonly Uint8Array[], request: SignRequest): void {
-    if (!this.trust.value) return;
-    const offered = rootsOfReply(certificatesDer, request, this.trust.value, this.deps.clock.now()).filter(({ der }) => this.#isOurs(der));
-    const learned = mergeLearned(this.#learned, offered);
-    if (learned === this.#learned) return;
-    this.#learned = learned;
-    for (const { der, voucher } of offered) {
-      const { subject, sha256 } = parseCertificate(der, 'root');
-      this.deps.log.info('root learned from the CA', { ca: this.ca, subject, sha256, voucher });
-    }
+  ofServer(file: CaRoot): CaRoot {
+    if (!file.bundle) return file;
+    const bundle = extendBundle(file.bundle, this.#kept.server, this.deps.clock.now());
+    return bundle === file.bundle ? file : { pem: certificatesPem(bundle.rootsDer), bundle, version: bundle.version };
+  }
+
+  learn(certificatesDer: readonly Uint8Array[], request: SignRequest, server: ProvenServer | undefined): void {
+    const now = this.deps.clock.now();
+    const announced = this.trust.value && readAnnouncement(certificatesDer, request, this.trust.value, now);
+    if (!this.trust.value || !announced) return;
+    const ours = { ...announced, roots: announced.roots.filter((each) => this.#isOurs(each)) };
+    const learned = mergeLearned(this.#kept.learned, this.#told('root learned from the CA', rootsOfReply(ours, this.trust.value)));
+    const taught = server ? rootsTaught(ours, certificatesDer, request, server, now) : [];
+    const still = stillAnnounced(this.#kept.server, announced);
+    const serverRoots = mergeLearned(still, this.#told("root learned for the TLS of the CA's server", taught));
+    if (learned === this.#kept.learned && serverRoots === this.#kept.server) return;
+    const kept = { learned, server: serverRoots };
+    this.#kept = kept;
     this.#combine();
     const { dir } = this;
-    if (dir !== undefined) this.#saving = this.#saving.then(() => saveLearned(dir, learned, this.deps));
+    if (dir !== undefined) this.#saving = this.#saving.then(() => saveLearned(dir, this.options.address, kept, this.deps));
   }
 
   async close(): Promise<void> {
@@ -85,18 +106,27 @@ class FileAndLearned implements LearningTrust {
     await Promise.all([this.file.close(), this.#saving]);
   }
 
-  #isOurs(der: Uint8Array): boolean {
-    const root = parseCertificate(der, 'root');
-    const named = this.domains && foreignTrustDomain(root, this.domains);
+  #told(event: string, roots: readonly LearnedRoot[]): readonly LearnedRoot[] {
+    const { ca, address } = this.options;
+    for (const { der, voucher } of roots) {
+      const { subject, sha256 } = parseCertificate(der, 'root');
+      this.deps.log.info(event, { ca, address, subject, sha256, voucher });
+    }
+    return roots;
+  }
+
+  #isOurs(root: Certificate): boolean {
+    const { ca, domains } = this.options;
+    const named = domains && foreignTrustDomain(root, domains);
     if (named !== undefined)
-      this.deps.log.debug('root of another trust domain not learned', { ca: this.ca, subject: root.subject, trustDomain: named });
+      this.deps.log.debug('root of another trust domain not learned', { ca, subject: root.subject, trustDomain: named });
     return named === undefined;
   }
 
   #combine(): void {
     const configured = this.file.trust.value;
     if (!configured) return;
-    const bundle = extendBundle(configured, this.#learned, this.deps.clock.now());
+    const bundle = extendBundle(configured, this.#kept.learned, this.deps.clock.now());
     if (bundle.version !== this.trust.value?.version) this.trust.set(bundle);
   }
 }

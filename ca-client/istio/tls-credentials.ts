@@ -46,6 +46,7 @@ export class TlsCredentials extends ChannelCredentials {
   readonly #judge: ServerJudge | undefined;
   readonly #sockets = new Set<Socket>();
   #fault: TlsFault | undefined;
+  #shownDer: readonly Uint8Array[] = [];
   #destroyed = false;
 
   /** @throws Error of OpenSSL where certificate and key cannot be used. */
@@ -65,6 +66,11 @@ export class TlsCredentials extends ChannelCredentials {
 
   get fault(): TlsFault | undefined {
     return this.#fault;
+  }
+
+  /** What the server showed in its last handshake that held, DER, leaf first. */
+  get shownDer(): readonly Uint8Array[] {
+    return this.#shownDer;
   }
 
   _isSecure(): boolean {
@@ -126,8 +132,9 @@ export class TlsCredentials extends ChannelCredentials {
           fail(new Error('the server does not speak HTTP/2'));
           return;
         }
+        const shownDer = shownCertificates(tls);
         try {
-          this.#judge?.assertServer(shownCertificates(tls));
+          this.#judge?.assertServer(shownDer);
         } catch (caught) {
           tls.on('error', () => undefined).destroy();
           fail(AgentError.from(caught));
@@ -136,6 +143,7 @@ export class TlsCredentials extends ChannelCredentials {
         tls.on('error', (error) => {
           if (systemCode(error)?.startsWith('ERR_SSL_')) this.#fault ??= { stage: 'after handshake', error };
         });
+        this.#shownDer = shownDer;
         resolve({ socket: tls, secure: true });
       });
     });

@@ -4,8 +4,9 @@ import { describe, expect, test } from '@jest/globals';
 import { parseCertificate } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
+import type { SignRequest } from '../../../ca-client/ca-client';
 import { caRootSource } from '../../../ca-client/istio/ca-root';
-import { extendBundle, type LearnedRoot, mergeLearned, rootsOfReply } from '../../../ca-client/istio/learned-roots';
+import { extendBundle, type LearnedRoot, mergeLearned, readAnnouncement, rootsOfReply } from '../../../ca-client/istio/learned-roots';
 import { issueLeaf, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriAltName } from '../../support/certs';
 import { startFakeIstiod } from '../../support/fake-istio-csr';
 import { closing, id, issue, openClient, WorkloadFiles } from '../../support/istio-world';
@@ -86,34 +87,39 @@ describe('a root at the end of a reply', () => {
     return { request, ders: [issueLeaf(signer, { key, uris: [uri] }), ...signer.intermediatesDer, ...after] };
   }
 
+  function learned(ders: readonly Uint8Array[], request: SignRequest, { bundle }: TestCa): readonly LearnedRoot[] {
+    const announced = readAnnouncement(ders, request, bundle, TEST_NOW);
+    return announced ? rootsOfReply(announced, bundle) : [];
+  }
+
   test('is learned where the leaf before it verifies by a root that is trusted', async () => {
     const [old, next] = await made;
     const { request, ders } = await reply(old!, [old!.certificateDer, next!.certificateDer]);
-    expect(rootsOfReply(ders, request, old!.bundle, TEST_NOW)).toEqual([{ der: next!.certificateDer, voucher: printOf(old!) }]);
+    expect(learned(ders, request, old!)).toEqual([{ der: next!.certificateDer, voucher: printOf(old!) }]);
   });
 
   test('is not where it vouches for itself: nobody can add a root who could not have issued our certificate', async () => {
     const [old, next] = await made;
     const { request, ders } = await reply(next!, [next!.certificateDer]);
-    expect(rootsOfReply(ders, request, old!.bundle, TEST_NOW)).toEqual([]);
+    expect(learned(ders, request, old!)).toEqual([]);
   });
 
   test('is not where the leaf is for another identity or another key', async () => {
     const [old, next] = await made;
     const other = await reply(old!, [next!.certificateDer], 'spiffe://cluster.local/ns/shop/sa/other');
-    expect(rootsOfReply(other.ders, other.request, old!.bundle, TEST_NOW)).toEqual([]);
+    expect(learned(other.ders, other.request, old!)).toEqual([]);
     const [a, b] = [await reply(old!, [next!.certificateDer]), await reply(old!, [])];
-    expect(rootsOfReply(a.ders, b.request, old!.bundle, TEST_NOW)).toEqual([]);
+    expect(learned(a.ders, b.request, old!)).toEqual([]);
   });
 
   test('is not where it proves to be none: an intermediate as istiod’s RA sends it, or expired', async () => {
     const [old] = await made;
     const intermediate = await makeTestCa({ parent: old });
     const ra = await reply(intermediate, []);
-    expect(rootsOfReply(ra.ders, ra.request, old!.bundle, TEST_NOW)).toEqual([]);
+    expect(learned(ra.ders, ra.request, old!)).toEqual([]);
     const dead = await makeTestCa({ name: 'dead', notAfterAt: TEST_NOW - 1_000 });
     const late = await reply(old!, [dead.certificateDer]);
-    expect(rootsOfReply(late.ders, late.request, old!.bundle, TEST_NOW)).toEqual([]);
+    expect(learned(late.ders, late.request, old!)).toEqual([]);
   });
 
   test('stays trusted as long as what vouched for it is, and through it what it vouched for', async () => {
