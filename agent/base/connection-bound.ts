@@ -44,12 +44,12 @@ export function keepLiveliest(server: Server, wish: number, share: number): (soc
       open.delete(quietest[0]);
       quietest[1].destroy();
     }
-    const key = peerOf(socket);
+    const key = connectionOf(socket);
     open.set(key, socket);
     socket.once('close', () => open.get(key) === socket && open.delete(key));
   });
   return (used) => {
-    const key = peerOf(used);
+    const key = connectionOf(used);
     const socket = open.get(key);
     if (socket === undefined) return;
     open.delete(key);
@@ -57,9 +57,10 @@ export function keepLiveliest(server: Server, wish: number, share: number): (soc
   };
 }
 
-/** By which a socket and the TLS above it are known as one; a peer that has gone already is only itself. */
-function peerOf(socket: Socket): unknown {
-  return socket.remotePort === undefined ? socket : `${socket.remoteAddress} ${socket.remotePort}`;
+/** By which a socket and the TLS above it are known as one: both ends, for one of them has many connections. A peer that has gone is only itself. */
+function connectionOf(socket: Socket): unknown {
+  const { remoteAddress, remotePort, localAddress, localPort } = socket;
+  return remotePort === undefined ? socket : `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 let limit: number | undefined;

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Server, Socket } from 'node:net';
 import { keepLiveliest } from './connection-bound';
 import type { Deps } from './deps';
+import { endInTime } from './end-in-time';
 import { AgentError, systemCode } from './errors';
 import { formatHostPort, type HostPort } from './host-port';
 
@@ -76,7 +77,7 @@ export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'cl
     );
   });
   keepLiveliest(server, MAX_CONNECTIONS, 1 / 8);
-  server.on('connection', (socket) => endInTime(socket, deps));
+  server.on('connection', (socket) => void endInTime(socket, CONNECTION_MS, deps));
   const port = await listen(server, options);
   server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
   let closing: Promise<void> | undefined;
@@ -90,15 +91,6 @@ export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'cl
       return closing;
     },
   };
-}
-
-function endInTime(socket: Socket, { clock }: Pick<Deps, 'clock'>): void {
-  const gone = new AbortController();
-  socket.once('close', () => gone.abort());
-  clock.sleepUntil(clock.now() + CONNECTION_MS, gone.signal).then(
-    () => socket.destroy(),
-    () => undefined,
-  );
 }
 
 /** Text for people, ended by a line break. */

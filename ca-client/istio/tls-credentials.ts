@@ -132,7 +132,7 @@ export class TlsCredentials extends ChannelCredentials {
           fail(new Error('the server does not speak HTTP/2'));
           return;
         }
-        const shownDer = shownCertificates(tls);
+        const shownDer = shownCertificates(tls).map(({ raw }) => raw);
         try {
           this.#judge?.assertServer(shownDer);
         } catch (caught) {

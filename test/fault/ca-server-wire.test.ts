@@ -3,7 +3,7 @@ import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type SecureVersion } from 'node:tls';
 import { gzipSync } from 'node:zlib';
-import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { LIMITS, PATIENCE } from '../../ca-client/builtin/server/limits';
@@ -296,11 +296,13 @@ describe('A43 who is slow or silent is let go', () => {
     await gone(partial);
   });
   test('a handshake that takes too long, before the sweep comes by', async () => {
-    const patience = jest.replaceProperty(PATIENCE, 'handshakeMs', 200 as never);
-    const { own } = await startOnTestClock();
-    patience.restore();
+    const { own, clock } = await startOnTestClock();
     const silent = connectTcp(place(own));
     silent.on('error', () => undefined);
+    silent.write(Buffer.from('16030100', 'hex'));
+    await until('its place', async () => silent.bytesWritten > 0);
+    await new Promise((done) => setTimeout(done, 100));
+    await sweeps(clock, PATIENCE.handshakeMs / PATIENCE.sweepMs + 1);
     await gone(silent);
   });
   test('half a header block', async () => {

@@ -222,7 +222,7 @@ function sweep(connections: Connections, { clock, log, metrics }: Deps): Closabl
   const running = (async () => {
     while (!stop.signal.aborted) {
       await clock.sleepUntil(clock.now() + PATIENCE.sweepMs, stop.signal);
-      const ended = connections.sweep();
+      const ended = connections.sweep(clock.now());
       for (let each = 0; each < ended; each += 1) metrics.record('ca_refused_total', { reason: 'slow' });
     }
   })().catch((caught) => {

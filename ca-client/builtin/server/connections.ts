@@ -11,6 +11,11 @@ export interface Connection {
   readonly address: string;
   /** What the client showed in the handshake, DER, leaf first. The same array for as long as the connection lives. */
   readonly certificatesDer: readonly Uint8Array[];
+  /**
+   * When the first of them ends that was valid in the handshake, epoch milliseconds; Infinity without any. The connection ends with it: the
+   * client has another by then, and can only show that in a new handshake.
+   */
+  readonly endsAt: number;
   /** Tells the client to go, and ends when its calls have ended. Set by whoever speaks with it. */
   leave: (() => void) | undefined;
 }
@@ -22,7 +27,10 @@ export interface IncompleteCall {
   end(why: 'slow' | 'calls'): void;
 }
 
-interface Open {
+/** The place of one connection, from its first octet on. */
+export interface Place {
+  readonly peer: string;
+  readonly address: string;
   readonly raw: Socket;
   /** Whether it has opened a call yet, and how many sweeps ago it opened the last one, or was opened itself. */
   used: boolean;
@@ -34,39 +42,42 @@ interface Open {
 
 /** The open connections and the calls that have not arrived whole: bounded in number, and rid of those that say nothing. */
 export class Connections {
-  /** By address and port of the client: no two open connections to one port have the same. */
-  readonly #open = new Map<string, Open>();
-  readonly #incomplete = new Map<IncompleteCall, { readonly open: Open; sweeps: number }>();
+  /** In the order in which they were opened. */
+  readonly #open = new Set<Place>();
+  readonly #places = new WeakMap<Connection, Place>();
+  readonly #incomplete = new Map<IncompleteCall, { readonly place: Place; sweeps: number }>();
 
   get size(): number {
     return this.#open.size;
   }
 
-  /** Takes a TCP socket in, before its handshake. False after closing it: all others are in use. */
-  accept(raw: Socket): boolean {
-    const peer = peerOf(raw);
-    if (peer === undefined || (this.#open.size >= LIMITS.connections && !this.#evictUnused())) {
+  /** Takes a TCP socket in, before its handshake. Undefined after closing it: all others are in use, or it is gone already. */
+  accept(raw: Socket): Place | undefined {
+    const { remoteAddress: address, remotePort } = raw;
+    if (address === undefined || (this.#open.size >= LIMITS.connections && !this.#evictUnused())) {
       raw.destroy();
-      return false;
-    }
-    const open: Open = { raw, used: false, sweeps: 0, incomplete: 0, connection: undefined };
-    this.#open.set(peer, open);
-    raw.once('close', () => {
-      if (this.#open.get(peer) === open) this.#open.delete(peer);
-    });
-    return true;
-  }
-
-  /** The TLS handshake on a socket is done. Undefined after closing it: it is gone already. */
-  secured(socket: TLSSocket): Connection | undefined {
-    const peer = peerOf(socket);
-    const open = peer === undefined ? undefined : this.#open.get(peer);
-    if (peer === undefined || open === undefined) {
-      socket.destroy();
       return undefined;
     }
-    open.connection = { peer, address: socket.remoteAddress!, certificatesDer: shownCertificates(socket), leave: undefined };
-    return open.connection;
+    const place: Place = { peer: `${address}:${remotePort}`, address, raw, used: false, sweeps: 0, incomplete: 0, connection: undefined };
+    this.#open.add(place);
+    raw.once('close', () => this.#open.delete(place));
+    return place;
+  }
+
+  /** The TLS handshake in that place is done. @param now  Epoch milliseconds. */
+  secured(place: Place, socket: TLSSocket, now: number): Connection {
+    const shown = shownCertificates(socket);
+    const { peer, address } = place;
+    const connection: Connection = {
+      peer,
+      address,
+      certificatesDer: shown.map(({ raw }) => raw),
+      endsAt: Math.min(...shown.map(({ validTo }) => Date.parse(validTo)).filter((at) => at > now)),
+      leave: undefined,
+    };
+    place.connection = connection;
+    this.#places.set(connection, place);
+    return connection;
   }
 
   /**
@@ -74,13 +85,13 @@ export class Connections {
    * so that whoever holds many holds up nobody but itself. False where that is the same connection.
    */
   callOpened(call: IncompleteCall): boolean {
-    const open = this.#open.get(call.connection.peer);
-    if (open === undefined) return false;
-    open.used = true;
-    open.sweeps = 0;
-    if (this.#incomplete.size >= LIMITS.incompleteCalls && !this.#displaceFor(open)) return false;
-    this.#incomplete.set(call, { open, sweeps: 0 });
-    open.incomplete += 1;
+    const place = this.#places.get(call.connection);
+    if (place === undefined || !this.#open.has(place)) return false;
+    place.used = true;
+    place.sweeps = 0;
+    if (this.#incomplete.size >= LIMITS.incompleteCalls && !this.#displaceFor(place)) return false;
+    this.#incomplete.set(call, { place, sweeps: 0 });
+    place.incomplete += 1;
     return true;
   }
 
@@ -89,16 +100,17 @@ export class Connections {
     const entry = this.#incomplete.get(call);
     if (entry === undefined) return;
     this.#incomplete.delete(call);
-    entry.open.incomplete -= 1;
+    entry.place.incomplete -= 1;
   }
 
-  /** Ends calls and connections that have been silent for too long. Returns how many. */
-  sweep(): number {
+  /** Ends calls and connections that have been silent for too long, and says how many. @param now  Epoch milliseconds. */
+  sweep(now: number): number {
     let ended = 0;
-    for (const each of this.#open.values()) {
+    for (const each of this.#open) {
       each.sweeps += 1;
       // One that was of use is told, so that it does not take the next call with it.
       if (each.used && each.sweeps === PATIENCE.idleSweeps) each.connection?.leave?.();
+      if (each.connection !== undefined && hasEnded(each.connection, now)) each.connection.leave?.();
       if (each.sweeps <= (each.used ? PATIENCE.idleSweeps + PATIENCE.goodbyeSweeps : PATIENCE.silentSweeps)) continue;
       each.raw.destroy();
       ended += 1;
@@ -114,15 +126,15 @@ export class Connections {
   }
 
   destroyAll(): void {
-    for (const each of this.#open.values()) each.raw.destroy();
+    for (const each of this.#open) each.raw.destroy();
   }
 
-  #displaceFor(newcomer: Open): boolean {
+  #displaceFor(newcomer: Place): boolean {
     let busiest = newcomer;
-    for (const each of this.#open.values()) if (each.incomplete > busiest.incomplete) busiest = each;
+    for (const each of this.#open) if (each.incomplete > busiest.incomplete) busiest = each;
     if (busiest === newcomer) return false;
-    for (const [call, { open }] of this.#incomplete) {
-      if (open !== busiest) continue;
+    for (const [call, { place }] of this.#incomplete) {
+      if (place !== busiest) continue;
       this.callComplete(call);
       call.end('calls');
       return true;
@@ -132,9 +144,9 @@ export class Connections {
 
   /** Makes room by closing the oldest connection that has never asked anything. */
   #evictUnused(): boolean {
-    for (const [peer, each] of this.#open) {
+    for (const each of this.#open) {
       if (each.used) continue;
-      this.#open.delete(peer);
+      this.#open.delete(each);
       each.raw.destroy();
       return true;
     }
@@ -142,6 +154,7 @@ export class Connections {
   }
 }
 
-function peerOf({ remoteAddress, remotePort }: Socket): string | undefined {
-  return remoteAddress === undefined ? undefined : `${remoteAddress}:${remotePort}`;
+/** Whether a certificate that it was opened with has ended since: what it is asked is to be asked again over a new one. */
+export function hasEnded({ endsAt }: Connection, now: number): boolean {
+  return now >= endsAt;
 }

@@ -11,7 +11,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { CREATE_CERTIFICATE } from '../../istio/service';
 import { callDeadline } from './call-deadline';
 import type { CertificateCall, CertificateService } from './certificate-service';
-import type { Connection, Connections, IncompleteCall } from './connections';
+import { type Connection, type Connections, hasEnded, type IncompleteCall } from './connections';
 import { LIMITS } from './limits';
 import { RequestReader } from './request-reader';
 import { type Refusal, refusalOf, statusHeaders } from './status';
@@ -51,6 +51,12 @@ export function createGrpcServer(service: CertificateService, connections: Conne
     session.on('close', () => sessions.delete(session));
     session.on('stream', (stream, headers, _flags, rawHeaders) => {
       stream.on('error', () => undefined);
+      if (hasEnded(connection, deps.clock.now())) {
+        // Its client sends a call that was refused unread over a new connection, where it can show what it has now.
+        session.close();
+        stream.close(constants.NGHTTP2_REFUSED_STREAM);
+        return;
+      }
       const call = { authorization: authorizations(rawHeaders), deadline: callDeadline(timeoutOf(headers)), connection };
       new Exchange(stream, call, service, connections, deps).run(misdirected(headers, rawHeaders));
     });

@@ -1,11 +1,14 @@
 import { constants } from 'node:crypto';
-import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import { createServer, type Socket } from 'node:net';
+import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
 import type { Deps } from '../../../agent/base/deps';
+import { endInTime } from '../../../agent/base/end-in-time';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import type { Connection, Connections } from './connections';
-import { PATIENCE } from './limits';
+import { HandshakeMeter } from './handshake-meter';
+import { LIMITS, PATIENCE } from './limits';
 import type { ServingIdentity } from './serving-certificate';
 
 export interface TlsListener {
@@ -33,34 +36,23 @@ export async function listenTls(
   deps: Deps,
 ): Promise<TlsListener> {
   const refused = (reason: string) => deps.metrics.record('ca_refused_total', { reason });
-  const server = createServer({
-    ...contextOptions(identity),
-    requestCert: true,
-    rejectUnauthorized: false,
-    ALPNProtocols: ['h2'],
-    handshakeTimeout: PATIENCE.handshakeMs,
-  });
-  server.on('connection', (raw) => {
-    // Errors of a socket are the client's; TLS hears of them too, but only once it has the socket.
+  let context = contextOf(identity);
+  const server = createServer((raw) => {
+    // Errors of a socket are the client's; TLS hears of what they end.
     raw.on('error', () => undefined);
     raw.setNoDelay(true);
-    if (!connections.accept(raw)) refused('connections');
-  });
-  server.on('secureConnection', (socket) => {
-    socket.on('error', () => undefined);
-    if (socket.alpnProtocol !== 'h2') {
+    const place = connections.accept(raw);
+    if (place === undefined) return refused('connections');
+    const secured = (socket: TLSSocket) => {
+      if (socket.alpnProtocol === 'h2') return onSocket(socket, connections.secured(place, socket, deps.clock.now()));
       refused('protocol');
       socket.destroy();
-      return;
-    }
-    const connection = connections.secured(socket);
-    if (connection !== undefined) onSocket(socket, connection);
-  });
-  server.on('tlsClientError', (cause, socket) => {
-    // One that takes too long is told of here and not ended.
-    socket.destroy();
-    refused('handshake');
-    deps.log.debug('tls handshake failed', { cause });
+    };
+    const failed = (cause: unknown) => {
+      refused('handshake');
+      deps.log.debug('tls handshake failed', { peer: place.peer, cause });
+    };
+    handshake(raw, context, secured, failed, deps);
   });
   await new Promise<void>((resolve, reject) => {
     const failed = (cause: Error) => reject(cannotListen(address, cause));
@@ -74,20 +66,51 @@ export async function listenTls(
   const bound = server.address();
   return {
     address: formatHostPort({ host: address.host, port: typeof bound === 'object' && bound !== null ? bound.port : address.port }),
-    use: (next) => server.setSecureContext(contextOptions(next)),
+    use: (next) => {
+      context = contextOf(next);
+    },
     close: () => new Promise((resolve) => server.close(() => resolve())),
   };
 }
 
-function contextOptions({ certPem, keyPem, bundle }: ServingIdentity): TlsOptions {
-  return {
+/** TLS of our own on each socket, not a server of it, so that the two are known as one and what comes is metered. */
+function handshake(
+  raw: Socket,
+  secureContext: SecureContext,
+  secured: (socket: TLSSocket) => void,
+  failed: (cause: unknown) => void,
+  deps: Deps,
+): void {
+  const meter = new HandshakeMeter(raw, LIMITS.handshakeBytes);
+  const options = { isServer: true, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['h2'], secureContext };
+  // Any Duplex will do; the types know of sockets only.
+  const socket = new TLSSocket(meter as unknown as Socket, options);
+  const letLive = endInTime(raw, PATIENCE.handshakeMs, deps);
+  let cause: unknown;
+  let isDone = false;
+  socket.on('error', (caught) => {
+    cause = caught;
+  });
+  socket.once('close', () => isDone || failed(cause));
+  socket.once('secure', () => {
+    isDone = true;
+    letLive();
+    meter.handshakeDone();
+    // As a TLS server of Node.js does: else HTTP/2 waits for the event of a client.
+    Object.assign(socket, { secureConnecting: false });
+    secured(socket);
+  });
+}
+
+function contextOf({ certPem, keyPem, bundle }: ServingIdentity): SecureContext {
+  return createSecureContext({
     cert: certPem,
     key: keyPem,
     // Named to clients, so that those who hold several certificates show one of ours.
     ca: certificatesPem(bundle.rootsDer),
     minVersion: 'TLSv1.2',
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
-  };
+  });
 }
 
 function cannotListen(address: HostPort, cause: unknown): AgentError {
