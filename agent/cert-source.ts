@@ -37,8 +37,10 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
   const id = requireIdentity(config);
   const engine = await loadEngine(config.engine);
   let source: CertSource | undefined;
+  let revokedSerial: string | undefined;
+  const isRevoked = ({ serial }: Svid) => serial === revokedSerial;
   const current = () => source && servedSvid(source.state.value);
-  const chosen = await chooseCa({ config, id, engine, current, shared }, { ...deps, log: deps.log.scope('ca') });
+  const chosen = await chooseCa({ config, id, engine, current, isRevoked, shared }, { ...deps, log: deps.log.scope('ca') });
   try {
     const { ca } = chosen;
     const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
@@ -50,9 +52,16 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
     const turn = (signal: AbortSignal) => turns.enter(signal);
     const keptKey = store?.keptKey;
     const options = { ca, id, engine, keptKey, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn };
-    source = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
-    store?.follow(source.state);
-    return { source, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
+    const keeper = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
+    source = keeper;
+    store?.follow(keeper.state);
+    const revoked = (serial: string) => {
+      if (serial === revokedSerial) return;
+      revokedSerial = serial;
+      // Its failure is in the state and the log.
+      void keeper.renewNow('the certificate is revoked').catch(() => undefined);
+    };
+    return { source, revoked, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
   } catch (caught) {
     await chosen.close();
     throw caught;

@@ -21,6 +21,8 @@ export interface CaNeeds {
   readonly engine: CertificateEngine;
   /** The certificate in service, which some CAs take in place of a token; undefined while there is none. */
   readonly current: () => Svid | undefined;
+  /** Whether a revocation list names a certificate. */
+  readonly isRevoked: (svid: Svid) => boolean;
   readonly shared: SharedCas;
 }
 
@@ -138,7 +140,7 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   };
 }
 
-async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, shared }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, isRevoked, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const { createIstioCa } = await import('../ca-client/istio/istio-ca');
   const asked = config.ca.filter((each) => each === 'istiod' || each === 'istio-csr');
   const ca = await createIstioCa(
@@ -155,7 +157,7 @@ async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, sh
       certSigner: config.certSigner,
       headers: config.caHeaders,
       stateDir: config.stateDir,
-      ownCertificate: asClientCertificate(current),
+      ownCertificate: asClientCertificate(current, isRevoked),
       lendChannel: (options) => shared.channel(options),
     },
     deps,
@@ -168,12 +170,12 @@ function rootDomainsOf({ rootTrustDomains }: Config, { trustDomain }: SpiffeId):
 }
 
 /** Written anew only when the certificate changes: the key is not copied for every look. */
-function asClientCertificate(current: () => Svid | undefined): () => ClientCertificate | undefined {
+function asClientCertificate(current: CaNeeds['current'], isRevoked: CaNeeds['isRevoked']): () => ClientCertificate | undefined {
   let last: { readonly svid: Svid; readonly certificate: ClientCertificate } | undefined;
   return () => {
     const svid = current();
     if (svid !== last?.svid) last = svid && { svid, certificate: clientCertificate(svid) };
-    return last?.certificate;
+    return last && isRevoked(last.svid) ? { ...last.certificate, isRevoked: true } : last?.certificate;
   };
 }
 

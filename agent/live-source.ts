@@ -9,6 +9,7 @@ import { servedSvid, type WorkloadParts } from './workload';
 interface Member {
   readonly source: CertSource;
   readonly ca: ChosenCa | undefined;
+  readonly revoked: WorkloadParts['revoked'];
   readonly close: () => Promise<void>;
 }
 
@@ -39,6 +40,11 @@ export class LiveSource implements CertSource {
   /** Whom the source in service asks. */
   get ca(): ChosenCa | undefined {
     return this.#current.ca;
+  }
+
+  /** As `WorkloadParts.revoked`, of the source in service. */
+  revoked(serial: string): void {
+    this.#current.revoked?.(serial);
   }
 
   /** Puts other parts in place of these, and of others that have not taken over yet. */
@@ -96,6 +102,6 @@ export class LiveSource implements CertSource {
   }
 }
 
-function memberOf({ source, ca, closers }: WorkloadParts): Member {
-  return { source, ca, close: new Closers([...closers, () => source.close()]).close };
+function memberOf({ source, ca, revoked, closers }: WorkloadParts): Member {
+  return { source, ca, revoked, close: new Closers([...closers, () => source.close()]).close };
 }

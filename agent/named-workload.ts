@@ -52,6 +52,7 @@ export class NamedWorkload implements Workload {
       get ca() {
         return live.ca;
       },
+      revoked: (serial: string) => live.revoked(serial),
       sockets: making.count,
       closers: [],
     };

@@ -41,6 +41,8 @@ export interface WorkloadParts {
   readonly source: CertSource;
   /** Whom the source asks now; undefined for mounted files. */
   readonly ca?: ChosenCa | undefined;
+  /** A revocation list names the certificate in service: it proves us no more, and another is asked for. Undefined for mounted files. */
+  readonly revoked?: ((serial: string) => void) | undefined;
   /** How many workloads the process has; default 1. */
   readonly sockets?: () => number;
   /** Closed after the source, innermost last: state store, CA client, authority. */
@@ -61,7 +63,10 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
     if (revocation) closers.add(() => revocation.close());
     const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
-    const gate = createServingGate({ state: source.state, lists: revocation?.lists, handshake }, { ...deps, log: deps.log.scope('gate') });
+    const gate = createServingGate(
+      { state: source.state, lists: revocation?.lists, handshake, revoked: (serial) => parts.revoked?.(serial) },
+      { ...deps, log: deps.log.scope('gate') },
+    );
     closers.add(() => gate.close());
     const sds = await createSdsServer(
       {

@@ -19,6 +19,8 @@ export interface ServingGateOptions {
   readonly lists: Watched<CrlSet | undefined> | undefined;
   /** Why this machine's TLS refuses a set, or nothing. Rejects where it cannot find out. */
   readonly handshake: (material: HandshakeMaterial) => Promise<string | undefined>;
+  /** Is told that the lists name the certificate that the source offers. */
+  readonly revoked: (serial: string) => void;
 }
 
 /** What stands between a source and everything that hands its certificates out: nothing passes that would make a proxy refuse every peer. */
@@ -174,6 +176,7 @@ class Gate implements ServingGate {
     const lists = this.#chosen?.offered.lists;
     const { value } = this.#served;
     if (!isSame(state, value.state) || lists?.version !== value.lists?.version) this.#served.set({ state, lists });
+    if (choice.obstacle?.kind === 'revoked' && newest.svid) this.options.revoked(newest.svid.serial);
   }
 
   /** Whether a proxy has all that it needs: roots wait for the first lists. */
@@ -247,16 +250,16 @@ function digestOf({ svid, bundle, handshake }: Prepared): string {
 }
 
 function selfCheckError({ kind, field, rule }: Exclude<Verdict, string>, hasServed: boolean): AgentError {
-  const outcome =
-    kind === 'revoked' ? 'peers refuse our certificate' : hasServed ? 'the last good set stays in service' : 'nothing is served';
-  return new AgentError('ERR_SELF_CHECK', `self-check: ${field} ${rule}; ${outcome}`, { retry: 'soon', field, rule, hint: HINTS[kind] });
+  const outcome = hasServed ? 'the last good set stays in service' : 'nothing is served';
+  const what = kind === 'revoked' ? 'our certificate is revoked, and peers refuse it' : outcome;
+  return new AgentError('ERR_SELF_CHECK', `self-check: ${field} ${rule}; ${what}`, { retry: 'soon', field, rule, hint: HINTS[kind] });
 }
 
 const HINTS: Readonly<Record<Exclude<Verdict, string>['kind'], string>> = {
   names: 'take roots that no peer needs out of the trust bundle',
   path: 'compare the trust bundle (root-cert.pem), the chain of the CA (cert-chain.pem) and the clock with what proxies verify',
   lists: "publish a revocation list of our certificate's issuer with the others, without extensions that narrow it",
-  revoked: 'have the certificate replaced: `keyturn rotate`, or join again with a new token',
+  revoked: 'it is replaced as soon as the CA takes another proof: a service account token, or a new join token (keyturn vm join)',
 };
 
 function isSame(a: CertState, b: CertState): boolean {

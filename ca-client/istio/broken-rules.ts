@@ -2,6 +2,16 @@ import type { SignRequest } from '../ca-client';
 import type { LintBackend, LintFacts } from '../lint-rule';
 import type { IstioCaOptions } from './options';
 
+/** Who refused a request, and what for. */
+export interface Refuser {
+  /** As in `--ca`. */
+  readonly name: IstioCaOptions['name'];
+  /** It is an authority of `keyturn ca serve`, which is asked as istiod is. */
+  readonly isKeyturn: boolean;
+  /** It says that it does not know the caller. */
+  readonly isUnauthenticated: boolean;
+}
+
 /** Whose rules may have refused a request. istiod may have others sign, who are stricter: that does not show from outside. */
 const BACKENDS: Readonly<Record<IstioCaOptions['name'], readonly LintBackend[]>> = {
   istiod: ['istiod', 'istiod-ra'],
@@ -14,9 +24,14 @@ const BACKENDS: Readonly<Record<IstioCaOptions['name'], readonly LintBackend[]>>
  *
  * @returns For a hint; undefined where no rule is known to be broken.
  */
-export async function brokenRules(ca: IstioCaOptions['name'], request: SignRequest, facts: LintFacts): Promise<string | undefined> {
+export async function brokenRules(by: Refuser, request: SignRequest, facts: LintFacts): Promise<string | undefined> {
   const { lintCsr } = await import('../csr-lint');
-  const found = BACKENDS[ca].map((backend) => lintCsr(request.csrDer, backend, { ...facts, ttlSeconds: request.ttlSeconds }));
+  const backends: readonly LintBackend[] = by.isKeyturn ? ['builtin'] : BACKENDS[by.name];
+  // Only istio-csr looks at a request before it knows whose it is, and says UNAUTHENTICATED for both.
+  const isOfRequest = !by.isUnauthenticated || by.name === 'istio-csr';
+  const found = backends
+    .map((backend) => lintCsr(request.csrDer, backend, { ...facts, ttlSeconds: request.ttlSeconds }))
+    .map((each) => each.filter(({ rule }) => isOfRequest || rule.startsWith('token-')));
   const errors = found.map((each) => each.filter(({ severity }) => severity === 'error')).find((each) => each.length > 0) ?? [];
   const warnings = found[0]!.filter(({ severity }) => severity === 'warning');
   const texts = [

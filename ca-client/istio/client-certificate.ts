@@ -13,6 +13,8 @@ export interface ClientCertificate {
   /** Epoch milliseconds, of the leaf. */
   readonly notBeforeAt: number;
   readonly notAfterAt: number;
+  /** A revocation list that we hold names it: it proves nothing any more. */
+  readonly isRevoked?: boolean;
 }
 
 /** Two reads, because key and chain are two files and may be replaced between one and the other. */
@@ -60,6 +62,7 @@ async function isEmpty(dir: string): Promise<boolean> {
  * @returns      The rule that it breaks, or undefined where it may be presented.
  */
 export function presentingObstacle(certificate: ClientCertificate, roots: readonly TrustBundle[], now: number): string | undefined {
+  if (certificate.isRevoked) return 'must not be revoked: a revocation list names it';
   if (now >= certificate.notAfterAt) return `must not be expired: it ended at ${new Date(certificate.notAfterAt).toISOString()}`;
   if (now < certificate.notBeforeAt - SKEW_TOLERANCE_MS) return 'must be valid now';
   try {

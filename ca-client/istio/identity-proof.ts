@@ -9,6 +9,7 @@ import { type Credentials, credentialWays } from './choose-credentials';
 import { type ClientCertificate, presentingObstacle, readClientCertificate } from './client-certificate';
 import type { IstioCaSettings } from './options';
 
+const NEW_JOIN_TOKEN = 'have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)';
 /** A clock that runs ahead of the CA's must not make us keep back a token that the CA would still take. */
 const TOKEN_LEEWAY_MS = 60_000;
 
@@ -46,9 +47,10 @@ export class IdentityProof {
     const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
     const tokenRefused = token.value !== undefined && this.#refused?.print === printOf(token.value);
     const tokenOnce = token.value !== undefined && isJoinToken(token.value);
-    const own = usable(ownCertificate?.(), 'own certificate');
+    const inService = ownCertificate?.();
+    const own = usable(inService, 'own certificate');
     // One that was good once, and was refused, will never be good again.
-    const spent = tokenOnce && tokenRefused && own !== undefined;
+    const spent = tokenOnce && tokenRefused && (own !== undefined || inService?.isRevoked === true);
     const ways = credentialWays({
       token: token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
       tokenRefused,
@@ -61,6 +63,7 @@ export class IdentityProof {
     const inOrder = [...known, ...ways.filter((each) => !known.includes(each))];
     const way = inOrder[this.#failures % inOrder.length];
     if (way) return way;
+    if (inService?.isRevoked) throw revoked(tokenPath, spent);
     throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
   }
 
@@ -98,14 +101,14 @@ export class IdentityProof {
       // The order of ways has changed: the next attempt takes its first.
       this.#worked = undefined;
       this.#failures = 0;
-      if (isJoinToken(token)) return joinTokenHint(tokenPath);
+      if (isJoinToken(token)) return this.#joinTokenHint();
       return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}; is it for this cluster and this service account?`;
     }
     const since = new Date(this.#refused.since).toISOString();
     this.#complain(`same ${print}`, () =>
       this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
     );
-    if (isJoinToken(token)) return joinTokenHint(tokenPath);
+    if (isJoinToken(token)) return this.#joinTokenHint();
     return `the token ${tokenPath} has not changed since the CA first refused it at ${since}${this.#audienceFault(token) ?? ''}; replace it, a new one is used at once`;
   }
 
@@ -120,7 +123,8 @@ export class IdentityProof {
     const { name, ownCertificate } = this.settings;
     // istiod takes the certificate in service, which is renewed before its end anyway. istio-csr takes one only where somebody told it to,
     // and does not say so.
-    if (name === 'istiod' && ownCertificate?.()) return undefined;
+    const own = ownCertificate?.();
+    if (name === 'istiod' && own && !own.isRevoked) return undefined;
     const ends = [this.#token && (this.#token.expiresAt ?? Number.POSITIVE_INFINITY), this.#provisioned?.notAfterAt];
     const lastAt = Math.max(...ends.filter((each) => each !== undefined));
     return Number.isFinite(lastAt) ? lastAt : undefined;
@@ -173,6 +177,12 @@ export class IdentityProof {
     return `, which is for audience ${audiences.join(', ').slice(0, 200)} and not for ${tokenAudiences.join(', ')}`;
   }
 
+  #joinTokenHint(): string {
+    const { tokenPath, ownCertificate } = this.settings;
+    const revoked = ownCertificate?.()?.isRevoked ? 'our certificate is revoked; ' : '';
+    return `${revoked}the join token ${tokenPath} was used before with another key, or is too old; ${NEW_JOIN_TOKEN}`;
+  }
+
   /** Each thing is said once. */
   #complain(what: string, tell: () => void): void {
     if (this.#complaints.has(what)) return;
@@ -196,8 +206,9 @@ export function isJoinToken({ value }: Token): boolean {
   return value.reveal().startsWith(JOIN_TOKEN_PREFIX);
 }
 
-function joinTokenHint(tokenPath: string): string {
-  return `the join token ${tokenPath} was used before with another key, or is too old; have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)`;
+function revoked(tokenPath: string, spent: boolean): AgentError {
+  const token = spent ? `the CA has refused the one-time token ${tokenPath}` : `the token ${tokenPath} is missing or expired`;
+  return new AgentError('ERR_TOKEN', `sign: our certificate is revoked, and ${token}`, { retry: 'slow', hint: NEW_JOIN_TOKEN });
 }
 
 function printOf(token: Token): string {

@@ -21,7 +21,7 @@ import { encodeCertificateRequest } from './messages';
 import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
-import { isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
+import { isKeyturn, isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
 import type { ServerJudge } from './tls-credentials';
 
 /**
@@ -198,7 +198,7 @@ class IstioCa implements CaClient {
     const token = credentials.token?.value.reveal();
     // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
     const judged = credentials.token && isJoinToken(credentials.token) ? undefined : token;
-    const rule = mayBlameRequest(failure) ? await this.#brokenRules(request, judged) : undefined;
+    const rule = mayBlameRequest(failure) ? await this.#brokenRules(failure, request, judged) : undefined;
     const hints = [unauthenticated ? this.proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
@@ -208,10 +208,10 @@ class IstioCa implements CaClient {
     });
   }
 
-  #brokenRules(request: SignRequest, token: string | undefined): Promise<string | undefined> {
+  #brokenRules(failure: CallFailure, request: SignRequest, token: string | undefined): Promise<string | undefined> {
     const { name, clusterId } = this.settings;
     const facts = { now: this.deps.clock.now(), clusterId, ...(token !== undefined && { token: { claims: readTokenClaims(token) } }) };
-    return brokenRules(name, request, facts);
+    return brokenRules({ name, isKeyturn: isKeyturn(failure), isUnauthenticated: isUnauthenticated(failure) }, request, facts);
   }
 
   async #lookAtCredentials(): Promise<void> {

@@ -19,3 +19,6 @@ export const CREATE_CERTIFICATE: MethodDefinition<Buffer, Buffer> = {
 
 /** The largest message either side takes, bytes. Far more than istiod sends with the largest root bundle in sensible use. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** What `keyturn ca serve` calls itself in the header `server`: whoever it refuses knows whose rules to look at. */
+export const SERVER = 'keyturn';

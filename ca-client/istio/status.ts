@@ -4,6 +4,7 @@ import { RetryInfo } from '../proto/generated/google/rpc/error_details';
 import { Status } from '../proto/generated/google/rpc/status';
 import type { CallFailure } from './channel';
 import { GrpcStatus } from './grpc';
+import { SERVER } from './service';
 
 /** What a status means for us. */
 type Meaning = 'transient' | 'unauthenticated' | 'refused';
@@ -39,6 +40,11 @@ export interface RefusalContext {
 /** Whether trying again with another credential could help. */
 export function isUnauthenticated(failure: CallFailure): boolean {
   return MEANINGS.get(failure.code) === 'unauthenticated';
+}
+
+/** Whether the refusal is `keyturn ca serve`'s own. */
+export function isKeyturn({ trailers, headers }: CallFailure): boolean {
+  return [trailers, headers].some((each) => each && text(each, 'server') === SERVER);
 }
 
 /** Whether the credential may be at fault although the status does not say so. Who counts our calls knows us. */

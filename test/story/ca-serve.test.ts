@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -91,6 +91,42 @@ test('a root file that appears is one event: one certificate is issued', async (
   expect(workloads[0]).toMatchObject({ renewals: 1, certificate: { serial: certificate!.serial } });
   await agent.stop();
   expect((await ca.stop()).stdout.match(/"decision":"issued"/g)).toHaveLength(1);
+});
+
+test('a machine that holds the list that names it says revoked, shows the certificate no more, and hears of no rules of others', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address, admin } = await serveCa(dir);
+  const publish = async () => {
+    writeFileSync(join(dir, 'crl.new'), (await fetchText(`http://${admin}/crl.pem`)).body);
+    renameSync(join(dir, 'crl.new'), join(dir, 'crl.pem'));
+  };
+  await publish();
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: [...asking, '--crl', './crl.pem'], identity: ASK });
+  const { serial } = (await agent.ready()).workloads[0]!.certificate!;
+  expect(await ca.command('ca', 'revoke', '--ca-dir', './ca', ID)).toMatchObject({ code: 0 });
+  await until('the list that names it', async () => {
+    await publish();
+    return (await agent.status()).workloads[0]!.revocation?.revoked === 1;
+  });
+  const revoked = await until('readiness', async () => {
+    const status = await agent.status();
+    return status.workloads[0]!.state === 'overdue' && status;
+  });
+  expect(revoked.reasons).toEqual([expect.stringMatching(new RegExp(`names ${serial}; our certificate is revoked, and peers refuse it$`))]);
+  expect(revoked.workloads[0]!.lastError!.hint).toMatch(/^our certificate is revoked; the join token .* \(keyturn vm join\)$/);
+  // The token is known as refused now: with nothing else to show, nothing is asked any more.
+  const again = await agent.command('rotate');
+  expect(again.stderr).toMatch(/our certificate is revoked, and the CA has refused the one-time token/);
+  await rm(join(dir, 'token'));
+  const { stdout: next } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), next);
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  expect((await agent.status()).reasons).toEqual([]);
+  await agent.stop();
+  expect((await ca.stop()).stdout.match(/"method":"client-certificate"/g)).toBeNull();
 });
 
 test('a machine whose certificate was revoked is taken back by a new token at once', async () => {

@@ -8,7 +8,7 @@ import {
 } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import type { Deps } from '../../../agent/base/deps';
-import { CREATE_CERTIFICATE } from '../../istio/service';
+import { CREATE_CERTIFICATE, SERVER } from '../../istio/service';
 import { callDeadline } from './call-deadline';
 import type { CertificateCall, CertificateService } from './certificate-service';
 import { type Connection, type Connections, hasEnded, type IncompleteCall } from './connections';
@@ -23,7 +23,7 @@ export interface GrpcServer {
   close(): void;
 }
 
-const HEADERS = { ':status': 200, 'content-type': 'application/grpc', 'grpc-accept-encoding': 'identity' } as const;
+const HEADERS = { ':status': 200, server: SERVER, 'content-type': 'application/grpc', 'grpc-accept-encoding': 'identity' } as const;
 
 /**
  * gRPC around the service: one unary method, and neither reflection nor health nor compression beside it.

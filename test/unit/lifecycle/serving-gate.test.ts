@@ -49,7 +49,8 @@ function gateOf(first: CertState, lists?: CrlSet) {
     asked.push(material);
     return tls.says;
   };
-  const gate = createServingGate({ state: source, lists: crl, handshake }, deps);
+  const revoked: string[] = [];
+  const gate = createServingGate({ state: source, lists: crl, handshake, revoked: (serial) => revoked.push(serial) }, deps);
   gates.push(gate);
   const roots = () => gate.state.value.bundle?.rootsDer ?? [];
   const serial = () => ('svid' in gate.state.value ? gate.state.value.svid.serial : undefined);
@@ -57,7 +58,7 @@ function gateOf(first: CertState, lists?: CrlSet) {
     source.set(state);
     return settle();
   };
-  return { clock, deps, source, crl, asked, tls, gate, roots, serial, offer };
+  return { clock, deps, source, crl, asked, tls, revoked, gate, roots, serial, offer };
 }
 
 describe('roots', () => {
@@ -196,6 +197,8 @@ describe('revocation lists', () => {
     await settle();
     expect([at.serial(), at.gate.lists!.value?.lists.some(({ revoked }) => revoked.has('40aa'))]).toEqual(['40aa', true]);
     expect(at.gate.problem()).toMatchObject({ field: 'leaf', rule: expect.stringContaining('names 40aa') });
+    expect(at.gate.problem()!.message).toMatch(/our certificate is revoked, and peers refuse it$/);
+    expect(new Set(at.revoked)).toEqual(new Set(['40aa']));
     const renewed = await svidOf(int, root.bundle, TEST_NOW);
     await at.offer(current(renewed));
     expect([at.serial(), at.gate.problem()]).toEqual([renewed.serial, undefined]);
