@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { connectionBound } from '../agent/base/connection-bound';
+import type { ServerConnection } from '../agent/http2/server-connection';
 import { LIMITS, PATIENCE } from './limits';
 import type { LeafSecret } from './secrets';
 import type { OpenStream } from './stream';
@@ -15,23 +16,15 @@ export interface Connection {
   readonly held: Set<HeldStream>;
   /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
   leaf: LeafSecret | undefined;
-  /** Streams that were refused for the number of all. */
-  refusals: number;
-  /** Whether a call came by it: in Bun an HTTP/2 session does not count what its socket has read. */
-  called: boolean;
-  /** Sweeps since it was accepted, as long as it has not begun to speak HTTP/2. */
-  silentSweeps: number;
+  /** What speaks HTTP/2 on the socket. */
+  http2: ServerConnection | undefined;
+  /** Sweeps since the client should have done something: begin to speak HTTP/2, read what was sent, or go after a goodbye. */
+  owedSweeps: number;
+  /** Looks of `probe` in a row that found it without streams. */
+  idleProbes: number;
 }
 
-/** HTTP/2 begins with a preface of this many bytes from the client (RFC 9113 section 3.4). */
-const PREFACE_BYTES = 24;
-
-/**
- * The open connections: bounded in number, and rid of those that say nothing.
- *
- * gRPC does not tell a handler which connection its call came by, and a Unix socket has no peer address. So each accepted socket is given
- * one that is its number, and `ofCall` reads it back from what gRPC calls the peer.
- */
+/** The open connections: bounded in number, and rid of those that say nothing. */
 export class Connections {
   readonly #open = new Map<number, Connection>();
   #lastId = 0;
@@ -65,21 +58,13 @@ export class Connections {
       streams: new Set(),
       held: new Set(),
       leaf: undefined,
-      refusals: 0,
-      called: false,
-      silentSweeps: 0,
+      http2: undefined,
+      owedSweeps: 0,
+      idleProbes: 0,
     };
     this.#open.set(connection.id, connection);
-    Object.defineProperty(socket, 'remoteAddress', { value: String(connection.id) });
     socket.once('close', () => this.#open.delete(connection.id));
     return connection;
-  }
-
-  /** The connection of a call that has come, from its `getPeer()`; undefined when it is gone. */
-  ofCall(peer: string): Connection | undefined {
-    const found = this.#open.get(Number(peer));
-    if (found) found.called = true;
-    return found;
   }
 
   /** The connection with the most streams, undefined when there is none. */
@@ -90,22 +75,36 @@ export class Connections {
   }
 
   /** Whether `sweep` has anything to watch. */
-  hasSilent(): boolean {
-    for (const each of this.#open.values()) if (isSilent(each)) return true;
+  hasOwing(): boolean {
+    for (const each of this.#open.values()) if (patienceFor(each) !== undefined) return true;
     return false;
   }
 
-  /** Closes connections on which nothing came for too long. Returns how many. */
+  /** Closes connections whose client said nothing, read nothing, or stayed after a goodbye, for too long. Returns how many. */
   sweep(): number {
     let closed = 0;
     for (const each of this.#open.values()) {
-      if (!isSilent(each)) continue;
-      each.silentSweeps += 1;
-      if (each.silentSweeps <= PATIENCE.silentConnectionSweeps) continue;
+      const patience = patienceFor(each);
+      each.owedSweeps = patience === undefined ? 0 : each.owedSweeps + 1;
+      if (patience === undefined || each.owedSweeps <= patience) continue;
       each.socket.destroy();
       closed += 1;
     }
     return closed;
+  }
+
+  /** Asks each client for a sign of life, hangs up where none came since the last time, and says goodbye to who has had no stream for long. */
+  probe(): void {
+    for (const each of this.#open.values()) {
+      each.idleProbes = each.held.size > 0 ? 0 : each.idleProbes + 1;
+      if (each.idleProbes > PATIENCE.idleProbes) each.http2?.leave();
+      else if (each.http2?.probe() === false) each.socket.destroy();
+    }
+  }
+
+  /** Says goodbye to all: each connection ends with its last stream. */
+  leave(): void {
+    for (const each of this.#open.values()) each.http2?.leave();
   }
 
   destroyAll(): void {
@@ -124,6 +123,9 @@ export class Connections {
   }
 }
 
-function isSilent(connection: Connection): boolean {
-  return connection.held.size === 0 && !connection.called && connection.socket.bytesRead < PREFACE_BYTES;
+/** Sweeps that a client may take for what it owes now; undefined where it owes nothing. */
+function patienceFor({ http2 }: Connection): number | undefined {
+  if (!http2?.begun) return PATIENCE.silentConnectionSweeps;
+  if (http2.left) return PATIENCE.goodbyeSweeps;
+  return http2.blocked ? PATIENCE.unreadSweeps : undefined;
 }

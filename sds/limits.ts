@@ -16,8 +16,6 @@ export const LIMITS = {
   /** Open streams in one connection, told to the client by HTTP/2 SETTINGS, and in all of them. A gateway has one for each certificate. */
   streamsPerConnection: 1_024,
   streams: 2_048,
-  /** Streams that are refused before their connection is closed: to the transport a refused stream is open until the client agrees. */
-  refusalsPerConnection: 32,
   /** Calls of FetchSecrets that wait for a secret. */
   fetches: 500,
   /** Audiences of one JWT-SVID, and bytes of each. More than one is one too many already (JWT-SVID section 7.2). */
@@ -34,8 +32,10 @@ export const LIMITS = {
   unknownNames: 100,
   /** Characters of a foreign name that `status` and the log show. */
   shownName: 200,
-  /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
-  sessionMegabytes: 16,
+  /** All headers of a call, as HTTP/2 counts them. */
+  headerBytes: 32 * 1024,
+  /** What all calls together hold of requests that are not whole; beyond it the connection that holds the most is closed. */
+  incompleteBytes: 64 * 1024 * 1024,
 } as const;
 
 /** How long a client may be silent or slow, in sweeps of `sweepMs`: ages are counted, not measured, so a jump of the clock ends nothing. */
@@ -49,12 +49,13 @@ export const PATIENCE = {
   unacknowledgedSweeps: 3,
   /** A response that the client does not read: its connection is closed. */
   unreadSweeps: 30,
-  /** A connection without streams. */
-  idleConnectionMs: 5 * 60_000,
+  /** A connection that was said goodbye to and has no streams any more. */
+  goodbyeSweeps: 3,
   /** Connections and streams that came within one sweep and are a storm, after which memory is given back; below this the storm is over. */
   stormArrivals: 500,
   calmArrivals: 50,
-  /** A ping of the server's own, and how long its answer may take: finds clients that are stopped or gone without a word. */
-  keepaliveMs: 2 * 60_000,
-  keepaliveTimeoutMs: 60_000,
+  /** A ping of the server's own, whose answer has to come before the next: finds clients that are stopped or gone without a word. */
+  probeMs: 2 * 60_000,
+  /** Pings to a connection without streams, before it is said goodbye to. */
+  idleProbes: 2,
 } as const;

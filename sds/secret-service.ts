@@ -1,14 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError, invalid } from '../agent/base/errors';
+import { GrpcStatus } from '../agent/http2/grpc-status';
 import type { CertState } from '../agent/identity/cert-state';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
 import type { Connection } from './connections';
 import { createFileSecrets, type FileSecrets } from './file-secrets';
-import { GrpcStatus } from './grpc';
+import type { Call } from './grpc/call';
 import { IdentityNames, type IdentityNamesOptions } from './identity-names';
 import { LIMITS } from './limits';
 import { parseSotwRequest } from './messages';
@@ -17,7 +17,7 @@ import { isFile, isTrust, parseResourceName, type ResourceName } from './resourc
 import type { Lookup, SecretResource } from './secret-resource';
 import type { LeafSecret } from './secrets';
 import { grpcStatus } from './status';
-import { type Call, DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
+import { DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
 import type { StreamRoom } from './stream-room';
 import { inOrder, unknownNotes } from './subscription';
 
@@ -108,16 +108,19 @@ export class SecretService {
   }
 
   /** One request, one answer. It waits for secrets that will come, leaves unknown names out, and answers NOT_FOUND if there is no other. */
-  fetchSecrets(call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
+  fetchSecrets(call: Call, request: Buffer): void {
     this.#onArrival();
     this.#lastId += 1;
     const id = this.#lastId;
-    this.#fetch(call, id).then(
-      (bytes) => answer(null, bytes),
+    this.#fetch(call, request, id).then(
+      (bytes) => {
+        call.send(bytes);
+        call.finish();
+      },
       (error) => {
-        const status = grpcStatus(error);
-        if (status.code === GrpcStatus.INTERNAL) this.#observer.failed({ id, node: '' }, error);
-        answer(status);
+        const { code, details } = grpcStatus(error);
+        if (code === GrpcStatus.INTERNAL) this.#observer.failed({ id, node: '' }, error);
+        call.finish(code, details);
       },
     );
   }
@@ -162,8 +165,8 @@ export class SecretService {
 
   #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
     this.#onArrival();
-    const connection = this.#room.enter(call);
-    if (!connection) return;
+    if (!this.#room.enter(call)) return;
+    const { connection } = call;
     this.#deps.metrics.record('sds_streams_total', { kind });
     this.#lastId += 1;
     this.#offerLeaf(connection);
@@ -248,8 +251,8 @@ export class SecretService {
     this.#acknowledgements.changed();
   }
 
-  async #fetch(call: ServerUnaryCall<Buffer, Buffer>, id: number): Promise<Buffer> {
-    const request = parseSotwRequest(call.request);
+  async #fetch(call: Call, bytes: Buffer, id: number): Promise<Buffer> {
+    const request = parseSotwRequest(bytes);
     if (request.names.length === 0) throw invalid('ERR_PARSE', 'resource_names', 'must not be empty');
     for (const note of unknownNotes(request.names, this.#lookup)) this.#observer.note({ id, node: request.node }, note);
     if (this.#fetches.size >= LIMITS.fetches) {
@@ -269,7 +272,7 @@ export class SecretService {
   }
 
   /** Resolves once no name is waiting any more, with the resources of those that are served. */
-  #whenKnown(names: readonly string[], call: ServerUnaryCall<Buffer, Buffer>): Promise<SecretResource[]> {
+  #whenKnown(names: readonly string[], call: Call): Promise<SecretResource[]> {
     return new Promise((resolve, reject) => {
       const settle = (finish: () => void) => {
         this.#fetches.delete(look);
@@ -282,7 +285,7 @@ export class SecretService {
       };
       const refuse = (error: AgentError) => settle(() => reject(error));
       this.#fetches.set(look, refuse);
-      call.on('cancelled', () => refuse(new AgentError('ERR_ABORTED', 'fetch: the client gave up')));
+      call.follow({ gone: () => refuse(new AgentError('ERR_ABORTED', 'fetch: the client gave up')) });
       look();
     });
   }

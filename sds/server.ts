@@ -1,5 +1,4 @@
 import { createServer } from 'node:net';
-import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { SdsStatus, StreamStatus } from '../agent/admin/agent-view';
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
@@ -12,15 +11,13 @@ import type { KeyFormat } from '../agent/identity/keys';
 import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
 import { Connections } from './connections';
-import { Server, ServerCredentials } from './grpc';
-import { LIMITS, PATIENCE } from './limits';
+import { GrpcServer, type Method } from './grpc/grpc-server';
+import { PATIENCE } from './limits';
 import { SecretService } from './secret-service';
-import { SECRET_DISCOVERY_SERVICE } from './service';
-import type { Call } from './stream';
+import { secretDiscoveryPath } from './service';
 import { StreamRoom } from './stream-room';
 import type { JwtSources } from './workload-api/jwt-answers';
 import { createLateWorkloadApi, type LateWorkloadApi } from './workload-api/late-workload-api';
-import { WORKLOAD_API_SERVICE } from './workload-api/service';
 
 export interface SdsServerOptions {
   /** At most 107 bytes. A missing directory is made. */
@@ -86,16 +83,15 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
   const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
-  const sweeper = createSweeper(connections, service, [service, workloadApi], deps);
-  const grpc = createGrpcServer(service, workloadApi, connections);
-  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const grpc = createGrpcServer(service, workloadApi, room, () => sweeper.wake(), deps);
+  const sweeper = createSweeper(connections, service, [service, workloadApi, grpc], deps);
   const listener = createServer((socket) => {
-    // Errors of a socket are the client's; gRPC hears of them too, but only once it has the socket.
+    // Errors of a socket are the client's; its end follows.
     socket.on('error', () => undefined);
     if (connections.full) service.observer.refused('connections', { limit: connections.bound });
     sweeper.arrived();
-    if (!connections.accept(socket)) return;
-    injector.injectConnection(socket);
+    const connection = connections.accept(socket);
+    if (connection) grpc.serve(socket, connection);
   });
   // Before listening, so that the first request finds what is there already.
   const endings = [options.state, options.crl, options.federated].map((each) =>
@@ -129,10 +125,9 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     const stopped = socket.close();
     const swept = sweeper.close();
     const ended = Promise.all([service.close(), workloadApi.close()]);
-    injector.destroy();
+    connections.leave();
     for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
     connections.destroyAll();
-    grpc.forceShutdown();
     await Promise.all([stopped, swept, ended]);
   };
   return {
@@ -153,26 +148,20 @@ function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observ
   return createLateWorkloadApi({ state, crl, id, hint, federated, jwt, room, observer, onOwed }, deps);
 }
 
-function createGrpcServer(service: SecretService, workloadApi: LateWorkloadApi, connections: Connections): Server {
-  const grpc = new Server({
-    'grpc.max_receive_message_length': LIMITS.requestBytes,
-    'grpc.max_concurrent_streams': LIMITS.streamsPerConnection,
-    'grpc.max_connection_idle_ms': PATIENCE.idleConnectionMs,
-    'grpc.keepalive_time_ms': PATIENCE.keepaliveMs,
-    'grpc.keepalive_timeout_ms': PATIENCE.keepaliveTimeoutMs,
-    'grpc-node.max_session_memory': LIMITS.sessionMegabytes,
-    'grpc.enable_channelz': 0,
-  });
-  grpc.addService(SECRET_DISCOVERY_SERVICE, {
-    StreamSecrets: (call: Call) => service.streamSecrets(call),
-    DeltaSecrets: (call: Call) => service.deltaSecrets(call),
-    FetchSecrets: (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
-      connections.ofCall(call.getPeer());
-      service.fetchSecrets(call, answer);
-    },
-  });
-  grpc.addService(WORKLOAD_API_SERVICE, workloadApi.handlers);
-  return grpc;
+function createGrpcServer(
+  service: SecretService,
+  workloadApi: LateWorkloadApi,
+  room: StreamRoom,
+  onOwed: () => void,
+  deps: Deps,
+): GrpcServer {
+  const methods = new Map<string, Method>([
+    [secretDiscoveryPath('streamSecrets'), { requests: 'many', serve: (call) => service.streamSecrets(call) }],
+    [secretDiscoveryPath('deltaSecrets'), { requests: 'many', serve: (call) => service.deltaSecrets(call) }],
+    [secretDiscoveryPath('fetchSecrets'), { requests: 'one', serve: (call, request) => service.fetchSecrets(call, request) }],
+    ...workloadApi.methods,
+  ]);
+  return new GrpcServer(methods, room, service.observer, onOwed, deps);
 }
 
 // Listeners of a state must not throw: what goes wrong here is ours, and the certificate before is still in service.
@@ -200,22 +189,55 @@ interface Swept {
   sweep(): void;
 }
 
-interface Sweeper {
-  /** A connection or a call came. */
-  arrived(): void;
-  /** Something may be owed from now on. */
+/** Work that is done again and again as long as there is a need for it. */
+interface Repeated {
+  /** There may be a need from now on. */
   wake(): void;
   close(): Promise<void>;
 }
 
-/**
- * Looks at silent and slow clients every few seconds, and sleeps as long as there are none. After a storm of clients it gives back the
- * memory that they took, which V8 would keep: an agent at rest makes too little garbage for it to look.
- */
-function createSweeper(connections: Connections, { observer }: SecretService, services: readonly Swept[], deps: Deps): Sweeper {
+/** Does `work` each `everyMs` while `needed` says so, and sleeps otherwise until it is woken. */
+function createRepeated(everyMs: number, needed: () => boolean, work: () => void, deps: Deps): Repeated {
   const stop = new AbortController();
   let awake = false;
   let running = Promise.resolve();
+  const run = async () => {
+    try {
+      while (!stop.signal.aborted && needed()) {
+        await deps.clock.sleepUntil(deps.clock.now() + everyMs, stop.signal);
+        work();
+      }
+    } catch (caught) {
+      if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
+        deps.log.error('sds clients are no longer swept', { cause: caught });
+    } finally {
+      awake = false;
+    }
+  };
+  return {
+    wake: () => {
+      if (awake) return;
+      awake = true;
+      running = run();
+    },
+    close: async () => {
+      stop.abort();
+      await running;
+    },
+  };
+}
+
+interface Sweeper extends Repeated {
+  /** A connection or a call came. */
+  arrived(): void;
+}
+
+/**
+ * Looks at silent and slow clients every few seconds, and sleeps as long as there are none. After a storm of clients it gives back the
+ * memory that they took, which V8 would keep: an agent at rest makes too little garbage for it to look. Every few minutes it asks all
+ * clients for a sign of life.
+ */
+function createSweeper(connections: Connections, { observer }: SecretService, services: readonly Swept[], deps: Deps): Sweeper {
   let arrivals = 0;
   let afterStorm = false;
 
@@ -230,36 +252,22 @@ function createSweeper(connections: Connections, { observer }: SecretService, se
     if (storm || (afterStorm && calm)) collectGarbage();
     if (storm || calm) afterStorm = storm;
   };
-  const run = async () => {
-    try {
-      while (
-        !stop.signal.aborted &&
-        (arrivals > 0 || afterStorm || connections.hasSilent() || services.some((service) => service.isOwed()))
-      ) {
-        await deps.clock.sleepUntil(deps.clock.now() + PATIENCE.sweepMs, stop.signal);
-        sweep();
-      }
-    } catch (caught) {
-      if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
-        deps.log.error('sds clients are no longer swept', { cause: caught });
-    } finally {
-      awake = false;
-    }
+  const isOwed = () => arrivals > 0 || afterStorm || connections.hasOwing() || services.some((service) => service.isOwed());
+  const sweeping = createRepeated(PATIENCE.sweepMs, isOwed, sweep, deps);
+  const probe = () => {
+    connections.probe();
+    sweeping.wake();
   };
-  const wake = () => {
-    if (awake) return;
-    awake = true;
-    running = run();
-  };
+  const probing = createRepeated(PATIENCE.probeMs, () => connections.size > 0, probe, deps);
   return {
     arrived: () => {
       arrivals += 1;
-      wake();
+      sweeping.wake();
+      probing.wake();
     },
-    wake,
+    wake: sweeping.wake,
     close: async () => {
-      stop.abort();
-      await running;
+      await Promise.all([sweeping.close(), probing.close()]);
     },
   };
 }

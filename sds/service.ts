@@ -1,29 +1,8 @@
-import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
 import { SecretDiscoveryServiceDefinition } from './proto/generated/envoy/service/secret/v3/sds';
 
-interface Method {
-  readonly name: string;
-  readonly requestStream: boolean;
-  readonly responseStream: boolean;
-}
+const { fullName, methods } = SecretDiscoveryServiceDefinition;
 
-/** The service as gRPC wants it. Messages cross it as bytes, so that a malformed one gets our answer and an encoded one is shared. */
-export const SECRET_DISCOVERY_SERVICE: ServiceDefinition = Object.fromEntries(
-  Object.values(SecretDiscoveryServiceDefinition.methods).map((method) => [method.name, bytesMethod(method)]),
-);
-
-function bytesMethod(method: Method): MethodDefinition<Buffer, Buffer> {
-  return {
-    path: `/${SecretDiscoveryServiceDefinition.fullName}/${method.name}`,
-    requestStream: method.requestStream,
-    responseStream: method.responseStream,
-    requestSerialize: same,
-    requestDeserialize: same,
-    responseSerialize: same,
-    responseDeserialize: same,
-  };
-}
-
-function same(bytes: Buffer): Buffer {
-  return bytes;
+/** The path of a method of the service by which Envoy asks for secrets. */
+export function secretDiscoveryPath(method: keyof typeof methods): string {
+  return `/${fullName}/${methods[method].name}`;
 }

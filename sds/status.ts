@@ -1,5 +1,5 @@
 import { AgentError, type ErrorCode } from '../agent/base/errors';
-import { GrpcStatus } from './grpc';
+import { GrpcStatus } from '../agent/http2/grpc-status';
 
 const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
   ERR_PARSE: GrpcStatus.INVALID_ARGUMENT,

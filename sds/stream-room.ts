@@ -1,5 +1,6 @@
+import { GrpcStatus } from '../agent/http2/grpc-status';
 import type { Connection, Connections } from './connections';
-import { GrpcStatus } from './grpc';
+import type { Call } from './grpc/call';
 import { LIMITS } from './limits';
 
 /** A stream of any service of this server, as far as its place is concerned. */
@@ -7,12 +8,6 @@ export interface HeldStream {
   readonly id: number;
   /** Ends it with a status. */
   fail(code: GrpcStatus, details: string): void;
-}
-
-/** What of a call decides whether it gets a place. */
-interface Arrival {
-  getPeer(): string;
-  emit(event: 'error', status: { readonly code: GrpcStatus; readonly details: string }): boolean;
 }
 
 /** The places for streams, which all services of the socket share: bounded in number, and no client takes those of the others. */
@@ -27,19 +22,13 @@ export class StreamRoom {
     this.#refused = refused;
   }
 
-  /** The connection of a call that may open a stream; undefined after the call was answered with why not. */
-  enter(call: Arrival): Connection | undefined {
-    const connection = this.#connections.ofCall(call.getPeer());
-    if (!connection) {
-      call.emit('error', { code: GrpcStatus.UNAVAILABLE, details: 'the connection is closing' });
-      return undefined;
-    }
-    if (this.#held < LIMITS.streams || this.#makeRoom(connection)) return connection;
+  /** Whether a call may have a place; where not, it has been answered with why. */
+  enter(call: Call): boolean {
+    const { connection } = call;
+    if (this.#held < LIMITS.streams || this.#makeRoom(connection)) return true;
     this.#refused({ limit: LIMITS.streams });
-    call.emit('error', { code: GrpcStatus.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
-    connection.refusals += 1;
-    if (connection.refusals >= LIMITS.refusalsPerConnection) connection.socket.destroy();
-    return undefined;
+    call.finish(GrpcStatus.RESOURCE_EXHAUSTED, `more than ${LIMITS.streams} streams`);
+    return false;
   }
 
   hold(connection: Connection, stream: HeldStream): void {

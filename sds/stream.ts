@@ -1,9 +1,9 @@
-import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { StreamStatus } from '../agent/admin/agent-view';
+import { GrpcStatus } from '../agent/http2/grpc-status';
 import { encodeDelta, encodeSotw } from './codec';
 import type { Connection } from './connections';
 import { deltaSubscription } from './delta-subscription';
-import { GrpcStatus } from './grpc';
+import type { Call } from './grpc/call';
 import { LIMITS, PATIENCE } from './limits';
 import { parseDeltaRequest, parseSotwRequest } from './messages';
 import type { Lookup } from './secret-resource';
@@ -21,9 +21,6 @@ interface StreamKind<State extends SubscriptionState, Request extends { readonly
 
 export const SOTW_STREAM = { kind: 'sotw', subscription: sotwSubscription, parse: parseSotwRequest, encode: encodeSotw } as const;
 export const DELTA_STREAM = { kind: 'delta', subscription: deltaSubscription, parse: parseDeltaRequest, encode: encodeDelta } as const;
-
-/** Requests and responses cross gRPC as bytes: reading and writing them is our part. */
-export type Call = ServerDuplexStream<Buffer, Buffer>;
 
 /** What a stream needs of its server. */
 export interface StreamHost {
@@ -95,8 +92,7 @@ export function openStream<State extends SubscriptionState, Request extends { re
     });
   const send = (response: Response) => {
     host.sent(stream, response);
-    call.write(kind.encode(response), (error?: Error | null) => {
-      if (error) return;
+    call.send(kind.encode(response), () => {
       step({ kind: 'written', at: host.now() });
       guarded(() => host.written(stream));
     });
@@ -146,7 +142,7 @@ export function openStream<State extends SubscriptionState, Request extends { re
     fail: (code, details) => {
       if (ended) return;
       end();
-      call.emit('error', { code, details });
+      call.finish(code, details);
     },
     status: () => ({
       id: place.id,
@@ -157,12 +153,14 @@ export function openStream<State extends SubscriptionState, Request extends { re
     }),
   };
 
-  call.on('data', take);
-  call.on('end', () => {
-    end();
-    call.end();
+  call.follow({
+    message: take,
+    end: () => {
+      end();
+      call.finish();
+    },
+    gone: end,
   });
-  for (const event of ['cancelled', 'close', 'error'] as const) call.on(event, end);
   return stream;
 }
 

@@ -2,10 +2,10 @@ import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { withDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
+import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { JwtAuthority, VerifiedJwt } from '../../agent/identity/jwt-svid';
 import { formatJwks, type JwtKey } from '../../agent/identity/spiffe-bundle';
 import { formatSpiffeId, parseSpiffeId } from '../../agent/identity/spiffe-id';
-import { GrpcStatus } from '../grpc';
 import { LIMITS } from '../limits';
 import {
   JWTBundlesResponse,

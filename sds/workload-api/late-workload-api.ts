@@ -1,13 +1,13 @@
-import type { ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
-import { GrpcStatus } from '../grpc';
-import type { PushCall } from './push-stream';
-import { STREAMED_METHODS, UNARY_METHODS } from './service';
+import { GrpcStatus } from '../../agent/http2/grpc-status';
+import type { Call } from '../grpc/call';
+import type { Method } from '../grpc/grpc-server';
+import { pathOf, STREAMED_METHODS, type StreamedMethod, UNARY_METHODS, type UnaryMethod } from './service';
 import type { WorkloadApi, WorkloadApiOptions } from './workload-api';
 
 /** The SPIFFE Workload API as the server knows it: nothing of it is loaded before the first call. */
 export interface LateWorkloadApi {
-  readonly handlers: UntypedServiceImplementation;
+  readonly methods: readonly (readonly [path: string, Method])[];
   /** Open streams. */
   streams(): number;
   isOwed(): boolean;
@@ -23,28 +23,26 @@ export function createLateWorkloadApi(options: WorkloadApiOptions, deps: Deps): 
     opened = new api.WorkloadApi(options, deps);
     return opened;
   };
-  const withApi = (use: (api: WorkloadApi) => void, fail: (status: { code: GrpcStatus; details: string }) => void) => {
-    opening ??= load();
-    opening.then(use).catch((cause) => {
-      deps.log.error('a call of the workload api failed', { cause });
-      fail({ code: GrpcStatus.INTERNAL, details: 'internal error; the log of the agent says more' });
-    });
+  const method = (
+    name: StreamedMethod | UnaryMethod,
+    use: (api: WorkloadApi, call: Call, request: Buffer) => void,
+  ): readonly [string, Method] => {
+    const serve = (call: Call, request: Buffer) => {
+      opening ??= load();
+      opening
+        .then((api) => use(api, call, request))
+        .catch((cause) => {
+          deps.log.error('a call of the workload api failed', { cause });
+          call.finish(GrpcStatus.INTERNAL, 'internal error; the log of the agent says more');
+        });
+    };
+    return [pathOf(name), { requests: 'one', serve }];
   };
-  const streamed = STREAMED_METHODS.map((name) => {
-    const handler = (call: PushCall) =>
-      withApi(
-        (api) => api.open(name, call),
-        (status) => call.emit('error', status),
-      );
-    return [name, handler] as const;
-  });
-  const unary = UNARY_METHODS.map((name) => {
-    const handler = (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) =>
-      withApi((api) => void api.answer(name, call, answer), answer);
-    return [name, handler] as const;
-  });
   return {
-    handlers: Object.fromEntries([...streamed, ...unary]),
+    methods: [
+      ...STREAMED_METHODS.map((name) => method(name, (api, call) => api.open(name, call))),
+      ...UNARY_METHODS.map((name) => method(name, (api, call, request) => void api.answer(name, call, request))),
+    ],
     streams: () => opened?.streams() ?? 0,
     isOwed: () => opened?.isOwed() ?? false,
     sweep: () => opened?.sweep(),

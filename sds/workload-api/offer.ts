@@ -1,4 +1,4 @@
-import { GrpcStatus } from '../grpc';
+import { GrpcStatus } from '../../agent/http2/grpc-status';
 
 /** What a stream of the Workload API is to say at this moment. */
 export type Offer =

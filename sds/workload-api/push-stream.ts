@@ -1,12 +1,10 @@
-import type { status as GrpcStatus, ServerWritableStream } from '@grpc/grpc-js';
+import type { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Connection } from '../connections';
+import type { Call } from '../grpc/call';
 import { PATIENCE } from '../limits';
 import type { HeldStream } from '../stream-room';
 import type { Offer } from './offer';
 import type { StreamedMethod } from './service';
-
-/** Messages cross gRPC as bytes. */
-export type PushCall = ServerWritableStream<Buffer, Buffer>;
 
 /** What a stream needs of its server. */
 export interface PushHost {
@@ -30,10 +28,10 @@ export class PushStream implements HeldStream {
     readonly id: number,
     readonly method: StreamedMethod,
     readonly connection: Connection,
-    private readonly call: PushCall,
+    private readonly call: Call,
     private readonly host: PushHost,
   ) {
-    for (const event of ['cancelled', 'close', 'error'] as const) call.on(event, () => this.#end('cancelled'));
+    call.follow({ gone: () => this.#end('cancelled') });
   }
 
   /** What is offered may have changed. */
@@ -58,7 +56,7 @@ export class PushStream implements HeldStream {
   fail(code: GrpcStatus, details: string): void {
     if (this.#ended) return;
     this.#end(code);
-    this.call.emit('error', { code, details });
+    this.call.finish(code, details);
   }
 
   #send(bytes: Buffer): void {
@@ -66,8 +64,7 @@ export class PushStream implements HeldStream {
     this.#writing = true;
     this.#sweeps = 0;
     this.host.sent(this);
-    this.call.write(bytes, (error?: Error | null) => {
-      if (error) return;
+    this.call.send(bytes, () => {
       this.#writing = false;
       this.changed();
     });

@@ -1,8 +1,8 @@
-import type { Metadata, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { LogBudget } from '../../agent/base/log-budget';
-import { GrpcStatus } from '../grpc';
+import { GrpcStatus, type GrpcStatusName } from '../../agent/http2/grpc-status';
+import type { Call } from '../grpc/call';
 import { LIMITS } from '../limits';
 import type { Observer } from '../observer';
 import { grpcStatus } from '../status';
@@ -10,7 +10,7 @@ import type { StreamRoom } from '../stream-room';
 import { type Answer, type JwtSources, jwtBundlesAnswer, jwtSvidAnswer, jwtUnavailable, validationAnswer } from './jwt-answers';
 import { type Offer, sameAnswer } from './offer';
 import { OwnJwtKeys } from './own-jwt-keys';
-import { type PushCall, PushStream } from './push-stream';
+import { PushStream } from './push-stream';
 import type { StreamedMethod, UnaryMethod } from './service';
 import { type X509Sources, x509BundlesAnswer, x509SvidAnswer } from './x509-answers';
 
@@ -62,11 +62,10 @@ export class WorkloadApi {
   }
 
   /** Takes a call of a method that streams. */
-  open(method: StreamedMethod, call: PushCall): void {
-    if (call.cancelled || !this.#accept(method, call)) return;
+  open(method: StreamedMethod, call: Call): void {
     const { room } = this.#options;
-    const connection = room.enter(call);
-    if (!connection) return;
+    if (call.over || !this.#accept(method, call) || !room.enter(call)) return;
+    const { connection } = call;
     this.#lastId += 1;
     const stream = new PushStream(this.#lastId, method, connection, call, {
       offer: (name) => this.#offer(name),
@@ -87,19 +86,20 @@ export class WorkloadApi {
   }
 
   /** Answers a call of a method with one answer. */
-  async answer(method: UnaryMethod, call: ServerUnaryCall<Buffer, Buffer>, answered: sendUnaryData<Buffer>): Promise<void> {
+  async answer(method: UnaryMethod, call: Call, request: Buffer): Promise<void> {
     const refuse = (code: GrpcStatus, details: string) => {
       this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(code) });
-      answered({ code, details });
+      call.finish(code, details);
     };
-    if (!isSecure(call.metadata)) return refuse(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
+    if (!isSecure(call)) return refuse(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
     if (this.#waiting >= LIMITS.fetches) return refuse(GrpcStatus.UNAVAILABLE, `more than ${LIMITS.fetches} calls wait already`);
     this.#waiting += 1;
     try {
-      const answer = await this.#answer(method, call.request);
+      const answer = await this.#answer(method, request);
       if (answer.kind === 'refusal') return refuse(answer.code, answer.details);
       this.#deps.metrics.record('workload_api_answers_total', { method });
-      answered(null, answer.bytes);
+      call.send(answer.bytes);
+      call.finish();
     } catch (caught) {
       const { code, details } = this.#statusOf(caught);
       refuse(code, details);
@@ -128,11 +128,11 @@ export class WorkloadApi {
     for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
   }
 
-  #accept(method: string, call: { readonly metadata: Metadata; emit(event: 'error', status: object): boolean }): boolean {
-    if (isSecure(call.metadata)) return true;
+  #accept(method: string, call: Call): boolean {
+    if (isSecure(call)) return true;
     this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(GrpcStatus.INVALID_ARGUMENT) });
     this.#options.observer.refused('security-header', { method });
-    call.emit('error', { code: GrpcStatus.INVALID_ARGUMENT, details: MISSING_HEADER });
+    call.finish(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
     return false;
   }
 
@@ -185,11 +185,11 @@ export class WorkloadApi {
   }
 }
 
-function isSecure(metadata: Metadata): boolean {
-  const header = metadata.get(SECURITY_HEADER);
+function isSecure(call: Call): boolean {
+  const header = call.header(SECURITY_HEADER);
   return header.length === 1 && header[0] === 'true';
 }
 
-function statusName(code: GrpcStatus): string {
-  return GrpcStatus[code];
+function statusName(code: GrpcStatus): GrpcStatusName {
+  return (Object.keys(GrpcStatus) as GrpcStatusName[]).find((name) => GrpcStatus[name] === code)!;
 }

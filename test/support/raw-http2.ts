@@ -8,6 +8,12 @@ export interface RawClient {
   received(): number;
   /** Whether the server has ended that stream, by a last frame or by a reset. */
   ended(stream: number): boolean;
+  /** Octets of DATA that came on that stream. */
+  dataBytes(stream: number): number;
+  /** The error code with which the server reset that stream. */
+  resetWith(stream: number): number | undefined;
+  /** The error code of the server's GOAWAY. */
+  goaway(): number | undefined;
   /** Resolves when the server has closed the connection. */
   readonly closed: Promise<void>;
   destroy(): void;
@@ -26,7 +32,7 @@ export function rawClient(
 ): Promise<RawClient> {
   return new Promise((done, failed) => {
     let received = 0;
-    const ended = createEndScanner();
+    const scanner = createScanner();
     const closed = new Promise<void>((gone) => socket.on('close', () => gone()));
     socket.once('error', failed);
     socket.on(opened, () => {
@@ -37,7 +43,10 @@ export function rawClient(
         socket,
         send: (...parts) => socket.write(Buffer.concat(parts)),
         received: () => received,
-        ended: (stream) => ended.streams.has(stream),
+        ended: (stream) => scanner.ended.has(stream),
+        dataBytes: (stream) => scanner.data.get(stream) ?? 0,
+        resetWith: (stream) => scanner.resets.get(stream),
+        goaway: () => scanner.goaway,
         closed,
         destroy: () => socket.destroy(),
       });
@@ -47,28 +56,34 @@ export function rawClient(
     } else {
       socket.on('data', (chunk) => {
         received += chunk.length;
-        ended.scan(chunk);
+        scanner.scan(chunk);
       });
     }
   });
 }
 
-/** Walks over frames and remembers which streams they end. */
-function createEndScanner() {
-  const streams = new Set<number>();
+/** Walks over frames and remembers what they say of their streams. */
+function createScanner() {
   let rest: Buffer = Buffer.alloc(0);
-  return {
-    streams,
+  const scanner = {
+    ended: new Set<number>(),
+    data: new Map<number, number>(),
+    resets: new Map<number, number>(),
+    goaway: undefined as number | undefined,
     scan: (chunk: Buffer) => {
       rest = Buffer.concat([rest, chunk]);
       while (rest.length >= 9 && rest.length >= 9 + rest.readUIntBE(0, 3)) {
-        const [type, flags, stream] = [rest[3]!, rest[4]!, rest.readUInt32BE(5)];
+        const [length, type, flags, stream] = [rest.readUIntBE(0, 3), rest[3]!, rest[4]!, rest.readUInt32BE(5)];
         const last = (type === TYPE.data || type === TYPE.headers) && (flags & END_STREAM) !== 0;
-        if (last || type === TYPE.reset) streams.add(stream);
-        rest = rest.subarray(9 + rest.readUIntBE(0, 3));
+        if (last || type === TYPE.reset) scanner.ended.add(stream);
+        if (type === TYPE.data) scanner.data.set(stream, (scanner.data.get(stream) ?? 0) + length);
+        if (type === TYPE.reset) scanner.resets.set(stream, rest.readUInt32BE(9));
+        if (type === TYPE.goaway) scanner.goaway = rest.readUInt32BE(13);
+        rest = rest.subarray(9 + length);
       }
     },
   };
+  return scanner;
 }
 
 const TYPE = { data: 0, headers: 1, priority: 2, reset: 3, settings: 4, push: 5, ping: 6, goaway: 7, window: 8, continuation: 9 } as const;
@@ -118,8 +133,9 @@ export function openCall(
 }
 
 /** HPACK, every field literal and unindexed (RFC 7541 section 6.2.2). */
-export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
-  return Buffer.concat(Object.entries(fields).flatMap(([name, value]) => [Buffer.from([0]), hpackString(name), hpackString(value)]));
+export function headerBlock(fields: Readonly<Record<string, string>> | readonly (readonly [string, string])[]): Buffer {
+  const pairs = Array.isArray(fields) ? (fields as readonly (readonly [string, string])[]) : Object.entries(fields);
+  return Buffer.concat(pairs.flatMap(([name, value]) => [Buffer.from([0]), hpackString(name), hpackString(value)]));
 }
 
 function hpackString(text: string): Buffer {

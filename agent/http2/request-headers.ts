@@ -1,0 +1,49 @@
+import type { Field } from './hpack';
+import { Http2Error } from './http2-error';
+
+/** The fields of one request. */
+export interface RequestHeaders {
+  readonly method: string;
+  readonly path: string;
+  /** Every value of a field, in order; its name in lower case. */
+  values(name: string): readonly string[];
+}
+
+/** Those of a connection, which HTTP/2 has none of (RFC 9113 section 8.2.2). */
+const OF_A_CONNECTION = new Set(['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'upgrade']);
+const PSEUDO = new Set([':method', ':scheme', ':path', ':authority']);
+const NAME = /^:?[!#$%&'*+\-.^_`|~0-9a-z]+$/;
+
+/**
+ * Reads the fields of a request. `:authority` may be anything or missing: on a Unix socket it names nothing, and clients put into it
+ * what they like (grpc-java the path of the socket, grpc-go `localhost`).
+ *
+ * @throws Http2Error PROTOCOL_ERROR for the stream: it is malformed (RFC 9113 section 8.1.1).
+ */
+export function parseRequestHeaders(stream: number, fields: readonly Field[]): RequestHeaders {
+  const pseudo = new Map<string, string>();
+  const malformed = (rule: string) => new Http2Error('PROTOCOL_ERROR', rule, stream);
+  let regular = false;
+  for (const [name, value] of fields) {
+    assertField(stream, name, value);
+    if (!name.startsWith(':')) {
+      regular = true;
+      continue;
+    }
+    if (regular) throw malformed('pseudo-headers must come first');
+    if (!PSEUDO.has(name)) throw malformed('a pseudo-header must be one of requests');
+    if (pseudo.has(name)) throw malformed(`${name} must be there once`);
+    pseudo.set(name, value);
+  }
+  const [method, scheme, path] = [pseudo.get(':method'), pseudo.get(':scheme'), pseudo.get(':path')];
+  if (method === undefined || scheme === undefined || !path) throw malformed(':method, :scheme and :path must be there');
+  return { method, path, values: (wanted) => fields.filter(([name]) => name === wanted).map(([, value]) => value) };
+}
+
+function assertField(stream: number, name: string, value: string): void {
+  if (!NAME.test(name)) throw new Http2Error('PROTOCOL_ERROR', 'header names must be lower-case tokens', stream);
+  if (/[\0\r\n]/.test(value)) throw new Http2Error('PROTOCOL_ERROR', 'header values must not hold line ends or NUL', stream);
+  if (OF_A_CONNECTION.has(name) || (name === 'te' && value !== 'trailers')) {
+    throw new Http2Error('PROTOCOL_ERROR', `the header ${name} must not be there`, stream);
+  }
+}

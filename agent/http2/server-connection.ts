@@ -1,0 +1,527 @@
+import type { Socket } from 'node:net';
+import { FrameBudget } from './frame-budget';
+import {
+  contentOf,
+  FLAG,
+  FRAME,
+  type Frame,
+  FrameReader,
+  frame,
+  frameHead,
+  goawayFrame,
+  headersFrames,
+  INITIAL_WINDOW_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_WINDOW_BYTES,
+  resetFrame,
+  SETTING,
+  settingsFrame,
+  windowFrame,
+} from './frames';
+import { encodeFields, type Field, HpackDecoder } from './hpack';
+import { type ErrorName, Http2Error } from './http2-error';
+import { parseRequestHeaders, type RequestHeaders } from './request-headers';
+import { ServerStream, type StreamOwner } from './server-stream';
+
+export interface ConnectionLimits {
+  /** Open streams; told to the client. What it opens beyond them is reset. */
+  readonly streams: number;
+  /** All fields of one request as RFC 9113 section 6.5.2 counts them; told to the client. What has more is reset. */
+  readonly headerBytes: number;
+}
+
+/** Whom a connection serves and tells. */
+export interface ConnectionHost {
+  /** A request came. Set its `listener` now or refuse it. */
+  opened(stream: ServerStream): void;
+  /** The client broke a rule or a bound: its stream was reset, or without one its connection was closed. */
+  refused(violation: Http2Error): void;
+  /** A fault of ours while a stream was served; it has been reset. */
+  failed(cause: unknown): void;
+  /** Monotonic milliseconds. */
+  now(): number;
+}
+
+/** A header block as it came over the wire, compressed. */
+const MAX_BLOCK_BYTES = 64 * 1024;
+/** Given to the socket at a time; more is made when it has taken that. */
+const BATCH_BYTES = 64 * 1024;
+const PING_BYTES = 8;
+
+/** A header block that has begun. */
+interface OpenBlock {
+  readonly stream: number;
+  readonly endStream: boolean;
+  readonly parts: Buffer[];
+  bytes: number;
+}
+
+/**
+ * The server's side of one connection of HTTP/2 (RFC 9113), without push and priorities.
+ *
+ * Ours rather than the runtime's, on sockets that workloads reach: Node.js aborts the process where a client that reads nothing resets
+ * streams and hangs up (`Http2Session ... current_nghttp2_memory_ == 0`), the runtimes reset an `:authority` that is the path of a socket
+ * and tell nobody, and a flood is to be counted before anything is done for it.
+ *
+ * Whatever a client sends, it holds: at most one header block and the part of one frame, the streams and messages that its host allows,
+ * and one batch of output. While the client does not read that, nothing more is read from it.
+ */
+export class ServerConnection implements StreamOwner {
+  readonly #socket: Socket;
+  readonly #limits: ConnectionLimits;
+  readonly #host: ConnectionHost;
+  readonly #budget: FrameBudget;
+  readonly #reader = new FrameReader();
+  readonly #decoder: HpackDecoder;
+  readonly #streams = new Map<number, ServerStream>();
+  /** Streams that may have something to send, the one whose turn it is first. */
+  readonly #ready = new Set<ServerStream>();
+  #block: OpenBlock | undefined;
+  #settled = false;
+  #lastStream = 0;
+  #leaving = false;
+  #ended = false;
+  #sendWindow = INITIAL_WINDOW_BYTES;
+  #streamWindow = INITIAL_WINDOW_BYTES;
+  #received = 0;
+  #out: Buffer[] = [];
+  #outBytes = 0;
+  #written: (() => void)[] = [];
+  #flushing = false;
+  #blocked = false;
+  #heard = true;
+  #pinged = false;
+
+  constructor(socket: Socket, limits: ConnectionLimits, host: ConnectionHost) {
+    this.#socket = socket;
+    this.#limits = limits;
+    this.#host = host;
+    this.#budget = new FrameBudget(() => host.now());
+    this.#decoder = new HpackDecoder(limits.headerBytes);
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('drain', () => this.#drained());
+    socket.on('close', () => this.#close());
+    this.#send(settingsFrame({ [SETTING.MAX_CONCURRENT_STREAMS]: limits.streams, [SETTING.MAX_HEADER_LIST_SIZE]: limits.headerBytes }));
+  }
+
+  /** Whether the client has begun to speak HTTP/2. */
+  get begun(): boolean {
+    return this.#reader.begun;
+  }
+
+  /** Whether what was written waits for the client to read. */
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  /** Whether it was told to go, by either side, and has no streams any more. */
+  get left(): boolean {
+    return this.#leaving && this.#streams.size === 0;
+  }
+
+  /** Tells the client to go, and ends when its streams have ended. */
+  leave(): void {
+    if (this.#leaving || this.#ended) return;
+    this.#leaving = true;
+    this.#send(goawayFrame(this.#lastStream, 'NO_ERROR'));
+    this.#endIfLeft();
+  }
+
+  /** Asks for a sign of life. False where the last one was asked for and nothing came since. */
+  probe(): boolean {
+    if (this.#pinged && !this.#heard) return false;
+    this.#pinged = true;
+    this.#heard = false;
+    this.#send(frame(FRAME.PING, 0, 0, Buffer.alloc(PING_BYTES)));
+    return true;
+  }
+
+  headers(stream: ServerStream, fields: readonly Field[], endStream: boolean): void {
+    this.#send(headersFrames(stream.id, encodeFields(fields), endStream));
+    if (endStream) this.#finish(stream);
+  }
+
+  wake(stream: ServerStream): void {
+    this.#ready.add(stream);
+    this.#flushSoon();
+  }
+
+  reset(stream: ServerStream, code: ErrorName): void {
+    this.#send(resetFrame(stream.id, code));
+    this.#forget(stream);
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#ended) return;
+    this.#heard = true;
+    try {
+      for (const each of this.#reader.read(chunk)) {
+        this.#takeFrame(each);
+        if (this.#ended) return;
+      }
+    } catch (caught) {
+      this.#abort(caught);
+    }
+    this.#flush();
+  }
+
+  #takeFrame(each: Frame): void {
+    if (!this.#settled && each.type !== FRAME.SETTINGS) throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+    if (each.type !== FRAME.DATA) this.#spend();
+    if (this.#block && (each.type !== FRAME.CONTINUATION || each.stream !== this.#block.stream)) {
+      throw new Http2Error('PROTOCOL_ERROR', 'a header block must not be interrupted');
+    }
+    try {
+      this.#act(each);
+    } catch (caught) {
+      if (!(caught instanceof Http2Error && caught.stream !== undefined)) throw caught;
+      this.#refuse(caught, caught.stream);
+    }
+  }
+
+  #spend(): void {
+    if (!this.#budget.spend()) throw new Http2Error('ENHANCE_YOUR_CALM', 'frames must not be more than calls need');
+  }
+
+  #act(each: Frame): void {
+    switch (each.type) {
+      case FRAME.DATA:
+        this.#takeData(each);
+        break;
+      case FRAME.HEADERS:
+        this.#takeHeaders(each);
+        break;
+      case FRAME.CONTINUATION:
+        this.#takeContinuation(each);
+        break;
+      case FRAME.PRIORITY:
+        assertStream(each);
+        assertLength(each, 5);
+        break;
+      case FRAME.RST_STREAM:
+        this.#takeReset(each);
+        break;
+      case FRAME.SETTINGS:
+        this.#takeSettings(each);
+        break;
+      case FRAME.PUSH_PROMISE:
+        throw new Http2Error('PROTOCOL_ERROR', 'a client must not push');
+      case FRAME.PING:
+        assertConnection(each);
+        assertLength(each, PING_BYTES);
+        if ((each.flags & FLAG.ACK) === 0) this.#send(frame(FRAME.PING, FLAG.ACK, 0, each.payload));
+        break;
+      case FRAME.GOAWAY:
+        assertConnection(each);
+        if (each.payload.length < 8) throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
+        this.leave();
+        break;
+      case FRAME.WINDOW_UPDATE:
+        this.#takeWindow(each);
+    }
+  }
+
+  #takeReset(each: Frame): void {
+    assertLength(each, 4);
+    this.#assertOpened(each);
+    const stream = this.#streams.get(each.stream);
+    if (stream) this.#lose(stream);
+    this.#endIfLeft();
+  }
+
+  #takeData(each: Frame): void {
+    this.#assertOpened(each);
+    const { length } = each.payload;
+    this.#received += length;
+    if (this.#received > INITIAL_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window');
+    if (this.#received > INITIAL_WINDOW_BYTES / 2) {
+      this.#send(windowFrame(0, this.#received));
+      this.#received = 0;
+    }
+    const content = contentOf(each);
+    if (content.length === 0) this.#spend();
+    const stream = this.#streams.get(each.stream);
+    // What was on its way when the stream ended.
+    if (!stream) return;
+    if (stream.requestEnded) throw new Http2Error('STREAM_CLOSED', 'a request must not go on after its end', stream.id);
+    stream.received += length;
+    if (stream.received > INITIAL_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
+    const end = (each.flags & FLAG.END_STREAM) !== 0;
+    if (!end && stream.received > INITIAL_WINDOW_BYTES / 2) {
+      this.#send(windowFrame(stream.id, stream.received));
+      stream.received = 0;
+    }
+    if (content.length > 0) this.#serve(stream, () => stream.listener?.data(content));
+    if (end) this.#endRequest(stream);
+  }
+
+  #takeHeaders(each: Frame): void {
+    assertStream(each);
+    if (each.stream % 2 === 0) throw new Http2Error('PROTOCOL_ERROR', 'a client must open odd streams');
+    this.#block = { stream: each.stream, endStream: (each.flags & FLAG.END_STREAM) !== 0, parts: [], bytes: 0 };
+    this.#addToBlock(this.#block, contentOf(each), each.flags);
+  }
+
+  #takeContinuation(each: Frame): void {
+    if (!this.#block) throw new Http2Error('PROTOCOL_ERROR', 'CONTINUATION must follow HEADERS');
+    this.#addToBlock(this.#block, each.payload, each.flags);
+  }
+
+  #addToBlock(block: OpenBlock, part: Buffer, flags: number): void {
+    block.bytes += part.length;
+    if (block.bytes > MAX_BLOCK_BYTES) {
+      throw new Http2Error('ENHANCE_YOUR_CALM', `a header block must not be longer than ${MAX_BLOCK_BYTES} bytes`);
+    }
+    if ((flags & FLAG.END_HEADERS) === 0) {
+      block.parts.push(Buffer.from(part));
+      return;
+    }
+    this.#block = undefined;
+    const fields = this.#decoder.decode(block.parts.length === 0 ? part : Buffer.concat([...block.parts, part]));
+    if (block.stream > this.#lastStream) this.#open(block, fields);
+    else this.#takeTrailers(block);
+  }
+
+  #open({ stream: id, endStream }: OpenBlock, fields: readonly Field[] | undefined): void {
+    this.#lastStream = id;
+    // Its client has been told that nothing comes of it.
+    if (this.#leaving) return;
+    if (fields === undefined) {
+      throw new Http2Error('ENHANCE_YOUR_CALM', `headers must not be larger than ${this.#limits.headerBytes} bytes`, id);
+    }
+    if (this.#streams.size >= this.#limits.streams) {
+      throw new Http2Error('REFUSED_STREAM', `streams of a connection must not be more than ${this.#limits.streams}`, id);
+    }
+    const headers: RequestHeaders = parseRequestHeaders(id, fields);
+    const stream = new ServerStream(id, headers, this.#streamWindow, this);
+    this.#streams.set(id, stream);
+    this.#serve(stream, () => this.#host.opened(stream));
+    if (endStream) this.#endRequest(stream);
+  }
+
+  /** The end of a request; what else trailers say is nobody's concern. */
+  #takeTrailers({ stream: id, endStream }: OpenBlock): void {
+    const stream = this.#streams.get(id);
+    if (!stream) return;
+    if (!endStream || stream.requestEnded) throw new Http2Error('PROTOCOL_ERROR', 'trailers must end their request', id);
+    this.#endRequest(stream);
+  }
+
+  #endRequest(stream: ServerStream): void {
+    if (stream.over) return;
+    stream.requestEnded = true;
+    this.#serve(stream, () => stream.listener?.end());
+  }
+
+  #takeSettings(each: Frame): void {
+    assertConnection(each);
+    if ((each.flags & FLAG.ACK) !== 0) {
+      assertLength(each, 0);
+      if (!this.#settled) throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+      return;
+    }
+    this.#settled = true;
+    const { payload } = each;
+    if (payload.length % 6 !== 0) throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
+    let window = this.#streamWindow;
+    for (let at = 0; at < payload.length; at += 6) {
+      const [id, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];
+      if (id === SETTING.INITIAL_WINDOW_SIZE) window = value;
+      if (id === SETTING.INITIAL_WINDOW_SIZE && value > MAX_WINDOW_BYTES)
+        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      if (id === SETTING.ENABLE_PUSH && value > 1) throw new Http2Error('PROTOCOL_ERROR', 'ENABLE_PUSH must be 0 or 1');
+      if (id === SETTING.MAX_FRAME_SIZE && (value < MAX_FRAME_BYTES || value >= 2 ** 24))
+        throw new Http2Error('PROTOCOL_ERROR', 'MAX_FRAME_SIZE must be in its bounds');
+    }
+    // Once a frame, whatever it says how often: each change concerns every stream.
+    if (window !== this.#streamWindow) this.#changeStreamWindow(window);
+    this.#send(frame(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0)));
+  }
+
+  #changeStreamWindow(window: number): void {
+    const by = window - this.#streamWindow;
+    this.#streamWindow = window;
+    for (const stream of this.#streams.values()) {
+      stream.sendWindow += by;
+      if (stream.sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      if (by > 0) this.#ready.add(stream);
+    }
+  }
+
+  #takeWindow(each: Frame): void {
+    assertLength(each, 4);
+    const bytes = each.payload.readUInt32BE(0) & 0x7fffffff;
+    const stream = this.#streams.get(each.stream);
+    const place = each.stream === 0 ? undefined : each.stream;
+    if (place !== undefined) this.#assertOpened(each);
+    if (bytes === 0) throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', place);
+    if (place === undefined) {
+      this.#sendWindow += bytes;
+      if (this.#sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+    } else if (stream) {
+      stream.sendWindow += bytes;
+      if (stream.sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', place);
+      this.#ready.add(stream);
+    }
+  }
+
+  /** Runs code of who serves a stream: what goes wrong there ends that stream alone. */
+  #serve(stream: ServerStream, work: () => void): void {
+    try {
+      work();
+    } catch (caught) {
+      this.#host.failed(caught);
+      if (stream.over) return;
+      this.#send(resetFrame(stream.id, 'INTERNAL_ERROR'));
+      this.#lose(stream);
+    }
+  }
+
+  /** A client's fault in one stream. */
+  #refuse(violation: Http2Error, id: number): void {
+    this.#host.refused(violation);
+    this.#send(resetFrame(id, violation.code));
+    const stream = this.#streams.get(id);
+    if (stream) this.#lose(stream);
+  }
+
+  /** A client's fault that ends its connection, or ours. */
+  #abort(caught: unknown): void {
+    const violation = caught instanceof Http2Error ? caught : new Http2Error('INTERNAL_ERROR', 'internal error');
+    if (caught instanceof Http2Error) this.#host.refused(caught);
+    else this.#host.failed(caught);
+    this.#send(goawayFrame(this.#lastStream, violation.code, violation.rule));
+    this.#flush();
+    this.#socket.destroy();
+    this.#close();
+  }
+
+  #lose(stream: ServerStream): void {
+    const { listener } = stream;
+    this.#forget(stream);
+    try {
+      listener?.gone();
+    } catch (caught) {
+      this.#host.failed(caught);
+    }
+  }
+
+  #forget(stream: ServerStream): void {
+    stream.over = true;
+    stream.listener = undefined;
+    this.#streams.delete(stream.id);
+    this.#ready.delete(stream);
+  }
+
+  /** The end of an answer has been sent. */
+  #finish(stream: ServerStream): void {
+    if (stream.requestEnded) this.#budget.callEnded();
+    // The client need not send the rest of a request that has been answered (RFC 9113 section 8.1).
+    else this.#send(resetFrame(stream.id, 'NO_ERROR'));
+    this.#forget(stream);
+    this.#endIfLeft();
+  }
+
+  #endIfLeft(): void {
+    if (!this.#leaving || this.#ended || this.#streams.size > 0) return;
+    this.#flush();
+    this.#ended = true;
+    this.#socket.end();
+  }
+
+  #close(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const stream of [...this.#streams.values()]) this.#lose(stream);
+    this.#block = undefined;
+    this.#out = [];
+    this.#written = [];
+  }
+
+  #send(bytes: Buffer): void {
+    if (this.#ended) return;
+    this.#out.push(bytes);
+    this.#outBytes += bytes.length;
+    this.#flushSoon();
+  }
+
+  #flushSoon(): void {
+    if (this.#flushing || this.#ended) return;
+    this.#flushing = true;
+    queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    if (this.#ended) return;
+    if (!this.#blocked) this.#fill();
+    if (this.#out.length === 0) return;
+    const [bytes, written] = [Buffer.concat(this.#out), this.#written];
+    this.#out = [];
+    this.#outBytes = 0;
+    this.#written = [];
+    const taken = this.#socket.write(bytes, (error) => {
+      if (!error) for (const each of written) each();
+    });
+    if (taken || this.#blocked) return;
+    this.#blocked = true;
+    this.#socket.pause();
+  }
+
+  #drained(): void {
+    if (!this.#blocked) return;
+    this.#blocked = false;
+    this.#socket.resume();
+    this.#flush();
+  }
+
+  /** Puts frames of streams that may send into the batch, in turns. */
+  #fill(): void {
+    for (const stream of this.#ready) {
+      if (this.#outBytes >= BATCH_BYTES) return;
+      this.#ready.delete(stream);
+      const trailers = stream.dueTrailers;
+      if (trailers) {
+        this.headers(stream, trailers, true);
+        continue;
+      }
+      const room = Math.min(MAX_FRAME_BYTES, stream.sendWindow, this.#sendWindow);
+      // A wider window of the stream makes it ready again; one of the connection finds it waiting.
+      if (!stream.hasBody || stream.sendWindow <= 0) continue;
+      if (room <= 0) {
+        this.#ready.add(stream);
+        return;
+      }
+      this.#sendData(stream, room);
+      this.#ready.add(stream);
+    }
+  }
+
+  #sendData(stream: ServerStream, room: number): void {
+    const { parts, bytes, written } = stream.take(room);
+    stream.sendWindow -= bytes;
+    this.#sendWindow -= bytes;
+    this.#out.push(frameHead(FRAME.DATA, 0, stream.id, bytes), ...parts);
+    this.#outBytes += bytes;
+    this.#written.push(...written);
+    this.#budget.dataSent();
+  }
+
+  #assertOpened(each: Frame): void {
+    if (each.stream === 0 || each.stream % 2 === 0 || each.stream > this.#lastStream) {
+      throw new Http2Error('PROTOCOL_ERROR', 'a frame must be of a stream that was opened');
+    }
+  }
+}
+
+function assertLength({ payload }: Frame, length: number): void {
+  if (payload.length !== length) throw new Http2Error('FRAME_SIZE_ERROR', 'a frame must be as long as its type is');
+}
+
+function assertStream({ stream }: Frame): void {
+  if (stream === 0) throw new Http2Error('PROTOCOL_ERROR', 'a frame of a stream must name it');
+}
+
+function assertConnection({ stream }: Frame): void {
+  if (stream !== 0) throw new Http2Error('PROTOCOL_ERROR', 'a frame of the connection must not name a stream');
+}
