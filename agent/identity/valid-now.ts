@@ -29,8 +29,8 @@ export function isValidAt({ notBeforeAt, notAfterAt }: Certificate, now: number)
 }
 
 /**
- * What of a bundle may go to a proxy now, in the order in which the proxy is to try it: first those that `svid` verifies by, then the one
- * that lasts longest. A proxy takes the first root of a name, so a dead one before its renewed self would refuse everybody.
+ * What of a bundle may go to a proxy now. A proxy takes the first root of a name, so among those of one name come first what `svid` verifies
+ * by, then the one that lasts longest.
  *
  * @returns  `bundle` is undefined where no root is valid now.
  */
@@ -44,9 +44,19 @@ export function rootsValidAt(
   const withheld = all.filter((each) => !valid.includes(each)).map((certificate) => ({ certificate, because: reasonAt(certificate, now) }));
   if (valid.length === 0) return { bundle: undefined, withheld };
   const own = svid ? ownRoots(svid, valid, now) : [];
+  return { bundle: orderedBundle(inOrderOfTrial(valid, own).map(({ der }) => der)), withheld };
+}
+
+/** Sorted by bytes, as upstream does; but those of one name share their places in the order in which they are to be tried. */
+function inOrderOfTrial(roots: readonly Certificate[], own: readonly Certificate[]): Certificate[] {
   const rank = (each: Certificate) => (own.includes(each) ? 0 : 1);
-  const ordered = [...valid].sort((a, b) => rank(a) - rank(b) || b.notAfterAt - a.notAfterAt || Buffer.compare(a.der, b.der));
-  return { bundle: orderedBundle(ordered.map(({ der }) => der)), withheld };
+  const nameOf = ({ subjectDer }: Certificate) => Buffer.from(subjectDer).toString('latin1');
+  const sorted = [...roots].sort((a, b) => Buffer.compare(a.der, b.der));
+  const queues = new Map<string, Certificate[]>();
+  for (const each of [...sorted].sort((a, b) => rank(a) - rank(b) || b.notAfterAt - a.notAfterAt)) {
+    queues.set(nameOf(each), [...(queues.get(nameOf(each)) ?? []), each]);
+  }
+  return sorted.map((each) => queues.get(nameOf(each))!.shift()!);
 }
 
 function reasonAt({ notBeforeAt, notAfterAt }: Certificate, now: number): string {

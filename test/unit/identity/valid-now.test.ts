@@ -1,0 +1,30 @@
+import { expect, test } from '@jest/globals';
+import { createTrustBundle } from '../../../agent/identity/trust-bundle';
+import { rootsValidAt } from '../../../agent/identity/valid-now';
+import { HOUR_MS, makeTestCa, type TestCa } from '../../support/certs';
+import { issueSvid } from '../../support/sds-world';
+
+const NOW = Date.now();
+
+const bundleOf = (cas: readonly TestCa[]) => createTrustBundle(cas.map(({ certificateDer }) => certificateDer));
+const sorted = (cas: readonly TestCa[]) => bundleOf(cas).rootsDer;
+
+test('roots go to proxies sorted, as upstream sends them, without those that are not valid now', async () => {
+  const named = await Promise.all(Array.from({ length: 8 }, (_, index) => makeTestCa({ name: `root ${index}` })));
+  const ended = await makeTestCa({ name: 'ended', notAfterAt: NOW - HOUR_MS });
+  const { bundle, withheld } = rootsValidAt(bundleOf([...named, ended]), await issueSvid(named[5]!), NOW);
+  expect(bundle!.rootsDer).toEqual(sorted(named));
+  expect(withheld.map(({ because }) => because)).toEqual([expect.stringMatching(/^ended at /)]);
+});
+
+test('of one name, the root that the certificate verifies by comes first, then the one that lasts longest', async () => {
+  const life = (hours: number) => makeTestCa({ name: 'one name', notAfterAt: NOW + hours * HOUR_MS });
+  const [short, own, long] = [await life(100), await life(200), await life(300)];
+  const others = [await makeTestCa({ name: 'a' }), await makeTestCa({ name: 'b' })];
+  const { bundle } = rootsValidAt(bundleOf([short, own, long, ...others]), await issueSvid(own), NOW);
+  const ofOneName = bundle!.rootsDer.filter((each) =>
+    [short, own, long].some(({ certificateDer }) => Buffer.compare(certificateDer, each) === 0),
+  );
+  expect(ofOneName).toEqual([own, long, short].map(({ certificateDer }) => certificateDer));
+  expect(createTrustBundle(bundle!.rootsDer).rootsDer).toEqual(sorted([short, own, long, ...others]));
+});
