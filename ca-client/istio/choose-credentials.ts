@@ -30,7 +30,7 @@ export interface UsableCredentials {
 /**
  * The ways to prove ourselves, best first. A provisioned certificate goes along with the token, as upstream does; our own is for the time
  * without a usable token. The next ways are for servers that refuse the first: some end the handshake over a certificate that they
- * cannot verify, others no longer believe the token. A token that was refused comes last until it is replaced, and a one-time token after our
+ * cannot verify, others no longer believe the token, or what signed the provisioned certificate. A token that was refused comes last until it is replaced, and a one-time token after our
  * own certificate: used again, it would be a refusal in the CA's log each time.
  *
  * @returns Empty where there is nothing to prove ourselves with.
@@ -49,12 +49,13 @@ export function credentialWays(usable: UsableCredentials): readonly Credentials[
       { token, certificate: provisioned, kind: 'token and provisioned certificate' },
       { token, certificate: undefined, kind: 'token' },
     ];
-  if (provisioned) return [{ token: undefined, certificate: provisioned, kind: 'provisioned certificate' }];
+  const byOwn: Credentials[] = own ? [{ token: undefined, certificate: own, kind: 'own certificate' }] : [];
+  if (provisioned) return [{ token: undefined, certificate: provisioned, kind: 'provisioned certificate' }, ...byOwn];
   if (token && own)
     return [
       { token, certificate: undefined, kind: 'token' },
       { token, certificate: own, kind: 'token and own certificate' },
     ];
   if (token) return [{ token, certificate: undefined, kind: 'token' }];
-  return own ? [{ token: undefined, certificate: own, kind: 'own certificate' }] : [];
+  return byOwn;
 }

@@ -138,8 +138,10 @@ class IstioCa implements CaClient {
       const replaced = refused && credentials.token !== undefined && (await this.proof.isTokenReplaced(credentials));
       const refusal = replaced ? undefined : await this.#refusal(caught, credentials, request);
       const others = refused ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined) : undefined;
-      // A token that is believed no more is no failure where a certificate proves us, nor the other way round: that is shown at once.
-      const isSameKind = (others?.token === undefined) === (credentials.token === undefined);
+      // A token that is believed no more is no failure where a certificate proves us, nor the other way round, nor a provisioned certificate
+      // where our own does: that is shown at once.
+      const withoutToken = [others, credentials].filter((each) => each?.token === undefined).length;
+      const isSameKind = withoutToken === 0 || (withoutToken === 2 && others?.kind === credentials.kind);
       if (others === undefined || (refusal && isSameKind)) throw refusal ?? (await this.#refusal(caught, credentials, request));
       return this.#ask(message, others, root, request, signal).catch(async (second) => {
         if (!(second instanceof CallFailure)) throw second;

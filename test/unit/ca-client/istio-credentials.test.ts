@@ -23,6 +23,8 @@ async function world(options: Partial<ClientOptions> & { fake?: FakeCaOptions } 
   return { fake, files, ...(await openClient(files, { address: fake.server.address, ...clientOptions })) };
 }
 
+/** Whom the provisioned certificate names, so that a server tells it from our own. */
+const RETIRED = 'spiffe://cluster.local/ns/shop/sa/retired';
 const sentToken = (headers: { authorization?: string | undefined }) => headers.authorization;
 
 /** What the agent would present of its own. */
@@ -245,6 +247,26 @@ describe('the certificate in service', () => {
       [TEST_ID, false],
       [TEST_ID, false],
     ]);
+  });
+
+  test('field 14 takes the place of a provisioned one that the CA no longer believes, at once', async () => {
+    let svid: Svid | undefined;
+    const prov = new WorkloadFiles();
+    const { fake, files, ca } = await world({
+      provisioningDir: prov.provDir,
+      caRoot: prov.write('ca-root.pem', ''),
+      ownCertificate: () => svid && own(svid),
+      fake: {
+        misbehave: ({ clientUris }) => (clientUris?.[0] === RETIRED ? { status: status.UNAUTHENTICATED, words: 'who?' } : undefined),
+      },
+    });
+    prov.write('ca-root.pem', rootsPem(fake.signer));
+    svid = await issue(ca);
+    files.token(undefined);
+    writePair(prov.provDir, clientPair(fake.signer, RETIRED));
+    svid = await issue(ca);
+    svid = await issue(ca);
+    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([undefined, RETIRED, TEST_ID, TEST_ID]);
   });
 
   test('takes the place of a token that the CA no longer believes, for as long as it is not replaced', async () => {
