@@ -38,7 +38,7 @@ export function writeFiles(dir: string, files: Partial<MountedFiles>): void {
 let generation = 0;
 
 /** Publishes the files as a kubelet does: a new directory, `..data` swapped to it, names that link through `..data`, the old one removed. */
-export function publishLikeKubelet(dir: string, files: MountedFiles): void {
+export function publishLikeKubelet(dir: string, files: Partial<MountedFiles>): void {
   mkdirSync(dir, { recursive: true });
   generation += 1;
   const version = `..2026_01_01_${generation}`;

@@ -22,8 +22,10 @@ export interface RootChange {
   add(): Promise<void>;
   /** Resolves when the server shows the new certificate. */
   activate(id?: string, ...flags: readonly string[]): Promise<void>;
-  retire(): Promise<void>;
+  retire(...flags: readonly string[]): Promise<void>;
   token(id: string): Promise<string>;
+  /** Runs a command of keyturn where the authority is, and resolves with what it printed. */
+  command(...args: readonly string[]): Promise<string>;
 }
 
 /** The authority of trust domain example.org, once it listens. */
@@ -37,7 +39,7 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
   copyFileSync(rootFile, copies.old!);
   const ids: string[] = [];
   const command = async (...args: readonly string[]) => {
-    const done = await daemon.command('ca', ...args, '--ca-dir', './ca');
+    const done = await daemon.command(...args, '--ca-dir', './ca');
     if (done.code !== 0) throw new Error(done.stderr);
     return done.stdout.trim();
   };
@@ -61,15 +63,16 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
     ids,
     add: async () => {
       const known = rootsNow();
-      await served(async () => ids.push(await command('root', 'add')));
+      await served(async () => ids.push(await command('ca', 'root', 'add')));
       const added = rootsNow().filter((der) => !known.some((other) => Buffer.compare(other, der) === 0));
       expect(added).toHaveLength(1);
       copies.new = join(dir, `root-${ids.length}.pem`);
       writeFileSync(copies.new, certificatesPem(added));
     },
-    activate: (id, ...more) => served(() => command('root', 'activate', id ?? ids.at(-1)!, '--overlap', '0', ...more)),
-    retire: () => served(() => command('root', 'retire')),
-    token: (id) => command('token', 'create', '--spiffe-id', id),
+    activate: (id, ...more) => served(() => command('ca', 'root', 'activate', id ?? ids.at(-1)!, '--overlap', '0', ...more)),
+    retire: (...flags) => served(() => command('ca', 'root', 'retire', ...flags)),
+    token: (id) => command('ca', 'token', 'create', '--spiffe-id', id),
+    command,
   };
 }
 
