@@ -43,10 +43,9 @@ export class Trouble {
     return error;
   }
 
+  /** The work itself has succeeded, which may be luck: the last block of a full disk takes another line. The attempt tells. */
   worked(): void {
-    if (this.#problem === undefined) return;
-    this.#problem = undefined;
-    this.options.passed?.();
+    if (this.#problem !== undefined) void this.tryNow().catch(() => undefined);
   }
 
   /** Makes the attempt now; callers at once share it. @throws AgentError with which it failed. */
@@ -54,7 +53,11 @@ export class Trouble {
     this.#trying ??= this.options
       .attempt()
       .then(
-        () => this.worked(),
+        () => {
+          if (this.#problem === undefined) return;
+          this.#problem = undefined;
+          this.options.passed?.();
+        },
         (caught) => {
           throw this.failed(caught);
         },

@@ -42,6 +42,8 @@ interface Served {
 }
 
 const NOTHING: Offered = { svid: undefined, bundle: undefined, lists: undefined };
+/** A set that the handshake refuses is tried again: the clock, and dates that only the runtime looks at, move on. */
+const REFUSED_AGAIN_MS = 60_000;
 /** Verdicts that are remembered: of what is served, what is offered, and what a flapping source offers in turn. */
 const MAX_VERDICTS = 16;
 
@@ -76,7 +78,7 @@ class Gate implements ServingGate {
     this.#served = new WatchedSource<Served>({ state: { kind: 'starting', bundle: undefined }, lists: undefined });
     const changed = () => this.#changed();
     const watched = [options.state, options.lists].flatMap((each) => (each ? [each.subscribe(changed)] : []));
-    this.#endings = [...watched, deps.clock.onJump(changed)];
+    this.#endings = [...watched, deps.clock.onJump(() => this.#again())];
   }
 
   get state(): Watched<CertState> {
@@ -100,6 +102,12 @@ class Gate implements ServingGate {
     this.#wait.abort();
     for (const end of this.#endings) end();
     await Promise.all([this.#asking, this.#waiting]);
+  }
+
+  /** As after a change, and what was refused is tried again. */
+  #again(): void {
+    for (const [digest, refused] of this.#verdicts) if (refused !== undefined) this.#verdicts.delete(digest);
+    this.#changed();
   }
 
   /** Decides at once where every outcome is known; else when the handshake that is asked for has ended. */
@@ -197,7 +205,7 @@ class Gate implements ServingGate {
     return { kind: 'overdue', svid, bundle, retryAt, error };
   }
 
-  /** Decides again when something of what is offered or served begins or ends. */
+  /** Decides again when something of what is offered or served begins or ends. Returns when that is. */
   #waitForDates(newest: Offered): number {
     const offers = [newest, this.#good];
     const now = this.deps.clock.now();
@@ -207,12 +215,14 @@ class Gate implements ServingGate {
       offers.map(({ lists }) => lists),
       now,
     );
+    const isRefused = [...this.#verdicts.values()].some((each) => each !== undefined);
+    const lookAt = isRefused ? Math.min(at, now + REFUSED_AGAIN_MS) : at;
     this.#wait.abort();
-    if (!Number.isFinite(at) || this.#stop.signal.aborted) return at;
+    if (!Number.isFinite(lookAt) || this.#stop.signal.aborted) return at;
     this.#wait = new AbortController();
     const previous = this.#waiting;
-    const waiting = this.deps.clock.sleepUntil(at, this.#wait.signal).then(
-      () => this.#changed(),
+    const waiting = this.deps.clock.sleepUntil(lookAt, this.#wait.signal).then(
+      () => this.#again(),
       () => undefined,
     );
     this.#waiting = Promise.all([previous, waiting]).then(() => undefined);

@@ -132,7 +132,7 @@ test('what cannot be entered into the register is not handed out, and the server
   expect(await ready()).toBe(503);
   broken = false;
   expect(await client.create(csrDer)).toMatchObject({ code: 0 });
-  expect(await ready()).toBe(200);
+  await until('readiness', async () => (await ready()) === 200);
 });
 
 describe('B10 the audit log', () => {
@@ -175,7 +175,7 @@ describe('B10 the audit log', () => {
     expect(world.events.filter(({ event }) => event.startsWith('audit log cannot be written'))).toHaveLength(1);
     mkdirSync(dir);
     expect(await client.create(csrDer)).toMatchObject({ code: 0 });
-    expect(world.server.problems()).toEqual([]);
+    await until('the end of the trouble', async () => world.server.problems().length === 0);
   });
 });
 

@@ -90,6 +90,19 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
   await one.sweep(TEST_NOW + 26 * HOUR_MS);
 }, 60_000);
 
+test('field B2 whether the register takes entries is tried by a write that leaves none', async () => {
+  const store = await open();
+  await Promise.all([store.probe(), store.probe()]);
+  const entry = issuedEntry();
+  await store.recordIssued(entry);
+  await store.probe();
+  expect(await store.issued({}, TEST_NOW)).toEqual([entry]);
+  await store.sweep(TEST_NOW + 26 * HOUR_MS);
+  await store.probe();
+  expect(await store.issued({}, 0)).toEqual([]);
+  await store.sweep(TEST_NOW + 26 * HOUR_MS);
+});
+
 test('what has expired makes room for revocations; where there is none, nothing is revoked and a remedy is named', async () => {
   const store = await open();
   // As long as identities may be, so that some hundreds fill the object.

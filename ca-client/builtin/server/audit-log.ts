@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { syncDirectory } from '../../../agent/base/durable-files';
@@ -110,9 +110,11 @@ export interface AuditLines {
 /** As `openAuditLog`, for lines that others have written down. */
 export async function openAuditLines(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLines> {
   const sink = await openSink(options, writeLine, deps);
-  const batches = new Batches<string>(MAX_APPENDED, (lines) => sink.append(lines.join('')));
+  const batches = new Batches<string>(MAX_APPENDED, (lines) =>
+    lines.every((each) => each === '') ? sink.probe() : sink.append(lines.join('')),
+  );
   return {
-    append: (lines) => (lines === '' ? sink.probe() : batches.add(lines)),
+    append: (lines) => batches.add(lines),
     close: async () => {
       await batches.settled();
       await sink.close();
@@ -170,9 +172,9 @@ class QueuedLog implements AuditLog {
   }
 
   async probe(): Promise<void> {
-    if (this.#trouble.problem()) await this.#trouble.tryNow();
-    await this.sink.probe().catch((cause) => {
-      throw this.#trouble.failed(writeError(cause));
+    if (this.#trouble.problem()) return this.#trouble.tryNow();
+    await this.#inTurn(() => this.sink.probe()).catch((caught) => {
+      throw this.#trouble.failed(caught);
     });
   }
 
@@ -182,11 +184,19 @@ class QueuedLog implements AuditLog {
     await this.sink.close();
   }
 
-  /** The first line after a failure says for how long decisions left no trace. */
-  async #resume(): Promise<void> {
-    const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) => new Date(at).toISOString());
-    await this.#writing;
-    await this.sink.append(`${JSON.stringify({ time, event: 'audit-log-resumed', since })}\n`).catch((cause) => {
+  /** A line that says for how long there was no trace of any. */
+  #resume(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.sink.probe();
+      const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) => new Date(at).toISOString());
+      await this.sink.append(`${JSON.stringify({ time, event: 'audit-log-resumed', since })}\n`);
+    });
+  }
+
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#writing.then(work);
+    this.#writing = done.catch(() => undefined);
+    await done.catch((cause) => {
       throw writeError(cause);
     });
   }
@@ -236,9 +246,8 @@ class RotatedFile implements Sink {
   }
 
   async append(lines: string): Promise<void> {
-    await this.#lookForRename();
-    if (this.#file === undefined) await this.open();
-    else if (this.#bytes > 0 && this.#bytes + lines.length > this.options.maxBytes) await this.#rotate();
+    const isNew = await this.#openNamed();
+    if (!isNew && this.#bytes > 0 && this.#bytes + lines.length > this.options.maxBytes) await this.#rotate();
     const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines);
     this.#torn = true;
     await this.#file!.appendFile(bytes);
@@ -248,8 +257,9 @@ class RotatedFile implements Sink {
 
   /** By another file beside it: what fails there for want of space would fail here, and only that is known. */
   async probe(): Promise<void> {
-    if (!(await stat(this.options.path).catch(() => undefined))?.isFile()) return;
-    await probeWrite(dirname(this.options.path)).catch((caught) => {
+    await this.#openNamed();
+    if (!(await this.#file!.stat()).isFile()) return;
+    await probeWrite(dirname(await realpath(this.options.path))).catch((caught) => {
       if (NO_SPACE.includes(systemCode(caught) ?? '')) throw caught;
     });
   }
@@ -258,6 +268,14 @@ class RotatedFile implements Sink {
     await this.#file?.sync().catch(() => undefined);
     await this.#file?.close();
     this.#file = undefined;
+  }
+
+  /** Makes it anew where somebody has put it aside; true where it was opened now. */
+  async #openNamed(): Promise<boolean> {
+    await this.#lookForRename();
+    if (this.#file !== undefined) return false;
+    await this.open();
+    return true;
   }
 
   async #lookForRename(): Promise<void> {

@@ -18,13 +18,19 @@ const EXPIRES = 'keyturn.dev/expires-at';
  * whoever tidies up removes one on condition that it is as it was read, and its writer begins another.
  */
 export class KubeIssued {
-  readonly #batches = new Batches<IssuedEntry>(MAX_BATCH, (batch) => this.#write(batch));
+  /** Undefined is no entry, but a write all the same. */
+  readonly #batches = new Batches<IssuedEntry | undefined>(MAX_BATCH, (batch) => this.#write(batch));
   #current: { object: ConfigMap; bytes: number; expiresAt: number; keys: number } | undefined;
 
   constructor(private readonly objects: KubeObjects) {}
 
   append(entry: IssuedEntry): Promise<void> {
     return this.#batches.add(entry);
+  }
+
+  /** Writes to where the next entry will go, but no entry. */
+  probe(): Promise<void> {
+    return this.#batches.add(undefined);
   }
 
   async find(query: IssuedQuery, now: number): Promise<IssuedEntry[]> {
@@ -56,9 +62,10 @@ export class KubeIssued {
     return this.#batches.settled();
   }
 
-  async #write(batch: readonly IssuedEntry[]): Promise<void> {
-    const text = JSON.stringify(batch);
-    const expiresAt = Math.max(...batch.map(({ notAfterAt }) => notAfterAt));
+  async #write(batch: readonly (IssuedEntry | undefined)[]): Promise<void> {
+    const entries = batch.filter((each) => each !== undefined);
+    const text = JSON.stringify(entries);
+    const expiresAt = Math.max(0, ...entries.map(({ notAfterAt }) => notAfterAt));
     const current = this.#current;
     // Until it is known to have worked there is no current one: after a failure nobody knows what is in it.
     this.#current = undefined;

@@ -53,13 +53,6 @@ export class KubeObjects {
     return this.api.request<ConfigMap>('POST', this.#path, { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata, data } });
   }
 
-  /** Has the server check that one could be made, and makes none. */
-  async probe(part: StatePart): Promise<void> {
-    const metadata = { generateName: 'keyturn-probe-', labels: { [LABEL]: part } };
-    const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata };
-    await this.api.request<ConfigMap>('POST', `${this.#path}?dryRun=All`, { body });
-  }
-
   /** @throws KubeError 409 where it has changed since it was read, 404 where it is gone. */
   change({ metadata: { name, resourceVersion } }: ConfigMap, { annotations, data }: ConfigMapChange): Promise<ConfigMap> {
     const body = { metadata: { resourceVersion, annotations }, data };

@@ -125,7 +125,7 @@ class KubeStore implements CaStore {
   }
 
   probe(): Promise<void> {
-    return this.#try('write to the register', () => this.#objects.probe('issued'));
+    return this.#try('write to the register', () => this.#issued.probe());
   }
 
   async #look(token: Secret<string>, claim: TokenClaim, now: number) {

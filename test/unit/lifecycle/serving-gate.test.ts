@@ -118,6 +118,23 @@ describe('roots', () => {
 });
 
 describe('what fails does not replace what works', () => {
+  test('field B2: a set that TLS refuses is tried again each minute, and served once it passes', async () => {
+    const ca = await makeTestCa();
+    const bundle = bundleOf(ca);
+    const at = gateOf({ kind: 'starting', bundle });
+    at.tls.says = 'CRL_NOT_YET_VALID';
+    await at.offer(current(await svidOf(ca, bundle, TEST_NOW)));
+    expect([at.gate.problem()?.code, at.serial()]).toEqual(['ERR_SELF_CHECK', undefined]);
+    await at.clock.advanceBy(60_000);
+    expect([at.gate.problem()?.code, at.asked.length]).toEqual(['ERR_SELF_CHECK', 2]);
+    at.tls.says = undefined;
+    await at.clock.advanceBy(60_000);
+    expect([at.gate.problem(), at.asked.length]).toEqual([undefined, 3]);
+    expect(at.serial()).toBeDefined();
+    await at.clock.advanceBy(10 * 60_000);
+    expect(at.asked).toHaveLength(3);
+  });
+
   test("a certificate that the machine's TLS refuses, and each set is asked about once", async () => {
     const ca = await makeTestCa();
     const [first, second] = [await svidOf(ca, ca.bundle, TEST_NOW), await svidOf(ca, ca.bundle, TEST_NOW)];

@@ -5,6 +5,7 @@ import { type AuditEntry, openAuditLog } from '../../../../ca-client/builtin/ser
 import { tempDir } from '../../../support/temp-dir';
 import { TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
+import { until } from '../../../support/until';
 
 const ENTRY: AuditEntry = {
   event: undefined,
@@ -93,12 +94,35 @@ test('B10 a log that cannot be written is told once, keeps failing, and recovers
   renameSync(join(dir, 'log'), join(dir, 'gone'));
   await clock.advanceBy(1_000);
   for (let each = 0; each < 3; each += 1) await expect(log.write(ENTRY)).rejects.toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
+  await expect(log.probe()).rejects.toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
   expect(log.problem()).toMatchObject({ code: 'ERR_OUTPUT' });
   expect(events.filter(({ level }) => level === 'error')).toHaveLength(1);
   mkdirSync(join(dir, 'log'));
   await log.write(ENTRY);
+  await log.probe();
   expect(log.problem()).toBeUndefined();
-  expect(lines(path)).toHaveLength(1);
+  expect(lines(path).map((line) => JSON.parse(line))).toMatchObject([
+    { decision: 'issued' },
+    { event: 'audit-log-resumed', since: '2026-01-01T00:00:01.000Z' },
+  ]);
+  await log.close();
+});
+
+test('field B2 a log that could not be written is written again without a decision', async () => {
+  const dir = tempDir();
+  const path = join(dir, 'log', 'audit.jsonl');
+  mkdirSync(join(dir, 'log'));
+  const { log, clock, events } = await open({ path });
+  renameSync(join(dir, 'log'), join(dir, 'gone'));
+  await clock.advanceBy(1_000);
+  await expect(log.probe()).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
+  await clock.advanceBy(60_000);
+  expect(log.problem()).toMatchObject({ code: 'ERR_OUTPUT' });
+  mkdirSync(join(dir, 'log'));
+  await clock.advanceBy(12_000);
+  await until('the end of the trouble', async () => log.problem() === undefined);
+  expect(events.map(({ event }) => event)).toEqual(['audit log cannot be written, nothing is issued', 'audit log is written again']);
+  expect(JSON.parse(lines(path)[0]!)).toMatchObject({ event: 'audit-log-resumed', since: '2026-01-01T00:00:01.000Z' });
   await log.close();
 });
 
