@@ -48,10 +48,10 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
     const warmStart = trust && (stillGood(carried, id, trust, deps.clock.now()) ?? (await store?.load(trust, deps.clock.now())));
     const rotation = { ratio: config.renewRatio, jitterRatio: config.renewJitter };
     const { keyAlgorithm, ttlMs, caTimeoutMs } = config;
-    const turns = shared.turns(config);
+    const { turns, news } = shared.askers(config);
     const turn = (signal: AbortSignal) => turns.enter(signal);
     const keptKey = store?.keptKey;
-    const options = { ca, id, engine, keptKey, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn };
+    const options = { ca, id, engine, keptKey, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn, news };
     const keeper = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
     source = keeper;
     store?.follow(keeper.state);

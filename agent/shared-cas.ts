@@ -6,6 +6,7 @@ import type { LendBundle } from '../ca-client/federation';
 import type { FollowedBundle } from '../ca-client/followed-bundle';
 import type { CaChannel, ChannelOptions } from '../ca-client/istio/channel';
 import type { KubeApi } from '../ca-client/kubernetes/kube-api';
+import { CaNews } from './base/ca-news';
 import type { Deps } from './base/deps';
 import { type Lease, Pool } from './base/pool';
 import { Turnstile } from './base/turnstile';
@@ -25,8 +26,15 @@ export interface SharedCas {
   channel(options: ChannelOptions): Promise<Lease<CaChannel>>;
   /** The bundle of another trust domain: 100 workloads that believe it ask its server once. */
   readonly bundle: LendBundle;
-  /** Who may ask a CA next, so that many workloads that start together do not fall upon it. Each CA has a queue of its own. */
-  turns(config: Config): Turnstile;
+  /** All that ask the CA, or the CAs, of this configuration. */
+  askers(config: Config): Askers;
+}
+
+/** Those who ask the same CA. */
+export interface Askers {
+  /** Who may ask next, so that many workloads that start together do not fall upon it. */
+  readonly turns: Turnstile;
+  readonly news: CaNews;
 }
 
 /** Eight at once keep a CA busy that is a network away. One that hangs makes room: of a dead CA 100 workloads have asked within 7 s. */
@@ -39,7 +47,7 @@ export function createSharedCas(deps: Deps): SharedCas {
   const apis = new Pool<KubeApi>();
   const channels = new Pool<CaChannel>();
   const bundles = new Pool<FollowedBundle>();
-  const turnstiles = new Map<string, Turnstile>();
+  const crowds = new Map<string, Askers>();
   const own = { ...deps, log: deps.log.scope('ca') };
   return {
     authority: async (options) => {
@@ -69,10 +77,10 @@ export function createSharedCas(deps: Deps): SharedCas {
         const { followBundle } = await import('../ca-client/followed-bundle');
         return followBundle(trustDomain, place, { ...deps, log: deps.log.scope('federation') });
       }),
-    turns: ({ ca, caAddresses, caDir, kubeconfig }) => {
+    askers: ({ ca, caAddresses, caDir, kubeconfig }) => {
       const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);
-      const found = turnstiles.get(key) ?? new Turnstile(TURNS, deps.clock);
-      turnstiles.set(key, found);
+      const found = crowds.get(key) ?? { turns: new Turnstile(TURNS, deps.clock), news: new CaNews() };
+      crowds.set(key, found);
       return found;
     },
   };

@@ -42,6 +42,8 @@ export interface SignRequest {
    * @throws AgentError where the key cannot be kept; then the proof stays here.
    */
   readonly keepKey?: (() => Promise<void>) | undefined;
+  /** When the caller's signal fires for want of an answer, epoch milliseconds: for whoever divides the time. */
+  readonly answerBy?: number | undefined;
 }
 
 /** A CA's reply as it came, parsed no further than into certificates. It proves nothing until `acceptIssuedChain` has judged it. */

@@ -19,7 +19,7 @@ import {
 import { leafOfRequest, readableCertificates, verifyIssued } from './issued-leaf';
 
 export interface FailoverOptions {
-  /** How long a CA is waited for before the next one is asked as well, milliseconds; default 10 s. */
+  /** How long a CA is waited for before the next one is asked as well, milliseconds; default 10 s, and no more than its part of the time. */
   readonly headStartMs?: number | undefined;
   readonly breaker?: BreakerPolicy | undefined;
   /** When a certificate of a later CA is renewed before its time, to return to an earlier one; each time that fails the wait doubles. */
@@ -53,7 +53,8 @@ const DEFAULT_FAIL_BACK: BackoffPolicy = { firstMs: 300_000, maxMs: 3_600_000, j
 
 /**
  * Asks the CAs in order, until one answers with a certificate that peers will accept. The next is asked once the last one asked has failed,
- * or after a head start of ten seconds, while those before it are still waited for: the first good answer counts.
+ * or after a head start of ten seconds, while those before it are still waited for: the first good answer counts. Where the certificate in
+ * service allows less time than that, each has its part of it.
  *
  * What peers trust is the first CA's bundle, and that is what is served. Another CA is asked only where one of its roots is in there
  * already, and its answer counts only if it verifies by it: a certificate that nobody believes is no rescue. Each CA has a circuit
@@ -212,7 +213,9 @@ class OrderedCas implements Failover {
         if (asked < candidates.length) {
           headStart = new AbortController();
           const { clock } = this.deps;
-          clock.sleepUntil(clock.now() + this.#headStartMs, headStart.signal).then(askNext, () => undefined);
+          const left = (request.answerBy ?? Number.POSITIVE_INFINITY) - clock.now();
+          const headStartMs = Math.min(this.#headStartMs, left / (candidates.length - asked + 1));
+          clock.sleepUntil(clock.now() + headStartMs, headStart.signal).then(askNext, () => undefined);
         }
       };
       signal.addEventListener('abort', () => headStart.abort(), { once: true });
@@ -238,7 +241,9 @@ class OrderedCas implements Failover {
         member.breaker = abandoned(member.breaker);
         throw caught;
       }
-      member.breaker = failed(member.breaker, clock.now(), this.#policy, this.deps.random);
+      // That we have nothing to show says nothing of the CA.
+      const isOurs = error.code === 'ERR_TOKEN';
+      member.breaker = isOurs ? abandoned(member.breaker) : failed(member.breaker, clock.now(), this.#policy, this.deps.random);
       member.failed += 1;
       member.lastError = error;
       this.deps.metrics.record('ca_requests_total', { ca: client.name, outcome: error.code });
@@ -309,6 +314,8 @@ class OrderedCas implements Failover {
   #changed(member: Member, what: 'signer' | 'credential'): void {
     // Another signer of a CA that did not sign ours is nothing to renew for.
     if (what === 'signer' && this.#active && member !== this.#active) return;
+    // What it said to the old one counts no more.
+    if (what === 'credential') member.breaker = CLOSED;
     this.#tell(what);
   }
 
@@ -341,7 +348,7 @@ function togetherError(errors: readonly (readonly [Member, AgentError])[]): Agen
   const [first] = errors;
   if (errors.length === 1 && first) return first[1];
   const all = errors.map(([, error]) => error);
-  const retry = (['soon', 'slow'] as const).find((each) => all.some((error) => error.retry === each)) ?? 'slow';
+  const retry = (['soon', 'unsure', 'slow'] as const).find((each) => all.some((error) => error.retry === each)) ?? 'slow';
   const wishes = all.map(({ retryAfterMs }) => retryAfterMs ?? 0);
   const hints = all.flatMap(({ hint }) => hint ?? []);
   return new AgentError(

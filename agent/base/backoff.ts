@@ -1,3 +1,4 @@
+import type { AgentError } from './errors';
 import type { Random } from './random';
 
 /** Waits that double from `firstMs` up to `maxMs`, each moved by up to `jitterRatio` of itself in either direction. */
@@ -19,4 +20,31 @@ export const DEFAULT_BACKOFF: BackoffPolicy = { firstMs: 1_000, maxMs: 45_000, j
 export function backoffMs(failures: number, policy: BackoffPolicy, random: Random): number {
   const plainMs = Math.min(policy.maxMs, policy.firstMs * 2 ** Math.min(Math.max(failures, 1) - 1, 60));
   return plainMs * (1 + policy.jitterRatio * (2 * random() - 1));
+}
+
+/** Failures in a row, counted by their kind: what one trouble has cost in waiting is not charged to the next one. */
+export class FailureRun {
+  #code: AgentError['code'] | undefined;
+  #ofKind = 0;
+  #changes = 0;
+
+  /**
+   * One more. A failure of another kind than the last counts from one again; troubles that take turns count how often they did, so that
+   * they are no way around the waits.
+   *
+   * @returns For `backoffMs`: 1 or more.
+   */
+  failed({ code }: Pick<AgentError, 'code'>): number {
+    if (this.#code !== undefined && code !== this.#code) this.#changes += 1;
+    this.#ofKind = code === this.#code ? this.#ofKind + 1 : 1;
+    this.#code = code;
+    return Math.max(this.#ofKind, this.#changes);
+  }
+
+  /** It worked, or what the next try depends on is another: a credential, a file, a setting. */
+  end(): void {
+    this.#code = undefined;
+    this.#ofKind = 0;
+    this.#changes = 0;
+  }
 }

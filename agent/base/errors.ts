@@ -25,8 +25,11 @@ export type ErrorCode =
   | 'ERR_ABORTED' // the caller gave up; nothing is wrong
   | 'ERR_BUG'; // a broken invariant of ours
 
-/** When trying again makes sense: `soon` with growing back-off, `slow` at the back-off's cap, `never` without a change by a person. */
-export type Retry = 'soon' | 'slow' | 'never';
+/**
+ * When trying again makes sense: `soon` with growing back-off, `slow` at the back-off's cap, `never` without a change by a person. `unsure`
+ * is a refusal that may be an outage in disguise: soon for whoever has no certificate yet, slow for all others.
+ */
+export type Retry = 'soon' | 'unsure' | 'slow' | 'never';
 
 export interface AgentErrorOptions {
   readonly retry?: Retry;

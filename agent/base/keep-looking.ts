@@ -1,5 +1,6 @@
-import { backoffMs, DEFAULT_BACKOFF } from './backoff';
+import { backoffMs, DEFAULT_BACKOFF, FailureRun } from './backoff';
 import type { Deps } from './deps';
+import { AgentError } from './errors';
 
 /** Something that is looked at again and again: files, or an answer from elsewhere. */
 export interface Looked {
@@ -7,7 +8,7 @@ export interface Looked {
   watch(wake: () => void): Promise<{ close(): Promise<void> } | undefined>;
   /** Looks once. Resolves to when to look again at the latest, epoch milliseconds; rejects where that must be tried again sooner. */
   look(signal: AbortSignal): Promise<number>;
-  /** Is told what a look rejected with. The next one follows after 1, 2, 4 ... 45 s. */
+  /** Is told what a look rejected with. The next one follows after 1, 2, 4 ... 45 s, by how often that kind of failure came in a row. */
   refused?(caught: unknown): void;
   /** After each look, where something else bounds the wait: not later than this, epoch milliseconds. */
   notLaterThan?(): number;
@@ -24,18 +25,18 @@ export async function keepLooking(looked: Looked, { clock, random }: Pick<Deps, 
   const end = () => wake.abort();
   signal.addEventListener('abort', end, { once: true });
   const watch = await looked.watch(end);
-  for (let failures = 0; !signal.aborted; ) {
+  const failures = new FailureRun();
+  while (!signal.aborted) {
     // Made anew before looking, so that a change during the look is not lost.
     wake = new AbortController();
     let until: number;
     try {
       until = await looked.look(signal);
-      failures = 0;
+      failures.end();
     } catch (caught) {
       if (signal.aborted) break;
       looked.refused?.(caught);
-      failures += 1;
-      until = clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random);
+      until = clock.now() + backoffMs(failures.failed(AgentError.from(caught)), DEFAULT_BACKOFF, random);
     }
     if (signal.aborted) break;
     await clock.sleepUntil(Math.min(until, looked.notLaterThan?.() ?? until), wake.signal).catch(() => undefined);

@@ -53,13 +53,16 @@ export class Issuer {
    * One attempt: a key, a CSR for it, the CA's answer, the gate. A key is used for one certificate, and given up once the CA has said no,
    * unless a one-time proof was shown with it. An answer that comes after the deadline never becomes current.
    *
-   * @param timeout  How long it may take, decided once it is this attempt's turn.
+   * @param timeout  How long it may take; asked anew when it is this attempt's turn.
+   * @param begun    Is told how long that is, milliseconds.
    * @throws AgentError of the CA; ERR_TIMEOUT without an answer in time; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
    */
-  async issue(timeout: () => AttemptTimeout, signal: AbortSignal): Promise<Svid> {
-    const leave = await this.options.turn?.(signal);
+  async issue(timeout: () => AttemptTimeout, begun: (ms: number) => void, signal: AbortSignal): Promise<Svid> {
+    const leave = await this.#turn(timeout(), signal);
     try {
-      return await this.#within(timeout(), signal);
+      const allowed = timeout();
+      begun(allowed.ms);
+      return await this.#within(allowed, signal);
     } catch (caught) {
       if (!this.#isBound && !isUnanswered(AgentError.from(caught))) this.#pending = undefined;
       throw caught;
@@ -68,11 +71,21 @@ export class Issuer {
     }
   }
 
+  /** Where what remains of the certificate is short, it is not waited away: whoever has waited for a quarter of it goes in unbidden. */
+  async #turn({ turnMs }: AttemptTimeout, signal: AbortSignal): Promise<(() => void) | undefined> {
+    const { turn } = this.options;
+    if (!turn || turnMs === undefined) return turn?.(signal);
+    return withDeadline(this.deps.clock, turnMs, 'wait for a turn', signal, turn).catch((caught: unknown) => {
+      if (signal.aborted) throw caught;
+      return undefined;
+    });
+  }
+
   async #within({ ms, limit }: AttemptTimeout, signal: AbortSignal): Promise<Svid> {
     const { ca, id } = this.options;
     const call = new RecordedCall(ca.name, this.deps);
     try {
-      const { request, reply } = await withDeadline(this.deps.clock, ms, `sign at ${ca.name}`, signal, (each) => this.#ask(call, each));
+      const { request, reply } = await withDeadline(this.deps.clock, ms, `sign at ${ca.name}`, signal, (each) => this.#ask(call, ms, each));
       call.ended('ok');
       // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
       const trust = ca.trust.value;
@@ -89,13 +102,15 @@ export class Issuer {
     }
   }
 
-  async #ask(call: RecordedCall, signal: AbortSignal): Promise<{ request: PendingRequest; reply: IssuedChain }> {
+  async #ask(call: RecordedCall, ms: number, signal: AbortSignal): Promise<{ request: PendingRequest; reply: IssuedChain }> {
     const { ca, id, ttlMs } = this.options;
+    const answerBy = this.deps.clock.now() + ms;
     const request = this.#pending ?? (await this.#request());
     this.#pending ??= request;
     call.begun();
     const ttlSeconds = Math.max(Math.round(ttlMs / 1_000), 1);
-    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds, keepKey: () => this.#keep(request) }, signal);
+    const keepKey = () => this.#keep(request);
+    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds, answerBy, keepKey }, signal);
     return { request, reply };
   }
 

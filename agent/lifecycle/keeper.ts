@@ -1,3 +1,5 @@
+import { DEFAULT_BACKOFF, FailureRun } from '../base/backoff';
+import type { CaNews } from '../base/ca-news';
 import type { ClockJump } from '../base/clock';
 import type { Deps } from '../base/deps';
 import { formatDuration } from '../base/duration';
@@ -18,6 +20,8 @@ export interface KeeperOptions extends IssueOptions {
   readonly caTimeoutMs?: number | undefined;
   /** A certificate from before a restart, proven again: served at once, renewed when due. An expired one is only told of. */
   readonly warmStart: Svid | undefined;
+  /** Of the others in this process who ask the same CA. */
+  readonly news?: CaNews | undefined;
 }
 
 const DEFAULT_CA_TIMEOUT_MS = 60_000;
@@ -55,6 +59,10 @@ class Keeper implements CertSource {
   /** What the attempt in flight may lack has come meanwhile: where it fails, another follows at once. */
   #mended = false;
   #failures = 0;
+  /** Those failures as they count for the next wait. */
+  readonly #inARow = new FailureRun();
+  /** When the CA's answer to another last ended a wait. */
+  #encouragedAt: number | undefined;
   #attempts = 0;
   #renewals = 0;
 
@@ -75,6 +83,7 @@ class Keeper implements CertSource {
       ca.trust.subscribe((bundle) => bundle && this.#trust(bundle)),
       ca.onChange((what) => (what === 'signer' ? this.#hurry('another signer') : this.#credential())),
       deps.clock.onJump((jump) => this.#jumped(jump)),
+      ...(options.news ? [options.news.onAnswer(() => this.#encouraged())] : []),
     ];
     this.#loop = this.#run();
   }
@@ -176,10 +185,17 @@ class Keeper implements CertSource {
 
   async #attempt(reason: string): Promise<Svid> {
     try {
-      const svid = await this.#onceBetter(await this.#issuer.issue(() => this.#timeout(), this.#stop.signal));
+      const svid = await this.#onceBetter(
+        await this.#issuer.issue(
+          () => this.#timeout(),
+          (ms) => this.#begun(ms),
+          this.#stop.signal,
+        ),
+      );
       this.deps.metrics.record('renewals_total', { outcome: 'ok' });
       this.#renewals += 1;
       this.#accept(svid, this.#offer.svid ? 'certificate renewed' : 'certificate issued', reason);
+      this.options.news?.answered();
       return svid;
     } catch (caught) {
       const error = AgentError.from(caught);
@@ -191,9 +207,11 @@ class Keeper implements CertSource {
   #timeout() {
     const now = this.deps.clock.now();
     const timeoutMs = this.options.caTimeoutMs ?? DEFAULT_CA_TIMEOUT_MS;
-    const timeout = planTimeout({ timeoutMs, unanswered: this.#unanswered, now, notAfterAt: this.#offer.svid?.notAfterAt });
-    this.#givenUpAt = now + timeout.ms;
-    return timeout;
+    return planTimeout({ timeoutMs, unanswered: this.#unanswered, now, notAfterAt: this.#offer.svid?.notAfterAt });
+  }
+
+  #begun(ms: number): void {
+    this.#givenUpAt = this.deps.clock.now() + ms;
   }
 
   /**
@@ -217,6 +235,7 @@ class Keeper implements CertSource {
   #accept(svid: Svid, event: string, reason?: string): void {
     this.#failure = undefined;
     this.#failures = 0;
+    this.#inARow.end();
     this.#unanswered = 0;
     this.#draw = this.deps.random();
     this.#jumpedMs = 0;
@@ -242,7 +261,8 @@ class Keeper implements CertSource {
     this.#failures += 1;
     this.#unanswered = error.code === 'ERR_TIMEOUT' ? this.#unanswered + 1 : 0;
     const inService = this.#offer.svid;
-    const plannedAt = planRetry({ failures: this.#failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
+    const failures = this.#inARow.failed(error);
+    const plannedAt = planRetry({ failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
     const retryAt = this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;
     this.#failAgainAt(error, retryAt);
     this.#lastError = { error, at: now };
@@ -266,8 +286,21 @@ class Keeper implements CertSource {
 
   /** What an attempt needs has changed. One in flight may have it already, so its success is enough: one event, one certificate. */
   #tryAnew(reason: string): void {
+    this.#inARow.end();
     if (this.#inFlight) this.#mended = true;
     else this.#hurry(reason);
+  }
+
+  /**
+   * The CA has answered another: what it could not do for us it may do now. Not where it is our own credential that is wrong, nor before
+   * the time that the CA has asked for; and one that is refused all the same goes on waiting as before.
+   */
+  #encouraged(): void {
+    if (!this.#failure || this.#inFlight || !mayBeOver(this.#failure.error)) return;
+    const now = this.deps.clock.now();
+    if (this.#encouragedAt !== undefined && Math.abs(now - this.#encouragedAt) < DEFAULT_BACKOFF.maxMs) return;
+    this.#encouragedAt = now;
+    this.#hurry('the CA answers others');
   }
 
   #credential(): void {
@@ -345,6 +378,11 @@ class Keeper implements CertSource {
     }
     return [...steps, ...(this.#plan?.steps ?? [])];
   }
+}
+
+/** Whether a failure is an outage, or looks like one. */
+function mayBeOver({ code, retry, retryAfterMs }: AgentError): boolean {
+  return retryAfterMs === undefined && (code === 'ERR_CA_UNAVAILABLE' || code === 'ERR_TIMEOUT' || retry === 'unsure');
 }
 
 const iso = (at: number): string => new Date(at).toISOString();

@@ -80,11 +80,11 @@ function credentialStep(receivedAt: number, expiresAt: number | undefined) {
 }
 
 /**
- * When to try again after a failure: 1, 2, 4 ... 45 s with 20 % of jitter, at the cap at once for errors that time alone will not mend;
- * never more than a quarter of what remains of the certificate in service, so that more tries fit before it expires; not before the
+ * When to try again after a failure: 1, 2, 4 ... 45 s with 20 % of jitter, at the cap at once for errors that time alone will not mend, and
+ * for those that may be of that sort (`unsure`) while a certificate is in service; never more than a quarter of what remains of the certificate in service, so that more tries fit before it expires; not before the
  * server's own hint, but no longer for its sake than five minutes or half of what remains.
  *
- * @param failures    Failures in a row, 1 or more.
+ * @param failures    Failures in a row of this kind (`FailureRun`), 1 or more.
  * @param notAfterAt  Of the certificate in service; undefined when there is none.
  * @returns           Epoch milliseconds, at least a second from `now`. There is always a next try.
  */
@@ -98,8 +98,10 @@ export function planRetry(
   random: Random,
 ): number {
   const { error, now } = failure;
-  const failures = error.retry === 'soon' ? failure.failures : Number.MAX_SAFE_INTEGER;
-  const remainingMs = failure.notAfterAt !== undefined && failure.notAfterAt > now ? failure.notAfterAt - now : Number.POSITIVE_INFINITY;
+  const inService = failure.notAfterAt !== undefined && failure.notAfterAt > now;
+  const grows = error.retry === 'soon' || (error.retry === 'unsure' && !inService);
+  const failures = grows ? failure.failures : Number.MAX_SAFE_INTEGER;
+  const remainingMs = inService ? failure.notAfterAt - now : Number.POSITIVE_INFINITY;
   const ownMs = Math.min(backoffMs(failures, DEFAULT_BACKOFF, random), remainingMs / 4);
   // Spread upward only: a fleet that was told the same number must not come back in the same second.
   const hintMs = Math.min((error.retryAfterMs || 0) * (1 + DEFAULT_BACKOFF.jitterRatio * random()), RETRY_HINT_CAP_MS, remainingMs / 2);
@@ -110,6 +112,8 @@ export function planRetry(
 export interface AttemptTimeout {
   readonly ms: number;
   readonly limit: 'setting' | 'remaining life';
+  /** How long its turn may be waited for before; undefined where nothing is in service, and waiting takes nothing away. */
+  readonly turnMs: number | undefined;
 }
 
 /**
@@ -127,10 +131,11 @@ export function planTimeout(attempt: {
   readonly notAfterAt: number | undefined;
 }): AttemptTimeout {
   const { timeoutMs, unanswered, now, notAfterAt } = attempt;
-  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, limit: 'setting' };
+  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, limit: 'setting', turnMs: undefined };
   const patientMs = Math.min(timeoutMs * 2 ** Math.min(unanswered, 20), Math.max(timeoutMs, MAX_TIMEOUT_MS));
   const allowedMs = Math.max(Math.round((notAfterAt - now) / 4), MIN_INTERVAL_MS);
-  return patientMs <= allowedMs ? { ms: patientMs, limit: 'setting' } : { ms: allowedMs, limit: 'remaining life' };
+  const turnMs = allowedMs;
+  return patientMs <= allowedMs ? { ms: patientMs, limit: 'setting', turnMs } : { ms: allowedMs, limit: 'remaining life', turnMs };
 }
 
 function step(rule: string, at: number, detail: string) {

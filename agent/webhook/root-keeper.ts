@@ -2,7 +2,7 @@ import { acceptIssuer, type Issuer } from '../../ca-client/builtin/issuer';
 import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
 import { kubePath } from '../../ca-client/kubernetes/kube-path';
-import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
+import { backoffMs, DEFAULT_BACKOFF, FailureRun } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
 import { Secret } from '../base/secret';
@@ -88,19 +88,19 @@ export class RootKeeper {
       followObject(api, CONFIGURATIONS, configuration, wake, this.#deps, signal),
     ];
     signal.addEventListener('abort', wake, { once: true });
-    for (let failures = 0; !signal.aborted; ) {
+    const failures = new FailureRun();
+    while (!signal.aborted) {
       // Made anew before looking, so that a change meanwhile is not lost.
       changed = new AbortController();
       let untilAt: number;
       try {
         untilAt = Math.min(await this.#look(signal), clock.now() + LOOK_MS);
-        failures = 0;
+        failures.end();
         this.#problem = undefined;
       } catch (caught) {
         if (signal.aborted) break;
         const error = AgentError.from(caught);
-        failures += 1;
-        const waitMs = Math.max(backoffMs(failures, BACKOFF, random), error.retryAfterMs ?? 0);
+        const waitMs = Math.max(backoffMs(failures.failed(error), BACKOFF, random), error.retryAfterMs ?? 0);
         log.warn('webhook root is not in order', { retryInSeconds: Math.round(waitMs / 1_000), cause: error });
         // What is in step stays so while nobody can be asked.
         if (this.#authority === undefined || !UNREACHABLE.includes(error.code)) this.#problem = error;

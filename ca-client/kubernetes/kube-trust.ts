@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { publishDir } from '../../agent/base/atomic-dir';
-import { backoffMs, DEFAULT_BACKOFF } from '../../agent/base/backoff';
+import { backoffMs, DEFAULT_BACKOFF, FailureRun } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
@@ -65,6 +65,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   let problem: AgentError | undefined;
   let told = '';
   let saving = Promise.resolve();
+  const failures = new FailureRun();
   let wake = new AbortController();
   let firstLook = () => {};
   const ready = new Promise<void>((done) => {
@@ -98,21 +99,20 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     const kept = await loadKept(options, deps);
     // Until the cluster has spoken; what it says replaces them, whatever they were.
     if (kept) trust.set(kept);
-    for (let failures = 0; !stop.signal.aborted; ) {
+    while (!stop.signal.aborted) {
       let waitMs = 0;
       try {
         const found = await find(api, options, stop.signal);
         take(found);
         firstLook();
-        failures = 0;
+        failures.end();
         if (!(await isChanged(api, found.watchPath, stop.signal))) waitMs = WATCH_AGAIN_MS;
       } catch (caught) {
         if (stop.signal.aborted) return;
         const error = AgentError.from(caught);
         // A watch that began too long ago says nothing of the anchors.
         if (!isKubeStatus(caught, 410)) refused(error);
-        failures += 1;
-        waitMs = Math.max(backoffMs(failures, DEFAULT_BACKOFF, deps.random), error.retryAfterMs ?? 0);
+        waitMs = Math.max(backoffMs(failures.failed(error), DEFAULT_BACKOFF, deps.random), error.retryAfterMs ?? 0);
       } finally {
         firstLook();
       }
@@ -125,7 +125,10 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     trust,
     ready,
     problem: () => problem,
-    refresh: () => wake.abort(),
+    refresh: () => {
+      failures.end();
+      wake.abort();
+    },
     async close() {
       stop.abort();
       wake.abort();

@@ -38,7 +38,8 @@ afterEach(async () => {
   for (const keeper of open.splice(0)) await keeper.close();
 });
 
-export interface StoryOptions extends Partial<Pick<KeeperOptions, 'warmStart' | 'ttlMs' | 'rotation' | 'engine' | 'caTimeoutMs'>> {
+export interface StoryOptions
+  extends Partial<Pick<KeeperOptions, 'warmStart' | 'ttlMs' | 'rotation' | 'engine' | 'caTimeoutMs' | 'news' | 'turn'>> {
   readonly random?: Deps['random'];
   readonly lifeMs?: number;
   /** Sets up the CA before the keeper starts. */
@@ -65,6 +66,8 @@ export async function tell(options: StoryOptions = {}): Promise<Story> {
       rotation: options.rotation ?? { ratio: 0.5, jitterRatio: 0 },
       caTimeoutMs: options.caTimeoutMs,
       warmStart: options.warmStart,
+      news: options.news,
+      turn: options.turn,
     },
     deps,
   );

@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { backoffMs, DEFAULT_BACKOFF } from '../../../agent/base/backoff';
+import { backoffMs, DEFAULT_BACKOFF, FailureRun } from '../../../agent/base/backoff';
+import type { ErrorCode } from '../../../agent/base/errors';
 
 test('back-off doubles from one second to 45 seconds', () => {
   const plain = [1, 2, 3, 4, 5, 6, 7, 8, 1_000].map((failures) => backoffMs(failures, DEFAULT_BACKOFF, () => 0.5));
@@ -17,4 +18,20 @@ test('back-off stays within its jitter, whatever the number of failures', () => 
     }),
     { numRuns: 10_000 },
   );
+});
+
+test.each<[string, string, number[]]>([
+  ['of one kind are counted', 'TTTT', [1, 2, 3, 4]],
+  ['of another kind begin anew', 'TTTTTUUU', [1, 2, 3, 4, 5, 1, 2, 3]],
+  ['that take turns wait longer all the same', 'TUTUTU', [1, 1, 2, 3, 4, 5]],
+  ['after an end begin anew', 'TTT.TTU', [1, 2, 3, 1, 2, 1]],
+])('failures %s', (_, run, want) => {
+  const codes: Record<string, ErrorCode> = { T: 'ERR_TOKEN', U: 'ERR_CA_UNAVAILABLE' };
+  const failures = new FailureRun();
+  const counts: number[] = [];
+  for (const each of run) {
+    if (each === '.') failures.end();
+    else counts.push(failures.failed({ code: codes[each]! }));
+  }
+  expect(counts).toEqual(want);
 });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
 import { keepLooking, type Looked } from '../../../agent/base/keep-looking';
 import { TestClock } from '../../support/test-clock';
 
@@ -76,6 +77,16 @@ describe('keepLooking', () => {
     await clock.advanceTo(seconds(200));
     expect(looks).toEqual([0, 1, 3, 7, 107, 108]);
     expect(refused).toEqual([broken, broken, broken, broken]);
+    stop.abort();
+    await ended;
+  });
+
+  test('a failure of another kind begins with a second again', async () => {
+    const missing = new AgentError('ERR_PARSE', 'look: nothing there');
+    const away = new AgentError('ERR_CA_UNAVAILABLE', 'look: nobody there');
+    const { clock, looks, stop, ended } = looking([missing, missing, missing, missing, away, away, away]);
+    await clock.advanceTo(seconds(18));
+    expect(looks).toEqual([0, 1, 3, 7, 15, 16, 18]);
     stop.abort();
     await ended;
   });

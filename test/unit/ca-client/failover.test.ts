@@ -120,6 +120,30 @@ describe('several CAs in order', () => {
     expect([member(ca, 'istiod')?.failed, member(ca, 'builtin')?.failed]).toEqual([1, 1]);
   });
 
+  test('field: share the time of an attempt that has less than their head starts, so that the last one is asked too', async () => {
+    const { clock, first, second, ca, engine } = await twoCas();
+    first.hang();
+    const csrDer = await engine.createCsr(await engine.generateKeyPair('ecdsa-p256'), id);
+    const signed = ca.sign({ id, csrDer, ttlSeconds: 20, answerBy: clock.now() + 2_500 }, new AbortController().signal);
+    await clock.advanceBy(1_249);
+    expect(second.attempts).toHaveLength(0);
+    await clock.advanceBy(1);
+    expect((await signed).source).toBe('builtin');
+  });
+
+  test('field: are not charged with our want of a token, and a changed credential wipes the slate of the CA that it is for', async () => {
+    const { first, ca, sign } = await twoCas();
+    first.failWith('ERR_TOKEN');
+    for (let call = 0; call < 4; call += 1) await sign();
+    expect(member(ca, 'istiod')).toMatchObject({ breaker: 'closed', failed: 4 });
+    first.failWith('ERR_CA_REJECTED', { retry: 'slow' });
+    for (let call = 0; call < 3; call += 1) await sign();
+    expect(member(ca, 'istiod')).toMatchObject({ breaker: 'open' });
+    first.work();
+    first.tell('credential');
+    expect((await sign()).source).toBe('istiod');
+  });
+
   test('never ask one whose root peers do not trust, and say so', async () => {
     const { first, second, ca, sign } = await twoCas();
     first.trust.set(first.signer.bundle);

@@ -1,10 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
+import { CaNews } from '../../../agent/base/ca-news';
 import { AgentError } from '../../../agent/base/errors';
+import { Turnstile } from '../../../agent/base/turnstile';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { makeTestCa, TEST_NOW } from '../../support/certs';
 import { DAY, HOUR, MINUTE, SECOND, type Story, tell } from '../../support/keeper-story';
 import { type Behaviour, type ScriptedCa, testRoots } from '../../support/scripted-ca';
-import { settle, type TestClock } from '../../support/test-clock';
+import { settle, TestClock } from '../../support/test-clock';
 
 describe('a keeper', () => {
   test('obtains a certificate at once and renews it at half of its life, whether or not anybody listens', async () => {
@@ -451,5 +453,143 @@ describe('field B3 a certificate that is not valid yet', () => {
     await settle();
     await story.keeper.close();
     expect(await rotated).toMatchObject({ code: 'ERR_ABORTED' });
+  });
+});
+
+/** The seconds between the attempts of a story since `from`. */
+function waits({ ca }: Story, from = 0): number[] {
+  return ca.attempts.slice(from).flatMap((at, index, all) => (index === 0 ? [] : [(at - all[index - 1]!) / SECOND]));
+}
+
+describe('what a failure costs in waiting', () => {
+  test('field: five attempts without a token are not charged to the CA that restarts when there is one', async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_TOKEN'), random: () => 0.5 });
+    await story.clock.advanceBy(20 * SECOND);
+    expect(waits(story)).toEqual([1, 2, 4, 8]);
+    story.ca.failWith('ERR_CA_UNAVAILABLE');
+    await story.clock.advanceBy(20 * SECOND);
+    expect(waits(story, 5)).toEqual([1, 2, 4]);
+    expect(story.keeper.describe().failures).toBe(9);
+  });
+
+  test('field: begins anew with a changed credential, though the trouble is of the same kind', async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'), random: () => 0.5 });
+    await story.clock.advanceBy(40 * SECOND);
+    story.ca.tell('credential');
+    await story.clock.advanceBy(4 * SECOND);
+    expect(waits(story, story.ca.attempts.length - 3)).toEqual([1, 2]);
+  });
+
+  test('field: begins anew where the trust bundle becomes known', async () => {
+    const story = await tell({ prepare: (ca) => ca.trust.set(undefined), random: () => 0.5 });
+    await story.clock.advanceBy(40 * SECOND);
+    story.ca.failWith('ERR_CA_UNAVAILABLE');
+    const before = story.ca.attempts.length;
+    story.ca.trust.set((await testRoots())[0].bundle);
+    await story.clock.advanceBy(4 * SECOND);
+    expect(waits(story, before)).toEqual([1, 2]);
+  });
+
+  test('field: a refusal that may be an outage is tried again from a second on while there is no certificate, and slowly with one', async () => {
+    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'unsure' }), random: () => 0.5 });
+    await story.clock.advanceBy(10 * SECOND);
+    expect(waits(story)).toEqual([1, 2, 4]);
+    story.ca.work();
+    await story.clock.advanceBy(10 * SECOND);
+    expect(story.keeper.state.value.kind).toBe('current');
+    story.ca.failWith('ERR_CA_REJECTED', { retry: 'unsure' });
+    await expect(story.keeper.renewNow('test')).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', retryAt: story.clock.now() + 45 * SECOND });
+  });
+});
+
+describe('the others who ask the same CA', () => {
+  /** One that has waited for half an hour in vain, and one that gets a certificate. */
+  const siblings = async (error: Parameters<ScriptedCa['failWith']>) => {
+    const news = new CaNews();
+    const waiting = await tell({ news, random: () => 0.5, prepare: (ca) => ca.failWith(...error) });
+    await waiting.clock.advanceBy(30 * MINUTE + SECOND);
+    const answered = async () => {
+      waiting.ca.work();
+      const before = waiting.ca.attempts.length;
+      const sibling = await tell({ news, clock: waiting.clock });
+      expect(sibling.keeper.state.value.kind).toBe('current');
+      await settle();
+      return waiting.ca.attempts.length - before;
+    };
+    return { waiting, answered, news };
+  };
+
+  test.each<[string, Parameters<ScriptedCa['failWith']>]>([
+    ['cannot be reached', ['ERR_CA_UNAVAILABLE']],
+    ['does not answer', ['ERR_TIMEOUT']],
+    ['may have refused for want of a review', ['ERR_CA_REJECTED', { retry: 'unsure' }]],
+  ])('field: are woken when a CA that %s answers one of them', async (_, error) => {
+    const { waiting, answered } = await siblings(error);
+    expect(await answered()).toBe(1);
+    expect(waiting.keeper.state.value.kind).toBe('current');
+    expect(waiting.events.at(-1)).toMatchObject({ facts: { reason: 'the CA answers others' } });
+  });
+
+  test.each<[string, Parameters<ScriptedCa['failWith']>]>([
+    ['no token of its own', ['ERR_TOKEN']],
+    ['a request that was refused', ['ERR_CA_REJECTED', { retry: 'slow' }]],
+    ['been told to stay away', ['ERR_CA_UNAVAILABLE', { retry: 'soon', retryAfterMs: MINUTE }]],
+  ])('are not where one has %s', async (_, error) => {
+    const { answered } = await siblings(error);
+    expect(await answered()).toBe(0);
+  });
+
+  test('are woken once in a while only, and renew nothing that they have', async () => {
+    const { waiting, news } = await siblings(['ERR_CA_UNAVAILABLE']);
+    const before = waiting.ca.attempts.length;
+    for (let second = 0; second < 40; second += 1) {
+      news.answered();
+      await waiting.clock.advanceBy(SECOND);
+    }
+    expect(waiting.ca.attempts.length - before).toBeLessThanOrEqual(2);
+    waiting.ca.work();
+    await waiting.clock.advanceBy(MINUTE);
+    const { length } = waiting.ca.attempts;
+    news.answered();
+    await waiting.clock.advanceBy(MINUTE);
+    expect(waiting.ca.attempts).toHaveLength(length);
+  });
+});
+
+describe('a short life', () => {
+  test('field: leaves room for other attempts, however long one takes', async () => {
+    const story = await tell({ lifeMs: 20 * SECOND, random: () => 0.5 });
+    story.ca.hang();
+    await story.clock.advanceTo(story.after(20 * SECOND - 1));
+    expect(story.kinds).not.toContain('unavailable');
+    expect(story.ca.attemptsBetween(story.after(10 * SECOND), story.after(20 * SECOND))).toBeGreaterThanOrEqual(4);
+    expect(story.ca.mostInFlight).toBe(1);
+  });
+
+  test('field: is not waited away in a queue: after a quarter of what remains one goes in unbidden', async () => {
+    const clock = new TestClock();
+    const turns = new Turnstile({ places: 1, holdMs: HOUR }, clock);
+    const turn = (signal: AbortSignal) => turns.enter(signal);
+    const story = await tell({ clock, turn, lifeMs: 20 * SECOND });
+    const leave = await turn(new AbortController().signal);
+    await clock.advanceTo(story.after(12.5 * SECOND - 1));
+    expect(story.ca.attempts).toHaveLength(1);
+    await clock.advanceTo(story.after(12.5 * SECOND));
+    expect(story.ca.attempts).toHaveLength(2);
+    expect(story.keeper.describe().renewals).toBe(2);
+    leave();
+  });
+
+  test('waits for its turn as long as it takes where there is nothing to lose', async () => {
+    const clock = new TestClock();
+    const turns = new Turnstile({ places: 1, holdMs: DAY }, clock);
+    const leave = await turns.enter(new AbortController().signal);
+    const story = await tell({ clock, turn: (signal) => turns.enter(signal) });
+    await clock.advanceBy(HOUR);
+    expect(story.ca.attempts).toHaveLength(0);
+    leave();
+    await settle();
+    expect(story.keeper.state.value.kind).toBe('current');
   });
 });
