@@ -42,6 +42,8 @@ export class CallFailure extends Error {
     readonly headers: Metadata | undefined,
     /** Where TLS was the reason. */
     readonly tlsFault: TlsFault | undefined,
+    /** Somebody there has come through the handshake with us, so that our credentials may have been seen. */
+    readonly wasConnected: boolean,
   ) {
     super(details);
     this.name = 'CallFailure';
@@ -147,7 +149,7 @@ function createCertificate({ client, tls }: Connection, request: Buffer, metadat
     const done = (error: ServiceError | null, reply?: Buffer) => {
       signal.removeEventListener('abort', cancel);
       if (reply && !error) resolve(reply);
-      else reject(new CallFailure(error!.code, error!.details, error!.metadata, headers, tls?.fault));
+      else reject(new CallFailure(error!.code, error!.details, error!.metadata, headers, tls?.fault, tls?.shownDer.length !== 0));
     };
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, metadata, {}, done);
     call.on('metadata', (received: Metadata) => {

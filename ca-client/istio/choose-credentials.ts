@@ -25,25 +25,27 @@ export interface UsableCredentials {
   readonly tokenRefused: boolean;
   /** The token is good for one certificate, and may have got us the one that we have. */
   readonly tokenOnce: boolean;
+  /** The CA refused the own certificate, and said so. */
+  readonly ownRefused: boolean;
 }
 
 /**
  * The ways to prove ourselves, best first. A provisioned certificate goes along with the token, as upstream does; our own is for the time
  * without a usable token. The next ways are for servers that refuse the first: some end the handshake over a certificate that they
- * cannot verify, others no longer believe the token, or what signed the provisioned certificate. A token that was refused comes last until it is replaced, and a one-time token after our
- * own certificate: used again, it would be a refusal in the CA's log each time.
+ * cannot verify, others no longer believe the token, or what signed the provisioned certificate. A token that was refused comes last until
+ * it is replaced. A one-time token is shown beside our own certificate only once the CA has refused that: used again, it would be a refusal
+ * in the CA's log each time.
  *
  * @returns Empty where there is nothing to prove ourselves with.
  */
 export function credentialWays(usable: UsableCredentials): readonly Credentials[] {
-  const { token, provisioned, own, tokenRefused, tokenOnce } = usable;
+  const { token, provisioned, own, tokenRefused, tokenOnce, ownRefused } = usable;
   if (token && tokenRefused && (provisioned || own))
     return [...credentialWays({ ...usable, token: undefined }), ...credentialWays({ ...usable, tokenRefused: false })];
-  if (token && tokenOnce && own && !provisioned)
-    return [
-      { token: undefined, certificate: own, kind: 'own certificate' },
-      { token, certificate: undefined, kind: 'token' },
-    ];
+  if (token && tokenOnce && own && !provisioned) {
+    const way: Credentials = { token: undefined, certificate: own, kind: 'own certificate' };
+    return ownRefused ? [way, { token, certificate: undefined, kind: 'token' }] : [way];
+  }
   if (token && provisioned)
     return [
       { token, certificate: provisioned, kind: 'token and provisioned certificate' },

@@ -12,6 +12,8 @@ import type { IstioCaSettings } from './options';
 const NEW_JOIN_TOKEN = 'have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)';
 /** A clock that runs ahead of the CA's must not make us keep back a token that the CA would still take. */
 const TOKEN_LEEWAY_MS = 60_000;
+/** An API server that is restarted reviews tokens again by then. */
+const OUTAGE_MS = 60_000;
 
 /**
  * What this agent proves its identity with, looked at anew for every call: the token, the provisioned certificate, its own. Remembers
@@ -25,6 +27,11 @@ export class IdentityProof {
   /** The way that last worked. */
   #worked: Credentials['kind'] | undefined;
   #refused: { readonly print: string; readonly since: number } | undefined;
+  /** The CA has refused our own certificate, and said so, since anything last worked. */
+  #ownRefused = false;
+  /** The one-time token that got us an answer; spent once a certificate came of it. */
+  #redeemed: string | undefined;
+  #spent: string | undefined;
   #complaints = new Set<string>();
 
   constructor(
@@ -45,16 +52,20 @@ export class IdentityProof {
     this.#provisioned = provisioned?.value;
     if (token.value) this.#lookAtAudience(token.value);
     const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
-    const tokenRefused = token.value !== undefined && this.#refused?.print === printOf(token.value);
+    const print = token.value && printOf(token.value);
+    const tokenRefused = print !== undefined && this.#refused?.print === print;
     const tokenOnce = token.value !== undefined && isJoinToken(token.value);
     const inService = ownCertificate?.();
     const own = usable(inService, 'own certificate');
-    // One that was good once, and was refused, will never be good again.
-    const spent = tokenOnce && tokenRefused && (own !== undefined || inService?.isRevoked === true);
+    if (tokenOnce && inService && this.#redeemed === print) this.#spent = print;
+    // One that was good once, or was refused while we have what it is for, will never be good again.
+    const isServed = own !== undefined || inService?.isRevoked === true;
+    const spent = tokenOnce && (this.#spent === print || (tokenRefused && isServed));
     const ways = credentialWays({
       token: token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
       tokenRefused,
       tokenOnce,
+      ownRefused: this.#ownRefused,
       provisioned: usable(provisioned?.value, `provisioned certificate ${provisioningDir}`),
       own,
     });
@@ -64,14 +75,18 @@ export class IdentityProof {
     const way = inOrder[this.#failures % inOrder.length];
     if (way) return way;
     if (inService?.isRevoked) throw revoked(tokenPath, spent);
+    if (spent) throw spentTokenError(tokenPath);
     throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
   }
 
   worked({ token, kind }: Credentials): void {
     if (this.#worked !== kind) this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
     // What is good once is no way to go again.
-    this.#worked = token && isJoinToken(token) ? undefined : kind;
+    const isOnce = token !== undefined && isJoinToken(token);
+    this.#worked = isOnce ? undefined : kind;
+    if (isOnce) this.#redeemed = printOf(token);
     this.#failures = 0;
+    this.#ownRefused = false;
     // What a certificate achieved says nothing for the token.
     if (token) this.#refused = undefined;
   }
@@ -80,6 +95,15 @@ export class IdentityProof {
   renewed(): void {
     this.#worked = undefined;
     this.#failures = 0;
+    this.#ownRefused = false;
+  }
+
+  /** The server refused what was shown, and says so. */
+  refusedCertificate({ kind }: Credentials): void {
+    if (kind !== 'own certificate') return;
+    this.#ownRefused = true;
+    // Another order from now on.
+    this.#worked = undefined;
   }
 
   /** The call failed in a way that another credential might mend. */
@@ -90,11 +114,16 @@ export class IdentityProof {
   /**
    * The CA does not know us by these credentials.
    *
-   * @returns What a person can do about it. Loud, from the second time on with the same token: nobody else will.
+   * @param isBlameless  Nothing is wrong with them, as far as can be seen from here: the CA may be unable to have a token reviewed.
+   * @returns            What a person can do about it. Loud, from the second time on with the same token, and after a minute where it may
+   *                     be an outage: nobody else will be.
    */
-  refused({ token, kind }: Credentials): string {
+  refused({ token, kind }: Credentials, isBlameless: boolean): string {
     const { tokenPath } = this.settings;
-    if (!token) return `the CA refuses the ${kind}`;
+    if (!token) {
+      const isJoined = this.#token !== undefined && isJoinToken(this.#token);
+      return `the CA refuses the ${kind}${isJoined ? `; ${this.#joinTokenHint()}` : ''}`;
+    }
     const print = printOf(token);
     if (this.#refused?.print !== print) {
       this.#refused = { print, since: this.deps.clock.now() };
@@ -102,12 +131,15 @@ export class IdentityProof {
       this.#worked = undefined;
       this.#failures = 0;
       if (isJoinToken(token)) return this.#joinTokenHint();
-      return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}; is it for this cluster and this service account?`;
+      const either = isBlameless ? ', or cannot have it reviewed now' : '';
+      return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}${either}; is it for this cluster and this service account?`;
     }
     const since = new Date(this.#refused.since).toISOString();
-    this.#complain(`same ${print}`, () =>
-      this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
-    );
+    const isEarly = isBlameless && this.deps.clock.now() < this.#refused.since + OUTAGE_MS;
+    if (!isEarly)
+      this.#complain(`same ${print}`, () =>
+        this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
+      );
     if (isJoinToken(token)) return this.#joinTokenHint();
     return `the token ${tokenPath} has not changed since the CA first refused it at ${since}${this.#audienceFault(token) ?? ''}; replace it, a new one is used at once`;
   }
@@ -201,13 +233,20 @@ function missing(tokenPath: string, tokenError: AgentError | undefined, certific
   });
 }
 
+function spentTokenError(tokenPath: string): AgentError {
+  return new AgentError('ERR_TOKEN', `sign: the one-time token ${tokenPath} was used before, and our own certificate is no longer valid`, {
+    retry: 'slow',
+    hint: NEW_JOIN_TOKEN,
+  });
+}
+
 /** Good for one key: see `keyturn ca token create`. */
 export function isJoinToken({ value }: Token): boolean {
   return value.reveal().startsWith(JOIN_TOKEN_PREFIX);
 }
 
 function revoked(tokenPath: string, spent: boolean): AgentError {
-  const token = spent ? `the CA has refused the one-time token ${tokenPath}` : `the token ${tokenPath} is missing or expired`;
+  const token = spent ? `the one-time token ${tokenPath} was used before` : `the token ${tokenPath} is missing or expired`;
   return new AgentError('ERR_TOKEN', `sign: our certificate is revoked, and ${token}`, { retry: 'slow', hint: NEW_JOIN_TOKEN });
 }
 

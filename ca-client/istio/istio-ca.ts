@@ -10,7 +10,7 @@ import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { readTokenClaims } from '../token-claims';
-import { brokenRules } from './broken-rules';
+import { type BrokenRules, brokenRules } from './broken-rules';
 import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
@@ -21,7 +21,7 @@ import { encodeCertificateRequest } from './messages';
 import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
-import { isKeyturn, isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
+import { isCertificateRefused, isKeyturn, isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
 import type { ServerJudge } from './tls-credentials';
 
 /**
@@ -195,22 +195,26 @@ class IstioCa implements CaClient {
 
   async #refusal(failure: CallFailure, credentials: Credentials, request: SignRequest): Promise<AgentError> {
     const unauthenticated = isUnauthenticated(failure);
-    // A server that could not be reached may have refused the certificate: TLS 1.3 does not always say.
+    if (unauthenticated || isCertificateRefused(failure)) this.proof.refusedCertificate(credentials);
+    // A server that hangs up may have refused the certificate: TLS 1.3 does not always say.
     if (unauthenticated || mayHideRefusal(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
     // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
     const judged = credentials.token && isJoinToken(credentials.token) ? undefined : token;
-    const rule = mayBlameRequest(failure) ? await this.#brokenRules(failure, request, judged) : undefined;
-    const hints = [unauthenticated ? this.proof.refused(credentials) : undefined, rule].filter((each) => each !== undefined);
+    const rules = mayBlameRequest(failure) ? await this.#brokenRules(failure, request, judged) : undefined;
+    const isBlameless = judged !== undefined && rules?.isError === false;
+    const hints = [unauthenticated ? this.proof.refused(credentials, isBlameless) : undefined, rules?.text];
+    const known = hints.filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
       address: this.#address,
       token,
-      hint: hints.length > 0 ? hints.join('; ') : undefined,
+      hint: known.length > 0 ? known.join('; ') : undefined,
+      isBlameless,
     });
   }
 
-  #brokenRules(failure: CallFailure, request: SignRequest, token: string | undefined): Promise<string | undefined> {
+  #brokenRules(failure: CallFailure, request: SignRequest, token: string | undefined): Promise<BrokenRules> {
     const { name, clusterId } = this.settings;
     const facts = { now: this.deps.clock.now(), clusterId, ...(token !== undefined && { token: { claims: readTokenClaims(token) } }) };
     return brokenRules({ name, isKeyturn: isKeyturn(failure), isUnauthenticated: isUnauthenticated(failure) }, request, facts);

@@ -1,5 +1,5 @@
 import type { Metadata } from '@grpc/grpc-js';
-import { AgentError, type Retry } from '../../agent/base/errors';
+import { AgentError, type Retry, systemCode } from '../../agent/base/errors';
 import { RetryInfo } from '../proto/generated/google/rpc/error_details';
 import { Status } from '../proto/generated/google/rpc/status';
 import type { CallFailure } from './channel';
@@ -35,6 +35,8 @@ export interface RefusalContext {
   readonly token: string | undefined;
   /** What a person can do about it, where more is known than the status says. */
   readonly hint: string | undefined;
+  /** Nothing is wrong with what was sent, as far as can be seen from here. */
+  readonly isBlameless: boolean;
 }
 
 /** Whether trying again with another credential could help. */
@@ -47,9 +49,21 @@ export function isKeyturn({ trailers, headers }: CallFailure): boolean {
   return [trailers, headers].some((each) => each && text(each, 'server') === SERVER);
 }
 
-/** Whether the credential may be at fault although the status does not say so. Who counts our calls knows us. */
+/**
+ * Whether the credential may be at fault although the status does not say so: some servers hang up over a certificate, others have a status
+ * of their own for it. Where nobody was reached, or where it is the server that we do not believe, credentials were not even shown; and who
+ * counts our calls knows us.
+ */
 export function mayHideRefusal(failure: CallFailure): boolean {
-  return !MEANINGS.has(failure.code) && failure.code !== GrpcStatus.RESOURCE_EXHAUSTED;
+  const { code, tlsFault } = failure;
+  if (MEANINGS.has(code) || code === GrpcStatus.RESOURCE_EXHAUSTED) return false;
+  if (tlsFault?.stage === 'handshake') return isCertificateRefused(failure) || systemCode(tlsFault.error) === 'ECONNRESET';
+  return failure.wasConnected;
+}
+
+/** Whether the server said so by an alert of TLS: of 1.3 after the handshake, of 1.2 in it. */
+export function isCertificateRefused({ tlsFault }: CallFailure): boolean {
+  return tlsFault !== undefined && (tlsFault.stage === 'after handshake' || systemCode(tlsFault.error)?.includes('_ALERT_') === true);
 }
 
 /** Whether the request may be at fault: istio-csr hides what it dislikes about a CSR behind UNAUTHENTICATED and INTERNAL. */
@@ -59,7 +73,7 @@ export function mayBlameRequest(failure: CallFailure): boolean {
 
 /**
  * A failed call as the keeper understands it: transient ones are repeated soon, a credential or request that was refused slowly, but never
- * given up. The server's wish for a later attempt is passed on.
+ * given up. UNAUTHENTICATED for what is blameless may be an outage: istio-csr and istiod say it too while they cannot have a token reviewed. The server's wish for a later attempt is passed on.
  */
 export function refusal(failure: CallFailure, context: RefusalContext): AgentError {
   const { ca, address } = context;
@@ -72,13 +86,18 @@ export function refusal(failure: CallFailure, context: RefusalContext): AgentErr
   }
   const meaning = MEANINGS.get(failure.code) ?? 'transient';
   const pushback = readPushback(failure);
-  const retry: Retry = meaning === 'transient' && pushback !== 'never' ? 'soon' : 'slow';
+  const retry = pushback === 'never' ? 'slow' : retryOf(meaning, context.isBlameless);
   const hint = context.hint ?? transportHint(failure);
   return new AgentError(
     meaning === 'transient' ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED',
     `sign at ${ca}: ${address} ${words(failure, context.token)}`,
     { retry, ...(hint && { hint }), ...(typeof pushback === 'number' && { retryAfterMs: pushback }), cause: failure.tlsFault?.error },
   );
+}
+
+function retryOf(meaning: Meaning, isBlameless: boolean): Retry {
+  if (meaning === 'transient') return 'soon';
+  return meaning === 'unauthenticated' && isBlameless ? 'unsure' : 'slow';
 }
 
 /** gRPC's own words where there was nobody to answer. */

@@ -68,7 +68,7 @@ export class TlsCredentials extends ChannelCredentials {
     return this.#fault;
   }
 
-  /** What the server showed in its last handshake that held, DER, leaf first. */
+  /** What the server showed in its last handshake that held, DER, leaf first; empty where none did. */
   get shownDer(): readonly Uint8Array[] {
     return this.#shownDer;
   }

@@ -2,6 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import { withDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
+import type { Secret } from '../../agent/base/secret';
+import { readTokenClaims } from '../token-claims';
 import type { KubeConfig } from './kube-config';
 import { KubeConnection, type KubeExchange, pathOnly } from './kube-connection';
 import { type KubeStatus, KubeTooLarge, kubeError } from './kube-error';
@@ -99,7 +101,8 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
     const { statusCode = 0 } = answer;
     if (statusCode >= 200 && statusCode < 300) return answer;
     const text = (await readAll(answer, what, signal)).toString('utf8');
-    throw kubeError(what, statusCode, statusOf(text), answer.headers['retry-after'], hintFor(statusCode, token !== undefined, config));
+    const more = { hint: hintFor(statusCode, token !== undefined, config), isBlameless: token !== undefined && isAlive(token, deps) };
+    throw kubeError(what, statusCode, statusOf(text), answer.headers['retry-after'], more);
   }
 
   return {
@@ -146,6 +149,12 @@ function jsonExchange(method: KubeMethod, path: string, { body, contentType }: K
     headers: { accept: 'application/json', 'user-agent': 'keyturn', ...(body !== undefined && { 'content-type': type }) },
     body: body === undefined ? undefined : Buffer.from(JSON.stringify(body)),
   };
+}
+
+/** A JWT that has not ended: what is wrong with another shows from here. */
+function isAlive(token: Secret<string>, { clock }: Deps): boolean {
+  const exp = readTokenClaims(token.reveal())?.exp;
+  return typeof exp === 'number' && clock.now() < exp * 1_000;
 }
 
 function hintFor(statusCode: number, sentToken: boolean, config: KubeConfig): string | undefined {

@@ -44,13 +44,20 @@ const MAX_RETRY_AFTER_MS = 300_000;
 /**
  * Makes an error of an answer that is not 2xx.
  *
- * 401 is ERR_TOKEN (retry slow); 429 and 5xx are ERR_CA_UNAVAILABLE (retry soon, not before its Retry-After); 409 and 410 are
+ * 401 is ERR_TOKEN (retry slow; unsure for what is blameless, since an API server that is about to start or to stop says it too); 429 and 5xx are ERR_CA_UNAVAILABLE (retry soon, not before its Retry-After); 409 and 410 are
  * ERR_CA_REJECTED to be tried again soon, from a new look at the object; all else is ERR_CA_REJECTED (retry slow).
  *
  * @param what        e.g. `POST /apis/certificates.k8s.io/v1/certificatesigningrequests`.
  * @param retryAfter  The header, seconds.
+ * @param more        `isBlameless`: nothing is wrong with the token that was sent, as far as can be seen from here.
  */
-export function kubeError(what: string, httpStatus: number, status: KubeStatus, retryAfter: string | undefined, hint?: string): KubeError {
+export function kubeError(
+  what: string,
+  httpStatus: number,
+  status: KubeStatus,
+  retryAfter: string | undefined,
+  { hint, isBlameless = false }: { readonly hint?: string | undefined; readonly isBlameless?: boolean } = {},
+): KubeError {
   const reason = typeof status.reason === 'string' ? status.reason : '';
   const said = typeof status.message === 'string' ? status.message.slice(0, MAX_MESSAGE) : reason;
   const seconds = Number(retryAfter ?? status.details?.retryAfterSeconds);
@@ -58,7 +65,7 @@ export function kubeError(what: string, httpStatus: number, status: KubeStatus, 
   const transient = httpStatus === 429 || httpStatus >= 500;
   const code = httpStatus === 401 ? 'ERR_TOKEN' : transient ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED';
   return new KubeError(code, `${what}: ${httpStatus}${said ? ` ${said}` : ''}`, httpStatus, reason, {
-    retry: transient || httpStatus === 409 || httpStatus === 410 ? 'soon' : 'slow',
+    retry: httpStatus === 401 && isBlameless ? 'unsure' : transient || httpStatus === 409 || httpStatus === 410 ? 'soon' : 'slow',
     ...(retryAfterMs !== undefined && { retryAfterMs }),
     ...(hint !== undefined && { hint }),
   });

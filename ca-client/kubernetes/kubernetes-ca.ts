@@ -233,7 +233,7 @@ class KubernetesCa implements CaClient {
     // A cluster that refuses our token says nothing of its anchors: then the token is what to look at.
     const refusal = cause?.cause instanceof AgentError && cause.cause.code === 'ERR_TOKEN' ? cause.cause : undefined;
     const hint = cause?.hint === undefined ? {} : { hint: cause.hint };
-    if (refusal) throw new AgentError('ERR_TOKEN', `${text}: ${refusal.message}`, { retry: 'slow', cause: refusal, ...hint });
+    if (refusal) throw new AgentError('ERR_TOKEN', `${text}: ${refusal.message}`, { retry: refusal.retry, cause: refusal, ...hint });
     throw new AgentError('ERR_CA_UNAVAILABLE', text, { retry: 'soon', cause, ...hint });
   }
 

@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, renameSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { serveCa } from '../support/ca-daemon';
 import { fetchText } from '../support/fetch-text';
+import { freePort } from '../support/free-port';
 import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
@@ -116,10 +117,9 @@ test('a machine that holds the list that names it says revoked, shows the certif
     return status.workloads[0]!.state === 'overdue' && status;
   });
   expect(revoked.reasons).toEqual([expect.stringMatching(new RegExp(`names ${serial}; our certificate is revoked, and peers refuse it$`))]);
-  expect(revoked.workloads[0]!.lastError!.hint).toMatch(/^our certificate is revoked; the join token .* \(keyturn vm join\)$/);
-  // The token is known as refused now: with nothing else to show, nothing is asked any more.
+  // The token is known as used: with nothing else to show, nothing is asked.
   const again = await agent.command('rotate');
-  expect(again.stderr).toMatch(/our certificate is revoked, and the CA has refused the one-time token/);
+  expect(again.stderr).toMatch(/our certificate is revoked, and the one-time token .* was used before\n.*\(keyturn vm join\)/);
   await rm(join(dir, 'token'));
   const { stdout: next } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
   writeFileSync(join(dir, 'token'), next);
@@ -127,6 +127,45 @@ test('a machine that holds the list that names it says revoked, shows the certif
   expect((await agent.status()).reasons).toEqual([]);
   await agent.stop();
   expect((await ca.stop()).stdout.match(/"method":"client-certificate"/g)).toBeNull();
+});
+
+test('field: an outage of the authority, and a restart of the agent in it, show no used token again', async () => {
+  const dir = tempDir();
+  const listen = `127.0.0.1:${await freePort()}`;
+  const first = await serveCa(dir, '--listen', listen, '--audit-log', './audit.jsonl');
+  const { stdout } = await first.daemon.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = [
+    '--ca',
+    'istiod',
+    '--ca-address',
+    listen,
+    '--ca-root',
+    './ca/root-cert.pem',
+    '--token',
+    './token',
+    '--state-dir',
+    './state',
+  ];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  await agent.ready();
+  await agent.event('certificate files written');
+  await first.daemon.stop();
+  const failure = { code: 75, stderr: expect.stringContaining('could not be reached') };
+  for (const _ of ['first', 'second', 'third']) expect(await agent.command('rotate')).toMatchObject(failure);
+  await agent.stop();
+  const next = testDaemon({ dir, source: asking, identity: ASK });
+  await next.ready();
+  for (const _ of ['first', 'second']) expect(await next.command('rotate')).toMatchObject(failure);
+  const second = await serveCa(dir, '--listen', listen, '--audit-log', './audit.jsonl');
+  await until('a renewal', async () => (await next.status()).workloads[0]!.failures === 0);
+  expect(await next.command('rotate')).toMatchObject({ code: 0 });
+  await next.stop();
+  await second.daemon.stop();
+  const audit = readFileSync(join(dir, 'audit.jsonl'), 'utf8');
+  expect(audit).toContain('client-certificate');
+  expect(audit).not.toContain('refused');
+  expect(audit.match(/join-token/g)).toHaveLength(1);
 });
 
 test('a machine whose certificate was revoked is taken back by a new token at once', async () => {

@@ -70,3 +70,16 @@ test('istio-csr whose issuer leaves the mesh costs no certificate, and is taken 
   await until('a renewed certificate', async () => agent.workload().state === 'current');
   expect(agent.workload().certificate?.serial).not.toBe(serial);
 });
+
+test('field: a new pod that meets istio-csr while no token can be reviewed tries again from a second on, and has its certificate when that is over', async () => {
+  const fake = closing(await startFakeIstioCsr({ answerAfterMs: 0 }));
+  fake.become({ reviewsTokens: false });
+  const agent = await ask(fake, { 'cluster-id': 'Kubernetes' });
+  await until('three refusals', async () => fake.server.calls.length === 3);
+  fake.become({ reviewsTokens: true });
+  await until('a certificate', async () => agent.workload().state === 'current');
+  const waits = agent.events.filter(({ event }) => event === 'no certificate yet, trying again').map(({ facts }) => facts.retryInSeconds);
+  expect(waits).toEqual([expect.any(Number), expect.any(Number), expect.any(Number)]);
+  for (const [index, wait] of waits.entries()) expect(wait).toBeLessThanOrEqual(1.2 * 2 ** index);
+  expect(agent.events.filter(({ level }) => level === 'error')).toEqual([]);
+});

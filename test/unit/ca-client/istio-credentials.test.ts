@@ -9,8 +9,10 @@ import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { Svid } from '../../../agent/identity/svid';
 import type { ClientCertificate } from '../../../ca-client/istio/client-certificate';
 import { HOUR_MS, TEST_ID } from '../../support/certs';
-import { type FakeCaOptions, makeJwt, startFakeIstiod } from '../../support/fake-istio-csr';
+import { type FakeCa, type FakeCaOptions, makeJwt, startFakeIstiod } from '../../support/fake-istio-csr';
 import { type ClientOptions, closing, issue, openClient, WorkloadFiles } from '../../support/istio-world';
+import { TestClock } from '../../support/test-clock';
+import { testDeps } from '../../support/test-deps';
 import { clientPair, liveCa, rootsPem, serverPair, writePair } from '../../support/tls-ca';
 import { startUnaryServer } from '../../support/unary-server';
 import { until } from '../../support/until';
@@ -26,6 +28,14 @@ async function world(options: Partial<ClientOptions> & { fake?: FakeCaOptions } 
 /** Whom the provisioned certificate names, so that a server tells it from our own. */
 const RETIRED = 'spiffe://cluster.local/ns/shop/sa/retired';
 const sentToken = (headers: { authorization?: string | undefined }) => headers.authorization;
+
+/** Of a token that nothing is wrong with. */
+const claims = () => ({
+  iss: 'test',
+  sub: 'system:serviceaccount:shop:cart',
+  aud: ['istio-ca'],
+  exp: Math.floor(Date.now() / 1_000) + 600,
+});
 
 /** What the agent would present of its own. */
 function own(svid: Svid): ClientCertificate {
@@ -73,6 +83,36 @@ describe('a call to istiod', () => {
     ]);
     files.token(fake.token(TEST_ID));
     await expect(issue(ca)).resolves.toBeDefined();
+  });
+
+  test('field: with a token that is right as far as can be seen may have met an outage: nothing is said of it in the log for a minute', async () => {
+    const clock = new TestClock(Date.now());
+    const fake = closing(await startFakeIstiod());
+    const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
+    const { ca, deps } = await openClient(files, { address: fake.server.address }, testDeps({ clock }));
+    const errors = () => deps.events.filter(({ level }) => level === 'error');
+    fake.become({ reviewsTokens: false });
+    for (const _ of ['first', 'second'])
+      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'unsure', hint: expect.stringContaining('token') });
+    expect(errors()).toEqual([]);
+    await clock.advanceBy(61_000);
+    await expect(issue(ca)).rejects.toMatchObject({ retry: 'unsure' });
+    expect(errors()).toMatchObject([{ event: 'the CA refuses the token, and nobody replaces it' }]);
+    fake.become({ reviewsTokens: true });
+    await issue(ca);
+  });
+
+  test.each<[string, (fake: FakeCa) => string]>([
+    ['is no JWT', () => 'opaque'],
+    ['is for another audience', (fake) => fake.token(TEST_ID, { audiences: ['kubernetes'] })],
+    ['has expired', (fake) => fake.token(TEST_ID, { expiresAt: Date.now() - 5_000 })],
+    ['is of another service account', () => makeJwt({ ...claims(), sub: 'system:serviceaccount:shop:other' })],
+    ['does not say when it ends', () => makeJwt({ ...claims(), exp: undefined })],
+    ['was good for one call', () => `kt1_${'a'.repeat(43)}`],
+  ])('field: that is refused is no outage where the token %s', async (_, token) => {
+    const { fake, files, ca } = await world();
+    files.token(token(fake));
+    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'slow' });
   });
 
   test('with a join token that was used before says where another comes from', async () => {
@@ -294,6 +334,65 @@ describe('the certificate in service', () => {
     svid = await issue(ca);
     svid = await issue(ca);
     expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([true, false, false]);
+  });
+
+  /** A machine that has a certificate, and beside it the token of one call, of which this client does not know whether it was used. */
+  async function joined(options: FakeCaOptions = {}) {
+    let svid: Svid | undefined;
+    const { fake, files, ca } = await world({ fake: options, ownCertificate: () => svid && own(svid) });
+    svid = await issue(ca);
+    const token = `kt1_${'a'.repeat(43)}`;
+    fake.tokens.set(token, [...fake.tokens.values()][0]!);
+    files.token(token);
+    const tokensShown = () => fake.server.calls.slice(1).map(({ headers }) => headers.authorization !== undefined);
+    return { fake, files, ca, tokensShown, lose: () => (svid = undefined), have: (next: Svid) => (svid = next) };
+  }
+
+  test('field: stands alone through an outage: a server that is not there, or in trouble, has refused nothing', async () => {
+    let inTrouble = false;
+    const { fake, ca, tokensShown } = await joined({ misbehave: () => (inTrouble ? { status: status.UNAVAILABLE } : undefined) });
+    inTrouble = true;
+    for (const _ of ['first', 'second']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    expect(tokensShown()).toEqual([false, false]);
+    await fake.close();
+    for (const _ of ['first', 'second', 'third']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+    const { signer, tokens } = fake;
+    const reborn = closing(await startFakeIstiod({ signer, tokens, port: fake.server.port }));
+    await issue(ca);
+    expect(reborn.server.calls.map(({ headers }) => headers.authorization)).toEqual([undefined]);
+  });
+
+  test('gives way to a one-time token once the CA has refused it, in the same attempt', async () => {
+    let revoked = false;
+    const { ca, tokensShown } = await joined({
+      misbehave: ({ clientUris }) => (revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined),
+    });
+    revoked = true;
+    await issue(ca);
+    expect(tokensShown()).toEqual([false, true]);
+  });
+
+  test('field: a one-time token that a certificate came of is shown never again, nor when that has ended', async () => {
+    let revoked = false;
+    const { fake, ca, files, tokensShown, have, lose } = await joined({
+      misbehave: ({ clientUris }) => (revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined),
+    });
+    lose();
+    have(await issue(ca));
+    have(await issue(ca));
+    revoked = true;
+    for (const _ of ['first', 'second']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    expect(tokensShown()).toEqual([true, false, false, false]);
+    lose();
+    const { length } = fake.server.calls;
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_TOKEN',
+      message: expect.stringContaining('was used before, and our own certificate is no longer valid'),
+      hint: expect.stringContaining('keyturn vm join'),
+    });
+    expect(fake.server.calls).toHaveLength(length);
+    files.token(fake.token(TEST_ID));
+    await expect(issue(ca)).resolves.toBeDefined();
   });
 
   test('14 works from the directory that the agent itself writes', async () => {

@@ -5,14 +5,14 @@ import { refusal } from '../../../ca-client/istio/status';
 import { RetryInfo } from '../../../ca-client/proto/generated/google/rpc/error_details';
 import { Status } from '../../../ca-client/proto/generated/google/rpc/status';
 
-const context = { ca: 'istiod', address: 'istiod:15012', token: undefined, hint: undefined };
+const context = { ca: 'istiod', address: 'istiod:15012', token: undefined, hint: undefined, isBlameless: false };
 
 function failure(code: number, details = '', trailers: Record<string, string | Buffer> = {}, headers: Record<string, string> = {}) {
   const metadata = new Metadata();
   for (const [name, value] of Object.entries(trailers)) metadata.set(name, value);
   const before = new Metadata();
   for (const [name, value] of Object.entries(headers)) before.set(name, value);
-  return new CallFailure(code, details, metadata, before, undefined);
+  return new CallFailure(code, details, metadata, before, undefined, true);
 }
 
 function retryInfo(seconds: bigint, nanos: number): Buffer {
@@ -46,6 +46,13 @@ describe('a status of the CA', () => {
       retry,
       message: `sign at istiod: istiod:15012 answered ${name}: why`,
     });
+  });
+
+  test('field: UNAUTHENTICATED for what is blameless may be an outage, other refusals are what they say', () => {
+    const retries = (['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT'] as const).map(
+      (name) => refusal(failure(status[name]), { ...context, isBlameless: true }).retry,
+    );
+    expect(retries).toEqual(['unsure', 'slow', 'slow']);
   });
 
   test('of a number that nobody knows is an outage like any other', () => {

@@ -6,6 +6,7 @@ import { createKubeApi, type KubeApi, type KubeEvent } from '../../../ca-client/
 import { loadKubeConfig } from '../../../ca-client/kubernetes/kube-config';
 import { isKubeStatus } from '../../../ca-client/kubernetes/kube-error';
 import { dnsName, HOUR_MS } from '../../support/certs';
+import { makeJwt } from '../../support/fake-istio-csr';
 import { type HttpsServer, type HttpsServerOptions, startHttpsServer } from '../../support/https-server';
 import { tempDir } from '../../support/temp-dir';
 import { testDeps } from '../../support/test-deps';
@@ -120,6 +121,17 @@ describe('a request to the Kubernetes API', () => {
     expect(tokens).toHaveLength(2);
     writeFileSync(tokenFile, 'second-token');
     expect(await api.request('GET', '/x')).toEqual({ ok: true });
+  });
+
+  test('field: answered 401 although the token is alive may be an outage: an API server that starts or stops says so too', async () => {
+    const { api, tokenFile } = await world((_, response) => answer(response, 401, { reason: 'Unauthorized' }));
+    for (const [secondsLeft, retry] of [
+      [600, 'unsure'],
+      [-1, 'slow'],
+    ] as const) {
+      writeFileSync(tokenFile, makeJwt({ exp: Math.floor(Date.now() / 1_000) + secondsLeft }));
+      expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_TOKEN', retry });
+    }
   });
 
   test.each([
