@@ -5,7 +5,8 @@ import { AgentError, invalid } from '../agent/base/errors';
 import { keepLooking } from '../agent/base/keep-looking';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
-import { acceptCrls, type CrlSet, type CrlSigners } from '../agent/identity/crl';
+import { acceptCrls, type CrlSigners } from '../agent/identity/accept-crls';
+import type { CrlSet } from '../agent/identity/crl';
 import { isUrl, openPlace, type PlaceReader } from './place-reader';
 
 /** The certificate revocation lists of a mesh, as they are renewed. */
@@ -117,14 +118,14 @@ class FollowedLists implements Revocation {
 
   /** Reads and judges once. */
   async #look(signal: AbortSignal): Promise<number> {
-    if (!this.#lists.value) this.#tryKept();
+    if (!this.#lists.value) await this.#tryKept();
     const bytes = await this.reader.read(signal);
     // Held before it is judged: what is refused now may be good under the next bundle, and is not sent again.
     this.#bytes = bytes ?? this.#bytes;
     const signers = this.signers.value;
     // Where there is nothing to validate by yet, the bundle wakes us.
     if (this.#bytes !== undefined && signers !== undefined) {
-      this.#use(this.#bytes, signers);
+      await this.#use(this.#bytes, signers);
       if (bytes) await this.#keep(bytes);
     }
     if (!signal.aborted) this.#tellAge();
@@ -138,11 +139,11 @@ class FollowedLists implements Revocation {
   }
 
   /** What an earlier run had, before anybody is asked, who may take long to answer. */
-  #tryKept(): void {
+  async #tryKept(): Promise<void> {
     const signers = this.signers.value;
     if (this.#bytes === undefined || signers === undefined) return;
     try {
-      this.#use(this.#bytes, signers);
+      await this.#use(this.#bytes, signers);
     } catch {
       // Out of date, or of another mesh. What is read next says more.
     }
@@ -155,9 +156,9 @@ class FollowedLists implements Revocation {
     );
   }
 
-  #use(bytes: Uint8Array, signers: CrlSigners): void {
+  async #use(bytes: Uint8Array, signers: CrlSigners): Promise<void> {
     const { log, clock } = this.deps;
-    const { set, skipped, unusable } = acceptCrls(bytes, FIELD, signers, clock.now(), this.#lists.value);
+    const { set, skipped, unusable } = await acceptCrls(bytes, FIELD, signers, clock.now(), this.#lists.value);
     this.#passedOver = skipped;
     this.#unusable = unusable;
     if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });

@@ -1,15 +1,25 @@
 import { createHash } from 'node:crypto';
-import { contextTag, type DerReader, derBitString, derElement, derInteger, derSequence, derTime, readDer, TAG } from '../base/der';
-import { AgentError, invalid } from '../base/errors';
-import { readPem, writePem } from '../base/pem';
-import { type Certificate, isCa, parseCertificate, serialText } from './certificate';
-import { SKEW_TOLERANCE_MS, verifyChain } from './chain';
+import {
+  contextTag,
+  type DerElement,
+  DerReader,
+  derBitString,
+  derElement,
+  derInteger,
+  derSequence,
+  derTime,
+  readDer,
+  TAG,
+} from '../base/der';
+import type { AgentError } from '../base/errors';
+import { writePemSteps } from '../base/pem';
+import { atOnce, type Steps } from '../base/steps';
+import { type Certificate, serialText } from './certificate';
 import { EXTENSION, type Extension, encodeExtension, readAuthorityKey, readExtensions } from './extensions';
 import type { KeyPair } from './keys';
 import { readName } from './name';
 import { createKeyObject } from './public-key';
 import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm, signatureAlgorithmOf, signBytes } from './signature';
-import type { TrustBundle } from './trust-bundle';
 
 /** What a certificate revocation list says, read strictly. It says nothing about whether to believe it: `isCrlOf` does. */
 export interface Crl {
@@ -63,8 +73,10 @@ const OID = {
 const ONLY_USER_CERTS = Buffer.from([0x30, 0x03, 0x81, 0x01, 0xff]);
 const ENUMERATED = 0x0a;
 /** 40 bytes an entry; whoever has more than this many certificates to revoke is better off with another root. */
-const MAX_CRL_BYTES = 8 * 1024 * 1024;
+export const MAX_CRL_BYTES = 8 * 1024 * 1024;
 const MAX_ENTRIES = 250_000;
+const ENTRIES_PER_STEP = 256;
+const HASHED_PER_STEP = 1024 * 1024;
 
 /** Makes and signs a list, version 2. @see RFC 5280 section 5.1. */
 export function createCrl(spec: CrlSpec, key: KeyPair): Uint8Array {
@@ -100,13 +112,13 @@ function revokedEntry({ serial, revokedAt, reason }: RevokedSerial): Buffer {
  * @see RFC 5280 section 5.
  */
 export function parseCrl(der: Uint8Array, field = 'crl'): Crl {
-  const { refusal, ...crl } = readCrl(der, field);
+  const { refusal, ...crl } = atOnce(readCrlSteps(der, field));
   if (refusal) throw refusal;
   return crl;
 }
 
-/** As `parseCrl`, with what its extensions are refused for beside what else it says. */
-function readCrl(der: Uint8Array, field: string): Crl & { readonly refusal: AgentError | undefined } {
+/** As `parseCrl` for a list of any length, with what its extensions are refused for beside what else it says. */
+export function* readCrlSteps(der: Uint8Array, field: string): Steps<Crl & { readonly refusal: AgentError | undefined }> {
   const read = (reader: DerReader) =>
     reader.sequence('', (outer) => {
       const tbs = outer.element('tbs', TAG.sequence);
@@ -118,7 +130,20 @@ function readCrl(der: Uint8Array, field: string): Crl & { readonly refusal: Agen
       }
       return { der, tbsDer: tbs.der, signatureAlgorithm, signature, ...facts };
     });
-  return readDer(der, field, read, MAX_CRL_BYTES);
+  const { listed, ...facts } = readDer(der, field, read, MAX_CRL_BYTES);
+  return { ...facts, revoked: yield* readEntries(listed, field) };
+}
+
+function* readEntries(listed: DerElement | undefined, field: string): Steps<ReadonlySet<string>> {
+  const revoked = new Set<string>();
+  if (listed === undefined) return revoked;
+  const reader = new DerReader(listed.content, field);
+  for (let count = 0; !reader.atEnd; count += 1) {
+    if (count === MAX_ENTRIES) throw reader.refuse('revoked certificates', `must not hold more than ${MAX_ENTRIES} items`);
+    if (count % ENTRIES_PER_STEP === 0) yield;
+    revoked.add(readEntry(reader));
+  }
+  return revoked;
 }
 
 function readTbs(tbs: DerReader) {
@@ -130,7 +155,7 @@ function readTbs(tbs: DerReader) {
   if (tbs.nextTag !== TAG.utcTime && tbs.nextTag !== TAG.generalizedTime) throw tbs.refuse('next update', 'is missing');
   const nextUpdateAt = tbs.time('next update');
   if (nextUpdateAt <= thisUpdateAt) throw tbs.refuse('next update', 'must be later than this update');
-  const entries = tbs.optional('revoked certificates', TAG.sequence, (inner) => inner.list('revoked certificates', MAX_ENTRIES, readEntry));
+  const listed = listedIn(tbs);
   const facts = tbs.optional('extensions', contextTag(0), readCrlExtensions) ?? NO_EXTENSIONS;
   return {
     innerAlgorithmDer,
@@ -138,9 +163,14 @@ function readTbs(tbs: DerReader) {
     issuerDer: issuer.der,
     thisUpdateAt,
     nextUpdateAt,
-    revoked: new Set(entries),
+    listed,
     ...facts,
   };
+}
+
+/** Read later, in steps. */
+function listedIn(tbs: DerReader): DerElement | undefined {
+  return tbs.nextTag === TAG.sequence ? tbs.element('revoked certificates', TAG.sequence) : undefined;
 }
 
 function readEntry(reader: DerReader): string {
@@ -190,12 +220,17 @@ function extensionsRule(extensions: readonly Extension[]): string | undefined {
  * @see RFC 5280 section 6.3.3 (f) and (g).
  */
 export function isCrlOf(crl: Crl, issuer: Certificate): boolean {
+  if (!couldBeCrlOf(crl, issuer)) return false;
+  return isSignatureValid(crl.signatureAlgorithm, crl.tbsDer, crl.signature, createKeyObject(issuer.publicKey));
+}
+
+/** As `isCrlOf`, its signature aside. */
+export function couldBeCrlOf(crl: Crl, issuer: Certificate): boolean {
   if (Buffer.compare(crl.issuerDer, issuer.subjectDer) !== 0) return false;
   const [named, has] = [crl.authorityKeyId, issuer.subjectKeyId];
   if (named && has && Buffer.compare(named, has) !== 0) return false;
   if (issuer.keyUsage && !issuer.keyUsage.usages.includes('cRLSign')) return false;
-  if (issuer.publicKey.weakness !== undefined) return false;
-  return isSignatureValid(crl.signatureAlgorithm, crl.tbsDer, crl.signature, createKeyObject(issuer.publicKey));
+  return issuer.publicKey.weakness === undefined;
 }
 
 /** Lists that passed `acceptCrls`, replaced as one. */
@@ -207,119 +242,43 @@ export interface CrlSet {
   readonly nextUpdateAt: number;
   /** When the last of them was made. */
   readonly thisUpdateAt: number;
-  /** SHA-256 over `pem`, hex. */
+  /** SHA-256 over those of the lists, hex. */
   readonly version: string;
 }
 
-const MAX_LISTS = 64;
-
-/** Whose lists count. */
-export interface CrlSigners {
-  readonly bundle: TrustBundle;
-  /** The certificates that are served above our leaf: its issuers, DER. */
-  readonly chainDer: readonly Uint8Array[];
+/** The text of a list and its SHA-256: made once, for a list of megabytes goes into several sets. */
+interface CrlText {
+  readonly pem: Buffer;
+  readonly sha256: Buffer;
 }
 
-/** What a file of lists comes to. */
-export interface AcceptedCrls {
-  readonly set: CrlSet;
-  /** Lists that do not count, each with its rule. */
-  readonly skipped: readonly string[];
-  /** Those of them that have an extension which no list may have here: somebody has to act. */
-  readonly unusable: readonly string[];
-}
+const texts = new WeakMap<Crl, CrlText>();
 
-/**
- * Validates a file of lists: PEM with certificates of their signers beside them, or one list as DER. A list counts where its signer is a root
- * of the bundle, or verifies to one and is served with our leaf or stands in the file. Others are passed over with their reason, each for
- * itself: while roots are being replaced there are lists of signers that not every agent knows yet.
- *
- * @param now    Epoch milliseconds; what was made later, or has had its day, does not count.
- * @param inUse  What passed before: a list is not replaced by an older one of the same signer, since replicas of a CA make theirs at
- *               different times, and who can replay an old list could take a revocation back. Nor by one of the same signer that is refused.
- * @throws     AgentError ERR_PARSE with field and rule where none counts.
- */
-export function acceptCrls(bytes: Uint8Array, field: string, signers: CrlSigners, now: number, inUse?: CrlSet): AcceptedCrls {
-  const { listsDer, certificatesDer } = readBlocks(bytes, field);
-  const issuers = readIssuers(signers, certificatesDer, field, now);
-  const outcomes = listsDer.map((der) => acceptCrl(der, field, issuers, now, inUse));
-  const refused = outcomes.flatMap(({ refusal }) => refusal ?? []);
-  if (refused.length === outcomes.length) throw refused[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
-  const lists = new Set(outcomes.flatMap(({ list }) => list ?? []));
-  const messages = (of: readonly CrlOutcome[]) => of.flatMap(({ refusal }) => refusal?.message ?? []);
-  return { set: crlSetOf([...lists]), skipped: messages(outcomes), unusable: messages(outcomes.filter(({ isUnusable }) => isUnusable)) };
-}
-
-/** @throws AgentError ERR_PARSE for a certificate of the file that is malformed. */
-function readIssuers({ bundle, chainDer }: CrlSigners, beside: readonly Uint8Array[], field: string, now: number): Certificate[] {
-  const roots = bundle.rootsDer.map((der) => parseCertificate(der));
-  const pool = [...chainDer, ...beside].map((der) => parseCertificate(der, field)).filter(isCa);
-  return [...roots, ...pool.filter((each) => verifies(each, pool, roots, now))];
-}
-
-interface CrlOutcome {
-  readonly list: Crl | undefined;
-  readonly refusal?: AgentError;
-  readonly isUnusable?: boolean;
-}
-
-/** The list, or one of the same signer that is in use: where that is newer, or this one is refused. */
-function acceptCrl(der: Uint8Array, field: string, issuers: readonly Certificate[], now: number, inUse: CrlSet | undefined): CrlOutcome {
-  let crl: ReturnType<typeof readCrl>;
-  try {
-    crl = readCrl(der, field);
-  } catch (caught) {
-    return { list: undefined, refusal: AgentError.from(caught), isUnusable: true };
+/** Writes the text of a list of any length, so that `crlSetOf` finds it. */
+export function* preparePem(crl: Crl): Steps<CrlText> {
+  const known = texts.get(crl);
+  if (known !== undefined) return known;
+  const pem = yield* writePemSteps('X509 CRL', crl.der);
+  const hash = createHash('sha256');
+  for (let at = 0; at < crl.der.length; at += HASHED_PER_STEP) {
+    hash.update(crl.der.subarray(at, at + HASHED_PER_STEP));
+    yield;
   }
-  const { refusal, ...list } = crl;
-  const known = inUse?.lists.find((each) => isSameIssuer(each, list));
-  const refuse = (rule: string) => ({
-    list: known,
-    refusal: invalid('ERR_PARSE', `${field}: list of ${list.issuer || 'an issuer without a name'}`, rule),
-  });
-  if (!issuers.some((issuer) => isCrlOf(list, issuer))) return refuse('must be signed by a CA of the trust bundle or of the served chain');
-  if (refusal) return { ...refuse(refusal.rule ?? refusal.message), isUnusable: true };
-  if (list.thisUpdateAt > now + SKEW_TOLERANCE_MS) return refuse(`must not be of the future: it was made at ${iso(list.thisUpdateAt)}`);
-  if (list.nextUpdateAt <= now) return refuse(`must not be out of date: its next update was due at ${iso(list.nextUpdateAt)}`);
-  return { list: known && known.thisUpdateAt > list.thisUpdateAt ? known : list };
+  const text = { pem, sha256: hash.digest() };
+  texts.set(crl, text);
+  return text;
 }
 
 /** These lists as one value; at least one. */
 export function crlSetOf(lists: readonly Crl[]): CrlSet {
-  const pem = Buffer.concat(lists.map(({ der }) => writePem('X509 CRL', der)));
+  const written = lists.map((each) => atOnce(preparePem(each)));
   return {
     lists,
-    pem,
+    pem: Buffer.concat(written.map(({ pem }) => pem)),
     nextUpdateAt: Math.min(...lists.map(({ nextUpdateAt }) => nextUpdateAt)),
     thisUpdateAt: Math.max(...lists.map(({ thisUpdateAt }) => thisUpdateAt)),
-    version: createHash('sha256').update(pem).digest('hex'),
+    version: createHash('sha256')
+      .update(Buffer.concat(written.map(({ sha256 }) => sha256)))
+      .digest('hex'),
   };
 }
-
-function readBlocks(bytes: Uint8Array, field: string): { listsDer: Uint8Array[]; certificatesDer: Uint8Array[] } {
-  if (bytes[0] === TAG.sequence) return { listsDer: [bytes], certificatesDer: [] };
-  const blocks = readPem(bytes, field, { maxBytes: 2 * MAX_CRL_BYTES, maxBlocks: MAX_LISTS });
-  const foreign = blocks.find(({ label }) => label !== 'X509 CRL' && label !== 'CERTIFICATE');
-  if (foreign) {
-    for (const { der } of blocks) der.fill(0);
-    throw invalid('ERR_PARSE', field, `must hold X509 CRL and CERTIFICATE only, not ${foreign.label}`);
-  }
-  const labelled = (wanted: string) => blocks.filter(({ label }) => label === wanted).map(({ der }) => der);
-  return { listsDer: labelled('X509 CRL'), certificatesDer: labelled('CERTIFICATE') };
-}
-
-function verifies(certificate: Certificate, pool: readonly Certificate[], roots: readonly Certificate[], now: number): boolean {
-  try {
-    verifyChain(certificate, pool, roots, now);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isSameIssuer(one: Crl, other: Crl): boolean {
-  const keyId = (crl: Crl) => crl.authorityKeyId ?? new Uint8Array(0);
-  return Buffer.compare(one.issuerDer, other.issuerDer) === 0 && Buffer.compare(keyId(one), keyId(other)) === 0;
-}
-
-const iso = (at: number) => new Date(at).toISOString();

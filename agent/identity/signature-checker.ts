@@ -7,48 +7,51 @@ import { isSignatureValid, isSignatureValidAside } from './signature';
 /** In signatures of P-256, some 0.07 ms each. One path needs at most 7; the rest is for roots and intermediates that share a name. */
 const BUDGET = 256;
 
+/** A certificate, or a list of revoked ones: what was signed, and the signature. */
+export type Signed = Pick<Certificate, 'tbsDer' | 'signatureAlgorithm' | 'signature'>;
+
 /**
  * Verifies signatures within a budget, so that no set of certificates makes us work for long, and remembers their outcome. A signature
- * costs what its key makes it cost: one of P-521 as much as twenty of P-256.
+ * costs what its key and the size of what was signed make it cost: one of P-521 as much as twenty of P-256.
  */
 export class SignatureChecker {
   #left: number;
   readonly #keys = new Map<Certificate, KeyObject | undefined>();
-  readonly #answers = new Map<Certificate, Map<Certificate, boolean>>();
+  readonly #answers = new Map<Signed, Map<Certificate, boolean>>();
 
   /** @param budget  In signatures of P-256. */
   constructor(private readonly budget = BUDGET) {
     this.#left = budget;
   }
 
-  /** Whether `issuer`'s key made `certificate`'s signature. @throws AgentError ERR_PARSE when the budget is used up. */
-  isSignedBy(certificate: Certificate, issuer: Certificate): boolean {
-    const known = this.#answersOf(certificate).get(issuer);
+  /** Whether `issuer`'s key made `signed`'s signature. @throws AgentError ERR_PARSE when the budget is used up. */
+  isSignedBy(signed: Signed, issuer: Certificate): boolean {
+    const known = this.#answersOf(signed).get(issuer);
     if (known !== undefined) return known;
-    if (!this.#spend(issuer)) throw this.#usedUp();
+    if (!this.#spend(signed, issuer)) throw this.#usedUp();
     const key = this.#keyOf(issuer);
-    const { signatureAlgorithm, tbsDer, signature } = certificate;
-    return this.#remember(certificate, issuer, key !== undefined && isSignatureValid(signatureAlgorithm, tbsDer, signature, key));
+    const { signatureAlgorithm, tbsDer, signature } = signed;
+    return this.#remember(signed, issuer, key !== undefined && isSignatureValid(signatureAlgorithm, tbsDer, signature, key));
   }
 
   /** As `isSignedBy`; false also where the budget is used up: for what is nice to have. */
-  isSurelySignedBy(certificate: Certificate, issuer: Certificate): boolean {
-    const known = this.#answersOf(certificate).has(issuer) || this.#left >= signatureWeight(issuer.publicKey);
-    return known && this.isSignedBy(certificate, issuer);
+  isSurelySignedBy(signed: Signed, issuer: Certificate): boolean {
+    const known = this.#answersOf(signed).has(issuer) || this.#left >= weightOf(signed, issuer);
+    return known && this.isSignedBy(signed, issuer);
   }
 
   /** Has a thread of the pool find the answer that `isSignedBy` gives from then on. @throws AgentError ERR_PARSE as there. */
-  async checkAside(certificate: Certificate, issuer: Certificate): Promise<void> {
-    if (this.#answersOf(certificate).has(issuer)) return;
-    if (!this.#spend(issuer)) throw this.#usedUp();
-    const { signatureAlgorithm, tbsDer, signature } = certificate;
+  async checkAside(signed: Signed, issuer: Certificate): Promise<void> {
+    if (this.#answersOf(signed).has(issuer)) return;
+    if (!this.#spend(signed, issuer)) throw this.#usedUp();
+    const { signatureAlgorithm, tbsDer, signature } = signed;
     // A key that OpenSSL refuses has signed nothing.
     const answer = await isSignatureValidAside(signatureAlgorithm, tbsDer, signature, issuer.publicKey, 'issuer').catch(() => false);
-    this.#remember(certificate, issuer, answer);
+    this.#remember(signed, issuer, answer);
   }
 
-  #spend(issuer: Certificate): boolean {
-    const weight = signatureWeight(issuer.publicKey);
+  #spend(signed: Signed, issuer: Certificate): boolean {
+    const weight = weightOf(signed, issuer);
     if (weight > this.#left) return false;
     this.#left -= weight;
     return true;
@@ -58,16 +61,16 @@ export class SignatureChecker {
     return invalid('ERR_PARSE', 'chain', `must verify with the work of ${this.budget} P-256 signatures`);
   }
 
-  #answersOf(certificate: Certificate): Map<Certificate, boolean> {
-    const known = this.#answers.get(certificate);
+  #answersOf(signed: Signed): Map<Certificate, boolean> {
+    const known = this.#answers.get(signed);
     if (known !== undefined) return known;
     const answers = new Map<Certificate, boolean>();
-    this.#answers.set(certificate, answers);
+    this.#answers.set(signed, answers);
     return answers;
   }
 
-  #remember(certificate: Certificate, issuer: Certificate, answer: boolean): boolean {
-    this.#answersOf(certificate).set(issuer, answer);
+  #remember(signed: Signed, issuer: Certificate, answer: boolean): boolean {
+    this.#answersOf(signed).set(issuer, answer);
     return answer;
   }
 
@@ -83,6 +86,13 @@ function keyOrNothing(certificate: Certificate): KeyObject | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Octets that take as long to hash as a signature of P-256 to verify. */
+const OCTETS = 40 * 1_024;
+
+function weightOf({ tbsDer }: Signed, { publicKey }: Certificate): number {
+  return signatureWeight(publicKey) + Math.floor(tbsDer.length / OCTETS);
 }
 
 /**

@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -5,13 +6,15 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { writePem } from '../../../agent/base/pem';
 import { firstValue, WatchedSource } from '../../../agent/base/watched';
-import { certificatesPem } from '../../../agent/identity/certificate';
-import { acceptCrls, type CrlSet, type CrlSigners, createCrl } from '../../../agent/identity/crl';
+import { acceptCrls, type CrlSigners } from '../../../agent/identity/accept-crls';
+import { certificatesPem, parseCertificate } from '../../../agent/identity/certificate';
+import { type CrlSet, createCrl } from '../../../agent/identity/crl';
 import { keyPairOf } from '../../../agent/identity/keys';
 import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
 import { followRevocation, type Revocation } from '../../../ca-client/revocation';
 import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
-import { outcome } from '../../support/outcome';
+import { cpuMs } from '../../support/load';
+import { outcome, outcomeOf } from '../../support/outcome';
 import { BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
@@ -44,7 +47,12 @@ describe('lists are accepted', () => {
     const [below, other] = [await makeTestCa({ parent: root, name: 'below' }), await makeTestCa({ parent: stranger, name: 'other' })];
     const file = [listOf(root, { serials: ['0a'] }), listOf(below, { serials: ['0b'] }), listOf(stranger), listOf(other)];
     const certificates = certificatesPem([below, other, stranger].map(({ certificateDer }) => certificateDer));
-    const { set, skipped } = acceptCrls(Buffer.concat([...file, certificates]), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW);
+    const { set, skipped } = await acceptCrls(
+      Buffer.concat([...file, certificates]),
+      'crl',
+      { bundle: root.bundle, chainDer: [] },
+      TEST_NOW,
+    );
     expect(serialsOf(set)).toEqual(['0a', '0b']);
     expect(set.pem).toEqual(Buffer.concat(file.slice(0, 2)));
     expect(skipped).toEqual([
@@ -58,23 +66,70 @@ describe('lists are accepted', () => {
     const int = await makeTestCa({ parent: root });
     const signers = { bundle: root.bundle, chainDer: int.intermediatesDer };
     const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
-    const good = acceptCrls(listsPem([makeList(root, at), makeList(int, at)]), 'crl', signers, TEST_NOW);
+    const good = await acceptCrls(listsPem([makeList(root, at), makeList(int, at)]), 'crl', signers, TEST_NOW);
     expect([good.set.lists.length, good.skipped]).toEqual([2, []]);
     for (const [name, extension] of Object.entries(BAD_LISTS)) {
       const bad = makeList(int, { ...at, extensions: [extension] });
-      const fresh = acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW);
+      const fresh = await acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW);
       expect([name, fresh.set.lists.map(({ issuer }) => issuer)]).toEqual([name, ['O=cluster.local, CN=root']]);
       expect(fresh.unusable).toEqual([expect.stringMatching(/^crl: list of O=cluster.local, CN=intermediate: must not have the /)]);
       // Where a good one of the same signer is in use, it stays.
-      const kept = acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW, good.set);
+      const kept = await acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW, good.set);
       expect([kept.set.lists[1], kept.unusable]).toEqual([good.set.lists[1], fresh.unusable]);
     }
   });
 
+  test('field E5: of sixty CAs of one name and dear keys no more are asked than a budget allows, and a list of the root counts beside them', async () => {
+    const root = await makeTestCa();
+    const dear = () => generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey;
+    const { subjectDer } = parseCertificate(root.certificateDer);
+    const top = await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dear() });
+    const cas = [top];
+    while (cas.length < 60) cas.push(await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dear(), parent: cas.at(-1)! }));
+    const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
+    const foreign = makeList(await makeTestCa({ subjectDer, noKeyIds: true }), at);
+    const file = Buffer.concat([listsPem([foreign, makeList(root, at)]), certificatesPem(cas.map(({ certificateDer }) => certificateDer))]);
+    const before = cpuMs();
+    const { set, skipped } = await acceptCrls(file, 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW);
+    // 60 x 60 signatures of 1.4 ms would be five seconds.
+    expect(cpuMs() - before).toBeLessThan(2_000);
+    expect([set.lists.length, skipped.length]).toEqual([1, 1]);
+  });
+
+  test('a long list is read in turns with everything else', async () => {
+    const root = await makeTestCa();
+    const revoked = Array.from({ length: 30_000 }, (_, at) => ({
+      serial: (0x7000000000000000n + BigInt(at)).toString(16),
+      revokedAt: TEST_NOW,
+      reason: 0,
+    }));
+    const spec = {
+      issuerDer: root.subjectDer,
+      authorityKeyId: root.keyId,
+      number: 1,
+      thisUpdateAt: TEST_NOW,
+      nextUpdateAt: TEST_NOW + HOUR_MS,
+    };
+    const pem = writePem('X509 CRL', createCrl({ ...spec, revoked }, keyPairOf(root.privateKey, 'ecdsa-p256')));
+    let turns = 0;
+    const turn = () => {
+      turns += 1;
+      counting = setImmediate(turn);
+    };
+    let counting = setImmediate(turn);
+    const { set } = await acceptCrls(pem, 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW);
+    clearImmediate(counting);
+    expect(set.lists[0]!.revoked.size).toBe(30_000);
+    expect(set.pem).toEqual(pem);
+    // 30 ms of work at the least, 5 ms at a time.
+    expect(turns).toBeGreaterThan(5);
+  });
+
   test('as DER too', async () => {
     const root = await makeTestCa();
-    const [der] = acceptCrls(listOf(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW).set.lists.map((list) => list.der);
-    expect(acceptCrls(der!, 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW).set.lists).toHaveLength(1);
+    const signers = { bundle: root.bundle, chainDer: [] };
+    const { set } = await acceptCrls(listOf(root), 'crl', signers, TEST_NOW);
+    expect((await acceptCrls(set.lists[0]!.der, 'crl', signers, TEST_NOW)).set).toEqual(set);
   });
 
   test.each<[string, (root: TestCa) => Buffer, string]>([
@@ -89,7 +144,7 @@ describe('lists are accepted', () => {
     ['no PEM', () => Buffer.from('<html>'), 'must'],
   ])('but not %s', async (_, make, rule) => {
     const root = await makeTestCa();
-    expect(outcome(() => acceptCrls(make(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW))).toMatchObject({
+    expect(await outcomeOf(acceptCrls(make(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW))).toMatchObject({
       rule: expect.stringContaining(rule),
     });
   });

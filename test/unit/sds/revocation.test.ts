@@ -1,7 +1,6 @@
 import { afterEach, expect, test } from '@jest/globals';
-import { writePem } from '../../../agent/base/pem';
 import { WatchedSource } from '../../../agent/base/watched';
-import { acceptCrls, type CrlSet, createCrl } from '../../../agent/identity/crl';
+import { type CrlSet, createCrl, crlSetOf, parseCrl } from '../../../agent/identity/crl';
 import { keyPairOf } from '../../../agent/identity/keys';
 import { HOUR_MS, type TestCa } from '../../support/certs';
 import { type SdsWorld, startSdsWorld } from '../../support/sds-world';
@@ -14,12 +13,7 @@ function listsOf(ca: TestCa, number: number): CrlSet {
   const now = Date.now();
   const times = { thisUpdateAt: now - 60_000, nextUpdateAt: now + HOUR_MS };
   const spec = { issuerDer: ca.subjectDer, authorityKeyId: ca.keyId, number, revoked: [], ...times };
-  return acceptCrls(
-    writePem('X509 CRL', createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256'))),
-    'crl',
-    { bundle: ca.bundle, chainDer: [] },
-    now,
-  ).set;
+  return crlSetOf([parseCrl(createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256')))]);
 }
 
 test('H11 ROOTCA waits for the first revocation lists, carries them for leaves alone, and follows them without the certificate', async () => {

@@ -1,0 +1,25 @@
+/** Work whose size others choose, cut into steps: at each `yield` somebody else may have the thread. A step takes a millisecond or so. */
+export type Steps<T> = Generator<void, T>;
+
+/** Beyond it a socket, a probe or a signal waits noticeably. */
+const TURN_MS = 5;
+
+/** For work that is known to be small, or that nobody waits beside. */
+export function atOnce<T>(steps: Steps<T>): T {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** Does the work for some milliseconds at a time, and lets the loop turn in between. */
+export async function inTurns<T>(steps: Steps<T>): Promise<T> {
+  let until = performance.now() + TURN_MS;
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+    if (performance.now() < until) continue;
+    await new Promise((next) => setImmediate(next));
+    until = performance.now() + TURN_MS;
+  }
+}
