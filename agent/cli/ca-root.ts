@@ -66,7 +66,7 @@ function addActivate(root: Command, context: CommandContext): void {
     .description('Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.')
     .argument('[id]', 'Of the signer or its root, or the beginning of one')
     .option('--overlap <duration>', 'How long the root must have been known (default: a day, and until everybody has renewed)')
-    .option('--force', 'Also where identities were not handed the root: they refuse peers with new certificates until they renew');
+    .option('--force', 'Also where identities or clients have not got the root, which then refuse peers with new certificates; says which');
   onRun(command, context, async (options, [id]) => {
     const which = { id: id as string | undefined, overlapMs: durationOf(options, 'overlap'), force: options.given.force === true };
     return tellId(options, context.terminal, (api, about, deps) => api.activateRoot(about, which, deps));

@@ -75,8 +75,8 @@ export interface WithoutRoot {
 }
 
 /**
- * The identities that would refuse what a kept signer signs. An identity counts as long as more of its certificates in use came without
- * the signer's root than with it: replicas may share one. A certificate that proved its own renewal is in use no more.
+ * The identities that would refuse what a kept signer signs. Replicas may share one, so each certificate that came without the signer's root
+ * counts, until it has proved a renewal of its own; a certificate that a token got, with the root, stands in for one of those.
  */
 export async function withoutRootOf(options: RootsOptions, id: string, now: number): Promise<WithoutRoot[]> {
   // What has signed before is known to all.
@@ -88,7 +88,8 @@ export async function withoutRootOf(options: RootsOptions, id: string, now: numb
   }
   return [...byIdentity].flatMap(([identity, entries]) => {
     const lacking = entries.filter(lacks);
-    if (lacking.length * 2 <= entries.length) return [];
+    const gotByToken = entries.filter((entry) => entry.replaces === undefined && !lacks(entry));
+    if (lacking.length <= gotByToken.length) return [];
     return [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
   });
 }

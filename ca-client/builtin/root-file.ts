@@ -42,6 +42,7 @@ function readFileSigner(keys: readonly { label: string; der: Buffer }[], certifi
   if (!signer) throw invalid('ERR_PARSE', 'root file', 'must hold the certificate that its key belongs to');
   const certPem = certificatesPem([signer.der]);
   const above = certificates.filter((each) => each !== signer && !isSelfSigned(each));
-  const chainPem = isSelfSigned(signer) ? certPem : certificatesPem([signer.der, ...above.map(({ der }) => der)]);
+  // Above a root too: a root of before may have certified it.
+  const chainPem = certificatesPem([signer.der, ...above.map(({ der }) => der)]);
   return { id: certificateId(signer), files: { keyPem: new Secret(keyPem), certPem, chainPem } };
 }

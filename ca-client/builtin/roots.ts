@@ -99,7 +99,8 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
 /**
  * Second stage: a kept signer signs from now on; the one before is kept, so that this can be taken back, and certifies it, so that clients
  * which know the root before only go on. Refused while somebody may not know its root: until `overlapMs` after it was added; where that is
- * not given, a day, and until no certificate is valid that was issued before; and while an identity was not handed the root.
+ * not given, a day, and until no certificate is valid that was issued before; while an identity was not handed the root; and where the
+ * signer before cannot certify it.
  *
  * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
  * @returns      The signer's id; that of the active one where it is meant, which is said and changes nothing.
@@ -121,7 +122,9 @@ export async function activateRoot(
     const files = await readKeptFiles(options.dir, id);
     await assertHanded(options, id, which.force === true, now, deps);
     const kept = { ...files, dir: options.dir, rootPem: current.rootPem };
-    const next = { ...kept, chainPem: await crossSigned(options, kept, current, now, deps.log) };
+    const { chainPem, lost } = await crossSigned(options, kept, current, now);
+    assertNoneLost(id, lost, which.force === true, deps);
+    const next = { ...kept, chainPem };
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
     if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
@@ -277,6 +280,20 @@ async function assertHanded(options: RootsOptions, id: string, force: boolean, n
   throw new AgentError('ERR_TOO_EARLY', `activate ${id}: ${without.length} identities were not handed its root: ${of}`, {
     rule: 'must not sign before each identity with a valid certificate was handed its root',
     hint: `have them renew (keyturn rotate), wait until ${until}, or use --force: they refuse peers with new certificates until they renew`,
+  });
+}
+
+/** Copies of a root are where no register knows of them. */
+function assertNoneLost(id: string, lost: readonly Certificate[], force: boolean, { log }: Deps): void {
+  if (lost.length === 0) return;
+  const of = firstOf(lost.map((root) => `${certificateId(root)} (${root.subject})`));
+  if (force) {
+    log.warn('clients that hold a root of before only refuse what is signed from now on', { roots: of });
+    return;
+  }
+  throw new AgentError('ERR_CA_STATE', `activate ${id}: clients that hold root ${of} only would refuse what it signs`, {
+    rule: 'must verify by each root that is not retired, and the signer before may not certify another CA',
+    hint: 'give every client the new root, then use --force; or add the new signer in one file with a certificate for it that leads to that root',
   });
 }
 

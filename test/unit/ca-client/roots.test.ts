@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { connect, createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { firstValue } from '../../../agent/base/watched';
-import { certificatesPem, parseCertificate, parseRootBundle } from '../../../agent/identity/certificate';
+import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../../agent/identity/certificate';
 import { verifyChain } from '../../../agent/identity/chain';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import { type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
@@ -41,11 +41,11 @@ interface World extends RootsOptions {
   readonly ca: TestCa;
 }
 
-/** A CA directory with one self-signed root, at TEST_NOW. */
-async function world(ca?: TestCa): Promise<World> {
+/** A CA directory with one root, at TEST_NOW; its signer is the root itself unless another is given. */
+async function world(ca?: TestCa, root = ca): Promise<World> {
   const dir = tempDir();
   const signer = ca ?? (await makeTestCa());
-  writeCaDir(dir, { signer, roots: [signer] });
+  writeCaDir(dir, { signer, roots: [root ?? signer] });
   const clock = new TestClock();
   const deps = testDeps({ clock });
   const store = await openFileStore(dir, deps);
@@ -56,6 +56,9 @@ async function world(ca?: TestCa): Promise<World> {
 const fileOf = (dir: string, name: string) => readFileSync(join(dir, name));
 const rootsOf = (dir: string) => parseRootBundle(fileOf(dir, 'root-cert.pem'), 'root-cert.pem').bundle.rootsDer;
 const stages = async (at: World) => (await listRoots(at, undefined, at.clock.now())).map(({ stage, inUse }) => `${stage} ${inUse}`).sort();
+const print = (der: Uint8Array) => parseCertificate(der).sha256;
+/** What goes out above a leaf, as cert-chain.pem has it. */
+const shownBy = (at: World) => parseCertificates(fileOf(at.dir, 'cert-chain.pem'), 'chain').map(({ sha256 }) => sha256);
 const idOf = (ca: TestCa) => parseCertificate(ca.certificateDer).sha256.slice(0, 16);
 const keyPem = (ca: TestCa) => Buffer.from(ca.privateKey.export({ type: 'pkcs8', format: 'pem' }));
 
@@ -134,6 +137,61 @@ describe('roots change in stages', () => {
     await at.store.revoke({ id: OTHER_ID }, 'unspecified', TEST_NOW);
     expect(await waiting()).toEqual([]);
     await activate();
+  });
+
+  test('field 14 of replicas with one identity each must have been handed the root', async () => {
+    const at = await world();
+    const [one, other] = [issuedEntry(), issuedEntry()];
+    for (const entry of [one, other]) await at.store.recordIssued(entry);
+    const root = await addRoot(at, NEW, at.deps);
+    const activate = () => activateRoot(at, { overlapMs: 0 }, at.deps);
+    // The first renews twice, the second has not come.
+    const renewed = issuedEntry({ replaces: one.serial, handedRoots: [root] });
+    for (const entry of [renewed, issuedEntry({ replaces: renewed.serial, handedRoots: [root] })]) await at.store.recordIssued(entry);
+    await expect(activate()).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    // The second has lost its state, and comes by a token.
+    await at.store.recordIssued(issuedEntry({ handedRoots: [root] }));
+    await activate();
+  });
+
+  test('field 14 a signer that may not certify another CA is followed by force only, or by one that leads to its root by itself', async () => {
+    const root = await makeTestCa();
+    const at = await world(await makeTestCa({ parent: root, pathLength: 0 }), root);
+    await addRoot(at, NEW, at.deps);
+    await expect(activateRoot(at, { overlapMs: 0 }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      message: expect.stringContaining(idOf(root)),
+      rule: expect.stringContaining('may not certify another CA'),
+    });
+    const next = await makeTestCa({ name: 'next' });
+    const certified = await makeTestCa({ name: 'next', privateKey: next.privateKey, parent: root });
+    const pem = Buffer.concat([keyPem(next), certificatesPem([next.certificateDer, certified.certificateDer])]);
+    const id = await addRoot(at, { ...NEW, pem }, at.deps);
+    expect(await activateRoot(at, { id, overlapMs: 0 }, at.deps)).toBe(id);
+    expect(shownBy(at)).toEqual([next.certificateDer, certified.certificateDer].map(print));
+    const forced = await world(await makeTestCa({ parent: root, pathLength: 0 }), root);
+    await addRoot(forced, NEW, forced.deps);
+    await activateRoot(forced, { force: true }, forced.deps);
+    expect(forced.deps.events).toContainEqual(
+      expect.objectContaining({ event: 'clients that hold a root of before only refuse what is signed from now on' }),
+    );
+  });
+
+  test('field 14 a signer under the same root needs no certificate of the one before; what leads to a retired root goes with it', async () => {
+    const root = await makeTestCa();
+    const at = await world(await makeTestCa({ parent: root, name: 'first' }), root);
+    const second = await makeTestCa({ parent: root, name: 'second' });
+    const pem = (ca: TestCa) => Buffer.concat([keyPem(ca), certificatesPem([ca.certificateDer])]);
+    await addRoot(at, { ...NEW, pem: pem(second) }, at.deps);
+    await activateRoot(at, { id: idOf(second), overlapMs: 0 }, at.deps);
+    expect(shownBy(at)).toEqual([print(second.certificateDer)]);
+    // The root of before may go, and so may what leads to it alone.
+    const next = await makeTestCa({ name: 'next' });
+    await addRoot(at, { ...NEW, pem: pem(next) }, at.deps);
+    await activateRoot(at, { id: idOf(next), overlapMs: 0 }, at.deps);
+    expect(shownBy(at)).toHaveLength(3);
+    await retireRoot(at, { id: idOf(root) }, at.deps);
+    expect(shownBy(at)).toEqual([print(next.certificateDer)]);
   });
 
   test('field 14 force says whose peers refuse what is signed', async () => {
