@@ -76,22 +76,37 @@ export interface WithoutRoot {
 
 /**
  * The identities that would refuse what a kept signer signs. Replicas may share one, so each certificate that came without the signer's root
- * counts, until it has proved a renewal of its own; a certificate that a token got, with the root, stands in for one of those.
+ * counts, until it has proved a renewal itself, or the proof by which it was got (a token, or one certificate such as that of `--prov-cert`) has
+ * got another with the root.
  */
 export async function withoutRootOf(options: RootsOptions, id: string, now: number): Promise<WithoutRoot[]> {
   // What has signed before is known to all.
   if ((await readSince(options.dir, id)) === 0) return [];
   const lacks = await lacksRootOf(options, id, now);
   const byIdentity = new Map<string, IssuedEntry[]>();
-  for (const entry of withoutReplaced(await ofWorkloads(options, now))) {
-    byIdentity.set(entry.id, [...(byIdentity.get(entry.id) ?? []), entry]);
-  }
+  for (const entry of await ofWorkloads(options, now)) pushTo(byIdentity, entry.id, entry);
   return [...byIdentity].flatMap(([identity, entries]) => {
-    const lacking = entries.filter(lacks);
-    const gotByToken = entries.filter((entry) => entry.replaces === undefined && !lacks(entry));
-    if (lacking.length <= gotByToken.length) return [];
-    return [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
+    const lacking = lackingIn(entries, lacks);
+    return lacking.length === 0 ? [] : [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
   });
+}
+
+/** Those of one identity's certificates whose holder may have no other with the root. */
+function lackingIn(entries: readonly IssuedEntry[], lacks: (entry: IssuedEntry) => boolean): IssuedEntry[] {
+  const proofs = new Set(entries.map(({ provenBy }) => provenBy));
+  const byProof = new Map<string | undefined, IssuedEntry[]>();
+  for (const entry of entries) pushTo(byProof, entry.provenBy, entry);
+  return [...byProof.values()].flatMap((group) => {
+    const lacking = group.filter((entry) => lacks(entry) && !proofs.has(entry.serial));
+    const handed = group.length - group.filter(lacks).length;
+    return lacking.sort((a, b) => a.issuedAt - b.issuedAt).slice(handed);
+  });
+}
+
+function pushTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list) list.push(value);
+  else lists.set(key, [value]);
 }
 
 /** Whether a certificate went out without the root that a kept signer leads to. */
@@ -135,11 +150,6 @@ function newestServers(entries: readonly IssuedEntry[]): Set<string> {
 async function withoutRevoked(options: RootsOptions, entries: readonly IssuedEntry[], now: number): Promise<IssuedEntry[]> {
   const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
   return entries.filter(({ serial }) => !revoked.has(serial));
-}
-
-function withoutReplaced(entries: readonly IssuedEntry[]): IssuedEntry[] {
-  const replaced = new Set(entries.map(({ replaces }) => replaces));
-  return entries.filter(({ serial }) => !replaced.has(serial));
 }
 
 /** Kept signers that lead to none of the roots. */

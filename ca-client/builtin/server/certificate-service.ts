@@ -221,7 +221,7 @@ export class CertificateService {
         issuerKeyId,
         rootKeySha256,
         handedRoots,
-        ...(facts.method === 'client-certificate' && { replaces: String(facts.proof?.serial) }),
+        ...(facts.method === 'client-certificate' && { provenBy: String(facts.proof?.serial) }),
       });
       this.#register.worked();
     } catch (caught) {

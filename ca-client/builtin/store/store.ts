@@ -19,8 +19,8 @@ export interface IssuedEntry {
   readonly rootKeySha256: string;
   /** The roots that went out with it, by the beginning of their SHA-256 as `certificateId`; absent for a TLS server of ours. */
   readonly handedRoots?: readonly string[];
-  /** The serial of the certificate that proved the caller, and that this one replaces; absent where a token did. */
-  readonly replaces?: string;
+  /** The serial of the certificate that proved the caller; absent where a token did. */
+  readonly provenBy?: string;
 }
 
 /** Which certificates are meant; all that is given must hold. Expired ones are never found. */

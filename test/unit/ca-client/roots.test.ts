@@ -128,7 +128,7 @@ describe('roots change in stages', () => {
       message: expect.stringContaining(`${TEST_ID}, ${OTHER_ID}`),
     });
     // A replica that was behind handed out the roots of before.
-    await at.store.recordIssued(issuedEntry({ id: OTHER_ID, replaces: old[2]!.serial, handedRoots: [idOf(at.ca)] }));
+    await at.store.recordIssued(issuedEntry({ id: OTHER_ID, provenBy: old[2]!.serial, handedRoots: [idOf(at.ca)] }));
     await at.store.recordIssued(issuedEntry({ handedRoots: [idOf(at.ca), root] }));
     // One of two replicas has renewed.
     expect((await waiting()).map(({ id }) => id)).toEqual([TEST_ID, OTHER_ID]);
@@ -146,12 +146,23 @@ describe('roots change in stages', () => {
     const root = await addRoot(at, NEW, at.deps);
     const activate = () => activateRoot(at, { overlapMs: 0 }, at.deps);
     // The first renews twice, the second has not come.
-    const renewed = issuedEntry({ replaces: one.serial, handedRoots: [root] });
-    for (const entry of [renewed, issuedEntry({ replaces: renewed.serial, handedRoots: [root] })]) await at.store.recordIssued(entry);
+    const renewed = issuedEntry({ provenBy: one.serial, handedRoots: [root] });
+    for (const entry of [renewed, issuedEntry({ provenBy: renewed.serial, handedRoots: [root] })]) await at.store.recordIssued(entry);
     await expect(activate()).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     // The second has lost its state, and comes by a token.
     await at.store.recordIssued(issuedEntry({ handedRoots: [root] }));
     await activate();
+  });
+
+  test('field 14 a machine that proves itself by one provisioned certificate each time has been handed the root once it has renewed', async () => {
+    const at = await world();
+    const provisioned = issuedEntry();
+    const first = issuedEntry({ provenBy: provisioned.serial });
+    for (const entry of [provisioned, first]) await at.store.recordIssued(entry);
+    const root = await addRoot(at, NEW, at.deps);
+    await expect(activateRoot(at, { overlapMs: 0 }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    await at.store.recordIssued(issuedEntry({ provenBy: provisioned.serial, handedRoots: [root] }));
+    await activateRoot(at, { overlapMs: 0 }, at.deps);
   });
 
   test('field 14 a signer that may not certify another CA is followed by force only, or by one that leads to its root by itself', async () => {
@@ -211,10 +222,10 @@ describe('roots change in stages', () => {
   test('a certificate that proved its own renewal is in use no more: however often one renewed before, once after is enough', async () => {
     const at = await world();
     const chain = [issuedEntry()];
-    for (const _ of [1, 2, 3]) chain.push(issuedEntry({ replaces: chain.at(-1)!.serial }));
+    for (const _ of [1, 2, 3]) chain.push(issuedEntry({ provenBy: chain.at(-1)!.serial }));
     for (const entry of chain) await at.store.recordIssued(entry);
     const root = await addRoot(at, NEW, at.deps);
-    await at.store.recordIssued(issuedEntry({ replaces: chain.at(-1)!.serial, handedRoots: [root] }));
+    await at.store.recordIssued(issuedEntry({ provenBy: chain.at(-1)!.serial, handedRoots: [root] }));
     await activateRoot(at, { overlapMs: 0 }, at.deps);
   });
 
