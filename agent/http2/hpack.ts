@@ -89,14 +89,14 @@ export class HpackDecoder {
   decode(block: Uint8Array): readonly Field[] | undefined {
     const input = new BlockReader(block);
     const fields: Field[] = [];
-    let listBytes = 0;
+    let bytes = 0;
     while (!input.done) {
-      const field = this.#readField(input, listBytes === 0);
+      const field = this.#readField(input, bytes === 0);
       if (field === undefined) continue;
-      listBytes += weightOf(field);
-      if (listBytes <= this.maxListBytes) fields.push(field);
+      bytes += weightOf(field);
+      if (bytes <= this.maxListBytes) fields.push(field);
     }
-    return listBytes <= this.maxListBytes ? fields : undefined;
+    return bytes <= this.maxListBytes ? fields : undefined;
   }
 
   /** The next field; undefined after a change of the table's size, which may stand at the beginning only (RFC 7541 section 4.2). */
@@ -156,6 +156,11 @@ function encodeText(text: string): Buffer {
     prefix.push(rest);
   }
   return Buffer.concat([Buffer.from(prefix), bytes]);
+}
+
+/** The size of a list of fields as RFC 9113 section 6.5.2 counts it. */
+export function listBytes(fields: readonly Field[]): number {
+  return fields.reduce((bytes, field) => bytes + weightOf(field), 0);
 }
 
 function weightOf([name, value]: Field): number {

@@ -1,10 +1,12 @@
-import type { Field } from './hpack';
+import { type Field, listBytes } from './hpack';
 import { Http2Error } from './http2-error';
 
 /** The fields of one request. */
 export interface RequestHeaders {
   readonly method: string;
   readonly path: string;
+  /** Of all fields, as RFC 9113 section 6.5.2 counts them. */
+  readonly bytes: number;
   /** Every value of a field, in order; its name in lower case. */
   values(name: string): readonly string[];
 }
@@ -37,7 +39,12 @@ export function parseRequestHeaders(stream: number, fields: readonly Field[]): R
   }
   const [method, scheme, path] = [pseudo.get(':method'), pseudo.get(':scheme'), pseudo.get(':path')];
   if (method === undefined || scheme === undefined || !path) throw malformed(':method, :scheme and :path must be there');
-  return { method, path, values: (wanted) => fields.filter(([name]) => name === wanted).map(([, value]) => value) };
+  return {
+    method,
+    path,
+    bytes: listBytes(fields),
+    values: (wanted) => fields.filter(([name]) => name === wanted).map(([, value]) => value),
+  };
 }
 
 function assertField(stream: number, name: string, value: string): void {

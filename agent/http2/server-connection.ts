@@ -26,7 +26,7 @@ import { ServerStream, type StreamOwner } from './server-stream';
 export interface ConnectionLimits {
   /** Open streams; told to the client. What it opens beyond them is reset. */
   readonly streams: number;
-  /** All fields of one request as RFC 9113 section 6.5.2 counts them; told to the client. What has more is reset. */
+  /** All fields of one request as RFC 9113 section 6.5.2 counts them; told to the client. The host refuses what has more. */
   readonly headerBytes: number;
 }
 
@@ -42,8 +42,9 @@ export interface ConnectionHost {
   now(): number;
 }
 
-/** A header block as it came over the wire, compressed. */
+/** A header block as it came over the wire, compressed, and its fields as RFC 9113 section 6.5.2 counts them. */
 const MAX_BLOCK_BYTES = 64 * 1024;
+const MAX_LIST_BYTES = 64 * 1024;
 /** Given to the socket at a time; more is made when it has taken that. */
 const BATCH_BYTES = 64 * 1024;
 const PING_BYTES = 8;
@@ -72,7 +73,7 @@ export class ServerConnection implements StreamOwner {
   readonly #host: ConnectionHost;
   readonly #budget: FrameBudget;
   readonly #reader = new FrameReader();
-  readonly #decoder: HpackDecoder;
+  readonly #decoder = new HpackDecoder(MAX_LIST_BYTES);
   readonly #streams = new Map<number, ServerStream>();
   /** Streams that may have something to send, the one whose turn it is first. */
   readonly #ready = new Set<ServerStream>();
@@ -97,7 +98,6 @@ export class ServerConnection implements StreamOwner {
     this.#limits = limits;
     this.#host = host;
     this.#budget = new FrameBudget(() => host.now());
-    this.#decoder = new HpackDecoder(limits.headerBytes);
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('drain', () => this.#drained());
     socket.on('close', () => this.#close());
@@ -287,7 +287,7 @@ export class ServerConnection implements StreamOwner {
     // Its client has been told that nothing comes of it.
     if (this.#leaving) return;
     if (fields === undefined) {
-      throw new Http2Error('ENHANCE_YOUR_CALM', `headers must not be larger than ${this.#limits.headerBytes} bytes`, id);
+      throw new Http2Error('ENHANCE_YOUR_CALM', `headers must not be larger than ${MAX_LIST_BYTES} bytes`, id);
     }
     if (this.#streams.size >= this.#limits.streams) {
       throw new Http2Error('REFUSED_STREAM', `streams of a connection must not be more than ${this.#limits.streams}`, id);

@@ -56,6 +56,8 @@ export interface Daemon {
   /** Everything logged so far, parsed; and whatever was on standard error that is no log line. */
   readonly events: readonly LogEvent[];
   readonly strayLines: readonly string[];
+  /** Throws when the daemon has ended: with its exit code, its signal and its last words. */
+  assertAlive(): void;
   /** Resolves with the first event, past or future, of that sentence for which `where` holds. Fails when the daemon ends before. */
   event(sentence: string | RegExp, where?: (event: LogEvent) => boolean): Promise<LogEvent>;
   /** Calls `listener` with each event from now on. */
@@ -139,6 +141,9 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
     for (const look of [...waiting]) look();
     return result;
   });
+  const assertAlive = () => {
+    if (ended) throw new Error(obituary(ended));
+  };
   const event: Daemon['event'] = (sentence, where = () => true) =>
     waitFor(
       `the event ${sentence}`,
@@ -146,8 +151,7 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
         const found = events.find(
           (each) => (typeof sentence === 'string' ? each.event === sentence : sentence.test(each.event)) && where(each),
         );
-        if (!found && ended)
-          throw new Error(`keyturn ended with ${ended.code ?? ended.signal} before the event ${sentence}:\n${ended.stderr}`);
+        if (!found && ended) throw new Error(`${obituary(ended)}\nwhile the event ${sentence} was waited for`);
         return found;
       },
       waiting,
@@ -164,12 +168,13 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
     sdsSocket: join(options.dir, flagValue(options.flags, '--sds-socket') ?? 'var/run/secrets/workload-spiffe-uds/socket'),
     events,
     strayLines,
+    assertAlive,
     event,
     onEvent: (listener) => listeners.push(listener),
     status,
     ready: () =>
       until('a ready agent', async () => {
-        if (ended) throw new Error(`keyturn ended with ${ended.code ?? ended.signal} before it was ready:\n${ended.stderr}`);
+        assertAlive();
         const now = await status().catch(() => undefined);
         return now?.ready && now;
       }),
@@ -180,6 +185,13 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
     stop: () => kill('SIGTERM'),
     finished,
   };
+}
+
+const LAST_WORDS = 30;
+
+function obituary({ code, signal, stderr }: Finished): string {
+  const words = stderr.trimEnd().split('\n').slice(-LAST_WORDS).join('\n');
+  return `keyturn ended with exit code ${code} and signal ${signal}; its last words:\n${words}`;
 }
 
 function collect(child: ChildProcess): Promise<Finished> {

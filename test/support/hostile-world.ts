@@ -71,6 +71,7 @@ export function useHostileWorld(): HostileWorld {
           raw.push(made);
           return made;
         } catch (caught) {
+          daemon.assertAlive();
           if ((caught as NodeJS.ErrnoException).code !== 'EAGAIN') throw caught;
           await pause(5);
         }

@@ -17,10 +17,14 @@ export async function rotate(daemon: Daemon): Promise<string> {
 
 /** What every fault leaves behind: the same process, nothing that it calls its own fault, and a good client that gets its identity. */
 export async function expectWell(daemon: Daemon): Promise<void> {
-  const secret = await getSecret(daemon.sdsSocket);
+  daemon.assertAlive();
+  const secret = await getSecret(daemon.sdsSocket).catch((caught) => {
+    daemon.assertAlive();
+    throw caught;
+  });
   const leaf = new X509Certificate(secret.chainPem!);
   if (!leaf.checkPrivateKey(createPrivateKey(secret.keyPem!))) throw new Error('the key does not belong to the certificate');
-  process.kill(daemon.pid, 0);
+  daemon.assertAlive();
   const faults = daemon.events.filter(({ level }) => level === 'error');
   if (faults.length > 0) throw new Error(`the daemon logged ${JSON.stringify(faults[0])}`);
   if (daemon.strayLines.length > 0) throw new Error(`the daemon wrote ${daemon.strayLines.join('\n')}`);

@@ -5,9 +5,8 @@
 export const LIMITS = {
   /** Bytes of one request: a CSR for RSA-8192 is 6 kB of PEM. What says that it is longer is refused for that alone. */
   requestBytes: 64 * 1024,
-  /** All headers of a call, by their bytes as HTTP/2 counts them and by their number. */
+  /** All headers of a call, by their bytes as HTTP/2 counts them. */
   headerBytes: 32 * 1024,
-  headers: 64,
   /** Bytes of a token: those of Kubernetes are below 2 kB, of large identity providers below 16 kB. */
   tokenBytes: 16 * 1024,
   /** Open connections, those still in their TLS handshake included. At the cap the oldest that has asked nothing makes room. */
@@ -28,8 +27,6 @@ export const LIMITS = {
   reviewsPerAddress: 20,
   reviews: 100,
   reviewsAtOnce: 8,
-  /** Node's own count of what it buffers for one HTTP/2 connection, in megabytes. */
-  sessionMegabytes: 4,
 } as const;
 
 /** How long a stranger may be silent or slow. Sweeps are counted, not measured, so a jump of the clock ends nothing. */
