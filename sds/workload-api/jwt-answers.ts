@@ -15,7 +15,7 @@ import {
   ValidateJWTSVIDResponse,
 } from '../proto/generated/workload';
 import { denied, type Offer, unavailable } from './offer';
-import { ownTrustDomain, trustDomainId, validSvid, type X509Sources } from './x509-answers';
+import { ownTrustDomain, pendingAtStart, trustDomainId, validSvid, withoutSvid, type X509Sources } from './x509-answers';
 
 /** Where tokens come from, and how they are judged. */
 export interface JwtSources {
@@ -62,7 +62,7 @@ export async function jwtSvidAnswer(request: Buffer, sources: X509Sources, jwt: 
   if (authority === undefined) return unimplemented();
   const now = deps.clock.now();
   const svid = validSvid(sources.state.value, now);
-  if (svid?.id === undefined) return denied('no identity is valid now');
+  if (svid?.id === undefined) return withoutSvid(sources.state.value);
   if (spiffeId !== '' && spiffeId !== formatSpiffeId(svid.id)) return denied('the workload has another identity than the one asked for');
   const expiresAt = Math.min(now + jwt.ttlMs, svid.notAfterAt);
   const token = authority.sign({ id: svid.id, audience: wanted, issuedAt: now, expiresAt });
@@ -108,7 +108,7 @@ function isRested(authority: JwtAuthority, now: number): boolean {
 /** Keys of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 6.2.2. */
 export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): Offer {
   const trustDomain = ownTrustDomain(sources);
-  if (trustDomain === undefined) return denied('no trust domain is known yet');
+  if (trustDomain === undefined) return pendingAtStart(sources.state.value) ?? withoutSvid(sources.state.value);
   const foreign = [...(sources.federated?.value ?? [])].filter(([name, bundle]) => name !== trustDomain && bundle !== undefined);
   const bundles = new Map(
     foreign.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, bundle]) => [trustDomainId(name), formatJwks(bundle?.jwtKeys ?? [])] as const),

@@ -28,7 +28,7 @@ export interface X509Sources {
 export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
   const { state, crl, hint } = sources;
   const svid = validSvid(state.value, now);
-  if (svid === undefined) return denied('no identity is valid now');
+  if (svid === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
   if (svid.id === undefined) return denied('the mounted certificate has no SPIFFE ID');
   if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
   const one = {
@@ -49,11 +49,26 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
   const { state, crl } = sources;
   const { bundle } = state.value;
   const trustDomain = ownTrustDomain(sources);
-  if (bundle === undefined || trustDomain === undefined) return denied('no trust bundle is known yet');
+  if (bundle === undefined) return pendingAtStart(state.value) ?? unavailable('no trust bundle is known yet');
+  if (trustDomain === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
   if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
   const bundles = foreignBundles(sources.federated, trustDomain);
   bundles.set(trustDomainId(trustDomain), bundleDer(bundle));
   return { kind: 'answer', bytes: encode(X509BundlesResponse.encode({ crl: crlsDer(crl), bundles })) };
+}
+
+/** No attempt has ended yet: whoever waits is told at once when it has. */
+export function pendingAtStart(state: CertState): Offer | undefined {
+  return state.kind === 'starting' ? { kind: 'pending' } : undefined;
+}
+
+/**
+ * Where no certificate is valid. One that was not had yet is no denial: PERMISSION_DENIED makes clients take out of use what they have,
+ * which may be a good certificate of the agent before its restart.
+ */
+export function withoutSvid(state: CertState): Offer & { readonly kind: 'refusal' } {
+  const hadOne = heldSvid(state) !== undefined || (state.kind === 'unavailable' && state.expired !== undefined);
+  return hadOne ? denied('no identity is valid now') : unavailable('no certificate yet');
 }
 
 /** `spiffe://example.org`: how bundles are keyed. */

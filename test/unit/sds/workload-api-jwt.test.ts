@@ -107,9 +107,9 @@ describe('FetchJWTSVID', () => {
     await expect(world.token(request)).rejects.toMatchObject({ code });
   });
 
-  test('without an identity it is PERMISSION_DENIED; with a CA that issues no tokens UNIMPLEMENTED, saying which does', async () => {
+  test('without an identity it is UNAVAILABLE, with an expired one PERMISSION_DENIED; with a CA that issues no tokens UNIMPLEMENTED, saying which does', async () => {
     const denied = await start(await withKeys());
-    await expect(denied.token({ audience: ['shop'] })).rejects.toMatchObject({ code: PERMISSION_DENIED });
+    await expect(denied.token({ audience: ['shop'] })).rejects.toMatchObject({ code: UNAVAILABLE, details: 'no certificate yet' });
     const svid = await denied.sds.rotate();
     denied.sds.state.set(unavailableState(svid.bundle, svid));
     await expect(denied.token({ audience: ['shop'] })).rejects.toMatchObject({ code: PERMISSION_DENIED });

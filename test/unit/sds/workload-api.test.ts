@@ -84,14 +84,30 @@ describe('FetchX509SVID', () => {
     expect(got[0]!.x509Svid).toEqual(Buffer.concat(svid.chainDer));
   });
 
-  test('without an identity it is PERMISSION_DENIED, at the first answer and on open streams', async () => {
+  test('an expired identity is PERMISSION_DENIED, at the first answer and on open streams', async () => {
     await start();
-    expect(await svids().ended).toMatchObject({ code: PERMISSION_DENIED, details: 'no identity is valid now' });
     const svid = await world.rotate();
     const stream = svids();
     await stream.next();
     world.state.set(unavailableState(svid.bundle, svid));
     expect(await stream.ended).toMatchObject({ code: PERMISSION_DENIED });
+    expect(await svids().ended).toMatchObject({ code: PERMISSION_DENIED, details: 'no identity is valid now' });
+  });
+
+  test('one that was not had yet is no denial: streams wait for the first attempt, and come again where that failed', async () => {
+    await start({ id: undefined });
+    const client = connect();
+    const [own, roots] = [svids(client), bundles(client)];
+    // Behind them on their connection.
+    await expect(client.call('FetchJWTSVID', Buffer.alloc(0), (bytes) => bytes)).rejects.toMatchObject({ code: INVALID_ARGUMENT });
+    const svid = await world.rotate();
+    expect(await own.next()).toMatchObject({ svids: [{ spiffeId: TEST_ID }] });
+    await roots.next();
+    world.state.set(unavailableState(svid.bundle));
+    const later = { code: UNAVAILABLE, details: 'no certificate yet' };
+    expect(await Promise.all([own.ended, svids().ended, bundles().ended])).toMatchObject([later, later, later]);
+    world.state.set(unavailableState(undefined));
+    expect(await bundles().ended).toMatchObject({ code: UNAVAILABLE, details: 'no trust bundle is known yet' });
   });
 
   test('an expired certificate is no identity, also before anybody has said so', async () => {
@@ -128,7 +144,6 @@ describe('FetchX509Bundles', () => {
 
   test('they are given while there is a bundle and no certificate: who only verifies needs none', async () => {
     await start();
-    expect(await bundles().ended).toMatchObject({ code: PERMISSION_DENIED });
     world.state.set(unavailableState(world.ca.bundle));
     expect((await bundles().next()).bundles.size).toBe(1);
   });
