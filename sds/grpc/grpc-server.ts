@@ -74,12 +74,16 @@ export class GrpcServer {
   }
 
   #open(stream: ServerStream, connection: Connection): void {
-    const { method, path, values } = stream.headers;
+    const { method, path, bytes, values } = stream.headers;
     if (method !== 'POST' || !/^application\/grpc($|[+;])/.test(values('content-type')[0] ?? '')) {
       stream.respond([[':status', method === 'POST' ? '415' : '405']], true);
       return;
     }
     const call = new Call(stream, connection);
+    if (bytes > LIMITS.headerBytes) {
+      call.finish(GrpcStatus.RESOURCE_EXHAUSTED, `headers: must not be longer than ${LIMITS.headerBytes} bytes`);
+      return;
+    }
     const found = this.methods.get(path);
     if (!found) {
       call.finish(GrpcStatus.UNIMPLEMENTED, `there is no method ${path.slice(0, LIMITS.shownName)} here`);

@@ -1,8 +1,8 @@
 import { describe, test } from '@jest/globals';
 import { type PeerName, peerPath } from './peer-path';
 
-/** Peers that take so long to build that `scripts/test` provides them at full length only. Where they are there already, they are used. */
-const AT_FULL_LENGTH: readonly PeerName[] = ['istiod', 'pilot-agent'];
+/** Peers that take so long to build, or to speak to, that `scripts/test` provides them at full length only. Where they are there already, they are used. */
+const AT_FULL_LENGTH: readonly PeerName[] = ['istiod', 'pilot-agent', 'javaspiffe', 'pyspiffe', 'rustspiffe'];
 
 /**
  * `test` for what needs peers. Without them it fails in CI (`CI=true`) and is skipped, loudly, elsewhere; so it is in CI, where all that is
