@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { neutraliseEnvironment, refuseDangerousSurroundings, tellOfIgnored } from '../../../agent/cli/environment';
 import { keyturn } from '../../support/command-line';
@@ -72,6 +74,14 @@ describe('G9 the environment of a process that holds keys', () => {
     judge(env);
     expect(neutraliseEnvironment(env)).toEqual([]);
     expect(env).toEqual(before);
+  });
+
+  test('README names the switches that pass', async () => {
+    const readme = readFileSync(join(__dirname, '../../../README.md'), 'utf8');
+    const { stderr } = await keyturn(['version'], { cwd: '/', runtimeSwitches: ['--inspect'] });
+    const names = stderr.trim().split('permitted are ')[1]!.split(', ');
+    expect(names.length).toBeGreaterThan(5);
+    for (const name of names) expect(readme).toContain(`\`${name}\``);
   });
 
   test('switches that pass may be on the command line too', () => judge({}, ['--max-old-space-size=64', '--trace_warnings']));
