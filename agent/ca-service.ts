@@ -39,6 +39,8 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly audiences: readonly string[];
   readonly rates: RateLimits;
   readonly maxTtlSeconds: number;
+  /** Undefined where a certificate proves nothing once it has ended. */
+  readonly renewAfterExpiryMs: number | undefined;
   /** Undefined for lines to `writeAuditLine`. */
   readonly auditLog: string | undefined;
   /** Processes that answer; 1 is this one alone. */
@@ -211,7 +213,7 @@ async function listen(
   deps: AgentDeps,
   placed: Pick<CaServerOptions, Placed>,
 ): Promise<CaServer> {
-  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds } = config;
+  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds, renewAfterExpiryMs } = config;
   const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
   if (api) closers.add(() => api.close());
@@ -226,6 +228,7 @@ async function listen(
       ...(config.oidc && { oidc: { ...config.oidc, audiences } }),
       ...(api && { tokenReview: { api, audiences } }),
       maxTtlSeconds,
+      renewAfterExpiryMs,
     },
     deps,
   );

@@ -2,7 +2,7 @@ import type { Deps } from './base/deps';
 import { AgentError } from './base/errors';
 import { chooseCa } from './choose-ca';
 import type { Config } from './config/config';
-import type { CertSource } from './identity/cert-state';
+import type { CertSource, CertState } from './identity/cert-state';
 import { loadEngine } from './identity/load-engine';
 import type { SpiffeId } from './identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from './identity/svid';
@@ -39,7 +39,7 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
   let source: CertSource | undefined;
   let revokedSerial: string | undefined;
   const isRevoked = ({ serial }: Svid) => serial === revokedSerial;
-  const current = () => source && servedSvid(source.state.value);
+  const current = () => source && lastSvid(source.state.value);
   const chosen = await chooseCa({ config, id, engine, current, isRevoked, shared }, { ...deps, log: deps.log.scope('ca') });
   try {
     const { ca } = chosen;
@@ -66,6 +66,10 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
     await chosen.close();
     throw caught;
   }
+}
+
+function lastSvid(state: CertState): Svid | undefined {
+  return servedSvid(state) ?? (state.kind === 'unavailable' ? state.expired : undefined);
 }
 
 /** The carried certificate, proven again for this identity and by these roots; its plan counts from when it was received. */

@@ -19,7 +19,7 @@ export interface CaNeeds {
   readonly config: Config;
   readonly id: SpiffeId;
   readonly engine: CertificateEngine;
-  /** The certificate in service, which some CAs take in place of a token; undefined while there is none. */
+  /** The last certificate, which some CAs take in place of a token, and some after its end; undefined while there is none. */
   readonly current: () => Svid | undefined;
   /** Whether a revocation list names a certificate. */
   readonly isRevoked: (svid: Svid) => boolean;
@@ -181,5 +181,6 @@ function asClientCertificate(current: CaNeeds['current'], isRevoked: CaNeeds['is
 
 function clientCertificate(svid: Svid): ClientCertificate {
   const { notBeforeAt, notAfterAt } = parseCertificate(svid.chainDer[0]!);
-  return { chainPem: certificatesPem(svid.chainDer), keyPem: privateKeyPem(svid.key, 'pkcs8'), notBeforeAt, notAfterAt };
+  const { chainDer, key, source } = svid;
+  return { chainPem: certificatesPem(chainDer), keyPem: privateKeyPem(key, 'pkcs8'), notBeforeAt, notAfterAt, source };
 }

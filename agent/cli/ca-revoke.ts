@@ -25,7 +25,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
     const query = readQuery(String(what));
     const { revoked, now } = await withState(options, context.terminal, async (store, _, { clock }) => {
       const now = clock.now();
-      if ((await store.issued(query, now)).length === 0) {
+      if ((await store.issued({ ...query, renewable: true }, now)).length === 0) {
         // Also where no certificate was registered: a token that was used may still be answered again.
         const deleted = 'id' in query ? await store.deleteJoinTokens({ ...query, boundOnly: true }, now) : 0;
         const tokens = deleted === 0 ? '' : `; used tokens deleted: ${deleted}`;

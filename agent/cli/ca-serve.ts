@@ -17,6 +17,8 @@ import type { Terminal } from './terminal';
 
 const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'root-trust-domains', 'crypto', 'log-level', 'log-format'];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
+/** Beyond that a machine is better joined again. */
+const AFTER_EXPIRY = duration({ atLeast: '1s', atMost: '90d' });
 /** Each takes memory as a server of its own. */
 const MAX_WORKERS = 64;
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
@@ -45,6 +47,10 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
     .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
     .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate; 24h, or this, for who asks for none').default('90d'))
+    .option(
+      '--renew-after-expiry <duration>',
+      'How long after its end a registered certificate, the newest of its key and not revoked, is good for one renewal (default: not at all)',
+    )
     .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
     .addOption(new Option('--workers <number>', 'Processes that answer, for more calls than one can decide').default('1'))
     .addOption(
@@ -143,6 +149,8 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
       total: rate(text('rateTotal')!, 'flag --rate-total'),
     },
     maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
+    renewAfterExpiryMs:
+      text('renewAfterExpiry') === undefined ? undefined : AFTER_EXPIRY.parse(text('renewAfterExpiry')!, 'flag --renew-after-expiry'),
     auditLog: text('auditLog'),
     workers: readWorkers(text('workers')!),
   };

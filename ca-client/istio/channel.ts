@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
-import { isIPv4, isIPv6 } from 'node:net';
+import { connect, isIPv4, isIPv6 } from 'node:net';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
 import type { CaRoot } from './ca-root';
 import type { ClientCertificate } from './client-certificate';
 import { ChannelCredentials, Client } from './grpc';
+import type { ServerJudge } from './server-judge';
 import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './service';
-import { type ServerJudge, TlsCredentials, type TlsFault } from './tls-credentials';
+import { TlsCredentials, type TlsFault } from './tls-credentials';
 
 export interface ChannelOptions {
   readonly address: HostPort;
@@ -101,6 +102,23 @@ export class CaChannel {
     } finally {
       connection.calls -= 1;
       release(connection);
+    }
+  }
+
+  /**
+   * One TLS handshake without a client certificate, for the judge alone: TLS shows ours before anybody could judge.
+   *
+   * @throws AgentError of the judge; Error of TLS or of the network.
+   */
+  async judge(root: CaRoot, judge: ServerJudge, signal: AbortSignal): Promise<void> {
+    const { address, serverName } = this.options;
+    const tls = new TlsCredentials({ rootPem: root.pem, serverName, certificate: undefined, judge });
+    const socket = connect({ ...address, signal });
+    try {
+      await tls._createSecureConnector().connect(socket);
+    } finally {
+      tls.destroy();
+      socket.destroy();
     }
   }
 

@@ -4,6 +4,7 @@ import { parseCertificate, parseCertificates } from '../../agent/identity/certif
 import { SKEW_TOLERANCE_MS, verifyChain } from '../../agent/identity/chain';
 import { readPrivateKey } from '../../agent/identity/keys';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { leadsTo, type ServerJudge } from './server-judge';
 
 /** What we may present in the TLS handshake with the CA. */
 export interface ClientCertificate {
@@ -15,6 +16,8 @@ export interface ClientCertificate {
   readonly notAfterAt: number;
   /** A revocation list that we hold names it: it proves nothing any more. */
   readonly isRevoked?: boolean;
+  /** Which CA issued it, as in `--ca`; undefined for one that somebody else put here. */
+  readonly source?: string;
 }
 
 /** Two reads, because key and chain are two files and may be replaced between one and the other. */
@@ -73,4 +76,21 @@ export function presentingObstacle(certificate: ClientCertificate, roots: readon
   } catch (caught) {
     return errorText(caught);
   }
+}
+
+/**
+ * Lets a certificate that has ended be shown to nobody but the authority that issued it: a server whose own certificate leads to the same
+ * issuer. Any other could only refuse it, and some would end the connection.
+ *
+ * @throws AgentError where its issuer is not known any more.
+ */
+export function issuerJudge({ chainPem, notAfterAt }: ClientCertificate, roots: readonly TrustBundle[], now: () => number): ServerJudge {
+  const [leaf, ...others] = parseCertificates(chainPem, 'cert-chain.pem');
+  const anchors = roots.flatMap(({ rootsDer }) => rootsDer).map((der) => parseCertificate(der, 'root'));
+  const { path, root } = verifyChain(leaf!, others, anchors, notAfterAt - 1);
+  const issuer = path[1] ?? root;
+  return leadsTo([issuer], issuer.sha256, now, {
+    what: 'does not lead to the issuer of our certificate, which has ended and was not shown',
+    hint: 'take a new join token here (keyturn vm join), or name the address of the authority that issued the certificate',
+  });
 }

@@ -15,6 +15,9 @@ const TOKEN_LEEWAY_MS = 60_000;
 /** An API server that is restarted reviews tokens again by then. */
 const OUTAGE_MS = 60_000;
 
+/** Somebody may allow it meanwhile; until then each try is a refusal in the CA's log. */
+const EXPIRED_AGAIN_MS = 10 * 60_000;
+
 /**
  * What this agent proves its identity with, looked at anew for every call: the token, the provisioned certificate, its own. Remembers
  * what the CA refused, so that the next attempt goes another way where there is one, and says so where there is none.
@@ -29,6 +32,8 @@ export class IdentityProof {
   #refused: { readonly print: string; readonly since: number } | undefined;
   /** The CA has refused our own certificate, and said so, since anything last worked. */
   #ownRefused = false;
+  /** When it last refused the one that has ended, epoch milliseconds. */
+  #expiredRefusedAt: number | undefined;
   /** The one-time token that got us an answer; spent once a certificate came of it. */
   #redeemed: string | undefined;
   #spent: string | undefined;
@@ -56,16 +61,21 @@ export class IdentityProof {
     const tokenRefused = print !== undefined && this.#refused?.print === print;
     const tokenOnce = token.value !== undefined && isJoinToken(token.value);
     const inService = ownCertificate?.();
-    const own = usable(inService, 'own certificate');
+    const hasEnded = inService !== undefined && now >= inService.notAfterAt;
+    const own = hasEnded ? undefined : usable(inService, 'own certificate');
+    const isDue = this.#expiredRefusedAt === undefined || now >= this.#expiredRefusedAt + EXPIRED_AGAIN_MS;
+    const expired = hasEnded && isDue && this.#isRenewable(inService, roots) ? inService : undefined;
     if (tokenOnce && inService && this.#redeemed === print) this.#spent = print;
     // One that was good once, or was refused while we have what it is for, will never be good again.
-    const isServed = own !== undefined || inService?.isRevoked === true;
+    const isServed = own !== undefined || expired !== undefined || inService?.isRevoked === true;
     const spent = tokenOnce && (this.#spent === print || (tokenRefused && isServed));
     const ways = credentialWays({
       token: token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
       tokenRefused,
       tokenOnce,
       ownRefused: this.#ownRefused,
+      expired,
+      expiredRefused: this.#expiredRefusedAt !== undefined,
       provisioned: usable(provisioned?.value, `provisioned certificate ${provisioningDir}`),
       own,
     });
@@ -75,6 +85,7 @@ export class IdentityProof {
     const way = inOrder[this.#failures % inOrder.length];
     if (way) return way;
     if (inService?.isRevoked) throw revoked(tokenPath, spent);
+    if (hasEnded && !isDue) throw endedCertificateError(inService);
     if (spent) throw spentTokenError(tokenPath);
     throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
   }
@@ -87,6 +98,7 @@ export class IdentityProof {
     if (isOnce) this.#redeemed = printOf(token);
     this.#failures = 0;
     this.#ownRefused = false;
+    this.#expiredRefusedAt = undefined;
     // What a certificate achieved says nothing for the token.
     if (token) this.#refused = undefined;
   }
@@ -106,6 +118,11 @@ export class IdentityProof {
     this.#worked = undefined;
   }
 
+  /** The server is not the authority that issued our certificate, which has ended: it is not shown there. */
+  isNotIssuer(): void {
+    this.#expiredRefusedAt = this.deps.clock.now();
+  }
+
   /** The call failed in a way that another credential might mend. */
   failed(): void {
     this.#failures += 1;
@@ -120,6 +137,10 @@ export class IdentityProof {
    */
   refused({ token, kind }: Credentials, isBlameless: boolean): string {
     const { tokenPath } = this.settings;
+    if (kind === 'expired certificate') {
+      this.#expiredRefusedAt = this.deps.clock.now();
+      return EXPIRED_HINT;
+    }
     if (!token) {
       const isJoined = this.#token !== undefined && isJoinToken(this.#token);
       return `the CA refuses the ${kind}${isJoined ? `; ${this.#joinTokenHint()}` : ''}`;
@@ -156,7 +177,7 @@ export class IdentityProof {
     // istiod takes the certificate in service, which is renewed before its end anyway. istio-csr takes one only where somebody told it to,
     // and does not say so.
     const own = ownCertificate?.();
-    if (name === 'istiod' && own && !own.isRevoked) return undefined;
+    if (name === 'istiod' && own && !own.isRevoked && this.deps.clock.now() < own.notAfterAt) return undefined;
     const ends = [this.#token && (this.#token.expiresAt ?? Number.POSITIVE_INFINITY), this.#provisioned?.notAfterAt];
     const lastAt = Math.max(...ends.filter((each) => each !== undefined));
     return Number.isFinite(lastAt) ? lastAt : undefined;
@@ -184,6 +205,12 @@ export class IdentityProof {
       hash.update(bytes ? `${bytes.length}:` : '-').update(bytes ?? '');
     }
     return hash.digest('hex');
+  }
+
+  /** Whether a certificate that has ended is this CA's, and would be good but for its end. */
+  #isRenewable(certificate: ClientCertificate, roots: readonly TrustBundle[]): boolean {
+    const { name, plaintext } = this.settings;
+    return !plaintext && certificate.source === name && presentingObstacle(certificate, roots, certificate.notAfterAt - 1) === undefined;
   }
 
   #usable(certificate: ClientCertificate | undefined, what: string, roots: readonly TrustBundle[], now: number) {
@@ -237,6 +264,17 @@ function spentTokenError(tokenPath: string): AgentError {
   return new AgentError('ERR_TOKEN', `sign: the one-time token ${tokenPath} was used before, and our own certificate is no longer valid`, {
     retry: 'slow',
     hint: NEW_JOIN_TOKEN,
+  });
+}
+
+const EXPIRED_HINT =
+  'the CA renews no certificate that ended so long ago (ca serve --renew-after-expiry); take a new join token here (keyturn vm join)';
+
+function endedCertificateError({ notAfterAt }: ClientCertificate): AgentError {
+  const when = new Date(notAfterAt).toISOString();
+  return new AgentError('ERR_TOKEN', `sign: our certificate ended at ${when}, and this CA does not take it`, {
+    retry: 'slow',
+    hint: EXPIRED_HINT,
   });
 }
 

@@ -14,6 +14,7 @@ import { type BrokenRules, brokenRules } from './broken-rules';
 import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
+import { issuerJudge } from './client-certificate';
 import { Metadata } from './grpc';
 import { IdentityProof, isJoinToken } from './identity-proof';
 import { type LearningTrust, openLearningTrust } from './learning-trust';
@@ -21,8 +22,8 @@ import { encodeCertificateRequest } from './messages';
 import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
+import type { ServerJudge } from './server-judge';
 import { isCertificateRefused, isKeyturn, isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
-import type { ServerJudge } from './tls-credentials';
 
 /**
  * istiod, or cert-manager's istio-csr, asked over `istio.v1.auth.IstioCertificateService`. Resolves when the trust bundle and what was
@@ -161,7 +162,7 @@ class IstioCa implements CaClient {
   ): Promise<IssuedChain> {
     // Nothing is sent for somebody who left while files were read.
     if (signal.aborted) throw aborted();
-    const judge = credentials.token && isJoinToken(credentials.token) ? await this.#beforeOneTimeToken(request) : undefined;
+    const judge = await this.#beforeOnce(credentials, root, request, signal);
     const facts = { root, certificate: credentials.certificate, judge };
     // What a certificate proves, and what a server has to satisfy, is of the connection: it is nobody else's.
     const channel = credentials.certificate || judge ? this.#channel : (this.shared?.value ?? this.#channel);
@@ -173,11 +174,27 @@ class IstioCa implements CaClient {
     return { certificatesDer };
   }
 
-  /** Whatever would make the certificate useless is looked for before a token is shown that buys no second one. */
-  async #beforeOneTimeToken(request: SignRequest): Promise<ServerJudge> {
+  /** Whatever would make the certificate useless is looked for before something is shown that buys no second one. */
+  async #beforeOnce(
+    { token, certificate, kind }: Credentials,
+    root: CaRoot | undefined,
+    request: SignRequest,
+    signal: AbortSignal,
+  ): Promise<ServerJudge | undefined> {
+    const now = () => this.deps.clock.now();
+    if (certificate && root && kind === 'expired certificate') {
+      const judge = issuerJudge(certificate, [requireBundle(this.name, this.trust.value), ...this.#rootsOfPeer(root)], now);
+      await this.#channel.judge(root, judge, signal).catch((caught) => {
+        if (caught instanceof AgentError) this.proof.isNotIssuer();
+        throw caught;
+      });
+      await request.keepKey?.();
+      return judge;
+    }
+    if (!token || !isJoinToken(token)) return undefined;
     const bundle = requireBundle(this.name, this.trust.value);
     await request.keepKey?.();
-    return bundleJudge(bundle, () => this.deps.clock.now());
+    return bundleJudge(bundle, now);
   }
 
   /** Whom our certificate must verify to: what the mesh trusts, and what the server itself hangs on. */

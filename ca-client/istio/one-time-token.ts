@@ -1,8 +1,10 @@
 import { AgentError } from '../../agent/base/errors';
 import { parseCertificate } from '../../agent/identity/certificate';
-import { verifyChain } from '../../agent/identity/chain';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import type { ServerJudge } from './tls-credentials';
+import { leadsTo, type ServerJudge } from './server-judge';
+
+const HINT =
+  'the trust bundle (--trust-bundle, by default what --ca-root names) must hold the root of the authority, see /bundle.pem of ca serve';
 
 /**
  * A one-time token goes to a server only whose own certificate leads to the trust bundle: `ca serve` has it from the authority that signs for
@@ -10,32 +12,15 @@ import type { ServerJudge } from './tls-credentials';
  */
 export function bundleJudge(bundle: TrustBundle, now: () => number): ServerJudge {
   const roots = bundle.rootsDer.map((der) => parseCertificate(der, 'root'));
-  return {
-    version: bundle.version,
-    assertServer: (certificatesDer) => {
-      try {
-        const [leaf, ...above] = certificatesDer.map((der) => parseCertificate(der, 'server'));
-        if (!leaf) throw new AgentError('ERR_CA_RESPONSE', 'it shows no certificate');
-        verifyChain(leaf, above, roots, now());
-      } catch (cause) {
-        throw new AgentError(
-          'ERR_CA_UNAVAILABLE',
-          `the certificate of the server does not lead to the trust bundle (${AgentError.from(cause).message}); the one-time token was not shown`,
-          { retry: 'soon', cause, hint: TRUST_HINT },
-        );
-      }
-    },
-  };
+  const what = 'does not lead to the trust bundle, and the one-time token was not shown';
+  return leadsTo(roots, bundle.version, now, { what, hint: HINT });
 }
 
 /** @throws AgentError ERR_CA_UNAVAILABLE (retry soon) where it is not known: no certificate could be accepted. */
 export function requireBundle(ca: string, bundle: TrustBundle | undefined): TrustBundle {
   if (bundle) return bundle;
-  throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca} is not known yet; the one-time token was not shown`, {
+  throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca} is not known yet; what is good once was not shown`, {
     retry: 'soon',
-    hint: TRUST_HINT,
+    hint: HINT,
   });
 }
-
-const TRUST_HINT =
-  'the trust bundle (--trust-bundle, by default what --ca-root names) must hold the root of the authority, see /bundle.pem of ca serve';

@@ -5,6 +5,7 @@ import { shownCertificates } from '../../agent/base/shown-certificates';
 import { onSilence } from '../../agent/base/socket-silence';
 import type { ClientCertificate } from './client-certificate';
 import { CallCredentials, ChannelCredentials } from './grpc';
+import type { ServerJudge } from './server-judge';
 
 export interface TlsOptions {
   /** PEM of the only roots that the server is judged by. */
@@ -14,14 +15,6 @@ export interface TlsOptions {
   readonly certificate: ClientCertificate | undefined;
   /** What the server has to satisfy besides, before anything is sent to it. */
   readonly judge?: ServerJudge | undefined;
-}
-
-/** Another condition on a server whose certificate is trusted for its name. */
-export interface ServerJudge {
-  /** Equal versions judge alike. */
-  readonly version: string;
-  /** @param certificatesDer  What the server showed, leaf first. @throws AgentError where nothing may be sent to it. */
-  assertServer(certificatesDer: readonly Uint8Array[]): void;
 }
 
 /** What first went wrong with TLS, with any of the server's addresses. */

@@ -90,6 +90,27 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
   await one.sweep(TEST_NOW + 26 * HOUR_MS);
 }, 60_000);
 
+test('a certificate that has ended is renewed once, by one replica, and closed with its identity', async () => {
+  const [one, two] = [await open(), await open()];
+  const entry = issuedEntry({ renewableUntilAt: TEST_NOW + 3 * HOUR_MS });
+  await one.recordIssued(entry);
+  const now = TEST_NOW + 2 * HOUR_MS;
+  await one.sweep(now);
+  expect(await two.issued({}, now)).toEqual([]);
+  expect(await two.issued({ about: new Set([entry.serial]) }, 0)).toEqual([entry]);
+  const expired = { serial: entry.serial, id: ID, renewableUntilAt: TEST_NOW + 3 * HOUR_MS };
+  const claims = Array.from({ length: 6 }, () => tokenClaim());
+  const outcomes = await Promise.all(claims.map((claim, index) => [one, two][index % 2]!.redeemExpired(expired, claim, now)));
+  expect(outcomes.filter(({ kind }) => kind === 'redeemed')).toEqual([{ kind: 'redeemed', id: ID, again: 0 }]);
+  const won = claims[outcomes.findIndex(({ kind }) => kind === 'redeemed')]!;
+  expect(await two.redeemExpired(expired, { ...won, by: 'again' }, now)).toMatchObject({ kind: 'redeemed', again: 1 });
+  expect(await two.revoke({ id: TEST_ID }, 'keyCompromise', now)).toMatchObject([{ serial: entry.serial }]);
+  expect(await one.revocations(now)).toHaveLength(1);
+  expect(await one.redeemExpired(expired, { ...won, by: 'later' }, now)).toEqual({ kind: 'refused', why: 'deleted' });
+  await one.sweep(TEST_NOW + 48 * HOUR_MS);
+  expect([await one.revocations(0), await one.issued({}, 0)]).toEqual([[], []]);
+});
+
 test('field B2 whether the register takes entries is tried by a write that leaves none', async () => {
   const store = await open();
   await Promise.all([store.probe(), store.probe()]);

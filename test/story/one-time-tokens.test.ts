@@ -31,7 +31,7 @@ test('field A6 a machine without a trust bundle, or with another authority’s, 
   const { dir, machine } = await joinWorld();
   writeFileSync(join(dir, 'bundle.pem'), '');
   const agent = machine(['--trust-bundle', './bundle.pem']);
-  await failure(agent, 'is not known yet; the one-time token was not shown');
+  await failure(agent, 'is not known yet; what is good once was not shown');
   writeFileSync(join(dir, 'bundle.pem'), rootsPem(await liveCa()));
   await failure(agent, 'does not lead to the trust bundle');
   expect(readAudit(dir)).toEqual([]);

@@ -14,7 +14,9 @@ export type AuditEvent =
   /** A one-time token was answered once more, for the key that it is bound to. */
   | 'join-token-answered-again'
   /** A certificate that had ended proved its key for one renewal. */
-  | 'renewed-after-expiry';
+  | 'renewed-after-expiry'
+  /** Such a certificate was shown again, for another renewal: two machines hold its key. */
+  | 'client-certificate-stolen';
 
 /** One decision. Nothing in it is secret: tokens and keys are not in its type. */
 export interface AuditEntry {

@@ -18,6 +18,7 @@ import { createJoinTokenAuthenticator } from './join-token';
 import { PATIENCE } from './limits';
 import { createOidcAuthenticator, type OidcOptions } from './oidc';
 import { type Limiter, RateLimiter, type RateLimits } from './rate-limits';
+import { RenewalAfterExpiry } from './renewal-after-expiry';
 import { followRevocations, type RevokedSerials } from './revoked-serials';
 import { serverNamesOf } from './server-names';
 import { createServingCertificate, type ServingIdentity } from './serving-certificate';
@@ -42,6 +43,8 @@ export interface CaServerOptions extends TrustDomains {
   readonly rates: RateLimits | Limiter;
   /** Default 90 days, as upstream's MAX_WORKLOAD_CERT_TTL. */
   readonly maxTtlSeconds?: number;
+  /** How long after its end a certificate proves its holder for one renewal, milliseconds; default not at all. */
+  readonly renewAfterExpiryMs?: number | undefined;
   readonly audit: AuditOptions;
   /** Takes audit lines where they go to no file. */
   readonly writeAuditLine: (line: string) => Promise<void>;
@@ -103,7 +106,10 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const authenticators = await openAuthenticators(options, revoked, keep, deps);
   const limiter = 'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
-  const service = new CertificateService({ authority, store, authenticators, limiter, audit, maxTtlSeconds }, deps);
+  const service = new CertificateService(
+    { authority, store, authenticators, limiter, audit, maxTtlSeconds, renewAfterExpiryMs: options.renewAfterExpiryMs },
+    deps,
+  );
   keep({ close: () => service.close() });
   const problems = () => [authority.problem(), service.problem(), audit.problem(), revoked.problem()].filter((each) => each !== undefined);
   const connections = new Connections();
@@ -191,12 +197,15 @@ async function openAuthenticators(
   keep: <T extends Closable>(made: T) => T,
   deps: Deps,
 ): Promise<readonly Authenticator[]> {
-  const { authenticators: names, oidc, tokenReview, authority, store, trustDomain, aliases } = options;
+  const { authenticators: names, oidc, tokenReview, authority, store, trustDomain, aliases, renewAfterExpiryMs: boundMs } = options;
   const domains = { trustDomain, aliases };
   if (names.length === 0) throw invalid('ERR_CONFIG', '--authenticators', 'must name at least one: nobody could ask for anything');
   const open: Record<AuthenticatorName, () => Authenticator | Promise<Authenticator>> = {
-    'client-certificate': () =>
-      createClientCertificateAuthenticator({ ...domains, trust: authority.trust, isRevoked: (serial) => revoked.has(serial) }, deps),
+    'client-certificate': () => {
+      const afterExpiry = boundMs === undefined ? undefined : new RenewalAfterExpiry({ store, boundMs }, deps);
+      const isRevoked = (serial: string) => revoked.has(serial);
+      return createClientCertificateAuthenticator({ ...domains, trust: authority.trust, isRevoked, afterExpiry }, deps);
+    },
     'join-token': () => createJoinTokenAuthenticator({ ...domains, store }, deps),
     oidc: () => {
       if (oidc === undefined) throw invalid('ERR_CONFIG', '--authenticators', 'must not name oidc without --oidc-issuer and --jwks');

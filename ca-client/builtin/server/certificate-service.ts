@@ -31,6 +31,8 @@ export interface CertificateServiceOptions {
   readonly audit: AuditLog;
   /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL; who asks for nothing gets 24 hours, or this where it is less. */
   readonly maxTtlSeconds: number;
+  /** How long after its end a certificate proves its holder for one renewal, milliseconds; undefined for not at all. */
+  readonly renewAfterExpiryMs?: number | undefined;
 }
 
 /** One call of CreateCertificate, whole. */
@@ -210,6 +212,7 @@ export class CertificateService {
 
   async #record(issued: IssuedLeaf, facts: Facts, handedRoots: readonly string[]): Promise<void> {
     const { serial, notAfterAt, issuerKeyId, rootKeySha256 } = issued;
+    const { renewAfterExpiryMs } = this.options;
     const [id, keySha256] = [facts.caller!, facts.keySha256!];
     try {
       await this.options.store.recordIssued({
@@ -222,6 +225,7 @@ export class CertificateService {
         rootKeySha256,
         handedRoots,
         ...(facts.method === 'client-certificate' && { provenBy: String(facts.proof?.serial) }),
+        ...(renewAfterExpiryMs !== undefined && { renewableUntilAt: notAfterAt + renewAfterExpiryMs }),
       });
       this.#register.worked();
     } catch (caught) {

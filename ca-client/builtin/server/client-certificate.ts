@@ -8,6 +8,7 @@ import { checkLeaf } from '../../../agent/identity/leaf';
 import { SignatureChecker } from '../../../agent/identity/signature-checker';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { type Authenticator, type Caller, ownIdentity, refuseCredential, type TrustDomains } from './authenticator';
+import type { RenewalAfterExpiry } from './renewal-after-expiry';
 import { Verdicts } from './verdicts';
 import { VerificationLine } from './verification-line';
 
@@ -15,6 +16,8 @@ export interface ClientCertificateOptions extends TrustDomains {
   readonly trust: Watched<TrustBundle>;
   /** Whether a certificate of ours was revoked; the serial is lower-case hex. */
   isRevoked(serial: string): boolean;
+  /** Undefined where a certificate proves nothing once it has ended. */
+  readonly afterExpiry?: RenewalAfterExpiry | undefined;
 }
 
 /** A client shows a leaf and a few intermediates; what is beyond is not looked at. */
@@ -46,7 +49,9 @@ interface Proof {
  */
 export function createClientCertificateAuthenticator(options: ClientCertificateOptions, deps: Deps): Authenticator {
   // Where the path has ended, another may still hold.
-  const verdicts = new Verdicts<Proof>({ yesUntilAt: ({ chain }) => chain.notAfterAt, noMs: NO_MS }, deps.clock);
+  const yesUntilAt = ({ chain }: Proof, now: number) =>
+    now < chain.notAfterAt ? chain.notAfterAt : (options.afterExpiry?.untilAt(chain.path[0]!) ?? chain.notAfterAt);
+  const verdicts = new Verdicts<Proof>({ yesUntilAt, noMs: NO_MS }, deps.clock);
   const line = new VerificationLine();
   const digestOf = remembering((shown: readonly Uint8Array[]) => digest(shown.slice(0, MAX_CERTIFICATES)));
   const rootsOf = remembering((bundle: TrustBundle) => bundle.rootsDer.map((der) => parseCertificate(der)));
@@ -58,12 +63,21 @@ export function createClientCertificateAuthenticator(options: ClientCertificateO
   };
   return {
     name: 'client-certificate',
-    async authenticate({ certificatesDer, bearer }) {
+    async authenticate({ certificatesDer, bearer, keySha256 }) {
       if (certificatesDer.length === 0) return undefined;
       try {
         const { chain, caller } = await prove(certificatesDer);
-        assertStanding(chain, options, deps.clock.now());
-        return caller;
+        const now = deps.clock.now();
+        const [leaf] = chain.path as [Certificate];
+        const { afterExpiry } = options;
+        // Whoever has a token beside it needs no certificate that has ended.
+        if (bearer !== undefined || !afterExpiry || !mayBeRenewed(leaf, options, now)) {
+          assertStanding([...chain.path, chain.root], options, now);
+          return caller;
+        }
+        assertStanding([...chain.path.slice(1), chain.root], options, now);
+        assertNotRevoked([leaf], options);
+        return { ...caller, redeem: () => afterExpiry.redeem(leaf, caller.id, keySha256) };
       } catch (caught) {
         if (bearer === undefined) throw caught;
         deps.log.debug('client certificate passed over, a token came along', { cause: caught });
@@ -104,7 +118,9 @@ async function verify(
     // What costs nothing comes first.
     const caller: Caller = { id: identityOf(leaf, options), method: 'client-certificate', detail: { serial: leaf.serial } };
     const rules = { checker: new SignatureChecker(BUDGET), keyCertSignRequired: true };
-    return { chain: await verifyChainAside(leaf, pool, roots, now, rules), caller };
+    // One that has ended is judged as in its last moment.
+    const at = mayBeRenewed(leaf, options, now) ? leaf.notAfterAt - 1 : now;
+    return { chain: await verifyChainAside(leaf, pool, roots, at, rules), caller };
   } catch (caught) {
     const error = AgentError.from(caught);
     if (error.code === 'ERR_BUG' || error.code === 'ERR_TOKEN') throw error;
@@ -122,11 +138,19 @@ function identityOf(leaf: Certificate, options: ClientCertificateOptions) {
   return shown;
 }
 
-function assertStanding({ path, root }: VerifiedChain, { isRevoked }: ClientCertificateOptions, now: number): void {
-  for (const each of [...path, root]) {
+function mayBeRenewed(leaf: Certificate, { afterExpiry }: ClientCertificateOptions, now: number): boolean {
+  return afterExpiry !== undefined && now >= leaf.notAfterAt && now < afterExpiry.untilAt(leaf);
+}
+
+function assertStanding(certificates: readonly Certificate[], options: ClientCertificateOptions, now: number): void {
+  for (const each of certificates) {
     const obstacle = standingObstacle(each, now);
     if (obstacle !== undefined) throw refuseCredential('client certificate', obstacle);
   }
-  const revoked = path.find(({ serial }) => isRevoked(serial));
+  assertNotRevoked(certificates, options);
+}
+
+function assertNotRevoked(certificates: readonly Certificate[], { isRevoked }: ClientCertificateOptions): void {
+  const revoked = certificates.find(({ serial }) => isRevoked(serial));
   if (revoked !== undefined) throw refuseCredential('client certificate', `must not be revoked: ${revoked.serial} was`);
 }

@@ -9,10 +9,20 @@ import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/ide
 import { assertPrivateDir } from '../ca-files';
 import { nextNumber } from './crl-numbers';
 import { IssuedLog } from './issued-log';
-import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
+import { expiredCertificateHash, generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
 import { RecordFiles } from './record-files';
 import { closeTokensOf, revocationsOf } from './revoke';
-import type { CaStore, IssuedEntry, IssuedQuery, JoinTokenQuery, Redemption, Revocation, RevocationReason } from './store';
+import {
+  type CaStore,
+  type ExpiredCertificate,
+  type IssuedEntry,
+  type IssuedQuery,
+  type JoinTokenQuery,
+  neededUntilAt,
+  type Redemption,
+  type Revocation,
+  type RevocationReason,
+} from './store';
 import { storeError } from './store-error';
 import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
 
@@ -100,32 +110,30 @@ class FileStore implements CaStore {
 
   findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
     return this.#try('find a join token', async () => {
-      const found = await this.#look(token, claim, now);
+      const found = await this.#look(joinTokenHash(token), claim, now);
       return found.kind === 'refused' ? found : { kind: 'good', id: parseSpiffeId(found.entry.id) };
     });
   }
 
   redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
-    return this.#try('redeem a join token', async () => {
-      for (;;) {
-        const found = await this.#look(token, claim, now);
-        if (found.kind === 'refused') return found;
-        const { entry, count, next } = found;
-        if (await this.#addUse(joinTokenHash(token)!, count, next))
-          return { kind: 'redeemed', id: parseSpiffeId(entry.id), again: next.bound!.answeredAgain };
-      }
-    });
+    return this.#try('redeem a join token', () => this.#redeem(joinTokenHash(token), claim, now));
   }
 
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
-    return this.#try('give a join token back', async () => {
-      const hash = joinTokenHash(token);
-      if (hash === undefined) return;
-      const { use, count } = await this.#lastUse(hash);
-      const next = decideGiveBack(use, claim);
-      // Where another was faster, the token is in use again.
-      if (next) await this.#addUse(hash, count, next);
+    return this.#try('give a join token back', () => this.#giveBack(joinTokenHash(token), claim));
+  }
+
+  redeemExpired({ serial, id, renewableUntilAt }: ExpiredCertificate, claim: TokenClaim, now: number): Promise<Redemption> {
+    return this.#try('redeem a certificate', async () => {
+      const hash = expiredCertificateHash(serial);
+      // Whoever comes first makes it.
+      await this.#tokens.add(new Map([[hash, { id: formatSpiffeId(id), createdAt: now, expiresAt: renewableUntilAt }]]));
+      return this.#redeem(hash, claim, now);
     });
+  }
+
+  giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
+    return this.#try('give a certificate back', () => this.#giveBack(expiredCertificateHash(serial), claim));
   }
 
   deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {
@@ -145,8 +153,25 @@ class FileStore implements CaStore {
     return this.#try('write to the register', () => this.#log.probe());
   }
 
-  async #look(token: Secret<string>, claim: TokenClaim, now: number) {
-    const hash = joinTokenHash(token);
+  async #redeem(hash: string | undefined, claim: TokenClaim, now: number): Promise<Redemption> {
+    for (;;) {
+      const found = await this.#look(hash, claim, now);
+      if (found.kind === 'refused') return found;
+      const { entry, count, next } = found;
+      if (await this.#addUse(hash!, count, next))
+        return { kind: 'redeemed', id: parseSpiffeId(entry.id), again: next.bound!.answeredAgain };
+    }
+  }
+
+  async #giveBack(hash: string | undefined, claim: TokenClaim): Promise<void> {
+    if (hash === undefined) return;
+    const { use, count } = await this.#lastUse(hash);
+    const next = decideGiveBack(use, claim);
+    // Where another was faster, the token is in use again.
+    if (next) await this.#addUse(hash, count, next);
+  }
+
+  async #look(hash: string | undefined, claim: TokenClaim, now: number) {
     if (hash === undefined) return { kind: 'refused', why: 'malformed' } as const;
     const entry = await this.#tokens.read(hash);
     if (entry === undefined) return { kind: 'refused', why: 'unknown' } as const;
@@ -185,7 +210,7 @@ class FileStore implements CaStore {
       const revoked: Revocation[] = [];
       for (;;) {
         const known = await this.#revoked.readAll();
-        const entries = await this.#log.find(query, now);
+        const entries = await this.#log.find({ ...query, renewable: true }, now);
         await closeTokensOf(this, query, entries, now);
         const found = revocationsOf(entries, reason, now).filter(([serial]) => !known.has(serial));
         if (found.length === 0) return revoked;
@@ -198,7 +223,7 @@ class FileStore implements CaStore {
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
       const records = [...(await this.#revoked.readAll()).values()];
-      return records.filter(({ notAfterAt }) => notAfterAt > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
+      return records.filter((each) => neededUntilAt(each) > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
     });
   }
 
@@ -219,7 +244,7 @@ class FileStore implements CaStore {
       const forgotten = ({ expiresAt }: JoinTokenEntry) => expiresAt + TOKEN_MEMORY_MS <= now;
       await this.#tokens.sweep(forgotten, now);
       await this.#tokenUses.sweep(({ expiresAt }) => expiresAt + TOKEN_MEMORY_MS <= now, now);
-      await this.#revoked.sweep(({ notAfterAt }) => notAfterAt <= now, now);
+      await this.#revoked.sweep((each) => neededUntilAt(each) <= now, now);
     });
   }
 

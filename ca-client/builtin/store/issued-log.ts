@@ -8,7 +8,7 @@ import { Batches } from './batches';
 import { formatCheckedLine } from './checked-line';
 import { probeWrite } from './probe-write';
 import { readSegment } from './segment-file';
-import { type IssuedEntry, type IssuedQuery, matches } from './store';
+import { type IssuedEntry, type IssuedQuery, matches, neededUntilAt } from './store';
 import { storeError } from './store-error';
 
 const SEGMENT = /^[0-9a-f]{32}\.log$/;
@@ -95,7 +95,7 @@ export class IssuedLog {
       if (!found || path === this.#segment?.path || now - found.mtimeMs < SETTLED_MS) continue;
       old.push(path);
       await readSegment(path, (batch) => {
-        for (const entry of batch) entry.notAfterAt > now ? valid++ : expired++;
+        for (const entry of batch) neededUntilAt(entry) > now ? valid++ : expired++;
       }).catch(ignoreMissing);
     }
     if (old.length > MAX_SEGMENTS || expired > valid) await this.#putTogether(old, now);
@@ -180,7 +180,7 @@ export class IssuedLog {
     const valid = new Map<string, IssuedEntry>();
     for (const path of taken) {
       await readSegment(path, (batch) => {
-        for (const entry of batch) if (entry.notAfterAt > now) valid.set(entry.serial, entry);
+        for (const entry of batch) if (neededUntilAt(entry) > now) valid.set(entry.serial, entry);
       }).catch(ignoreMissing);
     }
     if (valid.size > 0) await this.#writeSegment([...valid.values()]);

@@ -15,6 +15,11 @@ export interface JoinTokenEntry {
   readonly expiresAt: number;
 }
 
+/** As `joinTokenHash` for a certificate that has ended and is good once more: no token has such a text. */
+export function expiredCertificateHash(serial: string): string {
+  return createHash('sha256').update(`expired certificate ${serial}`).digest('hex');
+}
+
 /** A token that nobody has seen yet: 256 random bits. */
 export function generateJoinToken(): Secret<string> {
   return new Secret(`${JOIN_TOKEN_PREFIX}${randomBytes(32).toString('base64url')}`);

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isKubeStatus } from '../../kubernetes/kube-error';
 import { Batches } from './batches';
 import type { ConfigMap, KubeObjects } from './kube-objects';
-import { type IssuedEntry, type IssuedQuery, matches } from './store';
+import { type IssuedEntry, type IssuedQuery, matches, neededUntilAt } from './store';
 
 /** Entries that share one request at most. */
 const MAX_BATCH = 200;
@@ -65,7 +65,7 @@ export class KubeIssued {
   async #write(batch: readonly (IssuedEntry | undefined)[]): Promise<void> {
     const entries = batch.filter((each) => each !== undefined);
     const text = JSON.stringify(entries);
-    const expiresAt = Math.max(0, ...entries.map(({ notAfterAt }) => notAfterAt));
+    const expiresAt = Math.max(0, ...entries.map(neededUntilAt));
     const current = this.#current;
     // Until it is known to have worked there is no current one: after a failure nobody knows what is in it.
     this.#current = undefined;

@@ -5,11 +5,21 @@ import type { Secret } from '../../../agent/base/secret';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
 import type { KubeApi } from '../../kubernetes/kube-api';
 import { isKubeStatus } from '../../kubernetes/kube-error';
-import { generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
+import { expiredCertificateHash, generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
 import { KubeIssued } from './kube-issued';
 import { type ConfigMap, type ConfigMapChange, KubeObjects } from './kube-objects';
 import { closeTokensOf, revocationsOf } from './revoke';
-import type { CaStore, IssuedEntry, IssuedQuery, JoinTokenQuery, Redemption, Revocation, RevocationReason } from './store';
+import {
+  type CaStore,
+  type ExpiredCertificate,
+  type IssuedEntry,
+  type IssuedQuery,
+  type JoinTokenQuery,
+  neededUntilAt,
+  type Redemption,
+  type Revocation,
+  type RevocationReason,
+} from './store';
 import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
 
 /** Holds every revocation under its serial number, and the number of the last CRL. */
@@ -73,41 +83,37 @@ class KubeStore implements CaStore {
     return this.#try('make a join token', async () => {
       const token = generateJoinToken();
       const entry: JoinTokenEntry = { id: formatSpiffeId(id), createdAt: now, expiresAt: now + ttlSeconds * 1_000 };
-      await this.#objects.create(tokenName(joinTokenHash(token)!), 'join-token', { data: { entry: JSON.stringify(entry) } });
+      await this.#addToken(joinTokenHash(token)!, entry);
       return token;
     });
   }
 
   findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
     return this.#try('find a join token', async () => {
-      const found = await this.#look(token, claim, now);
+      const found = await this.#look(joinTokenHash(token), claim, now);
       return found.kind === 'refused' ? found : { kind: 'good', id: found.id };
     });
   }
 
   redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
-    return this.#try('redeem a join token', async () => {
-      for (let conflicts = 0; ; conflicts += 1) {
-        const found = await this.#look(token, claim, now);
-        if (found.kind === 'refused') return found;
-        const { object, id, use } = found;
-        // Ours already: the answer to the change got lost on its way.
-        if (conflicts > 0 && use?.by === claim.by) return { kind: 'redeemed', id, again: use.bound!.answeredAgain };
-        const won = await this.#changeUse(object, found.next, conflicts);
-        if (won) return { kind: 'redeemed', id, again: found.next.bound!.answeredAgain };
-      }
+    return this.#try('redeem a join token', () => this.#redeem(joinTokenHash(token), claim, now));
+  }
+
+  redeemExpired({ serial, id, renewableUntilAt }: ExpiredCertificate, claim: TokenClaim, now: number): Promise<Redemption> {
+    return this.#try('redeem a certificate', async () => {
+      const hash = expiredCertificateHash(serial);
+      if ((await this.#objects.read(tokenName(hash))) === undefined)
+        await this.#addToken(hash, { id: formatSpiffeId(id), createdAt: now, expiresAt: renewableUntilAt }).catch(ignoreConflict);
+      return this.#redeem(hash, claim, now);
     });
   }
 
+  giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
+    return this.#try('give a certificate back', () => this.#giveBack(expiredCertificateHash(serial), claim));
+  }
+
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
-    return this.#try('give a join token back', async () => {
-      const hash = joinTokenHash(token);
-      for (let conflicts = 0; hash !== undefined; conflicts += 1) {
-        const object = await this.#objects.read(tokenName(hash));
-        const next = object && decideGiveBack(tokenUse(object), claim);
-        if (!next || (await this.#changeUse(object, next, conflicts))) return;
-      }
-    });
+    return this.#try('give a join token back', () => this.#giveBack(joinTokenHash(token), claim));
   }
 
   deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {
@@ -128,8 +134,31 @@ class KubeStore implements CaStore {
     return this.#try('write to the register', () => this.#issued.probe());
   }
 
-  async #look(token: Secret<string>, claim: TokenClaim, now: number) {
-    const hash = joinTokenHash(token);
+  async #addToken(hash: string, entry: JoinTokenEntry): Promise<void> {
+    await this.#objects.create(tokenName(hash), 'join-token', { data: { entry: JSON.stringify(entry) } });
+  }
+
+  async #redeem(hash: string | undefined, claim: TokenClaim, now: number): Promise<Redemption> {
+    for (let conflicts = 0; ; conflicts += 1) {
+      const found = await this.#look(hash, claim, now);
+      if (found.kind === 'refused') return found;
+      const { object, id, use } = found;
+      // Ours already: the answer to the change got lost on its way.
+      if (conflicts > 0 && use?.by === claim.by) return { kind: 'redeemed', id, again: use.bound!.answeredAgain };
+      const won = await this.#changeUse(object, found.next, conflicts);
+      if (won) return { kind: 'redeemed', id, again: found.next.bound!.answeredAgain };
+    }
+  }
+
+  async #giveBack(hash: string | undefined, claim: TokenClaim): Promise<void> {
+    for (let conflicts = 0; hash !== undefined; conflicts += 1) {
+      const object = await this.#objects.read(tokenName(hash));
+      const next = object && decideGiveBack(tokenUse(object), claim);
+      if (!next || (await this.#changeUse(object, next, conflicts))) return;
+    }
+  }
+
+  async #look(hash: string | undefined, claim: TokenClaim, now: number) {
     if (hash === undefined) return { kind: 'refused', why: 'malformed' } as const;
     const object = await this.#objects.read(tokenName(hash));
     if (object === undefined) return { kind: 'refused', why: 'unknown' } as const;
@@ -166,7 +195,7 @@ class KubeStore implements CaStore {
     return this.#try('revoke', async () => {
       const revoked: Revocation[] = [];
       for (;;) {
-        const entries = await this.#issued.find(query, now);
+        const entries = await this.#issued.find({ ...query, renewable: true }, now);
         await closeTokensOf(this, query, entries, now);
         const found = revocationsOf(entries, reason, now);
         let fresh: typeof found = [];
@@ -190,7 +219,7 @@ class KubeStore implements CaStore {
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
       const records = revocationsIn((await this.#objects.read(REVOKED))?.data ?? {});
-      return records.filter(({ notAfterAt }) => notAfterAt > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
+      return records.filter((each) => neededUntilAt(each) > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
     });
   }
 
@@ -316,7 +345,7 @@ function revocationsIn(data: Readonly<Record<string, string>>): Revocation[] {
 
 /** A change that takes away what nobody needs to be told of any more. */
 function expiredIn(data: Readonly<Record<string, string>>, now: number): Record<string, null> {
-  const expired = revocationsIn(data).filter(({ notAfterAt }) => notAfterAt <= now);
+  const expired = revocationsIn(data).filter((each) => neededUntilAt(each) <= now);
   return Object.fromEntries(expired.map(({ serial }) => [serial, null]));
 }
 

@@ -2,7 +2,10 @@ import type { CaStore, IssuedEntry, IssuedQuery, Revocation, RevocationReason } 
 
 /** What is kept of certificates once they are revoked, by serial. */
 export function revocationsOf(entries: readonly IssuedEntry[], reason: RevocationReason, revokedAt: number): [string, Revocation][] {
-  return entries.map(({ serial, id, issuerKeyId, notAfterAt }) => [serial, { serial, id, issuerKeyId, notAfterAt, revokedAt, reason }]);
+  return entries.map(({ serial, id, issuerKeyId, notAfterAt, renewableUntilAt }) => [
+    serial,
+    { serial, id, issuerKeyId, notAfterAt, ...(renewableUntilAt !== undefined && { renewableUntilAt }), revokedAt, reason },
+  ]);
 }
 
 /**

@@ -21,10 +21,16 @@ export interface IssuedEntry {
   readonly handedRoots?: readonly string[];
   /** The serial of the certificate that proved the caller; absent where a token did. */
   readonly provenBy?: string;
+  /** Until when it proves its holder once more after its end, epoch milliseconds. */
+  readonly renewableUntilAt?: number | undefined;
 }
 
-/** Which certificates are meant; all that is given must hold. Expired ones are never found. */
+/** Which certificates are meant; all that is given must hold. Expired ones are found only where they are asked for. */
 export interface IssuedQuery {
+  /** Those, too, that have ended and still prove their holder once. */
+  readonly renewable?: boolean;
+  /** Whatever concerns these serials and key hashes: certificates of that serial or key, and those that they got. */
+  readonly about?: ReadonlySet<string>;
   readonly serial?: string;
   readonly id?: string;
   readonly issuerKeyId?: string;
@@ -51,6 +57,21 @@ export interface Revocation {
   readonly notAfterAt: number;
   readonly revokedAt: number;
   readonly reason: RevocationReason;
+  /** As in `IssuedEntry`; it is kept until then. */
+  readonly renewableUntilAt?: number | undefined;
+}
+
+/** A certificate that has ended and is to prove its holder once more. */
+export interface ExpiredCertificate {
+  readonly serial: string;
+  readonly id: SpiffeId;
+  /** Epoch milliseconds. */
+  readonly renewableUntilAt: number;
+}
+
+/** When nobody needs to know of a certificate any more, epoch milliseconds. */
+export function neededUntilAt({ notAfterAt, renewableUntilAt }: Pick<IssuedEntry, 'notAfterAt' | 'renewableUntilAt'>): number {
+  return Math.max(notAfterAt, renewableUntilAt ?? 0);
 }
 
 /** What a join token that was shown is good for. `why` is for the operator's log; the caller learns no more than that it was refused. */
@@ -95,6 +116,12 @@ export interface CaStore {
   redeemJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption>;
   /** Takes a redemption back after which no certificate was signed; of no effect where another call has redeemed it since. */
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void>;
+  /**
+   * As `redeemJoinToken` for a certificate that has ended, which is good for one renewal: bound to the key of that one, answered again for it
+   * alone, and closed with the tokens of its identity.
+   */
+  redeemExpired(expired: ExpiredCertificate, claim: TokenClaim, now: number): Promise<Redemption>;
+  giveBackExpired(expired: ExpiredCertificate, claim: TokenClaim): Promise<void>;
   /** Closes tokens for ever. @returns How many were open and not over. */
   deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number>;
   /** Whether the register takes entries, without leaving any. @throws AgentError ERR_CA_STATE (retry soon): it does not. */
@@ -106,7 +133,7 @@ export interface CaStore {
    * @returns Those that were not revoked before.
    */
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]>;
-  /** Revocations of certificates that have not expired, by serial. */
+  /** Revocations of certificates that have not expired, or may be renewed all the same, by serial. */
   revocations(now: number): Promise<readonly Revocation[]>;
   /** Calls back when revocations may have come or gone, by whatever process, and once when it begins to watch. Returns the function that stops it. */
   onRevocation(listener: () => void): () => void;
@@ -117,10 +144,12 @@ export interface CaStore {
   close(): Promise<void>;
 }
 
-/** Whether an entry is meant by a query and still valid. */
+/** Whether an entry is meant by a query and was not over at `now`. */
 export function matches(entry: IssuedEntry, query: IssuedQuery, now: number): boolean {
   return (
-    entry.notAfterAt > now &&
+    (query.renewable ? neededUntilAt(entry) : entry.notAfterAt) > now &&
+    (query.about === undefined ||
+      [entry.serial, entry.keySha256, entry.provenBy].some((each) => each !== undefined && query.about!.has(each))) &&
     (query.serial === undefined || query.serial === entry.serial) &&
     (query.id === undefined || query.id === entry.id) &&
     (query.issuerKeyId === undefined || query.issuerKeyId === entry.issuerKeyId) &&
