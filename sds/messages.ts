@@ -37,7 +37,7 @@ const MAX_NODE = 200;
  * @throws AgentError ERR_PARSE with field (`discovery request`, `type_url`, `resource_names`) and rule.
  */
 export function parseSotwRequest(bytes: Uint8Array): SotwRequest {
-  const message = decode('discovery request', bytes, DiscoveryRequest);
+  const message = decodeMessage('discovery request', bytes, DiscoveryRequest);
   checkType(message.typeUrl);
   return {
     names: readNames(message.resourceNames, 'resource_names'),
@@ -53,7 +53,7 @@ export function parseSotwRequest(bytes: Uint8Array): SotwRequest {
  * @throws AgentError ERR_PARSE, as `parseSotwRequest`.
  */
 export function parseDeltaRequest(bytes: Uint8Array): DeltaRequest {
-  const message = decode('delta discovery request', bytes, DeltaDiscoveryRequest);
+  const message = decodeMessage('delta discovery request', bytes, DeltaDiscoveryRequest);
   checkType(message.typeUrl);
   readNames([...message.initialResourceVersions.keys()], 'initial_resource_versions');
   return {
@@ -66,7 +66,12 @@ export function parseDeltaRequest(bytes: Uint8Array): DeltaRequest {
   };
 }
 
-function decode<T>(field: string, bytes: Uint8Array, codec: { decode(input: BinaryReader): T }): T {
+/**
+ * Reads a message.
+ *
+ * @throws AgentError ERR_PARSE, with `field`.
+ */
+export function decodeMessage<T>(field: string, bytes: Uint8Array, codec: { decode(input: BinaryReader): T }): T {
   const reader = new BinaryReader(bytes);
   let message: T;
   try {

@@ -15,9 +15,10 @@ import { GrpcServer, type Method } from './grpc/grpc-server';
 import { PATIENCE } from './limits';
 import { SecretService } from './secret-service';
 import { secretDiscoveryPath } from './service';
+import { createLateStandardServices } from './standard/late-standard-services';
 import { StreamRoom } from './stream-room';
 import type { JwtSources } from './workload-api/jwt-answers';
-import { createLateWorkloadApi, type LateWorkloadApi } from './workload-api/late-workload-api';
+import { createLateWorkloadApi } from './workload-api/late-workload-api';
 
 export interface SdsServerOptions {
   /** At most 107 bytes. A missing directory is made. */
@@ -83,8 +84,11 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
   const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
-  const grpc = createGrpcServer(service, workloadApi, room, () => sweeper.wake(), deps);
-  const sweeper = createSweeper(connections, service, [service, workloadApi, grpc], deps);
+  const standard = createLateStandardServices({ state: options.state, room, onOwed: () => sweeper.wake() }, deps);
+  const methods = new Map([...secretMethods(service), ...workloadApi.methods, ...standard.methods]);
+  const grpc = new GrpcServer(methods, room, service.observer, () => sweeper.wake(), deps);
+  const late = [workloadApi.service, standard.service];
+  const sweeper = createSweeper(connections, service, [service, ...late, grpc], deps);
   const listener = createServer((socket) => {
     // Errors of a socket are the client's; its end follows.
     socket.on('error', () => undefined);
@@ -114,7 +118,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     deps,
   ).catch(async (caught) => {
     unsubscribe();
-    await Promise.all([service.close(), workloadApi.close()]);
+    await Promise.all([service, ...late].map((each) => each.close()));
     throw caught;
   });
   logListening(options, deps);
@@ -124,7 +128,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     unsubscribe();
     const stopped = socket.close();
     const swept = sweeper.close();
-    const ended = Promise.all([service.close(), workloadApi.close()]);
+    const ended = Promise.all([service, ...late].map((each) => each.close()));
     connections.leave();
     for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
     connections.destroyAll();
@@ -133,7 +137,7 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   return {
     streams: () => service.streams(),
     unknownNames: () => service.unknownNames(),
-    workloadApiStreams: () => workloadApi.streams(),
+    workloadApiStreams: () => workloadApi.service.streams(),
     problem: () => socket.problem(),
     acknowledged: (serial, signal) => service.acknowledged(serial, signal),
     close: () => {
@@ -148,20 +152,12 @@ function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observ
   return createLateWorkloadApi({ state, crl, id, hint, federated, jwt, room, observer, onOwed }, deps);
 }
 
-function createGrpcServer(
-  service: SecretService,
-  workloadApi: LateWorkloadApi,
-  room: StreamRoom,
-  onOwed: () => void,
-  deps: Deps,
-): GrpcServer {
-  const methods = new Map<string, Method>([
+function secretMethods(service: SecretService): readonly (readonly [path: string, Method])[] {
+  return [
     [secretDiscoveryPath('streamSecrets'), { requests: 'many', serve: (call) => service.streamSecrets(call) }],
     [secretDiscoveryPath('deltaSecrets'), { requests: 'many', serve: (call) => service.deltaSecrets(call) }],
     [secretDiscoveryPath('fetchSecrets'), { requests: 'one', serve: (call, request) => service.fetchSecrets(call, request) }],
-    ...workloadApi.methods,
-  ]);
-  return new GrpcServer(methods, room, service.observer, onOwed, deps);
+  ];
 }
 
 // Listeners of a state must not throw: what goes wrong here is ours, and the certificate before is still in service.

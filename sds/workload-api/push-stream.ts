@@ -4,21 +4,20 @@ import type { Call } from '../grpc/call';
 import { PATIENCE } from '../limits';
 import type { HeldStream } from '../stream-room';
 import type { Offer } from './offer';
-import type { StreamedMethod } from './service';
 
 /** What a stream needs of its server. */
-export interface PushHost {
-  offer(method: StreamedMethod): Offer;
-  sent(stream: PushStream): void;
+export interface PushHost<Method> {
+  offer(method: Method): Offer;
+  sent(stream: PushStream<Method>): void;
   /** How it ended: `cancelled` by the client, or the status that it was given. */
-  closed(stream: PushStream, status: GrpcStatus | 'cancelled'): void;
+  closed(stream: PushStream<Method>, status: GrpcStatus | 'cancelled'): void;
 }
 
 /**
- * One stream of the Workload API: it says what there is at once, then each change. One answer is on its way at a time, so a client that
+ * One stream of a method that pushes: it says what there is at once, then each change. One answer is on its way at a time, so a client that
  * does not read makes no queue grow and gets the newest when it reads again; one that does not read for a minute loses its connection.
  */
-export class PushStream implements HeldStream {
+export class PushStream<Method> implements HeldStream {
   #sent: Buffer | undefined;
   #writing = false;
   #ended = false;
@@ -26,10 +25,10 @@ export class PushStream implements HeldStream {
 
   constructor(
     readonly id: number,
-    readonly method: StreamedMethod,
+    readonly method: Method,
     readonly connection: Connection,
     private readonly call: Call,
-    private readonly host: PushHost,
+    private readonly host: PushHost<Method>,
   ) {
     call.follow({ gone: () => this.#end('cancelled') });
   }

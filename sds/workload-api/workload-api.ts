@@ -3,6 +3,7 @@ import { AgentError } from '../../agent/base/errors';
 import { LogBudget } from '../../agent/base/log-budget';
 import { GrpcStatus, type GrpcStatusName } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
+import type { Answerer } from '../grpc/late';
 import { LIMITS } from '../limits';
 import type { Observer } from '../observer';
 import { grpcStatus } from '../status';
@@ -34,10 +35,10 @@ const MISSING_HEADER = `the header ${SECURITY_HEADER}: true must be there`;
  *
  * @see SPIFFE Workload API; SPIFFE Workload Endpoint.
  */
-export class WorkloadApi {
+export class WorkloadApi implements Answerer {
   readonly #options: WorkloadApiOptions;
   readonly #deps: Deps;
-  readonly #streams = new Set<PushStream>();
+  readonly #streams = new Set<PushStream<StreamedMethod>>();
   readonly #answers = new Map<StreamedMethod, Offer>();
   readonly #stale = new Set<StreamedMethod>();
   readonly #endings: (() => void)[];
@@ -67,7 +68,7 @@ export class WorkloadApi {
     if (call.over || !this.#accept(method, call) || !room.enter(call)) return;
     const { connection } = call;
     this.#lastId += 1;
-    const stream = new PushStream(this.#lastId, method, connection, call, {
+    const stream = new PushStream<StreamedMethod>(this.#lastId, method, connection, call, {
       offer: (name) => this.#offer(name),
       sent: () => {
         this.#deps.metrics.record('workload_api_answers_total', { method });

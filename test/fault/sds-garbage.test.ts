@@ -34,7 +34,7 @@ describe('D17 what is not gRPC over HTTP/2', () => {
   });
 
   test.each<[string, Buffer]>([
-    ['a call of another service', openCall(1, 'x', { ':path': '/grpc.health.v1.Health/Check' })],
+    ['a call of another service', openCall(1, 'x', { ':path': '/nobody.serves/This' })],
     ['a call that is no gRPC', openCall(1, 'StreamSecrets', { 'content-type': 'text/html' })],
     ['a call with a deadline that is none', openCall(1, 'StreamSecrets', { 'grpc-timeout': 'soon' })],
     [

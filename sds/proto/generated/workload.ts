@@ -5,6 +5,15 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Struct } from "./google/protobuf/struct";
 
+export interface X509SVIDRequest {
+}
+
+export interface X509BundlesRequest {
+}
+
+export interface JWTBundlesRequest {
+}
+
 export interface X509SVIDResponse {
   readonly svids: readonly X509SVID[];
   readonly crl: readonly Buffer[];
@@ -67,6 +76,111 @@ export interface ValidateJWTSVIDResponse {
   readonly spiffeId: string;
   readonly claims: { readonly [key: string]: any } | undefined;
 }
+
+function createBaseX509SVIDRequest(): X509SVIDRequest {
+  return {};
+}
+
+export const X509SVIDRequest: MessageFns<X509SVIDRequest> = {
+  encode(_: X509SVIDRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): X509SVIDRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseX509SVIDRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseX509BundlesRequest(): X509BundlesRequest {
+  return {};
+}
+
+export const X509BundlesRequest: MessageFns<X509BundlesRequest> = {
+  encode(_: X509BundlesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): X509BundlesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseX509BundlesRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseJWTBundlesRequest(): JWTBundlesRequest {
+  return {};
+}
+
+export const JWTBundlesRequest: MessageFns<JWTBundlesRequest> = {
+  encode(_: JWTBundlesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JWTBundlesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJWTBundlesRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseX509SVIDResponse(): X509SVIDResponse {
   return { svids: [], crl: [], federatedBundles: new Map() };
@@ -793,6 +907,54 @@ export const ValidateJWTSVIDResponse: MessageFns<ValidateJWTSVIDResponse> = {
     }
   },
 };
+
+export type SpiffeWorkloadAPIDefinition = typeof SpiffeWorkloadAPIDefinition;
+export const SpiffeWorkloadAPIDefinition = {
+  name: "SpiffeWorkloadAPI",
+  fullName: "SpiffeWorkloadAPI",
+  methods: {
+    fetchX509SVID: {
+      name: "FetchX509SVID",
+      requestType: X509SVIDRequest as typeof X509SVIDRequest,
+      requestStream: false,
+      responseType: X509SVIDResponse as typeof X509SVIDResponse,
+      responseStream: true,
+      options: {},
+    },
+    fetchX509Bundles: {
+      name: "FetchX509Bundles",
+      requestType: X509BundlesRequest as typeof X509BundlesRequest,
+      requestStream: false,
+      responseType: X509BundlesResponse as typeof X509BundlesResponse,
+      responseStream: true,
+      options: {},
+    },
+    fetchJWTSVID: {
+      name: "FetchJWTSVID",
+      requestType: JWTSVIDRequest as typeof JWTSVIDRequest,
+      requestStream: false,
+      responseType: JWTSVIDResponse as typeof JWTSVIDResponse,
+      responseStream: false,
+      options: {},
+    },
+    fetchJWTBundles: {
+      name: "FetchJWTBundles",
+      requestType: JWTBundlesRequest as typeof JWTBundlesRequest,
+      requestStream: false,
+      responseType: JWTBundlesResponse as typeof JWTBundlesResponse,
+      responseStream: true,
+      options: {},
+    },
+    validateJWTSVID: {
+      name: "ValidateJWTSVID",
+      requestType: ValidateJWTSVIDRequest as typeof ValidateJWTSVIDRequest,
+      requestStream: false,
+      responseType: ValidateJWTSVIDResponse as typeof ValidateJWTSVIDResponse,
+      responseStream: false,
+      options: {},
+    },
+  },
+} as const;
 
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

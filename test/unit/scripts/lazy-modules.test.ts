@@ -44,6 +44,8 @@ describe('until the first secret', () => {
     ['health and metrics over HTTP', 'agent/admin/http-server.ts'],
     ['the Workload API', 'sds/workload-api/workload-api.ts'],
     ['its messages', 'sds/proto/generated/workload.ts'],
+    ['health and reflection', 'sds/standard/standard-services.ts'],
+    ['what it describes', 'sds/proto/generated/descriptors.ts'],
     ['JWT-SVIDs', 'ca-client/builtin/jwt/'],
     ['jose', 'node_modules/jose/'],
     ['other trust domains', 'ca-client/federation.ts'],
