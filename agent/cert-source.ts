@@ -9,6 +9,7 @@ import { acceptIssuedChain, type Svid } from './identity/svid';
 import type { TrustBundle } from './identity/trust-bundle';
 import { createKeeper } from './lifecycle/keeper';
 import type { SharedCas } from './shared-cas';
+import { assertTrustedPlaces } from './trusted-places';
 import { servedSvid, type WorkloadParts } from './workload';
 
 /**
@@ -18,6 +19,7 @@ import { servedSvid, type WorkloadParts } from './workload';
  * @throws AgentError ERR_CONFIG | ERR_CA_STATE | ERR_OUTPUT; nothing is left open.
  */
 export async function createCertSource(config: Config, shared: SharedCas, deps: Deps, carried?: Svid): Promise<WorkloadParts> {
+  assertTrustedPlaces(config);
   return config.ca.includes('file') ? mountedFiles(config, deps) : keeper(config, shared, carried, deps);
 }
 

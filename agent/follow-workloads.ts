@@ -10,6 +10,7 @@ import { type ListPlan, planList } from './config/plan-list';
 import { type ListText, readListText } from './config/read-workloads';
 import type { Refusal } from './config/workload-plan';
 import { createKeptWorkloads, type KeptWorkloads } from './kept-workloads';
+import { assertTrustedPlaces } from './trusted-places';
 import { refusedEntry, WorkloadSet } from './workload-set';
 
 /** Workloads that come and go with a list. */
@@ -40,6 +41,7 @@ const LINES_A_MINUTE = 20;
  */
 export async function followWorkloads(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<FollowedWorkloads> {
   const place = loaded.config.workloads!;
+  assertTrustedPlaces(loaded.config);
   const kept = loaded.config.stateDir === undefined ? undefined : createKeptWorkloads(loaded.config.stateDir, deps);
   const followed = new WorkloadFollower(loaded, place, kept, deps, stopping);
   const before = (await kept?.load()) ?? [];

@@ -1,8 +1,8 @@
-import { rmdir } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import type { WorkloadStatus, WorkloadView } from './admin/agent-view';
 import { unpublishDir } from './base/atomic-dir';
 import type { Deps } from './base/deps';
+import { removeDirectory } from './base/open-directory';
 import { createCertSource } from './cert-source';
 import type { Config } from './config/config';
 import type { Version } from './config/workload-plan';
@@ -117,7 +117,12 @@ export class NamedWorkload implements Workload {
     await this.workload.close();
     // The directory that was made for the socket alone.
     const dir = dirname(this.#version.config.sdsSocket);
-    if (basename(dir) === this.name) await rmdir(dir).catch(() => undefined);
+    if (basename(dir) !== this.name) return;
+    try {
+      removeDirectory(dir);
+    } catch {
+      // Somebody else's files are in it, or it has gone.
+    }
   }
 
   /**

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { type Stats, statSync } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, readlink, realpath, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises';
+import { constants, mkdirSync, type Stats, statSync } from 'node:fs';
+import { type FileHandle, lstat, open, readdir, readlink, rename, rmdir, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
-import { makeDirectory } from './make-directory';
+import { type OpenDirectory, openDirectory, removeDirectory } from './open-directory';
 import { readSmallFile } from './read-file';
+import { withUmask } from './umask';
 
 export interface OutputFile {
   /** A plain name, not starting with two dots. */
@@ -46,10 +47,12 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     if (name.includes('/') || name.startsWith('..') || name === '.' || name === '')
       throw invalid('ERR_OUTPUT', 'file name', `"${name}" is not plain`);
   }
+  let opened: OpenDirectory | undefined;
   try {
-    const root = await openDirectory(dir);
+    opened = openToWrite(dir, 0o700);
+    const root = opened.at('');
     const names = files.map((file) => file.name);
-    await adoptFiles(root, names);
+    await adoptFiles(root, names, dir);
     await exchange(root, files);
     await linkNames(root, names);
     await syncDirectory(root);
@@ -57,8 +60,19 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
     const hint = HINTS[systemCode(caught) ?? ''];
-    throw new AgentError('ERR_OUTPUT', `write ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught, ...(hint && { hint }) });
+    throw new AgentError('ERR_OUTPUT', `write ${dir}: ${opened?.text(caught) ?? errorText(caught)}`, {
+      retry: 'soon',
+      cause: caught,
+      ...(hint && { hint }),
+    });
+  } finally {
+    opened?.close();
   }
+}
+
+/** By descriptors only, for a directory may belong to another user; a link of such a user on the way to it is not followed. */
+function openToWrite(dir: string, make?: number): OpenDirectory {
+  return openDirectory(dir, { make, refuse: { what: `write ${dir}`, code: 'ERR_OUTPUT', of: 'links' } });
 }
 
 /** Whether there is a file under each name. */
@@ -78,18 +92,26 @@ export function isPublished(dir: string, names: readonly string[]): boolean {
  * @throws AgentError ERR_OUTPUT (retry soon).
  */
 export async function unpublishDir(dir: string): Promise<void> {
+  let opened: OpenDirectory | undefined;
   try {
-    for (const name of await readdir(dir)) {
-      const target = await readlink(join(dir, name)).catch(() => undefined);
-      if (target === `${DATA}/${name}`) await unlink(join(dir, name));
+    opened = openToWrite(dir);
+    const root = opened.at('');
+    for (const name of await readdir(root)) {
+      const target = await readlink(join(root, name)).catch(() => undefined);
+      if (target === `${DATA}/${name}`) await unlink(join(root, name));
     }
-    if ((await readlink(join(dir, DATA)).catch(() => undefined)) !== undefined) await unlink(join(dir, DATA));
-    for (const name of await readdir(dir)) await removeVersion(dir, name);
-    await rmdir(dir);
+    if ((await readlink(join(root, DATA)).catch(() => undefined)) !== undefined) await unlink(join(root, DATA));
+    for (const name of await readdir(root)) await removeVersion(root, name);
+    removeDirectory(dir);
   } catch (caught) {
     // Somebody else's files are in it: it stays for them.
     if (['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(systemCode(caught) ?? '')) return;
-    throw new AgentError('ERR_OUTPUT', `delete what is in ${dir}: ${errorText(caught)}`, { retry: 'soon', cause: caught });
+    throw new AgentError('ERR_OUTPUT', `delete what is in ${dir}: ${opened?.text(caught) ?? errorText(caught)}`, {
+      retry: 'soon',
+      cause: caught,
+    });
+  } finally {
+    opened?.close();
   }
 }
 
@@ -103,21 +125,14 @@ export async function directoryRisk(dir: string): Promise<string | undefined> {
   return undefined;
 }
 
-async function openDirectory(dir: string): Promise<string> {
-  const made = await makeDirectory(dir, 0o700);
-  // Only the directory itself: parents that were made keep what mkdir gives them.
-  if (made !== undefined) await chmod(dir, 0o700);
-  return realpath(dir);
-}
-
 /** Makes every name that exists a link through `..data`, without changing what is read under any of them. */
-async function adoptFiles(root: string, names: readonly string[]): Promise<void> {
+async function adoptFiles(root: string, names: readonly string[], dir: string): Promise<void> {
   const unlinked = (await Promise.all(names.map(async (name) => [name, await entryKind(root, name)] as const))).filter(
     ([, kind]) => kind !== 'linked',
   );
   const directory = unlinked.find(([, kind]) => kind === 'other');
-  if (directory) throw invalid('ERR_OUTPUT', join(root, directory[0]), 'must be a file or missing', { hint: 'move it away' });
-  if (unlinked.some(([, kind]) => kind === 'file')) await exchange(root, await snapshot(root, names));
+  if (directory) throw invalid('ERR_OUTPUT', join(dir, directory[0]), 'must be a file or missing', { hint: 'move it away' });
+  if (unlinked.some(([, kind]) => kind === 'file')) await exchange(root, await snapshot(root, names, dir));
   const present = unlinked.filter(([, kind]) => kind !== 'missing').map(([name]) => name);
   await linkNames(root, present);
   if (present.length > 0) await syncDirectory(root);
@@ -133,7 +148,7 @@ async function entryKind(root: string, name: string): Promise<EntryKind> {
 }
 
 /** What a reader finds now under each name that is a file or a link of ours; another writer's exchange in between is noticed. */
-async function snapshot(root: string, names: readonly string[]): Promise<OutputFile[]> {
+async function snapshot(root: string, names: readonly string[], dir: string): Promise<OutputFile[]> {
   for (let round = 0; round < 10; round += 1) {
     const before = await print(root, names);
     const files: OutputFile[] = [];
@@ -145,7 +160,7 @@ async function snapshot(root: string, names: readonly string[]): Promise<OutputF
     }
     if ((await print(root, names)) === before) return files;
   }
-  throw new AgentError('ERR_OUTPUT', `write ${root}: its files keep changing`, {
+  throw new AgentError('ERR_OUTPUT', `write ${dir}: its files keep changing`, {
     retry: 'soon',
     hint: 'is another program writing there?',
   });
@@ -187,10 +202,27 @@ async function isCurrent(root: string, version: string): Promise<boolean> {
 }
 
 async function writeVersion(path: string, files: readonly OutputFile[]): Promise<void> {
-  await mkdir(path, { mode: 0o700 });
-  await chmod(path, 0o700);
-  for (const { name, bytes, mode } of files) await writeDurably(join(path, name), bytes, mode);
-  await syncDirectory(path);
+  withUmask(0, () => mkdirSync(path, { mode: 0o700 }));
+  const version = await openOwn(path);
+  try {
+    for (const { name, bytes, mode } of files) await writeDurably(`/proc/self/fd/${version.fd}/${name}`, bytes, mode);
+    await version.sync();
+  } finally {
+    await version.close();
+  }
+}
+
+/** A directory of ours, whatever a user who owns the one around it has put in its place. */
+async function openOwn(path: string): Promise<FileHandle> {
+  const opened = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    const { uid } = await opened.stat();
+    if (uid !== process.geteuid?.()) throw new AgentError('ERR_OUTPUT', `write: user ${uid} exchanges directories`, { retry: 'soon' });
+    return opened;
+  } catch (caught) {
+    await opened.close();
+    throw caught;
+  }
 }
 
 async function linkNames(root: string, names: readonly string[]): Promise<void> {
@@ -225,8 +257,22 @@ async function sweep(root: string): Promise<void> {
 
 async function removeVersion(root: string, name: string): Promise<void> {
   if (!VERSION.test(name)) return;
-  const entry = await lstatOf(join(root, name));
-  if (entry?.isDirectory() && entry.uid === process.getuid?.()) await rm(join(root, name), { recursive: true, force: true });
+  const path = join(root, name);
+  const entry = await lstatOf(path);
+  if (!entry?.isDirectory() || entry.uid !== process.geteuid?.()) return;
+  try {
+    const version = await openOwn(path);
+    try {
+      const files = `/proc/self/fd/${version.fd}/`;
+      for (const each of await readdir(files)) await unlink(join(files, each));
+    } finally {
+      await version.close();
+    }
+    await rmdir(path);
+  } catch (caught) {
+    // Another writer removes it too.
+    if (systemCode(caught) !== 'ENOENT') throw caught;
+  }
 }
 
 function versionName(): string {

@@ -1,6 +1,7 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, type Stats } from 'node:fs';
-import { isAbsolute, join, resolve } from 'node:path';
-import { AgentError, type ErrorCode, systemCode } from './errors';
+import { accessSync, closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { AgentError, type ErrorCode, errorText, systemCode } from './errors';
+import { isPrivileged } from './privilege';
 import { withUmask } from './umask';
 
 /** A directory that has been opened without following a name that somebody could exchange meanwhile. */
@@ -9,6 +10,8 @@ export interface OpenDirectory {
   readonly real: string;
   /** Its names by descriptor: whatever becomes of the path, they lead into this directory. Node.js has no openat(2). */
   at(name: string): string;
+  /** What an error says, with the path that was given in place of ours by descriptor. */
+  text(caught: unknown): string;
   /** What makes it unsafe: other users who can exchange names on the path. The first of them, with the directory in question. */
   readonly risk: DirectoryRisk | undefined;
   /** Whether the expected owner can exchange a name on the path to it, so that only the descriptor leads there for certain. */
@@ -24,7 +27,18 @@ export interface DirectoryRisk {
   readonly hint: string;
 }
 
+export interface Refusal {
+  /** For the error, e.g. `CA directory /ca`. */
+  readonly what: string;
+  /** Of the error, e.g. ERR_OUTPUT. */
+  readonly code: ErrorCode;
+  /** `links`: directories of other users will do, for what is done in them is done by descriptors only. */
+  readonly of: 'all' | 'links';
+}
+
 export interface OpenDirectoryOptions {
+  /** What to say of a path that is unsafe, where this process may change files of other users. Default: it is told, not refused. */
+  readonly refuse?: Refusal | undefined;
   /** User whose directories are expected on the path, e.g. of a socket that is made for them. */
   readonly owner?: number | undefined;
   /** Mode of directories that are made where they are missing, exact; default: they are not made. */
@@ -45,16 +59,38 @@ export function openDirectory(path: string, options: OpenDirectoryOptions = {}):
   const walk = new Walk(options);
   try {
     walk.go(resolve(path));
-    return walk.done();
+    return walk.done(path);
   } catch (caught) {
     walk.close();
     throw caught;
   }
 }
 
-/** The refusal, for those who have opened the directory themselves. */
-export function untrusted(what: string, { dir, because, hint }: DirectoryRisk, code: ErrorCode): AgentError {
-  return new AgentError(code, `${what}: other users can exchange names in ${dir}: ${because}`, { hint });
+/**
+ * Refuses to write where another user could exchange names, where this process may change files of other users. What is missing of the path
+ * is no error: it is made in what was judged.
+ *
+ * @param what   For the error, e.g. `CA directory`.
+ * @param owner  User whose directories are expected on the path, for what is used by descriptors only.
+ * @throws       AgentError with the directory and a remedy.
+ */
+export function assertTrustedPath(path: string, what: string, code: ErrorCode, owner?: number): void {
+  try {
+    openDirectory(path, { owner, refuse: { what: `${what} ${path}`, code, of: 'all' } }).close();
+  } catch (caught) {
+    // Missing, or no directory: whoever uses it says so.
+    if (caught instanceof AgentError) throw caught;
+  }
+}
+
+/** Removes an empty directory, and no other than the one of that path. @throws the system's error, e.g. ENOTEMPTY. */
+export function removeDirectory(path: string): void {
+  const parent = openDirectory(dirname(resolve(path)), { refuse: { what: `remove ${path}`, code: 'ERR_OUTPUT', of: 'links' } });
+  try {
+    rmdirSync(parent.at(basename(path)));
+  } finally {
+    parent.close();
+  }
 }
 
 class Walk {
@@ -65,7 +101,11 @@ class Walk {
   #belowOwner = false;
   #links = 0;
 
-  constructor(private readonly options: OpenDirectoryOptions) {}
+  readonly #refuse: Refusal | undefined;
+
+  constructor(private readonly options: OpenDirectoryOptions) {
+    this.#refuse = isPrivileged() ? options.refuse : undefined;
+  }
 
   go(path: string): void {
     this.#enter(openSync('/', O_PATH | constants.O_DIRECTORY), '/');
@@ -82,11 +122,12 @@ class Walk {
     }
   }
 
-  done(): OpenDirectory {
+  done(given: string): OpenDirectory {
     const fd = this.#fd!;
     return {
       real: this.#real,
       at: (name) => `/proc/self/fd/${fd}/${name}`,
+      text: (caught) => errorText(caught).replaceAll(/\/proc\/self\/fd\/\d+/g, given),
       risk: this.risk,
       belowOwner: this.#belowOwner,
       close: () => this.close(),
@@ -123,7 +164,17 @@ class Walk {
     this.#real = real;
     this.#belowOwner ||= this.#canExchange(found);
     this.#here = found;
-    this.risk ??= riskOf(real, found, this.options.owner);
+    const risk = riskOf(real, found, this.options.owner);
+    if (risk !== undefined && !isReadOnly(fd)) this.#tell(risk, 'directory');
+  }
+
+  /** Before anything is made below it. */
+  #tell(risk: DirectoryRisk, kind: 'directory' | 'link'): void {
+    this.risk ??= risk;
+    const refuse = this.#refuse;
+    if (refuse === undefined || (refuse.of === 'links' && kind === 'directory')) return;
+    const { dir, because, hint } = risk;
+    throw new AgentError(refuse.code, `${refuse.what}: other users can exchange names in ${dir}: ${because}`, { hint });
   }
 
   /** Whether the expected owner can put something else in the place of this entry of the directory that is open now. */
@@ -142,7 +193,7 @@ class Walk {
     const target = readlinkSync(`/proc/self/fd/${this.#fd}/${name}`);
     if (!isOurs(found)) {
       const because = `the symbolic link ${name} in it belongs to user ${found.uid}`;
-      this.risk ??= { dir: here, because, hint: `give the path without the link ${join(here, name)}` };
+      this.#tell({ dir: here, because, hint: `give the path without the link ${join(here, name)}` }, 'link');
     }
     this.#belowOwner ||= this.#canExchange(found);
     if (isAbsolute(target)) {
@@ -153,7 +204,18 @@ class Walk {
   }
 }
 
-function isOurs({ uid }: Stats): boolean {
+/** No name on a read-only mount can be exchanged, whatever its mode and owner. */
+function isReadOnly(fd: number): boolean {
+  try {
+    accessSync(`/proc/self/fd/${fd}/.`, constants.W_OK);
+    return false;
+  } catch (caught) {
+    return systemCode(caught) === 'EROFS';
+  }
+}
+
+/** Root's files are as good as ours, since root needs no permission. */
+export function isOurs({ uid }: Pick<Stats, 'uid'>): boolean {
   return uid === 0 || uid === process.geteuid?.();
 }
 

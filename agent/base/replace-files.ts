@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { syncDirectory, writeDurably } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
 import { makeDirectory } from './make-directory';
+import { assertTrustedPath } from './open-directory';
 
 /** A file of a set that is to be replaced. */
 export interface Replacement {
@@ -25,6 +26,7 @@ export async function replaceFiles(files: readonly Replacement[]): Promise<void>
   const undo: (() => Promise<unknown>)[] = [];
   const cleanUp: (() => Promise<unknown>)[] = [];
   try {
+    for (const { path } of files) assertTrustedPath(dirname(path), 'write below', 'ERR_OUTPUT');
     for (const file of files) await guarded(file, () => stage(file, cleanUp));
     for (const file of files) await guarded(file, () => exchange(file, undo, cleanUp));
   } catch (caught) {

@@ -1,11 +1,11 @@
-import { lstatSync, readFileSync, unlinkSync } from 'node:fs';
+import { lstatSync, unlinkSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { basename, dirname, resolve } from 'node:path';
+import { accountId } from './account-id';
 import type { Deps } from './deps';
 import { AgentError, systemCode } from './errors';
 import { everySecond } from './every-second';
-import { type OpenDirectory, openDirectory, untrusted } from './open-directory';
-import { isPrivileged } from './privilege';
+import { type OpenDirectory, openDirectory } from './open-directory';
 import { type BoundSocket, bindSocket, MAX_PATH_BYTES, type SocketAccess, socketNames } from './unix-bind';
 import { guarded } from './unix-guard';
 import { probe } from './unix-probe';
@@ -50,8 +50,9 @@ type SocketDeps = Pick<Deps, 'clock' | 'log'>;
  */
 export async function listenUnix(options: UnixListenOptions, server: Server, deps: SocketDeps): Promise<UnixListener> {
   checkPath(options);
-  const owner = options.owner === undefined ? undefined : accountId('user', options.owner, options);
-  const group = options.group === undefined ? undefined : accountId('group', options.group, options);
+  const what = `${options.what} ${options.path}`;
+  const owner = options.owner === undefined ? undefined : accountId('user', options.owner, what);
+  const group = options.group === undefined ? undefined : accountId('group', options.group, what);
   const listener = new ReconciledSocket(options, { mode: options.mode, owner, group }, server, deps);
   await listener.start();
   return listener;
@@ -135,7 +136,7 @@ class ReconciledSocket implements UnixListener {
     const dir = this.#openDirectory();
     let keep = false;
     try {
-      this.#judge(dir);
+      this.#warn(dir);
       await guarded(dir, basename(this.#absolute), this.deps.clock, () => this.#bindAlone(dir));
       keep = dir.belowOwner;
     } catch (caught) {
@@ -147,19 +148,20 @@ class ReconciledSocket implements UnixListener {
   }
 
   #openDirectory(): OpenDirectory {
+    const { what, path } = this.options;
     try {
-      return openDirectory(dirname(this.#absolute), { owner: this.access.owner, make: 0o755 });
+      const refuse = { what: `${what} ${path}`, code: 'ERR_SOCKET', of: 'all' } as const;
+      return openDirectory(dirname(this.#absolute), { owner: this.access.owner, make: 0o755, refuse });
     } catch (err) {
+      if (err instanceof AgentError) throw err;
       const hint = 'give a path below a directory that this user may write';
       throw refuse(this.options, `cannot make the directory ${dirname(this.options.path)}`, hint, err);
     }
   }
 
-  #judge({ risk }: OpenDirectory): void {
-    if (risk === undefined) return;
+  #warn({ risk }: OpenDirectory): void {
+    if (risk === undefined || this.#warned) return;
     const { what, path } = this.options;
-    if (isPrivileged()) throw untrusted(`${what} ${path}`, risk, 'ERR_SOCKET');
-    if (this.#warned) return;
     this.#warned = true;
     this.deps.log.warn(`other users can exchange the ${what}`, { socket: path, dir: risk.dir, because: risk.because, hint: risk.hint });
   }
@@ -211,23 +213,6 @@ function checkPath(options: UnixListenOptions): void {
   if (bytes > MAX_PATH_BYTES) {
     throw refuse(options, `the path has ${bytes} bytes, a Unix socket's may have ${MAX_PATH_BYTES}`, 'choose a shorter path');
   }
-}
-
-/** Where accounts are listed, by name, a field of no interest, and number. */
-const ACCOUNTS = { user: '/etc/passwd', group: '/etc/group' } as const;
-
-/** A user's or group's number by name or number. Read from the files, as Node has no getpwnam and getgrnam. */
-function accountId(what: 'user' | 'group', account: string, options: UnixListenOptions): number {
-  if (/^\d{1,10}$/.test(account)) return Number(account);
-  try {
-    for (const line of readFileSync(ACCOUNTS[what], 'utf8').split('\n')) {
-      const [name, , id] = line.split(':');
-      if (name === account && id !== undefined && /^\d+$/.test(id)) return Number(id);
-    }
-  } catch (err) {
-    throw refuse(options, `cannot look up the ${what} ${account}`, `give the ${what} as a number`, err);
-  }
-  throw refuse(options, `there is no ${what} ${account} in ${ACCOUNTS[what]}`, `name an existing ${what} or give its number`);
 }
 
 function cannotGive(options: UnixListenOptions, cause: unknown): AgentError {

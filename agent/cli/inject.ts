@@ -102,7 +102,7 @@ async function writeBack(manifests: readonly (Source & InjectedManifest)[]): Pro
     const after = Buffer.from(text);
     if (after.equals(bytes)) continue;
     const file = await realpath(path);
-    await writeNew(file, after, (await stat(file)).mode & 0o777, true);
+    await writeNew(file, after, (await stat(file)).mode & 0o777, true, 'links');
   }
 }
 

@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { access, open, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { AgentError, invalid, systemCode } from '../../agent/base/errors';
+import { assertTrustedPath } from '../../agent/base/open-directory';
 import { Secret } from '../../agent/base/secret';
 import { assertPrivate } from './private-files';
 
@@ -53,7 +54,7 @@ export async function readCaFiles(dir: string): Promise<CaFiles> {
 }
 
 /**
- * Checks the directory itself.
+ * Checks the directory itself, and that no other user can put another one in its place.
  *
  * @returns whether it lies on a read-only mount.
  * @throws  AgentError ERR_CA_STATE.
@@ -66,6 +67,7 @@ export async function assertPrivateDir(dir: string): Promise<boolean> {
   });
   if (!found.isDirectory()) throw unfit(path, 'must be a directory');
   if (!readOnly) assertPrivate('directory', path, found, false);
+  assertTrustedPath(path, 'CA directory', 'ERR_CA_STATE');
   return readOnly;
 }
 

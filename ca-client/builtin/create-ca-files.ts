@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { link, lstat, mkdir, readdir, rm } from 'node:fs/promises';
+import { link, lstat, readdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { syncDirectory, writeDurably } from '../../agent/base/durable-files';
 import { AgentError, errorText, systemCode } from '../../agent/base/errors';
 import { makeDirectory } from '../../agent/base/make-directory';
+import { assertTrustedPath } from '../../agent/base/open-directory';
 import type { Secret } from '../../agent/base/secret';
 import { assertPrivateDir, CA_FILES, incomplete, missingCaFiles } from './ca-files';
 
@@ -69,12 +70,10 @@ async function decide(dir: string, make: () => Promise<NewCa>, readOnly: boolean
 }
 
 async function makeCaDirectory(dir: string): Promise<void> {
-  await makeDirectory(dirname(resolve(dir)));
-  try {
-    await mkdir(dir, { mode: 0o700 });
-  } catch (cause) {
-    if (systemCode(cause) !== 'EEXIST') throw cause;
-  }
+  const parent = dirname(resolve(dir));
+  assertTrustedPath(parent, 'parent of the CA directory', 'ERR_CA_STATE');
+  await makeDirectory(parent);
+  await makeDirectory(dir, 0o700);
 }
 
 /** Writes a draft and offers its key as the CA's. Returns the key file's inode, or undefined where the draft was swept away under us. */
@@ -94,7 +93,7 @@ async function publish(dir: string, ca: NewCa): Promise<string | undefined> {
 }
 
 async function writeDraft(draft: string, ca: NewCa): Promise<void> {
-  await mkdir(draft, { mode: 0o700 });
+  await makeDirectory(draft, 0o700);
   try {
     await Promise.all([
       writeDurably(join(draft, CA_FILES.key), ca.keyPem.reveal(), 0o600),

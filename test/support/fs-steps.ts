@@ -33,3 +33,31 @@ export async function onFsStep(before: (name: string, step: number) => void): Pr
     for (const restore of undo) restore();
   };
 }
+
+/** As `onFsStep`, of the calls of node:fs that do not wait. Calls that `before` makes itself are no steps. */
+export function onSyncFsStep(before: (name: string, step: number) => void): () => void {
+  const fs = require('node:fs') as Record<string, Call>;
+  let [step, inside] = [0, false];
+  const names = Object.keys(fs).filter((name) => name.endsWith('Sync') && typeof fs[name] === 'function');
+  const undo = names.map((name) => {
+    const original = fs[name]!;
+    fs[name] = (...args) => {
+      if (!inside) {
+        step += 1;
+        inside = true;
+        try {
+          before(name, step);
+        } finally {
+          inside = false;
+        }
+      }
+      return original(...args);
+    };
+    return () => {
+      fs[name] = original;
+    };
+  });
+  return () => {
+    for (const restore of undo) restore();
+  };
+}

@@ -13,9 +13,13 @@ const { afterAll } = globalThis as { readonly afterAll?: (work: () => void) => v
 if (afterAll) afterAll(removeAll);
 else process.once('exit', removeAll);
 
-/** A new empty directory (0700) that is removed after the test file, or with the process where that runs no tests. */
-export function tempDir(): string {
-  const dir = mkdtempSync(join(tmpdir(), 'keyturn-test-'));
+/**
+ * A new empty directory (0700) that is removed after the test file, or with the process where that runs no tests.
+ *
+ * @param below  Default: the system's temporary directory.
+ */
+export function tempDir(below = tmpdir()): string {
+  const dir = mkdtempSync(join(below, 'keyturn-test-'));
   made.push(dir);
   return dir;
 }

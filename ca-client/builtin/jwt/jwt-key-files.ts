@@ -1,9 +1,10 @@
 import { createHash, createPublicKey, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { link, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { AgentError, invalid, systemCode } from '../../../agent/base/errors';
+import { makeDirectory } from '../../../agent/base/make-directory';
 import { generateKeyPair, type KeyAlgorithm, type KeyPair, privateKeyPem, readPrivateKey } from '../../../agent/identity/keys';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import { assertPrivate } from '../private-files';
@@ -61,7 +62,7 @@ export async function makeJwtKey(dir: string, { number, activeAt }: KeyTerm, alg
   pem.fill(0);
   const draft = join(dir, `.draft-${randomBytes(16).toString('hex')}`);
   try {
-    await mkdir(dir, { mode: 0o700, recursive: true });
+    await makeDirectory(dir, 0o700);
     await writeDurably(draft, bytes, 0o600);
     await link(draft, join(dir, `key-${number}.json`));
     await syncDirectory(dir);

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { syncDirectory } from '../../../agent/base/durable-files';
 import { AgentError, errorText, invalid, systemCode } from '../../../agent/base/errors';
+import { openToAppend } from '../../../agent/base/open-append';
 import { Trouble } from '../../../agent/base/trouble';
 import { Batches } from '../store/batches';
 import { probeWrite } from '../store/probe-write';
@@ -89,7 +90,8 @@ async function openSink(options: AuditOptions, writeLine: (line: string) => Prom
   if (path === undefined) return writeLines(writeLine);
   const file = new RotatedFile({ maxBytes: MAX_BYTES, keep: KEEP, ...options, path }, deps);
   await file.open().catch((cause) => {
-    throw invalid('ERR_CONFIG', '--audit-log', `must be a file that can be written: ${errorText(cause)}`, { cause });
+    const hint = cause instanceof AgentError ? cause.hint : undefined;
+    throw invalid('ERR_CONFIG', '--audit-log', `must be a file that can be written: ${errorText(cause)}`, { cause, ...(hint && { hint }) });
   });
   return file;
 }
@@ -241,7 +243,7 @@ class RotatedFile implements Sink {
   ) {}
 
   async open(): Promise<void> {
-    this.#file = await open(this.options.path, 'a', 0o600);
+    this.#file = await openToAppend(this.options.path, 'audit log', 'ERR_OUTPUT');
     const { size } = await this.#file.stat();
     this.#bytes = size;
     this.#torn ||= size > 0 && !(await endsLine(this.options.path, size));

@@ -1,9 +1,10 @@
 import { chmod } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Deps } from '../../../agent/base/deps';
 import { syncDirectory } from '../../../agent/base/durable-files';
 import type { FileWatch } from '../../../agent/base/file-watch';
 import { makeDirectory } from '../../../agent/base/make-directory';
+import { assertTrustedPath } from '../../../agent/base/open-directory';
 import type { Secret } from '../../../agent/base/secret';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
 import { assertPrivateDir } from '../ca-files';
@@ -48,6 +49,7 @@ export async function openFileStore(dir: string, deps: Deps): Promise<CaStore> {
   const root = join(resolve(dir), STATE_DIR);
   const store = new FileStore(root, deps);
   try {
+    assertTrustedPath(dirname(resolve(dir)), 'parent of the CA directory', 'ERR_CA_STATE');
     for (const path of [resolve(dir), root, ...Object.values(PARTS).map((part) => join(root, part))]) await makePrivate(path);
     await store.check(deps.clock.now());
     return store;

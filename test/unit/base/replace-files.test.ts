@@ -1,8 +1,11 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { replaceFiles } from '../../../agent/base/replace-files';
+import { testWhere } from '../../support/peers';
 import { tempDir } from '../../support/temp-dir';
+
+const asRoot = testWhere(process.geteuid!() === 0, 'root, whom others may lead astray', 'run the tests as root');
 
 const bytes = (text: string) => Buffer.from(text);
 
@@ -56,4 +59,16 @@ test('what cannot be written is known before anything is replaced', async () => 
   await expect(replaced).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
   expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('old');
   expect(readdirSync(dir).sort()).toEqual(['a', 'file']);
+});
+
+asRoot('field E2 root replaces nothing where another user could exchange names, and makes no directory there', async () => {
+  const dir = tempDir();
+  mkdirSync(join(dir, 'open'));
+  chmodSync(join(dir, 'open'), 0o777);
+  const replacing = replaceFiles([
+    { path: join(dir, 'a'), bytes: bytes('new'), mode: 0o644 },
+    { path: join(dir, 'open/below/b'), bytes: bytes('new'), mode: 0o644 },
+  ]);
+  await expect(replacing).rejects.toMatchObject({ code: 'ERR_OUTPUT', hint: expect.stringContaining(`chmod go-w ${join(dir, 'open')}`) });
+  expect(readdirSync(dir, { recursive: true })).toEqual(['open']);
 });
