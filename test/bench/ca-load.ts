@@ -16,12 +16,27 @@ export interface LoadOrder {
   readonly certificate?: boolean;
   /** Each is good for one call; the run ends with the last. */
   readonly oneTimeTokens?: readonly string[];
+  /** Who floods the authority beside the callers. */
+  readonly strangers?: LoadStrangers;
   /** One call at a time in each. */
   readonly connections: number;
   /** Of the authority. */
   readonly pid: number;
   readonly warmUpMs: number;
   readonly windowMs: number;
+}
+
+/** They ask without a proof that is worth anything, for as long as the callers do. */
+export interface LoadStrangers {
+  readonly connections: number;
+  /** At a time in each connection. */
+  readonly calls: number;
+  /** Every call over a connection of its own. */
+  readonly anew?: boolean;
+  /** They show eight certificates of P-521: all of the authority's own name, or of other names. */
+  readonly chain?: 'name' | 'others';
+  /** What they ask with; default a key of P-256. */
+  readonly requestPem?: string;
 }
 
 /** What one run of the load measured. */
@@ -34,6 +49,8 @@ export interface LoadResult {
   readonly clientCpu: number;
   /** The same of the authority, its children included. */
   readonly serverCpu: number;
+  /** Calls of strangers that were answered, those of the warm-up included. */
+  readonly strangers: number;
   /** Of calls that failed, by status. */
   readonly failures: Readonly<Record<string, number>>;
 }

@@ -253,6 +253,13 @@ export function makeCsr(options: CsrOptions): Uint8Array {
   return signDer(info, options.signer ?? privateKey, options.signature ?? naturalSignature(options.signer ?? privateKey));
 }
 
+/** A request of RSA-8192, for which a number stands that took no time to make. Another key signed it, which only verifying it tells. */
+export function makeDearCsr(): Uint8Array {
+  const modulus = Buffer.concat([randomBytes(1_023), Buffer.of(0xa5)]).fill(0xc1, 0, 1);
+  const key = createPublicKey({ key: { kty: 'RSA', e: 'AQAB', n: modulus.toString('base64url') }, format: 'jwk' });
+  return makeCsr({ privateKey: makeKey('rsa', 2_048), spkiDer: key.export({ type: 'spki', format: 'der' }) });
+}
+
 export interface CsrOptions {
   readonly privateKey: KeyObject;
   readonly spkiDer?: Uint8Array;

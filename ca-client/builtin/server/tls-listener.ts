@@ -5,6 +5,7 @@ import type { Deps } from '../../../agent/base/deps';
 import { endInTime } from '../../../agent/base/end-in-time';
 import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
+import { OneATurn } from '../../../agent/base/one-a-turn';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import type { Connection, Connections } from './connections';
 import { HandshakeMeter } from './handshake-meter';
@@ -21,6 +22,8 @@ export interface TlsListener {
 }
 
 const BACKLOG = 1_024;
+/** One takes a millisecond. With dear certificates it is more, and those get a quarter of the time together. */
+const HANDSHAKES = { plainMs: 5, rests: 3 };
 
 /**
  * TLS 1.2 and 1.3 for HTTP/2 alone. A client certificate is asked for, and any is taken: who it proves is judged at each call. No session is
@@ -36,6 +39,7 @@ export async function listenTls(
   deps: Deps,
 ): Promise<TlsListener> {
   const refused = (reason: string) => deps.metrics.record('ca_refused_total', { reason });
+  const turns = new OneATurn(HANDSHAKES);
   let context = contextOf(identity);
   const server = createServer((raw) => {
     // Errors of a socket are the client's; TLS hears of what they end.
@@ -52,7 +56,7 @@ export async function listenTls(
       refused('handshake');
       deps.log.debug('tls handshake failed', { peer: place.peer, cause });
     };
-    handshake(raw, context, secured, failed, deps);
+    handshake(raw, context, turns, secured, failed, deps);
   });
   await new Promise<void>((resolve, reject) => {
     const failed = (cause: Error) => reject(cannotListen(address, cause));
@@ -77,11 +81,12 @@ export async function listenTls(
 function handshake(
   raw: Socket,
   secureContext: SecureContext,
+  turns: OneATurn,
   secured: (socket: TLSSocket) => void,
   failed: (cause: unknown) => void,
   deps: Deps,
 ): void {
-  const meter = new HandshakeMeter(raw, LIMITS.handshakeBytes);
+  const meter = new HandshakeMeter(raw, LIMITS.handshakeBytes, turns);
   const options = { isServer: true, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['h2'], secureContext };
   // Any Duplex will do; the types know of sockets only.
   const socket = new TLSSocket(meter as unknown as Socket, options);

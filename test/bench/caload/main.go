@@ -41,8 +41,10 @@ type order struct {
 	// Tokens that are good for one call each, in place of those of the callers; the run ends with the last of them.
 	OneTimeTokens []string
 	Connections   int
-	WarmUpMs      int
-	WindowMs      int
+	// Who floods the authority beside them; nobody where it is missing.
+	Strangers *strangers
+	WarmUpMs  int
+	WindowMs  int
 	// Of the authority, to see what a call costs it; its children count with it.
 	Pid int
 }
@@ -61,6 +63,8 @@ type result struct {
 	ClientCpu float64 `json:"clientCpu"`
 	// Of the authority, as a share of one processor.
 	ServerCpu float64 `json:"serverCpu"`
+	// Calls of strangers that were answered, warm-up included.
+	Strangers int `json:"strangers"`
 	// By status, of the calls that failed.
 	Failures map[string]int `json:"failures"`
 }
@@ -85,6 +89,7 @@ func main() {
 	}
 	close(tokens)
 
+	endOfFlood := flood(&asked)
 	warmUntil := time.Now().Add(time.Duration(asked.WarmUpMs) * time.Millisecond)
 	until := warmUntil.Add(time.Duration(asked.WindowMs) * time.Millisecond)
 	var before, serverBefore time.Duration
@@ -92,8 +97,14 @@ func main() {
 	var lock sync.Mutex
 	var times []time.Duration
 	last := warmUntil
+	// One that waits for longer than the window is what was measured.
+	nothing := func() bool {
+		lock.Lock()
+		defer lock.Unlock()
+		return len(times) == 0 && len(out.Failures) == 0
+	}
 	parallel(asked.Connections, func(i int) {
-		for time.Now().Before(until) {
+		for time.Now().Before(until) || nothing() {
 			token := lines[i].caller.Token
 			if len(asked.OneTimeTokens) > 0 {
 				var left bool
@@ -118,7 +129,8 @@ func main() {
 			lock.Unlock()
 		}
 	})
-	took := last.Sub(warmUntil)
+	took := max(last.Sub(warmUntil), time.Millisecond)
+	out.Strangers = endOfFlood()
 	slices.Sort(times)
 	out.Calls = len(times)
 	out.PerSecond = float64(len(times)) / took.Seconds()
@@ -179,14 +191,7 @@ func frame(csr []byte, seconds uint64) []byte {
 
 // call returns the elements of cert_chain (1).
 func call(asked *order, over *line, token string) ([]string, error) {
-	request, err := http.NewRequest("POST", "https://"+asked.Address+"/istio.v1.auth.IstioCertificateService/CreateCertificate", bytes.NewReader(over.body))
-	must(err)
-	request.Header.Set("content-type", "application/grpc")
-	request.Header.Set("te", "trailers")
-	if token != "" {
-		request.Header.Set("authorization", "Bearer "+token)
-	}
-	reply, err := over.client.Do(request)
+	reply, err := over.client.Do(newCall(asked, over.body, token))
 	if err != nil {
 		return nil, errors.New("transport")
 	}
@@ -210,6 +215,17 @@ func call(asked *order, over *line, token string) ([]string, error) {
 		return nil, errors.New("empty reply")
 	}
 	return chain, nil
+}
+
+func newCall(asked *order, body []byte, token string) *http.Request {
+	request, err := http.NewRequest("POST", "https://"+asked.Address+"/istio.v1.auth.IstioCertificateService/CreateCertificate", bytes.NewReader(body))
+	must(err)
+	request.Header.Set("content-type", "application/grpc")
+	request.Header.Set("te", "trailers")
+	if token != "" {
+		request.Header.Set("authorization", "Bearer "+token)
+	}
+	return request
 }
 
 func parallel(count int, work func(int)) {

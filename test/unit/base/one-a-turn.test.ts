@@ -1,0 +1,46 @@
+import { expect, test } from '@jest/globals';
+import { OneATurn } from '../../../agent/base/one-a-turn';
+
+const busy = (ms: number) => {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+};
+
+test('steps come one in each turn of the loop, in their order, and what else waits comes in between', async () => {
+  const turns = new OneATurn({ plainMs: 1_000, rests: 1 });
+  const seen: string[] = [];
+  for (const step of ['a', 'b', 'c']) turns.add(() => seen.push(step));
+  await new Promise<void>((done) => {
+    let left = 6;
+    const turn = () => {
+      seen.push('.');
+      left -= 1;
+      if (left === 0) done();
+      else setImmediate(turn);
+    };
+    setImmediate(turn);
+  });
+  expect(seen.join('')).toMatch(/^\.?a\.+b\.+c\.*$/);
+});
+
+test('a rest follows a step that takes long, and what it left to do at once counts with it', async () => {
+  const turns = new OneATurn({ plainMs: 5, rests: 3 });
+  const times: number[] = [];
+  await new Promise<void>((done) => {
+    turns.add(() => void Promise.resolve().then(() => busy(15)));
+    turns.add(() => times.push(performance.now()));
+    turns.add(() => {
+      times.push(performance.now());
+      done();
+    });
+    times.push(performance.now());
+  });
+  const [first, second] = times as [number, number, number];
+  // 15 ms of work, and three times the ten that it took too long.
+  expect(second - first).toBeGreaterThanOrEqual(45);
+});
+
+test('after the last step the next one begins anew', async () => {
+  const turns = new OneATurn({ plainMs: 1_000, rests: 1 });
+  for (let each = 0; each < 3; each += 1) await new Promise<void>((done) => turns.add(done));
+});
