@@ -2,7 +2,8 @@ import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, jest } from '@jest/globals';
 import { parseCertificate, parseCertificates } from '../../agent/identity/certificate';
-import { type Daemon, runKeyturn } from '../support/daemon';
+import { keyturn } from '../support/command-line';
+import type { Daemon } from '../support/daemon';
 import { runGospiffe, startGospiffe } from '../support/gospiffe';
 import { publishLikeKubelet } from '../support/mounted-files';
 import { testWith } from '../support/peers';
@@ -13,7 +14,7 @@ import { testDaemon } from '../support/test-daemon';
 import { makeTokenIssuer, TEST_ISSUER } from '../support/tokens';
 import { until } from '../support/until';
 
-jest.setTimeout(180_000);
+jest.setTimeout(300_000);
 
 const issuer = makeTokenIssuer();
 
@@ -40,7 +41,7 @@ const KINDS: Readonly<Record<string, (change: RootChange, dir: string) => Promis
     await command('vm', 'bundle', '--spiffe-id', idOf('joined'), '--ca-address', address, '--out', file);
     mkdirSync(join(dir, 'etc/keyturn'), { recursive: true });
     copyFileSync(join(__dirname, '../../scripts/deploy/machine/keyturn.yaml'), join(dir, 'etc/keyturn/keyturn.yaml'));
-    await keyturnIn(dir, 'vm', 'join', 'x.join', '--root', dir);
+    expect(await keyturn(['vm', 'join', 'x.join', '--root', dir], { cwd: dir })).toMatchObject({ code: 0 });
     // As the package has it, but for where it is.
     const here = ['--sds-socket', 'var/run/secrets/workload-spiffe-uds/socket', '--control-socket', 'var/run/keyturn/control.sock'];
     const places = ['--ca-root', 'etc/keyturn/root-cert.pem', '--token', 'etc/credstore/keyturn.join-token', '--state-dir', './state'];
@@ -72,10 +73,6 @@ const KINDS: Readonly<Record<string, (change: RootChange, dir: string) => Promis
   builtin: async ({ dir }) => ['--ca', 'builtin', '--ca-dir', join(dir, 'ca')],
 };
 
-async function keyturnIn(dir: string, ...args: readonly string[]): Promise<void> {
-  expect(await runKeyturn(args, { dir })).toMatchObject({ code: 0 });
-}
-
 interface Agent {
   readonly name: string;
   readonly dir: string;
@@ -101,22 +98,17 @@ async function startAgent(name: string, change: RootChange): Promise<Agent> {
   return agent;
 }
 
-/** go-spiffe, a client of each agent's Workload API: each program speaks mutual TLS with the next one's. */
+/** go-spiffe, a client of each agent's Workload API: each program speaks mutual TLS with the next one's, in turn, for its patience is short. */
 async function assertMutual(agents: readonly Agent[]): Promise<void> {
-  const answers = agents.map(async ({ daemon, name }, at) => {
+  for (const [at, { daemon, name }] of agents.entries()) {
     const server = startGospiffe(daemon.sdsSocket, ['serve']);
     const { address } = await server.next();
     const next = agents[(at + 1) % agents.length]!;
     const { facts, stderr } = await runGospiffe(next.daemon.sdsSocket, ['dial', String(address)]);
-    const seen = await server.next();
+    expect({ facts, stderr }).toEqual({ facts: [{ server: idOf(name), greeting: `hello ${idOf(next.name)}` }], stderr: '' });
+    expect(await server.next()).toEqual({ peer: idOf(next.name) });
     await server.stop();
-    expect({ facts, seen, stderr }).toEqual({
-      facts: [{ server: idOf(name), greeting: `hello ${idOf(next.name)}` }],
-      seen: { peer: idOf(next.name) },
-      stderr: '',
-    });
-  });
-  await Promise.all(answers);
+  }
 }
 
 async function renew(agents: readonly Agent[]): Promise<void> {
@@ -135,10 +127,10 @@ testWith('gospiffe')(
     await assertMutual(agents);
 
     await change.add();
-    const early = await change.daemon.command('ca', 'root', 'activate', change.ids[0]!, '--overlap', '0', '--ca-dir', './ca');
+    const early = await keyturn(['ca', 'root', 'activate', change.ids[0]!, '--overlap', '0', '--ca-dir', './ca'], { cwd: change.dir });
     expect(early).toMatchObject({ code: 75, stderr: expect.stringContaining(`${asking.length} identities were not handed its root`) });
-    const { stdout } = await change.daemon.command('ca', 'root', 'list', '--ca-dir', './ca');
-    for (const { name } of asking) expect(stdout).toContain(`  ${idOf(name)}  `);
+    const listed = await change.command('ca', 'root', 'list');
+    for (const { name } of asking) expect(listed).toContain(`  ${idOf(name)}  `);
     await renew(agents);
     for (const each of agents) await until(`both roots of ${each.name}`, async () => (await rootsOf(each)) === 2);
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { expect } from '@jest/globals';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../../agent/identity/certificate';
+import { keyturn } from './command-line';
 import type { Daemon } from './daemon';
 import { tempDir } from './temp-dir';
 import { testDaemon } from './test-daemon';
@@ -39,7 +40,7 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
   copyFileSync(rootFile, copies.old!);
   const ids: string[] = [];
   const command = async (...args: readonly string[]) => {
-    const done = await daemon.command(...args, '--ca-dir', './ca');
+    const done = await keyturn([...args, '--ca-dir', './ca'], { cwd: dir });
     if (done.code !== 0) throw new Error(done.stderr);
     return done.stdout.trim();
   };
