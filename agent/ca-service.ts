@@ -41,6 +41,7 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly maxTtlSeconds: number;
   /** Undefined where a certificate proves nothing once it has ended. */
   readonly renewAfterExpiryMs: number | undefined;
+  readonly maxLivePerIdentity: number;
   /** Undefined for lines to `writeAuditLine`. */
   readonly auditLog: string | undefined;
   /** Processes that answer; 1 is this one alone. */
@@ -135,12 +136,12 @@ async function openUpkeep(config: CaServiceConfig, around: CaServiceSurroundings
   const upkeep = keepTidy(state.store, deps);
   closers.add(() => upkeep.close());
   const crl = createCrlPublisher({ dir: config.caDir, store: state.store }, deps);
-  closers.add(async () => crl.close());
+  closers.add(() => crl.close());
   const jwtKeys = async () => {
     const { readPublishedKeys } = await import('../ca-client/builtin/jwt/published-keys');
     return readPublishedKeys(config.caDir, deps.clock.now());
   };
-  return { ...state, crl: () => crl.current(), jwtKeys };
+  return { ...state, crl, jwtKeys };
 }
 
 async function exposition(authority: Authority, ready: boolean, deps: AgentDeps) {
@@ -182,14 +183,14 @@ async function superviseServers(config: CaServiceConfig, around: CaServiceSurrou
   const workers = await startCaWorkers(config.workers, config.listen, shared, deps);
   closers.add(() => workers.close());
   const reasons = () => [
-    ...[authority.problem()].filter((each) => each !== undefined).map(({ message }) => message),
+    ...[authority.problem(), crl.problem()].filter((each) => each !== undefined).map(({ message }) => message),
     ...workers.problems(),
   ];
   const http = await serveHttpEndpoints(
     {
       address: parseHostPort(config.adminAddress, '--admin-address'),
       trust: authority.trust,
-      crl,
+      crl: () => crl.current(),
       jwtKeys,
       metrics: async () => {
         await workers.collect();
@@ -213,7 +214,7 @@ async function listen(
   deps: AgentDeps,
   placed: Pick<CaServerOptions, Placed>,
 ): Promise<CaServer> {
-  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds, renewAfterExpiryMs } = config;
+  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds, renewAfterExpiryMs, maxLivePerIdentity } = config;
   const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
   const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
   if (api) closers.add(() => api.close());
@@ -229,6 +230,7 @@ async function listen(
       ...(api && { tokenReview: { api, audiences } }),
       maxTtlSeconds,
       renewAfterExpiryMs,
+      maxLivePerIdentity,
     },
     deps,
   );

@@ -24,11 +24,13 @@ export interface PlaceLimits {
   /** For errors, e.g. `--crl`. */
   readonly field: string;
   readonly maxBytes: number;
+  /** How long an answer may take, default 10 s. */
+  readonly fetchMs?: number;
   /** Roots that an https server is judged by, PEM; default those that Node.js brings. */
   readonly roots?: () => Promise<Buffer | undefined>;
 }
 
-const FETCH_MS = 10_000;
+const DEFAULT_FETCH_MS = 10_000;
 
 /** Whether it is a URL of any scheme, not a path. */
 export function isUrl(place: string): boolean {
@@ -36,7 +38,7 @@ export function isUrl(place: string): boolean {
 }
 
 /** @param place  A path, or an `http` or `https` URL. */
-export function openPlace(place: string, { field, maxBytes, roots }: PlaceLimits, deps: Deps): PlaceReader {
+export function openPlace(place: string, { field, maxBytes, fetchMs = DEFAULT_FETCH_MS, roots }: PlaceLimits, deps: Deps): PlaceReader {
   if (!isUrl(place)) {
     return {
       place,
@@ -56,7 +58,7 @@ export function openPlace(place: string, { field, maxBytes, roots }: PlaceLimits
     path: undefined,
     async read(signal) {
       const ca = await roots?.();
-      const answer = await withDeadline(deps.clock, FETCH_MS, `GET ${shown}`, signal, (bounded) =>
+      const answer = await withDeadline(deps.clock, fetchMs, `GET ${shown}`, signal, (bounded) =>
         httpGet(url, { etag, maxBytes, ca }, bounded),
       );
       etag = answer?.etag ?? etag;

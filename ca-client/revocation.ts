@@ -6,7 +6,7 @@ import { keepLooking } from '../agent/base/keep-looking';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
 import { acceptCrls, type CrlSigners } from '../agent/identity/accept-crls';
-import type { CrlSet } from '../agent/identity/crl';
+import { type CrlSet, MAX_CRL_FILE_BYTES } from '../agent/identity/crl';
 import { isUrl, openPlace, type PlaceReader } from './place-reader';
 
 /** The certificate revocation lists of a mesh, as they are renewed. */
@@ -26,7 +26,8 @@ export interface Revocation {
 }
 
 const FIELD = '--crl';
-const MAX_BYTES = 16 * 1024 * 1024;
+/** The longest list comes through 4 Mbit/s by then. */
+const FETCH_MS = 60_000;
 /** A revocation at the CA is known here no later than this. An unchanged answer costs a few hundred bytes. */
 const POLL_MS = 60_000;
 /** Below the state directory: others keep other files there. */
@@ -51,7 +52,7 @@ export function followRevocation(
 ): Revocation {
   if (isUrl(place) && !['http:', 'https:'].includes(URL.parse(place)?.protocol ?? ''))
     throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
-  const reader = openPlace(place, { field: FIELD, maxBytes: MAX_BYTES }, deps);
+  const reader = openPlace(place, { field: FIELD, maxBytes: MAX_CRL_FILE_BYTES, fetchMs: FETCH_MS }, deps);
   const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
   return new FollowedLists(reader, signers, keptDir, deps);
 }
@@ -134,7 +135,7 @@ class FollowedLists implements Revocation {
 
   async #readKept(): Promise<Uint8Array | undefined> {
     if (this.keptDir === undefined) return undefined;
-    const limits = { field: KEPT_FILE, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_BYTES } as const;
+    const limits = { field: KEPT_FILE, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_CRL_FILE_BYTES } as const;
     return readSmallFile(join(this.keptDir, KEPT_FILE), limits).catch(() => undefined);
   }
 

@@ -99,6 +99,11 @@ export class DerReader {
     this.#end = end;
   }
 
+  /** Where the next element begins in the bytes that this reads. */
+  get at(): number {
+    return this.#at;
+  }
+
   get atEnd(): boolean {
     return this.#at >= this.#end;
   }

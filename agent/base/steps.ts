@@ -23,3 +23,11 @@ export async function inTurns<T>(steps: Steps<T>): Promise<T> {
     until = performance.now() + TURN_MS;
   }
 }
+
+/** Does `work` for each of many, `size` of them in one step. */
+export function* eachOf<T>(many: readonly T[], size: number, work: (each: T) => void): Steps<void> {
+  for (const [index, each] of many.entries()) {
+    if (index > 0 && index % size === 0) yield;
+    work(each);
+  }
+}

@@ -56,13 +56,13 @@ async function revokeAll(
   reason: RevocationReason,
   clock: Clock,
 ): Promise<readonly Revocation[]> {
-  const revoked = [...(await store.revoke(query, reason, clock.now()))];
+  let revoked = await store.revoke(query, reason, clock.now());
   if (!('id' in query)) return revoked;
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
     await clock.sleepUntil(clock.now() + SETTLE_MS);
     const more = await store.revoke(query, reason, clock.now());
     if (more.length === 0) return revoked;
-    revoked.push(...more);
+    revoked = [...revoked, ...more];
   }
   throw new AgentError('ERR_TOO_EARLY', `revoke ${query.id}: ${revoked.length} certificates were, and new ones are still being issued`, {
     hint: 'somebody has them renewed all the time, or gets them by a token: end ca serve or lower its --rate-per-identity, and revoke again',

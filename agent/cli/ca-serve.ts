@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
+import { DEFAULT_LIVE_PER_IDENTITY, MAX_LIVE_PER_IDENTITY } from '../../ca-client/builtin/server/limits';
 import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
@@ -21,6 +22,7 @@ const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 const AFTER_EXPIRY = duration({ atLeast: '1s', atMost: '90d' });
 /** Each takes memory as a server of its own. */
 const MAX_WORKERS = 64;
+const LIVE = 'flag --max-live-certificates-per-identity';
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
 
 /** `keyturn ca serve`, below `keyturn ca`. */
@@ -50,6 +52,11 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .option(
       '--renew-after-expiry <duration>',
       'How long after its end a registered certificate, the newest of its key and not revoked, is good for one renewal (default: not at all)',
+    )
+    .addOption(
+      new Option('--max-live-certificates-per-identity <number>', 'Valid certificates, not revoked, that one identity may have').default(
+        String(DEFAULT_LIVE_PER_IDENTITY),
+      ),
     )
     .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
     .addOption(new Option('--workers <number>', 'Processes that answer, for more calls than one can decide').default('1'))
@@ -151,6 +158,7 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
     renewAfterExpiryMs:
       text('renewAfterExpiry') === undefined ? undefined : AFTER_EXPIRY.parse(text('renewAfterExpiry')!, 'flag --renew-after-expiry'),
+    maxLivePerIdentity: count(text('maxLiveCertificatesPerIdentity')!, LIVE, MAX_LIVE_PER_IDENTITY),
     auditLog: text('auditLog'),
     workers: readWorkers(text('workers')!),
   };

@@ -4,7 +4,7 @@ import { readPemSteps } from '../base/pem';
 import { inTurns } from '../base/steps';
 import { type Certificate, isCa, parseCertificate } from './certificate';
 import { SKEW_TOLERANCE_MS, verifyChainAside } from './chain';
-import { type Crl, type CrlSet, couldBeCrlOf, crlSetOf, MAX_CRL_BYTES, preparePem, readCrlSteps } from './crl';
+import { type Crl, type CrlSet, couldBeCrlOf, crlSetOf, MAX_CRL_FILE_BYTES, preparePem, readCrlSteps } from './crl';
 import { SignatureChecker } from './signature-checker';
 import type { TrustBundle } from './trust-bundle';
 
@@ -141,7 +141,7 @@ const readCrl = (der: Uint8Array, field: string) => inTurns(readCrlSteps(der, fi
 
 async function readBlocks(bytes: Uint8Array, field: string): Promise<{ listsDer: Uint8Array[]; certificatesDer: Uint8Array[] }> {
   if (bytes[0] === TAG.sequence) return { listsDer: [bytes], certificatesDer: [] };
-  const blocks = await inTurns(readPemSteps(bytes, field, { maxBytes: 2 * MAX_CRL_BYTES, maxBlocks: MAX_BLOCKS }));
+  const blocks = await inTurns(readPemSteps(bytes, field, { maxBytes: MAX_CRL_FILE_BYTES, maxBlocks: MAX_BLOCKS }));
   const foreign = blocks.find(({ label }) => label !== 'X509 CRL' && label !== 'CERTIFICATE');
   if (foreign) {
     for (const { der } of blocks) der.fill(0);

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import {
   contextTag,
   type DerElement,
-  DerReader,
+  type DerReader,
   derBitString,
   derElement,
   derInteger,
@@ -11,15 +11,17 @@ import {
   readDer,
   TAG,
 } from '../base/der';
-import type { AgentError } from '../base/errors';
+import { AgentError } from '../base/errors';
 import { writePemSteps } from '../base/pem';
-import { atOnce, type Steps } from '../base/steps';
+import { atOnce, inTurns, type Steps } from '../base/steps';
 import { type Certificate, serialText } from './certificate';
+import { MAX_CRL_ENTRIES, MAX_ENTRY_BYTES } from './crl-bounds';
+import { encodeEntries, type RevokedSerial, type RevokedSerials, readEntries } from './crl-entries';
 import { EXTENSION, type Extension, encodeExtension, readAuthorityKey, readExtensions } from './extensions';
 import type { KeyPair } from './keys';
 import { readName } from './name';
 import { createKeyObject } from './public-key';
-import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm, signatureAlgorithmOf, signBytes } from './signature';
+import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm, signAside, signatureAlgorithmOf } from './signature';
 
 /** What a certificate revocation list says, read strictly. It says nothing about whether to believe it: `isCrlOf` does. */
 export interface Crl {
@@ -38,8 +40,7 @@ export interface Crl {
   /** Epoch milliseconds. At `nextUpdateAt` it has had its day: verifiers refuse whatever it covers. */
   readonly thisUpdateAt: number;
   readonly nextUpdateAt: number;
-  /** Serial numbers, lower-case hex as `Certificate.serial`. */
-  readonly revoked: ReadonlySet<string>;
+  readonly revoked: RevokedSerials;
 }
 
 /** A list to be made. */
@@ -54,32 +55,31 @@ export interface CrlSpec {
   readonly revoked: readonly RevokedSerial[];
 }
 
-export interface RevokedSerial {
-  /** Lower-case hex in pairs. */
-  readonly serial: string;
-  readonly revokedAt: number;
-  /** CRLReason; 0 (unspecified) is not written, as RFC 5280 section 5.3.1 wishes. */
-  readonly reason: number;
-}
-
 const OID = {
   crlNumber: '2.5.29.20',
-  reasonCode: '2.5.29.21',
-  invalidityDate: '2.5.29.24',
   deltaCrl: '2.5.29.27',
   issuingDistributionPoint: '2.5.29.28',
 } as const;
 /** An IssuingDistributionPoint that says onlyContainsUserCerts and nothing else: such a list says all that there is about leaves. */
 const ONLY_USER_CERTS = Buffer.from([0x30, 0x03, 0x81, 0x01, 0xff]);
-const ENUMERATED = 0x0a;
-/** 40 bytes an entry; whoever has more than this many certificates to revoke is better off with another root. */
-export const MAX_CRL_BYTES = 8 * 1024 * 1024;
-const MAX_ENTRIES = 250_000;
-const ENTRIES_PER_STEP = 256;
+/** With what is around the entries. */
+const MAX_CRL_BYTES = MAX_CRL_ENTRIES * MAX_ENTRY_BYTES + 64 * 1024;
+/** A file of lists: two of the longest as PEM. */
+export const MAX_CRL_FILE_BYTES = 3 * MAX_CRL_BYTES;
 const HASHED_PER_STEP = 1024 * 1024;
 
-/** Makes and signs a list, version 2. @see RFC 5280 section 5.1. */
-export function createCrl(spec: CrlSpec, key: KeyPair): Uint8Array {
+/**
+ * Makes and signs a list, version 2. Lets others run in between.
+ *
+ * @throws AgentError ERR_CA_STATE for more than `MAX_CRL_ENTRIES`.
+ * @see RFC 5280 section 5.1.
+ */
+export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array> {
+  if (spec.revoked.length > MAX_CRL_ENTRIES) {
+    throw new AgentError('ERR_CA_STATE', `sign a CRL: ${spec.revoked.length} certificates are revoked, and it holds ${MAX_CRL_ENTRIES}`, {
+      hint: 'replace the root of all of them: keyturn ca root add, activate, retire --force',
+    });
+  }
   const algorithmDer = signatureAlgorithmOf(key.algorithm).der;
   const extensions = derSequence(
     encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), spec.authorityKeyId))),
@@ -92,15 +92,10 @@ export function createCrl(spec: CrlSpec, key: KeyPair): Uint8Array {
     derTime(spec.thisUpdateAt),
     derTime(spec.nextUpdateAt),
     // Absent where it would be empty.
-    ...(spec.revoked.length === 0 ? [] : [derSequence(...spec.revoked.map(revokedEntry))]),
+    ...(spec.revoked.length === 0 ? [] : [derSequence(await inTurns(encodeEntries(spec.revoked)))]),
     derElement(contextTag(0), extensions),
   );
-  return derSequence(tbs, algorithmDer, derBitString(signBytes(tbs, key)));
-}
-
-function revokedEntry({ serial, revokedAt, reason }: RevokedSerial): Buffer {
-  const extension = encodeExtension(OID.reasonCode, false, derElement(ENUMERATED, Buffer.of(reason)));
-  return derSequence(derInteger(Buffer.from(serial, 'hex')), derTime(revokedAt), ...(reason === 0 ? [] : [derSequence(extension)]));
+  return derSequence(tbs, algorithmDer, derBitString(await signAside(tbs, key)));
 }
 
 /**
@@ -131,19 +126,7 @@ export function* readCrlSteps(der: Uint8Array, field: string): Steps<Crl & { rea
       return { der, tbsDer: tbs.der, signatureAlgorithm, signature, ...facts };
     });
   const { listed, ...facts } = readDer(der, field, read, MAX_CRL_BYTES);
-  return { ...facts, revoked: yield* readEntries(listed, field) };
-}
-
-function* readEntries(listed: DerElement | undefined, field: string): Steps<ReadonlySet<string>> {
-  const revoked = new Set<string>();
-  if (listed === undefined) return revoked;
-  const reader = new DerReader(listed.content, field);
-  for (let count = 0; !reader.atEnd; count += 1) {
-    if (count === MAX_ENTRIES) throw reader.refuse('revoked certificates', `must not hold more than ${MAX_ENTRIES} items`);
-    if (count % ENTRIES_PER_STEP === 0) yield;
-    revoked.add(readEntry(reader));
-  }
-  return revoked;
+  return { ...facts, revoked: yield* readEntries(listed, der, field) };
 }
 
 function readTbs(tbs: DerReader) {
@@ -171,17 +154,6 @@ function readTbs(tbs: DerReader) {
 /** Read later, in steps. */
 function listedIn(tbs: DerReader): DerElement | undefined {
   return tbs.nextTag === TAG.sequence ? tbs.element('revoked certificates', TAG.sequence) : undefined;
-}
-
-function readEntry(reader: DerReader): string {
-  return reader.sequence('revoked certificate', (inner) => {
-    const serial = serialText(inner.integer('serial number'));
-    inner.time('revocation date');
-    const extensions = inner.atEnd ? [] : readExtensions(inner);
-    const critical = extensions.find((each) => each.critical && each.oid !== OID.reasonCode && each.oid !== OID.invalidityDate);
-    if (critical) throw inner.refuse('revoked certificate', `must not have the critical extension ${critical.oid}`);
-    return serial;
-  });
 }
 
 const NO_EXTENSIONS = { authorityKeyId: undefined, authoritySerial: undefined, number: undefined, refusal: undefined };

@@ -1,6 +1,7 @@
 import { type Certificate, isSelfIssued } from './certificate';
 import { namesAsIssuer } from './chain';
 import { type Crl, isCrlOf } from './crl';
+import { isListed } from './crl-entries';
 import { PURPOSE } from './extensions';
 import { SignatureChecker } from './signature-checker';
 
@@ -145,7 +146,7 @@ function listsObstacle(lists: readonly Crl[], path: readonly Certificate[], now:
     return refuse(`must ${of} ${whose} or Envoy refuses every peer`);
   }
   if (!isCrlOf(newest, issuer)) return refuse(`must hold a list that is signed by ${whose} or Envoy refuses every peer`);
-  if (!newest.revoked.has(leaf.serial)) return undefined;
+  if (!isListed(newest.revoked, leaf.serial)) return undefined;
   return { kind: 'revoked', field: 'leaf', rule: `must not be revoked: the list of ${nameOf(issuer)} names ${leaf.serial}` };
 }
 

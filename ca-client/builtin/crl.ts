@@ -1,9 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
-import { writePem } from '../../agent/base/pem';
+import { writePemSteps } from '../../agent/base/pem';
+import { inTurns } from '../../agent/base/steps';
+import { Trouble } from '../../agent/base/trouble';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { createCrl } from '../../agent/identity/crl';
+import { MAX_CRL_ENTRIES } from '../../agent/identity/crl-bounds';
 import { keyIdentifier } from '../../agent/identity/public-key';
 import { readSigner, type Signer, signerDir, stagedIds } from './signers';
 import { type CaStore, REVOCATION_REASONS, type Revocation } from './store/store';
@@ -25,7 +28,9 @@ export interface CrlPublisher {
    * @throws AgentError ERR_CA_STATE. The last lists stay good until their nextUpdate.
    */
   current(): Promise<Uint8Array>;
-  close(): void;
+  /** Why the last attempt failed; it is made again by itself. */
+  problem(): AgentError | undefined;
+  close(): Promise<void>;
 }
 
 const DEFAULT_VALIDITY_MS = 24 * 3_600_000;
@@ -33,11 +38,11 @@ const DEFAULT_VALIDITY_MS = 24 * 3_600_000;
 const LOOK_MS = 1_000;
 /** Verifiers' clocks may be behind, as with certificates. */
 const BACKDATE_MS = 2 * 60_000;
+const NEARLY_FULL = 0.8;
 
 export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublisher {
   const { dir, store, validityMs = DEFAULT_VALIDITY_MS } = options;
-  let made: { readonly pem: Buffer; readonly renewAt: number; readonly print: string } | undefined;
-  let making: Promise<Uint8Array> | undefined;
+  let made: Made | undefined;
   let lookAgainAt = 0;
   let known: readonly Revocation[] | undefined;
   let changes = 0;
@@ -46,41 +51,69 @@ export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublishe
     known = undefined;
   });
 
-  async function make(): Promise<Uint8Array> {
+  async function make(): Promise<void> {
     const now = deps.clock.now();
-    if (made && now < Math.min(lookAgainAt, made.renewAt)) return made.pem;
+    if (made && now < Math.min(lookAgainAt, made.renewAt)) return;
     const [signers, change] = [await allSigners(dir), changes];
     // Read again for each new list, should word of a change have been lost.
     const revocations = known && made && now < made.renewAt ? known : await store.revocations(now);
     if (change === changes) known = revocations;
     lookAgainAt = now + LOOK_MS;
-    const print = [...signers.map(({ id }) => id), ...revocations.map(({ serial }) => serial)].join();
-    if (made && now < made.renewAt && made.print === print) return made.pem;
+    if (made && now < made.renewAt && isOf(made, signers, revocations)) return;
     const number = await store.nextCrlNumber();
     const times = { thisUpdateAt: now - BACKDATE_MS, nextUpdateAt: now + validityMs };
     const valid = revocations.filter(({ notAfterAt }) => notAfterAt > now);
-    const lists = signers.map((signer) => writePem('X509 CRL', signList(signer, valid, { number, ...times })));
+    const lists: Buffer[] = [];
+    for (const signer of signers) lists.push(await inTurns(writePemSteps('X509 CRL', await signList(signer, valid, { number, ...times }))));
     const certificates = signers.flatMap(({ certificate, above }) => [certificate, ...above]);
     const unique = new Map(certificates.map(({ sha256, der }) => [sha256, der]));
-    made = { pem: Buffer.concat([...lists, certificatesPem([...unique.values()])]), renewAt: now + validityMs / 4, print };
+    const pem = Buffer.concat([...lists, certificatesPem([...unique.values()])]);
+    made = { pem, renewAt: now + validityMs / 4, signers: signers.map(({ id }) => id), revocations };
     deps.log.info('CRL signed', {
       number,
       revoked: valid.length,
       signers: signers.length,
       nextUpdate: new Date(times.nextUpdateAt).toISOString(),
     });
-    return made.pem;
+    // While there is time to replace a root.
+    if (valid.length >= MAX_CRL_ENTRIES * NEARLY_FULL)
+      deps.log.warn('CRL is nearly full', { revoked: valid.length, holds: MAX_CRL_ENTRIES });
   }
 
-  return {
-    current() {
-      making ??= make().finally(() => {
-        making = undefined;
-      });
-      return making;
+  const trouble = new Trouble(
+    {
+      attempt: make,
+      began: (cause) => deps.log.error('CRL cannot be signed, the last one stays until its end', { cause }),
+      passed: () => deps.log.info('CRL is signed again'),
     },
-    close: unsubscribe,
+    deps,
+  );
+  return {
+    async current() {
+      await trouble.tryNow();
+      return made!.pem;
+    },
+    problem: () => trouble.problem(),
+    async close() {
+      unsubscribe();
+      await trouble.close();
+    },
   };
+}
+
+interface Made {
+  readonly pem: Buffer;
+  readonly renewAt: number;
+  /** Whose lists these are, and what is revoked. */
+  readonly signers: readonly string[];
+  readonly revocations: readonly Revocation[];
+}
+
+function isOf(made: Made, signers: readonly Signer[], revocations: readonly Revocation[]): boolean {
+  if (made.signers.join() !== signers.map(({ id }) => id).join()) return false;
+  if (made.revocations === revocations) return true;
+  const { length } = revocations;
+  return made.revocations.length === length && revocations.every(({ serial }, index) => made.revocations[index]!.serial === serial);
 }
 
 function signList(

@@ -268,7 +268,10 @@ test('bundle, CRL, health and metrics are there over HTTP, and nothing else', as
   const world = await start({
     http: {
       address: '127.0.0.1:0',
-      crl: async () => Buffer.from('-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n'),
+      crl: {
+        current: async () => Buffer.from('-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n'),
+        problem: () => undefined,
+      },
       metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'x 1\n' }),
     },
   });

@@ -3,6 +3,8 @@ import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
+import { readSigner } from '../../ca-client/builtin/signers';
+import { formatCheckedLine } from '../../ca-client/builtin/store/checked-line';
 import { serveCa } from '../support/ca-daemon';
 import { fetchText } from '../support/fetch-text';
 import { freePort } from '../support/free-port';
@@ -10,6 +12,8 @@ import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
 
+/** At 70,000 arguments of one call overflowed a stack. */
+const REVOCATIONS = process.env.KEYTURN_TEST === 'full' ? 70_000 : 1_000;
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
 const ASK = ['--trust-domain', 'example.org', '--namespace', 'shop', '--service-account', 'cart'];
 
@@ -93,6 +97,45 @@ test('a root file that appears is one event: one certificate is issued', async (
   await agent.stop();
   expect((await ca.stop()).stdout.match(/"decision":"issued"/g)).toHaveLength(1);
 });
+
+test('an identity has no more live certificates than it may, and the refusal names flag and figure', async () => {
+  const dir = tempDir();
+  const { daemon: ca, address } = await serveCa(dir, '--max-live-certificates-per-identity', '2');
+  const { stdout } = await ca.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', ID);
+  writeFileSync(join(dir, 'token'), stdout);
+  const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+  const agent = testDaemon({ dir, source: asking, identity: ASK });
+  await agent.ready();
+  expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+  const refused =
+    'answered RESOURCE_EXHAUSTED: the identity has 2 live certificates, as many as --max-live-certificates-per-identity allows';
+  expect(await agent.command('rotate')).toMatchObject({ stderr: expect.stringContaining(refused) });
+  expect((await agent.status()).ready).toBe(true);
+  await agent.stop();
+  await ca.stop();
+});
+
+test(`field E8: the lists of ${REVOCATIONS} revocations are served, and an agent takes them`, async () => {
+  const dir = tempDir();
+  const { daemon: first } = await serveCa(dir);
+  await first.stop();
+  const { certificate } = await readSigner(join(dir, 'ca'));
+  const issuerKeyId = Buffer.from(certificate.subjectKeyId!).toString('hex');
+  for (let index = 0; index < REVOCATIONS; index += 1) {
+    const serial = (2n ** 126n + BigInt(index)).toString(16);
+    const now = Date.now();
+    const record = { serial, id: ID, issuerKeyId, notAfterAt: now + 24 * 3_600_000, revokedAt: now, reason: 'keyCompromise' };
+    writeFileSync(join(dir, 'ca/state/revoked', serial), formatCheckedLine(record), { mode: 0o600 });
+  }
+  const { daemon: ca, admin } = await serveCa(dir);
+  const agent = testDaemon({ dir, source: ['--ca', 'builtin', '--ca-dir', './ca', '--crl', `http://${admin}/crl.pem`], identity: ASK });
+  const revoked = async () => (await agent.status()).workloads[0]!.revocation?.revoked;
+  await until('the lists', async () => (await revoked().catch(() => 0)) === REVOCATIONS, 60_000);
+  await agent.ready();
+  expect(await fetchText(`http://${admin}/healthz/ready`)).toMatchObject({ status: 200 });
+  await agent.stop();
+  await ca.stop();
+}, 400_000);
 
 test('a machine that holds the list that names it says revoked, shows the certificate no more, and hears of no rules of others', async () => {
   const dir = tempDir();

@@ -47,6 +47,8 @@ export function listsPem(listsDer: readonly Uint8Array[]): Buffer {
 }
 
 export interface MadeListOptions {
+  /** Default 1. */
+  readonly number?: number;
   readonly revoked?: readonly Uint8Array[];
   readonly thisUpdateAt?: number;
   readonly nextUpdateAt?: number;
@@ -63,7 +65,7 @@ export function makeList(ca: TestCa, options: MadeListOptions = {}): Uint8Array 
   const { thisUpdateAt = now - HOUR_MS, nextUpdateAt = now + 24 * HOUR_MS, revoked = [], extensions = [] } = options;
   const algorithm = derSequence(derOid('1.2.840.10045.4.3.2'));
   const keyId = encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), ca.keyId)));
-  const all = [...(options.noKeyId ? [] : [keyId]), encodeExtension('2.5.29.20', false, derInteger(1)), ...extensions];
+  const all = [...(options.noKeyId ? [] : [keyId]), encodeExtension('2.5.29.20', false, derInteger(options.number ?? 1)), ...extensions];
   const entries = revoked.map((serial) => derSequence(derElement(0x02, serial), derTime(now - HOUR_MS)));
   const tbs = derSequence(
     derInteger(1),

@@ -6,6 +6,7 @@ import { type HostPort, parseHostPort } from '../../../agent/base/host-port';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import type { Authority } from '../authority';
 import type { ServerNames } from '../certificate-specs';
+import type { CrlPublisher } from '../crl';
 import type { CaStore } from '../store/store';
 import { type AuditOptions, openAuditLog } from './audit-log';
 import type { Authenticator, AuthenticatorName, TrustDomains } from './authenticator';
@@ -15,7 +16,8 @@ import { type Connection, Connections } from './connections';
 import { createGrpcServer } from './grpc-server';
 import { serveHttpEndpoints } from './http-endpoints';
 import { createJoinTokenAuthenticator } from './join-token';
-import { PATIENCE } from './limits';
+import { DEFAULT_LIVE_PER_IDENTITY, PATIENCE } from './limits';
+import { LiveCertificates } from './live-certificates';
 import { createOidcAuthenticator, type OidcOptions } from './oidc';
 import { type Limiter, RateLimiter, type RateLimits } from './rate-limits';
 import { RenewalAfterExpiry } from './renewal-after-expiry';
@@ -41,6 +43,8 @@ export interface CaServerOptions extends TrustDomains {
   readonly tokenReview?: Omit<TokenReviewOptions, keyof TrustDomains>;
   /** How often callers may ask; a limiter where it is shared with other processes. */
   readonly rates: RateLimits | Limiter;
+  /** Valid certificates, not revoked, that one identity may have; default `DEFAULT_LIVE_PER_IDENTITY`. */
+  readonly maxLivePerIdentity?: number;
   /** Default 90 days, as upstream's MAX_WORKLOAD_CERT_TTL. */
   readonly maxTtlSeconds?: number;
   /** How long after its end a certificate proves its holder for one renewal, milliseconds; default not at all. */
@@ -54,7 +58,7 @@ export interface CaServerOptions extends TrustDomains {
     readonly jwtKeys?: () => Promise<readonly JwtKey[]>;
     /** `host:port`. */
     readonly address: string;
-    readonly crl?: () => Promise<Uint8Array>;
+    readonly crl?: Pick<CrlPublisher, 'current' | 'problem'>;
     readonly metrics?: () => Promise<{ readonly contentType: string; readonly body: string }>;
   };
 }
@@ -106,12 +110,15 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const authenticators = await openAuthenticators(options, revoked, keep, deps);
   const limiter = 'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
+  const { maxLivePerIdentity = DEFAULT_LIVE_PER_IDENTITY } = options;
+  const live = new LiveCertificates(maxLivePerIdentity, store, (serial) => revoked.has(serial), deps);
   const service = new CertificateService(
-    { authority, store, authenticators, limiter, audit, maxTtlSeconds, renewAfterExpiryMs: options.renewAfterExpiryMs },
+    { authority, store, authenticators, limiter, live, audit, maxTtlSeconds, renewAfterExpiryMs: options.renewAfterExpiryMs },
     deps,
   );
   keep({ close: () => service.close() });
-  const problems = () => [authority.problem(), service.problem(), audit.problem(), revoked.problem()].filter((each) => each !== undefined);
+  const parts = [authority, service, audit, revoked, ...(options.http?.crl ? [options.http.crl] : [])];
+  const problems = () => parts.map((part) => part.problem()).filter((each) => each !== undefined);
   const connections = new Connections();
   const grpc = createGrpcServer(service, connections, deps);
   const listener = await listen(options, address, names, connections, (socket, connection) => grpc.serve(socket, connection), keep, deps);
@@ -124,7 +131,7 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
         {
           address: parseHostPort(options.http.address, '--admin-address'),
           trust: authority.trust,
-          crl: options.http.crl,
+          crl: options.http.crl && (() => options.http!.crl!.current()),
           jwtKeys: options.http.jwtKeys ?? (async () => []),
           metrics: options.http.metrics,
           reasons: () => problems().map(({ message }) => message),

@@ -20,6 +20,7 @@ import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
 import { LIMITS } from './limits';
+import type { LiveCertificates } from './live-certificates';
 import type { Limiter } from './rate-limits';
 import { type Refusal, RefusedCall, refusalOf, tooManyRequests } from './status';
 
@@ -28,6 +29,7 @@ export interface CertificateServiceOptions {
   readonly store: Pick<CaStore, 'recordIssued' | 'probe'>;
   readonly authenticators: readonly Authenticator[];
   readonly limiter: Limiter;
+  readonly live: Pick<LiveCertificates, 'admit'>;
   readonly audit: AuditLog;
   /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL; who asks for nothing gets 24 hours, or this where it is less. */
   readonly maxTtlSeconds: number;
@@ -145,13 +147,18 @@ export class CertificateService {
     await this.#limit(caller);
     const csr = await authority.verifyCsr(unverified);
     assertCsrAllowed(csr, caller.id);
-    call.deadline.assertAhead();
-    const redeemed = await this.#redeem(caller, facts);
-    const issued = await this.#givingBack(redeemed, () => {
+    const settled = await this.options.live.admit(facts.caller);
+    try {
       call.deadline.assertAhead();
-      return authority.issue(csr, caller.id, ttlSeconds > 0 ? ttlSeconds : Math.min(DEFAULT_TTL_SECONDS, maxTtlSeconds));
-    });
-    return this.#handOut(issued, facts, call);
+      const redeemed = await this.#redeem(caller, facts);
+      const issued = await this.#givingBack(redeemed, () => {
+        call.deadline.assertAhead();
+        return authority.issue(csr, caller.id, ttlSeconds > 0 ? ttlSeconds : Math.min(DEFAULT_TTL_SECONDS, maxTtlSeconds));
+      });
+      return await this.#handOut(issued, facts, call);
+    } finally {
+      settled();
+    }
   }
 
   /** What would stop a certificate from being handed out is looked for before a proof is used up for it. */

@@ -1,3 +1,10 @@
+import { MAX_CRL_ENTRIES } from '../../../agent/identity/crl-bounds';
+
+/** Live certificates of one identity, the most that may be allowed: all of them may have to be revoked, and a list holds no more. */
+export const MAX_LIVE_PER_IDENTITY = MAX_CRL_ENTRIES;
+/** Replicas of a Deployment share one identity. Of 25 such identities all certificates may be revoked at the same time. */
+export const DEFAULT_LIVE_PER_IDENTITY = MAX_CRL_ENTRIES / 25;
+
 /**
  * What one stranger, and all of them together, may take. A CA is asked by everybody who can reach its port, long before anything is known
  * of them, so every bound holds before authentication; what a known identity may ask for is in `rate-limits.ts`.

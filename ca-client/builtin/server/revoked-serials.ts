@@ -1,6 +1,7 @@
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
-import type { CaStore } from '../store/store';
+import { eachOf, inTurns } from '../../../agent/base/steps';
+import type { CaStore, Revocation } from '../store/store';
 
 /** The serials that were revoked, as every call wants to know them: without waiting. */
 export interface RevokedSerials {
@@ -13,6 +14,7 @@ export interface RevokedSerials {
 /** Behind the store's own word, which may be lost between machines. */
 const REFRESH_MS = 30_000;
 const RETRY_MS = 1_000;
+const PER_STEP = 5_000;
 
 /** Follows the store's revocations. @throws AgentError ERR_CA_STATE where they cannot be read at the start. */
 export async function followRevocations(store: Pick<CaStore, 'revocations' | 'onRevocation'>, deps: Deps): Promise<RevokedSerials> {
@@ -20,11 +22,17 @@ export async function followRevocations(store: Pick<CaStore, 'revocations' | 'on
   const stop = new AbortController();
   let wake = new AbortController();
   let problem: AgentError | undefined;
+  let last: readonly Revocation[] = [];
+  let revoked: ReadonlySet<string> = new Set();
   const read = async () => {
     wake = new AbortController();
-    return new Set((await store.revocations(clock.now())).map(({ serial }) => serial));
+    const all = await store.revocations(clock.now());
+    if (all === last) return;
+    const serials = new Set<string>();
+    await inTurns(eachOf(all, PER_STEP, ({ serial }) => serials.add(serial)));
+    [last, revoked] = [all, serials];
   };
-  let revoked = await read();
+  await read();
   const woken = () => wake.abort();
   const unsubscribe = store.onRevocation(woken);
   stop.signal.addEventListener('abort', woken, { once: true });
@@ -33,7 +41,7 @@ export async function followRevocations(store: Pick<CaStore, 'revocations' | 'on
       await clock.sleepUntil(clock.now() + (problem ? RETRY_MS : REFRESH_MS), wake.signal).catch(() => undefined);
       if (stop.signal.aborted) return;
       try {
-        revoked = await read();
+        await read();
         problem = undefined;
       } catch (caught) {
         problem ??= AgentError.from(caught);

@@ -76,6 +76,7 @@ class FileStore implements CaStore {
   readonly #tokenUses: RecordFiles<TokenUse>;
   readonly #revoked: RecordFiles<Revocation>;
   readonly #listeners = new Set<{ readonly call: () => void }>();
+  #sorted: { readonly of: ReadonlyMap<string, Revocation>; readonly all: readonly Revocation[] } = { of: new Map(), all: [] };
   #watch: Promise<FileWatch> | undefined;
 
   constructor(root: string, deps: Deps) {
@@ -224,8 +225,12 @@ class FileStore implements CaStore {
 
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
-      const records = [...(await this.#revoked.readAll()).values()];
-      return records.filter((each) => neededUntilAt(each) > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
+      const records = await this.#revoked.readAll();
+      if (records !== this.#sorted.of) this.#sorted = { of: records, all: [...records.values()].sort(bySerial) };
+      const { all } = this.#sorted;
+      const valid = all.filter((each) => neededUntilAt(each) > now);
+      // The same array for the same revocations, so that nobody compares them one by one.
+      return valid.length === all.length ? all : valid;
     });
   }
 
@@ -274,4 +279,8 @@ class FileStore implements CaStore {
       throw storeError(`${what} in ${this.#root}`, caught);
     }
   }
+}
+
+function bySerial(one: Revocation, other: Revocation): number {
+  return one.serial < other.serial ? -1 : 1;
 }

@@ -211,7 +211,7 @@ class KubeStore implements CaStore {
           return { data: { ...added, ...expired } };
         });
         if (fresh.length === 0) return revoked;
-        revoked.push(...fresh.map(([, revocation]) => revocation));
+        for (const [, revocation] of fresh) revoked.push(revocation);
       }
     });
   }

@@ -4,13 +4,15 @@ import { join } from 'node:path';
 import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { systemCode } from '../../../agent/base/errors';
 import { readSmallFile } from '../../../agent/base/read-file';
+import { eachOf, inTurns } from '../../../agent/base/steps';
 import { formatCheckedLine, parseCheckedLine } from './checked-line';
 import { damaged } from './store-error';
 
 const TEMPORARY = '.new-';
 /** What a writer that was killed has left; a living one needs milliseconds. */
 const LITTER_MS = 60_000;
-/** Files that are written side by side. */
+const PER_STEP = 2_000;
+/** Files that are read or written side by side. */
 const AT_ONCE = 16;
 
 /**
@@ -19,7 +21,7 @@ const AT_ONCE = 16;
  */
 export class RecordFiles<T> {
   /** A record never changes, so what was read once need not be read again. */
-  readonly #known = new Map<string, T>();
+  #known: ReadonlyMap<string, T> = new Map();
 
   constructor(readonly dir: string) {}
 
@@ -48,16 +50,24 @@ export class RecordFiles<T> {
     return record as T;
   }
 
-  /** All records by name. */
-  async readAll(): Promise<Map<string, T>> {
+  /** All records by name, which is the same map while there are the same. Lets others run in between. */
+  async readAll(): Promise<ReadonlyMap<string, T>> {
+    const names = await this.#names();
     const records = new Map<string, T>();
-    for (const name of await this.#names()) {
-      const record = this.#known.get(name) ?? (await this.read(name));
-      if (record !== undefined) records.set(name, record);
+    const fresh: string[] = [];
+    const look = eachOf(names, PER_STEP, (name) => {
+      const known = this.#known.get(name);
+      if (known === undefined) fresh.push(name);
+      else records.set(name, known);
+    });
+    await inTurns(look);
+    for (let from = 0; from < fresh.length; from += AT_ONCE) {
+      const some = fresh.slice(from, from + AT_ONCE);
+      const read = await allOf(some.map((name) => this.read(name)));
+      for (const [index, record] of read.entries()) if (record !== undefined) records.set(some[index]!, record);
     }
-    this.#known.clear();
-    for (const [name, record] of records) this.#known.set(name, record);
-    return records;
+    if (fresh.length > 0 || names.length !== this.#known.size) this.#known = records;
+    return this.#known;
   }
 
   /** Removes the records that are no longer wanted, and what killed writers left. */

@@ -1,17 +1,23 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { readPem } from '../../../agent/base/pem';
+import { acceptCrls } from '../../../agent/identity/accept-crls';
 import { parseCertificate } from '../../../agent/identity/certificate';
 import { isCrlOf, parseCrl } from '../../../agent/identity/crl';
+import { MAX_CRL_ENTRIES } from '../../../agent/identity/crl-bounds';
+import { isListed } from '../../../agent/identity/crl-entries';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import { createCrlPublisher } from '../../../ca-client/builtin/crl';
 import { activateRoot, addRoot, retireRoot } from '../../../ca-client/builtin/roots';
 import { openFileStore } from '../../../ca-client/builtin/store/file-store';
+import type { Revocation } from '../../../ca-client/builtin/store/store';
 import { writeCaDir } from '../../support/ca-dir';
 import { issuedEntry } from '../../support/ca-store';
-import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
+import { HOUR_MS, makeTestCa, TEST_ID, TEST_NOW, type TestCa } from '../../support/certs';
+import { serialsOf } from '../../support/revoked-serials';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
+import { until } from '../../support/until';
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => {
@@ -47,7 +53,7 @@ test('a list is made anew after a quarter of its life and after each revocation,
   await at.store.recordIssued(entry);
   await at.store.revoke({}, 'keyCompromise', at.clock.now());
   await at.clock.advanceBy(HOUR_MS);
-  expect([...(await at.read())[0]!.revoked]).toEqual([entry.serial]);
+  expect(serialsOf((await at.read())[0]!)).toEqual([entry.serial]);
   // What has expired needs no revocation.
   await at.clock.advanceBy(HOUR_MS);
   expect((await at.read())[0]!.revoked.size).toBe(0);
@@ -79,6 +85,38 @@ test('an intermediate signs its list, and its certificate comes with it', async 
   const certificates = (await at.blocks()).filter(({ label }) => label === 'CERTIFICATE').map(({ der }) => parseCertificate(der));
   expect(certificates.map((each) => isCrlOf(list!, each))).toEqual([true]);
 });
+
+test('field E8: as many as a list holds are in it, and an agent takes it; one more is refused by name until there are fewer', async () => {
+  const ca = await makeTestCa();
+  const dir = tempDir();
+  writeCaDir(dir, { signer: ca, roots: [ca] });
+  const clock = new TestClock();
+  const deps = testDeps({ clock });
+  const revocation = (index: number): Revocation => ({
+    serial: (2n ** 126n + BigInt(index)).toString(16),
+    id: TEST_ID,
+    issuerKeyId: keyIdOf(ca),
+    notAfterAt: TEST_NOW + 48 * HOUR_MS,
+    revokedAt: TEST_NOW,
+    reason: 'keyCompromise',
+  });
+  let all = Array.from({ length: MAX_CRL_ENTRIES }, (_, index) => revocation(index));
+  const store = { revocations: async () => all, onRevocation: () => () => undefined, nextCrlNumber: async () => 1 };
+  const publisher = createCrlPublisher({ dir, store }, deps);
+  closing.push(() => publisher.close());
+  const { set } = await acceptCrls(await publisher.current(), 'crl', { bundle: ca.bundle, chainDer: [] }, TEST_NOW);
+  const [list] = set.lists;
+  expect([list!.revoked.size, isListed(list!.revoked, all.at(-1)!.serial)]).toEqual([MAX_CRL_ENTRIES, true]);
+  expect(isListed(list!.revoked, revocation(-1).serial)).toBe(false);
+  expect(deps.events.map(({ event }) => event)).toContain('CRL is nearly full');
+  all = [...all, revocation(MAX_CRL_ENTRIES)];
+  await clock.advanceBy(7 * HOUR_MS);
+  await expect(publisher.current()).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+  expect(publisher.problem()!.message).toBe('sign a CRL: 500001 certificates are revoked, and it holds 500000');
+  all = all.slice(-3);
+  await clock.advanceBy(20_000);
+  await until('another attempt', async () => publisher.problem() === undefined);
+}, 60_000);
 
 test('a signer that may not sign lists signs none', async () => {
   const at = await world(await makeTestCa({ keyUsage: ['keyCertSign'] }));

@@ -8,7 +8,7 @@ import { writePem } from '../../../agent/base/pem';
 import { firstValue, WatchedSource } from '../../../agent/base/watched';
 import { acceptCrls, type CrlSigners } from '../../../agent/identity/accept-crls';
 import { certificatesPem, parseCertificate } from '../../../agent/identity/certificate';
-import { type CrlSet, createCrl } from '../../../agent/identity/crl';
+import { type CrlSet, createCrl, MAX_CRL_FILE_BYTES } from '../../../agent/identity/crl';
 import { keyPairOf } from '../../../agent/identity/keys';
 import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
 import { followRevocation, type Revocation } from '../../../ca-client/revocation';
@@ -16,6 +16,7 @@ import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs'
 import { cpuMs } from '../../support/load';
 import { outcome, outcomeOf } from '../../support/outcome';
 import { BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
+import { serialsOf as serialsOfList } from '../../support/revoked-serials';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
@@ -34,12 +35,11 @@ interface ListFields {
 }
 
 function listOf(ca: TestCa, { number = 1, at = TEST_NOW, serials = [], lifeMs = 4 * HOUR_MS }: ListFields = {}): Buffer {
-  const revoked = serials.map((serial) => ({ serial, revokedAt: at, reason: 1 }));
-  const spec = { issuerDer: ca.subjectDer, authorityKeyId: ca.keyId, number, thisUpdateAt: at, nextUpdateAt: at + lifeMs, revoked };
-  return writePem('X509 CRL', createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256')));
+  const revoked = serials.map((serial) => Buffer.from(serial, 'hex'));
+  return listsPem([makeList(ca, { number, thisUpdateAt: at, nextUpdateAt: at + lifeMs, revoked })]);
 }
 
-const serialsOf = (set: CrlSet | undefined) => set?.lists.flatMap(({ revoked }) => [...revoked]);
+const serialsOf = (set: CrlSet | undefined) => set?.lists.flatMap(serialsOfList);
 
 describe('lists are accepted', () => {
   test('of roots, and of intermediates whose certificates come with them; of nobody else', async () => {
@@ -110,7 +110,7 @@ describe('lists are accepted', () => {
       thisUpdateAt: TEST_NOW,
       nextUpdateAt: TEST_NOW + HOUR_MS,
     };
-    const pem = writePem('X509 CRL', createCrl({ ...spec, revoked }, keyPairOf(root.privateKey, 'ecdsa-p256')));
+    const pem = writePem('X509 CRL', await createCrl({ ...spec, revoked }, keyPairOf(root.privateKey, 'ecdsa-p256')));
     let turns = 0;
     const turn = () => {
       turns += 1;
@@ -286,10 +286,10 @@ describe('followed at a URL', () => {
 
   test('an answer without end is broken off', async () => {
     const root = await makeTestCa();
-    const { url } = await serve(Buffer.alloc(17 * 1024 * 1024, 0x41));
+    const { url } = await serve(Buffer.alloc(MAX_CRL_FILE_BYTES + 1, 0x41));
     const at = follow(url, root.bundle);
     await until('the refusal', async () => at.revocation.problem());
-    expect(at.revocation.problem()!.message).toContain('more than 16777216 bytes');
+    expect(at.revocation.problem()!.message).toContain(`more than ${MAX_CRL_FILE_BYTES} bytes`);
     expect(at.revocation.lists.value).toBeUndefined();
   });
 });

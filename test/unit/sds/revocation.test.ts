@@ -1,8 +1,8 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { WatchedSource } from '../../../agent/base/watched';
-import { type CrlSet, createCrl, crlSetOf, parseCrl } from '../../../agent/identity/crl';
-import { keyPairOf } from '../../../agent/identity/keys';
+import { type CrlSet, crlSetOf, parseCrl } from '../../../agent/identity/crl';
 import { HOUR_MS, type TestCa } from '../../support/certs';
+import { makeList } from '../../support/proxy-sets';
 import { type SdsWorld, startSdsWorld } from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
 
@@ -12,8 +12,7 @@ afterEach(() => world.close());
 function listsOf(ca: TestCa, number: number): CrlSet {
   const now = Date.now();
   const times = { thisUpdateAt: now - 60_000, nextUpdateAt: now + HOUR_MS };
-  const spec = { issuerDer: ca.subjectDer, authorityKeyId: ca.keyId, number, revoked: [], ...times };
-  return crlSetOf([parseCrl(createCrl(spec, keyPairOf(ca.privateKey, 'ecdsa-p256')))]);
+  return crlSetOf([parseCrl(makeList(ca, { number, ...times }))]);
 }
 
 test('H11 ROOTCA waits for the first revocation lists, carries them for leaves alone, and follows them without the certificate', async () => {
