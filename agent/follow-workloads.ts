@@ -1,5 +1,4 @@
 import type { RefusedEntry } from './admin/agent-view';
-import { directoryRisk } from './base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from './base/backoff';
 import type { Deps } from './base/deps';
 import { AgentError, systemCode } from './base/errors';
@@ -95,8 +94,6 @@ class WorkloadFollower implements FollowedWorkloads {
 
   /** @param kept  What was in service before a restart: it stands in for what of the list is refused now. */
   async begin(list: ReadList | AgentError, kept: readonly WorkloadEntry[]): Promise<void> {
-    const risk = await directoryRisk(this.place);
-    if (risk !== undefined) this.deps.log.warn('others can change the list of workloads', { list: this.place, because: risk });
     if (list instanceof AgentError) await this.#standIn(list, kept);
     else await this.#follow(list, false, kept);
     this.#loop = this.#run().catch((cause) => this.deps.log.error('the list of workloads is no longer followed', { cause }));

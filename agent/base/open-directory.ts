@@ -1,7 +1,8 @@
-import { accessSync, closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { AgentError, type ErrorCode, errorText, systemCode } from './errors';
 import { isPrivileged } from './privilege';
+import { isOnReadOnlyMount } from './read-only-mount';
 import { withUmask } from './umask';
 
 /** A directory that has been opened without following a name that somebody could exchange meanwhile. */
@@ -165,7 +166,7 @@ class Walk {
     this.#belowOwner ||= this.#canExchange(found);
     this.#here = found;
     const risk = riskOf(real, found, this.options.owner);
-    if (risk !== undefined && !isReadOnly(fd)) this.#tell(risk, 'directory');
+    if (risk !== undefined && !isOnReadOnlyMount(fd)) this.#tell(risk, 'directory');
   }
 
   /** Before anything is made below it. */
@@ -191,7 +192,7 @@ class Walk {
     this.#links += 1;
     if (this.#links > MAX_LINKS) throw Object.assign(new Error(`ELOOP: too many symbolic links, '${here}'`), { code: 'ELOOP' });
     const target = readlinkSync(`/proc/self/fd/${this.#fd}/${name}`);
-    if (!isOurs(found)) {
+    if (!isOurs(found) && !isOnReadOnlyMount(this.#fd!)) {
       const because = `the symbolic link ${name} in it belongs to user ${found.uid}`;
       this.#tell({ dir: here, because, hint: `give the path without the link ${join(here, name)}` }, 'link');
     }
@@ -201,16 +202,6 @@ class Walk {
       this.#enter(openSync('/', O_PATH | constants.O_DIRECTORY), '/');
     }
     return target.split('/').filter((each) => each !== '' && each !== '.');
-  }
-}
-
-/** No name on a read-only mount can be exchanged, whatever its mode and owner. */
-function isReadOnly(fd: number): boolean {
-  try {
-    accessSync(`/proc/self/fd/${fd}/.`, constants.W_OK);
-    return false;
-  } catch (caught) {
-    return systemCode(caught) === 'EROFS';
   }
 }
 

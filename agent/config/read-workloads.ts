@@ -3,9 +3,10 @@ import type { Dirent } from 'node:fs';
 import { opendir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { AgentError, errorText, invalid, systemCode } from '../base/errors';
-import { readSmallFile } from '../base/read-file';
+import { type ReadLimits, readSmallFile } from '../base/read-file';
 import type { WorkloadEntry } from './config';
 import { MAX_LIST_BYTES, MAX_WORKLOADS, parseWorkloadFile, parseWorkloadList, type UnreadableEntry } from './workload-list';
+import { assertFileOursToWrite, assertOursToWrite } from './writers';
 
 /** A list of workloads as it stands on the disk. */
 export interface ListText {
@@ -33,10 +34,12 @@ const WORKLOAD_FILE = /^([^.].*)\.ya?ml$/;
 /**
  * Reads the texts of a list: those of a directory's `*.yaml` and `*.yml`, in the order of their names, or of one file.
  *
- * @throws AgentError ERR_CONFIG where the place as a whole cannot be read, or a directory has more than 1,000 of them.
+ * @throws AgentError ERR_CONFIG where the place as a whole cannot be read or is for others to write, or a directory has more than 1,000.
  */
 export async function readListText(place: string): Promise<ListText> {
-  if (await isDirectory(place)) return readDirectory(place);
+  const isList = await isDirectory(place);
+  assertOursToWrite(place, `workloads ${place}`);
+  if (isList) return readDirectory(place);
   const bytes = await readSmallFile(place, { field: `file ${place}`, code: 'ERR_CONFIG', maxBytes: MAX_LIST_BYTES });
   return {
     files: [place],
@@ -63,9 +66,15 @@ async function readDirectory(dir: string): Promise<ListText> {
   for (const name of names) {
     const path = join(dir, name);
     const limits = { field: `file ${path}`, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES } as const;
-    texts.push(await readSmallFile(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')));
+    texts.push(await readOurs(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')));
   }
   return new DirectoryText(new Map(names.map((name, index) => [join(dir, name), texts[index]!])));
+}
+
+async function readOurs(path: string, limits: ReadLimits): Promise<Buffer> {
+  const bytes = await readSmallFile(path, limits);
+  assertFileOursToWrite(path, limits.field);
+  return bytes;
 }
 
 /** What the files of a directory say, or why they cannot be read. */
