@@ -146,7 +146,8 @@ function jsonExchange(method: KubeMethod, path: string, { body, contentType }: K
   return {
     method,
     path,
-    headers: { accept: 'application/json', 'user-agent': 'keyturn', ...(body !== undefined && { 'content-type': type }) },
+    // As kubectl: the keys of service account tokens are JSON under another name, and refused to whoever takes one alone.
+    headers: { accept: 'application/json, */*', 'user-agent': 'keyturn', ...(body !== undefined && { 'content-type': type }) },
     body: body === undefined ? undefined : Buffer.from(JSON.stringify(body)),
   };
 }
