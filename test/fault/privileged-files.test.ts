@@ -207,7 +207,7 @@ asRoot(
       exchanged += Number(said.trim().split('\n')[1]);
       expect(inventory(canary)).toEqual(before);
     }
-    expect(exchanged).toBeGreaterThan(500);
+    expect(exchanged).toBeGreaterThan(100);
     expect(served).toBeGreaterThan(0);
   },
 );

@@ -88,6 +88,15 @@ describe('field 12 the SDS socket and the control socket', () => {
   const ready = (daemon: Daemon) => until('readiness', async () => (await readiness(daemon)).startsWith('200 '));
   const reached = (daemon: Daemon) => each(daemon, (path, what) => until(`the ${what}`, () => answers(path)));
 
+  /** Puts something in the place of a socket while the daemon stands still: it would bind it again. Returns its print. */
+  function replace(daemon: Daemon, path: string, put: (path: string) => unknown): string {
+    process.kill(daemon.pid, 'SIGSTOP');
+    rmSync(path);
+    put(path);
+    process.kill(daemon.pid, 'SIGCONT');
+    return print(path);
+  }
+
   /** Nothing but what the test did to it is an error, and all of it passes. */
   async function expectEnd(daemon: Daemon): Promise<void> {
     await daemon.status();
@@ -140,11 +149,7 @@ describe('field 12 the SDS socket and the control socket', () => {
   ])('in whose places are %s make the agent unready and leave those alone', async (_, reason, put) => {
     const daemon = await start();
     await each(daemon, async (path, what) => {
-      put(`${path}.theirs`);
-      // In one step where that can be, so that the socket is not bound again in between.
-      if (lstatSync(`${path}.theirs`).isDirectory()) rmSync(path);
-      renameSync(`${path}.theirs`, path);
-      const theirs = print(path);
+      const theirs = replace(daemon, path, put);
       await daemon.event(unreached(what));
       expect(await readiness(daemon)).toMatch(new RegExp(`^503 [^]*${what} [^]*${reason}`));
       expect(print(path)).toBe(theirs);
@@ -152,11 +157,7 @@ describe('field 12 the SDS socket and the control socket', () => {
     });
     await reached(daemon);
     await ready(daemon);
-    const theirs = await each(daemon, (path) => {
-      rmSync(path);
-      put(path);
-      return print(path);
-    });
+    const theirs = await each(daemon, (path) => replace(daemon, path, put));
     expect((await daemon.stop()).code).toBe(0);
     expect(await each(daemon, print)).toEqual(theirs);
   });
