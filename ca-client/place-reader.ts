@@ -24,13 +24,12 @@ export interface PlaceLimits {
   /** For errors, e.g. `--crl`. */
   readonly field: string;
   readonly maxBytes: number;
-  /** How long an answer may take, default 10 s. */
-  readonly fetchMs?: number;
   /** Roots that an https server is judged by, PEM; default those that Node.js brings. */
   readonly roots?: () => Promise<Buffer | undefined>;
 }
 
-const DEFAULT_FETCH_MS = 10_000;
+/** Nobody waits for it: a slow server, or a long list, is heard to its end. */
+const FETCH_MS = 60_000;
 
 /** Whether it is a URL of any scheme, not a path. */
 export function isUrl(place: string): boolean {
@@ -38,7 +37,7 @@ export function isUrl(place: string): boolean {
 }
 
 /** @param place  A path, or an `http` or `https` URL. */
-export function openPlace(place: string, { field, maxBytes, fetchMs = DEFAULT_FETCH_MS, roots }: PlaceLimits, deps: Deps): PlaceReader {
+export function openPlace(place: string, { field, maxBytes, roots }: PlaceLimits, deps: Deps): PlaceReader {
   if (!isUrl(place)) {
     return {
       place,
@@ -58,7 +57,7 @@ export function openPlace(place: string, { field, maxBytes, fetchMs = DEFAULT_FE
     path: undefined,
     async read(signal) {
       const ca = await roots?.();
-      const answer = await withDeadline(deps.clock, fetchMs, `GET ${shown}`, signal, (bounded) =>
+      const answer = await withDeadline(deps.clock, FETCH_MS, `GET ${shown}`, signal, (bounded) =>
         httpGet(url, { etag, maxBytes, ca }, bounded),
       );
       etag = answer?.etag ?? etag;

@@ -26,8 +26,6 @@ export interface Revocation {
 }
 
 const FIELD = '--crl';
-/** The longest list comes through 4 Mbit/s by then. */
-const FETCH_MS = 60_000;
 /** A revocation at the CA is known here no later than this. An unchanged answer costs a few hundred bytes. */
 const POLL_MS = 60_000;
 /** Below the state directory: others keep other files there. */
@@ -52,7 +50,7 @@ export function followRevocation(
 ): Revocation {
   if (isUrl(place) && !['http:', 'https:'].includes(URL.parse(place)?.protocol ?? ''))
     throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
-  const reader = openPlace(place, { field: FIELD, maxBytes: MAX_CRL_FILE_BYTES, fetchMs: FETCH_MS }, deps);
+  const reader = openPlace(place, { field: FIELD, maxBytes: MAX_CRL_FILE_BYTES }, deps);
   const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
   return new FollowedLists(reader, signers, keptDir, deps);
 }

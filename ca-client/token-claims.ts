@@ -1,3 +1,6 @@
+/** The audience that Istio's authorities ask for, unless told otherwise. */
+export const ISTIO_AUDIENCE = 'istio-ca';
+
 /**
  * What a JWT says of itself. Nothing of it is proven: whoever gets the token judges.
  *

@@ -1,12 +1,11 @@
 import type { LintFacts, LintRule } from './lint-rule';
+import { ISTIO_AUDIENCE } from './token-claims';
 
 const ISTIOD = 'istiod, TokenReview';
 const ISTIO_CSR = 'istio-csr, TokenReview';
 const KUBE = 'Kubernetes API';
 const SERVE = 'keyturn ca serve';
 const EVERYBODY = { istiod: ISTIOD, 'istiod-ra': ISTIOD, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE, builtin: SERVE };
-/** The audience that Istio's authorities ask for, unless told otherwise. */
-const ISTIO_AUDIENCE = 'istio-ca';
 
 /** What is wrong with a token, as far as it shows: signatures are the authority's to verify. */
 export const TOKEN_RULES: readonly LintRule[] = [

@@ -113,6 +113,17 @@ export async function withDeadline<T>(
   }
 }
 
+/** Waits for `work`, but no longer than `ms` milliseconds: it goes on all the same. Rejects with what it rejects with in that time. */
+export async function waitAtMost(clock: Clock, ms: number, work: Promise<void>): Promise<void> {
+  const done = new AbortController();
+  work.catch(() => undefined);
+  try {
+    await Promise.race([work, clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined)]);
+  } finally {
+    done.abort();
+  }
+}
+
 /** Whether a signal fired because time ran out, and not because its owner gave up. */
 export function isDeadline({ reason }: AbortSignal): boolean {
   return reason instanceof AgentError && reason.code === 'ERR_TIMEOUT';

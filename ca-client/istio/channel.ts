@@ -67,8 +67,6 @@ const GRPC_OPTIONS = {
   'grpc.service_config_disable_resolution': 1,
   // The token goes to the CA, by no proxy of an environment variable.
   'grpc.enable_http_proxy': 0,
-  'grpc.keepalive_time_ms': 30_000,
-  'grpc.keepalive_timeout_ms': 10_000,
   // Certificates are asked for hours apart: between them nothing is kept open at the CA.
   'grpc.client_idle_timeout_ms': 30_000,
   'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,

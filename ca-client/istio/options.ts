@@ -1,6 +1,7 @@
 import { invalid } from '../../agent/base/errors';
 import { type HostPort, parseHostPort } from '../../agent/base/host-port';
 import type { Lease } from '../../agent/base/pool';
+import { ISTIO_AUDIENCE } from '../token-claims';
 import { type CaRootSource, caRootSource } from './ca-root';
 import type { CaChannel, ChannelOptions } from './channel';
 import type { ClientCertificate } from './client-certificate';
@@ -48,7 +49,6 @@ export interface IstioCaOptions {
 /** Where Istio's injector mounts them. */
 export const DEFAULT_MOUNTED_ROOT = './var/run/secrets/istio/root-cert.pem';
 export const DEFAULT_TOKEN = './var/run/secrets/tokens/istio-token';
-const DEFAULT_AUDIENCE = 'istio-ca';
 /** istiod's port without TLS. */
 const PLAINTEXT_PORT = 15_010;
 
@@ -84,7 +84,7 @@ export function checkIstioOptions(options: IstioCaOptions): IstioCaSettings {
     rootSource: caRootSource(options.caRoot, options.provisioningDir, mountedRoot),
     mountedRoot,
     tokenPath: options.tokenPath ?? DEFAULT_TOKEN,
-    tokenAudiences: options.tokenAudiences ?? [DEFAULT_AUDIENCE],
+    tokenAudiences: options.tokenAudiences ?? [ISTIO_AUDIENCE],
     clusterId: headerValue('cluster id', options.clusterId ?? ''),
     certSigner: options.certSigner ?? '',
     headers: checkHeaders(options.headers ?? new Map()),

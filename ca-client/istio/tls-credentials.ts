@@ -26,6 +26,11 @@ export interface TlsFault {
 
 /** How long a server may be silent in a handshake: gRPC's least time for a connection. The answer itself may take longer. */
 const HANDSHAKE_MS = 20_000;
+/**
+ * How long a connection is idle before TCP asks whether the other side is there. Not by pings of HTTP/2: a server of grpc-go, which istio-csr
+ * is, ends a call in its third minute for them (`EnforcementPolicy.MinTime`, five minutes by default).
+ */
+const KEEP_ALIVE_MS = 30_000;
 
 type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 
@@ -98,6 +103,7 @@ export class TlsCredentials extends ChannelCredentials {
       socket.destroy();
       return Promise.reject(new Error('the client has been closed'));
     }
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     return new Promise((resolve, reject) => {
       const fail = (error: Error) => {
         this.#fault ??= { stage: 'handshake', error };

@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
-import { withDeadline } from '../../agent/base/clock';
+import { linked, withDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import type { Secret } from '../../agent/base/secret';
-import { readTokenClaims } from '../token-claims';
+import { ISTIO_AUDIENCE, readTokenClaims } from '../token-claims';
 import type { KubeConfig } from './kube-config';
 import { KubeConnection, type KubeExchange, pathOnly } from './kube-connection';
 import { type KubeStatus, KubeTooLarge, kubeError } from './kube-error';
@@ -17,7 +17,7 @@ export interface KubeRequestOptions {
   /** Default `application/json`; of a PATCH `application/merge-patch+json`. */
   readonly contentType?: string;
   readonly signal?: AbortSignal;
-  /** For all of the exchange, default 10 s. */
+  /** For all of the exchange; default 30 s, and a minute where it changes something. */
   readonly timeoutMs?: number;
   /** Of the answer, default 16 MiB. */
   readonly maxBytes?: number;
@@ -61,7 +61,10 @@ export interface KubeApi {
   close(): Promise<void>;
 }
 
-const REQUEST_TIMEOUT_MS = 10_000;
+/** Priority and fairness let a request wait for 15 s before it is begun. */
+const READ_TIMEOUT_MS = 30_000;
+/** As the API server's own (`--request-timeout`): admission webhooks have up to 30 s each, and what is cut and repeated is only more to do. */
+const WRITE_TIMEOUT_MS = 60_000;
 /** The largest object is 1.5 MiB in etcd, and up to six times that as JSON, which spells `<` as `\\u003c`. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 /** How long a watch is asked to last. A connection that died silently is found out no later than this. */
@@ -74,18 +77,12 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
   const running = new Set<Promise<unknown>>();
 
   async function tracked<T>(signal: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    // Linked by hand, and unlinked: a long-lived signal must not collect one listener a request.
-    const both = new AbortController();
-    const abort = () => both.abort();
-    if (stop.signal.aborted || signal?.aborted) throw new AgentError('ERR_ABORTED', `ask ${config.server}: aborted`);
-    for (const each of [stop.signal, signal]) each?.addEventListener('abort', abort, { once: true });
-    const task = work(both.signal);
+    const task = linked([stop.signal, signal], `ask ${config.server}`, work);
     running.add(task);
     try {
       return await task;
     } finally {
       running.delete(task);
-      for (const each of [stop.signal, signal]) each?.removeEventListener('abort', abort);
     }
   }
 
@@ -101,7 +98,7 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
     const { statusCode = 0 } = answer;
     if (statusCode >= 200 && statusCode < 300) return answer;
     const text = (await readAll(answer, what, signal)).toString('utf8');
-    const more = { hint: hintFor(statusCode, token !== undefined, config), isBlameless: token !== undefined && isAlive(token, deps) };
+    const more = { hint: hintFor(statusCode, token !== undefined, config), isBlameless: token !== undefined && looksGood(token, deps) };
     throw kubeError(what, statusCode, statusOf(text), answer.headers['retry-after'], more);
   }
 
@@ -113,18 +110,24 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
       tracked(options.signal, (signal) => {
         const what = `${method} ${pathOnly(path)}`;
         const exchange = jsonExchange(method, path, options);
-        return withDeadline(deps.clock, options.timeoutMs ?? REQUEST_TIMEOUT_MS, `${what} at ${config.server}`, signal, async (bounded) => {
-          const bytes = await readAll(await open(exchange, bounded), what, bounded, options.maxBytes);
-          options.onBytes?.(bytes.length);
-          return parseJson<T>(bytes.toString('utf8'), what);
-        });
+        return withDeadline(
+          deps.clock,
+          options.timeoutMs ?? (method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS),
+          `${what} at ${config.server}`,
+          signal,
+          async (bounded) => {
+            const bytes = await readAll(await open(exchange, bounded), what, bounded, options.maxBytes);
+            options.onBytes?.(bytes.length);
+            return parseJson<T>(bytes.toString('utf8'), what);
+          },
+        );
       }),
     watch: <T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void) =>
       tracked(signal, async (bounded) => {
         const query = `watch=true&allowWatchBookmarks=true&timeoutSeconds=${WATCH_SECONDS}`;
         const exchange = jsonExchange('GET', `${path}${path.includes('?') ? '&' : '?'}${query}`, {});
         const what = `watch ${pathOnly(path)}`;
-        const answer = await withDeadline(deps.clock, REQUEST_TIMEOUT_MS, `${what} at ${config.server}`, bounded, () =>
+        const answer = await withDeadline(deps.clock, READ_TIMEOUT_MS, `${what} at ${config.server}`, bounded, () =>
           open(exchange, bounded),
         );
         onOpen?.();
@@ -152,10 +155,10 @@ function jsonExchange(method: KubeMethod, path: string, { body, contentType }: K
   };
 }
 
-/** A JWT that has not ended: what is wrong with another shows from here. */
-function isAlive(token: Secret<string>, { clock }: Deps): boolean {
-  const exp = readTokenClaims(token.reveal())?.exp;
-  return typeof exp === 'number' && clock.now() < exp * 1_000;
+/** A JWT that has not ended, and is not for Istio's authorities alone: what is wrong with another shows from here. */
+function looksGood(token: Secret<string>, { clock }: Deps): boolean {
+  const { exp, aud } = readTokenClaims(token.reveal()) ?? {};
+  return typeof exp === 'number' && clock.now() < exp * 1_000 && [aud].flat().join() !== ISTIO_AUDIENCE;
 }
 
 function hintFor(statusCode: number, sentToken: boolean, config: KubeConfig): string | undefined {

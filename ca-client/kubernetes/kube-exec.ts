@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { resolve } from 'node:path';
+import { isDeadline } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid, systemCode } from '../../agent/base/errors';
 import { Secret } from '../../agent/base/secret';
@@ -24,8 +25,8 @@ interface PluginAnswer {
 
 const API_VERSIONS = ['client.authentication.k8s.io/v1', 'client.authentication.k8s.io/v1beta1'];
 const MAX_OUTPUT_BYTES = 1024 * 1024;
-/** Cloud helpers ask the network; one that waits for a person never answers. */
-const TIMEOUT_MS = 10_000;
+/** Cloud helpers ask the network, which may take longer than a request of ours waits; one that waits for a person never answers. */
+const TIMEOUT_MS = 60_000;
 
 /**
  * Reads `exec` of a kubeconfig's user.
@@ -61,7 +62,8 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /**
  * Gives the plugin's answer: the last one until it expires (or for good, where it does not say), else that of a new run. One run at a time,
- * which everybody waits for and which ends with the last who does. `renew` runs it in any case.
+ * which everybody waits for and which ends with the last who does, unless it was only their time that ran out: then it goes on for the next
+ * who asks. `renew` runs it in any case.
  *
  * @param caOf  The roots of the cluster, for a plugin that asks to be told of it.
  */
@@ -94,7 +96,7 @@ export function createPluginRunner(
     run.waiting += 1;
     const leave = () => {
       run.waiting -= 1;
-      if (run.waiting > 0) return;
+      if (run.waiting > 0 || isDeadline(signal)) return;
       if (running === run) running = undefined;
       run.stop.abort();
     };

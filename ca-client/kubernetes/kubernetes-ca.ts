@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { isDeadline, linked } from '../../agent/base/clock';
+import { isDeadline, linked, waitAtMost } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, errorText } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
@@ -64,14 +64,8 @@ export async function createKubernetesCa(options: KubernetesCaOptions, deps: Dep
     trustBundle === undefined
       ? followKubeTrust(api, { signerName, namespace, keptDir, domains }, deps)
       : followTrustFile(trustBundle, domains, deps);
-  await noLongerThan(ANCHORS_AFTER_MS, anchors.ready, deps);
+  await waitAtMost(deps.clock, ANCHORS_AFTER_MS, anchors.ready);
   return new KubernetesCa(options, anchors, deps);
-}
-
-async function noLongerThan(ms: number, work: Promise<void>, { clock }: Deps): Promise<void> {
-  const done = new AbortController();
-  await Promise.race([work, clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined)]);
-  done.abort();
 }
 
 /** Changes with what the files hold; nothing can be learned from it. */
@@ -95,6 +89,8 @@ class KubernetesCa implements CaClient {
   /** Of the credential files at the last look. */
   #print: string | undefined;
   readonly #waiting = new Map<string, Promise<unknown>>();
+  /** The request that was begun last, by name. */
+  #begun: string | undefined;
   /** Requests that were not answered in time, by name. */
   readonly #open = new Map<string, KubeCsr>();
   #mayDelete = true;
@@ -143,7 +139,7 @@ class KubernetesCa implements CaClient {
     this.#listeners.clear();
     this.#stopTrust();
     this.#removeOpen();
-    await noLongerThan(REMOVE_AT_CLOSE_MS, this.#settled(), this.deps);
+    await waitAtMost(this.deps.clock, REMOVE_AT_CLOSE_MS, this.#settled());
     this.#leaveBehind.abort();
     await this.#settled();
     await Promise.all([this.#following.close(), this.anchors.close()]);
@@ -182,6 +178,7 @@ class KubernetesCa implements CaClient {
 
   async #answer(body: CsrBody, request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     const { name } = body.metadata;
+    this.#begun = name;
     let latest = this.#open.get(name);
     this.#open.delete(name);
     this.#removeOpen();
@@ -191,8 +188,8 @@ class KubernetesCa implements CaClient {
     } catch (caught) {
       if (isDeadline(signal) && !this.#stop.signal.aborted) {
         this.#tellUnanswered(latest, request);
-        // The same request may come again: then this object is waited for.
-        this.#open.set(name, latest);
+        // The same request may come again: then this object is waited for, unless another has come already.
+        if (this.#begun === name) this.#open.set(name, latest);
       }
       throw caught;
     } finally {

@@ -1,3 +1,4 @@
+import { waitAtMost } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import type { KubeApi } from '../../kubernetes/kube-api';
@@ -7,7 +8,8 @@ import { type KeySet, parseKeySet, TOKEN_ALGORITHMS } from './key-set';
 const FRESH_MS = 5 * 60_000;
 /** Between two questions that come to nothing, or are for a key that is not published. */
 const COOLDOWN_MS = 30_000;
-const TIMEOUT_MS = 2_000;
+/** A slow API server is heard to its end; callers wait for the first five seconds only, and have their token reviewed. */
+const CALLER_MS = 5_000;
 const MAX_BYTES = 256 * 1_024;
 const DISCOVERY = '/.well-known/openid-configuration';
 const KEYS = '/openid/v1/jwks';
@@ -57,12 +59,13 @@ export class ClusterIssuer {
     const now = this.deps.clock.now();
     if (now - this.#readAt < olderThanMs) return;
     if (now - this.#askedAt >= COOLDOWN_MS) this.#asking ??= this.#read(now);
-    await this.#asking;
+    const waitMs = this.#askedAt + CALLER_MS - now;
+    if (this.#asking && waitMs > 0) await waitAtMost(this.deps.clock, waitMs, this.#asking);
   }
 
   async #read(now: number): Promise<void> {
     this.#askedAt = now;
-    const options = { timeoutMs: TIMEOUT_MS, maxBytes: MAX_BYTES };
+    const options = { maxBytes: MAX_BYTES };
     try {
       const [{ issuer }, keys] = await Promise.all([
         this.api.request<{ readonly issuer?: unknown }>('GET', DISCOVERY, options),

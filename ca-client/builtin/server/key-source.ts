@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { withDeadline } from '../../../agent/base/clock';
+import { waitAtMost, withDeadline } from '../../../agent/base/clock';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError, errorText, invalid, systemCode } from '../../../agent/base/errors';
 import { watchFiles } from '../../../agent/base/file-watch';
@@ -27,7 +27,9 @@ const FRESH_MS = 5 * 60_000;
 const COOLDOWN_MS = 30_000;
 /** As long as nobody answers, the last keys are gone by for so long: beyond, one that was withdrawn might still be among them. */
 const STALE_MS = 60 * 60_000;
-const FETCH_MS = 5_000;
+/** A slow server of keys is heard to its end; callers wait for the first five seconds only. */
+const FETCH_MS = 60_000;
+const CALLER_MS = 5_000;
 const MAX_BYTES = 256 * 1024;
 /** What OpenSSL says of a server whose root is not known here. */
 const UNKNOWN_ISSUER = [
@@ -134,7 +136,8 @@ class UrlKeys implements KeySource {
     const rested = now - this.#triedAt >= (this.#known === undefined ? 1_000 : COOLDOWN_MS);
     if ((age >= FRESH_MS || unknownKey) && (rested || this.#fetching !== undefined)) {
       this.#fetching ??= this.#fetch(now);
-      await this.#fetching;
+      const waitMs = this.#triedAt + CALLER_MS - now;
+      if (waitMs > 0) await waitAtMost(this.deps.clock, waitMs, this.#fetching);
     }
     if (this.#known === undefined || this.deps.clock.now() - this.#known.fetchedAt > STALE_MS) {
       throw new AgentError('ERR_CA_UNAVAILABLE', `fetch token keys from ${this.url.href}: none that are fresh enough`, { retry: 'soon' });

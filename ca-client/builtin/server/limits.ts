@@ -48,8 +48,8 @@ export const PATIENCE = {
   idleSweeps: 300,
   /** What it has to go by itself then. */
   goodbyeSweeps: 10,
-  /** For one answer of the Kubernetes API. */
-  reviewMs: 5_000,
+  /** For one answer of the Kubernetes API, which may ask a webhook that has 30 s itself. */
+  reviewMs: 30_000,
   /** When a client that was refused for being one too many may come again. */
   comeAgainMs: 1_000,
 } as const;

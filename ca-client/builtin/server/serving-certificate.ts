@@ -17,7 +17,8 @@ export interface ServingIdentity {
 /** Renewed at half of it, so a server is without a certificate of its own only after the authority could not sign for twelve hours. */
 const TTL_SECONDS = 24 * 3_600;
 const RETRY_MS = 5_000;
-const RENEW_MS = 10_000;
+/** The register may be a Kubernetes API, with its own time for each of two requests. */
+const RENEW_MS = 150_000;
 /** Never more often, however short the authority's own validity is. */
 const LEAST_MS = 1_000;
 

@@ -7,6 +7,7 @@
 //	gospiffe validate AUDIENCE     what the Workload API says to the token in standard input, and what go-spiffe says to it
 //	gospiffe serve                 a mutual TLS server: its address, then each peer or why it was refused
 //	gospiffe dial ADDRESS          a mutual TLS client: the server's identity
+//	gospiffe slow SECONDS CRT KEY  a gRPC server as grpc-go makes it by default: its port; it answers every call ABORTED after so long
 package main
 
 import (
@@ -26,12 +27,20 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 )
 
 const patience = 20 * time.Second
 
 func main() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	limit := patience
+	if os.Args[1] == "slow" {
+		limit = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := run(ctx, os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,8 +62,39 @@ func run(ctx context.Context, command string, args []string) error {
 		return serve(ctx)
 	case "dial":
 		return dial(ctx, args[0])
+	case "slow":
+		return slow(ctx, args[0], args[1], args[2])
 	}
 	return fmt.Errorf("unknown command %q", command)
+}
+
+func slow(ctx context.Context, seconds, certFile, keyFile string) error {
+	wait, err := strconv.Atoi(seconds)
+	if err != nil {
+		return err
+	}
+	creds, err := credentials.NewServerTLSFromFile(certFile, keyFile)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	say(map[string]any{"port": listener.Addr().(*net.TCPAddr).Port})
+	server := grpc.NewServer(grpc.Creds(creds), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		select {
+		case <-time.After(time.Duration(wait) * time.Second):
+			return status.Error(codes.Aborted, "waited to the end")
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}))
+	go func() {
+		<-ctx.Done()
+		server.Stop()
+	}()
+	return server.Serve(listener)
 }
 
 func x509(ctx context.Context, times string) error {

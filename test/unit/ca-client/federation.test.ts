@@ -142,12 +142,12 @@ describe('a URL', () => {
     expect(federation.problems().get(TD)?.message).toMatch(want);
   });
 
-  test('that hangs is given up after ten seconds, and its end does not wait for it', async () => {
+  test('that hangs is given up after a minute, and its end does not wait for it', async () => {
     const url = await serve(() => undefined);
     const clock = new TestClock();
     const { federation } = follow(url, { clock });
-    await until('the deadline', async () => clock.nextWakeAt() === clock.now() + 10_000);
-    await clock.advanceBy(10_000);
+    await until('the deadline', async () => clock.nextWakeAt() === clock.now() + 60_000);
+    await clock.advanceBy(60_000);
     await until('the complaint', async () => federation.problems().get(TD)?.code === 'ERR_TIMEOUT');
     await federation.close();
   });

@@ -125,11 +125,12 @@ describe('a request to the Kubernetes API', () => {
 
   test('field: answered 401 although the token is alive may be an outage: an API server that starts or stops says so too', async () => {
     const { api, tokenFile } = await world((_, response) => answer(response, 401, { reason: 'Unauthorized' }));
-    for (const [secondsLeft, retry] of [
-      [600, 'unsure'],
-      [-1, 'slow'],
+    for (const [secondsLeft, aud, retry] of [
+      [600, ['https://kubernetes.default.svc'], 'unsure'],
+      [600, ['istio-ca'], 'slow'],
+      [-1, ['https://kubernetes.default.svc'], 'slow'],
     ] as const) {
-      writeFileSync(tokenFile, makeJwt({ exp: Math.floor(Date.now() / 1_000) + secondsLeft }));
+      writeFileSync(tokenFile, makeJwt({ aud, exp: Math.floor(Date.now() / 1_000) + secondsLeft }));
       expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_TOKEN', retry });
     }
   });

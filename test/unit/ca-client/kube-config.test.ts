@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { systemClock, withDeadline } from '../../../agent/base/clock';
 import { loadKubeConfig } from '../../../ca-client/kubernetes/kube-config';
 import { outcomeOf } from '../../support/outcome';
 import { tempDir } from '../../support/temp-dir';
@@ -276,6 +277,17 @@ describe('an exec plugin', () => {
       code: 'ERR_TOKEN',
       message: 'run no-such-helper for a Kubernetes credential: ENOENT',
     });
+  });
+
+  test('field: that takes longer than a request may goes on for the next one', async () => {
+    const { path, dir, runs } = plugin(`while [ ! -e "$GO" ]; do sleep 0.05; done\n${says({ token: 'late' })}`);
+    const go = join(dir, 'go');
+    const config = await load(path, { ...env, GO: go });
+    const ask = (ms: number) => withDeadline(systemClock, ms, 'ask', signal, (bounded) => config.credentials(false, bounded));
+    for (const _ of ['first', 'second']) await expect(ask(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    writeFileSync(go, '');
+    expect((await ask(20_000)).token?.reveal()).toBe('late');
+    expect(runs()).toBe(1);
   });
 
   test('that hangs ends with the last who waits for it', async () => {

@@ -169,9 +169,10 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
     await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
     const other = await directEngine.createCsr(await directEngine.generateKeyPair('ecdsa-p256'), id);
     await expect(signWithin(300, other)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
-    expect(seen.filter((each) => each === 'delete')).toHaveLength(1);
+    const removed = (count: number) => async () => seen.filter((each) => each === 'delete').length === count;
+    await until('the removal of the first', removed(1));
     await client.close();
-    expect(seen.filter((each) => each === 'delete')).toHaveLength(2);
+    await until('the removal of the second', removed(2));
   });
 
   test('whose making was cut off is found again under its name', async () => {

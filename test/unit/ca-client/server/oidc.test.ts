@@ -123,11 +123,11 @@ test('a plain http URL of another machine is refused', async () => {
 });
 
 /** A JWKS endpoint that counts. */
-async function serveJwks(answer: () => string | undefined) {
+async function serveJwks(answer: () => string | undefined | Promise<string>) {
   let asked = 0;
-  const server: Server = createServer((_, response) => {
+  const server: Server = createServer(async (_, response) => {
     asked += 1;
-    const text = answer();
+    const text = await answer();
     response.writeHead(text === undefined ? 500 : 200).end(text);
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
@@ -150,6 +150,22 @@ test('keys from a URL are fetched once, again for a key that is new, and no more
   expect(asked()).toBe(2);
   for (let each = 0; each < 5; each += 1) await ask(authenticator, makeTokenIssuer().token());
   expect(asked()).toBe(2);
+});
+
+test('field: a server of keys that takes 12 s is heard to its end, in one request; callers wait for 5 s', async () => {
+  const issuer = makeTokenIssuer();
+  let answerIt: (jwks: string) => void = () => undefined;
+  const { url, asked } = await serveJwks(() => new Promise((resolve) => (answerIt = resolve)));
+  const clock = new TestClock(Date.now());
+  const authenticator = await open(url, {}, testDeps({ clock }));
+  const first = ask(authenticator, issuer.token());
+  await until('the request', async () => asked() === 1);
+  await clock.advanceBy(5_000);
+  expect(await first).toBe('ERR_CA_UNAVAILABLE undefined');
+  await clock.advanceBy(7_000);
+  answerIt(issuer.jwks());
+  await until('the keys', async () => (await ask(authenticator, issuer.token())).startsWith('spiffe:'));
+  expect(asked()).toBe(1);
 });
 
 test('keys from a URL that is away are gone by for an hour, and no longer', async () => {

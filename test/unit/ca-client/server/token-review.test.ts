@@ -4,7 +4,7 @@ import { Secret } from '../../../../agent/base/secret';
 import { formatSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { createTokenReviewAuthenticator } from '../../../../ca-client/builtin/server/token-review';
 import type { KubeApi, KubeMethod, KubeRequestOptions } from '../../../../ca-client/kubernetes/kube-api';
-import { TestClock } from '../../../support/test-clock';
+import { settle, TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
 import { makeTokenIssuer, TEST_AUDIENCE, TEST_ISSUER, type TokenIssuer } from '../../../support/tokens';
 import { until } from '../../../support/until';
@@ -91,11 +91,17 @@ test.each([
   expect(asked).toHaveLength(2);
 });
 
-test('an API that does not answer is given up after 5 s', async () => {
-  const { ask, clock } = open(() => new Promise(() => undefined));
-  const answer = ask(issuer.token());
-  await clock.advanceBy(5_000);
-  expect(await answer).toBe('ERR_CA_UNAVAILABLE');
+test('field: an API that answers after 12 s is waited for; one that does not answer is given up after 30 s', async () => {
+  let answerIt: (status: unknown) => void = () => undefined;
+  const { ask, asked, clock } = open(() => new Promise((resolve) => (answerIt = resolve)));
+  const slow = ask(issuer.token());
+  await clock.advanceBy(12_000);
+  answerIt(YES);
+  expect(await slow).toBe('spiffe://cluster.local/ns/shop/sa/cart');
+  expect(asked).toHaveLength(1);
+  const never = ask(issuer.token({ claims: { jti: 'another' } }));
+  await clock.advanceBy(30_000);
+  expect(await never).toBe('ERR_CA_UNAVAILABLE');
 });
 
 test('a yes is believed for 10 s, and calls at once share one review', async () => {
@@ -172,6 +178,23 @@ describe('where the cluster publishes its issuer and keys', () => {
     expect(await ask(token())).toBe('ERR_TOKEN');
     expect(asked).toHaveLength(0);
     expect(await ask(issuer.token())).toBe('spiffe://cluster.local/ns/shop/sa/cart');
+    expect(asked).toHaveLength(1);
+  });
+
+  test('field: an API server that takes 12 s to publish them keeps no caller waiting for longer than 5 s, and is heard to its end', async () => {
+    let publishIt: (published: Record<string, unknown>) => void = () => undefined;
+    const later = new Promise<Record<string, unknown>>((resolve) => (publishIt = resolve));
+    const at = (path: string) => later.then((all) => all[path]);
+    const paths = Object.keys(publish(issuer));
+    const { ask, asked, clock } = open(YES, () => Object.fromEntries(paths.map((path) => [path, at(path)])));
+    const first = ask(other.token());
+    await clock.advanceBy(5_000);
+    expect(await first).toBe('spiffe://cluster.local/ns/shop/sa/cart');
+    expect(asked).toHaveLength(1);
+    await clock.advanceBy(10_000);
+    publishIt(publish(issuer));
+    await settle();
+    expect(await ask(other.token({ claims: { jti: 'another' } }))).toBe('ERR_TOKEN');
     expect(asked).toHaveLength(1);
   });
 
