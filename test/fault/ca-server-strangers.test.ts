@@ -7,6 +7,7 @@ import { createClientCertificateAuthenticator } from '../../ca-client/builtin/se
 import { but } from '../support/but';
 import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
 import { HOUR_MS, issueLeaf, makeCsr, makeDearCsr, makeTestCa, TEST_ID, TEST_NOW } from '../support/certs';
+import { cpuMs } from '../support/load';
 import { TestClock } from '../support/test-clock';
 import { testDeps } from '../support/test-deps';
 
@@ -92,10 +93,10 @@ describe('field E4: what a client certificate was found to be is remembered', ()
     const { root, show } = await setUp();
     const { certificatesDer } = await strangersChain(root.bundle);
     await expect(show(certificatesDer)).rejects.toMatchObject({ code: 'ERR_TOKEN' });
-    const startedAt = performance.now();
+    const startedAt = cpuMs();
     for (let call = 0; call < 2_000; call += 1) await show(certificatesDer).catch(() => undefined);
     // 56 signatures of 1.4 ms each, for every call, would be minutes.
-    expect(performance.now() - startedAt).toBeLessThan(2_800);
+    expect(cpuMs() - startedAt).toBeLessThan(2_800);
   });
 
   test('but not a revocation, nor beyond the end of a certificate', async () => {
