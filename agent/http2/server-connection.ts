@@ -22,6 +22,7 @@ import { encodeFields, type Field, HpackDecoder } from './hpack';
 import { type ErrorName, Http2Error } from './http2-error';
 import { parseRequestHeaders, type RequestHeaders } from './request-headers';
 import { ServerStream, type StreamOwner } from './server-stream';
+import { Turn } from './turn';
 
 export interface ConnectionLimits {
   /** Open streams; told to the client. What it opens beyond them is reset. */
@@ -48,6 +49,8 @@ const MAX_LIST_BYTES = 64 * 1024;
 /** Given to the socket at a time; more is made when it has taken that. */
 const BATCH_BYTES = 64 * 1024;
 const PING_BYTES = 8;
+/** Of all connections of the process. */
+const TURN = new Turn();
 
 /** A header block that has begun. */
 interface OpenBlock {
@@ -73,6 +76,11 @@ export class ServerConnection implements StreamOwner {
   readonly #host: ConnectionHost;
   readonly #budget: FrameBudget;
   readonly #reader = new FrameReader();
+  readonly #chunks: Buffer[] = [];
+  #frames: Iterator<Frame> | undefined;
+  /** What has come waits for a turn of the event loop that has time for it. */
+  #waiting = false;
+  #paused = false;
   readonly #decoder = new HpackDecoder(MAX_LIST_BYTES);
   readonly #streams = new Map<number, ServerStream>();
   /** Streams that may have something to send, the one whose turn it is first. */
@@ -154,15 +162,46 @@ export class ServerConnection implements StreamOwner {
   #take(chunk: Buffer): void {
     if (this.#ended) return;
     this.#heard = true;
+    this.#chunks.push(chunk);
+    if (!this.#waiting) this.#work();
+  }
+
+  /** Reads what has come, as far as the turn of the event loop has time for it. */
+  readonly #work = () => {
+    this.#waiting = false;
     try {
-      for (const each of this.#reader.read(chunk)) {
-        this.#takeFrame(each);
-        if (this.#ended) return;
+      while (!this.#ended && !this.#waiting) {
+        const next = this.#nextFrame();
+        if (next === undefined) break;
+        this.#takeFrame(next);
+        this.#waiting = !TURN.hasTime();
       }
     } catch (caught) {
       this.#abort(caught);
     }
+    if (this.#ended) return;
+    if (this.#waiting) TURN.wait(this.#work);
     this.#flush();
+    this.#readOrNot();
+  };
+
+  #nextFrame(): Frame | undefined {
+    for (;;) {
+      const next = this.#frames?.next();
+      if (next?.done === false) return next.value;
+      const chunk = this.#chunks.shift();
+      this.#frames = chunk && this.#reader.read(chunk);
+      if (chunk === undefined) return undefined;
+    }
+  }
+
+  /** Nothing is read while what came before waits for its turn, or what was written for its client. */
+  #readOrNot(): void {
+    const paused = this.#blocked || this.#waiting;
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    if (paused) this.#socket.pause();
+    else this.#socket.resume();
   }
 
   #takeFrame(each: Frame): void {
@@ -434,6 +473,8 @@ export class ServerConnection implements StreamOwner {
     this.#ended = true;
     for (const stream of [...this.#streams.values()]) this.#lose(stream);
     this.#block = undefined;
+    this.#frames = undefined;
+    this.#chunks.length = 0;
     this.#out = [];
     this.#written = [];
   }
@@ -465,13 +506,13 @@ export class ServerConnection implements StreamOwner {
     });
     if (taken || this.#blocked) return;
     this.#blocked = true;
-    this.#socket.pause();
+    this.#readOrNot();
   }
 
   #drained(): void {
     if (!this.#blocked) return;
     this.#blocked = false;
-    this.#socket.resume();
+    this.#readOrNot();
     this.#flush();
   }
 

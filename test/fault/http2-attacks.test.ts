@@ -18,11 +18,11 @@ import { testDaemon } from '../support/test-daemon';
 import { until } from '../support/until';
 
 const FULL = process.env.KEYTURN_TEST === 'full';
-/** Of each attack on each server. */
-const CONNECTIONS = FULL ? 40 : 4;
 const AT_A_TIME = FULL ? 8 : 4;
-/** Octets that one client pours at the most. */
-const POUR_BYTES = 96 * 1024;
+/** Clients of each attack on each server, and octets that one pours at the most. */
+const USUAL = { connections: FULL ? 40 : 4, pourBytes: 96 * 1024 };
+/** As field flood/abort does it; the long one ends a process that uses the HTTP/2 of Node.js. */
+const LONG = FULL ? { connections: 400, pourBytes: 3 * 1024 * 1024 } : { connections: 30, pourBytes: 1024 * 1024 };
 
 /** Which methods are attacked, and how a client reaches them. */
 interface Target {
@@ -32,10 +32,10 @@ interface Target {
 }
 
 /** Many clients at a time, each of another kind of haste: reading or not, hanging up between frames or within one, at once or later. */
-async function attack({ daemon, paths, connect: open }: Target, [, pour]: Attack): Promise<void> {
+async function attack({ daemon, paths, connect: open }: Target, [, pour]: Attack, { connections, pourBytes } = USUAL): Promise<void> {
   let begun = 0;
   const one = async () => {
-    while (begun < CONNECTIONS) {
+    while (begun < connections) {
       const turn = begun;
       begun += 1;
       const random = seeded(turn + 1);
@@ -44,7 +44,7 @@ async function attack({ daemon, paths, connect: open }: Target, [, pour]: Attack
       const client = await open();
       client.send(opening(call));
       // Half of them hang up within a frame.
-      const enough = POUR_BYTES * (turn % 2 === 0 ? 1 : random());
+      const enough = pourBytes * (turn % 2 === 0 ? 1 : random());
       let poured = 0;
       for (let round = 0; poured < enough && !client.socket.destroyed; round += 1) {
         const bytes = Buffer.concat([...Array(100)].map((_, each) => pour(round * 100 + each, call)));
@@ -109,6 +109,7 @@ describe('field flood/abort: no client ends the process', () => {
   test('of the SDS socket, whatever it pours and however it hangs up', async () => {
     const daemon = testDaemon({ dir: tempDir() });
     await daemon.ready();
+    await attack(unixTarget(daemon), ATTACKS[0]!, LONG);
     for (const each of ATTACKS) await attack(unixTarget(daemon), each);
     await expectWell(daemon);
     await until('no stream', async () => (await daemon.status()).workloads[0]!.sds.streams.length === 0);

@@ -1,0 +1,33 @@
+/** What all connections together may take of one turn of the event loop, so that timers, files and other sockets have theirs. */
+const TURN_MS = 10;
+
+/** The time that connections share in each turn of the event loop: who has not finished when it is over waits for the next, in order. */
+export class Turn {
+  readonly #waiting = new Set<() => void>();
+  #begun = false;
+  #endAt = 0;
+
+  /** Whether there is time left in this turn. */
+  hasTime(): boolean {
+    if (!this.#begun) {
+      this.#begun = true;
+      this.#endAt = performance.now() + TURN_MS;
+      setImmediate(() => this.#next());
+    }
+    return performance.now() < this.#endAt;
+  }
+
+  /** Runs that in a turn to come. It does a piece of its work at least, and waits again for the rest. */
+  wait(work: () => void): void {
+    this.#waiting.add(work);
+  }
+
+  #next(): void {
+    this.#begun = false;
+    for (const work of this.#waiting) {
+      if (!this.hasTime()) return;
+      this.#waiting.delete(work);
+      work();
+    }
+  }
+}
