@@ -64,7 +64,12 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
     const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
     const gate = createServingGate(
-      { state: source.state, lists: revocation?.lists, handshake, revoked: (serial) => parts.revoked?.(serial) },
+      {
+        state: source.state,
+        lists: revocation?.lists,
+        handshake: (material) => handshake(material, deps),
+        revoked: (serial) => parts.revoked?.(serial),
+      },
       { ...deps, log: deps.log.scope('gate') },
     );
     closers.add(() => gate.close());
@@ -97,9 +102,9 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
 }
 
 /** Loaded with the first certificate. */
-async function handshake(material: HandshakeMaterial): Promise<string | undefined> {
-  const { handshakeObstacle } = await import('./identity/self-handshake');
-  return handshakeObstacle(material);
+async function handshake(material: HandshakeMaterial, deps: Deps): Promise<string | undefined> {
+  const { selfHandshake } = await import('./self-check');
+  return selfHandshake(material, deps);
 }
 
 async function startOutput(dir: string, config: Config, { state }: ServingGate, deps: Deps): Promise<FileOutput> {

@@ -11,6 +11,9 @@ export interface HandshakeMaterial {
   readonly listsPem: readonly (string | Buffer)[];
 }
 
+/** What a thread that shakes hands for another says at its end. */
+export type HandshakeOutcome = { readonly obstacle: string | undefined } | { readonly failure: string };
+
 /**
  * What `proxyObstacle` has found by the caller's own clock and by Envoy's search, from which OpenSSL's and that of Bun differ: dates, and which
  * certificate stands for an issuer.

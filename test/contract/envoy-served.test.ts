@@ -65,6 +65,7 @@ describeWith('envoy')('an agent', () => {
       },
       60_000,
     );
+    expect(daemon.daemon.events.filter(({ event }) => event === 'self-check handshake could not be tried')).toEqual([]);
     const served = workloads.filter((each) => settled(each) && each.selfCheck === undefined).map(({ name }) => name!);
     const withheld = workloads.filter((each) => each.selfCheck !== undefined).map(({ name }) => name!);
     expect([served.length > COUNT / 4, withheld.length > 0]).toEqual([true, true]);
