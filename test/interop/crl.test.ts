@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as x509 from '@peculiar/x509';
 import { readPem, writePem } from '../../agent/base/pem';
 import { certificatesPem, parseCertificate } from '../../agent/identity/certificate';
+import { isSelfSigned } from '../../agent/identity/chain';
 import { isCrlOf, parseCrl } from '../../agent/identity/crl';
 import { directEngine } from '../../agent/identity/direct-engine';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
@@ -55,9 +56,12 @@ describe.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)('the lists of a
     crl = createCrlPublisher({ dir, store }, deps);
     writeFileSync(path('crl.pem'), await crl.current());
     // OpenSSL reads one list of a file, Go and Envoy all.
-    for (const [index, { label, der }] of readPem(await crl.current(), 'crl').entries()) {
-      // Two lists, then the certificates of their signers.
-      writeFileSync(path(label === 'X509 CRL' ? `crl-${index}.pem` : `signer-${index - 2}.pem`), writePem(label, der));
+    const blocks = readPem(await crl.current(), 'crl');
+    const certificates = blocks.filter(({ label }) => label === 'CERTIFICATE').map(({ der }) => parseCertificate(der));
+    for (const [index, { label, der }] of blocks.filter((each) => each.label === 'X509 CRL').entries()) {
+      writeFileSync(path(`crl-${index}.pem`), writePem(label, der));
+      const signer = certificates.find((each) => isSelfSigned(each) && isCrlOf(parseCrl(der), each));
+      writeFileSync(path(`signer-${index}.pem`), certificatesPem([signer!.der]));
     }
   });
   afterAll(async () => {
@@ -93,15 +97,18 @@ describe.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)('the lists of a
   });
 
   test('@peculiar/x509 reads and verifies the lists', async () => {
-    const roots = readPem(await crl.current(), 'crl').filter(({ label }) => label === 'CERTIFICATE');
+    const signers = readPem(await crl.current(), 'crl').filter(({ label }) => label === 'CERTIFICATE');
     const serials = leaves.map(({ der }) => parseCertificate(der).serial);
     const found: string[] = [];
     for (const { label, der } of readPem(await crl.current(), 'crl')) {
       if (label !== 'X509 CRL') continue;
       const list = new x509.X509Crl(der);
       found.push(...list.entries.map(({ serialNumber }) => serialNumber));
-      expect(roots.filter((root) => isCrlOf(parseCrl(der), parseCertificate(root.der)))).toHaveLength(1);
-      expect(await Promise.all(roots.map((root) => list.verify({ publicKey: new x509.X509Certificate(root.der) })))).toContain(true);
+      // The signer, and the same key as the signer before has certified it.
+      const own = signers.map((each) => parseCertificate(each.der)).filter((each) => isCrlOf(parseCrl(der), each));
+      expect(new Set(own.map(({ publicKey }) => Buffer.from(publicKey.spkiDer).toString('hex'))).size).toBe(1);
+      expect(own.filter((each) => isSelfSigned(each))).toHaveLength(1);
+      expect(await Promise.all(signers.map((each) => list.verify({ publicKey: new x509.X509Certificate(each.der) })))).toContain(true);
       expect([list.version, list.nextUpdate!.getTime() - list.thisUpdate.getTime()]).toEqual([1, 24 * HOUR_MS + 120_000]);
     }
     expect(found.sort()).toEqual([serials[1], serials[3]].sort());
