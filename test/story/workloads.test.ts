@@ -229,7 +229,7 @@ describe('an entry that is wrong', () => {
     await again.daemon.event('workload no longer refused');
     again.remove('till');
     await until('one workload', async () => (await again.daemon.status()).workloads.length === 1);
-    // What left the list is not brought back by a later fault.
+    // What left the list is not brought back by a later fault, however soon the process ended after it.
     await again.daemon.stop();
     again.put('till', 'tll: 1h');
     const third = again.restart();
