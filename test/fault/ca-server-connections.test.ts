@@ -8,7 +8,7 @@ import { generateKeyPair, privateKeyPem } from '../../agent/identity/keys';
 import { encodeCertificateRequest } from '../../ca-client/istio/messages';
 import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
 import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
-import { HOUR_MS, issueLeaf, makeTestCa } from '../support/certs';
+import { HOUR_MS, issueLeaf, makeKey, makeTestCa } from '../support/certs';
 import { TestClock } from '../support/test-clock';
 import { until } from '../support/until';
 
@@ -142,5 +142,32 @@ describe('field E4: a TLS handshake', () => {
     expect(long.readableLength).toBe(0);
     for (const each of [short, long]) each.destroy();
     agent.close();
+  });
+
+  test('with a leaf and three CAs of RSA-4096 is completed', async () => {
+    const privateKey = makeKey('rsa', 4_096);
+    const key = await generateKeyPair('rsa-4096');
+    let ca = await makeTestCa({ privateKey });
+    const cas = [ca];
+    while (cas.length < 3) {
+      ca = await makeTestCa({ privateKey, parent: ca });
+      cas.unshift(ca);
+    }
+    const leaf = issueLeaf(ca, { key, notAfterAt: Date.now() + HOUR_MS });
+    const socket = shake({ key, certificatesDer: [leaf, ...cas.map(({ certificateDer }) => certificateDer)] });
+    await until('the settings', async () => socket.readableLength > 0);
+    socket.destroy();
+  });
+
+  test('of an agent that comes anew does not wait for those of strangers who show dear certificates', async () => {
+    const [dear, own] = [await chainOf(8), await issueIdentity(world.authority)];
+    const strangers = Array.from({ length: 30 }, () => shake(dear));
+    // By TLS 1.3 their certificates are on their way then.
+    await Promise.all(strangers.map((each) => new Promise((done) => each.once('secureConnect', done))));
+    const agent = shake(own);
+    await until('the settings', async () => agent.readableLength > 0);
+    const served = strangers.filter(({ readableLength }) => readableLength > 0);
+    for (const each of [...strangers, agent]) each.destroy();
+    expect(served.length).toBeLessThan(15);
   });
 });

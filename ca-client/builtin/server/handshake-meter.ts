@@ -4,29 +4,45 @@ import type { OneATurn } from '../../../agent/base/one-a-turn';
 
 type Done = (error?: Error | null) => void;
 
+/** What a client may send until its handshake is done, octets. */
+export interface HandshakeBytes {
+  /** Before the server has answered: its ClientHello. */
+  readonly hello: number;
+  /** After that: its certificates, and what proves the key of the first. */
+  readonly certificates: number;
+}
+
+/** Lanes by how many octets came after the ClientHello: at most so many, and one above for more. Most clients show a leaf, or one more. */
+const LANES = [1_024, 2_048];
+export const HANDSHAKE_LANES = LANES.length + 1;
+
 /**
  * What TLS reads from and writes to in place of the TCP socket: until the handshake is done, no more than so many octets get through. For
  * both runtimes verify every certificate that a client shows, whether or not anybody wants to know, before they say that one has come, and
  * on the main thread: a hundred of P-521 take 150 ms. What is beyond waits, for a request may come right behind the handshake. And what
- * gets through does so in its turn among all handshakes.
+ * gets through does so in its turn among all handshakes, addresses by turns, in a lane by how much there is to verify at most.
  */
 export class HandshakeMeter extends Duplex {
   #isDone = false;
+  /** Octets that may still pass, and those that have passed since the server's answer. */
   #left: number;
+  #shown = 0;
+  #isAnswered = false;
   #held: Buffer | undefined;
   #isQueued = false;
 
   /**
-   * @param maxBytes  Of a client until its handshake is done.
-   * @param turns     Shared by all handshakes.
+   * @param address  Of the client, without its port.
+   * @param turns    Shared by all handshakes, with `HANDSHAKE_LANES` lanes.
    */
   constructor(
     private readonly raw: Socket,
-    maxBytes: number,
+    private readonly address: string,
+    private readonly bytes: HandshakeBytes,
     private readonly turns: OneATurn,
   ) {
     super();
-    this.#left = maxBytes;
+    this.#left = bytes.hello;
     raw.on('data', (chunk: Buffer) => this.#take(chunk));
     raw.on('end', () => this.push(null));
     raw.on('close', () => this.destroy());
@@ -36,7 +52,6 @@ export class HandshakeMeter extends Duplex {
   handshakeDone(): void {
     const held = this.#held;
     this.#isDone = true;
-    this.#left = Number.POSITIVE_INFINITY;
     this.#held = undefined;
     if (held !== undefined && this.push(held)) this.raw.resume();
   }
@@ -46,10 +61,12 @@ export class HandshakeMeter extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
+    this.#answered();
     this.raw.write(chunk, done);
   }
 
   override _writev(chunks: readonly { readonly chunk: Buffer }[], done: Done): void {
+    this.#answered();
     this.raw.write(Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
   }
 
@@ -69,15 +86,30 @@ export class HandshakeMeter extends Duplex {
     }
     this.raw.pause();
     this.#isQueued = true;
-    this.turns.add(() => {
+    const step = () => {
       this.#isQueued = false;
       if (!this.destroyed) this.#pass(chunk);
-    });
+    };
+    this.turns.add(step, this.address, this.#laneOf(chunk));
+  }
+
+  #laneOf(chunk: Buffer): number {
+    const shown = this.#isAnswered ? this.#shown + chunk.length : 0;
+    const lane = LANES.findIndex((atMost) => shown <= atMost);
+    return lane < 0 ? LANES.length : lane;
+  }
+
+  /** Before that no certificate can have come. */
+  #answered(): void {
+    if (this.#isAnswered) return;
+    this.#isAnswered = true;
+    this.#left = this.bytes.certificates;
   }
 
   #pass(chunk: Buffer): void {
     const passed = chunk.subarray(0, this.#left);
     this.#left -= passed.length;
+    if (this.#isAnswered) this.#shown += passed.length;
     if (passed.length < chunk.length) this.#held = chunk.subarray(passed.length);
     const goesOn = this.push(passed);
     if (goesOn && this.#held === undefined) this.raw.resume();

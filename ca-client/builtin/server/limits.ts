@@ -19,10 +19,11 @@ export const LIMITS = {
   /** Open connections, those still in their TLS handshake included. At the cap the oldest that has asked nothing makes room. */
   connections: 2_048,
   /**
-   * Octets of a client that TLS gets to see until the handshake is done: room for a leaf and four CAs of RSA-4096. Every certificate that is
-   * shown is verified by TLS itself, at once: some twenty-five of P-521 go in here, which take 40 ms.
+   * Octets of a client that TLS gets to see until the handshake is done: a ClientHello with keys for after quantum computers is 2 KiB; then
+   * there is room for a leaf and three CAs of RSA-4096. Every certificate that is shown is verified by TLS itself, at once: some thirty of
+   * P-521, the smallest that can be made, go in here, which take 40 ms.
    */
-  handshakeBytes: 12 * 1_024,
+  handshakeBytes: { hello: 4 * 1_024, certificates: 6 * 1_024 },
   /** Open calls in one connection (told to clients by HTTP/2 SETTINGS), and those of all that have not arrived whole. */
   callsPerConnection: 128,
   incompleteCalls: 2_048,

@@ -7,8 +7,8 @@ import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
 import { OneATurn } from '../../../agent/base/one-a-turn';
 import { certificatesPem } from '../../../agent/identity/certificate';
-import type { Connection, Connections } from './connections';
-import { HandshakeMeter } from './handshake-meter';
+import type { Connection, Connections, Place } from './connections';
+import { HANDSHAKE_LANES, HandshakeMeter } from './handshake-meter';
 import { LIMITS, PATIENCE } from './limits';
 import type { ServingIdentity } from './serving-certificate';
 
@@ -23,7 +23,7 @@ export interface TlsListener {
 
 const BACKLOG = 1_024;
 /** One takes a millisecond. With dear certificates it is more, and those get a quarter of the time together. */
-const HANDSHAKES = { plainMs: 5, rests: 3 };
+const HANDSHAKES = { plainMs: 5, rests: 3, lanes: HANDSHAKE_LANES };
 
 /**
  * TLS 1.2 and 1.3 for HTTP/2 alone. A client certificate is asked for, and any is taken: who it proves is judged at each call. No session is
@@ -56,7 +56,7 @@ export async function listenTls(
       refused('handshake');
       deps.log.debug('tls handshake failed', { peer: place.peer, cause });
     };
-    handshake(raw, context, turns, secured, failed, deps);
+    handshake(place, context, turns, secured, failed, deps);
   });
   await new Promise<void>((resolve, reject) => {
     const failed = (cause: Error) => reject(cannotListen(address, cause));
@@ -79,14 +79,14 @@ export async function listenTls(
 
 /** TLS of our own on each socket, not a server of it, so that the two are known as one and what comes is metered. */
 function handshake(
-  raw: Socket,
+  { raw, address }: Place,
   secureContext: SecureContext,
   turns: OneATurn,
   secured: (socket: TLSSocket) => void,
   failed: (cause: unknown) => void,
   deps: Deps,
 ): void {
-  const meter = new HandshakeMeter(raw, LIMITS.handshakeBytes, turns);
+  const meter = new HandshakeMeter(raw, address, LIMITS.handshakeBytes, turns);
   const options = { isServer: true, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['h2'], secureContext };
   // Any Duplex will do; the types know of sockets only.
   const socket = new TLSSocket(meter as unknown as Socket, options);

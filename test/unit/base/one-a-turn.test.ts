@@ -42,6 +42,32 @@ test('a rest follows a step that takes long, and what it left to do at once coun
   expect(second - first).toBeGreaterThanOrEqual(45);
 });
 
+test('a rest is for the lane of the dear step and those above it, and lanes take turns', async () => {
+  const turns = new OneATurn({ plainMs: 5, rests: 3, lanes: 3 });
+  const seen: string[] = [];
+  await new Promise<void>((done) => {
+    const say = (what: string, lane: number) => turns.add(() => seen.push(what), 'x', lane);
+    say('begin', 0);
+    turns.add(() => busy(25), 'x', 1);
+    for (let each = 0; each < 5; each += 1) say('cheap', 0);
+    say('dear', 1);
+    turns.add(done, 'x', 2);
+    say('dearer', 2);
+  });
+  expect(seen.slice(0, 7)).toEqual(['begin', 'cheap', 'cheap', 'cheap', 'cheap', 'cheap', 'dear']);
+});
+
+test('who causes many steps holds up nobody but itself', async () => {
+  const turns = new OneATurn({ plainMs: 1_000, rests: 1 });
+  const seen: string[] = [];
+  await new Promise<void>((done) => {
+    for (const whose of ['a', 'a', 'a', 'a', 'b', 'c']) turns.add(() => seen.push(whose), whose);
+    turns.add(done, 'a');
+  });
+  // The first begins at once.
+  expect(seen.join('')).toBe('aabcaa');
+});
+
 test('after the last step the next one begins anew', async () => {
   const turns = new OneATurn({ plainMs: 1_000, rests: 1 });
   for (let each = 0; each < 3; each += 1) await new Promise<void>((done) => turns.add(done));
