@@ -15,6 +15,7 @@ import type { Kube } from '../support/kube';
 import { tempDir } from '../support/temp-dir';
 import { rootsPem } from '../support/tls-ca';
 import type { LoadCaller } from './ca-load';
+import { loopDelayMs, TELL_LOOP_DELAY } from './loop-delay';
 
 /** An authority under load, on loopback. */
 export interface CaSubject {
@@ -27,6 +28,8 @@ export interface CaSubject {
   readonly callers: readonly LoadCaller[];
   /** New tokens that are good for one call each, for the first caller. Ours only. */
   oneTimeTokens?(count: number): Promise<readonly string[]>;
+  /** The longest delay of its event loop since the last call, milliseconds. Ours only, and only where it was asked for. */
+  loopDelayMs?(): Promise<number>;
   stop(): Promise<unknown>;
 }
 
@@ -49,6 +52,7 @@ export async function startKeyturnCa(
   ca: TestCa,
   authentication: KeyturnAuthentication,
   callers: readonly LoadCaller[],
+  { tellsLoopDelay = false } = {},
 ): Promise<CaSubject> {
   const dir = tempDir();
   writeCaDir(join(dir, 'ca'), { signer: ca, roots: [ca] });
@@ -68,7 +72,11 @@ export async function startKeyturnCa(
     join(tempDir(), 'audit.log'),
   ];
   const limits = ['--rate-per-identity', '0', '--rate-total', '0', '--trust-domain', 'cluster.local'];
-  const daemon = startDaemon({ dir, args: ['ca', 'serve', ...places, ...limits, ...flags, '--log-format', 'json'] });
+  const daemon = startDaemon({
+    dir,
+    args: ['ca', 'serve', ...places, ...limits, ...flags, '--log-format', 'json'],
+    preload: TELL_LOOP_DELAY,
+  });
   const { address } = await daemon.event('ca server started');
   return {
     name: 'keyturn',
@@ -77,6 +85,7 @@ export async function startKeyturnCa(
     serverName: '127.0.0.1',
     rootPem: rootsPem(ca).toString(),
     callers: tokens ?? callers,
+    ...(tellsLoopDelay && { loopDelayMs: () => loopDelayMs(dir, daemon.pid) }),
     oneTimeTokens: (count) => makeJoinTokens(join(dir, 'ca'), callers[0]!.uri, count),
     stop: () => daemon.stop(),
   };

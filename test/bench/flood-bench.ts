@@ -18,6 +18,8 @@ export interface FloodCell {
   readonly without: string | undefined;
   readonly p50Ms: Samples;
   readonly p99Ms: Samples;
+  /** The longest delay of the authority's event loop: what a stranger can hold everybody up by. */
+  readonly loopMs: Samples;
   /** Answers a second to the strangers. */
   readonly strangers: Samples;
   readonly failures: Readonly<Record<string, number>>;
@@ -54,12 +56,12 @@ const floods = (): readonly Flood[] => [
   },
 ];
 const WARM_UP_MS = 1_000;
-const MEASURED = ['p50Ms', 'p99Ms', 'strangers'] as const;
+const MEASURED = ['p50Ms', 'p99Ms', 'loopMs', 'strangers'] as const;
 
 /** What a caller with a certificate waits for its next one, while strangers do what they can to be dear. */
 export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<FloodReport> {
   const ca = await liveCa({ algorithm: 'ecdsa-p256', name: 'bench flood' });
-  const subject = await startKeyturnCa(ca, { by: 'keys' }, unknownCallers(1));
+  const subject = await startKeyturnCa(ca, { by: 'keys' }, unknownCallers(1), { tellsLoopDelay: true });
   const { address, pid, serverName, rootPem, callers } = subject;
   const order: LoadOrder = {
     address,
@@ -79,8 +81,10 @@ export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<
     for (let round = 0; round < rounds; round += 1) {
       for (const [index, { name, strangers }] of all.entries()) {
         tell(`flood: ${name}, round ${round + 1} of ${rounds}`);
+        await subject.loopDelayMs!();
         const result = await runLoad({ ...order, ...(strangers && { strangers }) });
-        const measured = { ...result, strangers: (result.strangers * 1_000) / (WARM_UP_MS + windowMs) };
+        const loopMs = await subject.loopDelayMs!();
+        const measured = { ...result, loopMs, strangers: (result.strangers * 1_000) / (WARM_UP_MS + windowMs) };
         for (const what of MEASURED) keep(values, `${what} ${index}`, round, measured[what]);
         for (const [status, count] of Object.entries(result.failures)) failures[index]![status] = (failures[index]![status] ?? 0) + count;
       }
@@ -94,6 +98,7 @@ export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<
     without,
     p50Ms: sampled('p50Ms', index),
     p99Ms: sampled('p99Ms', index),
+    loopMs: sampled('loopMs', index),
     strangers: sampled('strangers', index),
     failures: failures[index]!,
   }));
@@ -112,6 +117,7 @@ export function printFloodReport({ runtime, cells }: FloodReport): string {
       compared('p50Ms'),
       `${cell.p99Ms.median.toFixed(1)} ms`,
       compared('p99Ms'),
+      `${cell.loopMs.median.toFixed(0)} ms`,
     ];
   });
   const failed = cells.flatMap(({ flood, failures }) =>
@@ -119,7 +125,10 @@ export function printFloodReport({ runtime, cells }: FloodReport): string {
   );
   return [
     `On ${runtime}: a caller with a certificate, one call at a time, among strangers; medians; ratios to the same flood without what is dear.\n`,
-    table(['strangers', 'answers a second to them', 'median of the caller', 'ratio', '99th percentile', 'ratio'], rows),
+    table(
+      ['strangers', 'answers a second to them', 'median of the caller', 'ratio', '99th percentile', 'ratio', 'longest hold of the loop'],
+      rows,
+    ),
     ...failed,
   ].join('\n');
 }
