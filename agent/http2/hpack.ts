@@ -139,9 +139,23 @@ export class HpackDecoder {
   }
 }
 
-/** One block of header fields for a peer: each literal and not to be remembered, so it reads alike whatever came before. */
-export function encodeFields(fields: readonly Field[]): Buffer {
-  return Buffer.concat(fields.flatMap(([name, value]) => [Buffer.of(0), encodeText(name), encodeText(value)]));
+/** A change of the table's size to nothing. */
+const NO_TABLE = Buffer.of(0x20);
+
+/**
+ * The writing half of HPACK for one connection: each field is a literal that is not to be remembered. The first block says that there is
+ * no table: a client that allows less of it than HTTP/2 begins with waits for that and refuses a block without (RFC 7541 section 4.2;
+ * nghttp2, so Envoy and Node.js, and Netty do).
+ */
+export class HpackEncoder {
+  #begun = false;
+
+  encode(fields: readonly Field[]): Buffer {
+    const texts = fields.flatMap(([name, value]) => [Buffer.of(0), encodeText(name), encodeText(value)]);
+    const block = Buffer.concat(this.#begun ? texts : [NO_TABLE, ...texts]);
+    this.#begun = true;
+    return block;
+  }
 }
 
 function encodeText(text: string): Buffer {

@@ -7,6 +7,8 @@ export interface RequestHeaders {
   readonly path: string;
   /** Of all fields, as RFC 9113 section 6.5.2 counts them. */
   readonly bytes: number;
+  /** Octets of the body as the client announced them; undefined where it did not. */
+  readonly contentLength: number | undefined;
   /** Every value of a field, in order; its name in lower case. */
   values(name: string): readonly string[];
 }
@@ -43,8 +45,25 @@ export function parseRequestHeaders(stream: number, fields: readonly Field[]): R
     method,
     path,
     bytes: listBytes(fields),
+    contentLength: contentLengthOf(stream, fields),
     values: (wanted) => fields.filter(([name]) => name === wanted).map(([, value]) => value),
   };
+}
+
+/** @throws Http2Error PROTOCOL_ERROR for the stream: trailers hold none but regular fields (RFC 9113 section 8.1). */
+export function assertTrailers(stream: number, fields: readonly Field[]): void {
+  for (const [name, value] of fields) {
+    if (name.startsWith(':')) throw new Http2Error('PROTOCOL_ERROR', 'trailers must not hold pseudo-headers', stream);
+    assertField(stream, name, value);
+  }
+}
+
+function contentLengthOf(stream: number, fields: readonly Field[]): number | undefined {
+  const said = new Set(fields.filter(([name]) => name === 'content-length').map(([, value]) => value));
+  const [length] = said;
+  if (length === undefined) return undefined;
+  if (said.size > 1 || !/^\d{1,15}$/.test(length)) throw new Http2Error('PROTOCOL_ERROR', 'content-length must be one number', stream);
+  return Number(length);
 }
 
 function assertField(stream: number, name: string, value: string): void {

@@ -18,9 +18,9 @@ import {
   settingsFrame,
   windowFrame,
 } from './frames';
-import { encodeFields, type Field, HpackDecoder } from './hpack';
+import { type Field, HpackDecoder, HpackEncoder } from './hpack';
 import { type ErrorName, Http2Error } from './http2-error';
-import { parseRequestHeaders, type RequestHeaders } from './request-headers';
+import { assertTrailers, parseRequestHeaders, type RequestHeaders } from './request-headers';
 import { ServerStream, type StreamOwner } from './server-stream';
 import { Turn } from './turn';
 
@@ -82,13 +82,17 @@ export class ServerConnection implements StreamOwner {
   #waiting = false;
   #paused = false;
   readonly #decoder = new HpackDecoder(MAX_LIST_BYTES);
+  readonly #encoder = new HpackEncoder();
   readonly #streams = new Map<number, ServerStream>();
   /** Streams that may have something to send, the one whose turn it is first. */
   readonly #ready = new Set<ServerStream>();
+  /** Streams that were ended from here before their request was: what is on its way of them is no fault. Newest last. */
+  readonly #cutShort = new Set<number>();
   #block: OpenBlock | undefined;
   #settled = false;
   #lastStream = 0;
-  #leaving = false;
+  /** The last stream that is served since one side told the other to go. */
+  #goodbye: number | undefined;
   #ended = false;
   #sendWindow = INITIAL_WINDOW_BYTES;
   #streamWindow = INITIAL_WINDOW_BYTES;
@@ -124,14 +128,14 @@ export class ServerConnection implements StreamOwner {
 
   /** Whether it was told to go, by either side, and has no streams any more. */
   get left(): boolean {
-    return this.#leaving && this.#streams.size === 0;
+    return this.#goodbye !== undefined && this.#streams.size === 0;
   }
 
   /** Tells the client to go, and ends when its streams have ended. */
   leave(): void {
-    if (this.#leaving || this.#ended) return;
-    this.#leaving = true;
-    this.#send(goawayFrame(this.#lastStream, 'NO_ERROR'));
+    if (this.#goodbye !== undefined || this.#ended) return;
+    this.#goodbye = this.#lastStream;
+    this.#send(goawayFrame(this.#goodbye, 'NO_ERROR'));
     this.#endIfLeft();
   }
 
@@ -145,7 +149,7 @@ export class ServerConnection implements StreamOwner {
   }
 
   headers(stream: ServerStream, fields: readonly Field[], endStream: boolean): void {
-    this.#send(headersFrames(stream.id, encodeFields(fields), endStream));
+    this.#send(headersFrames(stream.id, this.#encoder.encode(fields), endStream));
     if (endStream) this.#finish(stream);
   }
 
@@ -264,8 +268,9 @@ export class ServerConnection implements StreamOwner {
     assertLength(each, 4);
     this.#assertOpened(each);
     const stream = this.#streams.get(each.stream);
-    if (stream) this.#lose(stream);
-    this.#endIfLeft();
+    if (!stream) return;
+    stream.requestEnded = true;
+    this.#lose(stream);
   }
 
   #takeData(each: Frame): void {
@@ -280,8 +285,10 @@ export class ServerConnection implements StreamOwner {
     const content = contentOf(each);
     if (content.length === 0) this.#spend();
     const stream = this.#streams.get(each.stream);
-    // What was on its way when the stream ended.
-    if (!stream) return;
+    if (!stream) {
+      if (this.#isOnItsWay(each.stream)) return;
+      throw new Http2Error('STREAM_CLOSED', 'a stream must not go on after its end');
+    }
     if (stream.requestEnded) throw new Http2Error('STREAM_CLOSED', 'a request must not go on after its end', stream.id);
     stream.received += length;
     if (stream.received > INITIAL_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
@@ -290,6 +297,8 @@ export class ServerConnection implements StreamOwner {
       this.#send(windowFrame(stream.id, stream.received));
       stream.received = 0;
     }
+    stream.bodyBytes += content.length;
+    assertBody(stream, end);
     if (content.length > 0) this.#serve(stream, () => stream.listener?.data(content));
     if (end) this.#endRequest(stream);
   }
@@ -318,13 +327,13 @@ export class ServerConnection implements StreamOwner {
     this.#block = undefined;
     const fields = this.#decoder.decode(block.parts.length === 0 ? part : Buffer.concat([...block.parts, part]));
     if (block.stream > this.#lastStream) this.#open(block, fields);
-    else this.#takeTrailers(block);
+    else this.#takeTrailers(block, fields ?? []);
   }
 
   #open({ stream: id, endStream }: OpenBlock, fields: readonly Field[] | undefined): void {
     this.#lastStream = id;
     // Its client has been told that nothing comes of it.
-    if (this.#leaving) return;
+    if (this.#goodbye !== undefined) return;
     if (fields === undefined) {
       throw new Http2Error('ENHANCE_YOUR_CALM', `headers must not be larger than ${MAX_LIST_BYTES} bytes`, id);
     }
@@ -333,16 +342,25 @@ export class ServerConnection implements StreamOwner {
     }
     const headers: RequestHeaders = parseRequestHeaders(id, fields);
     const stream = new ServerStream(id, headers, this.#streamWindow, this);
+    stream.requestEnded = endStream;
+    if (endStream) assertBody(stream, true);
     this.#streams.set(id, stream);
     this.#serve(stream, () => this.#host.opened(stream));
     if (endStream) this.#endRequest(stream);
   }
 
   /** The end of a request; what else trailers say is nobody's concern. */
-  #takeTrailers({ stream: id, endStream }: OpenBlock): void {
+  #takeTrailers({ stream: id, endStream }: OpenBlock, fields: readonly Field[]): void {
     const stream = this.#streams.get(id);
-    if (!stream) return;
+    if (!stream) {
+      if (this.#isOnItsWay(id)) return;
+      // The last one was opened; of one before it nobody knows.
+      const code = id === this.#lastStream ? 'STREAM_CLOSED' : 'PROTOCOL_ERROR';
+      throw new Http2Error(code, 'streams must be opened once, in ascending order');
+    }
     if (!endStream || stream.requestEnded) throw new Http2Error('PROTOCOL_ERROR', 'trailers must end their request', id);
+    assertTrailers(id, fields);
+    assertBody(stream, true);
     this.#endRequest(stream);
   }
 
@@ -422,6 +440,7 @@ export class ServerConnection implements StreamOwner {
     this.#send(resetFrame(id, violation.code));
     const stream = this.#streams.get(id);
     if (stream) this.#lose(stream);
+    else this.#cutOff(id);
   }
 
   /** A client's fault that ends its connection, or ours. */
@@ -429,10 +448,17 @@ export class ServerConnection implements StreamOwner {
     const violation = caught instanceof Http2Error ? caught : new Http2Error('INTERNAL_ERROR', 'internal error');
     if (caught instanceof Http2Error) this.#host.refused(caught);
     else this.#host.failed(caught);
-    this.#send(goawayFrame(this.#lastStream, violation.code, violation.rule));
+    this.#goodbye ??= this.#lastStream;
+    this.#send(goawayFrame(this.#goodbye, violation.code, violation.rule));
     this.#flush();
-    this.#socket.destroy();
     this.#close();
+    if (this.#blocked) {
+      this.#socket.destroy();
+      return;
+    }
+    // With TLS the words are on their way only later. Nothing more is read; who does not take them is swept.
+    this.#socket.pause();
+    this.#socket.destroySoon();
   }
 
   #lose(stream: ServerStream): void {
@@ -450,6 +476,19 @@ export class ServerConnection implements StreamOwner {
     stream.listener = undefined;
     this.#streams.delete(stream.id);
     this.#ready.delete(stream);
+    if (!stream.requestEnded) this.#cutOff(stream.id);
+    this.#endIfLeft();
+  }
+
+  #cutOff(id: number): void {
+    this.#cutShort.add(id);
+    const [oldest] = this.#cutShort;
+    if (this.#cutShort.size > 2 * this.#limits.streams) this.#cutShort.delete(oldest!);
+  }
+
+  /** Whether a client may still send for a stream that is not open: it did not know yet that it is over, or was never served. */
+  #isOnItsWay(id: number): boolean {
+    return this.#cutShort.has(id) || (this.#goodbye !== undefined && id > this.#goodbye);
   }
 
   /** The end of an answer has been sent. */
@@ -458,11 +497,10 @@ export class ServerConnection implements StreamOwner {
     // The client need not send the rest of a request that has been answered (RFC 9113 section 8.1).
     else this.#send(resetFrame(stream.id, 'NO_ERROR'));
     this.#forget(stream);
-    this.#endIfLeft();
   }
 
   #endIfLeft(): void {
-    if (!this.#leaving || this.#ended || this.#streams.size > 0) return;
+    if (this.#goodbye === undefined || this.#ended || this.#streams.size > 0) return;
     this.#flush();
     this.#ended = true;
     this.#socket.end();
@@ -553,6 +591,13 @@ export class ServerConnection implements StreamOwner {
       throw new Http2Error('PROTOCOL_ERROR', 'a frame must be of a stream that was opened');
     }
   }
+}
+
+/** A body must be as long as its `content-length`, where it has one (RFC 9113 section 8.1.1). */
+function assertBody({ id, headers, bodyBytes }: ServerStream, whole: boolean): void {
+  const { contentLength } = headers;
+  if (contentLength === undefined || (whole ? bodyBytes === contentLength : bodyBytes <= contentLength)) return;
+  throw new Http2Error('PROTOCOL_ERROR', 'a body must be as long as its content-length', id);
 }
 
 function assertLength({ payload }: Frame, length: number): void {

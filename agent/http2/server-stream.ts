@@ -36,7 +36,9 @@ export class ServerStream {
   /** Octets that the client will still take, and those of its own that it has not been told may be sent again. */
   sendWindow: number;
   received = 0;
-  /** The client has sent all of its request. */
+  /** Octets of the request's body so far. */
+  bodyBytes = 0;
+  /** The client has sent all that it will of its request. */
   requestEnded = false;
   /** Over: ended from here, reset, or gone with its connection. */
   over = false;
