@@ -64,7 +64,7 @@ function addAdd(root: Command, context: CommandContext): void {
 function addActivate(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'activate', 'Sign under an added root from now on')
     .description('Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.')
-    .argument('[id]', 'Of the signer or its root, or the beginning of one')
+    .argument('[id]', 'Of the signer or its root, or the beginning of one (default: the only one that has never signed)')
     .option('--overlap <duration>', 'How long the root must have been known (default: a day, and until everybody has renewed)')
     .option('--force', 'Also where identities or clients have not got the root, which then refuse peers with new certificates; says which');
   onRun(command, context, async (options, [id]) => {

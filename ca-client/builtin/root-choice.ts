@@ -3,17 +3,21 @@ import type { Certificate } from '../../agent/identity/certificate';
 import { readCaFiles } from './ca-files';
 import { acceptIssuer } from './issuer';
 import { keyHash, type RootsOptions, rootsOf, verdictOf } from './root-facts';
-import { certificateId, stagedIds } from './signers';
+import { certificateId, hasSigned, stagedIds } from './signers';
 
 /**
- * The kept signer that is meant: by its id or its root's, or the beginning of one; or the only one there is. The active one only where that
- * is what is named, and no other.
+ * The kept signer that is meant: by its id or its root's, or the beginning of one. Without a name the only one that has never signed; where
+ * each has, the active one, so that a command that is run again takes nothing back. A name means the active one only where it fits no other.
  */
 export async function chooseSigner(options: RootsOptions, wanted: string | undefined, activeId: string, now: number): Promise<string> {
   const ids = (await stagedIds(options.dir)).filter((id) => id !== activeId);
   if (wanted === undefined) {
-    if (ids.length === 1) return ids[0]!;
-    throw choose('signer', ids, 'add one with: keyturn ca root add');
+    const unused: string[] = [];
+    for (const id of ids) if (!(await hasSigned(options.dir, id))) unused.push(id);
+    if (unused.length === 1) return unused[0]!;
+    if (ids.length === 0) throw choose('signer', ids, 'add one with: keyturn ca root add');
+    if (unused.length === 0) return activeId;
+    throw choose('signer', unused, 'name one of them');
   }
   const current = await readCaFiles(options.dir);
   const roots = rootsOf(current);

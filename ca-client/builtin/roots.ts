@@ -102,7 +102,7 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
  * not given, a day, and until no certificate is valid that was issued before; while an identity was not handed the root; and where the
  * signer before cannot certify it.
  *
- * @param which  The signer's or its root's id, or the beginning of one; may be left out where there is only one to choose.
+ * @param which  The signer's or its root's id, or the beginning of one; may be left out where only one has never signed.
  * @returns      The signer's id; that of the active one where it is meant, which is said and changes nothing.
  * @throws       AgentError ERR_TOO_EARLY with the time from which on it is possible; ERR_CA_STATE.
  */
@@ -128,8 +128,9 @@ export async function activateRoot(
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
     if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
-    await noteActive(options.dir, id, now);
     await publish(options, next, now);
+    // After it: a note of a signer that is kept says that it has signed.
+    await noteActive(options.dir, id, now);
     deps.log.info('CA signer activated', { signer: id, before: active.id, subject: (await readSigner(options.dir)).certificate.subject });
     return id;
   });
@@ -304,7 +305,11 @@ function firstOf(names: readonly string[]): string {
 /** A script that is run again has what it wants. */
 async function tellActive(dir: string, id: string, { log }: Deps): Promise<string> {
   const since = await readActive(dir, id);
-  log.warn('this CA signer is active already', { signer: id, ...(since !== undefined && { since: new Date(since).toISOString() }) });
+  log.warn('this CA signer is active already', {
+    signer: id,
+    ...(since !== undefined && { since: new Date(since).toISOString() }),
+    hint: 'to sign with one of before again, name it: keyturn ca root list has its id',
+  });
   return id;
 }
 
@@ -316,7 +321,7 @@ function tooEarly(id: string, readyAt: number | undefined): AgentError {
   }
   return new AgentError('ERR_TOO_EARLY', `activate ${id}: some may not know its root before ${new Date(readyAt).toISOString()}`, {
     rule: 'must not sign before everybody knows its root',
-    hint: 'wait until then, or use --force and have new certificates refused by those who do not know it',
+    hint: 'wait until then; sooner, once all have renewed: --overlap; or use --force and have new certificates refused by those who do not know it',
   });
 }
 

@@ -107,6 +107,10 @@ export const noteActive = (dir: string, id: string, at: number): Promise<void> =
 /** When it was activated last; undefined where it never was, such as the first signer. */
 export const readActive = (dir: string, id: string): Promise<number | undefined> => readTime(dir, id, ACTIVE_FILE);
 
+/** Whether a kept signer was the active one before. The first signer of a directory was never activated: it is kept as told at time 0. */
+export const hasSigned = async (dir: string, id: string): Promise<boolean> =>
+  (await readActive(dir, id)) !== undefined || (await readSince(dir, id)) === 0;
+
 async function noteTime(dir: string, id: string, name: string, at: number): Promise<void> {
   const path = join(signerDir(dir, id), name);
   await rm(path, { force: true });

@@ -280,8 +280,19 @@ describe('roots change in stages', () => {
     const before = fileOf(at.dir, 'ca-key.pem');
     await addRoot(at, NEW, at.deps);
     await activateRoot(at, { force: true }, at.deps);
-    expect(await activateRoot(at, {}, at.deps)).toBe(idOf(at.ca));
+    expect(await activateRoot(at, { id: idOf(at.ca) }, at.deps)).toBe(idOf(at.ca));
     expect(fileOf(at.dir, 'ca-key.pem')).toEqual(before);
+  });
+
+  test('an activation without a name that is run again takes nothing back, whichever signed before', async () => {
+    const at = await world();
+    for (let rounds = 0; rounds < 2; rounds += 1) {
+      const id = await addRoot(at, NEW, at.deps);
+      expect(await activateRoot(at, { force: true }, at.deps)).toBe(id);
+      const key = fileOf(at.dir, 'ca-key.pem');
+      expect(await activateRoot(at, { force: true }, at.deps)).toBe(id);
+      expect(fileOf(at.dir, 'ca-key.pem')).toEqual(key);
+    }
   });
 
   test('what has signed before may do so again from now on', async () => {
