@@ -76,5 +76,7 @@ function checkSegment(segment: string, field: string): void {
 }
 
 function refuse(field: string, rule: string) {
-  return invalid('ERR_IDENTITY_INVALID', field, rule, { hint: 'a SPIFFE ID looks like spiffe://cluster.local/ns/default/sa/cart' });
+  const hint =
+    field === 'trust domain' ? 'a trust domain looks like example.org' : 'a SPIFFE ID looks like spiffe://cluster.local/ns/default/sa/cart';
+  return invalid('ERR_IDENTITY_INVALID', field, rule, { hint });
 }

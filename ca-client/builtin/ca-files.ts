@@ -75,11 +75,17 @@ export async function assertPrivateDir(dir: string): Promise<boolean> {
 export function incomplete(dir: string, missing: readonly string[]): AgentError {
   const all = Object.values(CA_FILES);
   const present = all.filter((name) => !missing.includes(name));
-  const what = present.length === 0 ? `none of ${all.join(', ')} is there` : `${missing.join(', ')} missing beside ${present.join(', ')}`;
+  const [what, hint] =
+    present.length === 0
+      ? [`none of ${all.join(', ')} is there`, 'name the directory of the authority with --ca-dir, or make one: keyturn ca init']
+      : [
+          `${missing.join(', ')} missing beside ${present.join(', ')}`,
+          'put the missing files there (cert-chain.pem may be empty where ca-cert.pem is a root), or empty the directory to have a new root made',
+        ];
   return new AgentError('ERR_CA_STATE', `open CA directory ${resolve(dir)}: ${what}`, {
     field: missing.join(', '),
     rule: 'must be there: a CA directory holds all four files or none',
-    hint: 'put the missing files there (cert-chain.pem may be empty where ca-cert.pem is a root), or empty the directory to have a new root made',
+    hint,
   });
 }
 
