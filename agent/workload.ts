@@ -19,6 +19,7 @@ import { formatSpiffeId } from './identity/spiffe-id';
 import type { Svid } from './identity/svid';
 import type { TrustBundle } from './identity/trust-bundle';
 import type { Withheld } from './identity/valid-now';
+import { followFederatedNow } from './lifecycle/federated-now';
 import type { FileOutput } from './lifecycle/file-output';
 import { createServingGate, type ServingGate } from './lifecycle/serving-gate';
 import type { SharedCas } from './shared-cas';
@@ -63,6 +64,8 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
     if (revocation) closers.add(() => revocation.close());
     const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
+    const federatedNow = federation && followFederatedNow(federation.bundles, deps.clock);
+    if (federatedNow) closers.add(() => federatedNow.close());
     const gate = createServingGate(
       {
         state: source.state,
@@ -84,7 +87,7 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
         keyFormat: config.keyFormat,
         fileDirs: config.sdsFileDirs,
         crl: gate.lists,
-        federated: federation?.bundles,
+        federated: federatedNow?.bundles,
         id: config.id,
         hint: config.svidHint,
         jwt: jwtSources(config, parts, deps),

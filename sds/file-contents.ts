@@ -5,14 +5,18 @@ import { resolve, sep } from 'node:path';
 import { AgentError, invalid, systemCode } from '../agent/base/errors';
 import { readPem } from '../agent/base/pem';
 import { certificatesPem, parseRootBundle } from '../agent/identity/certificate';
+import { nextChangeAt, rootsValidAt } from '../agent/identity/valid-now';
 import { LIMITS } from './limits';
 import type { FileName } from './resource-name';
 import { certificateResource, rootsResource, type SecretResource } from './secret-resource';
 
 export interface LoadedFiles {
-  readonly resource: SecretResource;
+  /** Undefined where no root of the file is valid now. */
+  readonly resource: SecretResource | undefined;
   /** Certificates of a root file that were left out, each with its reason. */
   readonly skipped: readonly string[];
+  /** When a certificate of a root file begins or ends next, so that the file gives another resource; epoch milliseconds, or infinite. */
+  readonly changesAt: number;
 }
 
 /** Where distributions keep the roots of the public web, most common first. */
@@ -44,8 +48,9 @@ export function isBelow(name: FileName, dirs: readonly string[]): boolean {
 }
 
 /**
- * Reads and judges the files of a name.
+ * Reads and judges the files of a name. Of a root file goes out what is valid at that moment, in the order in which a proxy is to try it.
  *
+ * @param at  Epoch milliseconds.
  * @throws AgentError ERR_SECRET_UNKNOWN where a symbolic link leads out of the allowed directories; ERR_FILE_SOURCE (retry soon) where a
  *         file is missing, unreadable, too large, not a regular file, malformed, or where key and certificate do not belong together.
  */
@@ -54,7 +59,11 @@ export async function loadFiles(text: string, name: FileName, dirs: readonly str
     case 'certificate-files': {
       const [certificatePath, keyPath] = pathsOf(name) as [string, string];
       const [certificate, key] = [await readAllowed(certificatePath, dirs), await readAllowed(keyPath, dirs)];
-      return { resource: certificateFiles(text, certificate, key, certificatePath, keyPath, at), skipped: [] };
+      return {
+        resource: certificateFiles(text, certificate, key, certificatePath, keyPath, at),
+        skipped: [],
+        changesAt: Number.POSITIVE_INFINITY,
+      };
     }
     case 'root-file': {
       const [path] = pathsOf(name) as [string];
@@ -104,7 +113,13 @@ function readKey(pem: Buffer, path: string): KeyObject {
 function rootFile(text: string, pem: Buffer, path: string, at: number): LoadedFiles {
   return asFileError(path, () => {
     const { bundle, skipped } = parseRootBundle(pem, path);
-    return { resource: rootsResource(text, certificatesPem(bundle.rootsDer), undefined, at), skipped };
+    const valid = rootsValidAt(bundle, undefined, at);
+    const withheld = valid.withheld.map(({ certificate, because }) => `${certificate.subject || certificate.sha256}: ${because}`);
+    return {
+      resource: valid.bundle && rootsResource(text, certificatesPem(valid.bundle.rootsDer), undefined, at),
+      skipped: [...skipped, ...withheld],
+      changesAt: nextChangeAt([], [bundle], [], at),
+    };
   });
 }
 

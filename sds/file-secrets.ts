@@ -1,5 +1,5 @@
 import type { Deps } from '../agent/base/deps';
-import { AgentError } from '../agent/base/errors';
+import { AgentError, invalid } from '../agent/base/errors';
 import { type FileWatch, watchFiles } from '../agent/base/file-watch';
 import { isBelow, loadFiles, pathsOf } from './file-contents';
 import { LIMITS } from './limits';
@@ -105,7 +105,10 @@ interface Listeners {
   readonly tellSkipped: (name: string, skipped: readonly string[]) => void;
 }
 
-/** Reads the files of a name whenever they change, until the signal fires. A bad read keeps what was published before. */
+/**
+ * Reads the files of a name whenever they change, and when a root of theirs begins or ends, until the signal fires. A bad read keeps what was
+ * published before.
+ */
 async function follow(
   text: string,
   name: FileName,
@@ -116,10 +119,19 @@ async function follow(
 ): Promise<void> {
   let reading: Promise<void> = Promise.resolve();
   let lastTrouble = '';
+  let waiting = new AbortController();
+  const readAt = (at: number) => {
+    waiting.abort();
+    waiting = new AbortController();
+    if (!Number.isFinite(at) || signal.aborted) return;
+    deps.clock.sleepUntil(at, waiting.signal).then(read, () => undefined);
+  };
   const readOnce = async () => {
     if (signal.aborted) return;
     try {
-      const { resource, skipped } = await loadFiles(text, name, dirs, deps.clock.now());
+      const { resource, skipped, changesAt } = await loadFiles(text, name, dirs, deps.clock.now());
+      readAt(changesAt);
+      if (!resource) throw invalid('ERR_FILE_SOURCE', text, `must hold a root that is valid now: ${skipped.slice(0, 3).join('; ')}`);
       lastTrouble = '';
       tellSkipped(text, skipped);
       publish(resource);
@@ -137,6 +149,7 @@ async function follow(
     return reading;
   };
   let watch: FileWatch | undefined;
+  const forgetClock = deps.clock.onJump(() => void read());
   try {
     watch = await watchFiles(pathsOf(name), () => void read(), deps);
     await read();
@@ -145,6 +158,8 @@ async function follow(
       signal.addEventListener('abort', () => done(), { once: true });
     });
   } finally {
+    forgetClock();
+    waiting.abort();
     await watch?.close();
     await reading;
   }

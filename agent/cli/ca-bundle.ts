@@ -7,6 +7,7 @@ import { readSetting } from '../config/load';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
 import { loadEngine } from '../identity/load-engine';
 import { formatSpiffeBundle, type JwtKey } from '../identity/spiffe-bundle';
+import { rootsToHandOut } from '../identity/valid-now';
 import { asOwnerOf } from './as-owner';
 import { commandDeps } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
@@ -58,7 +59,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
   const bundle = addSettings(ca.command('bundle'), ['ca-dir', 'config'])
     .summary('Print the roots for other clusters and meshes')
     .description(
-      "Print what certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation, with the keys of its JWT-SVIDs.",
+      "Print what certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation, with the keys of its JWT-SVIDs. Roots that are not valid now are left out, and of several of one name and key all but the one that ends last.",
     )
     .addOption(new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'))
     .addHelpText('after', '\nExample:\n  keyturn ca bundle --format spiffe > example.org.json');
@@ -68,11 +69,11 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     const path = join(dir, 'root-cert.pem');
     const found = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
     if (found.skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
-    const { rootsDer } = found.bundle;
+    const roots = rootsToHandOut(found.bundle, systemClock.now());
     terminal.out(
       given.format === 'spiffe'
-        ? json(formatSpiffeBundle({ roots: found.bundle, jwtKeys: await jwtKeysOf(dir), refreshHintSeconds: REFRESH_SECONDS }))
-        : certificatesPem(rootsDer).toString('latin1'),
+        ? json(formatSpiffeBundle({ roots, jwtKeys: await jwtKeysOf(dir), refreshHintSeconds: REFRESH_SECONDS }))
+        : certificatesPem(roots.rootsDer).toString('latin1'),
     );
     return 0;
   });

@@ -50,12 +50,17 @@ function addAdd(root: Command, context: CommandContext): void {
     .description(
       'Add a root to what workloads trust. With the key of a signer in the file it can be activated later; without a file a new root is made. Prints its id.',
     )
-    .argument('[file]', 'PEM file; - is standard input');
+    .argument('[file]', 'PEM file; - is standard input')
+    .option(
+      '--force',
+      'Also a root that is not valid now, or ends before another of its name and key: proxies that try it first refuse all',
+    );
   onRun(command, context, async (options, [file]) => {
     const { terminal } = context;
     const algorithm = await settingOf('ca-key-algorithm', options.flags, terminal);
     const pem = file === undefined ? undefined : Buffer.from(await readInput(String(file), terminal));
-    const code = await tellId(options, terminal, (api, about, deps) => api.addRoot(about, { algorithm, ...(pem && { pem }) }, deps));
+    const source = { algorithm, ...(pem && { pem }), force: options.given.force === true };
+    const code = await tellId(options, terminal, (api, about, deps) => api.addRoot(about, source, deps));
     terminal.err(COPIES);
     return code;
   });

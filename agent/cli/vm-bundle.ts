@@ -7,6 +7,7 @@ import { readSmallFile } from '../base/read-file';
 import { addresses, duration, spiffeId, word } from '../config/value-types';
 import { certificatesPem, parseCertificate, parseRootBundle, uriNames } from '../identity/certificate';
 import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
+import { rootsToHandOut } from '../identity/valid-now';
 import { addState, withState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { formatJoinFile, type JoinFile } from './join-file';
@@ -51,8 +52,8 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
   // The name is taken before there is a token: one that nobody can read would be good all the same.
   await writeNew(out, Buffer.alloc(0), 0o600, given.force === true);
   const file = await withState(options, terminal, async (store, dir, { clock }): Promise<JoinFile> => {
-    const rootsPem = await readRoots(dir, id.trustDomain);
     const now = clock.now();
+    const rootsPem = await readRoots(dir, id.trustDomain, now);
     assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
     const token = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
     return { spiffeId: String(given.spiffeId), caAddress: caAddress!, caServerName, rootsPem, token, expiresAt: now + ttlMs };
@@ -76,7 +77,7 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
 }
 
 /** The authority's roots, which must be of the identity's trust domain: else the machine would learn only later that it cannot join. */
-async function readRoots(dir: string, trustDomain: string): Promise<Buffer> {
+async function readRoots(dir: string, trustDomain: string, now: number): Promise<Buffer> {
   const path = join(dir, 'root-cert.pem');
   const { bundle, skipped } = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
   if (skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${skipped[0]}`);
@@ -88,5 +89,5 @@ async function readRoots(dir: string, trustDomain: string): Promise<Buffer> {
       `flag --spiffe-id: is of trust domain ${trustDomain}, and the authority in ${dir} is of ${domains[0]}`,
     );
   }
-  return certificatesPem(bundle.rootsDer);
+  return certificatesPem(rootsToHandOut(bundle, now).rootsDer);
 }

@@ -1,8 +1,8 @@
 import { type Certificate, isSelfIssued, parseCertificate } from './certificate';
-import { verifyChain } from './chain';
+import { sameSubjectAndKey, verifyChain } from './chain';
 import type { CrlSet } from './crl';
 import type { Svid } from './svid';
-import { orderedBundle, type TrustBundle } from './trust-bundle';
+import { createTrustBundle, orderedBundle, type TrustBundle } from './trust-bundle';
 
 /** A certificate that is not served at a moment, and why. */
 export interface Withheld {
@@ -57,6 +57,27 @@ function inOrderOfTrial(roots: readonly Certificate[], own: readonly Certificate
     queues.set(nameOf(each), [...(queues.get(nameOf(each)) ?? []), each]);
   }
   return sorted.map((each) => queues.get(nameOf(each))!.shift()!);
+}
+
+/**
+ * What of a bundle goes to those who keep what they were handed: other agents until they renew, files, other clusters. Only roots that are valid
+ * now, and of several of one name and key the one that ends last: the others would end where they lie, and a proxy may try a dead one before its
+ * living self. Where none is valid all stay: then a clock is wrong, or nothing is worth trusting.
+ *
+ * @param now  Epoch milliseconds.
+ */
+export function rootsToHandOut(bundle: TrustBundle, now: number): TrustBundle {
+  const valid = bundle.rootsDer.map(readAccepted).filter((each) => isValidAt(each, now));
+  const lasting = [...valid].sort((a, b) => b.notAfterAt - a.notAfterAt);
+  const handed = lasting.filter((each, index) => !lasting.slice(0, index).some((other) => sameSubjectAndKey(other, each)));
+  return handed.length === 0 ? bundle : createTrustBundle(handed.map(({ der }) => der));
+}
+
+/** A leaf and what of those above it is valid at its own beginning or now, whichever is later: who is handed a chain keeps it as it is. */
+export function chainToHandOut([leaf, ...above]: readonly Uint8Array[], now: number): Uint8Array[] {
+  // A signer that begins within the tolerance of clocks signs leaves that begin with it.
+  const at = Math.max(now, readAccepted(leaf!).notBeforeAt);
+  return [leaf!, ...above.filter((der) => isValidAt(readAccepted(der), at))];
 }
 
 function reasonAt({ notBeforeAt, notAfterAt }: Certificate, now: number): string {

@@ -7,6 +7,7 @@ import { listenUnix } from '../../agent/base/unix-socket';
 import { type Certificate, certificatesPem, parseCertificates, usageWarnings } from '../../agent/identity/certificate';
 import { isSelfSigned, sameSubjectAndKey } from '../../agent/identity/chain';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
+import { isValidAt } from '../../agent/identity/valid-now';
 import { assertPrivateDir, CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { crossSigned, withoutDeadEnds } from './cross-sign';
 import { acceptIssuer } from './issuer';
@@ -66,11 +67,16 @@ export interface RootStatus {
  * began.
  *
  * @param source  `pem`: the root; with the key of a signer (the root itself, or an intermediate that is in the file too), so that it can be
- *                activated. Without it, a new self-signed root is made.
+ *                activated. Without it, a new self-signed root is made. `force` takes a root as well that would cut off those who try it
+ *                before its living self.
  * @returns       The id of the signer that can be activated, or without one the root's.
  * @throws        AgentError ERR_CA_STATE, or ERR_PARSE with field and rule for what the file holds.
  */
-export async function addRoot(options: RootsOptions, source: { pem?: Buffer; algorithm: KeyAlgorithm }, deps: Deps): Promise<string> {
+export async function addRoot(
+  options: RootsOptions,
+  source: { pem?: Buffer; algorithm: KeyAlgorithm; force?: boolean },
+  deps: Deps,
+): Promise<string> {
   return alone(options.dir, deps, async () => {
     const now = deps.clock.now();
     const current = await readCaFiles(options.dir);
@@ -78,7 +84,9 @@ export async function addRoot(options: RootsOptions, source: { pem?: Buffer; alg
     await acceptIssuer(copyOf(current), options, options.engine, now);
     const bundle = rootsOf(current);
     const candidate = source.pem ? readRootFile(source.pem, bundle) : await newCandidate(options, source.algorithm, current, now);
-    for (const root of candidate.roots) if (!bundle.some(({ sha256 }) => sha256 === root.sha256)) bundle.push(root);
+    const fresh = candidate.roots.filter(({ sha256 }) => !bundle.some((each) => each.sha256 === sha256));
+    bundle.push(...fresh);
+    for (const root of fresh) assertNotDeadBeside(root, bundle, source.force === true, now, deps);
     const rootPem = certificatesPem(bundle.map(({ der }) => der));
     if (candidate.signer) {
       // Judged with the roots as they will be; a signer that could never be activated is not taken.
@@ -196,6 +204,45 @@ export async function listRoots(options: RootsOptions, overlapMs: number | undef
   );
 }
 
+/**
+ * Of several roots of one name and key a proxy tries the one that it meets first, so one that is not valid refuses every peer. Roots that are
+ * handed out leave it out; copies of root-cert.pem do not.
+ *
+ * @see `proxyObstacle` for how Envoy searches.
+ */
+function assertNotDeadBeside(root: Certificate, bundle: readonly Certificate[], force: boolean, now: number, { log }: Deps): void {
+  const copies = bundle.filter((each) => each !== root && sameSubjectAndKey(each, root));
+  if (copies.length === 0) return;
+  const outlasting = copies.find((each) => each.notAfterAt > root.notAfterAt);
+  const [adding, begins, ends] = [`add root ${certificateId(root)} (${root.subject})`, iso(root.notBeforeAt), iso(root.notAfterAt)];
+  let error: AgentError | undefined;
+  if (root.notAfterAt <= now) {
+    error = invalid('ERR_CA_STATE', adding, `must not be expired: it ended at ${ends}`, {
+      hint: 'add one that is valid; this one verifies nothing',
+    });
+  } else if (!isValidAt(root, now)) {
+    const rule = `must be valid now, as its name and key are in the bundle already: it begins at ${begins}`;
+    error = invalid('ERR_CA_STATE', adding, rule, {
+      hint: `add it after ${begins}, or use --force: proxies that read root-cert.pem itself may refuse every peer until then`,
+    });
+  } else if (outlasting) {
+    const rule = `must not end before the root of its name and key that is in the bundle already (${certificateId(outlasting)}): it ends at ${ends}`;
+    error = invalid('ERR_CA_STATE', adding, rule, {
+      hint: 'leave it out, the other does all that it does; or use --force: proxies that read root-cert.pem itself may refuse every peer from then on',
+    });
+  }
+  if (error && !force) throw error;
+  if (error) log.warn('a root is added that may refuse every peer', { cause: error });
+  for (const each of copies) {
+    if (each.notAfterAt >= root.notAfterAt) continue;
+    log.warn('the added root renews one that ends before it and need not be told any more', {
+      root: certificateId(each),
+      until: iso(each.notAfterAt),
+      hint: `keyturn ca root retire ${certificateId(each)}`,
+    });
+  }
+}
+
 /** A signer that a killed command has kept and not told of, or a new one. */
 async function newCandidate(options: RootsOptions, algorithm: KeyAlgorithm, current: CaFiles, now: number): Promise<Candidate> {
   const activeId = (await readSigner(options.dir)).id;
@@ -252,7 +299,7 @@ async function assertUnused(
   if (rest.some((other) => sameSubjectAndKey(other, root))) return;
   const used = await inUse(options, root, now);
   if (used.length === 0) return;
-  const until = new Date(lastEnd(used)).toISOString();
+  const until = iso(lastEnd(used));
   const holders = [...new Set(used.map(({ id }) => id))];
   if (force) {
     log.warn('certificates that are in use will be refused by their peers', { certificates: used.length, until, of: firstOf(holders) });
@@ -273,7 +320,7 @@ async function assertHanded(options: RootsOptions, id: string, force: boolean, n
   const without = await withoutRootOf(options, id, now);
   if (without.length === 0) return;
   const of = firstOf(without.map((each) => each.id));
-  const until = new Date(lastEnd(without.map(({ untilAt }) => ({ notAfterAt: untilAt })))).toISOString();
+  const until = iso(lastEnd(without.map(({ untilAt }) => ({ notAfterAt: untilAt }))));
   if (force) {
     log.warn('identities that were not handed the new root refuse their peers until they renew', { identities: without.length, until, of });
     return;
@@ -307,7 +354,7 @@ async function tellActive(dir: string, id: string, { log }: Deps): Promise<strin
   const since = await readActive(dir, id);
   log.warn('this CA signer is active already', {
     signer: id,
-    ...(since !== undefined && { since: new Date(since).toISOString() }),
+    ...(since !== undefined && { since: iso(since) }),
     hint: 'to sign with one of before again, name it: keyturn ca root list has its id',
   });
   return id;
@@ -319,7 +366,7 @@ function tooEarly(id: string, readyAt: number | undefined): AgentError {
       hint: 'run ca root add again; it finishes what was begun',
     });
   }
-  return new AgentError('ERR_TOO_EARLY', `activate ${id}: some may not know its root before ${new Date(readyAt).toISOString()}`, {
+  return new AgentError('ERR_TOO_EARLY', `activate ${id}: some may not know its root before ${iso(readyAt)}`, {
     rule: 'must not sign before everybody knows its root',
     hint: 'wait until then; sooner, once all have renewed: --overlap; or use --force and have new certificates refused by those who do not know it',
   });
@@ -329,4 +376,5 @@ function refused(root: Certificate, rule: string, hint?: string, cause?: unknown
   return invalid('ERR_CA_STATE', retiring(root), rule, { ...(hint && { hint }), cause });
 }
 
+const iso = (at: number): string => new Date(at).toISOString();
 const retiring = (root: Certificate): string => `retire root ${certificateId(root)} (${root.subject})`;

@@ -7,6 +7,7 @@ import { certificatesPem } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
 import { generateKeyPair, type KeyAlgorithm, type KeyPair, privateKeyPem } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
+import { rootsToHandOut } from '../../agent/identity/valid-now';
 import { type Authority, openAuthority } from '../../ca-client/builtin/authority';
 import { type CaServer, type CaServerOptions, createCaServer } from '../../ca-client/builtin/server/ca-server';
 import { openFileStore } from '../../ca-client/builtin/store/file-store';
@@ -131,7 +132,11 @@ export async function startCaWorld(options: CaWorldOptions = {}): Promise<CaWorl
     audit,
     issued: () => audit().filter(({ decision }) => decision === 'issued').length,
     client: (identity) => {
-      const client = createCaTestClient(server.address, certificatesPem(authority.trust.value.rootsDer), identity);
+      const client = createCaTestClient(
+        server.address,
+        certificatesPem(rootsToHandOut(authority.trust.value, deps.clock.now()).rootsDer),
+        identity,
+      );
       clients.add(client);
       return client;
     },

@@ -5,9 +5,9 @@ import { causeText } from '../../../agent/base/log';
 import { LogBudget } from '../../../agent/base/log-budget';
 import { readPem } from '../../../agent/base/pem';
 import { Trouble } from '../../../agent/base/trouble';
-import { parseCertificate } from '../../../agent/identity/certificate';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
+import { chainToHandOut, nextChangeAt, readAccepted, rootsToHandOut } from '../../../agent/identity/valid-now';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
 import type { Authority, IssuedLeaf } from '../authority';
 import { DEFAULT_TTL_SECONDS } from '../certificate-specs';
@@ -48,8 +48,9 @@ export interface CertificateCall {
 
 export type Answer = { readonly kind: 'issued'; readonly reply: Buffer } | { readonly kind: 'refused'; readonly refusal: Refusal };
 
-/** The roots of a reply, as they are sent and as they are registered. */
+/** The roots of a reply, as they are sent and as they are registered, until one of the bundle begins or ends. */
 interface HandedRoots {
+  readonly untilAt: number;
   readonly pem: string;
   readonly ids: readonly string[];
 }
@@ -213,7 +214,7 @@ export class CertificateService {
     const roots = this.#roots(authority.trust.value);
     await this.#record(issued, facts, roots.ids);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
-    const [leaf, ...above] = issued.certificatesDer;
+    const [leaf, ...above] = chainToHandOut(issued.certificatesDer, this.deps.clock.now());
     return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), roots.pem]);
   }
 
@@ -241,10 +242,15 @@ export class CertificateService {
   }
 
   #roots(bundle: TrustBundle): HandedRoots {
+    const now = this.deps.clock.now();
     const known = this.#handed.get(bundle);
-    if (known !== undefined) return known;
-    const { rootsDer } = bundle;
-    const handed = { pem: rootsDer.map(pemText).join(''), ids: rootsDer.map((der) => certificateId(parseCertificate(der))) };
+    if (known !== undefined && now < known.untilAt) return known;
+    const { rootsDer } = rootsToHandOut(bundle, now);
+    const handed = {
+      untilAt: nextChangeAt([], [bundle], [], now),
+      pem: rootsDer.map(pemText).join(''),
+      ids: rootsDer.map((der) => certificateId(readAccepted(der))),
+    };
     this.#handed.set(bundle, handed);
     return handed;
   }

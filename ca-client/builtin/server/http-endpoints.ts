@@ -6,6 +6,7 @@ import type { Watched } from '../../../agent/base/watched';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { formatSpiffeBundle, type JwtKey } from '../../../agent/identity/spiffe-bundle';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
+import { rootsToHandOut } from '../../../agent/identity/valid-now';
 
 export interface HttpEndpointsOptions {
   readonly address: HostPort;
@@ -21,8 +22,8 @@ export interface HttpEndpointsOptions {
 }
 
 /**
- * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`; `/bundle.json`, the
- * same with the keys of JWT-SVIDs as a SPIFFE bundle; `/crl` and `/crl.pem`, the
+ * What of a CA is for everybody, over plain HTTP, since all of it is public or signed: `/bundle.pem`, the roots as `rootsToHandOut` has them;
+ * `/bundle.json`, the same with the keys of JWT-SVIDs as a SPIFFE bundle; `/crl` and `/crl.pem`, the
  * lists of all signers, and `/crl.der`, that of the one in use; `/healthz/ready` (200 where it can sign, else 503 with a line for each
  * reason), `/healthz/live`, `/metrics`. Read only.
  *
@@ -36,20 +37,25 @@ export function serveHttpEndpoints(options: HttpEndpointsOptions, deps: Pick<Dep
       address: options.address,
       purpose: 'health, bundle and CRL',
       flag: '--admin-address',
-      route: (path) => routeOf(path, options),
+      route: (path) => routeOf(path, options, deps),
       failure: plainAnswer(503, 'not available now'),
     },
     deps,
   );
 }
 
-function routeOf(path: string, options: HttpEndpointsOptions): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
+function routeOf(
+  path: string,
+  options: HttpEndpointsOptions,
+  { clock }: Pick<Deps, 'clock'>,
+): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
   const { crl, metrics } = options;
+  const roots = () => rootsToHandOut(options.trust.value, clock.now());
   switch (path) {
     case '/bundle.pem':
-      return () => pem(certificatesPem(options.trust.value.rootsDer));
+      return () => pem(certificatesPem(roots().rootsDer));
     case '/bundle.json':
-      return async () => ({ status: 200, type: 'application/json', body: await spiffeBundle(options) });
+      return async () => ({ status: 200, type: 'application/json', body: await spiffeBundle(roots(), options) });
     case '/crl':
     case '/crl.pem':
       return crl && (async () => pem(await crl()));
@@ -69,8 +75,8 @@ function routeOf(path: string, options: HttpEndpointsOptions): (() => HttpAnswer
 /** How often others should look: a key of tokens is told a day before it signs, and one that was taken away must not be believed for long. */
 const REFRESH_SECONDS = 300;
 
-async function spiffeBundle({ trust, jwtKeys }: HttpEndpointsOptions): Promise<string> {
-  return `${JSON.stringify(formatSpiffeBundle({ roots: trust.value, jwtKeys: await jwtKeys(), refreshHintSeconds: REFRESH_SECONDS }))}\n`;
+async function spiffeBundle(roots: TrustBundle, { jwtKeys }: HttpEndpointsOptions): Promise<string> {
+  return `${JSON.stringify(formatSpiffeBundle({ roots, jwtKeys: await jwtKeys(), refreshHintSeconds: REFRESH_SECONDS }))}\n`;
 }
 
 function firstBlock(pemText: Uint8Array): Buffer {

@@ -4,6 +4,7 @@ import { AgentError } from '../../../agent/base/errors';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { generateKeyPair, privateKeyPem } from '../../../agent/identity/keys';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
+import { chainToHandOut } from '../../../agent/identity/valid-now';
 import type { Authority, IssuedLeaf } from '../authority';
 import type { ServerNames } from '../certificate-specs';
 
@@ -85,7 +86,7 @@ async function issue({ authority, names, record }: ServingCertificateOptions, de
   await record(leaf, key.spkiDer);
   const now = deps.clock.now();
   return {
-    identity: { certPem: certificatesPem(leaf.certificatesDer), keyPem: privateKeyPem(key, 'pkcs8'), bundle },
+    identity: { certPem: certificatesPem(chainToHandOut(leaf.certificatesDer, now)), keyPem: privateKeyPem(key, 'pkcs8'), bundle },
     renewAt: Math.max(now + (leaf.notAfterAt - now) / 2, now + LEAST_MS),
   };
 }

@@ -319,6 +319,45 @@ describe('roots change in stages', () => {
     await expect(activateRoot(at, { id: 'ffff' }, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
   });
 
+  test('field A1: a copy of a root that is dead, or would be beside it, is not added; a renewed root is, and tells which one it renews', async () => {
+    const at = await world();
+    const { privateKey } = at.ca;
+    const add = async (notBeforeAt: number, notAfterAt: number, force?: boolean) => {
+      const pem = certificatesPem([(await makeTestCa({ privateKey, notBeforeAt, notAfterAt })).certificateDer]);
+      return addRoot(at, { ...NEW, pem, ...(force && { force }) }, at.deps);
+    };
+    const untilAt = parseCertificate(at.ca.certificateDer).notAfterAt;
+    await expect(add(TEST_NOW - 2 * DAY_MS, TEST_NOW - DAY_MS)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      rule: 'must not be expired: it ended at 2025-12-31T00:00:00.000Z',
+    });
+    await expect(add(TEST_NOW + DAY_MS, untilAt + DAY_MS)).rejects.toMatchObject({
+      rule: 'must be valid now, as its name and key are in the bundle already: it begins at 2026-01-02T00:00:00.000Z',
+      hint: expect.stringMatching(/add it after 2026-01-02.*--force/),
+    });
+    await expect(add(TEST_NOW - DAY_MS, TEST_NOW + DAY_MS)).rejects.toMatchObject({
+      rule: expect.stringMatching(/must not end before the root of its name and key/),
+      hint: expect.stringMatching(/--force/),
+    });
+    const both = await Promise.all(
+      [-DAY_MS, DAY_MS].map((life) =>
+        makeTestCa({ privateKey, name: 'new', notBeforeAt: TEST_NOW - 2 * DAY_MS, notAfterAt: TEST_NOW + life }),
+      ),
+    );
+    const inOneFile = certificatesPem(both.map(({ certificateDer }) => certificateDer));
+    await expect(addRoot(at, { ...NEW, pem: inOneFile }, at.deps)).rejects.toMatchObject({
+      rule: expect.stringMatching(/must not be expired/),
+    });
+    expect(rootsOf(at.dir)).toHaveLength(1);
+    await add(TEST_NOW - DAY_MS, untilAt + DAY_MS);
+    expect(rootsOf(at.dir)).toHaveLength(2);
+    const retire = `keyturn ca root retire ${idOf(at.ca)}`;
+    expect(at.deps.events.filter(({ facts }) => facts?.hint === retire)).toHaveLength(1);
+    expect(await retireRoot(at, { id: idOf(at.ca) }, at.deps)).toBe(idOf(at.ca));
+    await add(TEST_NOW - 2 * DAY_MS, TEST_NOW - DAY_MS, true);
+    expect(rootsOf(at.dir)).toHaveLength(2);
+  });
+
   test('H6 an expired root beside a valid one hinders nothing and can be retired', async () => {
     const at = await world();
     const expired = await makeTestCa({ name: 'old', notBeforeAt: TEST_NOW - 2 * DAY_MS, notAfterAt: TEST_NOW - DAY_MS });

@@ -7,7 +7,7 @@ import { certificatesPem } from '../../../agent/identity/certificate';
 import { privateKeyPem } from '../../../agent/identity/keys';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { LIMITS } from '../../../sds/limits';
-import { makeKey } from '../../support/certs';
+import { HOUR_MS, makeKey, makeTestCa, type TestCa } from '../../support/certs';
 import type { SotwClientStream } from '../../support/sds-client';
 import { issueCa, issueSvid, type SdsWorld, startSdsWorld } from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
@@ -99,6 +99,41 @@ describe('files', () => {
     expect((await stream.next()).secrets[0]!.rootsPem).toBe(certificatesPem([world.ca.certificateDer]).toString());
     stream.ack();
     await stream.silence(QUIET_MS);
+  });
+
+  test('field A1: of a root file goes out what is valid, living first, taken up and dropped at its dates', async () => {
+    const { ca } = world;
+    const now = Date.now();
+    const [begins, ends] = [now + 3_000, now + 5_000].map((at) => Math.ceil(at / 1_000) * 1_000) as [number, number];
+    const again = (notBeforeAt: number, notAfterAt: number) =>
+      makeTestCa({ privateKey: ca.privateKey, subjectDer: ca.subjectDer, notBeforeAt, notAfterAt });
+    const ended = await again(now - 9 * HOUR_MS, now - HOUR_MS);
+    const ahead = await again(begins, ends);
+    const pem = (...cas: readonly TestCa[]) => certificatesPem(cas.map(({ certificateDer }) => certificateDer)).toString();
+    replace(join(dir, 'root.pem'), pem(ended, ahead, ca));
+    const stream = ask(rootName());
+    const next = async () => {
+      const { secrets } = await stream.next();
+      stream.ack();
+      return secrets[0]!.rootsPem;
+    };
+    expect(await next()).toBe(pem(ca));
+    expect(await next()).toBe(pem(...[ca, ahead]));
+    expect(Date.now()).toBeGreaterThanOrEqual(begins);
+    expect(await next()).toBe(pem(ca));
+    expect(Date.now()).toBeGreaterThanOrEqual(ends);
+    // Nothing in it is valid: what is served stays.
+    replace(join(dir, 'root.pem'), pem(ended));
+    await stream.silence(QUIET_MS);
+  });
+
+  test('field A1: a root file of which no root is valid yet is served from the moment at which one is', async () => {
+    const begins = Math.ceil((Date.now() + 2_000) / 1_000) * 1_000;
+    const ahead = await makeTestCa({ notBeforeAt: begins, notAfterAt: begins + HOUR_MS });
+    replace(join(dir, 'root.pem'), certificatesPem([ahead.certificateDer]));
+    const { secrets } = await ask(rootName()).next();
+    expect(Date.now()).toBeGreaterThanOrEqual(begins);
+    expect(secrets[0]!.rootsPem).toBe(certificatesPem([ahead.certificateDer]).toString());
   });
 
   test('istio 10a.10, 10.18 are followed through the second and later swaps of ..data', async () => {
