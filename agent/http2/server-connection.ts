@@ -542,9 +542,15 @@ export class ServerConnection implements StreamOwner {
     const taken = this.#socket.write(bytes, (error) => {
       if (!error) for (const each of written) each();
     });
-    if (taken || this.#blocked) return;
-    this.#blocked = true;
-    this.#readOrNot();
+    if (!taken && !this.#blocked) {
+      this.#blocked = true;
+      this.#readOrNot();
+    }
+    // The batch was full, and the socket took it at once: it tells nobody when it has room, which it has.
+    if (!this.#blocked && this.#ready.size > 0 && !this.#flushing) {
+      this.#flushing = true;
+      setImmediate(() => this.#flush());
+    }
   }
 
   #drained(): void {

@@ -51,6 +51,7 @@ async function sent(...parts: readonly Uint8Array[]): Promise<RawClient> {
   return client;
 }
 
+const uint32 = (value: number) => Buffer.from([value >>> 24, value >>> 16, value >>> 8, value]);
 const whole = (stream: number) =>
   Buffer.concat([openCall(stream, 'FetchSecrets'), message(stream, sotwRequest(['default']), { flags: END_STREAM })]);
 const isAnswered = (client: RawClient, stream: number) => until('an answer', async () => client.dataBytes(stream) > 0, 10_000, 5);
@@ -99,6 +100,20 @@ test('what was on its way when a call was refused is no fault', async () => {
   client.send(message(1, Buffer.alloc(10)), frame('data', 1, Buffer.of(0)), trailers, whole(3));
   await isAnswered(client, 3);
   expect(client.goaway()).toBeUndefined();
+});
+
+test('an answer of many frames comes whole, without another word of a client that takes any number', async () => {
+  const all = 2 ** 31 - 1;
+  const settings = frame('settings', 0, Buffer.concat([Buffer.of(0, 4), uint32(all)]));
+  const names = sotwRequest(['file-root:system']);
+  const client = await sent(
+    settings,
+    frame('window', 0, uint32(all - 65_535)),
+    openCall(1, 'FetchSecrets'),
+    message(1, names, { flags: END_STREAM }),
+  );
+  await isEnded(client, 1);
+  expect(client.dataBytes(1)).toBeGreaterThan(2 * 65_536);
 });
 
 test('a whole request that is answered at once is not reset', async () => {
