@@ -60,6 +60,8 @@ export async function openStateStore(options: { readonly dir: string; readonly i
 
 class PendingKey implements KeptKey {
   #kept: KeyPair | undefined;
+  /** What was begun last: a key that is saved while the one before is deleted must not go with it. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly dir: string,
@@ -67,7 +69,37 @@ class PendingKey implements KeptKey {
     private readonly deps: Deps,
   ) {}
 
-  async load(): Promise<KeyPair | undefined> {
+  load(): Promise<KeyPair | undefined> {
+    return this.#inTurn(() => this.#read());
+  }
+
+  save(key: KeyPair): Promise<void> {
+    return this.#inTurn(async () => {
+      await publishDir(this.dir, [
+        { name: CERT_FILES.key, bytes: privateKeyPem(key, 'pkcs8'), mode: 0o600 },
+        { name: PENDING_ID, bytes: Buffer.from(formatSpiffeId(this.id)), mode: 0o600 },
+      ]);
+      this.#kept = key;
+    });
+  }
+
+  /** A certificate of `key` is kept. */
+  certified(key: KeyPair): Promise<void> {
+    return this.#inTurn(async () => {
+      const kept = this.#kept ?? (await this.#read());
+      if (!kept || Buffer.compare(kept.spkiDer, key.spkiDer) !== 0) return;
+      this.#kept = undefined;
+      await unpublishDir(this.dir).catch((cause) => this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }));
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work);
+    this.#last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #read(): Promise<KeyPair | undefined> {
     const paths = [CERT_FILES.key, PENDING_ID].map((name) => join(this.dir, name));
     if (!(await lstat(paths[0]!).catch(() => undefined))) return undefined;
     try {
@@ -78,22 +110,6 @@ class PendingKey implements KeptKey {
       this.deps.log.warn('kept key discarded, a one-time token that was shown with it is lost', { dir: this.dir, cause });
     }
     return this.#kept;
-  }
-
-  async save(key: KeyPair): Promise<void> {
-    await publishDir(this.dir, [
-      { name: CERT_FILES.key, bytes: privateKeyPem(key, 'pkcs8'), mode: 0o600 },
-      { name: PENDING_ID, bytes: Buffer.from(formatSpiffeId(this.id)), mode: 0o600 },
-    ]);
-    this.#kept = key;
-  }
-
-  /** A certificate of `key` is kept. */
-  async certified(key: KeyPair): Promise<void> {
-    const kept = this.#kept ?? (await this.load());
-    if (!kept || Buffer.compare(kept.spkiDer, key.spkiDer) !== 0) return;
-    this.#kept = undefined;
-    await unpublishDir(this.dir).catch((cause) => this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }));
   }
 }
 

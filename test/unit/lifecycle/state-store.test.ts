@@ -91,6 +91,20 @@ describe('a state directory', () => {
     expect(readdirSync(dir)).not.toContain('pending');
   });
 
+  test('field A6 a key that is saved while the one before it is deleted stays, at whatever step', async () => {
+    for (let steps = 0; steps < 40; steps += 1) {
+      const { dir, svid } = await kept();
+      const key = await generateKeyPair('ecdsa-p256');
+      const { store } = await openStore(dir);
+      await store.keptKey.save(svid.key);
+      const deleting = store.load(svid.bundle, TEST_NOW + HOUR);
+      for (let each = 0; each < steps; each += 1) await new Promise((resolve) => setImmediate(resolve));
+      await Promise.all([deleting, store.keptKey.save(key)]);
+      const { store: next } = await openStore(dir);
+      expect((await next.keptKey.load())!.spkiDer).toEqual(key.spkiDer);
+    }
+  });
+
   test('field A6 deletes at the start what a killed process left beside the certificate of that key', async () => {
     const { dir, svid } = await kept();
     await (await openStore(dir)).store.keptKey.save(svid.key);
