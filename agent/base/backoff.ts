@@ -27,6 +27,7 @@ export class FailureRun {
   #code: AgentError['code'] | undefined;
   #ofKind = 0;
   #changes = 0;
+  #hasChanged = false;
 
   /**
    * One more. A failure of another kind than the last counts from one again; troubles that take turns count how often they did, so that
@@ -35,10 +36,18 @@ export class FailureRun {
    * @returns For `backoffMs`: 1 or more.
    */
   failed({ code }: Pick<AgentError, 'code'>): number {
-    if (this.#code !== undefined && code !== this.#code) this.#changes += 1;
+    this.#hasChanged = this.#code !== undefined && code !== this.#code;
+    if (this.#hasChanged) this.#changes += 1;
     this.#ofKind = code === this.#code ? this.#ofKind + 1 : 1;
     this.#code = code;
     return Math.max(this.#ofKind, this.#changes);
+  }
+
+  /** The wait after the last one was cut short by something else: it counts for none, so the next of its kind has the same wait. */
+  cutShort(): void {
+    this.#ofKind -= 1;
+    if (this.#hasChanged) this.#changes -= 1;
+    this.#hasChanged = false;
   }
 
   /** It worked, or what the next try depends on is another: a credential, a file, a setting. */
@@ -46,5 +55,6 @@ export class FailureRun {
     this.#code = undefined;
     this.#ofKind = 0;
     this.#changes = 0;
+    this.#hasChanged = false;
   }
 }

@@ -262,8 +262,10 @@ class Keeper implements CertSource {
     this.#unanswered = error.code === 'ERR_TIMEOUT' ? this.#unanswered + 1 : 0;
     const inService = this.#offer.svid;
     const failures = this.#inARow.failed(error);
-    const plannedAt = planRetry({ failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
-    const retryAt = this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : plannedAt;
+    const planned = planRetry({ failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
+    // So an outage of a short-lived certificate, whose end hurries us on, does not cost the longest wait once that has expired.
+    if (planned.isCutShort) this.#inARow.cutShort();
+    const retryAt = this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : planned.retryAt;
     this.#failAgainAt(error, retryAt);
     this.#lastError = { error, at: now };
     this.deps.metrics.record('renewals_total', { outcome: error.code });

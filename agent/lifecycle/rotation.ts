@@ -86,7 +86,8 @@ function credentialStep(receivedAt: number, expiresAt: number | undefined) {
  *
  * @param failures    Failures in a row of this kind (`FailureRun`), 1 or more.
  * @param notAfterAt  Of the certificate in service; undefined when there is none.
- * @returns           Epoch milliseconds, at least a second from `now`. There is always a next try.
+ * @returns           `retryAt`: epoch milliseconds, at least a second from `now`; there is always a next try. `isCutShort`: the end of the
+ *                    certificate has shortened the wait, so it is none of those that double (`FailureRun.cutShort`).
  */
 export function planRetry(
   failure: {
@@ -96,16 +97,17 @@ export function planRetry(
     readonly notAfterAt: number | undefined;
   },
   random: Random,
-): number {
+): { readonly retryAt: number; readonly isCutShort: boolean } {
   const { error, now } = failure;
   const inService = failure.notAfterAt !== undefined && failure.notAfterAt > now;
   const grows = error.retry === 'soon' || (error.retry === 'unsure' && !inService);
   const failures = grows ? failure.failures : Number.MAX_SAFE_INTEGER;
   const remainingMs = inService ? failure.notAfterAt - now : Number.POSITIVE_INFINITY;
-  const ownMs = Math.min(backoffMs(failures, DEFAULT_BACKOFF, random), remainingMs / 4);
+  const backoff = backoffMs(failures, DEFAULT_BACKOFF, random);
+  const ownMs = Math.min(backoff, remainingMs / 4);
   // Spread upward only: a fleet that was told the same number must not come back in the same second.
   const hintMs = Math.min((error.retryAfterMs || 0) * (1 + DEFAULT_BACKOFF.jitterRatio * random()), RETRY_HINT_CAP_MS, remainingMs / 2);
-  return now + Math.max(ownMs, hintMs, MIN_INTERVAL_MS);
+  return { retryAt: now + Math.max(ownMs, hintMs, MIN_INTERVAL_MS), isCutShort: ownMs < backoff };
 }
 
 /** How long the next attempt may take, and whether the certificate in service allows no more. */

@@ -106,6 +106,19 @@ describe('an outage of the CA', () => {
     expect(story.keeper.state.value.kind).toBe('current');
   });
 
+  test.each([20, 60, 300])(
+    'that outlasts a certificate of %d s is over soon after: what its end has hurried costs no long wait',
+    async (seconds) => {
+      const story = await tell({ random: seeded(8), lifeMs: seconds * SECOND });
+      story.ca.failWith('ERR_CA_UNAVAILABLE');
+      await story.clock.advanceTo(story.after(1.25 * seconds * SECOND));
+      expect(story.keeper.state.value.kind).toBe('unavailable');
+      story.ca.work();
+      await story.clock.advanceBy(0.5 * seconds * SECOND);
+      expect(story.keeper.state.value.kind).toBe('current');
+    },
+  );
+
   test('that ends in the last minutes of a certificate is noticed before it expires: waits shrink with what remains', async () => {
     const story = await tell({ random: seeded(7) });
     story.ca.failWith('ERR_CA_REJECTED', { retry: 'slow' });

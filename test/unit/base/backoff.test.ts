@@ -25,12 +25,14 @@ test.each<[string, string, number[]]>([
   ['of another kind begin anew', 'TTTTTUUU', [1, 2, 3, 4, 5, 1, 2, 3]],
   ['that take turns wait longer all the same', 'TUTUTU', [1, 1, 2, 3, 4, 5]],
   ['after an end begin anew', 'TTT.TTU', [1, 2, 3, 1, 2, 1]],
+  ['whose wait was cut short count for none', 'TT-T-TTU-TU', [1, 2, 2, 2, 3, 1, 1, 2]],
 ])('failures %s', (_, run, want) => {
   const codes: Record<string, ErrorCode> = { T: 'ERR_TOKEN', U: 'ERR_CA_UNAVAILABLE' };
   const failures = new FailureRun();
   const counts: number[] = [];
   for (const each of run) {
     if (each === '.') failures.end();
+    else if (each === '-') failures.cutShort();
     else counts.push(failures.failed({ code: codes[each]! }));
   }
   expect(counts).toEqual(want);

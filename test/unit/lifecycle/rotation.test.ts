@@ -116,7 +116,7 @@ describe('a retry', () => {
   const middle = () => 0.5;
   const soon = { retry: 'soon', retryAfterMs: undefined } as const;
   const delay = (failures: number, error: { retry: 'soon' | 'slow' | 'never'; retryAfterMs: number | undefined }, remainingMs?: number) =>
-    planRetry({ failures, error, now: NOW, notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs }, middle) - NOW;
+    planRetry({ failures, error, now: NOW, notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs }, middle).retryAt - NOW;
 
   test('waits 1, 2, 4 ... 45 s', () => {
     expect([1, 2, 3, 4, 5, 6, 7, 8, 1_000].map((failures) => delay(failures, soon))).toEqual(
@@ -157,7 +157,7 @@ describe('a retry', () => {
         fc.double({ min: 0, max: 0.999999999, noNaN: true }),
         (failures, retry, retryAfterMs, remainingMs, draw) => {
           const notAfterAt = remainingMs === undefined ? undefined : NOW + remainingMs;
-          const ms = planRetry({ failures, error: { retry, retryAfterMs }, now: NOW, notAfterAt }, () => draw) - NOW;
+          const ms = planRetry({ failures, error: { retry, retryAfterMs }, now: NOW, notAfterAt }, () => draw).retryAt - NOW;
           expect(ms).toBeGreaterThanOrEqual(MIN_INTERVAL_MS);
           expect(ms).toBeLessThanOrEqual(5 * MINUTE);
           if (remainingMs !== undefined && remainingMs > 2 * SECOND) expect(ms).toBeLessThanOrEqual(remainingMs / 2);
@@ -173,7 +173,7 @@ describe('a retry', () => {
     for (let agent = 0; agent < 1_000; agent += 1) {
       let now = NOW + Math.random() * 72 * MINUTE;
       for (let failures = 1; now < outageEndsAt; failures += 1) {
-        now = planRetry({ failures, error: soon, now, notAfterAt: NOW + DAY }, Math.random);
+        now = planRetry({ failures, error: soon, now, notAfterAt: NOW + DAY }, Math.random).retryAt;
       }
       const second = Math.floor((now - outageEndsAt) / SECOND);
       seconds.set(second, (seconds.get(second) ?? 0) + 1);
