@@ -9,7 +9,7 @@ import type { KubeApi } from '../ca-client/kubernetes/kube-api';
 import { CaNews } from './base/ca-news';
 import type { Deps } from './base/deps';
 import { type Lease, Pool } from './base/pool';
-import { Turnstile } from './base/turnstile';
+import { Semaphore } from './base/semaphore';
 import type { Config } from './config/config';
 import type { JwtAuthority } from './identity/jwt-svid';
 import { openKubeApi } from './open-kube-api';
@@ -33,12 +33,12 @@ export interface SharedCas {
 /** Those who ask the same CA. */
 export interface Askers {
   /** Who may ask next, so that many workloads that start together do not fall upon it. */
-  readonly turns: Turnstile;
+  readonly turns: Semaphore;
   readonly news: CaNews;
 }
 
 /** Eight at once keep a CA busy that is a network away. One that hangs makes room: of a dead CA 100 workloads have asked within 7 s. */
-const TURNS = { places: 8, holdMs: 500 };
+const TURNS = { slots: 8, holdMs: 500 };
 
 /** Empty; everything in it lives as long as somebody uses it. */
 export function createSharedCas(deps: Deps): SharedCas {
@@ -79,7 +79,7 @@ export function createSharedCas(deps: Deps): SharedCas {
       }),
     askers: ({ ca, caAddresses, caDir, kubeconfig }) => {
       const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);
-      const found = crowds.get(key) ?? { turns: new Turnstile(TURNS, deps.clock), news: new CaNews() };
+      const found = crowds.get(key) ?? { turns: new Semaphore(TURNS, deps.clock), news: new CaNews() };
       crowds.set(key, found);
       return found;
     },

@@ -2,34 +2,24 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../agent/base/errors';
 import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
 import { verifyChain } from '../../agent/identity/chain';
 import { parseSpiffeBundle } from '../../agent/identity/spiffe-bundle';
 import { but } from '../support/but';
 import { writeCaDir } from '../support/ca-dir';
-import { type CallOutcome, type CaWorld, type CaWorldOptions, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
+import { type CallOutcome, type CaWorld, type CaWorldOptions, issueIdentity, makeRequest } from '../support/ca-server';
 import { HOUR_MS, makeTestCa, TEST_ID } from '../support/certs';
 import { underLoad } from '../support/load';
 import { tempDir } from '../support/temp-dir';
+import { testCaWorld } from '../support/test-ca-world';
 import { TestClock } from '../support/test-clock';
 import { until } from '../support/until';
 
 const RESOURCE_EXHAUSTED = 8;
 const INTERNAL = 13;
 const UNAVAILABLE = 14;
-
-const worlds: CaWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
-async function start(options: CaWorldOptions = {}): Promise<CaWorld> {
-  const world = await startCaWorld(options);
-  worlds.push(world);
-  return world;
-}
 
 /** Whether a reply is whole: its leaf leads by its own intermediates to one of its own roots. */
 function leadsToItsRoot({ chain }: CallOutcome): boolean {
@@ -46,7 +36,7 @@ test('B7 while the CA is reloaded again and again, every reply leads from its le
   const signers = await Promise.all(['one', 'two'].map((name) => makeTestCa({ parent: root, name, ...validNow })));
   const dir = join(tempDir(), 'ca');
   writeCaDir(dir, { signer: signers[0]!, roots: [root] });
-  const world = await start({ dir });
+  const world = await testCaWorld({ dir });
   const client = world.client(await issueIdentity(world.authority));
   const { csrDer } = await makeRequest();
   const outcomes: CallOutcome[] = [];
@@ -71,7 +61,7 @@ describe('B8 a signer that fails or is slow', () => {
     ['an expired CA certificate', new AgentError('ERR_CA_UNAVAILABLE', 'sign: expired (canary)'), UNAVAILABLE],
   ])('%s gives a status without details, and no part of a chain', async (_, fault, code) => {
     let broken = false;
-    const world = await start({
+    const world = await testCaWorld({
       wrapAuthority: (authority) =>
         but(authority, {
           issue: (...args: Parameters<typeof authority.issue>) => (broken ? Promise.reject(fault) : authority.issue(...args)),
@@ -90,7 +80,7 @@ describe('B8 a signer that fails or is slow', () => {
 
   test('one that takes two seconds holds up nobody who asks for something else', async () => {
     let slow = true;
-    const world = await start({
+    const world = await testCaWorld({
       wrapAuthority: (authority) =>
         but(authority, {
           issue: async (...args: Parameters<typeof authority.issue>) => {
@@ -112,7 +102,7 @@ describe('B8 a signer that fails or is slow', () => {
 
 test('what cannot be entered into the register is not handed out, and the server says that it is not ready', async () => {
   let broken = false;
-  const world = await start({
+  const world = await testCaWorld({
     wrapStore: (store) =>
       but(store, {
         recordIssued: (entry: Parameters<typeof store.recordIssued>[0]) =>
@@ -137,7 +127,7 @@ test('what cannot be entered into the register is not handed out, and the server
 
 describe('B10 the audit log', () => {
   test('says of every certificate who got it, for which key and until when; the register agrees', async () => {
-    const world = await start();
+    const world = await testCaWorld();
     const { key, csrDer } = await makeRequest();
     const outcome = await world.client().create(csrDer, { token: await world.joinToken(), ttlSeconds: 600 });
     const [leaf] = parseCertificates(Buffer.from(outcome.chain[0]!), 'leaf');
@@ -164,7 +154,7 @@ describe('B10 the audit log', () => {
   test('that cannot be written lets nothing out, is told once, and lets out again when it can', async () => {
     const dir = join(tempDir(), 'log');
     mkdirSync(dir);
-    const world = await start({ audit: { path: join(dir, 'audit.jsonl') } });
+    const world = await testCaWorld({ audit: { path: join(dir, 'audit.jsonl') } });
     const client = world.client(await issueIdentity(world.authority));
     const { csrDer } = await makeRequest();
     expect(await client.create(csrDer)).toMatchObject({ code: 0 });
@@ -180,7 +170,7 @@ describe('B10 the audit log', () => {
 });
 
 test('B12 a flood of one identity costs the others nothing', async () => {
-  const world = await start({ rates: { perIdentity: 10, total: 200 } });
+  const world = await testCaWorld({ rates: { perIdentity: 10, total: 200 } });
   const { csrDer } = await makeRequest();
   const flood = world.client(await issueIdentity(world.authority));
   const others = await Promise.all(
@@ -212,7 +202,7 @@ describe('the server’s own certificate', () => {
     });
 
   test('is for its names and nothing else, and in the register', async () => {
-    const world = await start({ serverNames: ['ca.example.org', 'localhost'] });
+    const world = await testCaWorld({ serverNames: ['ca.example.org', 'localhost'] });
     const leaf = await shown(world);
     expect(leaf).toMatchObject({
       subjectAltName: {
@@ -234,7 +224,7 @@ describe('the server’s own certificate', () => {
   // TLS goes by the machine's clock, so ours ends where that one is.
   test('is renewed at half of its life with a new key, and connections that are open stay', async () => {
     const clock = new TestClock(Date.now() - 12.2 * HOUR_MS);
-    const world = await start({ deps: { clock } });
+    const world = await testCaWorld({ deps: { clock } });
     const first = await shown(world);
     const client = world.client(await issueIdentity(world.authority, TEST_ID, 7 * 24 * 3_600));
     const { csrDer } = await makeRequest();
@@ -257,7 +247,7 @@ describe('the server’s own certificate', () => {
     const [old, next] = [await makeTestCa(validNow), await makeTestCa({ ...validNow, name: 'next' })];
     const dir = join(tempDir(), 'ca');
     writeCaDir(dir, { signer: old, roots: [old, next] });
-    const world = await start({ dir });
+    const world = await testCaWorld({ dir });
     expect((await shown(world)).issuerDer).toEqual(old.subjectDer);
     writeCaDir(dir, { signer: next });
     await until('the new certificate', async () => Buffer.compare((await shown(world)).issuerDer, next.subjectDer) === 0);
@@ -265,7 +255,7 @@ describe('the server’s own certificate', () => {
 });
 
 test('bundle, CRL, health and metrics are there over HTTP, and nothing else', async () => {
-  const world = await start({
+  const world = await testCaWorld({
     http: {
       address: '127.0.0.1:0',
       crl: {
@@ -302,12 +292,12 @@ test.each<[string, Partial<CaWorldOptions>, string]>([
   ['every address and no name', { listen: '0.0.0.0:0', serverNames: [] }, '--server-names'],
   ['an address that is none', { listen: 'nowhere' }, '--listen'],
 ])('a server with %s does not start', async (_, options, field) => {
-  await expect(start(options)).rejects.toMatchObject({ code: 'ERR_CONFIG', field });
+  await expect(testCaWorld(options)).rejects.toMatchObject({ code: 'ERR_CONFIG', field });
 });
 
 test('a port that is taken is told', async () => {
-  const world = await start();
-  await expect(start({ listen: world.server.address })).rejects.toMatchObject({
+  const world = await testCaWorld();
+  await expect(testCaWorld({ listen: world.server.address })).rejects.toMatchObject({
     code: 'ERR_SOCKET',
     message: expect.stringContaining('it is taken'),
   });

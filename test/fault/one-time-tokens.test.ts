@@ -1,48 +1,41 @@
 import { join } from 'node:path';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../agent/base/errors';
 import { Secret } from '../../agent/base/secret';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import type { Authority } from '../../ca-client/builtin/authority';
 import type { CaStore } from '../../ca-client/builtin/store/store';
 import { but } from '../support/but';
-import { type CaWorld, type CaWorldOptions, makeRequest, startCaWorld } from '../support/ca-server';
+import { makeRequest } from '../support/ca-server';
 import { TEST_ID } from '../support/certs';
 import { tempDir } from '../support/temp-dir';
+import { testCaWorld } from '../support/test-ca-world';
 import { TestClock } from '../support/test-clock';
 
 const PERMISSION_DENIED = 7;
 const UNAVAILABLE = 14;
 const UNAUTHENTICATED = 16;
 
-const worlds: CaWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
-async function start(options: CaWorldOptions = {}): Promise<CaWorld> {
-  const world = await startCaWorld(options);
-  worlds.push(world);
-  return world;
-}
-
 const someCsr = async (id?: string) => (await makeRequest(id)).csrDer;
 
 describe('field A6: a one-time token whose answer got lost', () => {
   test('is answered again for its key, by the next process too, and each time the audit log says so', async () => {
     const dir = join(tempDir(), 'ca');
-    const first = await start({ dir });
+    const first = await testCaWorld({ dir });
     const [token, csr] = [await first.joinToken(), await someCsr()];
-    for (const world of [first, await start({ dir })]) {
+    const second = await testCaWorld({ dir });
+    for (const world of [first, second]) {
       expect(await world.client().create(csr, { token })).toMatchObject({ code: 0 });
       expect(await world.client().create(csr, { token })).toMatchObject({ code: 0 });
     }
     await first.close();
-    const after = await start({ dir });
+    const after = await testCaWorld({ dir });
     const codes = [];
     for (let each = 0; each < 3; each += 1) codes.push((await after.client().create(csr, { token })).code);
     expect(codes).toEqual([0, 0, UNAUTHENTICATED]);
-    expect(worlds.flatMap((world) => world.audit()).map(({ event, proof }) => [event, (proof as { again?: string })?.again])).toEqual([
+    expect(
+      [first, second, after].flatMap((world) => world.audit()).map(({ event, proof }) => [event, (proof as { again?: string })?.again]),
+    ).toEqual([
       [undefined, undefined],
       ...['1', '2', '3', '4', '5'].map((again) => ['join-token-answered-again', again]),
       [undefined, undefined],
@@ -51,7 +44,7 @@ describe('field A6: a one-time token whose answer got lost', () => {
 
   test('is answered again for ten minutes from the first time, and not past its own end', async () => {
     const clock = new TestClock(Date.now());
-    const world = await start({ deps: { clock } });
+    const world = await testCaWorld({ deps: { clock } });
     const [long, short, csr] = [
       await world.joinToken(),
       await world.store.createJoinToken(parseSpiffeId(TEST_ID), 60, clock.now()),
@@ -70,7 +63,7 @@ describe('field A6: a one-time token whose answer got lost', () => {
   });
 
   test('is refused with another key, which is an audit event of its own and an error in the log', async () => {
-    const world = await start();
+    const world = await testCaWorld();
     const token = await world.joinToken();
     expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: 0 });
     expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: UNAUTHENTICATED });
@@ -86,7 +79,7 @@ describe('field A6: a one-time token whose answer got lost', () => {
   });
 
   test('is not given by a request for another identity, or by one that its key did not sign', async () => {
-    const world = await start();
+    const world = await testCaWorld();
     const [token, mine] = [await world.joinToken(), await someCsr()];
     const forged = Uint8Array.from(mine);
     forged[forged.length - 1]! ^= 1;
@@ -102,7 +95,7 @@ describe('field A6: a one-time token whose answer got lost', () => {
     ['ca revoke', (store) => store.revoke({ id: TEST_ID }, 'keyCompromise', Date.now())],
     ['ca token delete', (store, token) => store.deleteJoinTokens({ token: new Secret(token) }, Date.now())],
   ])('is answered never again after %s', async (_, close) => {
-    const world = await start();
+    const world = await testCaWorld();
     const [token, csr] = [await world.joinToken(), await someCsr()];
     expect(await world.client().create(csr, { token })).toMatchObject({ code: 0 });
     await close(world.store, token);
@@ -130,7 +123,7 @@ describe('field B5: a one-time token, and a CA that fails', () => {
       const [good, faulty] = [but(whole, {}), but(whole, faults)];
       return new Proxy(whole, { get: (_, name) => Reflect.get(broken ? faulty : good, name) });
     };
-    const world = await start({
+    const world = await testCaWorld({
       wrapStore: (store) => whileBroken(store, trouble.store),
       wrapAuthority: (authority) => whileBroken(authority, trouble.authority),
     });
@@ -143,7 +136,7 @@ describe('field B5: a one-time token, and a CA that fails', () => {
 
   test('is bound where a certificate was signed and could not be registered: its key alone may come again', async () => {
     let broken = false;
-    const world = await start({
+    const world = await testCaWorld({
       wrapStore: (store) =>
         but(store, { recordIssued: (entry) => (broken ? unavailable('write the register')() : store.recordIssued(entry)) }),
     });

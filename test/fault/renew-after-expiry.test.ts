@@ -1,30 +1,25 @@
 import { join } from 'node:path';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { parseCertificates } from '../../agent/identity/certificate';
 import type { KeyPair } from '../../agent/identity/keys';
-import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
+import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest } from '../support/ca-server';
 import { HOUR_MS, TEST_ID } from '../support/certs';
 import { tempDir } from '../support/temp-dir';
+import { testCaWorld } from '../support/test-ca-world';
 import { TestClock } from '../support/test-clock';
 
 const PERMISSION_DENIED = 7;
 const UNAUTHENTICATED = 16;
 const BOUND_MS = 2 * HOUR_MS;
 
-const worlds: CaWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
 /** An authority some hours ago, since TLS goes by the machine's clock. */
 async function start(boundMs: number | 'off' = BOUND_MS, dir = join(tempDir(), 'ca'), clock = new TestClock(Date.now() - 8 * HOUR_MS)) {
-  const world = await startCaWorld({
+  const world = await testCaWorld({
     dir,
     ...(boundMs !== 'off' && { renewAfterExpiryMs: boundMs }),
     deps: { clock },
     authenticators: ['client-certificate', 'join-token'],
   });
-  worlds.push(world);
   return { world, clock, dir };
 }
 

@@ -1,5 +1,5 @@
 import type { Deps } from '../../../agent/base/deps';
-import { Turnstile } from '../../../agent/base/turnstile';
+import { Semaphore } from '../../../agent/base/semaphore';
 import { LIMITS, PATIENCE } from './limits';
 import { RateLimiter } from './rate-limits';
 import { tooManyRequests } from './status';
@@ -10,12 +10,12 @@ import { tooManyRequests } from './status';
  */
 export class ReviewBudget {
   readonly #rates: RateLimiter;
-  readonly #slots: Turnstile;
+  readonly #slots: Semaphore;
   #waiting = 0;
 
   constructor({ clock }: Pick<Deps, 'clock'>) {
     this.#rates = new RateLimiter({ perIdentity: LIMITS.reviewsPerAddress, total: LIMITS.reviews }, clock);
-    this.#slots = new Turnstile({ places: LIMITS.reviewsAtOnce, holdMs: PATIENCE.reviewMs }, clock);
+    this.#slots = new Semaphore({ slots: LIMITS.reviewsAtOnce, holdMs: PATIENCE.reviewMs }, clock);
   }
 
   /** @throws RefusedCall RESOURCE_EXHAUSTED beyond the limits; AgentError ERR_ABORTED; what `ask` throws. */

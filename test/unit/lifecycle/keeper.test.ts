@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { CaNews } from '../../../agent/base/ca-news';
 import { AgentError } from '../../../agent/base/errors';
-import { Turnstile } from '../../../agent/base/turnstile';
+import { Semaphore } from '../../../agent/base/semaphore';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { makeTestCa, TEST_NOW } from '../../support/certs';
 import { DAY, HOUR, MINUTE, SECOND, type Story, tell } from '../../support/keeper-story';
@@ -569,7 +569,7 @@ describe('a short life', () => {
 
   test('field: is not waited away in a queue: after a quarter of what remains one goes in unbidden', async () => {
     const clock = new TestClock();
-    const turns = new Turnstile({ places: 1, holdMs: HOUR }, clock);
+    const turns = new Semaphore({ slots: 1, holdMs: HOUR }, clock);
     const turn = (signal: AbortSignal) => turns.enter(signal);
     const story = await tell({ clock, turn, lifeMs: 20 * SECOND });
     const leave = await turn(new AbortController().signal);
@@ -583,7 +583,7 @@ describe('a short life', () => {
 
   test('waits for its turn as long as it takes where there is nothing to lose', async () => {
     const clock = new TestClock();
-    const turns = new Turnstile({ places: 1, holdMs: DAY }, clock);
+    const turns = new Semaphore({ slots: 1, holdMs: DAY }, clock);
     const leave = await turns.enter(new AbortController().signal);
     const story = await tell({ clock, turn: (signal) => turns.enter(signal) });
     await clock.advanceBy(HOUR);

@@ -1,23 +1,13 @@
-import { afterEach, expect, test } from '@jest/globals';
+import { expect, test } from '@jest/globals';
 import { parseCertificate, parseCertificates, uriNames } from '../../../../agent/identity/certificate';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { acceptIssuedChain } from '../../../../agent/identity/svid';
-import { type CaWorld, type CaWorldOptions, issueIdentity, makeRequest, startCaWorld } from '../../../support/ca-server';
+import { issueIdentity, makeRequest } from '../../../support/ca-server';
 import { TEST_ID } from '../../../support/certs';
-
-const worlds: CaWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
-async function start(options: CaWorldOptions = {}) {
-  const world = await startCaWorld(options);
-  worlds.push(world);
-  return world;
-}
+import { testCaWorld } from '../../../support/test-ca-world';
 
 test('a machine joins with a token and renews with the certificate that it got', async () => {
-  const world = await start();
+  const world = await testCaWorld();
   const { key, csrDer } = await makeRequest();
   const first = await world.client().create(csrDer, { token: await world.joinToken() });
   expect(first).toMatchObject({ code: 0 });
@@ -40,7 +30,7 @@ test('a machine joins with a token and renews with the certificate that it got',
 });
 
 test('nobody gets a certificate without a proof', async () => {
-  const world = await start();
+  const world = await testCaWorld();
   const { csrDer } = await makeRequest();
   expect(await world.client().create(csrDer)).toMatchObject({ code: 16, details: 'request authenticate failure' });
   expect(world.audit()).toMatchObject([
@@ -49,7 +39,7 @@ test('nobody gets a certificate without a proof', async () => {
 });
 
 test('a client certificate of an intermediate proves itself with its chain', async () => {
-  const world = await start();
+  const world = await testCaWorld();
   const identity = await issueIdentity(world.authority);
   const { csrDer } = await makeRequest();
   const outcome = await world.client(identity).create(csrDer, { ttlSeconds: 1 });

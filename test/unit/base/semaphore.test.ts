@@ -1,16 +1,16 @@
 import { expect, test } from '@jest/globals';
-import { Turnstile } from '../../../agent/base/turnstile';
+import { Semaphore } from '../../../agent/base/semaphore';
 import { TestClock } from '../../support/test-clock';
 
 const never = new AbortController().signal;
 
-/** A turnstile of two places, and who has come in so far. */
+/** A semaphore of two slots, and who has come in so far. */
 function world(holdMs = 500) {
   const clock = new TestClock();
-  const turnstile = new Turnstile({ places: 2, holdMs }, clock);
+  const semaphore = new Semaphore({ slots: 2, holdMs }, clock);
   const inside: string[] = [];
   const enter = (name: string, signal = never) =>
-    turnstile.enter(signal).then((leave) => {
+    semaphore.enter(signal).then((leave) => {
       inside.push(name);
       return leave;
     });
@@ -39,7 +39,7 @@ test('who leaves twice makes room once', async () => {
   expect(inside).toEqual(['a', 'b', 'c']);
 });
 
-test('who stays inside for long takes no place any more', async () => {
+test('who stays inside for long takes no slot any more', async () => {
   const { clock, inside, enter } = world();
   for (const name of ['a', 'b', 'c', 'd', 'e']) void enter(name);
   await settled();
@@ -47,7 +47,7 @@ test('who stays inside for long takes no place any more', async () => {
   expect(inside).toEqual(['a', 'b', 'c', 'd']);
 });
 
-test('who gives up in the line is forgotten, and never takes a place', async () => {
+test('who gives up in the line is forgotten, and never takes a slot', async () => {
   const { inside, enter } = world();
   const a = enter('a');
   void enter('b');

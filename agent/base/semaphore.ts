@@ -1,39 +1,39 @@
 import type { Clock } from './clock';
 import { AgentError } from './errors';
 
-export interface TurnstileOptions {
+export interface SemaphoreOptions {
   /** How many may be inside. */
-  readonly places: number;
-  /** Who is inside for longer, milliseconds, no longer takes a place: one that hangs must not shut out the others. */
+  readonly slots: number;
+  /** Who is inside for longer, milliseconds, no longer takes a slot: one that hangs must not shut out the others. */
   readonly holdMs: number;
 }
 
-/** Leaves the turnstile; idempotent. */
+/** Leaves the semaphore; idempotent. */
 export type Leave = () => void;
 
 /** Lets a crowd in a few at a time, first come, first served. */
-export class Turnstile {
+export class Semaphore {
   readonly #waiting: (() => void)[] = [];
   #inside = 0;
 
   constructor(
-    private readonly options: TurnstileOptions,
+    private readonly options: SemaphoreOptions,
     private readonly clock: Clock,
   ) {}
 
   /**
-   * Waits for a place.
+   * Waits for a slot.
    *
    * @throws AgentError ERR_ABORTED when the signal fires before there is one.
    */
   async enter(signal: AbortSignal): Promise<Leave> {
     if (signal.aborted) throw aborted();
-    if (this.#inside >= this.options.places) await this.#turn(signal);
+    if (this.#inside >= this.options.slots) await this.#turn(signal);
     else this.#inside += 1;
     return this.#hold();
   }
 
-  /** A place that was left goes to the next in line, so nobody who comes meanwhile can take it. */
+  /** A slot that was left goes to the next in line, so nobody who comes meanwhile can take it. */
   #turn(signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const enter = () => {
