@@ -213,7 +213,7 @@ export const OPTIONS = {
     'Keys and rotation',
     choice(KEY_ALGORITHMS, 'algorithm'),
     'ecdsa-p256',
-    'Key of the workload, made anew for every certificate',
+    'Key of the workload, made anew for every certificate; Envoys that speak TLS 1.2 want P-384 among their `ecdh_curves` for ecdsa-p384 (`keyturn bootstrap` says so)',
     keyAlgorithmNames,
   ),
   'key-format': row(

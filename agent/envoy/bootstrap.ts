@@ -169,7 +169,8 @@ function peerCluster(outbound: OutboundOptions, options: BootstrapOptions): obje
 function tlsContext(options: BootstrapOptions, ids: readonly string[]): object {
   const matchers = ids.length > 0 ? ids.map((exact) => ({ exact })) : [{ prefix: `spiffe://${options.trustDomain}/` }];
   return {
-    tls_params: { tls_minimum_protocol_version: 'TLSv1_2' },
+    // Envoy's own list has no P-384, which TLS 1.2 wants there for such keys; as a client it speaks no TLS 1.3 unless told.
+    tls_params: { tls_minimum_protocol_version: 'TLSv1_2', ecdh_curves: ['X25519', 'P-256', 'P-384'] },
     alpn_protocols: ['h2', 'http/1.1'],
     tls_certificate_sds_secret_configs: [secret('default')],
     combined_validation_context: {

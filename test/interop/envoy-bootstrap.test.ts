@@ -2,6 +2,7 @@ import { createServer, get, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect } from '@jest/globals';
 import { type BootstrapOptions, createBootstrap } from '../../agent/envoy/bootstrap';
+import { KEY_ALGORITHMS } from '../../agent/identity/keys';
 import { type Envoy, startEnvoy } from '../support/envoy';
 import { testWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
@@ -50,6 +51,23 @@ function ask(port: number): Promise<{ readonly status: number | undefined; reado
     }).on('error', reject);
   });
 }
+
+testWith('envoy')(
+  'Envoys with our bootstrap take each other whatever the keys of their certificates',
+  async () => {
+    for (const algorithm of KEY_ALGORITHMS) {
+      const dir = tempDir();
+      const { sdsSocket } = testDaemon({ dir, flags: ['--key-algorithm', algorithm] });
+      const inbound = { listen: FREE, upstream: { host: '127.0.0.1', port: await application() } };
+      const server = await start(dir, 'server', { sdsSocket, inbound });
+      const peer = { host: '127.0.0.1', port: await server.port('inbound') };
+      const caller = await start(dir, 'caller', { sdsSocket, outbound: { listen: FREE, peer } });
+      const port = await outboundPort(caller);
+      await until(`an answer with ${algorithm}`, async () => (await ask(port)).status === 200);
+    }
+  },
+  60_000,
+);
 
 testWith('envoy')('two Envoys with our bootstrap speak mutual TLS, know each other by SPIFFE ID and let in nobody else', async () => {
   const dir = tempDir();
