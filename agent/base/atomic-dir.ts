@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, mkdirSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, readlink, rename, rmdir, stat, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncDirectory, writeDurably } from './durable-files';
+import { syncDirectory, writeDurably, writeHint } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
 import { type OpenDirectory, openDirectory, removeDirectory } from './open-directory';
 import { readSmallFile } from './read-file';
@@ -23,14 +23,6 @@ const VERSION = /^\.\.\d{4}(_\d\d){5}\.\d{3}_[0-9a-f]{16}$/;
 const TEMPORARY = /^\.\.(?:data|link)_tmp_[0-9a-f]{16}$/;
 /** What nobody links to and is older belongs to a writer that was killed; a living one needs milliseconds. */
 const LITTER_MS = 60_000;
-
-const HINTS: Readonly<Record<string, string>> = {
-  ENOSPC: 'free some space on its file system',
-  EDQUOT: 'free some space in the quota of this user',
-  EROFS: 'mount the directory writable, or name another one',
-  EACCES: 'make the directory writable for the user that runs the agent',
-  EPERM: 'make the directory writable for the user that runs the agent',
-};
 
 /**
  * Replaces several files of a directory as one. The names are symbolic links through `dir/..data`, which is exchanged in one step for a
@@ -59,7 +51,7 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     await sweep(root);
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
-    const hint = HINTS[systemCode(caught) ?? ''];
+    const hint = writeHint(caught);
     throw new AgentError('ERR_OUTPUT', `write ${dir}: ${opened?.text(caught) ?? errorText(caught)}`, {
       retry: 'soon',
       cause: caught,

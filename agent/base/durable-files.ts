@@ -1,4 +1,5 @@
 import { open, unlink } from 'node:fs/promises';
+import { systemCode } from './errors';
 
 /**
  * Writes a new file, whole or not at all, that survives a power cut once its directory is synced as well. The mode is exact, whatever the
@@ -29,4 +30,17 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
+}
+
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: 'free some space on its file system',
+  EDQUOT: 'free some space in the quota of this user',
+  EROFS: 'mount the directory writable, or name another one',
+  EACCES: 'make the directory writable for the user that runs the agent',
+  EPERM: 'make the directory writable for the user that runs the agent',
+};
+
+/** What a person can do where something could not be made in a directory. */
+export function writeHint(caught: unknown): string | undefined {
+  return HINTS[systemCode(caught) ?? ''];
 }

@@ -4,7 +4,7 @@ import { openCLibrary } from './c-library';
 export type SendDatagram = (payload: Uint8Array) => boolean;
 
 /** Of Linux, the same on every processor that we run on. @see socket(2), send(2), unix(7) */
-const AF_UNIX = 1;
+export const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0o2000002;
 const MSG_DONTWAIT_NOSIGNAL = 0x4040;
 
@@ -39,7 +39,7 @@ export function unixDatagrams(name: string): SendDatagram | undefined {
 }
 
 /** `struct sockaddr_un`: an abstract name begins with a NUL and ends with the address, a path ends with a NUL. */
-function socketAddress(name: string): Uint8Array {
+export function socketAddress(name: string): Uint8Array {
   const family = Buffer.alloc(2);
   new Uint16Array(family.buffer, family.byteOffset, 1)[0] = AF_UNIX;
   const path = name.startsWith('@') ? `\0${name.slice(1)}` : `${name}\0`;

@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { type Clock, withDeadline } from './clock';
 import { systemCode } from './errors';
 import { O_PATH } from './open-directory';
+import { isRefusedBySystem } from './unix-connect';
 
 /** What has a socket's name. */
 export type Occupant =
@@ -47,7 +48,7 @@ async function ask(path: string, found: Stats, clock: Clock): Promise<Occupant> 
       case 'ENOENT':
         return { kind: 'gone' };
       case 'ECONNREFUSED':
-        return { kind: 'dead', sinceAt: found.ctimeMs };
+        return isRefusedBySystem(path) ? { kind: 'dead', sinceAt: found.ctimeMs } : { kind: 'live' };
       case 'EAGAIN': // a full backlog
       case 'ECONNRESET': // closed while we waited to be accepted
       case 'EPROTOTYPE': // a living socket of another type

@@ -3,7 +3,8 @@ import type { Server } from 'node:net';
 import { basename, dirname, resolve } from 'node:path';
 import { accountId } from './account-id';
 import type { Deps } from './deps';
-import { AgentError, systemCode } from './errors';
+import { writeHint } from './durable-files';
+import { AgentError, errorText, systemCode } from './errors';
 import { everySecond } from './every-second';
 import { type OpenDirectory, openDirectory } from './open-directory';
 import { type BoundSocket, bindSocket, MAX_PATH_BYTES, type SocketAccess, socketNames } from './unix-bind';
@@ -202,7 +203,8 @@ class ReconciledSocket implements UnixListener {
     if (systemCode(caught) === 'EADDRINUSE') return inUse(this.options);
     const { owner, group } = this.options;
     if (systemCode(caught) === 'EPERM' && (owner ?? group) !== undefined) return cannotGive(this.options, caught);
-    return refuse(this.options, 'cannot bind', 'check the owner and mode of its directory', caught);
+    const hint = writeHint(caught) ?? 'check the owner and mode of its directory';
+    return refuse(this.options, `cannot bind: ${systemCode(caught) ?? errorText(caught)}`, hint, caught);
   }
 }
 

@@ -1,5 +1,6 @@
-import { lstatSync, readdirSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { spawn } from 'node:child_process';
+import { lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import type { Daemon } from '../support/daemon';
@@ -78,6 +79,35 @@ test('G3 a second agent on the same sockets refuses to start and leaves the firs
   expect((await first.status()).workloads[0]?.certificate?.serial).toBe(workloads[0]?.certificate?.serial);
   stream.close();
   expect((await first.stop()).code).toBe(0);
+});
+
+/** As another program, listens and never accepts, with no more room for who waits. */
+const DEAF = `
+  const { createServer } = require('node:net');
+  createServer().listen({ path: process.argv[1], backlog: 1 }, () => {
+    process.stdout.write('ready');
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  });
+`;
+
+test('G3 a living socket whose backlog is full is not taken for a dead one', async () => {
+  const dir = tempDir();
+  const path = join(dir, 'var/run/secrets/workload-spiffe-uds/socket');
+  mkdirSync(dirname(path), { recursive: true });
+  const deaf = spawn(process.execPath, ['-e', DEAF, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const waiting: Socket[] = [];
+  try {
+    await new Promise((resolve) => deaf.stdout.once('data', resolve));
+    for (let count = 0; count < 4; count += 1) waiting.push(connect(path).on('error', () => undefined));
+    await until('a full backlog', async () => !(await connects(path)));
+    const before = print(path);
+    const agent = await testDaemon({ dir }).finished;
+    expect([agent.code, print(path)]).toEqual([71, before]);
+    expect(agent.stderr).toContain('ERR_SOCKET_IN_USE');
+  } finally {
+    for (const each of waiting) each.destroy();
+    deaf.kill('SIGKILL');
+  }
 });
 
 test('G3 a second agent with another SDS socket but the same control socket refuses too, and leaves nothing', async () => {
