@@ -52,6 +52,8 @@ export interface Certificate {
   readonly authoritySerial: string | undefined;
   readonly subjectKeyId: Uint8Array | undefined;
   readonly nameConstraints: NameConstraints | undefined;
+  /** As they stand, for what only some verifiers look at. */
+  readonly extensions: readonly Extension[];
   /** OIDs of critical extensions that nothing here understands: whoever relies on the certificate must refuse it. */
   readonly unknownCritical: readonly string[];
 }
@@ -133,6 +135,7 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
     authoritySerial: authority?.serial && serialText(authority.serial),
     subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) => value.octetString('subject key identifier')),
     nameConstraints: read(EXTENSION.nameConstraints, 'name constraints', readNameConstraints),
+    extensions,
     unknownCritical: extensions.filter(({ oid, critical }) => critical && !KNOWN.has(oid)).map(({ oid }) => oid),
   };
 }

@@ -183,7 +183,7 @@ function candidates(certificate: Certificate, among: readonly Certificate[]): Ce
 }
 
 /** Whether a certificate's authority key identifier is its issuer's subject key identifier; undefined where one of them is absent. */
-function keyIdsAgree({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): boolean | undefined {
+export function keyIdsAgree({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): boolean | undefined {
   if (authorityKeyId === undefined || subjectKeyId === undefined) return undefined;
   return Buffer.compare(authorityKeyId, subjectKeyId) === 0;
 }

@@ -1,4 +1,5 @@
 import { type DerElement, DerReader, derElement, derSequence, derTime, TAG } from '../base/der';
+import type { AgentError } from '../base/errors';
 import { eachOf, type Steps } from '../base/steps';
 import { MAX_CRL_ENTRIES, MAX_ENTRY_BYTES } from './crl-bounds';
 import { encodeExtension, readExtensions } from './extensions';
@@ -26,10 +27,10 @@ export interface RevokedSerials {
   readonly table: Uint32Array;
 }
 
-const OID = { reasonCode: '2.5.29.21', invalidityDate: '2.5.29.24' } as const;
+const REASON_CODE = '2.5.29.21';
 const ENUMERATED = 0x0a;
 /** The extensions of an entry with a reason code, which is its last octet. */
-const REASON = derSequence(encodeExtension(OID.reasonCode, false, derElement(ENUMERATED, Buffer.of(0))));
+const REASON = derSequence(encodeExtension(REASON_CODE, false, derElement(ENUMERATED, Buffer.of(0))));
 const PER_STEP = 2_000;
 const READ_PER_STEP = 256;
 /** What is longer is the number of no certificate that is accepted anywhere here. */
@@ -67,27 +68,35 @@ function writeEntry(out: Buffer, at: number, { serial, reason }: RevokedSerial, 
   return next;
 }
 
+export interface ReadEntries {
+  readonly revoked: RevokedSerials;
+  /** For an entry with a critical extension: Envoy knows none. */
+  readonly refusal: AgentError | undefined;
+}
+
 /**
  * Reads the entries of a list.
  *
  * @param listed  Within `der`; undefined where there are none.
- * @throws        AgentError ERR_PARSE: grammar, a critical extension that is not known, more than there may be.
+ * @throws        AgentError ERR_PARSE: grammar, more than there may be.
  */
-export function* readEntries(listed: DerElement | undefined, der: Uint8Array, field: string): Steps<RevokedSerials> {
+export function* readEntries(listed: DerElement | undefined, der: Uint8Array, field: string): Steps<ReadEntries> {
   const places: number[] = [];
+  let refusal: AgentError | undefined;
   const reader = listed && new DerReader(der, field, listed.contentAt, listed.endAt);
   for (let count = 0; reader && !reader.atEnd; count += 1) {
     if (count === MAX_CRL_ENTRIES) throw reader.refuse('revoked certificates', `must not hold more than ${MAX_CRL_ENTRIES} items`);
     if (count % READ_PER_STEP === 0) yield;
-    const place = readEntry(reader);
+    const { place, critical } = readEntry(reader);
     if (place !== undefined) places.push(place);
+    if (critical !== undefined) refusal ??= reader.refuse('revoked certificate', `must not have the critical extension ${critical}`);
   }
   const table = new Uint32Array(2 ** Math.ceil(Math.log2(Math.max(places.length * 2, 2))));
   let size = 0;
   yield* eachOf(places, PER_STEP, (place) => {
     if (insert(der, table, place)) size += 1;
   });
-  return { size, der, table };
+  return { revoked: { size, der, table }, refusal };
 }
 
 /** Whether a list names a serial number, lower-case hex. */
@@ -96,16 +105,15 @@ export function isListed({ der, table }: RevokedSerials, serial: string): boolea
   return table[slotOf(der, table, wanted)] !== 0;
 }
 
-/** Where the INTEGER begins; undefined for one that is too long to be a certificate's. */
-function readEntry(reader: DerReader): number | undefined {
+/** `place`: where the INTEGER begins; undefined for one that is too long to be a certificate's. `critical`: the OID of such an extension. */
+function readEntry(reader: DerReader): { readonly place: number | undefined; readonly critical: string | undefined } {
   return reader.sequence('revoked certificate', (inner) => {
     const place = inner.at;
     const serial = inner.integer('serial number');
     inner.time('revocation date');
     const extensions = inner.atEnd ? [] : readExtensions(inner);
-    const critical = extensions.find((each) => each.critical && each.oid !== OID.reasonCode && each.oid !== OID.invalidityDate);
-    if (critical) throw inner.refuse('revoked certificate', `must not have the critical extension ${critical.oid}`);
-    return serial.length > MAX_SERIAL_OCTETS ? undefined : place;
+    const critical = extensions.find((each) => each.critical)?.oid;
+    return { place: serial.length > MAX_SERIAL_OCTETS ? undefined : place, critical };
   });
 }
 

@@ -100,7 +100,7 @@ export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array
 
 /**
  * Reads one list, DER, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for ever; and,
- * as Envoy does, what makes a list say less or other than it seems to: critical extensions that are not known, deltas, and an
+ * as Envoy does, what makes a list say less or other than it seems to: critical extensions, of an entry too, deltas, and an
  * IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user certificates alone is taken.
  *
  * @throws AgentError ERR_PARSE.
@@ -126,7 +126,8 @@ export function* readCrlSteps(der: Uint8Array, field: string): Steps<Crl & { rea
       return { der, tbsDer: tbs.der, signatureAlgorithm, signature, ...facts };
     });
   const { listed, ...facts } = readDer(der, field, read, MAX_CRL_BYTES);
-  return { ...facts, revoked: yield* readEntries(listed, der, field) };
+  const { revoked, refusal } = yield* readEntries(listed, der, field);
+  return { ...facts, revoked, refusal: facts.refusal ?? refusal };
 }
 
 function readTbs(tbs: DerReader) {
@@ -139,6 +140,7 @@ function readTbs(tbs: DerReader) {
   const nextUpdateAt = tbs.time('next update');
   if (nextUpdateAt <= thisUpdateAt) throw tbs.refuse('next update', 'must be later than this update');
   const listed = listedIn(tbs);
+  if (version === 0 && !tbs.atEnd) throw tbs.refuse('version', 'must be 2 where there are extensions');
   const facts = tbs.optional('extensions', contextTag(0), readCrlExtensions) ?? NO_EXTENSIONS;
   return {
     innerAlgorithmDer,
@@ -160,6 +162,7 @@ const NO_EXTENSIONS = { authorityKeyId: undefined, authoritySerial: undefined, n
 
 function readCrlExtensions(reader: DerReader) {
   const extensions = readExtensions(reader);
+  if (extensions.length === 0) throw reader.refuse('extensions', 'must not be empty');
   const find = (oid: string) => extensions.find((each) => each.oid === oid);
   const [keyId, number] = [find(EXTENSION.authorityKeyId), find(OID.crlNumber)];
   const rule = extensionsRule(extensions);
@@ -180,7 +183,7 @@ function extensionsRule(extensions: readonly Extension[]): string | undefined {
     const what = `the extension IssuingDistributionPoint (${OID.issuingDistributionPoint})`;
     return `must not have ${what}, unless it says onlyContainsUserCerts and nothing else`;
   }
-  const known: readonly string[] = [EXTENSION.authorityKeyId, OID.crlNumber, OID.issuingDistributionPoint];
+  const known: readonly string[] = [EXTENSION.authorityKeyId, OID.issuingDistributionPoint];
   const critical = extensions.find((each) => each.critical && !known.includes(each.oid));
   return critical && `must not have the critical extension ${critical.oid}`;
 }

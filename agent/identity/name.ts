@@ -1,5 +1,5 @@
 import { isAscii, isUtf8 } from 'node:buffer';
-import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, TAG } from '../base/der';
+import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, readDer, TAG } from '../base/der';
 
 /** A subject or issuer: its DER, by which names are compared, and a text for people. */
 export interface Name {
@@ -61,6 +61,38 @@ export function readName(reader: DerReader, name: string): Name {
   };
   const parts = reader.inside(name, element, (names) => names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)));
   return { der: element.der, text: parts.join(', '), types };
+}
+
+const comparable = new WeakMap<Uint8Array, string>();
+
+/**
+ * A Name, read before, as BoringSSL compares names: of texts neither the kind of string, nor the case of ASCII letters, nor how many spaces
+ * there are makes a difference. OpenSSL does the same; RFC 5280 section 7.1 wishes more of that kind.
+ *
+ * @see BoringSSL crypto/x509/x509_name.cc, x509_name_canon.
+ */
+export function comparableName(der: Uint8Array): string {
+  const known = comparable.get(der) ?? readComparable(der);
+  comparable.set(der, known);
+  return known;
+}
+
+function readComparable(der: Uint8Array): string {
+  const name = 'name';
+  const readAttribute = (attribute: DerReader) => {
+    const type = attribute.oid(name);
+    const value = attribute.any(name);
+    const text = value.tag === TAG.numericString ? undefined : valueText(value);
+    return JSON.stringify([type, text === undefined ? [value.tag, Buffer.from(value.content).toString('hex')] : folded(text)]);
+  };
+  const readPart = (set: DerReader) => set.list(name, MAX_ATTRIBUTES, (each) => each.sequence(name, readAttribute)).sort();
+  const readParts = (names: DerReader) => names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart));
+  return JSON.stringify(readDer(der, name, (reader) => reader.sequence(name, readParts)));
+}
+
+function folded(text: string): string {
+  const spaced = text.replace(/[ \t\n\v\f\r]+/g, ' ').replace(/^ | $/g, '');
+  return spaced.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
 /** The text of a DirectoryString or IA5String; undefined where it is neither, or its octets are not of its alphabet. */

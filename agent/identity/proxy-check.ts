@@ -1,8 +1,10 @@
-import { type Certificate, isSelfIssued } from './certificate';
-import { namesAsIssuer } from './chain';
+import type { Certificate } from './certificate';
+import { keyIdsAgree } from './chain';
 import { type Crl, isCrlOf } from './crl';
 import { isListed } from './crl-entries';
 import { PURPOSE } from './extensions';
+import { comparableName } from './name';
+import { extensionObstacle, unreadableForProxy } from './proxy-extensions';
 import { SignatureChecker } from './signature-checker';
 
 /** What a proxy is to be sent, in its order: a leaf with its chain, or none where only trust is known; roots; lists where revocation counts. */
@@ -31,8 +33,8 @@ const MAX_DEPTH = 100;
 /**
  * Whether an Envoy that is sent this set would take the handshake of a peer that shows our own leaf, as client and as server; undefined where
  * it would. Envoy verifies with BoringSSL, which differs from OpenSSL and from RFC 5280's search: at each step it takes the first certificate
- * of the issuer's name and key identifier, from the roots before the chain, and never goes back. Dates, keys and signatures are checked
- * afterwards. So a dead root before its living self refuses everybody. `test/contract/envoy-verdict.test.ts` holds this to a real Envoy.
+ * of the issuer's name and key identifier, from the roots before the chain, and never goes back. Dates, keys, signatures and
+ * policies are checked afterwards. So a dead root before its living self refuses everybody. `test/contract/envoy-verdict.test.ts` holds this to a real Envoy.
  *
  * @param now  Epoch milliseconds.
  * @see BoringSSL crypto/x509/x509_vfy.cc, X509_verify_cert; Envoy source/common/tls/cert_validator/default_validator.cc.
@@ -42,8 +44,9 @@ export function proxyObstacle({ chain, roots, lists }: ProxySet, now: number): P
   if (names !== undefined) return names;
   const [leaf, ...others] = chain;
   if (leaf === undefined) return undefined;
-  const { path, trusted } = walk(leaf, others, roots);
-  return pathObstacle(path, trusted, now) ?? (lists === undefined ? undefined : listsObstacle(lists, path, now));
+  const found = walk(leaf, others, roots);
+  const { path } = found;
+  return pathObstacle(found, now) ?? (lists === undefined ? undefined : listsObstacle(lists, path, now));
 }
 
 /** How many of these roots, in their order, one handshake can name. */
@@ -70,13 +73,15 @@ interface Walk {
   readonly path: readonly Certificate[];
   /** How many of its end come from the roots. */
   readonly trusted: number;
+  /** What would be the next of it, but for what is wrong with it. */
+  readonly passedOver: Certificate | undefined;
 }
 
 function walk(leaf: Certificate, others: readonly Certificate[], roots: readonly Certificate[]): Walk {
   const path = [leaf];
   const rest = [...others];
   const last = () => path.at(-1)!;
-  const find = (pool: readonly Certificate[]) => pool.find((each) => mayIssue(each, last()));
+  const find = (pool: readonly Certificate[]) => pool.find((each) => mayIssue(each, last()) && unreadableForProxy(each) === undefined);
   while (path.length <= MAX_DEPTH && !isOwnIssuer(last()) && !find(roots)) {
     const next = find(rest);
     if (!next) break;
@@ -89,43 +94,56 @@ function walk(leaf: Certificate, others: readonly Certificate[], roots: readonly
     if (!root || path.includes(root)) break;
     path.push(root);
   }
-  return { path, trusted: path.length - untrusted };
+  return { path, trusted: path.length - untrusted, passedOver: [...roots, ...rest].find((each) => mayIssue(each, last())) };
 }
 
 function mayIssue(issuer: Certificate, certificate: Certificate): boolean {
   const { authoritySerial } = certificate;
   if (authoritySerial !== undefined && authoritySerial !== issuer.serial) return false;
-  return namesAsIssuer(certificate, issuer) && (issuer.keyUsage?.usages.includes('keyCertSign') ?? true);
+  if (!isSameName(certificate.issuerDer, issuer.subjectDer) || keyIdsAgree(certificate, issuer) === false) return false;
+  return issuer.keyUsage?.usages.includes('keyCertSign') ?? true;
+}
+
+function isSameName(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0 || comparableName(one) === comparableName(other);
 }
 
 function isOwnIssuer(certificate: Certificate): boolean {
-  return isSelfIssued(certificate) && mayIssue(certificate, certificate);
+  return mayIssue(certificate, certificate);
 }
 
-function pathObstacle(path: readonly Certificate[], trusted: number, now: number): ProxyObstacle | undefined {
+function pathObstacle({ path, trusted, passedOver }: Walk, now: number): ProxyObstacle | undefined {
   const refuse = (field: string, rule: string) => ({ kind: 'path', field, rule }) as const;
   const end = path.at(-1)!;
-  if (trusted === 0) return refuse('chain', `must lead to a root that is served: none of them issued ${nameOf(end)}`);
+  if (trusted === 0) {
+    const unreadable = passedOver && unreadableForProxy(passedOver);
+    if (unreadable !== undefined) return refuse(nameOf(passedOver!), unreadable);
+    return refuse('chain', `must lead to a root that is served: none of them issued ${nameOf(end)}`);
+  }
   const checker = new SignatureChecker();
   for (const [index, each] of path.entries()) {
     const field = index === 0 ? 'leaf' : nameOf(each);
     if (now < each.notBeforeAt) return refuse(field, `must be valid now: it begins at ${iso(each.notBeforeAt)}`);
     if (now >= each.notAfterAt) return refuse(field, `must not be expired: it ended at ${iso(each.notAfterAt)}`);
     if (index > 0 && each.basicConstraints?.ca !== true) return refuse(field, 'must be a CA');
-    const below = path.slice(1, index).filter((between) => !isSelfIssued(between)).length;
+    const below = path.slice(1, index).filter((between) => !isSelfNamed(between)).length;
     const limit = each.basicConstraints?.pathLength;
-    if (index > 1 && !isSelfIssued(each) && limit !== undefined && below > limit) {
+    if (index > 1 && !isSelfNamed(each) && limit !== undefined && below > limit) {
       return refuse(field, `must not have more than ${limit} intermediates below it`);
     }
     if (index < path.length - trusted && isForOtherPurposes(each)) {
       return refuse(field, 'must name serverAuth and clientAuth where it has extended key usages');
     }
+    const rule = extensionObstacle(each, index, each === end);
+    if (rule !== undefined) return refuse(field, rule);
     const issuer = path[index + 1];
     if (issuer && !checker.isSignedBy(each, issuer))
       return refuse(field, `must be signed by the first certificate that is named ${nameOf(issuer)}`);
   }
   return undefined;
 }
+
+const isSelfNamed = ({ subjectDer, issuerDer }: Certificate) => isSameName(subjectDer, issuerDer);
 
 /** Envoy knows no `any`. */
 function isForOtherPurposes({ extendedKeyUsage }: Certificate): boolean {
@@ -163,7 +181,7 @@ function isSignedBy(list: Crl, issuer: Certificate): boolean {
 
 function isListNamed({ issuerDer, authorityKeyId, authoritySerial }: Crl, { subjectDer, subjectKeyId, serial }: Certificate): boolean {
   if (authoritySerial !== undefined && authoritySerial !== serial) return false;
-  if (Buffer.compare(issuerDer, subjectDer) !== 0) return false;
+  if (!isSameName(issuerDer, subjectDer)) return false;
   return !authorityKeyId || !subjectKeyId || Buffer.compare(authorityKeyId, subjectKeyId) === 0;
 }
 

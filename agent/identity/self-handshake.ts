@@ -15,8 +15,8 @@ export interface HandshakeMaterial {
 export type HandshakeOutcome = { readonly obstacle: string | undefined } | { readonly failure: string };
 
 /**
- * What `proxyObstacle` has found by the caller's own clock and by Envoy's search, from which OpenSSL's and that of Bun differ: dates, and which
- * certificate stands for an issuer.
+ * What `proxyObstacle` has found by the caller's own clock and by Envoy's search, from which OpenSSL's and that of Bun differ: dates, which
+ * certificate stands for an issuer, and purposes, which Envoy does not look for in a root.
  */
 const VERIFIED_BEFORE: readonly string[] = [
   'CERT_HAS_EXPIRED',
@@ -29,6 +29,7 @@ const VERIFIED_BEFORE: readonly string[] = [
   'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
   'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
   'UNABLE_TO_GET_CRL',
+  'INVALID_PURPOSE',
 ];
 
 /**

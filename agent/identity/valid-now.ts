@@ -1,6 +1,7 @@
 import { type Certificate, isSelfIssued, parseCertificate } from './certificate';
 import { sameSubjectAndKey, verifyChain } from './chain';
 import type { CrlSet } from './crl';
+import { comparableName } from './name';
 import type { Svid } from './svid';
 import { createTrustBundle, orderedBundle, type TrustBundle } from './trust-bundle';
 
@@ -50,7 +51,7 @@ export function rootsValidAt(
 /** Sorted by bytes, as upstream does; but those of one name share their places in the order in which they are to be tried. */
 function inOrderOfTrial(roots: readonly Certificate[], own: readonly Certificate[]): Certificate[] {
   const rank = (each: Certificate) => (own.includes(each) ? 0 : 1);
-  const nameOf = ({ subjectDer }: Certificate) => Buffer.from(subjectDer).toString('latin1');
+  const nameOf = ({ subjectDer }: Certificate) => comparableName(subjectDer);
   const sorted = [...roots].sort((a, b) => Buffer.compare(a.der, b.der));
   const queues = new Map<string, Certificate[]>();
   for (const each of [...sorted].sort((a, b) => rank(a) - rank(b) || b.notAfterAt - a.notAfterAt)) {

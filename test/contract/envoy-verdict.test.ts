@@ -5,10 +5,13 @@ import { proxyObstacle } from '../../agent/identity/proxy-check';
 import { envoyVerdicts } from '../support/envoy-verdicts';
 import { describeWith } from '../support/peers';
 import {
+  BAD_ENTRIES,
   BAD_LISTS,
   fieldWorlds,
+  GOOD_ENTRIES,
   GOOD_LISTS,
   generatedWorlds,
+  type MadeListOptions,
   type MadeSet,
   madeSet,
   makeList,
@@ -53,16 +56,17 @@ describeWith('envoy')('what is found of a set is what a real Envoy says of it', 
   test('field A3: lists with extensions that Envoy does not take are refused, and those that it takes are not', async () => {
     const [base] = (await fieldWorlds()).filter(({ name }) => name === 'field A3 lists of both');
     const signer = base!.signer;
-    const listsWith = (extension: Uint8Array) => ({ ...base!, lists: () => [makeList(signer, { extensions: [extension] })] });
-    const all = Object.entries({ ...BAD_LISTS, ...GOOD_LISTS });
-    const sets = await Promise.all(all.map(([, extension]) => madeSet(listsWith(extension))));
+    const listsWith = (options: MadeListOptions) => ({ ...base!, lists: () => [makeList(signer, options)] });
+    const good = { ...GOOD_LISTS, ...GOOD_ENTRIES };
+    const all = Object.entries({ ...BAD_LISTS, ...BAD_ENTRIES, ...good });
+    const sets = await Promise.all(all.map(([, options]) => madeSet(listsWith(options))));
     const envoy = await envoyVerdicts(
       tempDir(),
       sets.map(({ pem }) => pem),
     );
     const ours = sets.map(({ listsDer }) => isRead(listsDer![0]!));
     expect(ours).toEqual(envoy);
-    expect(ours).toEqual(all.map(([name]) => name in GOOD_LISTS));
+    expect(ours).toEqual(all.map(([name]) => name in good));
   });
 });
 

@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { contextTag, derElement, derInteger, derOid, derSequence, derTime } from '../../agent/base/der';
+import { contextTag, derElement, derInteger, derOid, derSequence, derSet, derTime, TAG } from '../../agent/base/der';
 import { writePem } from '../../agent/base/pem';
 import type { Random } from '../../agent/base/random';
 import { certificatesPem } from '../../agent/identity/certificate';
@@ -54,6 +54,9 @@ export interface MadeListOptions {
   readonly nextUpdateAt?: number;
   /** DER of extensions in addition. */
   readonly extensions?: readonly Uint8Array[];
+  readonly criticalNumber?: boolean;
+  /** DER of the extensions of one more entry, of nobody. */
+  readonly entryExtensions?: readonly Uint8Array[];
   readonly noKeyId?: boolean;
   /** Signs with another key. */
   readonly signer?: KeyObject;
@@ -65,8 +68,15 @@ export function makeList(ca: TestCa, options: MadeListOptions = {}): Uint8Array 
   const { thisUpdateAt = now - HOUR_MS, nextUpdateAt = now + 24 * HOUR_MS, revoked = [], extensions = [] } = options;
   const algorithm = derSequence(derOid('1.2.840.10045.4.3.2'));
   const keyId = encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), ca.keyId)));
-  const all = [...(options.noKeyId ? [] : [keyId]), encodeExtension('2.5.29.20', false, derInteger(options.number ?? 1)), ...extensions];
-  const entries = revoked.map((serial) => derSequence(derElement(0x02, serial), derTime(now - HOUR_MS)));
+  const number = encodeExtension('2.5.29.20', options.criticalNumber ?? false, derInteger(options.number ?? 1));
+  const all = [...(options.noKeyId ? [] : [keyId]), number, ...extensions];
+  const entry = (serial: Uint8Array, ...rest: readonly Uint8Array[]) =>
+    derSequence(derElement(0x02, serial), derTime(now - HOUR_MS), ...rest);
+  const { entryExtensions } = options;
+  const entries = [
+    ...revoked.map((serial) => entry(serial)),
+    ...(entryExtensions ? [entry(randomSerial(), derSequence(...entryExtensions))] : []),
+  ];
   const tbs = derSequence(
     derInteger(1),
     algorithm,
@@ -83,21 +93,37 @@ const flag = (number: number) => derElement(contextTag(number, 'primitive'), Buf
 const uriPoint = derElement(contextTag(0), derElement(contextTag(0), derElement(contextTag(6, 'primitive'), Buffer.from('http://x/crl'))));
 const scope = (critical: boolean, ...parts: readonly Uint8Array[]) => encodeExtension('2.5.29.28', critical, derSequence(...parts));
 
-/** Extensions of lists that Envoy does not take. */
-export const BAD_LISTS: Readonly<Record<string, Uint8Array>> = {
-  'IssuingDistributionPoint for CAs alone': scope(true, flag(2)),
-  'IssuingDistributionPoint of a partition': scope(true, uriPoint),
-  'IssuingDistributionPoint of some reasons': scope(true, derElement(contextTag(3, 'primitive'), Buffer.of(0x06, 0x40))),
-  'IssuingDistributionPoint of an indirect list': scope(true, flag(4)),
-  'IssuingDistributionPoint of a partition, not critical': scope(false, uriPoint),
-  'a critical DeltaCRLIndicator': encodeExtension('2.5.29.27', true, derInteger(1)),
-  'an unknown critical extension': encodeExtension('1.2.3.4', true, derInteger(1)),
+/** Lists with extensions that Envoy does not take. */
+export const BAD_LISTS: Readonly<Record<string, MadeListOptions>> = {
+  'IssuingDistributionPoint for CAs alone': { extensions: [scope(true, flag(2))] },
+  'IssuingDistributionPoint of a partition': { extensions: [scope(true, uriPoint)] },
+  'IssuingDistributionPoint of some reasons': {
+    extensions: [scope(true, derElement(contextTag(3, 'primitive'), Buffer.of(0x06, 0x40)))],
+  },
+  'IssuingDistributionPoint of an indirect list': { extensions: [scope(true, flag(4))] },
+  'IssuingDistributionPoint of a partition, not critical': { extensions: [scope(false, uriPoint)] },
+  'a critical DeltaCRLIndicator': { extensions: [encodeExtension('2.5.29.27', true, derInteger(1))] },
+  'an unknown critical extension': { extensions: [encodeExtension('1.2.3.4', true, derInteger(1))] },
+  'a critical CRLNumber': { criticalNumber: true },
 };
 
 /** Those that it takes. */
-export const GOOD_LISTS: Readonly<Record<string, Uint8Array>> = {
-  'IssuingDistributionPoint for user certificates alone': scope(true, flag(1)),
-  'an unknown extension that is not critical': encodeExtension('1.2.3.4', false, derInteger(1)),
+export const GOOD_LISTS: Readonly<Record<string, MadeListOptions>> = {
+  'IssuingDistributionPoint for user certificates alone': { extensions: [scope(true, flag(1))] },
+  'an unknown extension that is not critical': { extensions: [encodeExtension('1.2.3.4', false, derInteger(1))] },
+};
+
+const reason = (critical: boolean) => encodeExtension('2.5.29.21', critical, derElement(0x0a, Buffer.of(1)));
+const invalidSince = (critical: boolean) =>
+  encodeExtension('2.5.29.24', critical, derElement(TAG.generalizedTime, Buffer.from('20200101000000Z')));
+
+/** Lists with an entry whose extensions Envoy does not take; and those that it takes. */
+export const BAD_ENTRIES: Readonly<Record<string, MadeListOptions>> = {
+  'a critical reason': { entryExtensions: [reason(true)] },
+  'a critical date': { entryExtensions: [invalidSince(true)] },
+};
+export const GOOD_ENTRIES: Readonly<Record<string, MadeListOptions>> = {
+  'a reason and a date': { entryExtensions: [reason(false), invalidSince(false)] },
 };
 
 const DAY_MS = 24 * HOUR_MS;
@@ -112,7 +138,8 @@ const ders = (...cas: readonly TestCa[]) => cas.map(({ certificateDer }) => cert
 
 /** The cases of the field and their siblings, each as it stands. */
 export async function fieldWorlds(): Promise<ProxySetWorld[]> {
-  return [...(await rootWorlds()), ...(await chainWorlds()), ...(await listWorlds()), ...(await namesWorlds())];
+  const worlds = [rootWorlds, likeNameWorlds, chainWorlds, extensionWorlds, listWorlds, namesWorlds];
+  return (await Promise.all(worlds.map((make) => make()))).flat();
 }
 
 async function rootWorlds(): Promise<ProxySetWorld[]> {
@@ -141,6 +168,60 @@ async function rootWorlds(): Promise<ProxySetWorld[]> {
   const [ours, other] = [await root({ noKeyIds: true }), await root({ noKeyIds: true })];
   worlds.push({ name: 'another key of the same name first', signer: ours, chainDer: [], rootsDer: ders(other, ours) });
   worlds.push({ name: 'another key of the same name last', signer: ours, chainDer: [], rootsDer: ders(ours, other) });
+  return worlds;
+}
+
+/** Names that BoringSSL takes for one although their bytes differ, and those that it does not. */
+async function likeNameWorlds(): Promise<ProxySetWorld[]> {
+  const named = (tag: number, text: string) => derSequence(derSet(derSequence(derOid('2.5.4.3'), derElement(tag, Buffer.from(text)))));
+  const pairs = {
+    'another case': [named(TAG.utf8String, 'Root'), named(TAG.utf8String, 'root')],
+    'more spaces': [named(TAG.utf8String, ' root  a '), named(TAG.utf8String, 'root a')],
+    'another kind of string': [named(TAG.printableString, 'root'), named(TAG.utf8String, 'root')],
+    'a number of another kind': [named(TAG.numericString, '1'), named(TAG.printableString, '1')],
+    'another case beyond ASCII': [named(TAG.utf8String, '\u00c9'), named(TAG.utf8String, '\u00e9')],
+  } as const;
+  const worlds: ProxySetWorld[] = [];
+  for (const [name, [ours, like]] of Object.entries(pairs)) {
+    const signer = await root({ subjectDer: ours, noKeyIds: true });
+    const other = await root({ subjectDer: like, noKeyIds: true });
+    const dead = await again(signer, { subjectDer: like, noKeyIds: true, ...ended() });
+    const world = (what: string, ...roots: readonly TestCa[]) =>
+      worlds.push({ name: `field A1 ${what} whose name has ${name}`, signer, chainDer: [], rootsDer: ders(...roots) });
+    world('another key first', other, signer);
+    world('another key last', signer, other);
+    world('a dead copy first', dead, signer);
+  }
+  return worlds;
+}
+
+/** CAs with what of all verifiers only Envoy looks at. */
+async function extensionWorlds(): Promise<ProxySetWorld[]> {
+  const policy = derSequence(derOid('1.2.3.4'));
+  const mapping = (from: string) => derSequence(derSequence(derOid(from), derOid('1.2.3.5')));
+  const explicit = (skip: number) => derSequence(derElement(contextTag(0, 'primitive'), Buffer.of(skip)));
+  const values: Readonly<Record<string, readonly [string, Uint8Array]>> = {
+    'any purpose': ['2.5.29.37', derSequence(derOid(PURPOSE.any))],
+    'a certificate policy': ['2.5.29.32', derSequence(policy)],
+    'a certificate policy twice': ['2.5.29.32', derSequence(policy, policy)],
+    'no certificate policy': ['2.5.29.32', derSequence()],
+    'a policy that must be there': ['2.5.29.36', explicit(0)],
+    'a policy that must be there further down': ['2.5.29.36', explicit(2)],
+    'policy constraints of nothing': ['2.5.29.36', derSequence()],
+    'a policy that is mapped': ['2.5.29.33', mapping('1.2.3.4')],
+    'any policy mapped': ['2.5.29.33', mapping('2.5.29.32.0')],
+    'a bound of any policy that is no number': ['2.5.29.54', derSequence()],
+    'a distribution point': ['2.5.29.31', derSequence(derSequence(uriPoint))],
+    'a distribution point that is none': ['2.5.29.31', derInteger(1)],
+  };
+  const top = await root();
+  const worlds: ProxySetWorld[] = [];
+  for (const [name, [oid, value]] of Object.entries(values)) {
+    const options = { extraExtensions: [encodeExtension(oid, false, value)] };
+    const [int, own] = [await makeTestCa({ ...living(), parent: top, ...options }), await root(options)];
+    worlds.push({ name: `an intermediate with ${name}`, signer: int, chainDer: ders(int), rootsDer: ders(top) });
+    worlds.push({ name: `a root with ${name}`, signer: own, chainDer: [], rootsDer: ders(own) });
+  }
   return worlds;
 }
 

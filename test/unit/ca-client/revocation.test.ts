@@ -15,7 +15,7 @@ import { followRevocation, type Revocation } from '../../../ca-client/revocation
 import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
 import { cpuMs } from '../../support/load';
 import { outcome, outcomeOf } from '../../support/outcome';
-import { BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
+import { BAD_ENTRIES, BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
 import { serialsOf as serialsOfList } from '../../support/revoked-serials';
 import { tempDir } from '../../support/temp-dir';
 import { TestClock } from '../../support/test-clock';
@@ -68,8 +68,8 @@ describe('lists are accepted', () => {
     const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
     const good = await acceptCrls(listsPem([makeList(root, at), makeList(int, at)]), 'crl', signers, TEST_NOW);
     expect([good.set.lists.length, good.skipped]).toEqual([2, []]);
-    for (const [name, extension] of Object.entries(BAD_LISTS)) {
-      const bad = makeList(int, { ...at, extensions: [extension] });
+    for (const [name, options] of Object.entries({ ...BAD_LISTS, ...BAD_ENTRIES })) {
+      const bad = makeList(int, { ...at, ...options });
       const fresh = await acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW);
       expect([name, fresh.set.lists.map(({ issuer }) => issuer)]).toEqual([name, ['O=cluster.local, CN=root']]);
       expect(fresh.unusable).toEqual([expect.stringMatching(/^crl: list of O=cluster.local, CN=intermediate: must not have the /)]);

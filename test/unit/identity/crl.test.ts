@@ -63,12 +63,19 @@ describe('a list is not its', () => {
 describe('a list is refused', () => {
   const algorithm = algorithmDer('ECDSA-SHA256');
   const times = [derTime(TEST_NOW), derTime(TEST_NOW + HOUR_MS)];
+  const number = encodeExtension('2.5.29.20', false, derInteger(1));
   const critical = (oid: string) => encodeExtension(oid, true, derOctetString(Buffer.of(1)));
 
   test.each<[string, string, (name: Uint8Array) => readonly Uint8Array[]]>([
     ['without nextUpdate', 'crl next update', (name) => [derInteger(1), algorithm, name, times[0]!]],
     ['whose nextUpdate is its thisUpdate', 'crl next update', (name) => [derInteger(1), algorithm, name, times[0]!, times[0]!]],
     ['of version 3', 'crl version', (name) => [derInteger(2), algorithm, name, ...times]],
+    ['of version 1 with extensions', 'crl version', (name) => [algorithm, name, ...times, derElement(contextTag(0), derSequence(number))]],
+    [
+      'with no extension in their place',
+      'crl extensions',
+      (name) => [derInteger(1), algorithm, name, ...times, derElement(contextTag(0), derSequence())],
+    ],
     ['with another algorithm inside', 'crl signature algorithm', (name) => [derInteger(1), algorithmDer('ECDSA-SHA384'), name, ...times]],
     [
       'that is a delta',

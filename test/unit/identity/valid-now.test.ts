@@ -1,4 +1,5 @@
 import { expect, test } from '@jest/globals';
+import { derElement, derOid, derSequence, derSet, TAG } from '../../../agent/base/der';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { rootsValidAt } from '../../../agent/identity/valid-now';
 import { HOUR_MS, makeTestCa, type TestCa } from '../../support/certs';
@@ -27,4 +28,15 @@ test('of one name, the root that the certificate verifies by comes first, then t
   );
   expect(ofOneName).toEqual([own, long, short].map(({ certificateDer }) => certificateDer));
   expect(createTrustBundle(bundle!.rootsDer).rootsDer).toEqual(sorted([short, own, long, ...others]));
+});
+
+test('field A1: names that differ in case or kind of string are one name', async () => {
+  const named = (tag: number, text: string) => derSequence(derSet(derSequence(derOid('2.5.4.3'), derElement(tag, Buffer.from(text)))));
+  const names = [named(TAG.utf8String, 'one  Name'), named(TAG.printableString, 'ONE NAME '), named(TAG.utf8String, 'another name')];
+  const roots = await Promise.all(names.flatMap((subjectDer) => [1, 2].map(() => makeTestCa({ subjectDer, noKeyIds: true }))));
+  for (const own of roots.slice(0, 4)) {
+    const { bundle } = rootsValidAt(bundleOf(roots), await issueSvid(own), NOW);
+    const ofOneName = bundle!.rootsDer.filter((der) => roots.slice(0, 4).some(({ certificateDer }) => certificateDer === der));
+    expect(ofOneName.indexOf(own.certificateDer)).toBe(0);
+  }
 });
