@@ -6,11 +6,11 @@ import type { TrustBundle } from '../../agent/identity/trust-bundle';
 
 /** What the CA's server must prove itself with. Leaves are never judged by it. */
 export interface CaRoot {
-  /** PEM, for TLS. */
+  /** PEM, for TLS: what of `bundle` it is to know. */
   readonly pem: Buffer;
-  /** The same, where it is a file of the mesh; undefined for the machine's own roots, which say nothing about workloads. */
+  /** The roots, where it is a file of the mesh; undefined for the machine's own roots, which say nothing about workloads. */
   readonly bundle: TrustBundle | undefined;
-  /** Equal versions are equal roots. */
+  /** Equal versions are equal roots for TLS. */
   readonly version: string;
 }
 

@@ -3,6 +3,7 @@ import type { AgentError } from '../../agent/base/errors';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
 import { type Certificate, certificatesPem, foreignTrustDomain, parseCertificate } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { rootsValidAt } from '../../agent/identity/valid-now';
 import type { SignRequest } from '../ca-client';
 import { type FileTrust, followTrustFile } from '../file-trust';
 import type { CaRoot } from './ca-root';
@@ -31,7 +32,7 @@ export interface LearningTrust {
   refresh(): Promise<void>;
   /**
    * The roots that the server's TLS is judged by: those of the file as it was just read, and those that this server taught, for as long as what
-   * vouched for them is in the file. Those of the machine stay alone: whoever is in there has nothing to do with our certificates.
+   * vouched for them is in the file. TLS gets what of them is valid now. Those of the machine stay alone: whoever is in there has nothing to do with our certificates.
    */
   ofServer(file: CaRoot): CaRoot;
   /**
@@ -80,8 +81,11 @@ class FileAndLearned implements LearningTrust {
 
   ofServer(file: CaRoot): CaRoot {
     if (!file.bundle) return file;
-    const bundle = extendBundle(file.bundle, this.#kept.server, this.deps.clock.now());
-    return bundle === file.bundle ? file : { pem: certificatesPem(bundle.rootsDer), bundle, version: bundle.version };
+    const now = this.deps.clock.now();
+    const bundle = extendBundle(file.bundle, this.#kept.server, now);
+    // TLS may try a dead certificate before its living self, which the server shows or the file holds.
+    const { bundle: valid = bundle } = rootsValidAt(bundle, undefined, now);
+    return valid.version === file.version ? file : { pem: certificatesPem(valid.rootsDer), bundle, version: valid.version };
   }
 
   learn(certificatesDer: readonly Uint8Array[], request: SignRequest, server: ProvenServer | undefined): void {

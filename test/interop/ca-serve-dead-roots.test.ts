@@ -5,7 +5,7 @@ import { certificatesPem, parseCertificates, parseRootBundle } from '../../agent
 import { isValidAt } from '../../agent/identity/valid-now';
 import { writeCaDir } from '../support/ca-dir';
 import { type CaWorld, makeRequest, startCaWorld } from '../support/ca-server';
-import { HOUR_MS } from '../support/certs';
+import { HOUR_MS, TEST_ID } from '../support/certs';
 import { keyturn } from '../support/command-line';
 import { envoyVerdicts, type ProxyPem } from '../support/envoy-verdicts';
 import { fetchText } from '../support/fetch-text';
@@ -16,6 +16,7 @@ import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { liveCa } from '../support/tls-ca';
 import { makeTokenIssuer, TEST_ISSUER } from '../support/tokens';
+import { until } from '../support/until';
 
 jest.setTimeout(120_000);
 
@@ -54,6 +55,10 @@ describeWith('envoy')('what ca serve hands to agents that are not ours', () => {
       served.push({ name: each.name, pem: await readAsPilotAgent(world) });
     }
     expect(served.length).toBeGreaterThan(found.length / 2);
+    const now = Date.now();
+    const isDead = ({ pem }: (typeof served)[number]) =>
+      parseCertificates(Buffer.from(pem.chainPem), 'chain').some((each) => !isValidAt(each, now));
+    expect(served.filter(isDead)).toEqual([]);
     const taken = await envoyVerdicts(
       tempDir(),
       served.map(({ pem }) => pem),
@@ -118,4 +123,40 @@ test('field A1: nor do files and pages that others copy: bundle.pem, bundle.json
   const { bundle } = parseRootBundle(readFileSync(join(dir, 'root-cert.pem')), 'roots');
   expect(bundle.rootsDer).toHaveLength(4);
   expect(isValidAt(parseCertificates(Buffer.from(only), 'root')[0]!, Date.now())).toBe(true);
+});
+
+test('field A1: a root is in the replies from the moment at which it begins, and not after its end; the register says so', async () => {
+  const second = (inMs: number) => Math.ceil((Date.now() + inMs) / 1_000) * 1_000;
+  const [begins, ends] = [second(1_500), second(3_000)];
+  const live = await liveCa();
+  const other = await liveCa({ name: 'other', notBeforeAt: begins, notAfterAt: ends });
+  const world = await startCaWorld({
+    dir: caDirOf({ signer: live, chainDer: [], rootsDer: [live, other].map(({ certificateDer }) => certificateDer) }),
+  });
+  worlds.push(world);
+  const handed = async () => (await readAsPilotAgent(world)).rootsPem.match(/BEGIN/g)!.length;
+  expect(await handed()).toBe(1);
+  await until('its beginning', async () => Date.now() >= begins);
+  expect(await handed()).toBe(2);
+  await until('its end', async () => Date.now() >= ends);
+  expect(await handed()).toBe(1);
+  const entries = await world.store.issued({}, Date.now());
+  const registered = entries.filter(({ id }) => id === TEST_ID).sort((a, b) => a.issuedAt - b.issuedAt);
+  expect(registered.map(({ handedRoots }) => handedRoots!.length)).toEqual([1, 2, 1]);
+});
+
+test('field A1: an agent whose file of roots holds a dead copy of what its CA shows is let in by the living one', async () => {
+  const now = Date.now();
+  const root = await liveCa();
+  const signer = await liveCa({ parent: root });
+  const dead = await liveCa({ parent: root, privateKey: signer.privateKey, notBeforeAt: now - 9 * HOUR_MS, notAfterAt: now - HOUR_MS });
+  const world = await startCaWorld({ dir: caDirOf({ signer, chainDer: [signer.certificateDer], rootsDer: [root.certificateDer] }) });
+  worlds.push(world);
+  const dir = tempDir();
+  writeFileSync(join(dir, 'roots.pem'), certificatesPem([dead, root].map(({ certificateDer }) => certificateDer)));
+  writeFileSync(join(dir, 'token'), await world.joinToken());
+  const trusted = ['--ca', 'istiod', '--ca-address', world.server.address, '--ca-root', 'roots.pem', '--token', 'token'];
+  const daemon = testDaemon({ dir, args: ['run', ...trusted, '--namespace', 'shop', '--service-account', 'cart', '--log-format', 'json'] });
+  await until('a certificate', async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.state === 'current');
+  expect(world.issued()).toBe(1);
 });
