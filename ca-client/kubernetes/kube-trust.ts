@@ -63,7 +63,8 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   const trust = new WatchedSource<TrustBundle | undefined>(undefined);
   const stop = new AbortController();
   let problem: AgentError | undefined;
-  let told = '';
+  let skippedTold = '';
+  let problemTold = '';
   let saving = Promise.resolve();
   const failures = new FailureRun();
   let wake = new AbortController();
@@ -74,9 +75,9 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
 
   const take = ({ source, pem }: Found) => {
     const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source, options.domains);
-    if (skipped.length > 0 && told !== skipped.join())
+    if (skipped.length > 0 && skippedTold !== skipped.join())
       deps.log.warn('trust anchors hold roots that are refused, using the others', { source, skipped });
-    told = skipped.join();
+    skippedTold = skipped.join();
     problem = undefined;
     if (bundle.version === trust.value?.version) return;
     deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
@@ -90,10 +91,10 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
       cause: caught,
       hint: caught.hint ?? publishHint(options),
     });
-    if (told !== problem.message) {
+    if (problemTold !== problem.message) {
       deps.log.warn(trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet', { cause: problem });
     }
-    told = problem.message;
+    problemTold = problem.message;
   };
   const follow = async () => {
     const kept = await loadKept(options, deps);
@@ -105,8 +106,10 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
         const found = await find(api, options, stop.signal);
         take(found);
         firstLook();
-        failures.end();
         if (!(await isChanged(api, found.watchPath, stop.signal))) waitMs = WATCH_AGAIN_MS;
+        // Not before the watch has worked: where it never does, waits grow and the reason is logged once.
+        failures.end();
+        problemTold = '';
       } catch (caught) {
         if (stop.signal.aborted) return;
         const error = AgentError.from(caught);

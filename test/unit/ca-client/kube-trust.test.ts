@@ -8,6 +8,7 @@ import { followKubeTrust } from '../../../ca-client/kubernetes/kube-trust';
 import { makeTestCa } from '../../support/certs';
 import { startHttpsServer } from '../../support/https-server';
 import { tempDir } from '../../support/temp-dir';
+import { settle, TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 import { until } from '../../support/until';
 
@@ -25,16 +26,20 @@ const bundles = (...pems: string[]): Answer => ({
 const configMap = (data: object): Answer => ({ status: 200, body: { metadata: { resourceVersion: '6' }, data } });
 
 /** A cluster that answers as told, and watches without an event. */
-async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answer }) {
-  const now = { v1: NOT_SERVED, v1beta1: NOT_SERVED, configMap: NOT_SERVED, ...answers };
+async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answer; watch?: Answer }, keptDir?: string) {
+  const now = { v1: NOT_SERVED, v1beta1: NOT_SERVED, configMap: NOT_SERVED, watch: { status: 200, body: {} }, ...answers };
   const asked: string[] = [];
-  const watches: (() => void)[] = [];
+  const watches: ((type: string) => void)[] = [];
   const server = await startHttpsServer((request, response) => {
     const url = decodeURIComponent(request.url!);
     if (url.includes('watch=')) {
       asked.push(`watch ${/\/(configmaps|clustertrustbundles)/.exec(url)![1]}`);
+      if (now.watch.status !== 200) {
+        response.writeHead(now.watch.status).end(JSON.stringify(now.watch.body));
+        return;
+      }
       response.writeHead(200).flushHeaders();
-      watches.push(() => response.end(`${JSON.stringify({ type: 'MODIFIED', object: {} })}\n`));
+      watches.push((type) => response.write(`${JSON.stringify({ type, object: {} })}\n`));
       return;
     }
     asked.push(url);
@@ -54,19 +59,21 @@ async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answe
       users: named('user', { token: 'token' }),
     }),
   );
-  const deps = testDeps();
-  const api = createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), deps);
-  const anchors = followKubeTrust(api, { signerName: 'example.com/mesh', namespace: 'shop', keptDir: undefined }, deps);
+  const clock = new TestClock(Date.now());
+  const deps = testDeps({ clock, random: () => 0.5 });
+  // Of another clock, so that the only waits on this one are those between requests.
+  const api = createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), testDeps());
+  const anchors = followKubeTrust(api, { signerName: 'example.com/mesh', namespace: 'shop', keptDir }, deps);
   closers.push(
     server.close,
     () => api.close(),
     () => anchors.close(),
   );
   await anchors.ready;
-  const change = () => {
-    for (const end of watches.splice(0)) end();
+  const change = (type = 'MODIFIED') => {
+    for (const tell of watches) tell(type);
   };
-  return { now, asked, anchors, deps, change };
+  return { now, asked, anchors, deps, change, clock };
 }
 
 const pemOf = async (name: string) => certificatesPem((await makeTestCa({ name })).bundle.rootsDer).toString();
@@ -123,6 +130,45 @@ describe('the anchors of a signer', () => {
     expect(anchors.problem()).toBeUndefined();
     expect(deps.events.at(-1)!.event).toBe('trust anchors read');
     expect(deps.events.map(({ event }) => event)).toContain('trust anchors hold roots that are refused, using the others');
+  });
+
+  test('do not change by a bookmark', async () => {
+    const { anchors, change, asked, now } = await world({ v1: bundles(await pemOf('one')) });
+    const before = anchors.trust.value;
+    await until('the watch', async () => asked.includes('watch clustertrustbundles'));
+    now.v1 = bundles(await pemOf('two'));
+    change('BOOKMARK');
+    await settle(100);
+    expect([anchors.trust.value, asked.length]).toEqual([before, 2]);
+    change('MODIFIED');
+    await until('the change', async () => anchors.trust.value !== before);
+  });
+
+  test.each<[string, Parameters<typeof world>[0]]>([
+    ['API server fails', { v1: { status: 500, body: {} } }],
+    ['watch is refused', { watch: { status: 403, body: { reason: 'Forbidden' } } }],
+  ])('whose %s are asked for after 1, 2, 4 ... 45 s, and the reason is logged once', async (_, answers) => {
+    const { anchors, deps, clock, asked } = await world({ v1: bundles(await pemOf('one')), ...answers });
+    const waits: number[] = [];
+    while (waits.length < 8) {
+      const wakeAt = await until('a wait', async () => clock.nextWakeAt());
+      waits.push((wakeAt - clock.now()) / 1_000);
+      const before = asked.length;
+      await clock.advanceTo(wakeAt);
+      await until('the next try', async () => asked.length > before);
+    }
+    expect(waits).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
+    expect(anchors.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+    expect(deps.events.filter(({ level }) => level === 'warn')).toHaveLength(1);
+  });
+
+  test('are kept in a directory, for a start while the cluster does not answer', async () => {
+    const dir = join(tempDir(), 'kept');
+    const first = await world({ v1: bundles(await pemOf('one')) }, dir);
+    await first.anchors.close();
+    const { anchors } = await world({ v1: { status: 500, body: {} } }, dir);
+    expect(anchors.trust.value).toEqual(first.anchors.trust.value);
+    expect(anchors.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
   });
 
   test.each([
