@@ -62,7 +62,6 @@ function takeRequest(
 ): Step<SotwState> {
   const { last } = state;
   if (last && request.nonce === last.nonce) return takeAnswer(state, last, request, at, lookup);
-  if (request.names.length === 0) return { state: { ...state, names: new Map(), last: undefined }, response: undefined, notes: [] };
   if (last && request.nonce !== '') return { state, response: undefined, notes: [{ kind: 'stale' }] };
   return takeFirst(state, request, at, lookup);
 }

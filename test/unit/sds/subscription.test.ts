@@ -47,6 +47,8 @@ function drive<State extends SubscriptionState, Request>(subscription: Subscript
     nonce: () => last?.nonce ?? '',
     entry: (name: string) => state.names.get(name),
     notes: () => notes.splice(0).map((note) => note.kind),
+    /** Words of each refusal, and whether it is repeated. */
+    refusals: () => notes.splice(0).map((note) => note.kind === 'refused' && [note.message, note.repeated]),
   };
 }
 
@@ -95,6 +97,22 @@ describe('a state-of-the-world stream', () => {
     expect(stream.notes()).toEqual(['acknowledged', 'stale']);
   });
 
+  test('D3 ignores a stale nonce that comes without names: what unsubscribes is the answer to the response under way', () => {
+    const stream = sotw({ default: 'a' });
+    stream.ask('default');
+    const old = stream.nonce();
+    stream.ack('default');
+    stream.world.default = 'b';
+    stream.changed();
+    stream.written();
+    stream.say([], old);
+    expect(stream.entry('default')).toBeDefined();
+    expect(stream.notes()).toEqual(['acknowledged', 'stale']);
+    stream.say([], stream.nonce());
+    expect(stream.entry('default')).toBeUndefined();
+    expect(stream.notes()).toEqual(['acknowledged']);
+  });
+
   test('D4 answers a first request whatever its nonce and error say', () => {
     const stream = sotw({ default: 'a' });
     expect(stream.say(['default'], 'other-1-1', 'refused elsewhere')).toEqual(['default@a']);
@@ -129,7 +147,11 @@ describe('a state-of-the-world stream', () => {
     stream.ask('default');
     stream.written();
     for (let times = 0; times < 3; times += 1) expect(stream.say(['default'], stream.nonce(), 'no')).toBeUndefined();
-    expect(stream.notes()).toEqual(['refused', 'refused', 'refused']);
+    expect(stream.refusals()).toEqual([
+      ['no', false],
+      ['no', true],
+      ['no', true],
+    ]);
   });
 
   test('D7 serves the names that a NACK adds', () => {
