@@ -13,9 +13,11 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import promises from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, test } from '@jest/globals';
+import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { directoryRisk, type OutputFile, publishDir, unpublishDir } from '../../../agent/base/atomic-dir';
+import { onFsStep } from '../../support/fs-steps';
 import { readEach } from '../../support/readers';
 import { tempDir } from '../../support/temp-dir';
 
@@ -27,7 +29,25 @@ const files = (generation: string): OutputFile[] =>
 const texts = (generation: string) => NAMES.map((name) => `${generation} ${name}`);
 const modeOf = (path: string) => (statSync(path).mode & 0o7777).toString(8);
 
+afterEach(() => {
+  jest.restoreAllMocks();
+});
+
 describe('a published directory', () => {
+  test('is durable: files and their directory before the link that leads to them, and that before the version it replaced goes', async () => {
+    const dir = tempDir();
+    await publishDir(dir, files('old'));
+    const steps: string[] = [];
+    const ends = await onFsStep((name) => ['writeFile', 'sync', 'symlink', 'rename', 'rmdir'].includes(name) && steps.push(name));
+    try {
+      await publishDir(dir, files('new'));
+    } finally {
+      ends();
+    }
+    const written = ['writeFile', 'sync'];
+    expect(steps).toEqual([...written, ...written, ...written, 'sync', 'symlink', 'rename', 'sync', 'rmdir', 'sync']);
+  });
+
   test('holds exactly three links through ..data and one version behind them', async () => {
     const dir = join(tempDir(), 'a', 'certs');
     for (const generation of ['one', 'two', 'three']) {
@@ -127,6 +147,18 @@ describe('E10 a hostile directory', () => {
     expect(await directoryRisk(dir)).toBeUndefined();
     chmodSync(dir, 0o1777);
     expect(await directoryRisk(dir)).toBe('every user may write to it');
+  });
+
+  test.each<[string, number, number, string | undefined]>([
+    ['of one’s own', 4_711, 4_711, undefined],
+    ['of root', 4_711, 0, undefined],
+    ['of another user', 4_711, 4_712, 'it belongs to user 4712'],
+    ['of another user, for root', 0, 4_712, 'it belongs to user 4712'],
+  ])('a directory %s: its owner may exchange what is in it', async (_, self, owner, risk) => {
+    jest.spyOn(process, 'getuid').mockReturnValue(self);
+    const found = statSync(tempDir());
+    jest.spyOn(promises, 'stat').mockResolvedValue(Object.assign(found, { uid: owner }));
+    expect(await directoryRisk('/dir')).toBe(risk);
   });
 
   test('names that would leave the directory are refused', async () => {

@@ -93,6 +93,7 @@ test.each([
   ['06 00', refused('must be an object identifier')],
   ['06 03 550480', refused('must be an object identifier')],
   ['06 04 55048001', refused('must be an object identifier')],
+  ['06 03 802a03', refused('must be an object identifier')],
   ['06 0a 2affffffffffffffff7f', refused('must be an object identifier')],
 ])('an object identifier %s', (der, want) => expect(read(hex(der), (input) => input.oid('x'))).toEqual(want));
 

@@ -238,6 +238,32 @@ describe('a Unix socket', () => {
     expect(readdirSync(dir)).toEqual(['socket']);
   });
 
+  test('waits while another process holds its guard, and starts once that has gone', async () => {
+    const path = join(dir, 'socket');
+    let asked = 0;
+    const holder = createServer((socket) => {
+      socket.on('error', () => undefined);
+      asked += 1;
+      if (asked === 3) holder.close();
+    });
+    await new Promise<void>((resolve) => holder.listen(`${path}.lock`, resolve));
+    await listen(path);
+    expect(asked).toBeGreaterThanOrEqual(3);
+    expect(await answer(path)).toBe('hello');
+    expect(readdirSync(dir)).toEqual(['socket']);
+  });
+
+  test('does not start where a file has the name of its guard, and says which', async () => {
+    const path = join(dir, 'socket');
+    writeFileSync(`${path}.lock`, 'precious');
+    await expect(listen(path)).rejects.toMatchObject({
+      code: 'ERR_SOCKET',
+      message: `test socket ${path}: socket.lock: it is a regular file, not a socket`,
+      hint: 'move it away or choose another path',
+    });
+    expect(readdirSync(dir)).toEqual(['socket.lock']);
+  });
+
   test('a socket of ours that was killed before it got its mode is taken over', async () => {
     const path = join(dir, 'socket');
     await leaveDead(path);

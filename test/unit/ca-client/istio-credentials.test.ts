@@ -1,17 +1,18 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { status } from '@grpc/grpc-js';
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { privateKeyPem } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { Svid } from '../../../agent/identity/svid';
 import type { ClientCertificate } from '../../../ca-client/istio/client-certificate';
+import { IdentityProof } from '../../../ca-client/istio/identity-proof';
 import { HOUR_MS, TEST_ID } from '../../support/certs';
 import { type FakeCa, type FakeCaOptions, makeJwt, startFakeIstiod } from '../../support/fake-istio-csr';
 import { type ClientOptions, closing, issue, openClient, WorkloadFiles } from '../../support/istio-world';
-import { TestClock } from '../../support/test-clock';
+import { settle, TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 import { clientPair, liveCa, rootsPem, serverPair, writePair } from '../../support/tls-ca';
 import { startUnaryServer } from '../../support/unary-server';
@@ -188,6 +189,13 @@ describe('a call to istiod', () => {
     files.token(fake.token(TEST_ID, { audiences: ['kubernetes'] }));
     await expect(issue(ca)).rejects.toMatchObject({ hint: expect.stringContaining('is for audience kubernetes and not for istio-ca') });
     expect(deps.events).toContainEqual(expect.objectContaining({ level: 'warn', event: 'token is for another audience' }));
+  });
+
+  test.each([[['istio-ca']], [['kubernetes', 'istio-ca']]])('with a token for %j is made without a warning', async (audiences) => {
+    const { fake, files, ca, deps } = await world();
+    files.token(fake.token(TEST_ID, { audiences }));
+    await issue(ca);
+    expect(deps.events.map(({ event }) => event)).not.toContain('token is for another audience');
   });
 
   test('never shows the token in an error, though the CA sends it back', async () => {
@@ -441,6 +449,23 @@ describe('credentials', () => {
     files.token(fake.token(TEST_ID));
     await until('the news of the token', async () => told.length > 0, 5_000);
     expect(new Set(told)).toEqual(new Set(['credential']));
+  });
+
+  test('that are as they were when first looked at are no news', async () => {
+    const [print, look] = [jest.spyOn(IdentityProof.prototype, 'print'), jest.spyOn(IdentityProof.prototype, 'look')];
+    closing({ close: async () => void jest.restoreAllMocks() });
+    const fake = closing(await startFakeIstiod());
+    const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
+    const clock = new TestClock(Date.now());
+    const { ca, deps } = await openClient(files, { address: fake.server.address }, testDeps({ clock }));
+    const news: string[] = [];
+    ca.onChange((what) => news.push(what));
+    await clock.advanceBy(2_000);
+    await until('a look', async () => print.mock.calls.length > 1 && look.mock.calls.length > 1);
+    await Promise.all([...print.mock.results, ...look.mock.results].map(({ value }) => value));
+    await settle();
+    expect(news).toEqual([]);
+    expect(deps.events.map(({ event }) => event)).not.toContain('credential files changed');
   });
 
   test('C25 a new root of the CA’s server is taken up by the next call', async () => {

@@ -49,6 +49,14 @@ describe('a JWT-SVID is good', () => {
   });
 });
 
+test('a JWT-SVID without a key identifier is good by a key that its trust domain published since', async () => {
+  let published = KEYS.slice(0, 1);
+  const judgeNow = (token: string) => verifyJwtSvid(token, 'shop', () => published, NOW);
+  await judgeNow(make({ header: { alg: 'ES256' } }));
+  published = KEYS;
+  await expect(judgeNow(make({ header: { alg: 'RS256' }, key: rsa.privateKey }))).resolves.toMatchObject({ claims: CLAIMS });
+});
+
 describe('a JWT-SVID is refused', () => {
   const hmac = (secret: string | Buffer) => (input: string) => createHmac('sha256', secret).update(input).digest('base64url');
   const publicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' });

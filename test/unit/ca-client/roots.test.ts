@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect, createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import { Secret } from '../../../agent/base/secret';
 import { firstValue } from '../../../agent/base/watched';
 import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../../agent/identity/certificate';
 import { verifyChain } from '../../../agent/identity/chain';
@@ -12,6 +13,7 @@ import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { type Authority, type IssuedLeaf, openAuthority } from '../../../ca-client/builtin/authority';
 import { DEFAULT_OVERLAP_MS, namedTrustDomain, type RootsOptions } from '../../../ca-client/builtin/root-facts';
 import { activateRoot, addRoot, listRoots, retireRoot } from '../../../ca-client/builtin/roots';
+import { dropSigner, keepSigner } from '../../../ca-client/builtin/signers';
 import { openFileStore } from '../../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../../ca-client/builtin/store/store';
 import { writeCaDir } from '../../support/ca-dir';
@@ -378,6 +380,19 @@ describe('roots change in stages', () => {
     expect(rootsOf(at.dir)).toEqual([Buffer.from(renewed.certificateDer)]);
   });
 
+  test.each([
+    ['the same name under another key', () => makeTestCa({ notAfterAt: TEST_NOW + 9_000 * DAY_MS })],
+    ['another name under the same key', (at: World) => makeTestCa({ name: 'renamed', privateKey: at.ca.privateKey })],
+  ])('H7 a root of %s takes over nothing', async (_, makeNext) => {
+    const at = await world();
+    const next = await makeNext(at);
+    await at.store.recordIssued(issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }));
+    await addRoot(at, { ...NEW, pem: Buffer.concat([keyPem(next), certificatesPem([next.certificateDer])]) }, at.deps);
+    await activateRoot(at, { force: true, id: idOf(next) }, at.deps);
+    await expect(retireRoot(at, { id: idOf(at.ca) }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    expect(rootsOf(at.dir)).toHaveLength(2);
+  });
+
   test('H8 what is no root is not added, and nothing changes', async () => {
     const at = await world();
     const intermediate = await makeTestCa({ parent: await makeTestCa({ name: 'stranger' }) });
@@ -422,6 +437,26 @@ async function keyHashOf(ca: TestCa): Promise<string> {
   const { createHash } = await import('node:crypto');
   return createHash('sha256').update(parseCertificate(ca.certificateDer).publicKey.spkiDer).digest('hex');
 }
+
+test('a signer that is added is durable before it has its name, and one that is dropped has lost its name durably before its files go', async () => {
+  const at = await world();
+  const steps: string[] = [];
+  const ends = await onFsStep((name) => ['writeFile', 'sync', 'rename', 'rm'].includes(name) && steps.push(name));
+  try {
+    await keepSigner(at.dir, 'a'.repeat(16), {
+      keyPem: new Secret(keyPem(at.ca)),
+      certPem: fileOf(at.dir, 'ca-cert.pem'),
+      chainPem: fileOf(at.dir, 'cert-chain.pem'),
+      rootPem: fileOf(at.dir, 'root-cert.pem'),
+    });
+    const written = ['writeFile', 'sync'];
+    expect(steps.splice(0)).toEqual(['sync', ...written, ...written, ...written, ...written, 'sync', 'rename', 'sync']);
+    await dropSigner(at.dir, 'a'.repeat(16));
+    expect(steps).toEqual(['rename', 'sync', 'rm']);
+  } finally {
+    ends();
+  }
+});
 
 describe('a command that dies before any file operation', () => {
   const signed = async (dir: string) => {

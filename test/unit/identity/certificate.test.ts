@@ -1,7 +1,17 @@
 import { X509Certificate } from 'node:crypto';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { contextTag, derElement, derInteger, derOctetString, derOid, derSequence, derTime, TAG } from '../../../agent/base/der';
+import {
+  contextTag,
+  derBitString,
+  derElement,
+  derInteger,
+  derOctetString,
+  derOid,
+  derSequence,
+  derTime,
+  TAG,
+} from '../../../agent/base/der';
 import { writePem } from '../../../agent/base/pem';
 import {
   type Certificate,
@@ -16,6 +26,8 @@ import {
 import { EXTENSION, encodeExtension, encodeKeyUsage } from '../../../agent/identity/extensions';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import { encodeName } from '../../../agent/identity/name';
+import { parsePublicKey } from '../../../agent/identity/public-key';
+import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import {
   dnsName,
   emailName,
@@ -203,6 +215,16 @@ describe('keys and signatures that policy does not take are told, not hidden', (
     ['Ed25519', () => makeKey('ed25519'), '1.3.101.112', 'must be an ECDSA or RSA key'],
   ])('%s', (_, make, text, rule) => expect(weakness(make())).toMatchObject({ text, weakness: rule }));
 
+  test.each([
+    ['no parameters', Buffer.alloc(0), 'must have NULL as RSA parameters'],
+    ['other parameters', derSequence(), 'must have NULL as RSA parameters'],
+    ['NULL', derElement(TAG.null), undefined],
+  ])('RSA with %s (RFC 3279 section 2.3.1)', (_, parameters, rule) => {
+    const { keyBits } = parsePublicKey(spkiOf(makeKey('rsa', 2048)));
+    const algorithm = derSequence(derOid('1.2.840.113549.1.1.1'), parameters);
+    expect(parsePublicKey(derSequence(algorithm, derBitString(keyBits))).weakness).toBe(rule);
+  });
+
   test('SHA-1 is not usable', async () => {
     const rsa = await makeTestCa({ algorithm: 'rsa-2048' });
     expect(parseCertificate(issueLeaf(rsa, { key, signature: 'RSA-SHA1' })).signatureAlgorithm).toMatchObject({
@@ -227,6 +249,9 @@ describe('PEM files', () => {
     }),
   );
 });
+
+test('a bundle without a root is none', () =>
+  expect(outcome(() => createTrustBundle([]))).toEqual({ field: 'trust bundle', rule: 'must hold at least one certificate' }));
 
 describe('11 a bundle of roots keeps its good ones', () => {
   const text = (...parts: (Uint8Array | string)[]) =>

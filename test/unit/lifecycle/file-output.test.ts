@@ -1,5 +1,5 @@
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto';
-import { chmodSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from '@jest/globals';
 import type { Deps } from '../../../agent/base/deps';
@@ -54,7 +54,7 @@ test('E9 key, chain and roots are written on every rotation, not only the first,
     await story.clock.advanceBy(12 * HOUR);
   }
   expect(statSync(join(dir, 'key.pem')).mode & 0o777).toBe(0o600);
-  expect(statSync(join(dir, 'cert-chain.pem')).mode & 0o777).toBe(0o644);
+  for (const open of ['cert-chain.pem', 'root-cert.pem']) expect(statSync(join(dir, open)).mode & 0o777).toBe(0o644);
 });
 
 test('a changed bundle is written beside the same certificate', async () => {
@@ -118,13 +118,35 @@ test('E10 a directory that everybody may write to is warned of', async () => {
   expect(events[0]).toMatchObject({ level: 'warn', facts: { dir, because: 'every user may write to it' } });
 });
 
-test('close ends a wait at once and writes nothing after', async () => {
+test('close ends a wait at once and writes nothing after, whatever changes, and listens no more', async () => {
   const clock = new TestClock();
   const dir = join(tempDir(), 'file');
   writeFileSync(dir, '');
   const story = await tell({ clock });
-  const { files, events } = output(dir, story.keeper.state.value, { clock });
+  const state = new CountedSource(story.keeper.state.value);
+  const { files, events } = output(dir, { state }, { clock });
   await until(() => events.length === 1);
+  expect(state.listeners).toBe(1);
   await files.close();
+  expect(state.listeners).toBe(0);
+  // Now it could be written to.
+  rmSync(dir);
+  await clock.advanceBy(HOUR);
+  state.set(story.keeper.state.value);
+  await settle();
+  expect(existsSync(dir)).toBe(false);
   expect(files.status().serial).toBeUndefined();
 });
+
+class CountedSource extends WatchedSource<CertState> {
+  listeners = 0;
+
+  override subscribe(listener: (value: CertState) => void): () => void {
+    const stop = super.subscribe(listener);
+    this.listeners += 1;
+    return () => {
+      stop();
+      this.listeners -= 1;
+    };
+  }
+}

@@ -153,6 +153,24 @@ describe('a keeper', () => {
     await expect(waiting.keeper.renewNow('late')).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 
+  test('listens to no jump of the clock once it is closed', async () => {
+    const clock = new TestClock();
+    const listeners = new Set<() => void>();
+    const onJump = clock.onJump.bind(clock);
+    clock.onJump = (listener) => {
+      const stop = onJump(listener);
+      listeners.add(stop);
+      return () => {
+        stop();
+        listeners.delete(stop);
+      };
+    };
+    const story = await tell({ clock });
+    expect(listeners.size).toBeGreaterThan(0);
+    await story.keeper.close();
+    expect(listeners.size).toBe(0);
+  });
+
   test('says why the next renewal is when it is', async () => {
     const story = await tell();
     expect(story.keeper.describe().plan[0]).toMatchObject({ rule: 'share of the usable validity', at: story.after(12 * HOUR) });

@@ -14,6 +14,14 @@ describe('a request', () => {
     expect(parseSotwRequest(bytes)).toEqual({ names: ['default', 'ROOTCA'], nonce: 'n', error: 'mismatch', node: 'sidecar~1' });
   });
 
+  test.each<[string, (options: { error: string; node: string }) => { readonly node: string; readonly error: string | undefined }]>([
+    ['state of the world', (options) => parseSotwRequest(sotwRequest(['default'], options))],
+    ['delta', (options) => parseDeltaRequest(deltaRequest({ subscribe: ['default'], ...options }))],
+  ])('of the %s is cut in the words of its refusal and in who asks', (_, read) => {
+    expect(read({ error: 'e'.repeat(1_000), node: 'n'.repeat(200) })).toMatchObject({ error: 'e'.repeat(1_000), node: 'n'.repeat(200) });
+    expect(read({ error: 'e'.repeat(1_001), node: 'n'.repeat(201) })).toMatchObject({ error: 'e'.repeat(1_000), node: 'n'.repeat(200) });
+  });
+
   test('D16 may come without a node and without a type', () => {
     expect(parseSotwRequest(sotwRequest(['default'], { typeUrl: '' }))).toMatchObject({ names: ['default'], node: '', error: undefined });
     expect(parseSotwRequest(new Uint8Array())).toEqual({ names: [], nonce: '', error: undefined, node: '' });
@@ -63,6 +71,7 @@ describe('a request', () => {
 });
 
 const SEEDS = [
+  sotwRequest(['n'.repeat(LIMITS.nameBytes), 'default', 'default'], { error: 'e'.repeat(1_000), node: 'n'.repeat(200) }),
   sotwRequest(['default', 'ROOTCA', 'file-cert:/etc/certs/cert.pem~/etc/certs/key.pem'], {
     nonce: 'a-1-1',
     version: 'v',
@@ -113,7 +122,17 @@ describe.each([
           expect(caught).toMatchObject({ code: 'ERR_PARSE', field: expect.any(String), rule: expect.any(String) });
           return;
         }
-        for (const value of Object.values(request)) expect(['string', 'object', 'undefined']).toContain(typeof value);
+        const { nonce, node, error, ...rest } = request;
+        expect(nonce).toEqual(expect.any(String));
+        expect(node.length).toBeLessThanOrEqual(200);
+        expect(error?.length ?? 0).toBeLessThanOrEqual(1_000);
+        for (const each of Object.values(rest) as (readonly string[] | ReadonlyMap<string, string>)[]) {
+          const names = [...each.keys()].map(String);
+          expect(names.length).toBeLessThanOrEqual(LIMITS.namesPerStream);
+          if (!Array.isArray(each)) continue;
+          expect(new Set(each).size).toBe(each.length);
+          for (const name of each) expect(Buffer.byteLength(name)).toBeLessThanOrEqual(LIMITS.nameBytes);
+        }
       }),
       { numRuns: RUNS },
     );

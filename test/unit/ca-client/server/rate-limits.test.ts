@@ -56,3 +56,13 @@ test('a clock that is set back neither gives nor takes', () => {
   clock.at += 1_000;
   expect(burst('a', 10)).toBe(10);
 });
+
+test('65,536 identities are remembered: the one that was served longest ago is forgotten', () => {
+  const { take } = limiter(1, 0);
+  for (const id of ['first', 'second']) expect(take(id)).toBeUndefined();
+  for (let each = 2; each < 65_536; each += 1) take(`id ${each}`);
+  expect(take('first')).toBe(1_000);
+  take('one more');
+  expect(take('second')).toBe(1_000);
+  expect(take('first')).toBeUndefined();
+});
