@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -7,6 +7,7 @@ import { completionModel } from '../../agent/cli/completion-model';
 import { createProgram } from '../../agent/cli/program';
 import { SETTING_NAMES } from '../../agent/config/options';
 import { keyturn } from '../support/command-line';
+import { testWhere } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 
 const scripts: Record<string, string> = {};
@@ -65,9 +66,55 @@ describe('in a real bash', () => {
 
   test('every command of the top is offered, and none that is hidden', async () => {
     const help = (await keyturn(['--help'], { cwd: '/' })).stdout;
-    for (const command of bashOffers('keyturn ')) expect(help).toMatch(new RegExp(`^  ${command}\\b`, 'm'));
+    const listed = [...help.split('\nExamples:')[0]!.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
+    expect(listed).toContain('run');
+    expect(bashOffers('keyturn ').sort()).toEqual(listed.sort());
     expect(bashOffers('keyturn config ')).toEqual(['show']);
   });
+});
+
+const has = (shell: string) => spawnSync(shell, ['-c', 'exit 0']).status === 0;
+
+describe('in a real fish', () => {
+  const test = testWhere(has('fish'), 'fish', 'apt install fish');
+  const fishOffers = (line: string) => {
+    const program = 'eval $SCRIPT; complete --do-complete $argv[1]';
+    const env = { PATH: process.env.PATH, HOME: tempDir(), SCRIPT: scripts.fish };
+    const offered = execFileSync('fish', ['--no-config', '-c', program, line], { cwd: '/', env, encoding: 'utf8' });
+    return offered.split('\n').flatMap((each) => (each === '' ? [] : [each.split('\t')[0]]));
+  };
+
+  test.each<[string, readonly string[]]>([
+    ['keyturn stat', ['status']],
+    ['keyturn secret ', ['get', 'watch']],
+    ['keyturn run --ca ', ['builtin', 'file', 'istio-csr', 'istiod', 'kubernetes-csr']],
+    ['keyturn run --renew-', ['--renew-jitter', '--renew-ratio']],
+  ])('%s<TAB>', (line, want) => expect(fishOffers(line).sort()).toEqual(want));
+});
+
+describe('in a real zsh', () => {
+  const test = testWhere(has('zsh'), 'zsh', 'apt install zsh');
+  /** What the script hands to `_describe`, which shows it. */
+  const zshOffers = (line: string) => {
+    const program = `autoload -U compinit; compinit -D -d "$HOME/dump"; eval "$SCRIPT"
+      print -r -- "$_comps[keyturn]"
+      _describe() { local name=$argv[-1]; print -rl -- "\${(@P)name}" }
+      compadd() { print -rl -- "\${argv[@]}" }
+      words=("$@"); CURRENT=$#; _keyturn`;
+    const words = line.split(' ');
+    const env = { PATH: process.env.PATH, HOME: tempDir(), SCRIPT: scripts.zsh };
+    const [registered, ...offered] = execFileSync('zsh', ['-f', '-c', program, 'zsh', ...words], { cwd: '/', env, encoding: 'utf8' })
+      .trimEnd()
+      .split('\n');
+    expect(registered).toBe('_keyturn');
+    return offered.map((each) => each.split(':')[0]);
+  };
+
+  test.each<[string, readonly string[]]>([
+    ['keyturn secret ', ['get', 'watch']],
+    ['keyturn run --ca ', ['istiod', 'istio-csr', 'kubernetes-csr', 'builtin', 'file']],
+    ['keyturn config -', ['--help']],
+  ])('%s<TAB>', (line, want) => expect(zshOffers(line)).toEqual(expect.arrayContaining([...want])));
 });
 
 const context = { terminal: { columns: 100 } as never, done: () => undefined };

@@ -84,9 +84,11 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
       ),
   );
 
-  test('5 and behaviour 3: an expired certificate is due in the past', () => {
-    const plan = planRenewal({ notBeforeAt: 0, receivedAt: 0, notAfterAt: HOUR_MS }, { ratio: 0.5, jitterRatio: 0 }, 0);
-    expect(plan.renewAt).toBeLessThan(HOUR_MS + 1);
+  test('5 and behaviour 3: a certificate is due before it expires; one that is received expired, at the pace of one request a second', () => {
+    const dueAt = (receivedAt: number) =>
+      planRenewal({ notBeforeAt: 0, receivedAt, notAfterAt: HOUR_MS }, { ratio: 0.5, jitterRatio: 0 }, 0).renewAt;
+    expect(dueAt(0)).toBe(0.5 * HOUR_MS);
+    expect(dueAt(2 * HOUR_MS)).toBe(2 * HOUR_MS + 1_000);
   });
 
   test('6 and behaviour 3: jitter only moves renewal earlier, by no more than its width, and never before receipt', async () => {

@@ -37,6 +37,13 @@ async function world(options: Partial<ClientOptions> = {}, fakeOptions: FakeCaOp
 const issueWithin = (ca: CaClient, ms = ATTEMPT_MS) =>
   withDeadline(systemClock, ms, `sign at ${ca.name}`, undefined, (signal) => issue(ca, signal));
 
+/** A call on a connection whose end the client may not have seen yet: it works, or it asks for another soon, which does. */
+const issueSoon = (ca: CaClient) =>
+  issue(ca).catch((caught) => {
+    expect(caught).toMatchObject(SOON);
+    return issue(ca);
+  });
+
 /** Half of a message, or none of it. */
 const begin = (stream: ServerHttp2Stream, bytes = frame(Buffer.alloc(1_000)).subarray(0, 100)) => {
   stream.respond(RESPONSE_HEADERS);
@@ -146,7 +153,7 @@ describe('a connection that breaks', () => {
     await issue(ca);
     expect(server.connections()).toBe(1);
     server.fake.server.calls[0]!.session.destroy();
-    await expect(issue(ca).catch(() => issue(ca))).resolves.toBeDefined();
+    await expect(issueSoon(ca)).resolves.toBeDefined();
     expect(server.connections()).toBe(2);
   });
 });
@@ -405,7 +412,7 @@ describe('a name in the DNS', () => {
     await issue(ca);
     await server.close();
     resolving(async () => ['127.0.0.2']);
-    await expect(issue(ca).catch(() => issue(ca))).resolves.toBeDefined();
+    await expect(issueSoon(ca)).resolves.toBeDefined();
     expect(moved.connections()).toBe(1);
   });
 });

@@ -21,6 +21,8 @@ const RESOURCE_EXHAUSTED = 8;
 const UNIMPLEMENTED = 12;
 const INVALID_ARGUMENT = 3;
 const DEADLINE_EXCEEDED = 4;
+/** Of HTTP/2 (RFC 9113 section 7). */
+const PROTOCOL_ERROR = 1;
 
 let world: CaWorld;
 let honest: CaTestClient;
@@ -150,7 +152,12 @@ describe('a call whose deadline is past', () => {
 });
 
 describe('A40 a flood of headers ends a stream or its connection, and nothing else', () => {
+  /** An answer, which would be a decision, is no such end. */
+  const cutOff = (client: RawClient) =>
+    until('the end', async () => client.resetWith(1) !== undefined || (client.socket.destroyed && !client.ended(1)));
+
   test('ten thousand headers', async () => {
+    const decisions = world.audit().length;
     const client = await raw();
     const block = Buffer.concat([
       headerBlock({ ':method': 'POST', ':scheme': 'https', ':path': CREATE_CERTIFICATE.path, ':authority': 'x' }),
@@ -160,7 +167,8 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
     for (let at = 10_000; at < block.length; at += 16_000) {
       client.send(frame('continuation', 1, block.subarray(at, at + 16_000), at + 16_000 >= block.length ? END_HEADERS : 0));
     }
-    await until('the end of the stream', async () => client.ended(1) || client.socket.destroyed);
+    await cutOff(client);
+    expect(world.audit()).toHaveLength(decisions);
   });
   test('a header of 40 kB', async () => {
     expect(await ask({ 'x-large': 'x'.repeat(40_000) }, framed(request))).toEqual({ http: 200, grpc: RESOURCE_EXHAUSTED });
@@ -172,13 +180,14 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
     const large = headerBlock({ 'x-large': 'x'.repeat(1_048_576) });
     client.send(PREFACE, frame('headers', 1, headerBlock({ ':method': 'POST', ':path': '/' }), 0));
     for (let at = 0; at < large.length; at += 16_000) client.send(frame('continuation', 1, large.subarray(at, at + 16_000), 0));
-    await until('the end', async () => client.ended(1) || client.socket.destroyed);
+    await cutOff(client);
   });
-  test.each([
-    ['bad UTF-8', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0xc3, 0x28)])],
-    ['a NUL', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0x61, 0x00)])],
-    ['a name in capitals', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x58), Buffer.of(1, 0x61)])],
-  ])('%s in a header', async (_, field) => {
+  test.each<[string, Buffer, string]>([
+    ['bad UTF-8', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0xc3, 0x28)]), 'UNAUTHENTICATED'],
+    ['a NUL', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0x61, 0x00)]), 'PROTOCOL_ERROR'],
+    ['a name in capitals', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x58), Buffer.of(1, 0x61)]), 'PROTOCOL_ERROR'],
+  ])('%s in a header is answered as if it were not there, or resets the stream (RFC 9113 section 8.2.1)', async (_, field, end) => {
+    const decisions = world.audit().length;
     const client = await raw();
     const block = Buffer.concat([
       headerBlock({
@@ -192,7 +201,9 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
     ]);
     client.send(PREFACE, frame('headers', 1, block, END_HEADERS), message(1, request, { flags: 1 }));
     await until('the end of the stream', async () => client.ended(1) || client.socket.destroyed);
-    expect(world.audit().at(-1)!.decision === 'issued' && world.audit().at(-1)!.method === 'none').toBe(false);
+    const decided = world.audit().slice(decisions);
+    if (end === 'PROTOCOL_ERROR') expect([decided, client.resetWith(1)]).toEqual([[], PROTOCOL_ERROR]);
+    else expect([decided.map(({ status }) => status), client.resetWith(1)]).toEqual([[end], undefined]);
   });
 });
 

@@ -43,13 +43,15 @@ describe('floods', () => {
     ],
     ['calls that are reset at once', (index) => Buffer.concat([openCall(index * 2 + 3), reset(index * 2 + 3)])],
     ['calls that nobody serves, reset at once', (index) => Buffer.concat([openCall(index * 2 + 3, 'Nothing'), reset(index * 2 + 3)])],
-  ])('a flood of %s ends at its connection', async (_what, make) => {
-    const client = await world.connect({ paused: true });
-    client.send(PREFACE, openCall(1));
+  ])('a flood of %s over four connections at once ends at them', async (_what, make) => {
+    const clients = await Promise.all([...Array(4)].map(() => world.connect({ paused: true })));
+    for (const client of clients) client.send(PREFACE, openCall(1));
     for (let round = 0; round < 20; round += 1) {
-      client.send(...[...Array(500)].map((_, index) => make(round * 500 + index)));
+      const frames = [...Array(500)].map((_, index) => make(round * 500 + index));
+      for (const client of clients) client.send(...frames);
       await pause(5);
     }
+    await expectWell(world.daemon);
     await world.memoryBack();
   });
 

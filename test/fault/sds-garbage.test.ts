@@ -66,11 +66,12 @@ describe('D17 what is not gRPC over HTTP/2', () => {
   });
 
   test('an HTTP/1.1 client fails', async () => {
-    await new Promise((done) => {
-      const asked = request({ socketPath: world.daemon.sdsSocket, path: '/' }, done);
-      asked.on('error', done);
+    const answered = new Promise((done, failed) => {
+      const asked = request({ socketPath: world.daemon.sdsSocket, path: '/' }, ({ statusCode }) => done(statusCode));
+      asked.on('error', failed);
       asked.end();
     });
+    await expect(answered).rejects.toThrow();
   });
 });
 

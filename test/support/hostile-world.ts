@@ -38,6 +38,12 @@ export function useHostileWorld(): HostileWorld {
     for (const each of raw.splice(0)) each.destroy();
   };
 
+  /** Of a daemon that lives: one that died is told with its exit code or signal and what it wrote. */
+  const rssAnon = () => {
+    daemon.assertAlive();
+    return daemon.rssAnon();
+  };
+
   beforeAll(async () => {
     dir = mkdtempSync(join(tmpdir(), 'keyturn-sds-'));
     daemon = startDaemon({ dir });
@@ -53,7 +59,7 @@ export function useHostileWorld(): HostileWorld {
   });
   afterAll(async () => {
     try {
-      await until('memory at the end', async () => daemon.rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES, 20_000, 250);
+      await until('memory at the end', async () => rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES, 20_000, 250);
     } finally {
       await daemon.stop();
       rmSync(dir, { recursive: true, force: true });
@@ -83,7 +89,7 @@ export function useHostileWorld(): HostileWorld {
     descriptors: () => readdirSync(`/proc/${daemon.pid}/fd`).length,
     memoryBack: async () => {
       hangUp();
-      await until('memory', async () => daemon.rssAnon() < beforeBytes + MAY_STAY_BYTES, 20_000, 250);
+      await until('memory', async () => rssAnon() < beforeBytes + MAY_STAY_BYTES, 20_000, 250);
     },
   };
 }
