@@ -160,3 +160,11 @@ test('field A1: an agent whose file of roots holds a dead copy of what its CA sh
   await until('a certificate', async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.state === 'current');
   expect(world.issued()).toBe(1);
 });
+
+test('field A8: more roots than a handshake can name do not keep callers away', async () => {
+  const many = (await fieldWorlds()).find(({ name }) => name === 'field A8 701 roots')!;
+  const world = await startCaWorld({ dir: caDirOf(many) });
+  worlds.push(world);
+  const { csrDer } = await makeRequest();
+  expect(await world.client().create(csrDer, { token: await world.joinToken() })).toMatchObject({ code: 0 });
+});

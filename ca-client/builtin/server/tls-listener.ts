@@ -7,6 +7,8 @@ import { AgentError, systemCode } from '../../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../../agent/base/host-port';
 import { OneATurn } from '../../../agent/base/one-a-turn';
 import { certificatesPem } from '../../../agent/identity/certificate';
+import { rootsThatFit } from '../../../agent/identity/proxy-check';
+import { readAccepted } from '../../../agent/identity/valid-now';
 import type { Connection, Connections, Place } from './connections';
 import { HANDSHAKE_LANES, HandshakeMeter } from './handshake-meter';
 import { LIMITS, PATIENCE } from './limits';
@@ -111,8 +113,8 @@ function contextOf({ certPem, keyPem, bundle }: ServingIdentity): SecureContext 
   return createSecureContext({
     cert: certPem,
     key: keyPem,
-    // Named to clients, so that those who hold several certificates show one of ours.
-    ca: certificatesPem(bundle.rootsDer),
+    // Named to clients, so that those who hold several certificates show one of ours; no handshake carries more names.
+    ca: certificatesPem(bundle.rootsDer.slice(0, rootsThatFit(bundle.rootsDer.map(readAccepted)))),
     minVersion: 'TLSv1.2',
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   });
