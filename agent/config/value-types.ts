@@ -1,3 +1,4 @@
+import { assertFileName } from '../base/assert-file-name';
 import { parseDuration } from '../base/duration';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
@@ -117,6 +118,7 @@ export function path(completes: 'file' | 'directory'): ValueType<string> {
     parse: (text, field) => {
       if (text.length === 0) throw invalid('ERR_CONFIG', field, 'must not be empty');
       if (hasControl(text)) throw invalid('ERR_CONFIG', field, 'must not have control characters');
+      assertFileName(text, 'ERR_CONFIG', field);
       return text;
     },
   };

@@ -237,6 +237,8 @@ describe('refused values name their origin and rule', () => {
     ['ca-header', 'x', /^flag --ca-header: must be name=value in printable ASCII$/],
     ['ca-header', 'x=s3cret\n', /^flag --ca-header: must be name=value in printable ASCII$/],
     ['ca-header', 'x=1,X=2', /^flag --ca-header: names X twice$/],
+    ['token', `kt1_${'A'.repeat(43)}`, /^flag --token: must be the file that holds the token, not the token itself \|/],
+    ['token', 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln', /^flag --token: must be the file that holds the token, not the token itself \|/],
     ['ttl', '10', /^flag --ttl: "10" is not a duration \| write a number and a unit/],
     ['ttl', '999ms', /^flag --ttl: "999ms" is shorter than 1s/],
     ['ttl', '3651d', /^flag --ttl: "3651d" is longer than 3650d/],
