@@ -336,14 +336,34 @@ describe('a delta stream', () => {
     expect(stream.say({ subscribe: ['default'], versions })).toEqual(['default@a']);
   });
 
+  test('that brings an old version along has not accepted the newest one', () => {
+    const stream = delta({ default: 'b' });
+    expect(stream.say({ subscribe: ['default'], versions: new Map([['default', 'a']]) })).toEqual(['default@b']);
+    expect(stream.entry('default')?.acknowledged).toBeUndefined();
+    stream.ack();
+    expect(stream.entry('default')?.acknowledged).toMatchObject({ version: 'b', serial: 'b' });
+  });
+
   test('is told at once that a name which it brings along is served no more', () => {
     expect(delta({}).say({ subscribe: ['gone'], versions: new Map([['gone', 'v']]) })).toEqual(['-gone']);
   });
 
-  test('a first message that is a NACK is a subscription', () => {
+  test.each([
+    ['of another stream', 'old'],
+    ['without a nonce', ''],
+  ])('a first message that is a NACK %s is a subscription, and its refusal is reported', (_, nonce) => {
     const stream = delta({ default: 'a' });
-    expect(stream.say({ subscribe: ['default'], nonce: 'old', error: 'no' })).toEqual(['default@a']);
+    expect(stream.say({ subscribe: ['default'], nonce, error: 'no' })).toEqual(['default@a']);
     expect(stream.notes()).toEqual(['refused']);
+  });
+
+  test('a NACK without a nonce is reported as stale, and refuses nothing', () => {
+    const stream = delta({ default: 'a' });
+    stream.ask('default');
+    stream.written();
+    stream.say({ error: 'no' });
+    expect(stream.notes()).toEqual(['stale']);
+    expect(stream.entry('default')?.nack).toBeUndefined();
   });
 
   test('may not watch more names than one stream may', () => {
