@@ -1,4 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import {
@@ -45,6 +48,7 @@ import {
 } from '../../support/certs';
 import { mutated, RUNS } from '../../support/mutations';
 import { outcome } from '../../support/outcome';
+import { tempDir } from '../../support/temp-dir';
 
 let ca: TestCa;
 let key: KeyPair;
@@ -106,8 +110,31 @@ test('the facts of a CA', async () => {
   expect(isSelfIssued(parseCertificate(ca.certificateDer))).toBe(true);
 });
 
+describe('an authority key identifier that OpenSSL writes', () => {
+  const dir = tempDir();
+  const make = (name: string, ...options: readonly string[]) => {
+    const common = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', `/CN=${name}`];
+    const files = ['-keyout', `${name}.key`, '-out', `${name}.pem`];
+    execFileSync('openssl', ['req', '-x509', ...common, ...files, ...options], { cwd: dir, stdio: 'ignore' });
+    return parseCertificates(readFileSync(join(dir, `${name}.pem`)), name)[0]!;
+  };
+
+  test.each([
+    ['keyid:always,issuer:always', true, true],
+    ['issuer:always', false, true],
+    ['keyid', true, false],
+  ])('as %s is read', (how, hasKeyId, hasSerial) => {
+    const above = make('above');
+    const below = make('below', '-CA', 'above.pem', '-CAkey', 'above.key', '-addext', `authorityKeyIdentifier=${how}`);
+    expect(below.authorityKeyId).toEqual(hasKeyId ? above.subjectKeyId : undefined);
+    expect(below.authoritySerial).toBe(hasSerial ? above.serial : undefined);
+  });
+});
+
 describe('grammar', () => {
   const octets = (length: number) => Buffer.alloc(length, 1);
+  const issuer = derElement(contextTag(1), derElement(contextTag(4), encodeName([['CN', 'above']])));
+  const serial = derElement(contextTag(2, 'primitive'), Buffer.of(10));
   const twice = () => encodeKeyUsage(['digitalSignature']);
   test.each<[string, () => Uint8Array, unknown]>([
     ['nothing', () => Buffer.alloc(0), refused('', 'must not be empty')],
@@ -159,6 +186,11 @@ describe('grammar', () => {
       () => leaf({ keyUsage: undefined, extraExtensions: [encodeExtension(EXTENSION.keyUsage, true, Buffer.of(3, 1, 0))] }),
       refused('key usage', 'must be a DER bit list, not empty'),
     ],
+    ...[issuer, serial].map((field, index): [string, () => Uint8Array, unknown] => [
+      `an authority key identifier of ${['an issuer', 'a serial number'][index]} alone`,
+      () => leaf({ noKeyIds: true, extraExtensions: [encodeExtension(EXTENSION.authorityKeyId, false, derSequence(field))] }),
+      refused('authority key identifier', 'must have issuer and serial number together'),
+    ]),
     ['an empty extended key usage', () => leaf({ purposes: [] }), refused('extended key usage', 'must not be empty')],
     ['an empty name part', () => leaf({ subjectDer: derSequence(derElement(TAG.set)) }), refused('subject', 'must not have an empty part')],
   ])('%s is refused', (_, make, want) => expect(outcome(() => parseCertificate(make()))).toEqual(want));

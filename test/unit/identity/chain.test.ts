@@ -182,6 +182,12 @@ describe('URI name constraints', () => {
     ],
     ['another host than the excluded', constrained([], ['other']), td('example.org'), ['ca1']],
     ['an empty constraint, which permits nobody', constrained(['']), td('example.org'), { rule: expect.stringContaining('must permit') }],
+    [
+      'an empty exclusion, which excludes everybody',
+      constrained([], ['']),
+      td('example.org'),
+      { rule: expect.stringContaining('must not exclude') },
+    ],
     ['a URI without a host', constrained(['example.org']), { uris: ['urn:example'] }, { rule: expect.stringContaining('must permit') }],
     [
       'a URI without a host, and an exclusion',

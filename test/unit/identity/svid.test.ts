@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { derInteger, derTime } from '../../../agent/base/der';
+import { contextTag, derElement, derInteger, derSequence, derTime } from '../../../agent/base/der';
 import { AgentError } from '../../../agent/base/errors';
 import { isSelfIssued, parseCertificate } from '../../../agent/identity/certificate';
 import { EXTENSION, encodeExtension, PURPOSE } from '../../../agent/identity/extensions';
@@ -303,6 +303,25 @@ describe('C4 the chain that is served', () => {
       chain: hex([own]),
       warnings: ['the reply holds a certificate that the leaf does not hang on: O=cluster.local, CN=their intermediate'],
     });
+  });
+
+  test.each<[string, TestCaOptions]>([
+    ['of another name', { name: 'alias' }],
+    ['that may not sign', { name: 'root', isCa: false }],
+  ])('drops a certificate for the key of an issuer %s, with a warning', async (_, options) => {
+    const other = await makeTestCa({ privateKey: root.privateKey, parent: stranger, ...options });
+    const own = leaf({}, middle);
+    expect(served([own, middle.certificateDer, other.certificateDer])).toEqual({
+      chain: hex([own, middle.certificateDer]),
+      warnings: [`the reply holds a certificate that the leaf does not hang on: O=cluster.local, CN=${options.name}`],
+    });
+  });
+
+  test('drops a root that has an authority key identifier and no subject key identifier', async () => {
+    const keyId = derSequence(derElement(contextTag(0, 'primitive'), Buffer.alloc(20, 1)));
+    const top = await makeTestCa({ noKeyIds: true, extraExtensions: [encodeExtension(EXTENSION.authorityKeyId, false, keyId)] });
+    const own = leaf({}, top);
+    expect(served([own, top.certificateDer], top.bundle)).toEqual({ chain: hex([own]), warnings: [] });
   });
 
   test('drops damaged certificates, with a warning', () => {
