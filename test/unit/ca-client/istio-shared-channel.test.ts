@@ -4,7 +4,7 @@ import { TEST_ID } from '../../support/certs';
 import { startFakeIstiod } from '../../support/fake-istio-csr';
 import { closing, issue, openClient, WorkloadFiles } from '../../support/istio-world';
 import { testDeps } from '../../support/test-deps';
-import { clientPair, rootsPem, writePair } from '../../support/tls-ca';
+import { clientPair, liveCa, rootsPem, writePair } from '../../support/tls-ca';
 
 /** An istiod, and clients of several workloads that ask it, each with its own files. */
 async function world() {
@@ -37,6 +37,20 @@ test('a certificate is presented on a connection of its own', async () => {
   await issue(one.ca);
   await issue(other.ca);
   expect(fake.server.handshakes.done).toBe(2);
+});
+
+test('roots that change leave no connection behind that was made by the old ones', async () => {
+  const { fake, open, files } = await world();
+  const changing = files();
+  const { ca } = await open(changing);
+  await issue(ca);
+  changing.roots(fake.signer, await liveCa({ name: 'next' }));
+  await issue(ca);
+  const [old, current] = fake.server.calls.map(({ session }) => session);
+  // Some calls later, not some time: gRPC itself ends what has been idle for half a minute.
+  for (let calls = 0; calls < 20 && !old!.closed; calls += 1) await issue(ca);
+  expect(old!.closed).toBe(true);
+  expect(current!.closed).toBe(false);
 });
 
 test('one that is refused or goes away takes the connection from nobody who is using it', async () => {

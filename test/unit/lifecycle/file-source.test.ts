@@ -105,6 +105,18 @@ describe('mounted certificate files', () => {
     expect(source.describe().failures).toBe(0);
   });
 
+  test('once mended are read again on a change, not for ever', async () => {
+    const dir = tempDir();
+    const clock = new TestClock(systemClock.now());
+    const { source, reach } = watch(dir, {}, { clock });
+    await reach(({ kind }) => kind === 'unavailable');
+    expect(source.describe().dueAt).toBeGreaterThan(clock.now());
+    writeFiles(dir, await fresh());
+    await source.renewNow('test');
+    expect(source.describe()).toMatchObject({ failures: 0, dueAt: undefined });
+    expect(source.describe().plan.map(({ rule }) => rule)).toEqual(['renewed by others', 'certificate expires']);
+  });
+
   test('a renewal asked for reads them again', async () => {
     const dir = tempDir();
     writeFiles(dir, await fresh());

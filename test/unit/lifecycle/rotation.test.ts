@@ -49,6 +49,13 @@ describe('renewal', () => {
   });
 
   test.each([
+    ['an hour', HOUR, 54 * MINUTE],
+    ['ten minutes', 10 * MINUTE, 9 * MINUTE],
+  ])('waits for nine tenths of a credential of %s: a short one is no reason to renew once a second', (_, livesMs, wantMs) => {
+    expect(planRenewal(issued(DAY), HALF, 0, NOW + livesMs).renewAt - NOW).toBe(wantMs);
+  });
+
+  test.each([
     ['lives longer than the certificate', 30 * DAY],
     ['was dead at receipt', -MINUTE],
   ])('is not moved by a credential that %s', (_, expiresInMs) => {

@@ -1,4 +1,5 @@
 import { expect, test } from '@jest/globals';
+import type { Metrics } from '../../../../agent/base/metrics';
 import { parseCertificate, parseCertificates, uriNames } from '../../../../agent/identity/certificate';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { acceptIssuedChain } from '../../../../agent/identity/svid';
@@ -35,6 +36,23 @@ test('nobody gets a certificate without a proof', async () => {
   expect(await world.client().create(csrDer)).toMatchObject({ code: 16, details: 'request authenticate failure' });
   expect(world.audit()).toMatchObject([
     { decision: 'refused', status: 'UNAUTHENTICATED', reason: expect.stringContaining('the caller shows nothing') },
+  ]);
+});
+
+test('every decision is counted, refusals by their status and by what the caller has proven', async () => {
+  const counted: unknown[] = [];
+  const record: Metrics['record'] = (name, labels) => {
+    if (name === 'ca_signing_requests_total') counted.push(labels);
+  };
+  const world = await testCaWorld({ deps: { metrics: { record } } });
+  const { csrDer } = await makeRequest();
+  await world.client().create(csrDer);
+  await world.client(await issueIdentity(world.authority, `${TEST_ID}-other`)).create(csrDer);
+  await world.client(await issueIdentity(world.authority)).create(csrDer);
+  expect(counted).toEqual([
+    { outcome: 'UNAUTHENTICATED', method: 'none' },
+    { outcome: 'PERMISSION_DENIED', method: 'client-certificate' },
+    { outcome: 'ok', method: 'client-certificate' },
   ]);
 });
 
