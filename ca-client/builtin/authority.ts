@@ -271,12 +271,12 @@ class BuiltinAuthority implements Authority {
 
   async #judge(files: CaFiles): Promise<number> {
     const next = await acceptIssuer(files, this.#options, this.#options.engine, this.#deps.clock.now());
-    if (this.#stop.signal.aborted) return next.notAfterAt;
+    if (this.#stop.signal.aborted) return next.changesAt;
     if (this.#lastError) this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
     this.#lastError = undefined;
     this.#use(next);
-    // Looked at again when it dies, so that this is told when it happens, not at the next request.
-    return next.notAfterAt;
+    // Looked at again when it dies, so that this is told when it happens, not at the next request; and when a longer path begins.
+    return next.changesAt;
   }
 
   /** Roots first: whoever renews because of the new signer is judged by, and hands out, the roots that belong to it. */

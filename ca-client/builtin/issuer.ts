@@ -15,6 +15,7 @@ import { type KeyPair, readPrivateKey } from '../../agent/identity/keys';
 import { keyIdentifier } from '../../agent/identity/public-key';
 import { SignatureChecker } from '../../agent/identity/signature-checker';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { isValidAt } from '../../agent/identity/valid-now';
 import { CA_FILES, type CaFiles, caFilePath } from './ca-files';
 import { probeSpec, type SignerFacts } from './certificate-specs';
 
@@ -28,6 +29,8 @@ export interface Issuer extends SignerFacts {
   readonly bundle: TrustBundle;
   /** The key of the root that it leads to: SHA-256 over the SubjectPublicKeyInfo, lower-case hex. */
   readonly rootKeySha256: string;
+  /** When a path could become another: the one of now ends, or a certificate of the directory begins. Epoch milliseconds. */
+  readonly changesAt: number;
   /** Equal versions sign alike: SHA-256 over the signer and its chain, hex. */
   readonly version: string;
 }
@@ -62,12 +65,33 @@ export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engin
     const keyId = signer.subjectKeyId ?? keyIdentifier(key.spkiDer);
     const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);
     const roots = bundle.rootsDer.map((der) => parseCertificate(der));
-    const chain = verifyChain(parseCertificate(probeDer), [signer, ...above], roots, now, { keyCertSignRequired: true });
-    return { ...describeChain(chain, signer, above, bundle), key, subject: signer.subject, subjectDer: signer.subjectDer, keyId, bundle };
+    const chain = longestPath(parseCertificate(probeDer), [signer, ...above], roots, now);
+    const begins = [signer, ...above, ...roots].map(({ notBeforeAt }) => notBeforeAt).filter((at) => at > now);
+    const changesAt = begins.reduce((first, at) => Math.min(first, at), chain.notAfterAt);
+    return {
+      ...describeChain(chain, signer, above, bundle),
+      changesAt,
+      key,
+      subject: signer.subject,
+      subjectDer: signer.subjectDer,
+      keyId,
+      bundle,
+    };
   } catch (caught) {
     throw stateError(files.dir, caught, signer && wrongClockHint(files.dir, signer, now));
   } finally {
     files.keyPem.reveal().fill(0);
+  }
+}
+
+/** Of what is valid at that very moment, as peers see it; what begins within the tolerance of clocks counts only where nothing else leads on. */
+function longestPath(leaf: Certificate, pool: readonly Certificate[], roots: readonly Certificate[], now: number): VerifiedChain {
+  const rules = { keyCertSignRequired: true };
+  const valid = (all: readonly Certificate[]) => all.filter((each) => isValidAt(each, now));
+  try {
+    return verifyChain(leaf, valid(pool), valid(roots), now, rules);
+  } catch {
+    return verifyChain(leaf, pool, roots, now, rules);
   }
 }
 

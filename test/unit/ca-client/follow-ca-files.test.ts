@@ -2,6 +2,7 @@ import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rm
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterEach, expect, test } from '@jest/globals';
+import { parseCertificate } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import type { CertificateEngine } from '../../../agent/identity/engine';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
@@ -329,4 +330,27 @@ test('a directory that is moved away and made anew is followed', async () => {
   writeCaDir(dir, { signer: next, roots: [old, next] });
   await tell(3);
   expect(told).toEqual(['roots old', 'roots old+next', 'signer']);
+});
+
+test.each([
+  ['in an hour', HOUR_MS],
+  ['within the tolerance of clocks', 30_000],
+])('field A2 a renewed root that begins %s counts from then on, and no certificate waits for it', async (_, beginsInMs) => {
+  const old = await makeTestCa({ notAfterAt: TEST_NOW + 2 * HOUR_MS });
+  const renewed = await makeTestCa({ privateKey: old.privateKey, notBeforeAt: TEST_NOW + beginsInMs });
+  const dir = join(tempDir(), 'ca');
+  writeCaDir(dir, { signer: old, roots: [old, renewed] });
+  const clock = new TestClock();
+  const deps = testDeps({ clock });
+  const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);
+  opened.push(authority);
+  expect(authority.describe().notAfterAt).toBe(TEST_NOW + 2 * HOUR_MS);
+  const key = await directEngine.generateKeyPair('ecdsa-p256');
+  const [leaf] = await authority.sign(await directEngine.createCsr(key, ID), ID, 10);
+  expect(parseCertificate(leaf!).notBeforeAt).toBeLessThan(TEST_NOW);
+  const advance = (what: string, wanted: () => boolean) => until(what, async () => clock.advanceBy(250).then(wanted), 20_000, 10);
+  await advance('the first read', () => clock.now() > TEST_NOW + 5_000);
+  await clock.jumpTo(TEST_NOW + beginsInMs);
+  // The signer's own certificate is the old root, but what it signs leads to the renewed one.
+  await advance('the renewed root', () => authority.describe().notAfterAt > TEST_NOW + 1_000 * HOUR_MS);
 });
