@@ -99,20 +99,14 @@ export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array
 }
 
 /**
- * Reads one list, DER, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for ever; and,
- * as Envoy does, what makes a list say less or other than it seems to: critical extensions, of an entry too, deltas, and an
- * IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user certificates alone is taken.
+ * Reads one list, DER, of any length, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for
+ * ever. As `refusal`, beside what else it says, and as Envoy does, what makes a list say less or other than it seems to: critical extensions
+ * that are not known, of an entry too, deltas, and an IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user
+ * certificates alone is taken.
  *
  * @throws AgentError ERR_PARSE.
  * @see RFC 5280 section 5.
  */
-export function parseCrl(der: Uint8Array, field = 'crl'): Crl {
-  const { refusal, ...crl } = atOnce(readCrlSteps(der, field));
-  if (refusal) throw refusal;
-  return crl;
-}
-
-/** As `parseCrl` for a list of any length, with what its extensions are refused for beside what else it says. */
 export function* readCrlSteps(der: Uint8Array, field: string): Steps<Crl & { readonly refusal: AgentError | undefined }> {
   const read = (reader: DerReader) =>
     reader.sequence('', (outer) => {

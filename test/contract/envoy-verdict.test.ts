@@ -1,8 +1,8 @@
 import { expect, test } from '@jest/globals';
 import { parseCertificate } from '../../agent/identity/certificate';
-import { parseCrl } from '../../agent/identity/crl';
 import { proxyObstacle } from '../../agent/identity/proxy-check';
 import { envoyVerdicts } from '../support/envoy-verdicts';
+import { parseCrl } from '../support/parse-crl';
 import { describeWith } from '../support/peers';
 import {
   BAD_ENTRIES,

@@ -7,7 +7,7 @@ import * as x509 from '@peculiar/x509';
 import { readPem, writePem } from '../../agent/base/pem';
 import { certificatesPem, parseCertificate } from '../../agent/identity/certificate';
 import { isSelfSigned } from '../../agent/identity/chain';
-import { isCrlOf, parseCrl } from '../../agent/identity/crl';
+import { isCrlOf } from '../../agent/identity/crl';
 import { directEngine } from '../../agent/identity/direct-engine';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { openAuthority } from '../../ca-client/builtin/authority';
@@ -16,6 +16,7 @@ import { activateRoot, addRoot } from '../../ca-client/builtin/roots';
 import { openFileStore } from '../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../ca-client/builtin/store/store';
 import { HOUR_MS, makeTestCa, TEST_ID } from '../support/certs';
+import { parseCrl } from '../support/parse-crl';
 import { peerPath } from '../support/peer-path';
 import { testWith } from '../support/peers';
 import { serialsOf } from '../support/revoked-serials';
@@ -65,7 +66,7 @@ describe.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)('the lists of a
     }
   });
   afterAll(async () => {
-    crl.close();
+    await crl.close();
     await store.close();
   });
 

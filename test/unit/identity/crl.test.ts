@@ -3,11 +3,12 @@ import fc from 'fast-check';
 import { contextTag, derElement, derInteger, derOctetString, derSequence, derTime, TAG } from '../../../agent/base/der';
 import { AgentError } from '../../../agent/base/errors';
 import { parseCertificate } from '../../../agent/identity/certificate';
-import { type CrlSpec, createCrl, isCrlOf, parseCrl } from '../../../agent/identity/crl';
+import { type CrlSpec, createCrl, isCrlOf } from '../../../agent/identity/crl';
 import { encodeExtension } from '../../../agent/identity/extensions';
 import { type KeyAlgorithm, type KeyPair, keyPairOf } from '../../../agent/identity/keys';
 import { algorithmDer, HOUR_MS, makeTestCa, signDer, TEST_NOW, type TestCa } from '../../support/certs';
 import { outcome } from '../../support/outcome';
+import { parseCrl } from '../../support/parse-crl';
 import { serialsOf } from '../../support/revoked-serials';
 
 const keyOf = (ca: TestCa, algorithm: KeyAlgorithm = 'ecdsa-p256'): KeyPair => keyPairOf(ca.privateKey, algorithm);

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { CertState } from '../../../agent/identity/cert-state';
-import { type CrlSet, crlSetOf, parseCrl } from '../../../agent/identity/crl';
+import { type CrlSet, crlSetOf } from '../../../agent/identity/crl';
 import { isListed } from '../../../agent/identity/crl-entries';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import type { HandshakeMaterial } from '../../../agent/identity/self-handshake';
@@ -10,6 +10,7 @@ import { acceptIssuedChain, type Svid } from '../../../agent/identity/svid';
 import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
 import { createServingGate, type ServingGate } from '../../../agent/lifecycle/serving-gate';
 import { HOUR_MS, issueLeaf, makeTestCa, TEST_ID, TEST_NOW, type TestCa, type TestCaOptions } from '../../support/certs';
+import { parseCrl } from '../../support/parse-crl';
 import { makeList } from '../../support/proxy-sets';
 import { settle, TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';

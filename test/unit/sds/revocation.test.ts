@@ -1,7 +1,8 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { WatchedSource } from '../../../agent/base/watched';
-import { type CrlSet, crlSetOf, parseCrl } from '../../../agent/identity/crl';
+import { type CrlSet, crlSetOf } from '../../../agent/identity/crl';
 import { HOUR_MS, type TestCa } from '../../support/certs';
+import { parseCrl } from '../../support/parse-crl';
 import { makeList } from '../../support/proxy-sets';
 import { type SdsWorld, startSdsWorld } from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
