@@ -51,7 +51,7 @@ export async function startApproverService(
     closers.add(() => admin.close());
     const stop = new AbortController();
     const running = approver.run(stop.signal);
-    running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
+    void running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
     closers.add(async () => {
       stop.abort();
       await running.catch(() => undefined);

@@ -206,7 +206,7 @@ async function rotate(request: ParsedRotateRequest, view: AgentView, deps: Deps,
     return await Promise.race([view.rotate({ wait, reason, workload }, AbortSignal.any([signal, deadline.signal])), expired]);
   } finally {
     answered.abort();
-    expired.catch(() => undefined);
+    void expired.catch(() => undefined);
   }
 }
 

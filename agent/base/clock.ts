@@ -109,14 +109,14 @@ export async function withDeadline<T>(
   } finally {
     signal?.removeEventListener('abort', stop);
     timer.abort();
-    expired.catch(() => undefined);
+    void expired.catch(() => undefined);
   }
 }
 
 /** Waits for `work`, but no longer than `ms` milliseconds: it goes on all the same. Rejects with what it rejects with in that time. */
 export async function waitAtMost(clock: Clock, ms: number, work: Promise<void>): Promise<void> {
   const done = new AbortController();
-  work.catch(() => undefined);
+  void work.catch(() => undefined);
   try {
     await Promise.race([work, clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined)]);
   } finally {

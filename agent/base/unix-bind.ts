@@ -92,7 +92,7 @@ function listenNow(path: string, umask: number, backlog: number, accept: (socket
   const server = createServer(accept);
   const failed = new Promise<never>((_, reject) => server.once('error', reject));
   withUmask(umask, () => server.listen({ path, backlog }));
-  failed.catch(() => undefined);
+  void failed.catch(() => undefined);
   return server.listening ? Promise.resolve(server) : failed;
 }
 

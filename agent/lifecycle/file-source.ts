@@ -142,7 +142,7 @@ class FileSource implements CertSource {
     const svid = this.#readOnce().finally(() => {
       this.#inFlight = undefined;
     });
-    svid.catch(() => undefined);
+    void svid.catch(() => undefined);
     this.#inFlight = { since: this.deps.clock.now(), svid };
     return svid;
   }

@@ -178,7 +178,7 @@ class Keeper implements CertSource {
       this.#inFlight = undefined;
       this.#givenUpAt = undefined;
     });
-    svid.catch(() => undefined);
+    void svid.catch(() => undefined);
     this.#inFlight = { since: this.#lastAttemptAt, svid };
     return svid;
   }

@@ -218,7 +218,7 @@ class KubernetesCa implements CaClient {
   }
 
   #removeLater(name: string): void {
-    this.#tracked(this.#remove(name)).catch(() => undefined);
+    void this.#tracked(this.#remove(name)).catch(() => undefined);
   }
 
   /** Nobody is asked for a certificate that could not be judged. */

@@ -350,7 +350,7 @@ describe('a server that is not the CA', () => {
     const call = channel.call({ root: undefined, certificate: undefined }, Buffer.alloc(0), metadata, AbortSignal.timeout(5_000));
     await expect(call).rejects.toMatchObject({ code: status.UNAVAILABLE });
     expect(tokens).toEqual(['Bearer abc']);
-    channel.close();
+    await channel.close();
   });
 
   test('without TLS is warned of at the start', async () => {

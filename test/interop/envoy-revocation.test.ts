@@ -54,7 +54,7 @@ async function withWorld(signer: 'root' | 'intermediate', work: (world: World) =
     await publish();
     await work({ dir, caDir, crlFile, store, deps, roots: { ...options, store }, publish });
   } finally {
-    crl.close();
+    await crl.close();
     await store.close();
   }
 }

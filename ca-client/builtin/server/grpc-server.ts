@@ -152,7 +152,7 @@ class Exchange implements IncompleteCall {
   #answer(request: Uint8Array): void {
     this.connections.callComplete(this);
     const { stream } = this;
-    this.service.answer({ request, ...this.call }).then((answer) => {
+    void this.service.answer({ request, ...this.call }).then((answer) => {
       if (answer.kind === 'refused') return this.#end(refused(answer.refusal));
       if (!this.#answerable) return;
       this.#answered = true;

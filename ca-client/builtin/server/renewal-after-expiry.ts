@@ -79,7 +79,7 @@ export class RenewalAfterExpiry {
 
   #known(leaf: Certificate): Promise<Known> {
     return new Promise((answer, failed) => {
-      this.#questions.add({ about: [leaf.serial, keyOf(leaf)], answer }).catch(failed);
+      void this.#questions.add({ about: [leaf.serial, keyOf(leaf)], answer }).catch(failed);
     });
   }
 }

@@ -95,7 +95,10 @@ export class IssuedLog {
       if (!found || path === this.#segment?.path || now - found.mtimeMs < SETTLED_MS) continue;
       old.push(path);
       await readSegment(path, (batch) => {
-        for (const entry of batch) neededUntilAt(entry) > now ? valid++ : expired++;
+        for (const entry of batch) {
+          if (neededUntilAt(entry) > now) valid++;
+          else expired++;
+        }
       }).catch(ignoreMissing);
     }
     if (old.length > MAX_SEGMENTS || expired > valid) await this.#putTogether(old, now);

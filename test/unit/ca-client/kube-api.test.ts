@@ -26,10 +26,10 @@ interface World {
 
 /** An API server that answers by `listener`, and a client of it by kubeconfig, with token file and CA file. */
 async function world(
-  listener: (request: IncomingMessage, response: ServerResponse) => void,
+  listener: (request: IncomingMessage, response: ServerResponse) => unknown,
   options: HttpsServerOptions = {},
 ): Promise<World> {
-  const server = await startHttpsServer(listener, options);
+  const server = await startHttpsServer((request, response) => void listener(request, response), options);
   const dir = tempDir();
   const [tokenFile, caFile] = [join(dir, 'token'), join(dir, 'ca.crt')];
   writeFileSync(tokenFile, 'first-token\n');
@@ -225,7 +225,7 @@ describe('a request to the Kubernetes API', () => {
 describe('a watch of the Kubernetes API', () => {
   const line = (type: string, object: unknown) => `${JSON.stringify({ type, object })}\n`;
 
-  async function watching(behave: (response: ServerResponse) => void, signal = new AbortController().signal) {
+  async function watching(behave: (response: ServerResponse) => unknown, signal = new AbortController().signal) {
     const events: KubeEvent[] = [];
     const { api } = await world((request, response) => {
       expect(request.url).toMatch(/^\/things\?fieldSelector=x&watch=true&allowWatchBookmarks=true&timeoutSeconds=\d+$/);
