@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Bun, whose compiler makes the executable of the program, and which is the larger part of it; sourced by scripts/build. It is fetched when
 # an executable is asked for: most who clone this never need its 100 MB. Each in a folder of the cache that is named after its version.
 
@@ -28,7 +29,7 @@ bun_here() {
 
 # bun TARGET: provides it and prints its path.
 bun() {
-  local out="$cache/bun-$bun_version-$1/bun" package
+  local out="${cache:?}/bun-$bun_version-$1/bun" package
   package=$(bun_package "$1") || exit 1
   # shellcheck disable=SC2086 # a package and its check sum
   if [ ! -x "$out" ]; then locked "bun-$1" bun_fetch "$out" $package || exit 1; fi

@@ -1,9 +1,9 @@
+# shellcheck shell=bash
 # Shared by the scripts beside this folder; sourced, never run. Everything here works from any directory and with spaces in paths.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cache=${KEYTURN_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/keyturn}
-started_at=$SECONDS
 
 # say WORDS...: a line of progress; standard output belongs to answers.
 say() { printf '%s\n' "$*" >&2; }

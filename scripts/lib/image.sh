@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Builds the Dockerfile with whatever there is to build one; sourced by scripts/build and scripts/peers.
 
 # image_engine: prints the builder that works here.
@@ -23,7 +24,7 @@ image_build() {
   case "$engine" in
     docker)
       quietly "building the image with docker" env SOURCE_DATE_EPOCH=0 docker buildx build "$form" --tag "$tag" --iidfile "$id" "$@" \
-        --output "type=docker,rewrite-timestamp=true" "$root"
+        --output "type=docker,rewrite-timestamp=true" "${root:?}"
       ;;
     podman) quietly "building the image with podman" podman build --format "$format" --timestamp 0 "$form" --tag "$tag" --iidfile "$id" "$@" "$root" ;;
     # With chroot isolation it needs nothing of the kernel that a container would not give it.

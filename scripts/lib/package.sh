@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # What a machine gets of keyturn: the files of its package, and the package. Sourced, never run.
 
 # package_tree DIR FORM EXECUTABLE: the files as they lie on a machine, below DIR. FORM is standalone or node.
 package_tree() {
-  local tree=$1 form=$2 executable=$3 parts="$root/scripts/deploy/machine" unit program
+  local tree=$1 form=$2 executable=$3 parts="${root:?}/scripts/deploy/machine" unit program
   case "$form" in
     standalone) command install -D -m 0755 "$executable" "$tree/usr/bin/keyturn" ;;
     node)
