@@ -100,8 +100,8 @@ export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array
 
 /**
  * Reads one list, DER, of any length, to the letter. Refused beside what breaks the grammar: a list without nextUpdate, which would be good for
- * ever. As `refusal`, beside what else it says, and as Envoy does, what makes a list say less or other than it seems to: critical extensions
- * that are not known, of an entry too, deltas, and an IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user
+ * ever. As `refusal`, beside what else it says, and as Envoy does, what makes a list say less or other than it seems to: critical extensions,
+ * of an entry too, deltas, and an IssuingDistributionPoint (of partitions, reasons, other issuers, CAs alone), critical or not. One for user
  * certificates alone is taken.
  *
  * @throws AgentError ERR_PARSE.

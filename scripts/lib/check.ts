@@ -2,11 +2,14 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkArrows, readDrawing } from './checks/arrows';
+import { checkDroppedAwaits } from './checks/dropped-awaits';
 import { checkForbiddenCalls } from './checks/forbidden-calls';
 import { checkLicences } from './checks/licences';
+import { checkPages, checkVersions } from './checks/pages';
 import { checkPortableText } from './checks/portable-text';
 import { checkShippedPackages } from './checks/shipped-packages';
-import { projectFiles } from './checks/source-files';
+import { checkSilenced } from './checks/silenced';
+import { checkModes, projectFiles } from './checks/source-files';
 import { checkSourcesFrom } from './checks/sources-from';
 
 /** Each check answers with what is wrong, as lines; none is good. `skip` says why it could not be made. */
@@ -18,18 +21,24 @@ const files = projectFiles(root);
 const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['types', () => run('node_modules/.bin/tsc', ['-p', '.'])],
   ['format and lint', () => run('node_modules/.bin/biome', ['check', '--error-on-warnings', '.'])],
+  ['no dropped promises', () => ({ problems: checkDroppedAwaits(files) })],
+  ['nothing silenced', () => ({ problems: checkSilenced(files) })],
   ['shell syntax', () => ({ problems: shellScripts().flatMap((path) => problemsOf(run('bash', ['-n', path]))) })],
+  ['shell scripts by shellcheck', shellcheck],
+  ['programs are executable', () => ({ problems: checkModes(files) })],
   [
     'import arrows as drawn in agent/ARCHITECTURE.md',
     () => ({ problems: checkArrows(files, readDrawing(readFileSync(join(root, 'agent/ARCHITECTURE.md'), 'utf8'))) }),
   ],
   ['time, chance and exit only at home', () => ({ problems: checkForbiddenCalls(files) })],
   ['no unused files, exports or dependencies', () => run('node_modules/.bin/knip', ['--no-progress'])],
+  ['no exports that only tests use', () => run('node_modules/.bin/knip', ['--no-progress', '--production'])],
   ['generated code and the table of settings are current', () => run('scripts/generate', ['--check'])],
   ['what ships is little, pinned, and runs nothing when installed', () => ({ problems: checkShippedPackages(root) })],
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
   ['the clock is held against a recent day', sourcesFrom],
   ['no known vulnerability in what ships', audit],
+  ['pages link to what is there and name flags that are', pages],
   ['no machine paths or registry addresses', () => ({ problems: checkPortableText(files, root) })],
 ];
 
@@ -56,6 +65,17 @@ function sourcesFrom(): Outcome {
   const { stdout, status } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' });
   if (status !== 0) return { skip: 'this is no clone of the repository, so nothing says how old the sources are; make one with git clone' };
   return { problems: checkSourcesFrom(Number(stdout) * 1_000) };
+}
+
+function shellcheck(): Outcome {
+  if (spawnSync('shellcheck', ['--version']).error) return { skip: 'shellcheck is missing; install it with: apt-get install shellcheck' };
+  return run('shellcheck', ['--external-sources', '--source-path=SCRIPTDIR', '--format=gcc', ...shellScripts()]);
+}
+
+function pages(): Outcome {
+  const read = (path: string) => readFileSync(join(root, path), 'utf8');
+  const [{ version }, { version: locked }] = [JSON.parse(read('package.json')), JSON.parse(read('package-lock.json'))];
+  return { problems: [...checkPages(files), ...checkVersions(version, locked, read('CHANGELOG.md'))] };
 }
 
 function run(command: string, args: readonly string[]): Outcome {

@@ -1,4 +1,4 @@
-import { type Import, importsOf } from './imports';
+import { type Import, importsOf, unreadableImports } from './imports';
 import { isGenerated, isProgram, type SourceFile } from './source-files';
 
 /**
@@ -37,7 +37,7 @@ export function readDrawing(markdown: string): Drawing {
 
 /** Where the import graph and the drawing differ, in both directions, as sentences. */
 export function checkArrows(files: readonly SourceFile[], drawing: Drawing): string[] {
-  const problems: string[] = [];
+  const problems = files.filter(isOtherScript).map((file) => `${file.path} is a program file that does not end in .ts`);
   const used = new Set<string>();
   for (const file of files.filter(isProgram)) {
     const unit = unitOf(file.path, drawing);
@@ -45,6 +45,7 @@ export function checkArrows(files: readonly SourceFile[], drawing: Drawing): str
       problems.push(`${file.path} belongs to no unit of the drawing`);
       continue;
     }
+    problems.push(...unreadableImports(file));
     for (const each of importsOf(file)) {
       const problem = each.kind === 'ours' ? checkOurs(each, unit, drawing, used) : checkPackage(each, drawing, used);
       if (problem !== undefined) problems.push(problem);
@@ -52,6 +53,11 @@ export function checkArrows(files: readonly SourceFile[], drawing: Drawing): str
   }
   for (const file of files.filter(isGenerated)) for (const each of importsOf(file)) checkPackage(each, drawing, used);
   return [...problems, ...unusedArrows(drawing, used)];
+}
+
+// What the checks of the program would pass over.
+function isOtherScript({ path }: SourceFile): boolean {
+  return /^(agent|sds|ca-client)\/.*\.([mc][jt]s|[jt]sx|js)$/.test(path);
 }
 
 function checkOurs(each: Import, unit: string, drawing: Drawing, used: Set<string>): string | undefined {

@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { SourceFile } from './source-files';
+import { codeOnly, type SourceFile } from './source-files';
 
 /** One import of a file: of another file of ours (its path without extension), of a package, or of a builtin module (`node:...`). */
 export interface Import {
@@ -19,6 +19,17 @@ export function importsOf(file: SourceFile): Import[] {
   const call = /(typeof\s+)?\bimport\('([^'\n]+)'\)(\.[A-Z])?/g;
   for (const [, type, target, member] of file.text.matchAll(call)) found.push(describe(file, target!, (type ?? member) !== undefined));
   return found;
+}
+
+/** Lines that load code in a way that `importsOf` does not read: `path:line: ...`. */
+export function unreadableImports(file: SourceFile): string[] {
+  return codeOnly(file.text)
+    .split('\n')
+    .flatMap((line, index) =>
+      /\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!''\))/.test(line)
+        ? [`${file.path}:${index + 1}: loads code other than by import or import('...'), which the arrows cannot follow`]
+        : [],
+    );
 }
 
 // `import { type A, type B } from` is as free of code as `import type { A, B } from`.

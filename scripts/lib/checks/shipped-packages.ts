@@ -16,8 +16,21 @@ interface Lock {
 /** What is wrong with the packages that ship beside their licences. */
 export function checkShippedPackages(root: string): string[] {
   const read = (file: string) => JSON.parse(readFileSync(join(root, file), 'utf8')) as unknown;
-  const { allowScripts } = read('package.json') as { readonly allowScripts: Readonly<Record<string, boolean>> };
-  return shippedPackageProblems(read('package-lock.json') as Lock, allowScripts);
+  const manifest = read('package.json') as Manifest & { readonly allowScripts: Readonly<Record<string, boolean>> };
+  return [...unpinned(manifest), ...shippedPackageProblems(read('package-lock.json') as Lock, manifest.allowScripts)];
+}
+
+interface Manifest {
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
+/** Dependencies of a package.json that are asked for by anything but one version. */
+export function unpinned({ dependencies, devDependencies, optionalDependencies }: Manifest): string[] {
+  return Object.entries({ ...dependencies, ...devDependencies, ...optionalDependencies })
+    .filter(([, range]) => !/^\d+\.\d+\.\d+(?:-[\w.]+)?$/.test(range))
+    .map(([name, range]) => `package.json: ${name} is ${range}, not one version`);
 }
 
 /**

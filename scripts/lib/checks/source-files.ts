@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** A file of the project, as its checks see it. */
@@ -7,6 +7,8 @@ export interface SourceFile {
   /** From the root of the project, with forward slashes. */
   readonly path: string;
   readonly text: string;
+  /** Whether its owner may run it. */
+  readonly executable?: boolean;
 }
 
 /** Every file that git tracks or would track, sorted by path: what is ignored is nobody's to check. Binary files are left out. */
@@ -15,7 +17,15 @@ export function projectFiles(root: string): SourceFile[] {
   const paths = [...new Set(listing.split('\0').filter((path) => path !== ''))].sort();
   return paths.flatMap((path) => {
     const text = readText(join(root, path));
-    return text === undefined ? [] : [{ path, text }];
+    return text === undefined ? [] : [{ path, text, executable: (statSync(join(root, path)).mode & 0o100) !== 0 }];
+  });
+}
+
+/** Programs by their first line that may not be run, and files that may be and are none. */
+export function checkModes(files: readonly SourceFile[]): string[] {
+  return files.flatMap(({ path, text, executable }) => {
+    if (text.startsWith('#!') === executable) return [];
+    return [executable ? `${path}: is executable and has no #! line` : `${path}: has a #! line and is not executable: chmod +x`];
   });
 }
 

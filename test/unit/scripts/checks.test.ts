@@ -2,10 +2,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { checkArrows, readDrawing } from '../../../scripts/lib/checks/arrows';
+import { checkDroppedAwaits } from '../../../scripts/lib/checks/dropped-awaits';
 import { checkForbiddenCalls } from '../../../scripts/lib/checks/forbidden-calls';
 import { importsOf } from '../../../scripts/lib/checks/imports';
+import { checkPages, checkVersions } from '../../../scripts/lib/checks/pages';
 import { checkPortableText } from '../../../scripts/lib/checks/portable-text';
-import { shippedPackageProblems } from '../../../scripts/lib/checks/shipped-packages';
+import { shippedPackageProblems, unpinned } from '../../../scripts/lib/checks/shipped-packages';
+import { checkSilenced } from '../../../scripts/lib/checks/silenced';
+import { checkModes } from '../../../scripts/lib/checks/source-files';
 import { checkSourcesFrom } from '../../../scripts/lib/checks/sources-from';
 
 const DRAWING = readDrawing(`
@@ -48,6 +52,12 @@ describe('the import arrows', () => {
       'the package yaml, which belongs to agent/config',
     ],
     ['a package that nobody named', 'agent/base/log.ts', "import left from '@scope/left-pad/sub';", 'the package @scope/left-pad, which'],
+    ['require', 'agent/base/log.ts', "const { load } = require('../config/load');", 'agent/base/log.ts:1: loads code other than'],
+    ['createRequire', 'agent/base/log.ts', 'const load = createRequire(here);', 'loads code other than'],
+    ['a comment in an import', 'agent/base/log.ts', "await import(/* x */ '../config/load');", 'loads code other than'],
+    ['a template', 'agent/base/log.ts', 'await import(`../config/load`);', 'loads code other than'],
+    ['an import with options', 'agent/base/log.ts', "await import('../base/clock', {});", 'loads code other than'],
+    ['a file that is not .ts', 'agent/base/log.mts', '', 'agent/base/log.mts is a program file that does not end in .ts'],
     ['a folder that is not drawn', 'agent/policy/compile.ts', 'export const x = 1;', 'agent/policy/compile.ts belongs to no unit'],
   ])('differ with %s', (_, path, text, want) => {
     expect(checkArrows(withFile(path, text), DRAWING)).toEqual([expect.stringContaining(want)]);
@@ -81,6 +91,14 @@ describe('calls that belong to one place', () => {
     ['agent/lifecycle/keeper.ts', 'const now = Date.now();', ['agent/lifecycle/keeper.ts:1: Date.now belongs to agent/base/']],
     ['sds/server.ts', 'let a;\nsetTimeout(f, 1);', ['sds/server.ts:2: setTimeout belongs to agent/base/']],
     ['sds/server.ts', 'process.exit(1)', ['sds/server.ts:1: process.exit belongs to agent/main.ts']],
+    ['agent/admin/gauges.ts', 'performance.now(); setImmediate(f);', []],
+    ['agent/cli/terminal.ts', "process.stdout.write('x')", []],
+    [
+      'sds/x.ts',
+      'const at: Date = new Date(now); Date.parse(text); Date.UTC(1); Math.max(1); const process = 1;',
+      ['sds/x.ts:1: the Date of now belongs to agent/base/'],
+    ],
+    ['sds/x.ts', 'new Date(now); Date.parse(text); Date.UTC(1); Math.max(1); log(process.pid);', []],
     ['agent/base/clock.ts', 'Date.now(); setTimeout(f, 1); Math.random();', []],
     ['agent/lifecycle/keeper.ts', '// Date.now is not for us\n/* nor\n Math.random */ const text = "setTimeout";', []],
     ['agent/lifecycle/keeper.ts', 'new Date(at).toISOString()', []],
@@ -88,7 +106,33 @@ describe('calls that belong to one place', () => {
   ])('%s with %j', (path, text, want) => {
     expect(checkForbiddenCalls([{ path, text }])).toEqual(want);
   });
+
+  test.each([
+    'const { now } = Date;',
+    "Date['now']();",
+    'Date();',
+    'performance.now();',
+    'process.hrtime.bigint();',
+    'AbortSignal.timeout(1);',
+    'scheduler.wait(1);',
+    'setImmediate(f);',
+    'crypto.randomInt(1);',
+    'getRandomValues(a);',
+    'const { random } = Math;',
+    'process.exitCode = 1;',
+    "process.kill(pid, 'SIGTERM');",
+    "process.stdout.write('x');",
+    "process['exit'](1);",
+    'const { exit } = process;',
+    "globalThis['setTimeout'](f);",
+    "import { exit } from 'node:process';",
+    "import { setTimeout as pause } from 'node:timers/promises';",
+  ])('sds/codec.ts with %j', (text) => {
+    expect(checkForbiddenCalls([{ path: 'sds/codec.ts', text }])).not.toEqual([]);
+  });
 });
+
+const BEGIN_KEY = ['-----BEGIN', 'PRIVATE KEY-----'].join(' ');
 
 describe('text that others will clone', () => {
   test.each([
@@ -96,6 +140,15 @@ describe('text that others will clone', () => {
     [`see ${['', 'home', 'somebody', 'notes'].join('/')}`, ['a.md:1: holds the path of a home directory']],
     [`      "${'resolved'}": "https://example.org/a.tgz",`, ['a.md:1: holds a resolved package address']],
     [`npm --registry https:/${'/registry'}.example.org/`, ['a.md:1: holds the address of a package registry']],
+    ['cd "/srv/clones/keyturn/dist"', ['a.md:1: holds the path of this clone']],
+    [`${'registry'}=https://example.org/npm`, ['a.md:1: holds the address of a package registry']],
+    [`"x": "${'git+'}ssh://example.org/x"`, ['a.md:1: holds a package from a repository']],
+    ['<'.repeat(7), ['a.md:1: holds a conflict marker']],
+    [`${'>'.repeat(7)} theirs`, ['a.md:1: holds a conflict marker']],
+    [`${BEGIN_KEY}\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg`, ['a.md:1: holds a private key']],
+    [`'${BEGIN_KEY}\\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg'`, ['a.md:1: holds a private key']],
+    [`${BEGIN_KEY}\nno key`, []],
+    ['"$root"/srv/clones/keyturn/x', []],
     ['scripts/build, var/run and https://nodejs.org', []],
     ['/srv/clones/keyturn-other/x and ./srv/clones/keyturn/x', []],
   ])('%j', (text, want) => {
@@ -122,6 +175,97 @@ test('H17 what ships is little, pinned, and runs nothing when it is installed', 
     'node_modules/b: runs a script when it is installed',
     'node_modules/c: no sha512 in package-lock.json',
   ]);
+});
+
+test('every dependency is asked for in one version', () => {
+  expect(unpinned({ dependencies: { a: '1.2.3', b: '^1.2.3' }, devDependencies: { c: 'latest', d: '1.0.0-rc.1' } })).toEqual([
+    'package.json: b is ^1.2.3, not one version',
+    'package.json: c is latest, not one version',
+  ]);
+});
+
+describe('promises that a statement drops', () => {
+  const imports = "import { open, rename } from 'node:fs/promises';\n";
+  test.each([
+    ["rename('a', 'b');", true],
+    ["if (is) rename('a', 'b');", true],
+    ["for (const x of xs) rename('a', x);", true],
+    ["const file = await open('a');\nfile.close();", true],
+    ['version.sync();', true],
+    ['this.#file!.appendFile(bytes);', true],
+    ['clock.sleepUntil(at, signal).catch(() => undefined);', true],
+    ["await rename('a', 'b');", false],
+    ["void rename('a', 'b');", false],
+    ["return rename('a', 'b');", false],
+    ["const done =\n  rename('a', 'b');", false],
+    ['await clock.sleepUntil(at, signal).catch(() => undefined);', false],
+    ['list.push(await clock.sleepUntil(at).catch(() => undefined));', false],
+    ['const done = work().catch(() => undefined);', false],
+    ['await each(() => {\n  f();\n}).catch(() => undefined);', false],
+    ['directory.close();', false],
+  ])('%j: %s', (text, isDropped) => {
+    expect(checkDroppedAwaits([{ path: 'agent/x.ts', text: imports + text }])).toHaveLength(isDropped ? 1 : 0);
+  });
+});
+
+describe('what makes a tool or a test say nothing', () => {
+  test.each([
+    ['agent/x.ts', '// @ts-expect-error: later', ['agent/x.ts:1: switches the compiler off']],
+    ['test/x.ts', '// @ts-nocheck', ['test/x.ts:1: switches the compiler off']],
+    ['test/x.test.ts', 'jest.retryTimes(3);', ['test/x.test.ts:1: runs a test again until it passes']],
+    [
+      'agent/x.ts',
+      '// biome-ignore lint/suspicious/noExplicitAny: x',
+      ['agent/x.ts:1: ignores lint/suspicious/noExplicitAny, which may not be ignored here'],
+    ],
+    ['test/x.ts', '// biome-ignore-all lint/suspicious/noExplicitAny: x', [expect.stringContaining('may not be ignored')]],
+    ['test/x.ts', '// biome-ignore lint: x', [expect.stringContaining('may not be ignored')]],
+    ['test/x.ts', '// biome-ignore lint/suspicious/noExplicitAny: any pod', []],
+    ['agent/x.ts', 'try {\n  f();\n} catch {}', ['agent/x.ts:3: catches an error and does nothing: say why']],
+    ['agent/x.ts', 'try {\n  f();\n} catch (e) {\n}', ['agent/x.ts:3: catches an error and does nothing: say why']],
+    ['agent/x.ts', 'try {\n  f();\n} catch {\n  // Gone already.\n}', []],
+  ])('%s with %j', (path, text, want) => {
+    expect(checkSilenced([{ path, text }])).toEqual(want);
+  });
+});
+
+test('a program can be run, and nothing else', () => {
+  const problems = checkModes([
+    { path: 'scripts/a', text: '#!/bin/sh\n', executable: true },
+    { path: 'scripts/b', text: '#!/bin/sh\n', executable: false },
+    { path: 'c.ts', text: 'export {};\n', executable: true },
+  ]);
+  expect(problems).toEqual(['scripts/b: has a #! line and is not executable: chmod +x', 'c.ts: is executable and has no #! line']);
+});
+
+describe('what the pages say', () => {
+  test.each([
+    ['[a](agent/x.md) and [b](agent) and [c](#what-it-is) and [d](https://example.org/x)', []],
+    ['[a](agent/y.md)', ['README.md:3: links to agent/y.md, which is not there']],
+    ['![a](flow.svg)', ['README.md:3: links to flow.svg, which is not there']],
+    ['<img src="flow.svg">', ['README.md:3: links to flow.svg, which is not there']],
+    ['[a](agent/x.md#one-of-two)', ['README.md:3: links to agent/x.md#one-of-two, a heading that is not there']],
+    ['[a](agent/x.md#one-two)', []],
+    ['`keyturn run --sds-socket x --force`', []],
+    ['`keyturn run --sds-sockets x`', ['README.md:3: names the flag --sds-sockets, which no source has']],
+  ])('%j', (text, want) => {
+    const files = [
+      { path: 'README.md', text: `# What it is\n\n${text}\n` },
+      { path: 'agent/x.md', text: '## One, two\n' },
+      { path: 'agent/options.ts', text: "row('sds-socket'); option('--force');" },
+    ];
+    expect(checkPages(files)).toEqual(want);
+  });
+
+  test('agrees on the version', () => {
+    const released = '## Unreleased\n\n## 0.2.0\n\n## 0.1.0\n';
+    expect([checkVersions('0.2.0', '0.2.0', released), checkVersions('0.3.0', '0.3.0', released)]).toEqual([[], []]);
+    expect(checkVersions('0.1.0', '0.1.0', '## Unreleased\n')).toEqual([]);
+    expect(checkVersions('0.1.0', '0.2.0', released)).toEqual([
+      'package-lock.json: is of version 0.2.0, package.json of 0.1.0',
+      'CHANGELOG.md: its newest release is 0.2.0, package.json has 0.1.0',
+    ]);
+  });
 });
 
 test('the day that no clock may be before lies up to 90 days before the last commit', () => {

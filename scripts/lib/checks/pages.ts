@@ -1,0 +1,85 @@
+import { posix } from 'node:path';
+import type { SourceFile } from './source-files';
+
+/**
+ * What the pages say that is not so: links to files or headings that are not there, and flags that no source of ours names.
+ *
+ * @param files  All of the project's.
+ */
+export function checkPages(files: readonly SourceFile[]): string[] {
+  const pages = files.filter(isPage);
+  const sources = files.filter((file) => !isPage(file)).map((file) => file.text);
+  const paths = new Map(files.map((file) => [file.path, file]));
+  const isThere = (path: string) => paths.has(path) || files.some((file) => file.path.startsWith(`${path}/`));
+  return pages.flatMap((page) => [
+    ...linksOf(page).flatMap(({ line, target }) => {
+      const [place = '', heading] = target.split('#');
+      const path = place === '' ? page.path : posix.join(posix.dirname(page.path), place).replace(/\/$/, '');
+      if (!isThere(path)) return [`${page.path}:${line}: links to ${target}, which is not there`];
+      const text = paths.get(path)?.text;
+      const isMissing = heading !== undefined && text !== undefined && path.endsWith('.md') && !headingsOf(text).includes(heading);
+      return isMissing ? [`${page.path}:${line}: links to ${target}, a heading that is not there`] : [];
+    }),
+    ...unknownFlags(page, sources),
+  ]);
+}
+
+/** The version of package.json, of package-lock.json and of the newest release in the changelog, where they differ. */
+export function checkVersions(version: string, locked: string, changelog: string): string[] {
+  const newest = /^## \[?v?(\d+\.\d+\.\d+[\w.-]*)/m.exec(changelog)?.[1];
+  const hasUnreleased = /^## \[?Unreleased/m.test(changelog);
+  return [
+    ...(locked === version ? [] : [`package-lock.json: is of version ${locked}, package.json of ${version}`]),
+    ...(newest === version || (hasUnreleased && (newest === undefined || isLater(version, newest)))
+      ? []
+      : [`CHANGELOG.md: its newest release is ${newest ?? 'none'}, package.json has ${version}`]),
+  ];
+}
+
+function linksOf(page: SourceFile): { readonly line: number; readonly target: string }[] {
+  return page.text
+    .split('\n')
+    .flatMap((text, index) =>
+      [...text.matchAll(/\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"\s]+)"/g)]
+        .map(([, link, attribute]) => ({ line: index + 1, target: (link ?? attribute)! }))
+        .filter(({ target }) => !/^[a-z]+:/.test(target)),
+    );
+}
+
+/** As GitHub names them; a second of the same text gets `-1`. */
+function headingsOf(text: string): string[] {
+  const seen = new Map<string, number>();
+  return [...text.replace(/^```[\s\S]*?^```/gm, '').matchAll(/^#{1,6} +(.*)$/gm)].map(([, heading]) => {
+    const name = heading!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, '')
+      .trim()
+      .replaceAll(' ', '-');
+    const count = seen.get(name) ?? 0;
+    seen.set(name, count + 1);
+    return count === 0 ? name : `${name}-${count}`;
+  });
+}
+
+// A setting's flag stands in its row as `'sds-socket'`, any other as `--force`; flags of other programs are in the scripts that call them.
+function unknownFlags(page: SourceFile, sources: readonly string[]): string[] {
+  const isKnown = (flag: string) => sources.some((text) => text.includes(flag) || text.includes(`'${flag.slice(2)}'`));
+  const known = new Map<string, boolean>();
+  return page.text.split('\n').flatMap((text, index) =>
+    [...text.matchAll(/(?<![\w-])--[a-z][a-z0-9-]+/g)].flatMap(([flag]) => {
+      if (!known.has(flag)) known.set(flag, isKnown(flag) || OTHERS.has(flag));
+      return known.get(flag) ? [] : [`${page.path}:${index + 1}: names the flag ${flag}, which no source has`];
+    }),
+  );
+}
+
+/** Flags of programs that the pages name and no script of ours calls. */
+const OTHERS = new Set(['--overwrite']);
+
+function isLater(version: string, than: string): boolean {
+  return version.localeCompare(than, 'en', { numeric: true }) > 0;
+}
+
+function isPage({ path }: SourceFile): boolean {
+  return path.endsWith('.md');
+}
