@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Deps } from '../base/deps';
 import { parseHostPort } from '../base/host-port';
 import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp } from '../base/http-server';
+import { onceATurn } from '../base/once-a-turn';
 import type { AgentView } from './agent-view';
 import type { AgentMetrics } from './metrics';
 
@@ -23,13 +24,14 @@ export interface AdminServerOptions {
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
 export async function createAdminServer(options: AdminServerOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
+  const metrics = onceATurn(() => options.metrics.text(options.view));
   const server = await serveHttp(
     {
       address: parseHostPort(options.address, '--admin-address'),
       purpose: 'health and metrics',
       flag: '--admin-address',
       rival: "Istio's agent has 15020: beside it, take 127.0.0.1:15022",
-      route: (path, request) => routeOf(path, request, options),
+      route: (path, request) => routeOf(path, request, options, metrics),
       failure: plainAnswer(500, 'internal error'),
     },
     deps,
@@ -38,7 +40,7 @@ export async function createAdminServer(options: AdminServerOptions, deps: Pick<
   return server;
 }
 
-function routeOf(path: string, request: IncomingMessage, { view, metrics }: AdminServerOptions) {
+function routeOf(path: string, request: IncomingMessage, { view, metrics }: AdminServerOptions, text: () => Promise<string>) {
   switch (path) {
     case '/healthz/live':
       return () => plainAnswer(200, 'live');
@@ -46,7 +48,7 @@ function routeOf(path: string, request: IncomingMessage, { view, metrics }: Admi
       return () => (wantsJson(request) ? readyJson(view.reasons()) : readyAnswer(view.reasons()));
     case '/metrics':
     case '/stats/prometheus':
-      return async () => ({ status: 200, type: metrics.contentType, body: await metrics.text(view) });
+      return async () => ({ status: 200, type: metrics.contentType, body: await text() });
     default:
       return undefined;
   }

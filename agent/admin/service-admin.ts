@@ -3,6 +3,7 @@ import type { AgentError } from '../base/errors';
 import type { Health } from '../base/health';
 import { parseHostPort } from '../base/host-port';
 import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp } from '../base/http-server';
+import { onceATurn } from '../base/once-a-turn';
 import type { Gauge } from './gauges';
 import type { AgentMetrics } from './metrics';
 
@@ -25,12 +26,13 @@ export function serveServiceAdmin(
   options: ServiceAdminOptions,
   deps: Pick<Deps, 'clock' | 'log'> & { readonly metrics: AgentMetrics },
 ): Promise<HttpServer> {
+  const metrics = onceATurn(() => deps.metrics.textWith(options.gauges()));
   return serveHttp(
     {
       address: parseHostPort(options.address, '--admin-address'),
       purpose: 'health and metrics',
       flag: '--admin-address',
-      route: (path) => routeOf(path, options, deps.metrics),
+      route: (path) => routeOf(path, options, deps.metrics.contentType, metrics),
       failure: plainAnswer(500, 'internal error'),
     },
     deps,
@@ -44,8 +46,9 @@ export function serviceHealth(problem: ServiceAdminOptions['problem'], summary: 
 
 function routeOf(
   path: string,
-  { problem, gauges }: ServiceAdminOptions,
-  metrics: AgentMetrics,
+  { problem }: ServiceAdminOptions,
+  type: string,
+  metrics: () => Promise<string>,
 ): (() => HttpAnswer | Promise<HttpAnswer>) | undefined {
   switch (path) {
     case '/healthz/live':
@@ -55,7 +58,7 @@ function routeOf(
       return () => readyAnswer(found ? [found.message] : []);
     }
     case '/metrics':
-      return async () => ({ status: 200, type: metrics.contentType, body: await metrics.textWith(gauges()) });
+      return async () => ({ status: 200, type, body: await metrics() });
     default:
       return undefined;
   }
