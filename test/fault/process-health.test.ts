@@ -198,10 +198,9 @@ test('G12 health flooded in the middle of a burst of renewals answers within a s
     }
   });
   await new Promise((resolve) => setTimeout(resolve, process.env.KEYTURN_TEST === 'full' ? 30_000 : 2_000));
+  await until('a burst and a flood', async () => tookMs.length > 100 && renewals > 10);
   done = true;
   await Promise.all([...burst, ...flood]);
-  expect(tookMs.length).toBeGreaterThan(100);
-  expect(renewals).toBeGreaterThan(10);
   // 99 of 100: the rest may have waited for this process, which asks 24 things at a time.
   expect(tookMs.sort((a, b) => a - b)[Math.floor(tookMs.length * 0.99)]).toBeLessThan(underLoad(1_000));
   expect((await daemon.stop()).code).toBe(0);

@@ -218,7 +218,7 @@ describeMachine.each(FORMS)('G14 H16 a machine with the package of form %s', (fo
     await machine.powerOff();
     await new Promise((done) => setTimeout(done, 3_500));
     await machine.boot();
-    const text = await until('what hinders it', async () => /expired at .*prove/.exec(agent().StatusText)?.input);
+    const text = await until('what hinders it', async () => /expired at .*keyturn vm join/.exec(agent().StatusText)?.input);
     expect(agent().ActiveState).toBe('active');
     expect(text).toContain(`${ID}: certificate ${lost} expired at 20`);
     expect(text).toContain('keyturn vm join');
