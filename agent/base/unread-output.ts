@@ -5,20 +5,26 @@ import { openCLibrary } from './c-library';
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
+const STDERR = 2;
 
 interface Fcntl {
   fcntl(fd: number, command: number, argument: number): number;
 }
 
 /**
- * Makes writes to a pipe or socket fail where nobody reads it, instead of waiting for ever: a stuck reader of the log must not stop the
- * agent. Node does so when it first looks at its standard error; Bun never does. Terminals and files stay as they are.
+ * Makes writes to standard error fail where it is a pipe or socket that nobody reads, instead of waiting for ever: a stuck reader of the log
+ * must not stop the agent. Node.js does so as soon as it makes a stream of it, which nothing but this need have asked for; Bun never does.
+ * Terminals and files stay as they are.
  */
-export function dropWhatNobodyReads(fd: number): void {
-  if (!isPipeOrSocket(fd)) return;
+export function dropWhatNobodyReads(): void {
+  if (!isPipeOrSocket(STDERR)) return;
   const c = openCLibrary<Fcntl>({ fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' } });
-  c?.fcntl(fd, F_SETFL, c.fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+  if (c) c.fcntl(STDERR, F_SETFL, c.fcntl(STDERR, F_GETFL, 0) | O_NONBLOCK);
+  else makeStream();
 }
+
+/** The stream is made by the first look at it. */
+const makeStream = () => process.stderr.writable;
 
 function isPipeOrSocket(fd: number): boolean {
   try {

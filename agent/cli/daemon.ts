@@ -52,7 +52,7 @@ export interface RunningDaemon {
  */
 export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
   const { name, scope, logLevel: level, logFormat: format } = spec;
-  dropWhatNobodyReads(2);
+  dropWhatNobodyReads();
   const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now }, scope);
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
   tellOfIgnored(terminal.ignoredVariables, log);
