@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
@@ -7,7 +7,7 @@ import { completionModel } from '../../agent/cli/completion-model';
 import { createProgram } from '../../agent/cli/program';
 import { SETTING_NAMES } from '../../agent/config/options';
 import { keyturn } from '../support/command-line';
-import { testWhere } from '../support/peers';
+import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
 
 const scripts: Record<string, string> = {};
@@ -73,10 +73,7 @@ describe('in a real bash', () => {
   });
 });
 
-const has = (shell: string) => spawnSync(shell, ['-c', 'exit 0']).status === 0;
-
-describe('in a real fish', () => {
-  const test = testWhere(has('fish'), 'fish', 'apt install fish');
+describeWith('shells')('in a real fish', () => {
   const fishOffers = (line: string) => {
     const program = 'eval $SCRIPT; complete --do-complete $argv[1]';
     const env = { PATH: process.env.PATH, HOME: tempDir(), SCRIPT: scripts.fish };
@@ -92,8 +89,7 @@ describe('in a real fish', () => {
   ])('%s<TAB>', (line, want) => expect(fishOffers(line).sort()).toEqual(want));
 });
 
-describe('in a real zsh', () => {
-  const test = testWhere(has('zsh'), 'zsh', 'apt install zsh');
+describeWith('shells')('in a real zsh', () => {
   /** What the script hands to `_describe`, which shows it. */
   const zshOffers = (line: string) => {
     const program = `autoload -U compinit; compinit -D -d "$HOME/dump"; eval "$SCRIPT"

@@ -18,6 +18,7 @@ export type PeerName =
   | 'pilot-agent'
   | 'istio-files'
   | 'wycheproof'
+  | 'shells'
   | 'systemd-tools'
   | 'systemd'
   | 'image'

@@ -33,7 +33,7 @@ const RULES: readonly { readonly call: RegExp; readonly name: string; readonly h
   { call: /\b(?:randomInt|randomUUID|getRandomValues)\b/, name: 'chance', homes: ['agent/base/'] },
   { call: /\bprocess\.(?:exit|exitCode|abort|reallyExit)\b/, name: 'process.exit', homes: ['agent/main.ts'] },
   { call: /(?<![.\w])process\.kill\b/, name: 'process.kill', homes: ['agent/cli/daemon.ts'] },
-  { call: /\bprocess\.std(?:in|out|err)\b/, name: 'process.stdout', homes: ['agent/cli/terminal.ts'] },
+  { call: /\bprocess\.std(?:in|out|err)\b/, name: 'process.stdout', homes: ['agent/cli/terminal.ts', 'agent/base/unread-output.ts'] },
   { call: /=\s*process\b(?![.?\w])|(?<![.\w])process\[/, name: 'a part of process taken aside', homes: [] },
   { call: /\bglobalThis\[/, name: 'globalThis by a computed name', homes: [] },
 ];
