@@ -530,6 +530,9 @@ export class ServerConnection implements StreamOwner {
     queueMicrotask(() => this.#flush());
   }
 
+  /** The next batch, when the turn of the event loop has time for it. */
+  readonly #more = () => this.#flush();
+
   #flush(): void {
     this.#flushing = false;
     if (this.#ended) return;
@@ -549,7 +552,7 @@ export class ServerConnection implements StreamOwner {
     // The batch was full, and the socket took it at once: it tells nobody when it has room, which it has.
     if (!this.#blocked && this.#ready.size > 0 && !this.#flushing) {
       this.#flushing = true;
-      setImmediate(() => this.#flush());
+      TURN.wait(this.#more);
     }
   }
 

@@ -9,17 +9,21 @@ export class Turn {
 
   /** Whether there is time left in this turn. */
   hasTime(): boolean {
-    if (!this.#begun) {
-      this.#begun = true;
-      this.#endAt = performance.now() + TURN_MS;
-      setImmediate(() => this.#next());
-    }
+    this.#begin();
     return performance.now() < this.#endAt;
   }
 
   /** Runs that in a turn to come. It does a piece of its work at least, and waits again for the rest. */
   wait(work: () => void): void {
     this.#waiting.add(work);
+    this.#begin();
+  }
+
+  #begin(): void {
+    if (this.#begun) return;
+    this.#begun = true;
+    this.#endAt = performance.now() + TURN_MS;
+    setImmediate(() => this.#next());
   }
 
   #next(): void {
