@@ -39,6 +39,8 @@ interface PendingRequest {
 export class Issuer {
   /** Asked for and not answered: the next attempt asks for the same, which a CA may already be about to answer. */
   #pending: PendingRequest | undefined;
+  /** The call for that which an attempt has left open, answered meanwhile or not: until then the next waits for it and does not ask again. */
+  #open: { readonly reply: Promise<IssuedChain>; readonly untilAt: number } | undefined;
   /** A proof was shown that is good for the pending key alone: it is given up for nothing but its certificate. */
   #isBound = false;
   /** A key of before the restart may still be waiting for its certificate. */
@@ -81,11 +83,11 @@ export class Issuer {
     });
   }
 
-  async #within({ ms, limit }: AttemptTimeout, signal: AbortSignal): Promise<Svid> {
+  async #within(allowed: AttemptTimeout, signal: AbortSignal): Promise<Svid> {
     const { ca, id } = this.options;
     const call = new RecordedCall(ca.name, this.deps);
     try {
-      const { request, reply } = await withDeadline(this.deps.clock, ms, `sign at ${ca.name}`, signal, (each) => this.#ask(call, ms, each));
+      const { request, reply } = await this.#ask(call, allowed, signal);
       call.ended('ok');
       // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
       const trust = ca.trust.value;
@@ -98,20 +100,45 @@ export class Issuer {
     } catch (caught) {
       const error = AgentError.from(caught);
       call.ended(error.code);
-      throw error.code === 'ERR_TIMEOUT' && error.hint === undefined ? withHint(error, limit) : error;
+      throw error.code === 'ERR_TIMEOUT' && error.hint === undefined ? withHint(error, allowed.limit) : error;
     }
   }
 
-  async #ask(call: RecordedCall, ms: number, signal: AbortSignal): Promise<{ request: PendingRequest; reply: IssuedChain }> {
+  async #ask(call: RecordedCall, { ms, callMs }: AttemptTimeout, signal: AbortSignal) {
+    const { clock } = this.deps;
+    const what = `sign at ${this.options.ca.name}`;
+    const answerBy = clock.now() + ms;
+    const answered = await withDeadline(clock, ms, what, signal, async (each) => {
+      const request = this.#pending ?? (await this.#request());
+      if (each.aborted) throw each.reason;
+      this.#pending ??= request;
+      call.begun();
+      const reply =
+        callMs > ms || this.#open
+          ? this.#openCall(callMs, () => withDeadline(clock, callMs, what, signal, (longer) => this.#sign(request, answerBy, longer)))
+          : this.#sign(request, answerBy, each);
+      return { request, reply: await reply };
+    });
+    this.#open = undefined;
+    return answered;
+  }
+
+  /** The call that is open, or a new one that stays open beyond its attempt. One that was given up meanwhile is none. */
+  #openCall(ms: number, begin: () => Promise<IssuedChain>): Promise<IssuedChain> {
+    const now = this.deps.clock.now();
+    if (this.#open && now < this.#open.untilAt) return this.#open.reply;
+    const opened = { reply: begin(), untilAt: now + ms };
+    this.#open = opened;
+    opened.reply.catch(() => {
+      if (this.#open === opened) this.#open = undefined;
+    });
+    return opened.reply;
+  }
+
+  #sign(request: PendingRequest, answerBy: number, signal: AbortSignal): Promise<IssuedChain> {
     const { ca, id, ttlMs } = this.options;
-    const answerBy = this.deps.clock.now() + ms;
-    const request = this.#pending ?? (await this.#request());
-    this.#pending ??= request;
-    call.begun();
     const ttlSeconds = Math.max(Math.round(ttlMs / 1_000), 1);
-    const keepKey = () => this.#keep(request);
-    const reply = await ca.sign({ id, csrDer: request.csrDer, ttlSeconds, answerBy, keepKey }, signal);
-    return { request, reply };
+    return ca.sign({ id, csrDer: request.csrDer, ttlSeconds, answerBy, keepKey: () => this.#keep(request) }, signal);
   }
 
   async #request(): Promise<PendingRequest> {

@@ -113,6 +113,8 @@ export function planRetry(
 /** How long the next attempt may take, and whether the certificate in service allows no more. */
 export interface AttemptTimeout {
   readonly ms: number;
+  /** How long the call that it makes stays open for the attempts after it: `ms` or longer. */
+  readonly callMs: number;
   readonly limit: 'setting' | 'remaining life';
   /** How long its turn may be waited for before; undefined where nothing is in service, and waiting takes nothing away. */
   readonly turnMs: number | undefined;
@@ -121,7 +123,8 @@ export interface AttemptTimeout {
 /**
  * How long an attempt may take: what is set; with a valid certificate in service twice as long after each that was not answered, up to ten
  * minutes, but never more than a quarter of what remains of that certificate, so that other attempts fit before it ends. At least a second,
- * which is the pace of attempts anyway.
+ * which is the pace of attempts anyway. Where what remains is the limit, the call outlives the attempt, up to half of what remains: a CA that
+ * takes longer than the attempt is not asked again and again in vain, and one that has lost the call is asked anew in time.
  *
  * @param unanswered  Attempts in a row that ended for want of an answer.
  * @param notAfterAt  Of the certificate in service, epoch milliseconds; undefined where there is none.
@@ -133,11 +136,12 @@ export function planTimeout(attempt: {
   readonly notAfterAt: number | undefined;
 }): AttemptTimeout {
   const { timeoutMs, unanswered, now, notAfterAt } = attempt;
-  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, limit: 'setting', turnMs: undefined };
+  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, callMs: timeoutMs, limit: 'setting', turnMs: undefined };
   const patientMs = Math.min(timeoutMs * 2 ** Math.min(unanswered, 20), Math.max(timeoutMs, MAX_TIMEOUT_MS));
   const allowedMs = Math.max(Math.round((notAfterAt - now) / 4), MIN_INTERVAL_MS);
   const turnMs = allowedMs;
-  return patientMs <= allowedMs ? { ms: patientMs, limit: 'setting', turnMs } : { ms: allowedMs, limit: 'remaining life', turnMs };
+  if (patientMs <= allowedMs) return { ms: patientMs, callMs: patientMs, limit: 'setting', turnMs };
+  return { ms: allowedMs, callMs: Math.min(patientMs, 2 * allowedMs), limit: 'remaining life', turnMs };
 }
 
 function step(rule: string, at: number, detail: string) {

@@ -119,6 +119,30 @@ describe('an outage of the CA', () => {
     },
   );
 
+  test('field: a CA that takes longer than an attempt may is asked once, and what it answers counts', async () => {
+    const story = await tell({ random: seeded(9), lifeMs: MINUTE });
+    story.ca.behave(async (request) => {
+      await story.clock.sleepUntil(story.clock.now() + 9 * SECOND);
+      return story.ca.issue(request);
+    });
+    await story.clock.advanceTo(story.after(50 * SECOND));
+    expect(story.ca.attempts).toHaveLength(2);
+    expect(story.kinds).not.toContain('unavailable');
+    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: { receivedAt: expect.any(Number) } });
+    expect(story.keeper.describe().renewals).toBe(2);
+  });
+
+  test('field: one that has lost the call is asked anew before the certificate ends', async () => {
+    const story = await tell({ random: seeded(10), lifeMs: MINUTE });
+    story.ca.hang();
+    await story.clock.advanceTo(story.after(31 * SECOND));
+    story.ca.work();
+    await story.clock.advanceTo(story.after(MINUTE - 1));
+    expect(story.ca.mostInFlight).toBe(1);
+    expect(story.keeper.state.value.kind).toBe('current');
+    expect(story.kinds).not.toContain('unavailable');
+  });
+
   test('that ends in the last minutes of a certificate is noticed before it expires: waits shrink with what remains', async () => {
     const story = await tell({ random: seeded(7) });
     story.ca.failWith('ERR_CA_REJECTED', { retry: 'slow' });

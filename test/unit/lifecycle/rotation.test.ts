@@ -217,7 +217,9 @@ describe('the time that an attempt may take', () => {
     });
     fc.assert(
       fc.property(given, ({ unanswered, remaining, timeout }) => {
-        const { ms, limit } = at(unanswered, remaining, timeout);
+        const { ms, callMs, limit } = at(unanswered, remaining, timeout);
+        expect(callMs).toBeGreaterThanOrEqual(ms);
+        expect(callMs).toBeLessThanOrEqual(limit === 'setting' ? ms : Math.min(2 * ms, 10 * MINUTE));
         expect(ms).toBeLessThanOrEqual(Math.max(Math.round(remaining / 4), MIN_INTERVAL_MS));
         expect(ms).toBeLessThanOrEqual(10 * MINUTE);
         if (limit === 'setting') expect(ms).toBeGreaterThanOrEqual(timeout);
