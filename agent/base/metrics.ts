@@ -72,7 +72,7 @@ export const METRICS = {
   },
   ca_stolen_credentials_total: {
     type: 'counter',
-    help: 'One-time tokens that were shown to the CA server with a second key.',
+    help: 'One-time tokens, and certificates renewed after their end, that were shown to the CA server with a second key.',
     labels: [],
   },
   webhook_requests_total: {
