@@ -1,4 +1,4 @@
-import { renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from '@jest/globals';
 import { directEngine } from '../../agent/identity/direct-engine';
@@ -19,23 +19,23 @@ import { tempDir } from '../support/temp-dir';
 import { testDeps } from '../support/test-deps';
 import { until } from '../support/until';
 
-/** A CA directory with a register, and a file with its lists. */
+/** A CA directory with a register, and a file with its lists for each agent, `CRL` in its directory. */
 interface World {
   readonly dir: string;
   readonly caDir: string;
-  readonly crlFile: string;
   readonly store: CaStore;
   readonly deps: ReturnType<typeof testDeps>;
   readonly roots: RootsOptions;
-  /** Writes the lists of this moment to the file. The publisher looks at its directory no more than once a second. */
-  publish(): Promise<void>;
+  /** Writes the lists of this moment to the files of agents, default both. The publisher looks at its directory no more than once a second. */
+  publish(sides?: readonly SideName[]): Promise<void>;
 }
+
+const CRL = ['--crl', 'crl.pem'];
 
 /** @param signer  What signs: a root that is made, or an intermediate that is plugged in. */
 async function withWorld(signer: 'root' | 'intermediate', work: (world: World) => Promise<void>): Promise<void> {
   const dir = tempDir();
   const caDir = join(dir, 'ca');
-  const crlFile = join(dir, 'crl.pem');
   const deps = testDeps();
   const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
   if (signer === 'intermediate') {
@@ -46,13 +46,17 @@ async function withWorld(signer: 'root' | 'intermediate', work: (world: World) =
   await (await openAuthority(options, deps)).close();
   const store = await openFileStore(caDir, deps);
   const crl = createCrlPublisher({ dir: caDir, store }, deps);
-  const publish = async () => {
-    writeFileSync(`${crlFile}.new`, await crl.current());
-    renameSync(`${crlFile}.new`, crlFile);
+  const publish: World['publish'] = async (sides = SIDES) => {
+    for (const side of sides) {
+      const file = join(dir, side, 'crl.pem');
+      mkdirSync(join(dir, side), { recursive: true });
+      writeFileSync(`${file}.new`, await crl.current());
+      renameSync(`${file}.new`, file);
+    }
   };
   try {
     await publish();
-    await work({ dir, caDir, crlFile, store, deps, roots: { ...options, store }, publish });
+    await work({ dir, caDir, store, deps, roots: { ...options, store }, publish });
   } finally {
     await crl.close();
     await store.close();
@@ -61,11 +65,16 @@ async function withWorld(signer: 'root' | 'intermediate', work: (world: World) =
 
 const workloadOf = async (mesh: Mesh, side: SideName) => (await mesh.agent(side).status()).workloads[0]!;
 
-/** Publishes until both agents have lists of which `wanted` holds. */
-async function listsReach(mesh: Mesh, world: World, wanted: (lists: { lists: number; revoked: number }) => boolean): Promise<void> {
+/** Publishes until agents, default both, have lists of which `wanted` holds. */
+async function listsReach(
+  mesh: Mesh,
+  world: World,
+  wanted: (lists: { lists: number; revoked: number }) => boolean,
+  sides: readonly SideName[] = SIDES,
+): Promise<void> {
   await until('the new lists', async () => {
-    await world.publish();
-    const each = await Promise.all(SIDES.map(async (side) => (await workloadOf(mesh, side)).revocation));
+    await world.publish(sides);
+    const each = await Promise.all(sides.map(async (side) => (await workloadOf(mesh, side)).revocation));
     return each.every((lists) => lists !== undefined && wanted(lists));
   });
 }
@@ -76,37 +85,38 @@ describe('real Envoys with revocation lists', () => {
     ['intermediate', 'ROOTCA'],
     ['root', 'ALL'],
   ] as const)(
-    'H11 refuse a peer whose certificate was revoked, within seconds, and take its next one (signer: %s, roots: %s)',
+    'H11 refuse a peer whose certificate was revoked, within seconds, and take the next one, which its agent asks for (signer: %s, roots: %s)',
     (signer, roots) =>
       withWorld(signer, (world) =>
-        withMesh(
-          { dir: world.dir, ttl: '1h', perSecond: 20, flags: ['--crl', world.crlFile], secrets: { identity: 'default', roots } },
-          async (mesh) => {
-            const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
-            const succeeded = () => mesh.traffic.report().succeeded;
-            await until('traffic', async () => succeeded() > 20);
-            expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
-            const { certificate, revocation } = await workloadOf(mesh, 'client');
-            expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
-            // As `ca serve` would have entered it.
-            const { serial } = certificate!;
-            const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
-            await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
-            await world.store.revoke({ serial }, 'keyCompromise', Date.now());
-            const revokedAt = Date.now();
-            await listsReach(mesh, world, ({ revoked }) => revoked === 1);
-            await until('the first refusal', async () => (await refusals()) > 0);
-            expect(Date.now() - revokedAt).toBeLessThan(underLoad(10_000));
-            // What is under way goes through; each new connection is refused, and every request makes one.
-            const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
-            await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
-            expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
-            expect(await mesh.agent('client').command('rotate', '--wait')).toMatchObject({ code: 0 });
-            const now = succeeded();
-            await until('traffic with the new certificate', async () => succeeded() >= now + 40);
-            expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
-          },
-        ),
+        withMesh({ dir: world.dir, ttl: '1h', perSecond: 20, flags: CRL, secrets: { identity: 'default', roots } }, async (mesh) => {
+          const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
+          const succeeded = () => mesh.traffic.report().succeeded;
+          await until('traffic', async () => succeeded() > 20);
+          expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
+          const { certificate, revocation } = await workloadOf(mesh, 'client');
+          expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
+          // As `ca serve` would have entered it.
+          const { serial } = certificate!;
+          const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
+          await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
+          await world.store.revoke({ serial }, 'keyCompromise', Date.now());
+          const revokedAt = Date.now();
+          // The one that it is about does not know yet.
+          await listsReach(mesh, world, ({ revoked }) => revoked === 1, ['server']);
+          await until('the first refusal', async () => (await refusals()) > 0);
+          expect(Date.now() - revokedAt).toBeLessThan(underLoad(10_000));
+          // What is under way goes through; each new connection is refused, and every request makes one.
+          const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
+          await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
+          expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
+          const now = succeeded();
+          // Once it does, it asks for another by itself.
+          await until('traffic with the new certificate', async () => {
+            await world.publish();
+            return succeeded() >= now + 40;
+          });
+          expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
+        }),
       ),
     90_000,
   );
@@ -115,7 +125,7 @@ describe('real Envoys with revocation lists', () => {
     'H1 fail no request while the root is replaced in stages by one of the same name',
     () =>
       withWorld('root', (world) =>
-        withMesh({ dir: world.dir, ttl: '1h', perSecond: 40, flags: ['--crl', world.crlFile] }, async (mesh) => {
+        withMesh({ dir: world.dir, ttl: '1h', perSecond: 40, flags: CRL }, async (mesh) => {
           const requests = async (count: number) => {
             const { sent } = mesh.traffic.report();
             await until('requests', async () => mesh.traffic.report().sent >= sent + count);
