@@ -105,9 +105,10 @@ describeWith('image')('the container image', () => {
   }
 });
 
-/** Files and links below a directory, as paths from it, e.g. `/etc/passwd`. */
-function filesBelow(dir: string): string[] {
-  return readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter((entry) => !entry.isDirectory())
-    .map((entry) => join(entry.parentPath, entry.name).slice(dir.length));
+/** Files and links below a directory, as paths from it, e.g. `/etc/passwd`. No link is followed: it may lead out of there. */
+function filesBelow(root: string, dir = root): string[] {
+  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(dir, entry.name);
+    return entry.isDirectory() ? filesBelow(root, path) : [path.slice(root.length)];
+  });
 }
