@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { AgentError, type ErrorCode, errorText, systemCode } from './errors';
 import { isPrivileged } from './privilege';
@@ -82,6 +82,31 @@ export function assertTrustedPath(path: string, what: string, code: ErrorCode, o
     // Missing, or no directory: whoever uses it says so.
     if (caught instanceof AgentError) throw caught;
   }
+}
+
+/**
+ * The path of a file without symbolic links, its own name included.
+ *
+ * @throws AgentError where this process may change files of other users and one of the links could be exchanged by another; the system's error.
+ */
+export function resolveLinks(path: string, refuse: Refusal): string {
+  let at = resolve(path);
+  for (let links = 0; links <= MAX_LINKS; links += 1) {
+    const directory = openDirectory(dirname(at), { refuse });
+    try {
+      const name = directory.at(basename(at));
+      const found = lstatSync(name);
+      if (!found.isSymbolicLink()) return join(directory.real, basename(at));
+      if (isPrivileged() && (!isOurs(found) || directory.risk)) {
+        const where = `other users can exchange names in ${directory.real}: the symbolic link ${basename(at)} in it`;
+        throw new AgentError(refuse.code, `${refuse.what}: ${where}`, { hint: `give the path without the link ${at}` });
+      }
+      at = resolve(directory.real, readlinkSync(name));
+    } finally {
+      directory.close();
+    }
+  }
+  throw Object.assign(new Error(`ELOOP: too many symbolic links, '${path}'`), { code: 'ELOOP' });
 }
 
 /** Removes an empty directory, and no other than the one of that path. @throws the system's error, e.g. ENOTEMPTY. */
@@ -192,8 +217,10 @@ class Walk {
     this.#links += 1;
     if (this.#links > MAX_LINKS) throw Object.assign(new Error(`ELOOP: too many symbolic links, '${here}'`), { code: 'ELOOP' });
     const target = readlinkSync(`/proc/self/fd/${this.#fd}/${name}`);
-    if (!isOurs(found) && !isOnReadOnlyMount(this.#fd!)) {
-      const because = `the symbolic link ${name} in it belongs to user ${found.uid}`;
+    // What was judged of a link that others can exchange may be another when it is read.
+    const isExchangeable = this.#here !== undefined && riskOf(here, this.#here, undefined) !== undefined;
+    if ((!isOurs(found) || isExchangeable) && !isOnReadOnlyMount(this.#fd!)) {
+      const because = `the symbolic link ${name} in it${isOurs(found) ? '' : ` belongs to user ${found.uid}`}`;
       this.#tell({ dir: here, because, hint: `give the path without the link ${join(here, name)}` }, 'link');
     }
     this.#belowOwner ||= this.#canExchange(found);

@@ -1,7 +1,8 @@
-import { realpath, stat } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { AgentError } from '../base/errors';
+import { resolveLinks } from '../base/open-directory';
 import type { InjectedManifest, ObjectReport } from '../inject/inject-manifest';
 import { type CommandContext, onRun } from './command';
 import { more } from './flag-values';
@@ -101,8 +102,8 @@ async function writeBack(manifests: readonly (Source & InjectedManifest)[]): Pro
   for (const { path, bytes, text } of manifests) {
     const after = Buffer.from(text);
     if (after.equals(bytes)) continue;
-    const file = await realpath(path);
-    await writeNew(file, after, (await stat(file)).mode & 0o777, true, 'links');
+    const file = resolveLinks(path, { what: `write ${path}`, code: 'ERR_OUTPUT', of: 'links' });
+    await writeNew(file, after, (await lstat(file)).mode & 0o777, true, 'links');
   }
 }
 

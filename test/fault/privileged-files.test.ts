@@ -323,3 +323,18 @@ asRoot.each<readonly [string, (path: string) => void, RegExp]>([
   expect(code).toBe(78);
   expect(inventory(shared)).toEqual(before);
 });
+
+asRoot('field E2 inject writes through no link that another user could exchange', async () => {
+  const canary = makeCanary();
+  const pod = 'kind: Pod\napiVersion: v1\nmetadata: { name: a }\nspec: { containers: [{ name: a, image: a }] }\n';
+  writeFileSync(join(canary, 'secret'), pod, { mode: 0o600 });
+  const before = inventory(canary);
+  const home = makeHome();
+  // One of the other user's own, and one that root has made in his directory.
+  exchange(join(home, 'his.yaml'), join(canary, 'secret'));
+  symlinkSync(join(canary, 'secret'), join(home, 'roots.yaml'));
+  for (const name of ['his.yaml', 'roots.yaml']) {
+    const { code, stderr } = await runKeyturn(['inject', '--in-place', '-f', join(home, name)], { dir: home });
+    expect([code, stderr, inventory(canary)]).toEqual([73, expect.stringContaining(`the symbolic link ${name} in it`), before]);
+  }
+});
