@@ -130,7 +130,9 @@ class Gate implements ServingGate {
 
   #newest(): Offered {
     const state = this.options.state.value;
-    const svid = state.kind === 'current' || state.kind === 'overdue' ? state.svid : undefined;
+    const offered = state.kind === 'current' || state.kind === 'overdue' ? state.svid : undefined;
+    // At its end its source says so in the same moment: that is no failure of the check.
+    const svid = offered && this.deps.clock.now() < offered.notAfterAt ? offered : undefined;
     return { svid, bundle: state.bundle, lists: this.options.lists?.value };
   }
 
@@ -200,7 +202,10 @@ class Gate implements ServingGate {
     const isCurrent = svid && this.deps.clock.now() < svid.notAfterAt;
     const error = this.#problem ?? new AgentError('ERR_SELF_CHECK', 'self-check: nothing can be served', { retry: 'soon' });
     const retryAt = Number.isFinite(nextAt) ? nextAt : source.svid.notAfterAt;
-    if (!isCurrent || !bundle) return { kind: 'unavailable', bundle, expired: undefined, retryAt, error };
+    if (!isCurrent || !bundle) {
+      const expired = this.#newest().svid ? undefined : source.svid;
+      return { kind: 'unavailable', bundle, expired, retryAt, error };
+    }
     if (offered.svid?.serial === source.svid.serial) return { ...source, svid, bundle };
     return { kind: 'overdue', svid, bundle, retryAt, error };
   }

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { AgentError } from '../../../agent/base/errors';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { CertState } from '../../../agent/identity/cert-state';
 import { type CrlSet, crlSetOf } from '../../../agent/identity/crl';
@@ -174,6 +175,18 @@ describe('what fails does not replace what works', () => {
     expect(at.gate.state.value).toMatchObject({ kind: 'current', svid: renewed, bundle: { version: next.bundle.version } });
     expect(at.gate.problem()).toBeUndefined();
   });
+});
+
+test('the end of a certificate is no failure of the check, whoever hears of it first', async () => {
+  const ca = await makeTestCa();
+  const svid = await svidOf(ca, ca.bundle, TEST_NOW);
+  const at = gateOf(current(svid));
+  await settle();
+  await at.clock.advanceTo(svid.notAfterAt);
+  expect(at.gate.problem()).toBeUndefined();
+  const error = new AgentError('ERR_CA_UNAVAILABLE', 'expired');
+  await at.offer({ kind: 'unavailable', bundle: ca.bundle, expired: svid, error, retryAt: svid.notAfterAt });
+  expect([at.serial(), at.gate.problem(), at.gate.state.value.kind]).toEqual([undefined, undefined, 'unavailable']);
 });
 
 describe('revocation lists', () => {
