@@ -1,11 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { randomSerial } from '../../ca-client/builtin/serial';
 import type { IssuedEntry } from '../../ca-client/builtin/store/store';
 import type { TokenClaim } from '../../ca-client/builtin/store/token-use';
 import { HOUR_MS, TEST_ID, TEST_NOW } from './certs';
 
 /** A certificate as it could have been signed at TEST_NOW for an hour, with a serial of its own. */
 export function issuedEntry(fields: Partial<IssuedEntry> = {}): IssuedEntry {
-  const serial = randomBytes(16).toString('hex');
+  const serial = Buffer.from(randomSerial()).toString('hex');
   return {
     serial,
     id: TEST_ID,

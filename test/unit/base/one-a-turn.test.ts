@@ -2,10 +2,10 @@ import { expect, test } from '@jest/globals';
 import { OneATurn } from '../../../agent/base/one-a-turn';
 import { cpuMs } from '../../support/load';
 
-/** Work of so much processor time, however busy the machine is. */
+/** Work of so much time by both clocks: that of the wall, and of the processor, whose other threads count too. */
 const busy = (ms: number) => {
-  const until = cpuMs() + ms;
-  while (cpuMs() < until);
+  const [wall, cpu] = [performance.now() + ms, cpuMs() + ms];
+  while (performance.now() < wall || cpuMs() < cpu);
 };
 
 test('steps come one in each turn of the loop, in their order, and what else waits comes in between', async () => {
