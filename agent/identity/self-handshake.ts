@@ -16,7 +16,8 @@ export type HandshakeOutcome = { readonly obstacle: string | undefined } | { rea
 
 /**
  * What `proxyObstacle` has found by the caller's own clock and by Envoy's search, from which OpenSSL's and that of Bun differ: dates, which
- * certificate stands for an issuer, and purposes, which Envoy does not look for in a root.
+ * certificate stands for an issuer, and purposes and policies, which Envoy does not look for in a root. Of policies that it cannot read Bun
+ * says `UNSPECIFIED`.
  */
 const VERIFIED_BEFORE: readonly string[] = [
   'CERT_HAS_EXPIRED',
@@ -30,6 +31,7 @@ const VERIFIED_BEFORE: readonly string[] = [
   'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
   'UNABLE_TO_GET_CRL',
   'INVALID_PURPOSE',
+  'UNSPECIFIED',
 ];
 
 /**
