@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { AgentError, type ErrorCode, errorText, systemCode } from './errors';
 import { isPrivileged } from './privilege';
@@ -84,22 +84,35 @@ export function assertTrustedPath(path: string, what: string, code: ErrorCode, o
   }
 }
 
+/** The last name of a path, and of each path that a link there leads to. */
+export interface LastName {
+  readonly path: string;
+  readonly directory: OpenDirectory;
+  readonly found: Stats;
+  /** A handle of what has that name, a link itself included. */
+  readonly fd: number;
+}
+
 /**
- * The path of a file without symbolic links, its own name included.
+ * Follows the links at the end of a path.
  *
- * @throws AgentError where this process may change files of other users and one of the links could be exchanged by another; the system's error.
+ * @param judge  Called with each name on the way, the last one included; what it throws ends the walk.
+ * @returns      The path without symbolic links, its own name included.
+ * @throws       the system's error, e.g. ENOENT, ELOOP.
  */
-export function resolveLinks(path: string, refuse: Refusal): string {
+export function followLastName(path: string, options: OpenDirectoryOptions, judge: (name: LastName) => void): string {
   let at = resolve(path);
   for (let links = 0; links <= MAX_LINKS; links += 1) {
-    const directory = openDirectory(dirname(at), { refuse });
+    const directory = openDirectory(dirname(at), options);
     try {
       const name = directory.at(basename(at));
-      const found = lstatSync(name);
-      if (!found.isSymbolicLink()) return join(directory.real, basename(at));
-      if (isPrivileged() && (!isOurs(found) || directory.risk)) {
-        const where = `other users can exchange names in ${directory.real}: the symbolic link ${basename(at)} in it`;
-        throw new AgentError(refuse.code, `${refuse.what}: ${where}`, { hint: `give the path without the link ${at}` });
+      const fd = openSync(name, O_PATH | constants.O_NOFOLLOW);
+      try {
+        const found = fstatSync(fd);
+        judge({ path: at, directory, found, fd });
+        if (!found.isSymbolicLink()) return join(directory.real, basename(at));
+      } finally {
+        closeSync(fd);
       }
       at = resolve(directory.real, readlinkSync(name));
     } finally {
@@ -107,6 +120,19 @@ export function resolveLinks(path: string, refuse: Refusal): string {
     }
   }
   throw Object.assign(new Error(`ELOOP: too many symbolic links, '${path}'`), { code: 'ELOOP' });
+}
+
+/**
+ * The path of a file without symbolic links, its own name included.
+ *
+ * @throws AgentError where this process may change files of other users and one of the links could be exchanged by another; the system's error.
+ */
+export function resolveLinks(path: string, refuse: Refusal): string {
+  return followLastName(path, { refuse }, ({ path: at, directory, found }) => {
+    if (!found.isSymbolicLink() || !isPrivileged() || (isOurs(found) && !directory.risk)) return;
+    const where = `other users can exchange names in ${directory.real}: the symbolic link ${basename(at)} in it`;
+    throw new AgentError(refuse.code, `${refuse.what}: ${where}`, { hint: `give the path without the link ${at}` });
+  });
 }
 
 /** Removes an empty directory, and no other than the one of that path. @throws the system's error, e.g. ENOTEMPTY. */
@@ -237,14 +263,24 @@ export function isOurs({ uid }: Pick<Stats, 'uid'>): boolean {
   return uid === 0 || uid === process.geteuid?.();
 }
 
+/**
+ * Which users other than root and this process's own may write to something, as in "PATH: BECAUSE"; undefined where none may.
+ *
+ * @param owner  User who is expected, too.
+ */
+export function otherWriters(found: Stats, owner?: number): string | undefined {
+  if (!isOurs(found) && found.uid !== owner) return `it belongs to user ${found.uid}`;
+  if (found.isSymbolicLink() || (found.mode & 0o022) === 0) return undefined;
+  return (found.mode & 0o002) !== 0 ? 'every user may write to it' : `its group ${found.gid} may write to it`;
+}
+
 function riskOf(dir: string, found: Stats, owner: number | undefined): DirectoryRisk | undefined {
+  const because = otherWriters(found, owner);
+  if (because === undefined) return undefined;
   if (!isOurs(found) && found.uid !== owner) {
-    const hint = `use a directory of root, or run as that user, or chown root ${dir}`;
-    return { dir, because: `it belongs to user ${found.uid}`, hint };
+    return { dir, because, hint: `use a directory of root, or run as that user, or chown root ${dir}` };
   }
   // With the sticky bit only the owner of a name may exchange it.
-  if ((found.mode & 0o022) === 0 || (found.mode & 0o1000) !== 0) return undefined;
-  const all = (found.mode & 0o002) !== 0;
-  const hint = `chmod ${all ? 'go-w' : 'g-w'} ${dir}, or run as a user without privileges`;
-  return { dir, because: all ? 'every user may write to it' : `its group ${found.gid} may write to it`, hint };
+  if ((found.mode & 0o1000) !== 0) return undefined;
+  return { dir, because, hint: `chmod ${(found.mode & 0o002) !== 0 ? 'go-w' : 'g-w'} ${dir}, or run as a user without privileges` };
 }

@@ -1,11 +1,7 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, type Stats } from 'node:fs';
-import { basename, dirname, resolve } from 'node:path';
+import { lstatSync } from 'node:fs';
 import { AgentError } from '../base/errors';
-import { isOurs, O_PATH, openDirectory } from '../base/open-directory';
+import { followLastName, otherWriters } from '../base/open-directory';
 import { isOnReadOnlyMount } from '../base/read-only-mount';
-
-/** As many symbolic links as Linux follows in one path (path_resolution(7)). */
-const MAX_LINKS = 40;
 
 /**
  * Refuses settings that users other than root and this process's own may write: a file, a directory in which they could put files, or a
@@ -16,40 +12,17 @@ const MAX_LINKS = 40;
  * @throws      AgentError ERR_CONFIG with the place and a remedy; the system's error where the path leads nowhere.
  */
 export function assertOursToWrite(path: string, what: string): void {
-  let next: string | undefined = resolve(path);
-  for (let links = 0; next !== undefined && links <= MAX_LINKS; links += 1) next = judgeOne(next, what);
+  followLastName(path, {}, ({ path: at, directory, found, fd }) => {
+    if (directory.risk) throw refusal(what, directory.risk.dir, directory.risk.because);
+    const because = otherWriters(found);
+    if (because && !isOnReadOnlyMount(fd)) throw refusal(what, at, because);
+  });
 }
 
 /** The same for a file in a directory that was judged already. Most are no links, and cost one call. What is gone says so when it is read. */
 export function assertFileOursToWrite(path: string, what: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found && (found.isSymbolicLink() || writersOf(found))) assertOursToWrite(path, what);
-}
-
-/** Judges the directories on the way, and what lies at the end; returns where that leads to if it is a link. */
-function judgeOne(path: string, what: string): string | undefined {
-  const directory = openDirectory(dirname(path));
-  try {
-    if (directory.risk) throw refusal(what, directory.risk.dir, directory.risk.because);
-    const name = directory.at(basename(path));
-    const end = openSync(name, O_PATH | constants.O_NOFOLLOW);
-    try {
-      const found = fstatSync(end);
-      const because = writersOf(found);
-      if (because && !isOnReadOnlyMount(end)) throw refusal(what, path, because);
-      return found.isSymbolicLink() ? resolve(directory.real, readlinkSync(name)) : undefined;
-    } finally {
-      closeSync(end);
-    }
-  } finally {
-    directory.close();
-  }
-}
-
-function writersOf(found: Stats): string | undefined {
-  if (!isOurs(found)) return `it belongs to user ${found.uid}`;
-  if (found.isSymbolicLink() || (found.mode & 0o022) === 0) return undefined;
-  return (found.mode & 0o002) !== 0 ? 'every user may write to it' : `its group ${found.gid} may write to it`;
+  if (found && (found.isSymbolicLink() || otherWriters(found))) assertOursToWrite(path, what);
 }
 
 function refusal(what: string, place: string, because: string): AgentError {
