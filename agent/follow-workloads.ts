@@ -7,7 +7,7 @@ import { LogBudget } from './base/log-budget';
 import type { Config, LoadedConfig, WorkloadEntry } from './config/config';
 import { type ListPlan, planList } from './config/plan-list';
 import { type ListText, readListText } from './config/read-workloads';
-import type { Refusal, Version } from './config/workload-plan';
+import { carriedOut, type Refusal } from './config/workload-plan';
 import { createKeptWorkloads, type KeptWorkloads } from './kept-workloads';
 import { assertTrustedPlaces } from './trusted-places';
 import { refusedEntry, WorkloadSet } from './workload-set';
@@ -184,10 +184,11 @@ class WorkloadFollower implements FollowedWorkloads {
   }
 
   async #apply(plan: ListPlan, again: boolean): Promise<void> {
+    const then = carriedOut(plan, this.set.versions());
     await this.set.apply(plan, again);
     for (const [config, entry] of plan.entries) this.#entries.set(config, entry);
     // Where the end of the process cut that short, what is wanted counts: what has left the list must not come back by a later fault.
-    const kept = this.#stop.signal.aborted ? wanted(plan, this.set.versions()) : this.set.versions();
+    const kept = this.#stop.signal.aborted ? then : this.set.versions();
     await this.kept?.save(kept.flatMap(({ config }) => this.#entries.get(config) ?? []));
   }
 
@@ -239,12 +240,4 @@ class WorkloadFollower implements FollowedWorkloads {
     }
     this.#told = told;
   }
-}
-
-/** What runs once a plan has been carried out. */
-function wanted({ start, change, stop }: ListPlan, running: readonly Version<Config>[]): readonly Version<Config>[] {
-  const byName = new Map(running.map((each) => [each.name, each]));
-  for (const { name } of [...stop, ...change.map(({ before }) => before)]) byName.delete(name);
-  for (const each of [...change.map(({ after }) => after), ...start]) byName.set(each.name, each);
-  return [...byName.values()];
 }

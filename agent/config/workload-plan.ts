@@ -65,8 +65,13 @@ function judged<C>(
   rules: PlanRules<C>,
 ): [plan: WorkloadPlan<C>, then: readonly Version<C>[]] {
   const plan = judge(listed, running, rules);
-  const gone = new Set([...plan.stop, ...plan.change.map(({ before }) => before)]);
-  return [plan, [...running.filter((each) => !gone.has(each)), ...plan.change.map(({ after }) => after), ...plan.start]];
+  return [plan, carriedOut(plan, running)];
+}
+
+/** What runs once a plan for what runs now has been carried out. */
+export function carriedOut<C>({ stop, change, start }: WorkloadPlan<C>, running: readonly Version<C>[]): readonly Version<C>[] {
+  const gone = new Set([...stop, ...change.map(({ before }) => before)]);
+  return [...running.filter((each) => !gone.has(each)), ...change.map(({ after }) => after), ...start];
 }
 
 function judge<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
