@@ -55,7 +55,10 @@ function inOrderOfTrial(roots: readonly Certificate[], own: readonly Certificate
   const sorted = [...roots].sort((a, b) => Buffer.compare(a.der, b.der));
   const queues = new Map<string, Certificate[]>();
   for (const each of [...sorted].sort((a, b) => rank(a) - rank(b) || b.notAfterAt - a.notAfterAt)) {
-    queues.set(nameOf(each), [...(queues.get(nameOf(each)) ?? []), each]);
+    const name = nameOf(each);
+    const queue = queues.get(name) ?? [];
+    queue.push(each);
+    queues.set(name, queue);
   }
   return sorted.map((each) => queues.get(nameOf(each))!.shift()!);
 }
@@ -74,10 +77,18 @@ export function rootsToHandOut(bundle: TrustBundle, now: number): TrustBundle {
   return handed.length === 0 ? bundle : createTrustBundle(handed.map(({ der }) => der));
 }
 
-/** A leaf and what of those above it is valid at its own beginning or now, whichever is later: who is handed a chain keeps it as it is. */
-export function chainToHandOut([leaf, ...above]: readonly Uint8Array[], now: number): Uint8Array[] {
+/**
+ * A leaf and what of those above it is valid at its own beginning or now, whichever is later: who is handed a chain keeps it as it is.
+ *
+ * @param issued  The chain, and when its leaf begins, epoch milliseconds.
+ */
+export function chainToHandOut(
+  { certificatesDer, notBeforeAt }: { readonly certificatesDer: readonly Uint8Array[]; readonly notBeforeAt: number },
+  now: number,
+): Uint8Array[] {
+  const [leaf, ...above] = certificatesDer;
   // A signer that begins within the tolerance of clocks signs leaves that begin with it.
-  const at = Math.max(now, readAccepted(leaf!).notBeforeAt);
+  const at = Math.max(now, notBeforeAt);
   return [leaf!, ...above.filter((der) => isValidAt(readAccepted(der), at))];
 }
 

@@ -214,7 +214,7 @@ export class CertificateService {
     const roots = this.#roots(authority.trust.value);
     await this.#record(issued, facts, roots.ids);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
-    const [leaf, ...above] = chainToHandOut(issued.certificatesDer, this.deps.clock.now());
+    const [leaf, ...above] = chainToHandOut(issued, this.deps.clock.now());
     return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), roots.pem]);
   }
 

@@ -86,7 +86,7 @@ async function issue({ authority, names, record }: ServingCertificateOptions, de
   await record(leaf, key.spkiDer);
   const now = deps.clock.now();
   return {
-    identity: { certPem: certificatesPem(chainToHandOut(leaf.certificatesDer, now)), keyPem: privateKeyPem(key, 'pkcs8'), bundle },
+    identity: { certPem: certificatesPem(chainToHandOut(leaf, now)), keyPem: privateKeyPem(key, 'pkcs8'), bundle },
     renewAt: Math.max(now + (leaf.notAfterAt - now) / 2, now + LEAST_MS),
   };
 }
