@@ -65,16 +65,18 @@ export class OneATurn {
   #work(lane: number): void {
     this.#last = lane;
     const step = taken(this.#lanes[lane]!);
-    let begun = { at: 0, cpu: process.cpuUsage() };
+    let begunAt = 0;
+    let begunCpu: NodeJS.CpuUsage | undefined;
     setImmediate(() => {
-      begun = { at: performance.now(), cpu: process.cpuUsage() };
+      begunAt = performance.now();
+      begunCpu = process.cpuUsage();
       step();
     });
     // Asked for together, they follow each other, and what the step left to do at once comes between.
     setImmediate(() => {
-      const { user, system } = process.cpuUsage(begun.cpu);
+      const { user, system } = process.cpuUsage(begunCpu);
       // A machine that is busy elsewhere, or a container that is throttled, makes no step dear.
-      this.#rest(lane, Math.min(performance.now() - begun.at, (user + system) / 1_000));
+      this.#rest(lane, Math.min(performance.now() - begunAt, (user + system) / 1_000));
       this.#next();
     });
   }
