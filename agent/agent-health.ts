@@ -53,7 +53,9 @@ function summary(view: AgentView): string {
 }
 
 function workloadSummary({ id, state, certificate, lastError }: WorkloadStatus): string {
-  const because = lastError ? `: ${lastError.message}${lastError.hint === undefined ? '' : ` (${lastError.hint})`}` : '';
+  const because = lastError
+    ? `: ${lastError.message}${lastError.hint === undefined ? '' : ` (${lastError.hint})`}`
+    : '';
   const until = certificate && `certificate ${certificate.serial} until ${certificate.notAfter}`;
   switch (state) {
     case 'starting':
@@ -70,7 +72,10 @@ function workloadSummary({ id, state, certificate, lastError }: WorkloadStatus):
 }
 
 /** A source that misses what it has set itself, or never comes back from it, will not renew anything any more. */
-function stalled({ source, attemptSince, attemptUntil, dueAt }: SourceDescription, now: number): string | undefined {
+function stalled(
+  { source, attemptSince, attemptUntil, dueAt }: SourceDescription,
+  now: number,
+): string | undefined {
   const wantedAt = attemptSince === undefined ? dueAt : (attemptUntil ?? attemptSince);
   if (wantedAt === undefined || now - wantedAt < HANGING_MS) return undefined;
   const when = new Date(attemptSince ?? wantedAt).toISOString();

@@ -41,24 +41,39 @@ const PROXIES_FIRST_MS = 20;
  * @param stopping  Fires when it is to be closed as soon as it has started: workloads of a list that wait for their turn are left out.
  * @throws          AgentError; nothing is left behind: what had started is closed.
  */
-export async function startAgent(loaded: LoadedConfig, deps: AgentDeps, stopping: AbortSignal): Promise<Agent> {
+export async function startAgent(
+  loaded: LoadedConfig,
+  deps: AgentDeps,
+  stopping: AbortSignal,
+): Promise<Agent> {
   const startedAt = deps.clock.now();
   const { config } = loaded;
   const closers = new Closers();
   try {
-    const served = config.workloads === undefined ? await serveOne(config, deps) : await serveList(loaded, deps, stopping);
+    const served =
+      config.workloads === undefined
+        ? await serveOne(config, deps)
+        : await serveList(loaded, deps, stopping);
     closers.add(served.close);
     let control: ControlServer | undefined;
     const own = () => [control?.problem()].filter((each) => each !== undefined);
     const view = createView(loaded, served, own, startedAt, deps);
     await firstAttempts(served.workloads(), deps, stopping);
-    await deps.clock.sleepUntil(deps.clock.now() + PROXIES_FIRST_MS, stopping).catch(() => undefined);
+    await deps.clock
+      .sleepUntil(deps.clock.now() + PROXIES_FIRST_MS, stopping)
+      .catch(() => undefined);
     control = await startControl(config, view, deps);
     closers.add(() => control!.close());
     const admin = await startAdmin(loaded, view, deps);
     closers.add(() => admin.close());
     const health = agentHealth(view, served, () => deps.clock.now());
-    return { view, health, adminAddress: admin.address, reload: served.reload, close: closers.close };
+    return {
+      view,
+      health,
+      adminAddress: admin.address,
+      reload: served.reload,
+      close: closers.close,
+    };
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -68,15 +83,30 @@ export async function startAgent(loaded: LoadedConfig, deps: AgentDeps, stopping
 /** The one workload of the settings. */
 async function serveOne(config: Config, deps: Deps): Promise<Served> {
   const shared = createSharedCas(deps);
-  const workload = await startWorkload(config, await createCertSource(config, shared, deps), shared, deps);
+  const workload = await startWorkload(
+    config,
+    await createCertSource(config, shared, deps),
+    shared,
+    deps,
+  );
   const only = [workload];
-  return { workloads: () => only, refused: () => [], changes: undefined, reload: undefined, close: () => workload.close() };
+  return {
+    workloads: () => only,
+    refused: () => [],
+    changes: undefined,
+    reload: undefined,
+    close: () => workload.close(),
+  };
 }
 
 /** The workloads of a list, which a process with one never loads. */
 async function serveList(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<Served> {
   const { followWorkloads } = await import('./follow-workloads');
-  const followed = await followWorkloads(loaded, { ...deps, log: deps.log.scope('workloads') }, stopping);
+  const followed = await followWorkloads(
+    loaded,
+    { ...deps, log: deps.log.scope('workloads') },
+    stopping,
+  );
   return {
     workloads: () => followed.set.workloads(),
     refused: () => followed.refused(),
@@ -86,10 +116,18 @@ async function serveList(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal
   };
 }
 
-async function firstAttempts(workloads: readonly Workload[], deps: Deps, stopping: AbortSignal): Promise<void> {
+async function firstAttempts(
+  workloads: readonly Workload[],
+  deps: Deps,
+  stopping: AbortSignal,
+): Promise<void> {
   const waited = new AbortController();
-  const late = deps.clock.sleepUntil(deps.clock.now() + ADMIN_AFTER_MS, AbortSignal.any([waited.signal, stopping])).catch(() => undefined);
-  const first = workloads.map(({ source }) => firstValue(source.state, (state) => state.kind !== 'starting'));
+  const late = deps.clock
+    .sleepUntil(deps.clock.now() + ADMIN_AFTER_MS, AbortSignal.any([waited.signal, stopping]))
+    .catch(() => undefined);
+  const first = workloads.map(({ source }) =>
+    firstValue(source.state, (state) => state.kind !== 'starting'),
+  );
   await Promise.race([Promise.all(first), late]);
   waited.abort();
 }
@@ -105,5 +143,8 @@ async function startAdmin({ config, settings }: LoadedConfig, view: AgentView, d
 
 async function startControl(config: Config, view: AgentView, deps: Deps) {
   const { createControlServer } = await import('./admin/control-server');
-  return createControlServer({ path: config.controlSocket, view }, { ...deps, log: deps.log.scope('control') });
+  return createControlServer(
+    { path: config.controlSocket, view },
+    { ...deps, log: deps.log.scope('control') },
+  );
 }

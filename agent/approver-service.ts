@@ -45,13 +45,23 @@ export async function startApproverService(
     const gauges = () => {
       const { watching, undecided, stuck, violations } = approver;
       const ready = problem() === undefined;
-      return approverGauges({ version: VERSION, runtime: RUNTIME, ready, watching, undecided, stuck, violations });
+      return approverGauges({
+        version: VERSION,
+        runtime: RUNTIME,
+        ready,
+        watching,
+        undecided,
+        stuck,
+        violations,
+      });
     };
     const admin = await serveServiceAdmin({ address: config.adminAddress, problem, gauges }, deps);
     closers.add(() => admin.close());
     const stop = new AbortController();
     const running = approver.run(stop.signal);
-    void running.catch((caught: unknown) => deps.log.error('approver ended', { cause: AgentError.from(caught) }));
+    void running.catch((caught: unknown) =>
+      deps.log.error('approver ended', { cause: AgentError.from(caught) }),
+    );
     closers.add(async () => {
       stop.abort();
       await running.catch(() => undefined);

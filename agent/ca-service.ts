@@ -35,7 +35,13 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly serverNames: readonly string[];
   readonly authenticators: readonly AuthenticatorName[];
   /** Undefined where `authenticators` does not have `oidc`. */
-  readonly oidc: { readonly issuers: readonly string[]; readonly jwks: string; readonly jwksCa: string | undefined } | undefined;
+  readonly oidc:
+    | {
+        readonly issuers: readonly string[];
+        readonly jwks: string;
+        readonly jwksCa: string | undefined;
+      }
+    | undefined;
   readonly audiences: readonly string[];
   readonly rates: RateLimits;
   readonly maxTtlSeconds: number;
@@ -75,9 +81,15 @@ export interface CaService {
  *
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
-export function startCaService(config: CaServiceConfig, around: CaServiceSurroundings, deps: AgentDeps): Promise<CaService> {
+export function startCaService(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  deps: AgentDeps,
+): Promise<CaService> {
   return closingOnFailure(async (closers) =>
-    config.workers > 1 ? superviseServers(config, around, closers, deps) : openServer(config, around, closers, deps),
+    config.workers > 1
+      ? superviseServers(config, around, closers, deps)
+      : openServer(config, around, closers, deps),
   );
 }
 
@@ -99,7 +111,8 @@ export function startCaWorker(
       writeAuditLine: (lines) => line.append(lines),
     });
     const problems = () => server.problems().map(({ message }) => message);
-    const report = () => line.tell({ kind: 'report', counted: deps.metrics.drain(), problems: problems() });
+    const report = () =>
+      line.tell({ kind: 'report', counted: deps.metrics.drain(), problems: problems() });
     line.onReport(() => void report());
     closers.add(reportNowAndThen(report, deps));
     return { health: serviceHealth(config.trustDomain, server.address, authority, problems) };
@@ -107,7 +120,9 @@ export function startCaWorker(
 }
 
 /** Runs what adds its closers as it goes; what had started is closed where it fails, and at the end, innermost last. */
-async function closingOnFailure<T extends object>(start: (closers: Closers) => Promise<T>): Promise<T & { close(): Promise<void> }> {
+async function closingOnFailure<T extends object>(
+  start: (closers: Closers) => Promise<T>,
+): Promise<T & { close(): Promise<void> }> {
   const closers = new Closers();
   try {
     return { ...(await start(closers)), close: closers.close };
@@ -117,11 +132,19 @@ async function closingOnFailure<T extends object>(start: (closers: Closers) => P
   }
 }
 
-async function openState(config: CaServiceConfig, { env }: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+async function openState(
+  config: CaServiceConfig,
+  { env }: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+) {
   const { openAuthority } = await import('../ca-client/builtin/authority');
   const { caDir: dir, trustDomain, rootTrustDomains, caKeyAlgorithm: rootAlgorithm } = config;
   const engine = await loadEngine(config.engine);
-  const authority = await openAuthority({ dir, trustDomain, rootTrustDomains, rootAlgorithm, engine }, deps);
+  const authority = await openAuthority(
+    { dir, trustDomain, rootTrustDomains, rootAlgorithm, engine },
+    deps,
+  );
   closers.add(() => authority.close());
   const { store, close } = await openCaStore(config, env, deps);
   closers.add(close);
@@ -129,7 +152,12 @@ async function openState(config: CaServiceConfig, { env }: CaServiceSurroundings
 }
 
 /** What one process does for all: it tidies up, publishes the CRL, answers over HTTP. */
-async function openUpkeep(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+async function openUpkeep(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+) {
   const { createCrlPublisher } = await import('../ca-client/builtin/crl');
   const { keepTidy } = await import('../ca-client/builtin/store/upkeep');
   const state = await openState(config, around, closers, deps);
@@ -154,7 +182,12 @@ async function exposition(authority: Authority, ready: boolean, deps: AgentDeps)
   };
 }
 
-async function openServer(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+async function openServer(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+) {
   const { authority, store, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
   const problems = () => server.problems().map(({ message }) => message);
   const metrics = () => exposition(authority, problems().length === 0, deps);
@@ -171,7 +204,12 @@ async function openServer(config: CaServiceConfig, around: CaServiceSurroundings
 }
 
 /** As `openServer`, with the listening and signing in processes of their own. */
-async function superviseServers(config: CaServiceConfig, around: CaServiceSurroundings, closers: Closers, deps: AgentDeps) {
+async function superviseServers(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+) {
   const { openAuditLines } = await import('../ca-client/builtin/server/audit-log');
   const { RateLimiter } = await import('../ca-client/builtin/server/rate-limits');
   const { serveHttpEndpoints } = await import('../ca-client/builtin/server/http-endpoints');
@@ -179,11 +217,16 @@ async function superviseServers(config: CaServiceConfig, around: CaServiceSurrou
   const { authority, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
   const audit = await openAuditLines({ path: config.auditLog }, around.writeAuditLine, deps);
   closers.add(() => audit.close());
-  const shared = { limiter: new RateLimiter(config.rates, deps.clock), appendAudit: (lines: string) => audit.append(lines) };
+  const shared = {
+    limiter: new RateLimiter(config.rates, deps.clock),
+    appendAudit: (lines: string) => audit.append(lines),
+  };
   const workers = await startCaWorkers(config.workers, config.listen, shared, deps);
   closers.add(() => workers.close());
   const reasons = () => [
-    ...[authority.problem(), crl.problem()].filter((each) => each !== undefined).map(({ message }) => message),
+    ...[authority.problem(), crl.problem()]
+      .filter((each) => each !== undefined)
+      .map(({ message }) => message),
     ...workers.problems(),
   ];
   const http = await serveHttpEndpoints(
@@ -214,9 +257,20 @@ async function listen(
   deps: AgentDeps,
   placed: Pick<CaServerOptions, Placed>,
 ): Promise<CaServer> {
-  const { trustDomain, aliases, serverNames, authenticators, audiences, maxTtlSeconds, renewAfterExpiryMs, maxLivePerIdentity } = config;
+  const {
+    trustDomain,
+    aliases,
+    serverNames,
+    authenticators,
+    audiences,
+    maxTtlSeconds,
+    renewAfterExpiryMs,
+    maxLivePerIdentity,
+  } = config;
   const { createCaServer } = await import('../ca-client/builtin/server/ca-server');
-  const api = authenticators.includes('token-review') ? await openKubeApi(config.kubeconfig, around.env, deps) : undefined;
+  const api = authenticators.includes('token-review')
+    ? await openKubeApi(config.kubeconfig, around.env, deps)
+    : undefined;
   if (api) closers.add(() => api.close());
   const server = await createCaServer(
     {
@@ -254,7 +308,12 @@ function reportNowAndThen(report: () => Promise<void>, { clock }: AgentDeps): Cl
   };
 }
 
-function serviceHealth(trustDomain: string, address: string, authority: Authority, problems: () => readonly string[]): Health {
+function serviceHealth(
+  trustDomain: string,
+  address: string,
+  authority: Authority,
+  problems: () => readonly string[],
+): Health {
   return {
     summary: () => {
       const until = new Date(authority.describe().notAfterAt).toISOString();

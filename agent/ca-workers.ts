@@ -45,11 +45,19 @@ const REPORT_MS = 500;
  * @param listen  `host:port`; a port 0 becomes a free one.
  * @throws        AgentError of the first worker that cannot start; ERR_SOCKET where the port is taken.
  */
-export async function startCaWorkers(count: number, listen: string, shared: SharedByWorkers, deps: AgentDeps): Promise<CaWorkers> {
+export async function startCaWorkers(
+  count: number,
+  listen: string,
+  shared: SharedByWorkers,
+  deps: AgentDeps,
+): Promise<CaWorkers> {
   const address = await freeAddress(listen);
   // Each accepts for itself: a connection that is handed over to one that has just died would wait for ever.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
-  cluster.setupPrimary({ exec: process.argv[1]!, args: [...process.argv.slice(2), '--listen', address] });
+  cluster.setupPrimary({
+    exec: process.argv[1]!,
+    args: [...process.argv.slice(2), '--listen', address],
+  });
   const crew = new Crew(shared, deps);
   try {
     await Promise.all(Array.from({ length: count }, () => crew.seat()));
@@ -57,7 +65,12 @@ export async function startCaWorkers(count: number, listen: string, shared: Shar
     await crew.close();
     throw caught;
   }
-  return { address, problems: () => crew.problems(), collect: () => crew.collect(), close: () => crew.close() };
+  return {
+    address,
+    problems: () => crew.problems(),
+    collect: () => crew.collect(),
+    close: () => crew.close(),
+  };
 }
 
 class Crew {
@@ -74,13 +87,23 @@ class Crew {
   seat(): Promise<void> {
     // The service manager hears of one process.
     const worker = cluster.fork({ NOTIFY_SOCKET: '' });
-    const seat: Seat = { worker, startedAt: this.deps.clock.now(), listening: false, problems: [], reported: [] };
+    const seat: Seat = {
+      worker,
+      startedAt: this.deps.clock.now(),
+      listening: false,
+      problems: [],
+      reported: [],
+    };
     this.#seats.add(seat);
     return new Promise((started, failed) => {
       let why = new AgentError('ERR_BUG', 'a worker ended before it listened');
       worker.on('message', (message: FromWorker) => {
         if (message.kind === 'failed')
-          why = new AgentError(message.code, message.message, message.hint === undefined ? {} : { hint: message.hint });
+          why = new AgentError(
+            message.code,
+            message.message,
+            message.hint === undefined ? {} : { hint: message.hint },
+          );
         else if (message.kind !== 'started') this.#hear(seat, message);
         else {
           seat.listening = true;
@@ -103,13 +126,17 @@ class Crew {
 
   problems(): readonly string[] {
     const listening = [...this.#seats].filter((seat) => seat.listening);
-    return listening.length === 0 ? ['no worker is running'] : [...new Set(listening.flatMap(({ problems }) => problems))];
+    return listening.length === 0
+      ? ['no worker is running']
+      : [...new Set(listening.flatMap(({ problems }) => problems))];
   }
 
   async collect(): Promise<void> {
     const all = Promise.all([...this.#seats].map((seat) => this.#report(seat)));
     const late = new AbortController();
-    const waited = this.deps.clock.sleepUntil(this.deps.clock.now() + REPORT_MS, late.signal).catch(() => undefined);
+    const waited = this.deps.clock
+      .sleepUntil(this.deps.clock.now() + REPORT_MS, late.signal)
+      .catch(() => undefined);
     await Promise.race([all, waited]);
     late.abort();
   }
@@ -134,13 +161,16 @@ class Crew {
       seat.problems = message.problems;
       for (const done of seat.reported.splice(0)) done();
     } else if (message.kind === 'audit') {
-      const answer = (failure?: string) => send(seat.worker, { kind: 'audited', number: message.number, failure });
+      const answer = (failure?: string) =>
+        send(seat.worker, { kind: 'audited', number: message.number, failure });
       appendAudit(message.lines).then(
         () => answer(),
         (caught) => answer(errorText(caught)),
       );
     } else {
-      void Promise.resolve(limiter.take(message.id)).then((waitMs) => send(seat.worker, { kind: 'taken', number: message.number, waitMs }));
+      void Promise.resolve(limiter.take(message.id)).then((waitMs) =>
+        send(seat.worker, { kind: 'taken', number: message.number, waitMs }),
+      );
     }
   }
 

@@ -18,16 +18,27 @@ import { servedSvid, type WorkloadParts } from './workload';
  * @param carried  The certificate that the workload has had under other settings; kept where it holds under these.
  * @throws AgentError ERR_CONFIG | ERR_CA_STATE | ERR_OUTPUT; nothing is left open.
  */
-export async function createCertSource(config: Config, shared: SharedCas, deps: Deps, carried?: Svid): Promise<WorkloadParts> {
+export async function createCertSource(
+  config: Config,
+  shared: SharedCas,
+  deps: Deps,
+  carried?: Svid,
+): Promise<WorkloadParts> {
   assertTrustedPlaces(config);
-  return config.ca.includes('file') ? mountedFiles(config, deps) : keeper(config, shared, carried, deps);
+  return config.ca.includes('file')
+    ? mountedFiles(config, deps)
+    : keeper(config, shared, carried, deps);
 }
 
 async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> {
   const { certPathsIn, createFileSource } = await import('./lifecycle/file-source');
   const { credentialBundle, trustBundle, credentialsDir } = config;
   const { key, certChain, rootCert } = certPathsIn(credentialsDir);
-  const paths = { key: credentialBundle ?? key, certChain: credentialBundle ?? certChain, rootCert: trustBundle ?? rootCert };
+  const paths = {
+    key: credentialBundle ?? key,
+    certChain: credentialBundle ?? certChain,
+    rootCert: trustBundle ?? rootCert,
+  };
   const source = createFileSource(
     { paths, expectedId: config.id, rootTrustDomains: config.rootTrustDomains },
     { ...deps, log: deps.log.scope('file') },
@@ -35,25 +46,49 @@ async function mountedFiles(config: Config, deps: Deps): Promise<WorkloadParts> 
   return { source, closers: [] };
 }
 
-async function keeper(config: Config, shared: SharedCas, carried: Svid | undefined, deps: Deps): Promise<WorkloadParts> {
+async function keeper(
+  config: Config,
+  shared: SharedCas,
+  carried: Svid | undefined,
+  deps: Deps,
+): Promise<WorkloadParts> {
   const id = requireIdentity(config);
   const engine = await loadEngine(config.engine);
   let source: CertSource | undefined;
   let revokedSerial: string | undefined;
   const isRevoked = ({ serial }: Svid) => serial === revokedSerial;
   const current = () => source && lastSvid(source.state.value);
-  const chosen = await chooseCa({ config, id, engine, current, isRevoked, shared }, { ...deps, log: deps.log.scope('ca') });
+  const chosen = await chooseCa(
+    { config, id, engine, current, isRevoked, shared },
+    { ...deps, log: deps.log.scope('ca') },
+  );
   try {
     const { ca } = chosen;
-    const store = config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
+    const store =
+      config.stateDir === undefined ? undefined : await openStore(config.stateDir, id, deps);
     const { value: trust } = ca.trust;
-    const warmStart = trust && (stillGood(carried, id, trust, deps.clock.now()) ?? (await store?.load(trust, deps.clock.now())));
+    const warmStart =
+      trust &&
+      (stillGood(carried, id, trust, deps.clock.now()) ??
+        (await store?.load(trust, deps.clock.now())));
     const rotation = { ratio: config.renewRatio, jitterRatio: config.renewJitter };
     const { keyAlgorithm, ttlMs, caTimeoutMs } = config;
     const { turns, news } = shared.askers(config);
     const turn = (signal: AbortSignal) => turns.enter(signal);
     const keptKey = store?.keptKey;
-    const options = { ca, id, engine, keptKey, keyAlgorithm, ttlMs, rotation, caTimeoutMs, warmStart, turn, news };
+    const options = {
+      ca,
+      id,
+      engine,
+      keptKey,
+      keyAlgorithm,
+      ttlMs,
+      rotation,
+      caTimeoutMs,
+      warmStart,
+      turn,
+      news,
+    };
     const keeper = createKeeper(options, { ...deps, log: deps.log.scope('keeper') });
     source = keeper;
     store?.follow(keeper.state);
@@ -63,7 +98,12 @@ async function keeper(config: Config, shared: SharedCas, carried: Svid | undefin
       // Its failure is in the state and the log.
       void keeper.renewNow('the certificate is revoked').catch(() => undefined);
     };
-    return { source, revoked, ca: chosen, closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])] };
+    return {
+      source,
+      revoked,
+      ca: chosen,
+      closers: [() => chosen.close(), ...(store ? [() => store.close()] : [])],
+    };
   } catch (caught) {
     await chosen.close();
     throw caught;
@@ -75,7 +115,12 @@ function lastSvid(state: CertState): Svid | undefined {
 }
 
 /** The carried certificate, proven again for this identity and by these roots; its plan counts from when it was received. */
-function stillGood(carried: Svid | undefined, id: SpiffeId, trust: TrustBundle, now: number): Svid | undefined {
+function stillGood(
+  carried: Svid | undefined,
+  id: SpiffeId,
+  trust: TrustBundle,
+  now: number,
+): Svid | undefined {
   if (!carried) return undefined;
   try {
     const { key, source, chainDer, receivedAt } = carried;
@@ -92,6 +137,7 @@ async function openStore(dir: string, id: SpiffeId, deps: Deps) {
 }
 
 function requireIdentity(config: Config): SpiffeId {
-  if (!config.id) throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca.join(',')}`);
+  if (!config.id)
+    throw new AgentError('ERR_BUG', `start: no identity for --ca ${config.ca.join(',')}`);
   return config.id;
 }

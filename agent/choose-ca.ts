@@ -96,8 +96,17 @@ async function openCa(name: CaName, needs: CaNeeds, deps: Deps): Promise<Opened>
 
 async function openBuiltin({ config, id, engine, shared }: CaNeeds, deps: Deps): Promise<Opened> {
   const { rootTrustDomains } = config;
-  const options = { dir: config.caDir, trustDomain: id.trustDomain, rootTrustDomains, rootAlgorithm: config.caKeyAlgorithm, engine };
-  const [authority, { createBuiltinCa }] = await Promise.all([shared.authority(options), import('../ca-client/builtin/builtin-ca')]);
+  const options = {
+    dir: config.caDir,
+    trustDomain: id.trustDomain,
+    rootTrustDomains,
+    rootAlgorithm: config.caKeyAlgorithm,
+    engine,
+  };
+  const [authority, { createBuiltinCa }] = await Promise.all([
+    shared.authority(options),
+    import('../ca-client/builtin/builtin-ca'),
+  ]);
   const ca = createBuiltinCa({ authority: authority.value, caller: id }, deps);
   let jwt: Promise<Lease<JwtAuthority>> | undefined;
   return {
@@ -126,7 +135,15 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   // A pod's own, else the one that the identity names, since neither a kubeconfig nor a SPIFFE ID has to name any.
   const namespace = api.namespace ?? /^\/ns\/([^/]+)\/sa\/[^/]+$/.exec(id.path)?.[1] ?? 'default';
   const rootDomains = rootDomainsOf(config, id);
-  const options = { api, signerName: signerName!, usages: csrUsages, trustBundle, rootDomains, stateDir, namespace };
+  const options = {
+    api,
+    signerName: signerName!,
+    usages: csrUsages,
+    trustBundle,
+    rootDomains,
+    stateDir,
+    namespace,
+  };
   const ca = await createKubernetesCa(options, deps).catch(async (caught) => {
     await lease.release();
     throw caught;
@@ -140,7 +157,11 @@ async function openKubernetes({ config, id, shared }: CaNeeds, deps: Deps): Prom
   };
 }
 
-async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, isRevoked, shared }: CaNeeds, deps: Deps): Promise<Opened> {
+async function openIstio(
+  name: 'istiod' | 'istio-csr',
+  { config, id, current, isRevoked, shared }: CaNeeds,
+  deps: Deps,
+): Promise<Opened> {
   const { createIstioCa } = await import('../ca-client/istio/istio-ca');
   const asked = config.ca.filter((each) => each === 'istiod' || each === 'istio-csr');
   const ca = await createIstioCa(
@@ -165,22 +186,36 @@ async function openIstio(name: 'istiod' | 'istio-csr', { config, id, current, is
   return { ca, close: () => ca.close() };
 }
 
-function rootDomainsOf({ rootTrustDomains }: Config, { trustDomain }: SpiffeId): ReadonlySet<string> {
+function rootDomainsOf(
+  { rootTrustDomains }: Config,
+  { trustDomain }: SpiffeId,
+): ReadonlySet<string> {
   return new Set([trustDomain, ...rootTrustDomains]);
 }
 
 /** Written anew only when the certificate changes: the key is not copied for every look. */
-function asClientCertificate(current: CaNeeds['current'], isRevoked: CaNeeds['isRevoked']): () => ClientCertificate | undefined {
+function asClientCertificate(
+  current: CaNeeds['current'],
+  isRevoked: CaNeeds['isRevoked'],
+): () => ClientCertificate | undefined {
   let last: { readonly svid: Svid; readonly certificate: ClientCertificate } | undefined;
   return () => {
     const svid = current();
     if (svid !== last?.svid) last = svid && { svid, certificate: clientCertificate(svid) };
-    return last && isRevoked(last.svid) ? { ...last.certificate, isRevoked: true } : last?.certificate;
+    return last && isRevoked(last.svid)
+      ? { ...last.certificate, isRevoked: true }
+      : last?.certificate;
   };
 }
 
 function clientCertificate(svid: Svid): ClientCertificate {
   const { notBeforeAt, notAfterAt } = parseCertificate(svid.chainDer[0]!);
   const { chainDer, key, source } = svid;
-  return { chainPem: certificatesPem(chainDer), keyPem: privateKeyPem(key, 'pkcs8'), notBeforeAt, notAfterAt, source };
+  return {
+    chainPem: certificatesPem(chainDer),
+    keyPem: privateKeyPem(key, 'pkcs8'),
+    notBeforeAt,
+    notAfterAt,
+    source,
+  };
 }

@@ -38,15 +38,23 @@ const LINES_A_MINUTE = 20;
  * @param stopping  Fires when no more of them need be started.
  * @throws          AgentError ERR_CONFIG where there is no such list, or it cannot be read as one; nothing is left open.
  */
-export async function followWorkloads(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<FollowedWorkloads> {
+export async function followWorkloads(
+  loaded: LoadedConfig,
+  deps: Deps,
+  stopping: AbortSignal,
+): Promise<FollowedWorkloads> {
   const place = loaded.config.workloads!;
   assertTrustedPlaces(loaded.config);
-  const kept = loaded.config.stateDir === undefined ? undefined : createKeptWorkloads(loaded.config.stateDir, deps);
+  const kept =
+    loaded.config.stateDir === undefined
+      ? undefined
+      : createKeptWorkloads(loaded.config.stateDir, deps);
   const followed = new WorkloadFollower(loaded, place, kept, deps, stopping);
   const before = (await kept?.load()) ?? [];
   const list = await readList(place).catch((caught: unknown) => AgentError.from(caught));
   // A list that is damaged as a whole was read before: what it stood for is in service again. A place that is gone is not waited for.
-  if (list instanceof AgentError && (before.length === 0 || systemCode(list.cause) === 'ENOENT')) throw list;
+  if (list instanceof AgentError && (before.length === 0 || systemCode(list.cause) === 'ENOENT'))
+    throw list;
   await followed.begin(list, before);
   return followed;
 }
@@ -96,15 +104,21 @@ class WorkloadFollower implements FollowedWorkloads {
   async begin(list: ReadList | AgentError, kept: readonly WorkloadEntry[]): Promise<void> {
     if (list instanceof AgentError) await this.#standIn(list, kept);
     else await this.#follow(list, false, kept);
-    this.#loop = this.#run().catch((cause) => this.deps.log.error('the list of workloads is no longer followed', { cause }));
+    this.#loop = this.#run().catch((cause) =>
+      this.deps.log.error('the list of workloads is no longer followed', { cause }),
+    );
   }
 
   refused(): readonly RefusedEntry[] {
     const running = new Map(this.set.versions().map((each) => [each.name, each]));
     const inService = ({ name, from }: Refusal) =>
-      name === undefined ? [...running.values()].some((each) => each.from === from) : running.has(name);
+      name === undefined
+        ? [...running.values()].some((each) => each.from === from)
+        : running.has(name);
     return [
-      ...(this.#problem ? [refusedEntry({ name: undefined, from: this.place }, this.#problem, running.size > 0)] : []),
+      ...(this.#problem
+        ? [refusedEntry({ name: undefined, from: this.place }, this.#problem, running.size > 0)]
+        : []),
       ...this.#refused.map((each) => refusedEntry(each, each.error, inService(each))),
       ...this.set.failed(),
     ];
@@ -142,7 +156,8 @@ class WorkloadFollower implements FollowedWorkloads {
       const text = await this.#settled();
       await this.#watchFiles(text.files);
       const due = again || this.set.retryAt() <= this.deps.clock.now();
-      if (text.print !== this.#print || due || this.#problem) await this.#follow({ text, entries: await text.entries() }, again, []);
+      if (text.print !== this.#print || due || this.#problem)
+        await this.#follow({ text, entries: await text.entries() }, again, []);
       this.#failures = 0;
     } catch (caught) {
       if (this.#stop.signal.aborted) return;
@@ -166,7 +181,11 @@ class WorkloadFollower implements FollowedWorkloads {
     }
   }
 
-  async #follow({ text, entries }: ReadList, again: boolean, kept: readonly WorkloadEntry[]): Promise<void> {
+  async #follow(
+    { text, entries }: ReadList,
+    again: boolean,
+    kept: readonly WorkloadEntry[],
+  ): Promise<void> {
     const plan = planList(entries, this.loaded, this.set.versions(), kept);
     this.#refused = plan.refused;
     this.#problem = undefined;
@@ -206,7 +225,8 @@ class WorkloadFollower implements FollowedWorkloads {
   }
 
   #againAt(): number {
-    const listAt = this.#failures === 0 ? Number.POSITIVE_INFINITY : this.deps.clock.now() + this.#backoffMs();
+    const listAt =
+      this.#failures === 0 ? Number.POSITIVE_INFINITY : this.deps.clock.now() + this.#backoffMs();
     return Math.min(listAt, this.set.retryAt());
   }
 
@@ -226,17 +246,23 @@ class WorkloadFollower implements FollowedWorkloads {
     if (this.#problem) {
       told.set('', this.#problem.message);
       if (this.#told.get('') !== this.#problem.message)
-        log.error('list of workloads refused, what runs goes on', { list: this.place, cause: this.#problem });
+        log.error('list of workloads refused, what runs goes on', {
+          list: this.place,
+          cause: this.#problem,
+        });
       // What was wrong with entries is still not mended.
       for (const [key, message] of this.#told) if (key !== '') told.set(key, message);
     } else {
       for (const [key, { name, from, error }] of now) {
         told.set(key, error.message);
         if (this.#told.get(key) === error.message) continue;
-        this.#lines.spend((withheld) => log.error('workload refused', { workload: name, file: from, cause: error, withheld }));
+        this.#lines.spend((withheld) =>
+          log.error('workload refused', { workload: name, file: from, cause: error, withheld }),
+        );
       }
       for (const key of this.#told.keys())
-        if (!told.has(key)) log.info('workload no longer refused', { file: key.split('\n')[0] || this.place });
+        if (!told.has(key))
+          log.info('workload no longer refused', { file: key.split('\n')[0] || this.place });
     }
     this.#told = told;
   }

@@ -25,7 +25,11 @@ export function createKeptWorkloads(stateDir: string, deps: Deps): KeptWorkloads
   return {
     async load() {
       const path = join(dir, FILE);
-      const bytes = await readSmallFile(path, { field: FILE, code: 'ERR_PARSE', maxBytes: MAX_BYTES }).catch(() => undefined);
+      const bytes = await readSmallFile(path, {
+        field: FILE,
+        code: 'ERR_PARSE',
+        maxBytes: MAX_BYTES,
+      }).catch(() => undefined);
       if (!bytes) return [];
       try {
         return parseKept(bytes);
@@ -50,18 +54,22 @@ export function createKeptWorkloads(stateDir: string, deps: Deps): KeptWorkloads
 function parseKept(bytes: Buffer): WorkloadEntry[] {
   const parsed: unknown = JSON.parse(bytes.toString('utf8'));
   const workloads = (parsed as { workloads?: unknown } | null)?.workloads;
-  if (!Array.isArray(workloads) || workloads.length > MAX_WORKLOADS) throw invalid('ERR_PARSE', FILE, `must hold up to ${MAX_WORKLOADS}`);
+  if (!Array.isArray(workloads) || workloads.length > MAX_WORKLOADS)
+    throw invalid('ERR_PARSE', FILE, `must hold up to ${MAX_WORKLOADS}`);
   return workloads.map((each: Record<keyof WorkloadEntry, unknown> | null) => {
     const { name, from, origin, settings } = each ?? {};
-    if (!isText(name) || !isText(from) || !isText(origin)) throw invalid('ERR_PARSE', FILE, 'must name each workload and its file');
-    if (!Array.isArray(settings)) throw invalid('ERR_PARSE', FILE, 'must have the settings of each workload');
+    if (!isText(name) || !isText(from) || !isText(origin))
+      throw invalid('ERR_PARSE', FILE, 'must name each workload and its file');
+    if (!Array.isArray(settings))
+      throw invalid('ERR_PARSE', FILE, 'must have the settings of each workload');
     return { name, from, origin, settings: settings.map(parseSetting) };
   });
 }
 
 function parseSetting(setting: { key?: unknown; text?: unknown } | null) {
   const { key, text } = setting ?? {};
-  if (!isText(key) || !isText(text)) throw invalid('ERR_PARSE', FILE, 'must have key and text of each setting');
+  if (!isText(key) || !isText(text))
+    throw invalid('ERR_PARSE', FILE, 'must have key and text of each setting');
   return { key, text };
 }
 

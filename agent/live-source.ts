@@ -61,7 +61,9 @@ export class LiveSource implements CertSource {
   describe(): SourceDescription {
     const described = this.#current.source.describe();
     const waiting = this.#next?.source.describe();
-    return waiting?.lastError === undefined ? described : { ...described, problem: waiting.lastError };
+    return waiting?.lastError === undefined
+      ? described
+      : { ...described, problem: waiting.lastError };
   }
 
   async close(): Promise<void> {
@@ -73,7 +75,9 @@ export class LiveSource implements CertSource {
 
   #follow(): void {
     this.#stopFollowing();
-    const stop = [this.#current, this.#next].map((each) => each?.source.state.subscribe(() => this.#look()));
+    const stop = [this.#current, this.#next].map((each) =>
+      each?.source.state.subscribe(() => this.#look()),
+    );
     // Subscribing looks at once, and may have followed anew already.
     if (this.#unsubscribe.length > 0) for (const each of stop) each?.();
     else this.#unsubscribe = stop.filter((each) => each !== undefined);
@@ -85,7 +89,10 @@ export class LiveSource implements CertSource {
 
   #look(): void {
     const next = this.#next;
-    if (next && (servedSvid(next.source.state.value) || !servedSvid(this.#current.source.state.value))) {
+    if (
+      next &&
+      (servedSvid(next.source.state.value) || !servedSvid(this.#current.source.state.value))
+    ) {
       this.#end(this.#current);
       this.#current = next;
       this.#next = undefined;
@@ -97,7 +104,9 @@ export class LiveSource implements CertSource {
   }
 
   #end({ close }: Member): void {
-    const ending = close().catch((cause) => this.deps.log.warn('a source of certificates did not end well', { cause }));
+    const ending = close().catch((cause) =>
+      this.deps.log.warn('a source of certificates did not end well', { cause }),
+    );
     this.#endings = Promise.all([this.#endings, ending]);
   }
 }

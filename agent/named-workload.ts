@@ -42,11 +42,18 @@ export class NamedWorkload implements Workload {
    * @param carried  The certificate that its identity has had.
    * @throws AgentError; nothing is left open.
    */
-  static async start(version: Version<Config>, making: WorkloadMaking, carried?: Svid): Promise<NamedWorkload> {
+  static async start(
+    version: Version<Config>,
+    making: WorkloadMaking,
+    carried?: Svid,
+  ): Promise<NamedWorkload> {
     const named: { current?: NamedWorkload } = {};
     const log = making.deps.log.about(() => ({ workload: (named.current ?? version).name }));
     const own = { ...making, deps: { ...making.deps, log } };
-    const live = new LiveSource(await createCertSource(version.config, making.shared, own.deps, carried), own.deps);
+    const live = new LiveSource(
+      await createCertSource(version.config, making.shared, own.deps, carried),
+      own.deps,
+    );
     const parts = {
       source: live,
       get ca() {
@@ -57,7 +64,12 @@ export class NamedWorkload implements Workload {
       closers: [],
     };
     live.state.subscribe(making.onChange);
-    named.current = new NamedWorkload(version, live, await startWorkload(version.config, parts, making.shared, own.deps), own);
+    named.current = new NamedWorkload(
+      version,
+      live,
+      await startWorkload(version.config, parts, making.shared, own.deps),
+      own,
+    );
     return named.current;
   }
 
@@ -108,7 +120,9 @@ export class NamedWorkload implements Workload {
    */
   async changeSource(after: Version<Config>): Promise<void> {
     const { shared, deps } = this.making;
-    this.live.replace(await createCertSource(after.config, shared, deps, this.carried(after.config)));
+    this.live.replace(
+      await createCertSource(after.config, shared, deps, this.carried(after.config)),
+    );
     this.#version = after;
   }
 

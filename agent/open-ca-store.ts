@@ -22,7 +22,11 @@ export interface OpenCaStore {
 }
 
 /** @throws AgentError ERR_CA_STATE; for `kubernetes` also what the API says. Nothing is left open then. */
-export async function openCaStore(config: CaStateConfig, env: NodeJS.ProcessEnv, deps: Deps): Promise<OpenCaStore> {
+export async function openCaStore(
+  config: CaStateConfig,
+  env: NodeJS.ProcessEnv,
+  deps: Deps,
+): Promise<OpenCaStore> {
   if (config.state === 'file') {
     const { openFileStore } = await import('../ca-client/builtin/store/file-store');
     const store = await openFileStore(config.caDir, deps);

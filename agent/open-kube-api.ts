@@ -6,7 +6,11 @@ import type { Deps } from './base/deps';
  *
  * @throws AgentError as `loadKubeConfig`.
  */
-export async function openKubeApi(kubeconfig: string | undefined, env: NodeJS.ProcessEnv, deps: Deps): Promise<KubeApi> {
+export async function openKubeApi(
+  kubeconfig: string | undefined,
+  env: NodeJS.ProcessEnv,
+  deps: Deps,
+): Promise<KubeApi> {
   const [{ loadKubeConfig }, { createKubeApi }] = await Promise.all([
     import('../ca-client/kubernetes/kube-config'),
     import('../ca-client/kubernetes/kube-api'),

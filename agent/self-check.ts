@@ -15,7 +15,10 @@ const PATIENCE_MS = 30_000;
  *
  * @throws AgentError ERR_TIMEOUT, or ERR_BUG where there is no such thread.
  */
-export async function selfHandshake(material: HandshakeMaterial, { clock }: Pick<Deps, 'clock'>): Promise<string | undefined> {
+export async function selfHandshake(
+  material: HandshakeMaterial,
+  { clock }: Pick<Deps, 'clock'>,
+): Promise<string | undefined> {
   return withDeadline(clock, PATIENCE_MS, 'self-check handshake', undefined, async (signal) => {
     if (isHeavy(material)) return handshakeAside(material, signal);
     const { handshakeObstacle } = await import('./identity/self-handshake');
@@ -28,7 +31,10 @@ function isHeavy({ keyPem, chainPem, rootsPem, listsPem }: HandshakeMaterial): b
   return bytes > HEAVY_BYTES || keyPem.length > HEAVY_KEY_BYTES;
 }
 
-async function handshakeAside(material: HandshakeMaterial, signal: AbortSignal): Promise<string | undefined> {
+async function handshakeAside(
+  material: HandshakeMaterial,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   const { Worker } = await import('node:worker_threads');
   // This very program, whose `main.ts` sees that it is in a thread.
   const worker = new Worker(process.argv[1]!, { argv: [] });
@@ -38,10 +44,13 @@ async function handshakeAside(material: HandshakeMaterial, signal: AbortSignal):
     const outcome = await new Promise<HandshakeOutcome>((resolve, reject) => {
       worker.once('message', resolve);
       worker.once('error', reject);
-      worker.once('exit', (code) => reject(new AgentError('ERR_BUG', `self-check handshake: its thread ended with ${code}`)));
+      worker.once('exit', (code) =>
+        reject(new AgentError('ERR_BUG', `self-check handshake: its thread ended with ${code}`)),
+      );
       worker.postMessage(material);
     });
-    if ('failure' in outcome) throw new AgentError('ERR_BUG', `self-check handshake: ${outcome.failure}`);
+    if ('failure' in outcome)
+      throw new AgentError('ERR_BUG', `self-check handshake: ${outcome.failure}`);
     return outcome.obstacle;
   } finally {
     signal.removeEventListener('abort', end);

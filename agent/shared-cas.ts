@@ -53,7 +53,13 @@ export function createSharedCas(deps: Deps): SharedCas {
     authority: async (options) => {
       const { dir, trustDomain, rootTrustDomains = [], rootAlgorithm, engine } = options;
       const place = await realpath(dir).catch(() => resolve(dir));
-      const key = JSON.stringify([place, trustDomain, rootTrustDomains, rootAlgorithm, engine.name]);
+      const key = JSON.stringify([
+        place,
+        trustDomain,
+        rootTrustDomains,
+        rootAlgorithm,
+        engine.name,
+      ]);
       return authorities.lease(key, async () => {
         const { openAuthority } = await import('../ca-client/builtin/authority');
         return openAuthority(options, own);
@@ -66,7 +72,8 @@ export function createSharedCas(deps: Deps): SharedCas {
         return openJwtAuthority(options, own);
       });
     },
-    kubeApi: (kubeconfig) => apis.lease(kubeconfig ?? '', () => openKubeApi(kubeconfig, process.env, own)),
+    kubeApi: (kubeconfig) =>
+      apis.lease(kubeconfig ?? '', () => openKubeApi(kubeconfig, process.env, own)),
     channel: (options) =>
       channels.lease(JSON.stringify(options), async () => {
         const { CaChannel } = await import('../ca-client/istio/channel');
@@ -79,7 +86,10 @@ export function createSharedCas(deps: Deps): SharedCas {
       }),
     askers: ({ ca, caAddresses, caDir, kubeconfig }) => {
       const key = JSON.stringify([ca, caAddresses, caDir, kubeconfig]);
-      const found = crowds.get(key) ?? { turns: new Semaphore(TURNS, deps.clock), news: new CaNews() };
+      const found = crowds.get(key) ?? {
+        turns: new Semaphore(TURNS, deps.clock),
+        news: new CaNews(),
+      };
       crowds.set(key, found);
       return found;
     },

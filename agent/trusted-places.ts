@@ -8,8 +8,17 @@ import type { Config } from './config/config';
  *
  * @throws AgentError ERR_OUTPUT with the directory and a remedy; ERR_SOCKET where there is no such owner.
  */
-export function assertTrustedPlaces({ outputCerts, stateDir, sdsSocket, sdsSocketOwner }: Config): void {
-  const owner = sdsSocketOwner === undefined ? undefined : accountId('user', sdsSocketOwner, `sds socket ${sdsSocket}`);
-  if (outputCerts !== undefined) assertTrustedPath(outputCerts, 'directory of the certificate files', 'ERR_OUTPUT', owner);
+export function assertTrustedPlaces({
+  outputCerts,
+  stateDir,
+  sdsSocket,
+  sdsSocketOwner,
+}: Config): void {
+  const owner =
+    sdsSocketOwner === undefined
+      ? undefined
+      : accountId('user', sdsSocketOwner, `sds socket ${sdsSocket}`);
+  if (outputCerts !== undefined)
+    assertTrustedPath(outputCerts, 'directory of the certificate files', 'ERR_OUTPUT', owner);
   if (stateDir !== undefined) assertTrustedPath(stateDir, 'state directory', 'ERR_OUTPUT', owner);
 }

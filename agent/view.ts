@@ -25,7 +25,13 @@ export interface Served {
  *
  * @param own  Why the agent is not ready beside its workloads.
  */
-export function createView(loaded: LoadedConfig, served: Served, own: () => readonly string[], startedAt: number, deps: Deps): AgentView {
+export function createView(
+  loaded: LoadedConfig,
+  served: Served,
+  own: () => readonly string[],
+  startedAt: number,
+  deps: Deps,
+): AgentView {
   const reasons = () => [...own(), ...notReady(served, loaded.config.workloadsReady)];
   return {
     settings: () => loaded.settings,
@@ -46,7 +52,8 @@ export function createView(loaded: LoadedConfig, served: Served, own: () => read
         ...(refused.length > 0 && { refused }),
       };
     },
-    rotate: (request, signal) => rotateAll(named(served.workloads(), request.workload), request, signal),
+    rotate: (request, signal) =>
+      rotateAll(named(served.workloads(), request.workload), request, signal),
   };
 }
 
@@ -58,7 +65,8 @@ function notReady(served: Served, policy: 'all' | 'any'): readonly string[] {
   const perWorkload = served.workloads().map((workload) => workload.reasons());
   if (policy === 'any' && perWorkload.some((each) => each.length === 0)) return [];
   const missing = served.refused().filter(({ inService }) => !inService);
-  const counted = perWorkload.length === 0 ? missing : missing.filter(({ outcome }) => outcome === 'failed');
+  const counted =
+    perWorkload.length === 0 ? missing : missing.filter(({ outcome }) => outcome === 'failed');
   return [...perWorkload.flat(), ...counted.map(reasonOf)];
 }
 
@@ -73,34 +81,62 @@ function named(workloads: readonly Workload[], name: string | undefined): readon
   if (name === undefined) return workloads;
   const found = workloads.filter((workload) => workload.name === name);
   if (found.length > 0) return found;
-  throw invalid('ERR_USAGE', 'workload', `${JSON.stringify(name.slice(0, 100))} is not among those in service`, {
-    hint: '`keyturn status` lists them',
-  });
+  throw invalid(
+    'ERR_USAGE',
+    'workload',
+    `${JSON.stringify(name.slice(0, 100))} is not among those in service`,
+    {
+      hint: '`keyturn status` lists them',
+    },
+  );
 }
 
 /** Each for itself: one that fails is told beside the others. */
-async function rotateAll(workloads: readonly Workload[], request: RotateRequest, signal: AbortSignal): Promise<RotateResult> {
+async function rotateAll(
+  workloads: readonly Workload[],
+  request: RotateRequest,
+  signal: AbortSignal,
+): Promise<RotateResult> {
   const [only, ...more] = workloads;
   if (only && more.length === 0) return { workloads: [await rotateOne(only, request, signal)] };
-  const outcomes = await Promise.allSettled(workloads.map((workload) => rotateOne(workload, request, signal)));
-  const failed = outcomes.flatMap((each, index) => (each.status === 'rejected' ? [failure(workloads[index]!, each.reason)] : []));
+  const outcomes = await Promise.allSettled(
+    workloads.map((workload) => rotateOne(workload, request, signal)),
+  );
+  const failed = outcomes.flatMap((each, index) =>
+    each.status === 'rejected' ? [failure(workloads[index]!, each.reason)] : [],
+  );
   return {
     workloads: outcomes.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : [])),
     ...(failed.length > 0 && { failed }),
   };
 }
 
-function failure({ name, view }: Workload, caught: unknown): NonNullable<RotateResult['failed']>[number] {
+function failure(
+  { name, view }: Workload,
+  caught: unknown,
+): NonNullable<RotateResult['failed']>[number] {
   const { code, message, hint } = AgentError.from(caught);
-  return { ...(name !== undefined && { name }), id: view().id, code, message, ...(hint !== undefined && { hint }) };
+  return {
+    ...(name !== undefined && { name }),
+    id: view().id,
+    code,
+    message,
+    ...(hint !== undefined && { hint }),
+  };
 }
 
 type RotateRequest = Parameters<AgentView['rotate']>[0];
 
-async function rotateOne(workload: Workload, request: RotateRequest, signal: AbortSignal): Promise<RotateResult['workloads'][number]> {
+async function rotateOne(
+  workload: Workload,
+  request: RotateRequest,
+  signal: AbortSignal,
+): Promise<RotateResult['workloads'][number]> {
   const previous = servedSvid(workload.source.state.value);
   const svid = await workload.source.renewNow(request.reason);
-  const acknowledged = request.wait ? await waitAcknowledged(workload, svid.serial, signal) : undefined;
+  const acknowledged = request.wait
+    ? await waitAcknowledged(workload, svid.serial, signal)
+    : undefined;
   return {
     ...(workload.name !== undefined && { name: workload.name }),
     id: svid.id ? formatSpiffeId(svid.id) : 'mounted certificate',
@@ -111,16 +147,24 @@ async function rotateOne(workload: Workload, request: RotateRequest, signal: Abo
   };
 }
 
-async function waitAcknowledged(workload: Workload, serial: string, signal: AbortSignal): Promise<number> {
+async function waitAcknowledged(
+  workload: Workload,
+  serial: string,
+  signal: AbortSignal,
+): Promise<number> {
   try {
     return await workload.sds.acknowledged(serial, signal);
   } catch (cause) {
     if (!signal.aborted) throw cause;
-    throw new AgentError('ERR_TIMEOUT', `rotate: certificate ${serial} is in service, but not acknowledged by ${streamsBehind(workload)}`, {
-      retry: 'soon',
-      cause,
-      hint: '`keyturn status` shows what each stream has accepted, and its words where it refused',
-    });
+    throw new AgentError(
+      'ERR_TIMEOUT',
+      `rotate: certificate ${serial} is in service, but not acknowledged by ${streamsBehind(workload)}`,
+      {
+        retry: 'soon',
+        cause,
+        hint: '`keyturn status` shows what each stream has accepted, and its words where it refused',
+      },
+    );
   }
 }
 
@@ -133,7 +177,10 @@ function streamsBehind(workload: Workload): string {
       ({ name, sentVersion, acknowledgedVersion }) =>
         (name === 'default' || name.startsWith('spiffe://')) && sentVersion !== acknowledgedVersion,
     )
-    .map(({ id, node, nack }) => `stream ${id} (${node || 'unnamed'}${nack ? `, refused: ${nack.message.slice(0, 200)}` : ''})`);
+    .map(
+      ({ id, node, nack }) =>
+        `stream ${id} (${node || 'unnamed'}${nack ? `, refused: ${nack.message.slice(0, 200)}` : ''})`,
+    );
   const shown = behind.slice(0, 5).join(', ');
   return behind.length > 5 ? `${shown} and ${behind.length - 5} more` : shown || 'every stream';
 }

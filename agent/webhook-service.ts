@@ -48,7 +48,11 @@ export interface WebhookService {
  *
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
-export async function startWebhookService(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, deps: AgentDeps): Promise<WebhookService> {
+export async function startWebhookService(
+  config: WebhookServiceConfig,
+  env: NodeJS.ProcessEnv,
+  deps: AgentDeps,
+): Promise<WebhookService> {
   const closers = new Closers();
   try {
     return { ...(await open(config, env, closers, deps)), close: closers.close };
@@ -58,14 +62,22 @@ export async function startWebhookService(config: WebhookServiceConfig, env: Nod
   }
 }
 
-async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closers: Closers, deps: AgentDeps) {
+async function open(
+  config: WebhookServiceConfig,
+  env: NodeJS.ProcessEnv,
+  closers: Closers,
+  deps: AgentDeps,
+) {
   const { secret, configuration } = config;
   const listen = parseHostPort(config.listen, '--listen');
   const api = await openKubeApi(config.kubeconfig, env, deps);
   closers.add(() => api.close());
   const namespace = config.namespace ?? api.namespace ?? 'default';
   const names = serverNamesOf(listen, config.serverNames ?? [`keyturn-webhook.${namespace}.svc`]);
-  const server = await createAdmissionServer({ address: listen, decide: (request) => decide(request, config.inject, deps) }, deps);
+  const server = await createAdmissionServer(
+    { address: listen, decide: (request) => decide(request, config.inject, deps) },
+    deps,
+  );
   closers.add(() => server.close());
   const keeper = new RootKeeper(
     {
@@ -77,7 +89,10 @@ async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closer
       onAuthority: async (authority) => {
         // There is no register: nobody but the API server looks at these certificates, and it goes by the root.
         const record = async () => undefined;
-        const serving = await createServingCertificate({ authority, names, use: (key) => server.use(key), record }, deps);
+        const serving = await createServingCertificate(
+          { authority, names, use: (key) => server.use(key), record },
+          deps,
+        );
         closers.add(() => serving.close());
       },
     },
@@ -86,7 +101,12 @@ async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closer
   const problem = () => keeper.problem();
   const gauges = () => {
     const ready = problem() === undefined;
-    return webhookGauges({ version: VERSION, runtime: RUNTIME, ready, rootNotAfterAt: keeper.issuer()?.notAfterAt });
+    return webhookGauges({
+      version: VERSION,
+      runtime: RUNTIME,
+      ready,
+      rootNotAfterAt: keeper.issuer()?.notAfterAt,
+    });
   };
   const admin = await serveServiceAdmin({ address: config.adminAddress, problem, gauges }, deps);
   closers.add(() => admin.close());
@@ -96,19 +116,34 @@ async function open(config: WebhookServiceConfig, env: NodeJS.ProcessEnv, closer
     stop.abort();
     await keeping;
   });
-  return { health: serviceHealth(problem, 'injecting pods'), address: server.address, adminAddress: admin.address };
+  return {
+    health: serviceHealth(problem, 'injecting pods'),
+    address: server.address,
+    adminAddress: admin.address,
+  };
 }
 
 /** One decision, one line that says it, and its count. */
-function decide(request: AdmissionRequest, inject: InjectPod, { log, metrics }: AgentDeps): Verdict {
+function decide(
+  request: AdmissionRequest,
+  inject: InjectPod,
+  { log, metrics }: AgentDeps,
+): Verdict {
   const startedAt = performance.now();
   const verdict = admit(request, inject);
   metrics.record('webhook_request_duration_seconds', {}, (performance.now() - startedAt) / 1_000);
-  const outcome = verdict.kind === 'denied' ? 'denied' : verdict.patch.length === 0 ? 'unchanged' : 'injected';
+  const outcome =
+    verdict.kind === 'denied' ? 'denied' : verdict.patch.length === 0 ? 'unchanged' : 'injected';
   metrics.record('webhook_requests_total', { outcome });
-  const facts = { uid: request.uid, namespace: request.namespace, pod: nameOf(request.object), dryRun: request.dryRun };
+  const facts = {
+    uid: request.uid,
+    namespace: request.namespace,
+    pod: nameOf(request.object),
+    dryRun: request.dryRun,
+  };
   if (verdict.kind === 'denied') log.warn('pod denied', { ...facts, reason: verdict.message });
-  else if (outcome === 'injected') log.info('pod injected', { ...facts, warnings: verdict.warnings });
+  else if (outcome === 'injected')
+    log.info('pod injected', { ...facts, warnings: verdict.warnings });
   else log.debug('pod left as it is', facts);
   return verdict;
 }

@@ -39,7 +39,12 @@ export class WorkloadSet {
     private readonly stopping: AbortSignal,
   ) {
     const onChange = trimAfterWork(CHANGES_PER_TRIM, deps.clock, this.#ended.signal);
-    this.#making = { shared: createSharedCas(deps), deps, count: () => this.#running.size, onChange };
+    this.#making = {
+      shared: createSharedCas(deps),
+      deps,
+      count: () => this.#running.size,
+      onChange,
+    };
   }
 
   /** Changes after each plan that was taken. */
@@ -66,7 +71,10 @@ export class WorkloadSet {
 
   /** When something that failed is to be tried again; infinite where there is nothing. */
   retryAt(): number {
-    return Math.min(Number.POSITIVE_INFINITY, ...[...this.#failed.values()].map((each) => each.retryAt));
+    return Math.min(
+      Number.POSITIVE_INFINITY,
+      ...[...this.#failed.values()].map((each) => each.retryAt),
+    );
   }
 
   /**
@@ -76,16 +84,25 @@ export class WorkloadSet {
    */
   async apply(plan: WorkloadPlan<Config>, again: boolean): Promise<void> {
     this.#forgetFailures(plan, again);
-    const due = (version: Version<Config>) => (this.#failed.get(version.name)?.retryAt ?? 0) <= this.deps.clock.now();
+    const due = (version: Version<Config>) =>
+      (this.#failed.get(version.name)?.retryAt ?? 0) <= this.deps.clock.now();
     const changes = plan.change.filter(({ after }) => due(after));
     // Names may be exchanged: who had which is looked up in what was.
     const were = new Map(this.#running);
-    const extents = new Map(changes.map((each) => [each, extentOfChange(each.before.config, each.after.config)]));
+    const extents = new Map(
+      changes.map((each) => [each, extentOfChange(each.before.config, each.after.config)]),
+    );
     await few(plan.stop, (version) => this.#stop(version));
     const inPlace = changes.filter((each) => extents.get(each) !== 'whole');
-    await few(inPlace, (each) => this.#changeInPlace(each, were.get(each.before.name)!, extents.get(each) === 'source'));
+    await few(inPlace, (each) =>
+      this.#changeInPlace(each, were.get(each.before.name)!, extents.get(each) === 'source'),
+    );
     await this.#exchange(
-      new Map(changes.filter((each) => extents.get(each) === 'whole').map((each) => [each, were.get(each.before.name)!])),
+      new Map(
+        changes
+          .filter((each) => extents.get(each) === 'whole')
+          .map((each) => [each, were.get(each.before.name)!]),
+      ),
     );
     await this.#endDisplaced(inPlace.map((each) => were.get(each.before.name)!));
     await few(plan.start.filter(due), (version) => this.#start(version), this.stopping);
@@ -103,7 +120,9 @@ export class WorkloadSet {
 
   /** What is no longer wanted as it failed begins anew. */
   #forgetFailures(plan: WorkloadPlan<Config>, again: boolean): void {
-    const wanted = new Map([...plan.start, ...plan.change.map(({ after }) => after)].map((each) => [each.name, each]));
+    const wanted = new Map(
+      [...plan.start, ...plan.change.map(({ after }) => after)].map((each) => [each.name, each]),
+    );
     for (const [name, { version, error, failures }] of this.#failed) {
       const now = wanted.get(name);
       if (!now || !sameConfig(now.config, version.config)) this.#failed.delete(name);
@@ -127,7 +146,11 @@ export class WorkloadSet {
     });
   }
 
-  async #changeInPlace({ before, after }: Change, workload: NamedWorkload, source: boolean): Promise<void> {
+  async #changeInPlace(
+    { before, after }: Change,
+    workload: NamedWorkload,
+    source: boolean,
+  ): Promise<void> {
     await this.#attempt('change', after, async () => {
       if (source) await workload.changeSource(after);
       else workload.rename(after);
@@ -148,17 +171,27 @@ export class WorkloadSet {
   /** All that go, then all that come: two may have exchanged their sockets. */
   async #exchange(gone: ReadonlyMap<Change, NamedWorkload>): Promise<void> {
     for (const [{ before }, workload] of gone) this.#leave(before.name, workload);
-    const carried = new Map([...gone].map(([change, workload]) => [change, workload.carried(change.after.config)]));
-    const before = new Map([...gone].map(([change, workload]) => [change, workload.carried(change.before.config)]));
-    await few([...gone.values()], (workload) => workload.close().catch((cause) => this.#endedBadly(workload, cause)));
+    const carried = new Map(
+      [...gone].map(([change, workload]) => [change, workload.carried(change.after.config)]),
+    );
+    const before = new Map(
+      [...gone].map(([change, workload]) => [change, workload.carried(change.before.config)]),
+    );
+    await few([...gone.values()], (workload) =>
+      workload.close().catch((cause) => this.#endedBadly(workload, cause)),
+    );
     await few(
       [...gone],
       async ([change, workload]) => {
         const done = await this.#attempt('change', change.after, async () => {
-          this.#running.set(change.after.name, await NamedWorkload.start(change.after, this.#making, carried.get(change)));
+          this.#running.set(
+            change.after.name,
+            await NamedWorkload.start(change.after, this.#making, carried.get(change)),
+          );
           await workload.clear(change.after.config);
         });
-        if (!done && !this.#running.has(change.before.name)) await this.#goBack(change, before.get(change));
+        if (!done && !this.#running.has(change.before.name))
+          await this.#goBack(change, before.get(change));
       },
       this.stopping,
     );
@@ -169,7 +202,10 @@ export class WorkloadSet {
     try {
       this.#running.set(before.name, await NamedWorkload.start(before, this.#making, carried));
     } catch (cause) {
-      this.deps.log.error('workload cannot go back to its settings before', { workload: before.name, cause });
+      this.deps.log.error('workload cannot go back to its settings before', {
+        workload: before.name,
+        cause,
+      });
       return;
     }
     const failure = this.#failed.get(after.name);
@@ -185,7 +221,11 @@ export class WorkloadSet {
     this.deps.log.warn('workload did not end well', { workload: name, cause });
   }
 
-  async #attempt(change: 'start' | 'change' | 'stop', version: Version<Config>, work: () => Promise<void>): Promise<boolean> {
+  async #attempt(
+    change: 'start' | 'change' | 'stop',
+    version: Version<Config>,
+    work: () => Promise<void>,
+  ): Promise<boolean> {
     const { log, metrics, clock, random } = this.deps;
     const facts = { workload: version.name, file: version.from };
     try {
@@ -208,10 +248,18 @@ export class WorkloadSet {
 
 type Change = WorkloadPlan<Config>['change'][number];
 
-const EVENTS = { start: 'workload started', change: 'workload changed', stop: 'workload stopped' } as const;
+const EVENTS = {
+  start: 'workload started',
+  change: 'workload changed',
+  stop: 'workload stopped',
+} as const;
 
 /** An entry that is not followed, as `status` tells it. */
-export function refusedEntry(entry: { name: string | undefined; from: string }, error: AgentError, inService: boolean): RefusedEntry {
+export function refusedEntry(
+  entry: { name: string | undefined; from: string },
+  error: AgentError,
+  inService: boolean,
+): RefusedEntry {
   const { code, message, hint } = error;
   return {
     ...(entry.name !== undefined && { name: entry.name }),
@@ -225,10 +273,15 @@ export function refusedEntry(entry: { name: string | undefined; from: string }, 
 }
 
 /** Does the work for each, a few at a time, until the signal fires. */
-async function few<T>(items: readonly T[], work: (item: T) => Promise<unknown>, signal?: AbortSignal): Promise<void> {
+async function few<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<unknown>,
+  signal?: AbortSignal,
+): Promise<void> {
   const left = [...items];
   const worker = async () => {
-    for (let item = left.shift(); item !== undefined && !signal?.aborted; item = left.shift()) await work(item);
+    for (let item = left.shift(); item !== undefined && !signal?.aborted; item = left.shift())
+      await work(item);
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker));
 }

@@ -4,7 +4,12 @@ import type { Federation } from '../ca-client/federation';
 import type { Revocation } from '../ca-client/revocation';
 import { createSdsServer, type SdsServer } from '../sds/server';
 import type { JwtSources } from '../sds/workload-api/jwt-answers';
-import type { AuthorityStatus, CertificateStatus, WorkloadStatus, WorkloadView } from './admin/agent-view';
+import type {
+  AuthorityStatus,
+  CertificateStatus,
+  WorkloadStatus,
+  WorkloadView,
+} from './admin/agent-view';
 import { type Closer, Closers } from './base/closers';
 import type { Deps } from './base/deps';
 import type { AgentError } from './base/errors';
@@ -56,13 +61,22 @@ export interface WorkloadParts {
  *
  * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE | ERR_OUTPUT.
  */
-export async function startWorkload(config: Config, parts: WorkloadParts, shared: SharedCas, deps: Deps): Promise<Workload> {
+export async function startWorkload(
+  config: Config,
+  parts: WorkloadParts,
+  shared: SharedCas,
+  deps: Deps,
+): Promise<Workload> {
   const { source } = parts;
   const closers = new Closers([...parts.closers, () => source.close()]);
   try {
-    const revocation = config.crl === undefined ? undefined : await startRevocation(config.crl, config.stateDir, source, deps);
+    const revocation =
+      config.crl === undefined
+        ? undefined
+        : await startRevocation(config.crl, config.stateDir, source, deps);
     if (revocation) closers.add(() => revocation.close());
-    const federation = config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
+    const federation =
+      config.federatedBundles.size === 0 ? undefined : await startFederation(config, shared, deps);
     if (federation) closers.add(() => federation.close());
     const federatedNow = federation && followFederatedNow(federation.bundles, deps.clock);
     if (federatedNow) closers.add(() => federatedNow.close());
@@ -95,9 +109,18 @@ export async function startWorkload(config: Config, parts: WorkloadParts, shared
       { ...deps, log: deps.log.scope('sds') },
     );
     closers.add(() => sds.close());
-    const output = config.outputCerts === undefined ? undefined : await startOutput(config.outputCerts, config, gate, deps);
+    const output =
+      config.outputCerts === undefined
+        ? undefined
+        : await startOutput(config.outputCerts, config, gate, deps);
     if (output) closers.add(() => output.close());
-    return describeWorkload(config, parts, { gate, sds, output, revocation, federation }, closers.close, deps);
+    return describeWorkload(
+      config,
+      parts,
+      { gate, sds, output, revocation, federation },
+      closers.close,
+      deps,
+    );
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -110,14 +133,27 @@ async function handshake(material: HandshakeMaterial, deps: Deps): Promise<strin
   return selfHandshake(material, deps);
 }
 
-async function startOutput(dir: string, config: Config, { state }: ServingGate, deps: Deps): Promise<FileOutput> {
+async function startOutput(
+  dir: string,
+  config: Config,
+  { state }: ServingGate,
+  deps: Deps,
+): Promise<FileOutput> {
   const { createFileOutput } = await import('./lifecycle/file-output');
-  return createFileOutput({ dir, state, keyFormat: config.keyFormat }, { ...deps, log: deps.log.scope('output') });
+  return createFileOutput(
+    { dir, state, keyFormat: config.keyFormat },
+    { ...deps, log: deps.log.scope('output') },
+  );
 }
 
 const NO_CHAIN: readonly Uint8Array[] = [];
 
-async function startRevocation(place: string, stateDir: string | undefined, { state }: CertSource, deps: Deps): Promise<Revocation> {
+async function startRevocation(
+  place: string,
+  stateDir: string | undefined,
+  { state }: CertSource,
+  deps: Deps,
+): Promise<Revocation> {
   const { followRevocation } = await import('../ca-client/revocation');
   const signers = new WatchedSource<CrlSigners | undefined>(undefined);
   const unsubscribe = state.subscribe((now) => {
@@ -126,7 +162,10 @@ async function startRevocation(place: string, stateDir: string | undefined, { st
     const same = bundle === signers.value?.bundle && chainDer === signers.value?.chainDer;
     if (!same) signers.set(bundle && { bundle, chainDer });
   });
-  const revocation = followRevocation(place, signers, stateDir, { ...deps, log: deps.log.scope('crl') });
+  const revocation = followRevocation(place, signers, stateDir, {
+    ...deps,
+    log: deps.log.scope('crl'),
+  });
   return {
     lists: revocation.lists,
     problem: () => revocation.problem(),
@@ -139,9 +178,16 @@ async function startRevocation(place: string, stateDir: string | undefined, { st
   };
 }
 
-async function startFederation({ federatedBundles, stateDir }: Config, shared: SharedCas, deps: Deps): Promise<Federation> {
+async function startFederation(
+  { federatedBundles, stateDir }: Config,
+  shared: SharedCas,
+  deps: Deps,
+): Promise<Federation> {
   const { followFederation } = await import('../ca-client/federation');
-  return followFederation(federatedBundles, stateDir, shared.bundle, { ...deps, log: deps.log.scope('federation') });
+  return followFederation(federatedBundles, stateDir, shared.bundle, {
+    ...deps,
+    log: deps.log.scope('federation'),
+  });
 }
 
 /** Nothing of it is loaded, and no key made, before a program asks for a token or for what tokens are verified by. */
@@ -181,8 +227,14 @@ function describeWorkload(
     reasons: () => {
       const now = deps.clock.now();
       const unreached = sds.problem();
-      const reasons = [...notReady(source.state.value, now), ...withoutLists(revocation, now), ...refusedSets(gate, revocation)];
-      return [...reasons, ...(unreached === undefined ? [] : [unreached])].map((reason) => `${id()}: ${reason}`);
+      const reasons = [
+        ...notReady(source.state.value, now),
+        ...withoutLists(revocation, now),
+        ...refusedSets(gate, revocation),
+      ];
+      return [...reasons, ...(unreached === undefined ? [] : [unreached])].map(
+        (reason) => `${id()}: ${reason}`,
+      );
     },
     view: () => {
       const state = source.state.value;
@@ -197,7 +249,9 @@ function describeWorkload(
         renewAt: state.kind === 'current' ? state.renewAt : undefined,
         failures: source.describe().failures,
         streams: streams.length,
-        unacknowledged: streams.filter((stream) => stream.names.some((name) => name.sentVersion !== name.acknowledgedVersion)).length,
+        unacknowledged: streams.filter((stream) =>
+          stream.names.some((name) => name.sentVersion !== name.acknowledgedVersion),
+        ).length,
       };
     },
     status: () => {
@@ -205,11 +259,17 @@ function describeWorkload(
       const svid = servedSvid(state) ?? (state.kind === 'unavailable' ? state.expired : undefined);
       const about = source.describe();
       const problem = gate.problem();
-      const retryAt = state.kind === 'overdue' || state.kind === 'unavailable' ? state.retryAt : undefined;
+      const retryAt =
+        state.kind === 'overdue' || state.kind === 'unavailable' ? state.retryAt : undefined;
       return {
         id: id(),
         state: state.kind,
-        ...(svid && { certificate: certificateStatus(svid, state.kind === 'current' ? state.renewAt : undefined) }),
+        ...(svid && {
+          certificate: certificateStatus(
+            svid,
+            state.kind === 'current' ? state.renewAt : undefined,
+          ),
+        }),
         roots: rootsStatus(state.bundle, gate.withheld()),
         ...(state.bundle && { rootsVersion: state.bundle.version }),
         ...(revocation && { revocation: revocationStatus(revocation) }),
@@ -222,7 +282,9 @@ function describeWorkload(
         ...(retryAt !== undefined && { retryAt: iso(retryAt) }),
         ...(about.problem && { sourceProblem: problemStatus(about.problem) }),
         ...(problem && { selfCheck: problemStatus(problem) }),
-        ...(about.lastError && { lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()) }),
+        ...(about.lastError && {
+          lastError: errorStatus(about.lastError, about.lastErrorAt ?? deps.clock.now()),
+        }),
         ...(svid && { outageBudget: outageBudget(svid, parts.ca?.ca, deps.clock.now()) }),
         ...(parts.ca?.members && { authorities: parts.ca.members().map(authorityStatus) }),
         sds: {
@@ -255,13 +317,19 @@ function notReady(state: CertState, now: number): string[] {
       return ['no certificate yet: the first request is under way'];
     case 'unavailable':
       return state.expired
-        ? [`certificate ${state.expired.serial} expired at ${iso(state.expired.notAfterAt)}: ${state.error.message}`]
+        ? [
+            `certificate ${state.expired.serial} expired at ${iso(state.expired.notAfterAt)}: ${state.error.message}`,
+          ]
         : [`no certificate yet: ${state.error.message}`];
     case 'current':
     case 'overdue':
       // The keeper publishes expiry when it wakes; a probe in between must not be told that all is well.
-      if (now >= state.svid.notAfterAt) return [`certificate ${state.svid.serial} expired at ${iso(state.svid.notAfterAt)}`];
-      if (now < state.svid.notBeforeAt) return [`certificate ${state.svid.serial} is not valid before ${iso(state.svid.notBeforeAt)}`];
+      if (now >= state.svid.notAfterAt)
+        return [`certificate ${state.svid.serial} expired at ${iso(state.svid.notAfterAt)}`];
+      if (now < state.svid.notBeforeAt)
+        return [
+          `certificate ${state.svid.serial} is not valid before ${iso(state.svid.notBeforeAt)}`,
+        ];
       return [];
   }
 }
@@ -271,7 +339,9 @@ function withoutLists(revocation: Revocation | undefined, now: number): string[]
   const set = revocation?.lists.value;
   if (revocation === undefined || (set && now < set.nextUpdateAt)) return [];
   if (set) return [`revocation lists ended at ${iso(set.nextUpdateAt)}`];
-  return [`no revocation list yet: ${revocation.problem()?.message ?? 'the first one is being read'}`];
+  return [
+    `no revocation list yet: ${revocation.problem()?.message ?? 'the first one is being read'}`,
+  ];
 }
 
 /** What is kept back from proxies, or makes peers refuse us, and lists that have to be made anew. */
@@ -326,7 +396,10 @@ function certificateStatus(svid: Svid, renewAt: number | undefined): Certificate
   };
 }
 
-function rootsStatus(bundle: TrustBundle | undefined, withheld: readonly Withheld[]): WorkloadStatus['roots'] {
+function rootsStatus(
+  bundle: TrustBundle | undefined,
+  withheld: readonly Withheld[],
+): WorkloadStatus['roots'] {
   return (bundle?.rootsDer ?? []).map((der) => {
     const root = parseCertificate(der);
     const because = withheld.find(({ certificate }) => certificate.sha256 === root.sha256)?.because;
@@ -336,7 +409,11 @@ function rootsStatus(bundle: TrustBundle | undefined, withheld: readonly Withhel
 }
 
 /** A CA that comes back after our credential for it has died is of no use without somebody's help. */
-function outageBudget(svid: Svid, ca: CaClient | undefined, now: number): NonNullable<WorkloadStatus['outageBudget']> {
+function outageBudget(
+  svid: Svid,
+  ca: CaClient | undefined,
+  now: number,
+): NonNullable<WorkloadStatus['outageBudget']> {
   const credentialAt = ca?.credentialExpiresAt() ?? Number.POSITIVE_INFINITY;
   const until = Math.min(svid.notAfterAt, credentialAt);
   const limit = until === svid.notAfterAt ? 'certificate' : `credential for ${ca?.name}`;
@@ -358,7 +435,11 @@ function authorityStatus(member: FailoverMember): AuthorityStatus {
 }
 
 function planText(step: PlanStep): WorkloadStatus['plan'][number] {
-  return { rule: step.rule, ...(step.at !== undefined && { at: iso(step.at) }), detail: step.detail };
+  return {
+    rule: step.rule,
+    ...(step.at !== undefined && { at: iso(step.at) }),
+    detail: step.detail,
+  };
 }
 
 function errorStatus(error: AgentError, at: number): NonNullable<WorkloadStatus['lastError']> {
@@ -366,7 +447,11 @@ function errorStatus(error: AgentError, at: number): NonNullable<WorkloadStatus[
 }
 
 function problemStatus(error: AgentError): NonNullable<WorkloadStatus['sourceProblem']> {
-  return { code: error.code, message: error.message, ...(error.hint !== undefined && { hint: error.hint }) };
+  return {
+    code: error.code,
+    message: error.message,
+    ...(error.hint !== undefined && { hint: error.hint }),
+  };
 }
 
 const iso = (at: number): string => new Date(at).toISOString();

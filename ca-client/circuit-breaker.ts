@@ -6,9 +6,19 @@ export type Breaker =
   /** Asked as ever; `failures` in a row so far. */
   | { readonly kind: 'closed'; readonly failures: number }
   /** Not asked before `probeAt`; opened `times` times since it was last closed. */
-  | { readonly kind: 'open'; readonly openedAt: number; readonly probeAt: number; readonly times: number }
+  | {
+      readonly kind: 'open';
+      readonly openedAt: number;
+      readonly probeAt: number;
+      readonly times: number;
+    }
   /** One at a time asks; `successes` in a row so far. */
-  | { readonly kind: 'half-open'; readonly successes: number; readonly probing: boolean; readonly times: number };
+  | {
+      readonly kind: 'half-open';
+      readonly successes: number;
+      readonly probing: boolean;
+      readonly times: number;
+    };
 
 export interface BreakerPolicy {
   /** Failures in a row that open it, 1 or more. */
@@ -62,11 +72,18 @@ export function succeeded(breaker: Breaker, policy: BreakerPolicy): Breaker {
 }
 
 /** It failed. A probe that fails opens it for longer than before. */
-export function failed(breaker: Breaker, now: number, policy: BreakerPolicy, random: Random): Breaker {
+export function failed(
+  breaker: Breaker,
+  now: number,
+  policy: BreakerPolicy,
+  random: Random,
+): Breaker {
   if (breaker.kind === 'open') return breaker;
   if (breaker.kind === 'closed') {
     const failures = breaker.failures + 1;
-    return failures < policy.failuresToOpen ? { kind: 'closed', failures } : opened(1, now, policy, random);
+    return failures < policy.failuresToOpen
+      ? { kind: 'closed', failures }
+      : opened(1, now, policy, random);
   }
   return opened(breaker.times + 1, now, policy, random);
 }
@@ -77,5 +94,10 @@ export function abandoned(breaker: Breaker): Breaker {
 }
 
 function opened(times: number, now: number, policy: BreakerPolicy, random: Random): Breaker {
-  return { kind: 'open', openedAt: now, probeAt: now + backoffMs(times, policy.open, random), times };
+  return {
+    kind: 'open',
+    openedAt: now,
+    probeAt: now + backoffMs(times, policy.open, random),
+    times,
+  };
 }

@@ -14,19 +14,37 @@ import { TOKEN_RULES } from './token-lint';
  * @param csrDer  PKCS#10, DER.
  * @returns       Errors first; none where nothing is wrong.
  */
-export function lintCsr(csrDer: Uint8Array, backend: LintBackend, facts: LintFacts): readonly LintFinding[] {
+export function lintCsr(
+  csrDer: Uint8Array,
+  backend: LintBackend,
+  facts: LintFacts,
+): readonly LintFinding[] {
   let csr: CsrReading;
   try {
     csr = readAnyCsr(csrDer);
   } catch (caught) {
-    return [{ rule: 'csr-grammar', severity: 'error', detail: AgentError.from(caught).message, source: 'PKCS#10 (RFC 2986)' }];
+    return [
+      {
+        rule: 'csr-grammar',
+        severity: 'error',
+        detail: AgentError.from(caught).message,
+        source: 'PKCS#10 (RFC 2986)',
+      },
+    ];
   }
-  const findings = [...CSR_RULES, ...ASKED_RULES, ...TOKEN_RULES].flatMap(({ rule, severity, sources, broken }): LintFinding[] => {
-    const source = sources[backend];
-    const detail = source === undefined ? undefined : broken(csr, facts, backend);
-    return source === undefined || detail === undefined ? [] : [{ rule, severity, detail, source }];
-  });
-  return [...findings.filter(({ severity }) => severity === 'error'), ...findings.filter(({ severity }) => severity === 'warning')];
+  const findings = [...CSR_RULES, ...ASKED_RULES, ...TOKEN_RULES].flatMap(
+    ({ rule, severity, sources, broken }): LintFinding[] => {
+      const source = sources[backend];
+      const detail = source === undefined ? undefined : broken(csr, facts, backend);
+      return source === undefined || detail === undefined
+        ? []
+        : [{ rule, severity, detail, source }];
+    },
+  );
+  return [
+    ...findings.filter(({ severity }) => severity === 'error'),
+    ...findings.filter(({ severity }) => severity === 'warning'),
+  ];
 }
 
 const ISTIOD = 'istiod';
@@ -37,11 +55,23 @@ const KUBE = 'Kubernetes API, certificates.k8s.io/v1';
 const APPROVER = 'keyturn approver';
 const BUILTIN = 'keyturn';
 const SERVE = 'keyturn ca serve';
-const EVERYBODY = { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE, builtin: BUILTIN };
+const EVERYBODY = {
+  istiod: ISTIOD,
+  'istiod-ra': RA,
+  'istio-csr': ISTIO_CSR,
+  'kubernetes-csr': KUBE,
+  builtin: BUILTIN,
+};
 /** All but istiod's own CA, which takes nothing from a request but its key. */
-const READERS = { 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': APPROVER, builtin: BUILTIN };
+const READERS = {
+  'istiod-ra': RA,
+  'istio-csr': ISTIO_CSR,
+  'kubernetes-csr': APPROVER,
+  builtin: BUILTIN,
+};
 
-const urisOf = (csr: CsrReading) => csr.names.filter(({ kind }) => kind === 'uri').map(({ value }) => value);
+const urisOf = (csr: CsrReading) =>
+  csr.names.filter(({ kind }) => kind === 'uri').map(({ value }) => value);
 
 const CSR_RULES: readonly LintRule[] = [
   {
@@ -49,7 +79,8 @@ const CSR_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: EVERYBODY,
     broken: ({ signed, signatureAlgorithm }) => {
-      if (signed === undefined) return `it is signed with ${signatureAlgorithm.text}, which is not verified any more`;
+      if (signed === undefined)
+        return `it is signed with ${signatureAlgorithm.text}, which is not verified any more`;
       return signed ? undefined : 'it is not signed with its own key';
     },
   },
@@ -57,7 +88,8 @@ const CSR_RULES: readonly LintRule[] = [
     rule: 'csr-signature',
     severity: 'error',
     sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
-    broken: (csr) => (isSignedOtherwise(csr) ? `it is signed with ${csr.signatureAlgorithm.text}` : undefined),
+    broken: (csr) =>
+      isSignedOtherwise(csr) ? `it is signed with ${csr.signatureAlgorithm.text}` : undefined,
   },
   {
     rule: 'csr-signature',
@@ -72,26 +104,32 @@ const CSR_RULES: readonly LintRule[] = [
     rule: 'csr-key',
     severity: 'error',
     sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
-    broken: ({ publicKey }) => publicKey.weakness && `the key is ${publicKey.text}: it ${publicKey.weakness}`,
+    broken: ({ publicKey }) =>
+      publicKey.weakness && `the key is ${publicKey.text}: it ${publicKey.weakness}`,
   },
   {
     rule: 'csr-key',
     severity: 'warning',
     sources: { istiod: ISTIOD, 'istiod-ra': RA, 'istio-csr': ISTIO_CSR },
     broken: ({ publicKey }) =>
-      publicKey.weakness && `the key is ${publicKey.text}, which is signed but which Envoy does not take: it ${publicKey.weakness}`,
+      publicKey.weakness &&
+      `the key is ${publicKey.text}, which is signed but which Envoy does not take: it ${publicKey.weakness}`,
   },
   {
     rule: 'csr-common-name',
     severity: 'error',
     sources: { 'istio-csr': ISTIO_CSR },
-    broken: ({ hasCommonName, subject }) => (hasCommonName ? `the subject ${subject.text} has a common name` : undefined),
+    broken: ({ hasCommonName, subject }) =>
+      hasCommonName ? `the subject ${subject.text} has a common name` : undefined,
   },
   {
     rule: 'csr-common-name',
     severity: 'warning',
     sources: { istiod: ISTIOD },
-    broken: ({ hasCommonName }) => (hasCommonName ? 'it has a common name: the certificate gets one too, its own identity' : undefined),
+    broken: ({ hasCommonName }) =>
+      hasCommonName
+        ? 'it has a common name: the certificate gets one too, its own identity'
+        : undefined,
   },
   {
     rule: 'csr-subject',
@@ -106,13 +144,17 @@ const CSR_RULES: readonly LintRule[] = [
     rule: 'csr-uri',
     severity: 'error',
     sources: { 'istiod-ra': RA, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': APPROVER },
-    broken: (csr) => (urisOf(csr).length === 0 ? 'it asks for no URI, and the certificate would have none' : undefined),
+    broken: (csr) =>
+      urisOf(csr).length === 0
+        ? 'it asks for no URI, and the certificate would have none'
+        : undefined,
   },
   {
     rule: 'csr-uri',
     severity: 'error',
     sources: READERS,
-    broken: (csr) => (urisOf(csr).length > 1 ? `it asks for ${urisOf(csr).length} URIs` : undefined),
+    broken: (csr) =>
+      urisOf(csr).length > 1 ? `it asks for ${urisOf(csr).length} URIs` : undefined,
   },
   {
     rule: 'csr-uri',
@@ -120,7 +162,9 @@ const CSR_RULES: readonly LintRule[] = [
     sources: READERS,
     broken: (csr, _, backend) => {
       const [uri, ...more] = urisOf(csr);
-      return uri === undefined || more.length > 0 ? undefined : notSpiffe(backend === 'istio-csr' ? lowerScheme(uri) : uri);
+      return uri === undefined || more.length > 0
+        ? undefined
+        : notSpiffe(backend === 'istio-csr' ? lowerScheme(uri) : uri);
     },
   },
   {
@@ -147,15 +191,20 @@ const CSR_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: READERS,
     broken: ({ names }) => {
-      const others = [...new Set(names.filter(({ kind }) => kind !== 'uri').map(({ kind }) => kind))];
-      return others.length === 0 ? undefined : `it asks for names other than a URI: ${others.join(', ')}`;
+      const others = [
+        ...new Set(names.filter(({ kind }) => kind !== 'uri').map(({ kind }) => kind)),
+      ];
+      return others.length === 0
+        ? undefined
+        : `it asks for names other than a URI: ${others.join(', ')}`;
     },
   },
   {
     rule: 'csr-key-usage',
     severity: 'error',
     sources: { 'istio-csr': ISTIO_CSR },
-    broken: ({ keyUsages }) => (keyUsages?.includes('keyCertSign') ? 'it asks for key usage keyCertSign' : undefined),
+    broken: ({ keyUsages }) =>
+      keyUsages?.includes('keyCertSign') ? 'it asks for key usage keyCertSign' : undefined,
   },
   {
     rule: 'csr-key-usage',
@@ -173,7 +222,9 @@ const CSR_RULES: readonly LintRule[] = [
     broken: ({ purposes }) => {
       const known: readonly string[] = [PURPOSE.clientAuth, PURPOSE.serverAuth];
       const others = purposes?.filter((each) => !known.includes(each)) ?? [];
-      return others.length === 0 ? undefined : `it asks for purposes other than client and server: ${others.join(', ')}`;
+      return others.length === 0
+        ? undefined
+        : `it asks for purposes other than client and server: ${others.join(', ')}`;
     },
   },
   {
@@ -183,7 +234,12 @@ const CSR_RULES: readonly LintRule[] = [
     broken: ({ purposes }) => {
       const names = purposes?.map((each) => PURPOSE_NAMES.get(each));
       // What is not known has been refused by istio-csr already.
-      if (names === undefined || names.includes(undefined) || names.join() === 'clientAuth,serverAuth') return undefined;
+      if (
+        names === undefined ||
+        names.includes(undefined) ||
+        names.join() === 'clientAuth,serverAuth'
+      )
+        return undefined;
       return `its purposes (${names.join(', ')}) are not clientAuth, serverAuth in this order, which passes istio-csr and then fails as INTERNAL`;
     },
   },
@@ -191,14 +247,20 @@ const CSR_RULES: readonly LintRule[] = [
     rule: 'csr-basic-constraints',
     severity: 'error',
     sources: { 'istio-csr': ISTIO_CSR },
-    broken: ({ basicConstraints }) => basicConstraints && `it has basic constraints (CA:${basicConstraints.ca ? 'TRUE' : 'FALSE'})`,
+    broken: ({ basicConstraints }) =>
+      basicConstraints && `it has basic constraints (CA:${basicConstraints.ca ? 'TRUE' : 'FALSE'})`,
   },
   {
     rule: 'csr-extensions',
     severity: 'error',
     sources: { 'istio-csr': ISTIO_CSR },
     broken: ({ extensions }) =>
-      otherThan(extensions, [EXTENSION.subjectAltName, EXTENSION.keyUsage, EXTENSION.extendedKeyUsage, EXTENSION.basicConstraints]),
+      otherThan(extensions, [
+        EXTENSION.subjectAltName,
+        EXTENSION.keyUsage,
+        EXTENSION.extendedKeyUsage,
+        EXTENSION.basicConstraints,
+      ]),
   },
   {
     rule: 'csr-extensions',
@@ -211,8 +273,12 @@ const CSR_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: { 'kubernetes-csr': APPROVER, builtin: BUILTIN },
     broken: ({ attributes }) => {
-      const others = attributes.filter((oid) => !(Object.values(ATTRIBUTE) as string[]).includes(oid));
-      return others.length === 0 ? undefined : `it has attributes other than extensionRequest and challengePassword: ${others.join(', ')}`;
+      const others = attributes.filter(
+        (oid) => !(Object.values(ATTRIBUTE) as string[]).includes(oid),
+      );
+      return others.length === 0
+        ? undefined
+        : `it has attributes other than extensionRequest and challengePassword: ${others.join(', ')}`;
     },
   },
   {
@@ -265,7 +331,9 @@ const ASKED_RULES: readonly LintRule[] = [
     severity: 'warning',
     sources: { istiod: ISTIOD, 'istio-csr': ISTIO_CSR },
     broken: (_, { pemLabels: [label = CSR_LABEL] = [] }) =>
-      label === CSR_LABEL ? undefined : `the label of its PEM block is ${label}, which is taken here and refused by the Kubernetes API`,
+      label === CSR_LABEL
+        ? undefined
+        : `the label of its PEM block is ${label}, which is taken here and refused by the Kubernetes API`,
   },
   {
     rule: 'csr-identity',
@@ -274,7 +342,9 @@ const ASKED_RULES: readonly LintRule[] = [
     broken: (csr, { id }, backend) => {
       const [uri, ...more] = urisOf(csr);
       if (id === undefined || uri === undefined || more.length > 0) return undefined;
-      return (backend === 'istio-csr' ? lowerScheme(uri) : uri) === id ? undefined : `it asks for ${uri}, not for ${id}`;
+      return (backend === 'istio-csr' ? lowerScheme(uri) : uri) === id
+        ? undefined
+        : `it asks for ${uri}, not for ${id}`;
     },
   },
   {
@@ -292,14 +362,17 @@ const ASKED_RULES: readonly LintRule[] = [
     sources: { 'kubernetes-csr': APPROVER, builtin: SERVE },
     broken: (_, { ttlSeconds: ttl = 0 }, backend) => {
       const most = backend === 'builtin' ? SERVE_MAX_SECONDS : APPROVER_MAX_SECONDS;
-      return ttl > most ? `${life(ttl)} is more than ${formatDuration(most * 1_000)}, unless --max-ttl says more` : undefined;
+      return ttl > most
+        ? `${life(ttl)} is more than ${formatDuration(most * 1_000)}, unless --max-ttl says more`
+        : undefined;
     },
   },
   {
     rule: 'ttl',
     severity: 'warning',
     sources: { istiod: ISTIOD, builtin: BUILTIN },
-    broken: (_, { ttlSeconds: ttl = 1 }) => (ttl <= 0 ? 'no life is asked for: the default of the authority is given' : undefined),
+    broken: (_, { ttlSeconds: ttl = 1 }) =>
+      ttl <= 0 ? 'no life is asked for: the default of the authority is given' : undefined,
   },
   {
     rule: 'ttl',
@@ -307,7 +380,9 @@ const ASKED_RULES: readonly LintRule[] = [
     sources: { 'istiod-ra': KUBE, 'kubernetes-csr': KUBE },
     broken: (_, { ttlSeconds: ttl }, backend) => {
       const asked = ttl !== undefined && (ttl > 0 || backend === 'kubernetes-csr');
-      return asked && ttl < KUBE_MIN_SECONDS ? `${life(ttl)} is less than ${formatDuration(KUBE_MIN_SECONDS * 1_000)}` : undefined;
+      return asked && ttl < KUBE_MIN_SECONDS
+        ? `${life(ttl)} is less than ${formatDuration(KUBE_MIN_SECONDS * 1_000)}`
+        : undefined;
     },
   },
   {
@@ -315,7 +390,9 @@ const ASKED_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: { 'istio-csr': ISTIO_CSR },
     broken: (_, { ttlSeconds: ttl = ISTIO_CSR_MAX_SECONDS }) =>
-      ttl <= 1 ? `${life(ttl)} is too short: 0 is no default here, it fails as INTERNAL` : undefined,
+      ttl <= 1
+        ? `${life(ttl)} is too short: 0 is no default here, it fails as INTERNAL`
+        : undefined,
   },
   {
     rule: 'ttl',
@@ -341,10 +418,17 @@ const ASKED_RULES: readonly LintRule[] = [
     sources: { 'kubernetes-csr': KUBE },
     broken: (_, { signerName }) => {
       if (signerName === undefined) return undefined;
-      if (!/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+\/[A-Za-z0-9][-A-Za-z0-9.:_]*$/.test(signerName))
+      if (
+        !/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+\/[A-Za-z0-9][-A-Za-z0-9.:_]*$/.test(
+          signerName,
+        )
+      )
         return `${signerName} is not a domain and a path, such as clusterissuers.cert-manager.io/istio-ca`;
-      if (signerName === 'kubernetes.io/legacy-unknown') return 'kubernetes.io/legacy-unknown cannot be asked through this API version';
-      return signerName.startsWith('kubernetes.io/') ? `${signerName} signs for the cluster itself, never for workloads` : undefined;
+      if (signerName === 'kubernetes.io/legacy-unknown')
+        return 'kubernetes.io/legacy-unknown cannot be asked through this API version';
+      return signerName.startsWith('kubernetes.io/')
+        ? `${signerName} signs for the cluster itself, never for workloads`
+        : undefined;
     },
   },
 ];
@@ -352,13 +436,17 @@ const ASKED_RULES: readonly LintRule[] = [
 const CSR_LABEL = 'CERTIFICATE REQUEST';
 
 /** As Go reads a URI (net/url, `Parse`), and so istio-csr. */
-const lowerScheme = (uri: string) => uri.replace(/^[A-Za-z][A-Za-z0-9+.-]*:/, (scheme) => scheme.toLowerCase());
+const lowerScheme = (uri: string) =>
+  uri.replace(/^[A-Za-z][A-Za-z0-9+.-]*:/, (scheme) => scheme.toLowerCase());
 
-const moreBlocks = (labels: readonly string[]) => (labels.length > 1 ? `the file holds ${labels.length} PEM blocks` : undefined);
+const moreBlocks = (labels: readonly string[]) =>
+  labels.length > 1 ? `the file holds ${labels.length} PEM blocks` : undefined;
 
 /** Well signed, with an algorithm that our own authorities do not take. Of Ed25519 `csr-key` speaks. */
 const isSignedOtherwise = ({ signed, signatureAlgorithm }: CsrReading) =>
-  signed === true && signatureAlgorithm.usable === undefined && signatureAlgorithm.text !== 'Ed25519';
+  signed === true &&
+  signatureAlgorithm.usable === undefined &&
+  signatureAlgorithm.text !== 'Ed25519';
 
 function notSpiffe(uri: string): string | undefined {
   try {
@@ -370,7 +458,9 @@ function notSpiffe(uri: string): string | undefined {
 }
 
 function otherThan(extensions: readonly string[], allowed: readonly string[]): string | undefined {
-  const others = extensions.filter((oid) => !allowed.includes(oid)).map((oid) => EXTENSION_NAMES.get(oid) ?? oid);
+  const others = extensions
+    .filter((oid) => !allowed.includes(oid))
+    .map((oid) => EXTENSION_NAMES.get(oid) ?? oid);
   return others.length === 0 ? undefined : `it asks for extensions: ${others.join(', ')}`;
 }
 
@@ -378,6 +468,9 @@ const PURPOSE_NAMES = new Map<string, string>([
   [PURPOSE.clientAuth, 'clientAuth'],
   [PURPOSE.serverAuth, 'serverAuth'],
 ]);
-const EXTENSION_NAMES = new Map<string, string>(Object.entries(EXTENSION).map(([name, oid]) => [oid, name]));
+const EXTENSION_NAMES = new Map<string, string>(
+  Object.entries(EXTENSION).map(([name, oid]) => [oid, name]),
+);
 
-const life = (seconds: number) => (seconds === 0 ? 'a life of 0' : `a life of ${formatDuration(seconds * 1_000)}`);
+const life = (seconds: number) =>
+  seconds === 0 ? 'a life of 0' : `a life of ${formatDuration(seconds * 1_000)}`;

@@ -40,7 +40,8 @@ const MAX_CSR_BYTES = 64 * 1024;
  */
 export function readAnyCsr(der: Uint8Array): CsrReading {
   const request = readCertificationRequest(der, MAX_CSR_BYTES);
-  const { subject, publicKey, attributes, extensions, infoDer, signatureAlgorithm, signature } = request;
+  const { subject, publicKey, attributes, extensions, infoDer, signatureAlgorithm, signature } =
+    request;
   const field = 'subject alternative name';
   return {
     subject,
@@ -48,17 +49,35 @@ export function readAnyCsr(der: Uint8Array): CsrReading {
     publicKey,
     attributes,
     extensions: extensions.map(({ oid }) => oid),
-    names: readRequested(request, EXTENSION.subjectAltName, field, (san) => readGeneralNames(san, field)) ?? [],
+    names:
+      readRequested(request, EXTENSION.subjectAltName, field, (san) =>
+        readGeneralNames(san, field),
+      ) ?? [],
     keyUsages: readRequested(request, EXTENSION.keyUsage, 'key usage', readKeyUsage),
-    purposes: readRequested(request, EXTENSION.extendedKeyUsage, 'extended key usage', readPurposes),
-    basicConstraints: readRequested(request, EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
+    purposes: readRequested(
+      request,
+      EXTENSION.extendedKeyUsage,
+      'extended key usage',
+      readPurposes,
+    ),
+    basicConstraints: readRequested(
+      request,
+      EXTENSION.basicConstraints,
+      'basic constraints',
+      readBasicConstraints,
+    ),
     signatureAlgorithm,
     signed: isSelfSigned(publicKey, signatureAlgorithm, infoDer, signature),
   };
 }
 
 /** Also with what authorities in Go verify of a request and our policy refuses: SHA-1, RSA-PSS and Ed25519 (crypto/x509, `CheckSignature`). */
-function isSelfSigned(key: PublicKey, algorithm: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array): boolean | undefined {
+function isSelfSigned(
+  key: PublicKey,
+  algorithm: SignatureAlgorithm,
+  bytes: Uint8Array,
+  signature: Uint8Array,
+): boolean | undefined {
   const object = openSslKey(key);
   if (object === undefined) return false;
   if (algorithm.usable) return isSignatureValid(algorithm, bytes, signature, object);
@@ -68,7 +87,10 @@ function isSelfSigned(key: PublicKey, algorithm: SignatureAlgorithm, bytes: Uint
       return type === 'ed25519' && verify(null, bytes, object, signature);
     case 'RSA-SHA1':
     case 'ECDSA-SHA1':
-      return type === (algorithm.text === 'RSA-SHA1' ? 'rsa' : 'ec') && verify('sha1', bytes, object, signature);
+      return (
+        type === (algorithm.text === 'RSA-SHA1' ? 'rsa' : 'ec') &&
+        verify('sha1', bytes, object, signature)
+      );
     case 'RSA-PSS':
       return type === 'rsa' ? isPssValid(algorithm, bytes, signature, object) : false;
     default:
@@ -83,11 +105,21 @@ const PSS_HASHES = [
   { oidDer: Buffer.from('0609608648016503040203', 'hex'), hash: 'sha512', saltLength: 64 },
 ] as const;
 
-function isPssValid({ der }: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array, key: KeyObject): boolean | undefined {
+function isPssValid(
+  { der }: SignatureAlgorithm,
+  bytes: Uint8Array,
+  signature: Uint8Array,
+  key: KeyObject,
+): boolean | undefined {
   const found = PSS_HASHES.find(({ oidDer }) => Buffer.from(der).includes(oidDer));
   if (!found) return undefined;
   const { hash, saltLength } = found;
-  return verify(hash, bytes, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength }, signature);
+  return verify(
+    hash,
+    bytes,
+    { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength },
+    signature,
+  );
 }
 
 /** As OpenSSL takes it, weak or not; undefined where it is no key at all, e.g. a point off its curve. */

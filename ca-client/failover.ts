@@ -63,7 +63,11 @@ const DEFAULT_FAIL_BACK: BackoffPolicy = { firstMs: 300_000, maxMs: 3_600_000, j
  *
  * @param clients  At least one, in order of preference; closed with the failover.
  */
-export function createFailover(clients: readonly CaClient[], options: FailoverOptions, deps: Deps): Failover {
+export function createFailover(
+  clients: readonly CaClient[],
+  options: FailoverOptions,
+  deps: Deps,
+): Failover {
   return new OrderedCas(clients, options, deps);
 }
 
@@ -103,12 +107,20 @@ class OrderedCas implements Failover {
     private readonly deps: Deps,
   ) {
     if (clients.length === 0) throw new AgentError('ERR_BUG', 'failover: there is no CA');
-    this.#members = clients.map((client) => ({ client, breaker: CLOSED, signed: 0, failed: 0, lastError: undefined }));
+    this.#members = clients.map((client) => ({
+      client,
+      breaker: CLOSED,
+      signed: 0,
+      failed: 0,
+      lastError: undefined,
+    }));
     this.name = clients.map(({ name }) => name).join(',');
     this.#headStartMs = options.headStartMs ?? DEFAULT_HEAD_START_MS;
     this.#policy = options.breaker ?? DEFAULT_BREAKER_POLICY;
     this.#failBack = options.failBack ?? DEFAULT_FAIL_BACK;
-    this.#stops = this.#members.map((member) => member.client.onChange((what) => this.#changed(member, what)));
+    this.#stops = this.#members.map((member) =>
+      member.client.onChange((what) => this.#changed(member, what)),
+    );
   }
 
   get trust(): Watched<TrustBundle | undefined> {
@@ -179,7 +191,9 @@ class OrderedCas implements Failover {
     if (!served) return `the trust bundle of ${this.#members[0]!.client.name} is not known yet`;
     const own = member.client.trust.value;
     if (!own) return 'its trust bundle is not known yet';
-    const shared = own.rootsDer.some((root) => served.rootsDer.some((other) => Buffer.compare(root, other) === 0));
+    const shared = own.rootsDer.some((root) =>
+      served.rootsDer.some((other) => Buffer.compare(root, other) === 0),
+    );
     return shared ? undefined : 'none of its roots is in the served bundle';
   }
 
@@ -205,7 +219,8 @@ class OrderedCas implements Failover {
           (caught: unknown) => {
             errors.set(member, AgentError.from(caught));
             if (signal.aborted || this.#closed) reject(caught);
-            else if (errors.size === candidates.length) reject(togetherError(candidates.map((each) => [each, errors.get(each)!])));
+            else if (errors.size === candidates.length)
+              reject(togetherError(candidates.map((each) => [each, errors.get(each)!])));
             // Who was asked after it is its replacement already.
             else if (rank === asked) askNext();
           },
@@ -215,7 +230,9 @@ class OrderedCas implements Failover {
           const { clock } = this.deps;
           const left = (request.answerBy ?? Number.POSITIVE_INFINITY) - clock.now();
           const headStartMs = Math.min(this.#headStartMs, left / (candidates.length - asked + 1));
-          clock.sleepUntil(clock.now() + headStartMs, headStart.signal).then(askNext, () => undefined);
+          clock
+            .sleepUntil(clock.now() + headStartMs, headStart.signal)
+            .then(askNext, () => undefined);
         }
       };
       signal.addEventListener('abort', () => headStart.abort(), { once: true });
@@ -236,14 +253,18 @@ class OrderedCas implements Failover {
       this.deps.metrics.record('ca_requests_total', { ca: client.name, outcome: 'ok' });
       return reply;
     } catch (caught) {
-      const error = signal.aborted ? this.#unanswered(client, signal, clock.now() - startedAt) : AgentError.from(caught);
+      const error = signal.aborted
+        ? this.#unanswered(client, signal, clock.now() - startedAt)
+        : AgentError.from(caught);
       if (error === undefined) {
         member.breaker = abandoned(member.breaker);
         throw caught;
       }
       // That we have nothing to show says nothing of the CA.
       const isOurs = error.code === 'ERR_TOKEN';
-      member.breaker = isOurs ? abandoned(member.breaker) : failed(member.breaker, clock.now(), this.#policy, this.deps.random);
+      member.breaker = isOurs
+        ? abandoned(member.breaker)
+        : failed(member.breaker, clock.now(), this.#policy, this.deps.random);
       member.failed += 1;
       member.lastError = error;
       this.deps.metrics.record('ca_requests_total', { ca: client.name, outcome: error.code });
@@ -256,11 +277,19 @@ class OrderedCas implements Failover {
     if (this.#closed || (!isDeadline(signal) && !isOvertaken(signal))) return undefined;
     if (afterMs < this.#headStartMs && isOvertaken(signal)) return undefined;
     const end = isOvertaken(signal) ? ', another CA answered first' : '';
-    return new AgentError('ERR_TIMEOUT', `sign at ${name}: no answer within ${Math.round(afterMs / 100) / 10} s${end}`, { retry: 'soon' });
+    return new AgentError(
+      'ERR_TIMEOUT',
+      `sign at ${name}: no answer within ${Math.round(afterMs / 100) / 10} s${end}`,
+      { retry: 'soon' },
+    );
   }
 
   /** The gate judges the reply as a whole; here only whether another CA would do better. */
-  #checkBelieved({ client }: Member, { certificatesDer }: IssuedChain, { csrDer }: SignRequest): void {
+  #checkBelieved(
+    { client }: Member,
+    { certificatesDer }: IssuedChain,
+    { csrDer }: SignRequest,
+  ): void {
     const trust = this.trust.value;
     if (!trust) return;
     try {
@@ -268,10 +297,14 @@ class OrderedCas implements Failover {
       const leaf = leafOfRequest(certificates, csrDer);
       if (leaf) verifyIssued(leaf, certificates, trust, this.deps.clock.now());
     } catch (cause) {
-      throw new AgentError('ERR_CA_RESPONSE', `sign at ${client.name}: its certificate does not verify by the served bundle`, {
-        retry: 'slow',
-        cause,
-      });
+      throw new AgentError(
+        'ERR_CA_RESPONSE',
+        `sign at ${client.name}: its certificate does not verify by the served bundle`,
+        {
+          retry: 'slow',
+          cause,
+        },
+      );
     }
   }
 
@@ -281,7 +314,8 @@ class OrderedCas implements Failover {
     const [first] = this.#members;
     if (member !== previous && (previous || member !== first)) {
       const facts = { ca: member.client.name, before: (previous ?? first!).client.name };
-      if (this.#rank(member) < this.#rank(previous ?? first!)) this.deps.log.info('back at an earlier CA', facts);
+      if (this.#rank(member) < this.#rank(previous ?? first!))
+        this.deps.log.info('back at an earlier CA', facts);
       else this.deps.log.warn('failed over to another CA', { ...facts, ...(cause && { cause }) });
     }
     this.#waiting.abort();
@@ -301,7 +335,9 @@ class OrderedCas implements Failover {
     const { signal } = this.#waiting;
     const ownAt = clock.now() + backoffMs(this.#returns, this.#failBack, random);
     const probeAt = Math.min(
-      ...this.#members.slice(0, this.#rank(member)).map(({ breaker }) => (breaker.kind === 'open' ? breaker.probeAt : 0)),
+      ...this.#members
+        .slice(0, this.#rank(member))
+        .map(({ breaker }) => (breaker.kind === 'open' ? breaker.probeAt : 0)),
     );
     const waiting = clock.sleepUntil(Math.max(ownAt, probeAt), signal).then(
       () => this.#tell('signer'),
@@ -348,12 +384,20 @@ function togetherError(errors: readonly (readonly [Member, AgentError])[]): Agen
   const [first] = errors;
   if (errors.length === 1 && first) return first[1];
   const all = errors.map(([, error]) => error);
-  const retry = (['soon', 'unsure', 'slow'] as const).find((each) => all.some((error) => error.retry === each)) ?? 'slow';
+  const retry =
+    (['soon', 'unsure', 'slow'] as const).find((each) =>
+      all.some((error) => error.retry === each),
+    ) ?? 'slow';
   const wishes = all.map(({ retryAfterMs }) => retryAfterMs ?? 0);
   const hints = all.flatMap(({ hint }) => hint ?? []);
   return new AgentError(
     all.every(({ code }) => code === all[0]?.code) ? all[0]!.code : 'ERR_CA_UNAVAILABLE',
     `sign: no CA could: ${all.map(({ message }) => message).join('; ')}`,
-    { retry, retryAfterMs: Math.min(...wishes), cause: all[0], ...(hints.length > 0 && { hint: hints.join('; ') }) },
+    {
+      retry,
+      retryAfterMs: Math.min(...wishes),
+      cause: all[0],
+      ...(hints.length > 0 && { hint: hints.join('; ') }),
+    },
   );
 }

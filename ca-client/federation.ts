@@ -6,7 +6,11 @@ import type { AgentError } from '../agent/base/errors';
 import type { Lease } from '../agent/base/pool';
 import { readSmallFile } from '../agent/base/read-file';
 import { type Watched, WatchedSource } from '../agent/base/watched';
-import { type FederatedBundles, parseSpiffeBundle, type SpiffeBundle } from '../agent/identity/spiffe-bundle';
+import {
+  type FederatedBundles,
+  parseSpiffeBundle,
+  type SpiffeBundle,
+} from '../agent/identity/spiffe-bundle';
 import { assertTrusted, FIELD, type FollowedBundle, MAX_BYTES } from './followed-bundle';
 import { isUrl } from './place-reader';
 
@@ -39,15 +43,26 @@ export function followFederation(
   deps: Deps,
 ): Federation {
   for (const [trustDomain, place] of places) assertTrusted(trustDomain, place);
-  const bundles = new WatchedSource<FederatedBundles>(new Map([...places.keys()].map((trustDomain) => [trustDomain, undefined])));
+  const bundles = new WatchedSource<FederatedBundles>(
+    new Map([...places.keys()].map((trustDomain) => [trustDomain, undefined])),
+  );
   const believed = [...places].map(([trustDomain, place]) => {
-    const keptDir = stateDir === undefined || !isUrl(place) ? undefined : join(stateDir, KEPT_DIR, keptName(trustDomain));
-    const use = (bundle: SpiffeBundle) => bundles.set(new Map([...bundles.value, [trustDomain, bundle]]));
+    const keptDir =
+      stateDir === undefined || !isUrl(place)
+        ? undefined
+        : join(stateDir, KEPT_DIR, keptName(trustDomain));
+    const use = (bundle: SpiffeBundle) =>
+      bundles.set(new Map([...bundles.value, [trustDomain, bundle]]));
     return new BelievedBundle(trustDomain, lend(trustDomain, place), keptDir, use, deps);
   });
   return {
     bundles,
-    problems: () => new Map(believed.flatMap((each) => (each.problem ? [[each.trustDomain, each.problem] as const] : []))),
+    problems: () =>
+      new Map(
+        believed.flatMap((each) =>
+          each.problem ? [[each.trustDomain, each.problem] as const] : [],
+        ),
+      ),
     close: async () => {
       await Promise.all(believed.map((each) => each.close()));
     },
@@ -76,7 +91,9 @@ class BelievedBundle {
     private readonly use: (bundle: SpiffeBundle) => void,
     private readonly deps: Deps,
   ) {
-    this.#starting = this.#start(lending).catch((cause) => deps.log.error('a federated bundle is not followed', { trustDomain, cause }));
+    this.#starting = this.#start(lending).catch((cause) =>
+      deps.log.error('a federated bundle is not followed', { trustDomain, cause }),
+    );
   }
 
   get problem(): AgentError | undefined {
@@ -129,7 +146,11 @@ class BelievedBundle {
       await publishDir(keptDir, [{ name: KEPT_FILE, bytes: Buffer.from(bytes), mode: 0o600 }]);
       this.#kept = bytes;
     } catch (cause) {
-      this.deps.log.warn('federated bundle is not kept for the next start', { trustDomain, place: keptDir, cause });
+      this.deps.log.warn('federated bundle is not kept for the next start', {
+        trustDomain,
+        place: keptDir,
+        cause,
+      });
     }
   }
 }

@@ -23,7 +23,11 @@ export interface FileTrust {
  * Follows a file of root certificates, PEM, which need not exist yet. Damaged blocks in it are skipped with a warning, and so are the roots of
  * other trust domains than `domains`.
  */
-export function followTrustFile(path: string, domains: ReadonlySet<string> | undefined, deps: Deps): FileTrust {
+export function followTrustFile(
+  path: string,
+  domains: ReadonlySet<string> | undefined,
+  deps: Deps,
+): FileTrust {
   const trust = new WatchedSource<TrustBundle | undefined>(undefined);
   let problem: AgentError | undefined;
   let told = '';
@@ -39,17 +43,26 @@ export function followTrustFile(path: string, domains: ReadonlySet<string> | und
       const { bundle, skipped } = parseRootBundle(pem, path, domains);
       if (closed) return;
       problem = undefined;
-      tell(skipped.join('; '), 'trust bundle file holds roots that are refused, using the others', { skipped });
+      tell(skipped.join('; '), 'trust bundle file holds roots that are refused, using the others', {
+        skipped,
+      });
       if (bundle.version === trust.value?.version) return;
-      for (const warning of rootWarnings(bundle)) deps.log.warn('trust bundle file holds unusual roots', { file: path, warning });
+      for (const warning of rootWarnings(bundle))
+        deps.log.warn('trust bundle file holds unusual roots', { file: path, warning });
       trust.set(bundle);
     } catch (caught) {
-      problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust bundle ${path}: ${errorText(caught)}`, {
-        retry: 'soon',
-        cause: caught,
-        hint: 'put the PEM root certificates of the mesh there; they are taken up at once',
-      });
-      const event = trust.value ? 'trust bundle file is bad, keeping the last good roots' : 'no trust bundle yet';
+      problem = new AgentError(
+        'ERR_CA_UNAVAILABLE',
+        `read trust bundle ${path}: ${errorText(caught)}`,
+        {
+          retry: 'soon',
+          cause: caught,
+          hint: 'put the PEM root certificates of the mesh there; they are taken up at once',
+        },
+      );
+      const event = trust.value
+        ? 'trust bundle file is bad, keeping the last good roots'
+        : 'no trust bundle yet';
       if (!closed) tell(problem.message, event, { cause: problem });
       throw problem;
     }

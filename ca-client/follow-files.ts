@@ -14,7 +14,11 @@ const FOLLOW_AFTER_MS = 2_000;
  * Calls `look` after any of the files changed, one call at a time, the first one soon after the start for what changed meanwhile. A `look`
  * that throws is repeated with growing waits.
  */
-export function followFiles(paths: readonly string[], look: () => Promise<void>, deps: Deps): FollowedFiles {
+export function followFiles(
+  paths: readonly string[],
+  look: () => Promise<void>,
+  deps: Deps,
+): FollowedFiles {
   const stop = new AbortController();
   const running = follow(paths, look, deps, stop.signal).catch((cause) => {
     if (!stop.signal.aborted) deps.log.error('files are not followed', { paths, cause });
@@ -27,7 +31,12 @@ export function followFiles(paths: readonly string[], look: () => Promise<void>,
   };
 }
 
-async function follow(paths: readonly string[], look: () => Promise<void>, deps: Deps, signal: AbortSignal): Promise<void> {
+async function follow(
+  paths: readonly string[],
+  look: () => Promise<void>,
+  deps: Deps,
+  signal: AbortSignal,
+): Promise<void> {
   const { clock } = deps;
   await clock.sleepUntil(clock.now() + FOLLOW_AFTER_MS, signal);
   const { watchFiles } = await import('../agent/base/file-watch');

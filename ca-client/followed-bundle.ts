@@ -46,7 +46,8 @@ export function assertTrusted(trustDomain: string, place: string): void {
   if (!isUrl(place)) return;
   const url = URL.parse(place);
   const local = url !== null && ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
-  if (url?.username || url?.password) throw invalid('ERR_CONFIG', `${FIELD} ${trustDomain}`, 'must not have a user in its URL');
+  if (url?.username || url?.password)
+    throw invalid('ERR_CONFIG', `${FIELD} ${trustDomain}`, 'must not have a user in its URL');
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && local)) return;
   throw invalid('ERR_CONFIG', `${FIELD} ${trustDomain}`, 'must be a file or an https URL', {
     hint: 'whoever can change the bundle on its way can be anybody of that trust domain',
@@ -120,8 +121,13 @@ class Follower implements FollowedBundle {
     if (last && Buffer.compare(last.bytes, bytes) === 0) return;
     const bundle = parseSpiffeBundle(bytes, this.trustDomain, `${FIELD} ${this.trustDomain}`);
     const counts = { roots: bundle.roots?.rootsDer.length ?? 0, jwtKeys: bundle.jwtKeys.length };
-    if (counts.roots + counts.jwtKeys > 0) this.deps.log.info('federated bundle in use', { ...this.#facts(), ...counts });
-    else this.deps.log.warn('federated bundle is empty: nobody of that trust domain is believed any more', this.#facts());
+    if (counts.roots + counts.jwtKeys > 0)
+      this.deps.log.info('federated bundle in use', { ...this.#facts(), ...counts });
+    else
+      this.deps.log.warn(
+        'federated bundle is empty: nobody of that trust domain is believed any more',
+        this.#facts(),
+      );
     for (const warning of bundle.roots ? rootWarnings(bundle.roots) : []) {
       this.deps.log.warn('federated bundle holds unusual roots', { ...this.#facts(), warning });
     }
@@ -134,8 +140,16 @@ class Follower implements FollowedBundle {
     if (error.message === this.#told) return;
     this.#told = error.message;
     const facts = { ...this.#facts(), cause: error };
-    if (this.#held.value) this.deps.log.warn('federated bundle cannot be renewed, the last good one stays in use', facts);
-    else this.deps.log.warn('no federated bundle yet: of that trust domain is believed what an earlier run kept, or nobody', facts);
+    if (this.#held.value)
+      this.deps.log.warn(
+        'federated bundle cannot be renewed, the last good one stays in use',
+        facts,
+      );
+    else
+      this.deps.log.warn(
+        'no federated bundle yet: of that trust domain is believed what an earlier run kept, or nobody',
+        facts,
+      );
   }
 
   #facts() {

@@ -16,17 +16,29 @@ export interface HttpGetOptions {
  *
  * @throws AgentError ERR_CA_UNAVAILABLE (retry soon): no connection, another status than 200 and 304, more than `maxBytes`.
  */
-export async function httpGet(url: URL, { etag, maxBytes, ca }: HttpGetOptions, signal: AbortSignal): Promise<HttpAnswer> {
+export async function httpGet(
+  url: URL,
+  { etag, maxBytes, ca }: HttpGetOptions,
+  signal: AbortSignal,
+): Promise<HttpAnswer> {
   // Not needed by whoever has no URL configured.
-  const { request } = url.protocol === 'https:' ? await import('node:https') : await import('node:http');
+  const { request } =
+    url.protocol === 'https:' ? await import('node:https') : await import('node:http');
   return new Promise((resolve, reject) => {
     const fail = (why: string, cause?: unknown) =>
-      reject(new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.origin}${url.pathname}: ${why}`, { cause, retry: 'soon' }));
+      reject(
+        new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.origin}${url.pathname}: ${why}`, {
+          cause,
+          retry: 'soon',
+        }),
+      );
     const headers = etag === undefined ? {} : { 'if-none-match': etag };
     const sent = request(url, { signal, agent: false, headers, ...(ca && { ca }) }, (answer) => {
       if (answer.statusCode !== 200) {
         answer.resume();
-        return answer.statusCode === 304 && etag !== undefined ? resolve(undefined) : fail(`status ${answer.statusCode}`);
+        return answer.statusCode === 304 && etag !== undefined
+          ? resolve(undefined)
+          : fail(`status ${answer.statusCode}`);
       }
       const chunks: Buffer[] = [];
       let size = 0;

@@ -14,13 +14,21 @@ export function readableCertificates(certificatesDer: readonly Uint8Array[]): Ce
 }
 
 /** The certificate for the key of a request: its public key stands in the PKCS#10 as it stands in the certificate. */
-export function leafOfRequest(certificates: readonly Certificate[], csrDer: Uint8Array): Certificate | undefined {
+export function leafOfRequest(
+  certificates: readonly Certificate[],
+  csrDer: Uint8Array,
+): Certificate | undefined {
   const csr = Buffer.from(csrDer.buffer, csrDer.byteOffset, csrDer.byteLength);
   return certificates.find(({ publicKey }) => csr.includes(Buffer.from(publicKey.spkiDer)));
 }
 
 /** @throws AgentError ERR_PARSE, as `verifyChain`. */
-export function verifyIssued(leaf: Certificate, certificates: readonly Certificate[], trust: TrustBundle, now: number): VerifiedChain {
+export function verifyIssued(
+  leaf: Certificate,
+  certificates: readonly Certificate[],
+  trust: TrustBundle,
+  now: number,
+): VerifiedChain {
   const roots = trust.rootsDer.map((der) => parseCertificate(der, 'root'));
   return verifyChain(
     leaf,

@@ -5,7 +5,17 @@ import { parseSpiffeId, type SpiffeId } from '../agent/identity/spiffe-id';
 import { type KeySet, parseKeySet } from './builtin/server/key-set';
 
 /** JWT-SVID section 2.1. */
-const ALGORITHMS = ['ES256', 'ES384', 'ES512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const;
+const ALGORITHMS = [
+  'ES256',
+  'ES384',
+  'ES512',
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+] as const;
 const MAX_TOKEN = 16 * 1024;
 /** How far clocks of issuers may be off. */
 const SKEW_SECONDS = 60;
@@ -32,11 +42,13 @@ export async function verifyJwtSvid(
   now: number,
 ): Promise<VerifiedJwt> {
   const [, header, payload] = (token.length <= MAX_TOKEN && COMPACT.exec(token)) || [];
-  if (header === undefined || payload === undefined) throw refuse('token', 'must be a JWS in compact form');
+  if (header === undefined || payload === undefined)
+    throw refuse('token', 'must be a JWS in compact form');
   const kid = readHeader(readPart(header, 'token header'));
   const { trustDomain } = readSubject(readPart(payload, 'token claims'));
   const all = keysOf(trustDomain) ?? [];
-  if (all.length === 0) throw refuse('token sub', `must be of a trust domain whose keys are known, not ${trustDomain}`);
+  if (all.length === 0)
+    throw refuse('token sub', `must be of a trust domain whose keys are known, not ${trustDomain}`);
   const keys = kid === undefined ? all : all.filter((key) => key.kid === kid);
   if (keys.length === 0) throw refuse('token key', 'must be one of its trust domain');
   const verified = await (await keySetOf(keys)).verify(token);
@@ -47,8 +59,10 @@ export async function verifyJwtSvid(
 
 function readHeader(header: Json): string | undefined {
   const { alg, typ, kid } = header;
-  if (!ALGORITHMS.some((each) => each === alg)) throw refuse('token alg', `must be one of ${ALGORITHMS.join(', ')}`);
-  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE') throw refuse('token typ', 'must be JWT or JOSE');
+  if (!ALGORITHMS.some((each) => each === alg))
+    throw refuse('token alg', `must be one of ${ALGORITHMS.join(', ')}`);
+  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE')
+    throw refuse('token typ', 'must be JWT or JOSE');
   if (kid !== undefined && typeof kid !== 'string') throw refuse('token kid', 'must be a text');
   return kid;
 }
@@ -64,12 +78,14 @@ function readSubject({ sub }: Json): SpiffeId {
 function assertClaims(claims: Json, audience: string, nowSeconds: number): void {
   const { aud } = claims;
   const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud];
-  if (!audiences.includes(audience)) throw refuse('token aud', 'must hold the audience that was asked for');
+  if (!audiences.includes(audience))
+    throw refuse('token aud', 'must hold the audience that was asked for');
   const exp = readTime(claims, 'exp');
   if (exp === undefined) throw refuse('token exp', 'must be there');
   if (nowSeconds >= exp) throw refuse('token exp', 'must not be past');
   for (const name of ['nbf', 'iat'] as const) {
-    if ((readTime(claims, name) ?? 0) > nowSeconds + SKEW_SECONDS) throw refuse(`token ${name}`, 'must not be ahead');
+    if ((readTime(claims, name) ?? 0) > nowSeconds + SKEW_SECONDS)
+      throw refuse(`token ${name}`, 'must not be ahead');
   }
 }
 
@@ -94,7 +110,8 @@ function readJson(text: string, field: string): Json {
     // The parser's own words may quote the token.
     throw refuse(field, 'must be JSON');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refuse(field, 'must be a JSON object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw refuse(field, 'must be a JSON object');
   return value as Json;
 }
 

@@ -37,7 +37,11 @@ export function isUrl(place: string): boolean {
 }
 
 /** @param place  A path, or an `http` or `https` URL. */
-export function openPlace(place: string, { field, maxBytes, roots }: PlaceLimits, deps: Deps): PlaceReader {
+export function openPlace(
+  place: string,
+  { field, maxBytes, roots }: PlaceLimits,
+  deps: Deps,
+): PlaceReader {
   if (!isUrl(place)) {
     return {
       place,

@@ -51,7 +51,8 @@ export function followRevocation(
   if (isUrl(place) && !['http:', 'https:'].includes(URL.parse(place)?.protocol ?? ''))
     throw invalid('ERR_CONFIG', FIELD, 'must be a file or an http or https URL');
   const reader = openPlace(place, { field: FIELD, maxBytes: MAX_CRL_FILE_BYTES }, deps);
-  const keptDir = stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
+  const keptDir =
+    stateDir === undefined || reader.path !== undefined ? undefined : join(stateDir, KEPT_DIR);
   return new FollowedLists(reader, signers, keptDir, deps);
 }
 
@@ -133,7 +134,11 @@ class FollowedLists implements Revocation {
 
   async #readKept(): Promise<Uint8Array | undefined> {
     if (this.keptDir === undefined) return undefined;
-    const limits = { field: KEPT_FILE, code: 'ERR_CA_UNAVAILABLE', maxBytes: MAX_CRL_FILE_BYTES } as const;
+    const limits = {
+      field: KEPT_FILE,
+      code: 'ERR_CA_UNAVAILABLE',
+      maxBytes: MAX_CRL_FILE_BYTES,
+    } as const;
     return readSmallFile(join(this.keptDir, KEPT_FILE), limits).catch(() => undefined);
   }
 
@@ -151,20 +156,31 @@ class FollowedLists implements Revocation {
   async #keep(bytes: Uint8Array): Promise<void> {
     if (this.keptDir === undefined) return;
     await publishDir(this.keptDir, [{ name: KEPT_FILE, bytes, mode: 0o644 }]).catch((cause) =>
-      this.deps.log.warn('revocation lists are not kept for the next start', { dir: this.keptDir, cause }),
+      this.deps.log.warn('revocation lists are not kept for the next start', {
+        dir: this.keptDir,
+        cause,
+      }),
     );
   }
 
   async #use(bytes: Uint8Array, signers: CrlSigners): Promise<void> {
     const { log, clock } = this.deps;
-    const { set, skipped, unusable } = await acceptCrls(bytes, FIELD, signers, clock.now(), this.#lists.value);
+    const { set, skipped, unusable } = await acceptCrls(
+      bytes,
+      FIELD,
+      signers,
+      clock.now(),
+      this.#lists.value,
+    );
     this.#passedOver = skipped;
     this.#unusable = unusable;
     if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });
     this.#problem = undefined;
     // Before our own certificate is there, its issuer may be unknown.
     const shown = signers.chainDer.length === 0 ? unusable : skipped;
-    this.#complain(shown.join('; '), () => log.warn('revocation lists passed over', { place: this.reader.place, skipped: shown }));
+    this.#complain(shown.join('; '), () =>
+      log.warn('revocation lists passed over', { place: this.reader.place, skipped: shown }),
+    );
     if (set.version === this.#lists.value?.version) return;
     const revoked = set.lists.reduce((sum, list) => sum + list.revoked.size, 0);
     const numbers = set.lists.map(({ number }) => number);
@@ -199,11 +215,17 @@ class FollowedLists implements Revocation {
     if (!set || now < lateAt(set)) return undefined;
     const over = now >= set.nextUpdateAt;
     const what = over ? 'were due at' : 'are still not there; they are due at';
-    return new AgentError('ERR_CA_UNAVAILABLE', `${FIELD} ${this.reader.place}: newer lists ${what} ${iso(set.nextUpdateAt)}`, {
-      retry: 'soon',
-      hint: over ? 'every peer is refused until there are newer ones' : 'every peer is refused from then on',
-      cause: this.#problem,
-    });
+    return new AgentError(
+      'ERR_CA_UNAVAILABLE',
+      `${FIELD} ${this.reader.place}: newer lists ${what} ${iso(set.nextUpdateAt)}`,
+      {
+        retry: 'soon',
+        hint: over
+          ? 'every peer is refused until there are newer ones'
+          : 'every peer is refused from then on',
+        cause: this.#problem,
+      },
+    );
   }
 
   #tellAge(): void {
@@ -212,7 +234,9 @@ class FollowedLists implements Revocation {
     const over = this.deps.clock.now() >= this.#lists.value!.nextUpdateAt;
     this.#complain(age.message, () =>
       over
-        ? this.deps.log.error('revocation lists are out of date, proxies refuse every peer', { cause: age })
+        ? this.deps.log.error('revocation lists are out of date, proxies refuse every peer', {
+            cause: age,
+          })
         : this.deps.log.warn('revocation lists are near their end', { cause: age }),
     );
   }
@@ -220,7 +244,9 @@ class FollowedLists implements Revocation {
   #nextAlarmAt(): number {
     const set = this.#lists.value;
     const now = this.deps.clock.now();
-    return set ? ([lateAt(set), set.nextUpdateAt].find((at) => at > now) ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+    return set
+      ? ([lateAt(set), set.nextUpdateAt].find((at) => at > now) ?? Number.POSITIVE_INFINITY)
+      : Number.POSITIVE_INFINITY;
   }
 
   #complain(what: string, tell: () => void): void {

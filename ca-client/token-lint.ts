@@ -5,7 +5,13 @@ const ISTIOD = 'istiod, TokenReview';
 const ISTIO_CSR = 'istio-csr, TokenReview';
 const KUBE = 'Kubernetes API';
 const SERVE = 'keyturn ca serve';
-const EVERYBODY = { istiod: ISTIOD, 'istiod-ra': ISTIOD, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE, builtin: SERVE };
+const EVERYBODY = {
+  istiod: ISTIOD,
+  'istiod-ra': ISTIOD,
+  'istio-csr': ISTIO_CSR,
+  'kubernetes-csr': KUBE,
+  builtin: SERVE,
+};
 
 /** What is wrong with a token, as far as it shows: signatures are the authority's to verify. */
 export const TOKEN_RULES: readonly LintRule[] = [
@@ -13,8 +19,14 @@ export const TOKEN_RULES: readonly LintRule[] = [
     rule: 'token-form',
     severity: 'error',
     // A join token of `ca serve` is no JWT.
-    sources: { istiod: ISTIOD, 'istiod-ra': ISTIOD, 'istio-csr': ISTIO_CSR, 'kubernetes-csr': KUBE },
-    broken: (_, { token }) => (token && token.claims === undefined ? 'the token is not a JWT' : undefined),
+    sources: {
+      istiod: ISTIOD,
+      'istiod-ra': ISTIOD,
+      'istio-csr': ISTIO_CSR,
+      'kubernetes-csr': KUBE,
+    },
+    broken: (_, { token }) =>
+      token && token.claims === undefined ? 'the token is not a JWT' : undefined,
   },
   {
     rule: 'token-expired',
@@ -22,7 +34,9 @@ export const TOKEN_RULES: readonly LintRule[] = [
     sources: EVERYBODY,
     broken: (_, { token, now }) => {
       const exp = token?.claims?.exp;
-      return typeof exp === 'number' && now >= exp * 1_000 ? `the token expired at ${instant(exp)}` : undefined;
+      return typeof exp === 'number' && now >= exp * 1_000
+        ? `the token expired at ${instant(exp)}`
+        : undefined;
     },
   },
   {
@@ -30,7 +44,9 @@ export const TOKEN_RULES: readonly LintRule[] = [
     severity: 'error',
     sources: EVERYBODY,
     broken: (_, { token }) =>
-      token?.claims && typeof token.claims.exp !== 'number' ? 'the token does not say when it expires' : undefined,
+      token?.claims && typeof token.claims.exp !== 'number'
+        ? 'the token does not say when it expires'
+        : undefined,
   },
   {
     rule: 'token-not-before',
@@ -38,7 +54,9 @@ export const TOKEN_RULES: readonly LintRule[] = [
     sources: EVERYBODY,
     broken: (_, { token, now }) => {
       const nbf = token?.claims?.nbf;
-      return typeof nbf === 'number' && now < nbf * 1_000 ? `the token is not valid before ${instant(nbf)}` : undefined;
+      return typeof nbf === 'number' && now < nbf * 1_000
+        ? `the token is not valid before ${instant(nbf)}`
+        : undefined;
     },
   },
   {
@@ -72,7 +90,9 @@ export const TOKEN_RULES: readonly LintRule[] = [
       const iss = token?.claims?.iss;
       if (!token?.claims) return undefined;
       if (typeof iss !== 'string' || iss === '') return 'the token does not say who issued it';
-      return issuer === undefined || iss === issuer ? undefined : `the token is issued by ${iss}, not by ${issuer}`;
+      return issuer === undefined || iss === issuer
+        ? undefined
+        : `the token is issued by ${iss}, not by ${issuer}`;
     },
   },
   {
@@ -84,7 +104,10 @@ export const TOKEN_RULES: readonly LintRule[] = [
       const uri = names.find(({ kind }) => kind === 'uri')?.value;
       if (path === undefined || uri === undefined) return undefined;
       if (uri.replace(/^spiffe:\/\/[^/]*/, '') === path) return undefined;
-      const end = backend === 'istiod' ? 'the certificate would be for the latter, and be refused here' : 'it is refused';
+      const end =
+        backend === 'istiod'
+          ? 'the certificate would be for the latter, and be refused here'
+          : 'it is refused';
       return `the request is for ${uri}, the token for ${path.slice(1)}: ${end}`;
     },
   },
@@ -93,11 +116,19 @@ export const TOKEN_RULES: readonly LintRule[] = [
     severity: 'warning',
     sources: EVERYBODY,
     broken: ({ names }, { token, trustDomain, id }, backend) => {
-      const asked = names.map(({ kind, value }) => (kind === 'uri' ? /^spiffe:\/\/([^/]*)/.exec(value)?.[1] : undefined)).find(Boolean);
+      const asked = names
+        .map(({ kind, value }) =>
+          kind === 'uri' ? /^spiffe:\/\/([^/]*)/.exec(value)?.[1] : undefined,
+        )
+        .find(Boolean);
       // Where an identity is named, the request has been held against all of it.
-      if (accountPath(token) === undefined || id !== undefined || trustDomain === undefined) return undefined;
+      if (accountPath(token) === undefined || id !== undefined || trustDomain === undefined)
+        return undefined;
       if (asked === undefined || asked === trustDomain) return undefined;
-      const end = backend === 'istiod' ? 'the certificate would be of the latter, and be refused here' : 'it is refused';
+      const end =
+        backend === 'istiod'
+          ? 'the certificate would be of the latter, and be refused here'
+          : 'it is refused';
       return `the request is of trust domain ${asked}, and a service account's is the authority's: where that is ${trustDomain}, ${end}`;
     },
   },
@@ -106,7 +137,8 @@ export const TOKEN_RULES: readonly LintRule[] = [
 /** What the SPIFFE ID of a service account's token ends in. */
 function accountPath(token: LintFacts['token']): string | undefined {
   const sub = token?.claims?.sub;
-  const account = typeof sub === 'string' ? /^system:serviceaccount:([^:]+):([^:]+)$/.exec(sub) : undefined;
+  const account =
+    typeof sub === 'string' ? /^system:serviceaccount:([^:]+):([^:]+)$/.exec(sub) : undefined;
   return account ? `/ns/${account[1]}/sa/${account[2]}` : undefined;
 }
 
@@ -116,4 +148,5 @@ function audiencesOf(claims: Readonly<Record<string, unknown>>): string[] {
 }
 
 const MAX_SECONDS = 8_640_000_000_000;
-const instant = (seconds: number) => (Math.abs(seconds) <= MAX_SECONDS ? new Date(seconds * 1_000).toISOString() : String(seconds));
+const instant = (seconds: number) =>
+  Math.abs(seconds) <= MAX_SECONDS ? new Date(seconds * 1_000).toISOString() : String(seconds);

@@ -30,7 +30,10 @@ export async function readToken(path: string): Promise<Token> {
   const text = bytes.toString('latin1').trim();
   bytes.fill(0);
   if (text === '') throw invalid('ERR_TOKEN', field, 'must not be empty', { retry: 'soon' });
-  if (!BEARER.test(text)) throw invalid('ERR_TOKEN', field, 'must hold one bearer token and nothing else', { retry: 'soon' });
+  if (!BEARER.test(text))
+    throw invalid('ERR_TOKEN', field, 'must hold one bearer token and nothing else', {
+      retry: 'soon',
+    });
   return { value: new Secret(text), ...readClaims(text) };
 }
 
@@ -52,8 +55,12 @@ function readClaims(text: string): Pick<Token, 'expiresAt' | 'audiences'> {
 /** What is wrong when there is nothing to prove ourselves with. */
 export function expiredTokenError(path: string, token: Token): AgentError {
   const when = new Date(token.expiresAt ?? 0).toISOString();
-  return new AgentError('ERR_TOKEN', `sign: the token ${path} expired at ${when} and was not replaced`, {
-    retry: 'slow',
-    hint: 'whoever writes the token (the kubelet, or you) must replace it; a new one is used at once',
-  });
+  return new AgentError(
+    'ERR_TOKEN',
+    `sign: the token ${path} expired at ${when} and was not replaced`,
+    {
+      retry: 'slow',
+      hint: 'whoever writes the token (the kubelet, or you) must replace it; a new one is used at once',
+    },
+  );
 }

@@ -75,7 +75,8 @@ export class Acknowledgements {
     const names = this.#names();
     for (const stream of this.#streams()) {
       const entries = names.flatMap((name) => stream.names.get(name) ?? []);
-      const behind = ({ acknowledged }: NameEntry) => (this.#order.get(acknowledged?.serial ?? '') ?? 0) < wanted;
+      const behind = ({ acknowledged }: NameEntry) =>
+        (this.#order.get(acknowledged?.serial ?? '') ?? 0) < wanted;
       if (entries.some(behind)) return;
       if (entries.length > 0) count += 1;
     }

@@ -1,6 +1,9 @@
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import { SECRET_TYPE_URL } from './messages';
-import { DeltaDiscoveryResponse, DiscoveryResponse } from './proto/generated/envoy/service/discovery/v3/discovery';
+import {
+  DeltaDiscoveryResponse,
+  DiscoveryResponse,
+} from './proto/generated/envoy/service/discovery/v3/discovery';
 import { combinedVersion, type SecretResource } from './secret-resource';
 import type { Response } from './subscription';
 
@@ -21,7 +24,11 @@ export function encodeDelta(response: Response): Buffer {
   return withNonce(cached(deltaBodies, response, deltaBody), response.nonce);
 }
 
-function cached(bodies: WeakMap<SecretResource, Uint8Array>, response: Response, make: (response: Response) => Uint8Array): Uint8Array {
+function cached(
+  bodies: WeakMap<SecretResource, Uint8Array>,
+  response: Response,
+  make: (response: Response) => Uint8Array,
+): Uint8Array {
   const [only, ...more] = response.resources;
   if (only === undefined || more.length > 0 || response.removed.length > 0) return make(response);
   const known = bodies.get(only);
@@ -43,7 +50,11 @@ function sotwBody({ resources }: Response): Uint8Array {
 function deltaBody({ resources, removed }: Response): Uint8Array {
   return DeltaDiscoveryResponse.encode({
     systemVersionInfo: '',
-    resources: resources.map((each) => ({ version: each.version, resource: packed(each), name: each.name })),
+    resources: resources.map((each) => ({
+      version: each.version,
+      resource: packed(each),
+      name: each.name,
+    })),
     typeUrl: SECRET_TYPE_URL,
     nonce: '',
     removedResources: removed,

@@ -34,7 +34,10 @@ export class Connections {
 
   /** How many there may be: one socket under a storm leaves the others theirs, and each has a few whatever their number. */
   get bound(): number {
-    return Math.max(LIMITS.leastConnections, connectionBound(LIMITS.connections, 1 / 2 / Math.max(1, this.sockets())));
+    return Math.max(
+      LIMITS.leastConnections,
+      connectionBound(LIMITS.connections, 1 / 2 / Math.max(1, this.sockets())),
+    );
   }
 
   get size(): number {
@@ -70,7 +73,8 @@ export class Connections {
   /** The connection with the most streams, undefined when there is none. */
   busiest(): Connection | undefined {
     let busiest: Connection | undefined;
-    for (const each of this.#open.values()) if (each.held.size > (busiest?.held.size ?? 0)) busiest = each;
+    for (const each of this.#open.values())
+      if (each.held.size > (busiest?.held.size ?? 0)) busiest = each;
     return busiest;
   }
 

@@ -38,7 +38,14 @@ interface Outstanding {
  * @see xDS protocol, "Incremental xDS".
  */
 export const deltaSubscription: Subscription<DeltaState, DeltaRequest> = {
-  open: (noncePrefix) => ({ noncePrefix, sequence: 0, names: new Map(), writing: false, begun: false, outstanding: new Map() }),
+  open: (noncePrefix) => ({
+    noncePrefix,
+    sequence: 0,
+    names: new Map(),
+    writing: false,
+    begun: false,
+    outstanding: new Map(),
+  }),
   isAwaiting: (state) => [...state.outstanding.values()].some((each) => each.awaited),
   step(state, event, lookup) {
     switch (event.kind) {
@@ -49,7 +56,12 @@ export const deltaSubscription: Subscription<DeltaState, DeltaRequest> = {
       case 'written':
         return flush({ ...state, writing: false }, [], event.at, lookup);
       case 'overdue':
-        return flush({ ...state, outstanding: withoutWaiting(state.outstanding) }, [], event.at, lookup);
+        return flush(
+          { ...state, outstanding: withoutWaiting(state.outstanding) },
+          [],
+          event.at,
+          lookup,
+        );
     }
   },
 };
@@ -65,10 +77,24 @@ function takeRequest(
   for (const name of request.unsubscribe) names.delete(name);
   const added = request.subscribe.filter((name) => !names.has(name));
   for (const name of request.subscribe) {
-    names.set(name, subscribed(names.get(name), state.begun ? undefined : request.versions.get(name), name, lookup, at));
+    names.set(
+      name,
+      subscribed(
+        names.get(name),
+        state.begun ? undefined : request.versions.get(name),
+        name,
+        lookup,
+        at,
+      ),
+    );
   }
   checkCount(names);
-  return flush({ ...state, begun: true, names, outstanding }, [...notes, ...unknownNotes(added, lookup)], at, lookup);
+  return flush(
+    { ...state, begun: true, names, outstanding },
+    [...notes, ...unknownNotes(added, lookup)],
+    at,
+    lookup,
+  );
 }
 
 function takeVerdict(
@@ -86,11 +112,23 @@ function takeVerdict(
     return [...recordVerdict(names, answered.deliveries, error, at)];
   }
   if (state.begun || error === undefined) return state.begun ? [{ kind: 'stale' }] : [];
-  return request.subscribe.map((name) => ({ kind: 'refused', name, version: '', message: error, repeated: false }));
+  return request.subscribe.map((name) => ({
+    kind: 'refused',
+    name,
+    version: '',
+    message: error,
+    repeated: false,
+  }));
 }
 
 /** The entry of a name that the client asks for now, which may tell that it has a version of it. */
-function subscribed(entry: NameEntry | undefined, version: string | undefined, name: string, lookup: Lookup, at: number): NameEntry {
+function subscribed(
+  entry: NameEntry | undefined,
+  version: string | undefined,
+  name: string,
+  lookup: Lookup,
+  at: number,
+): NameEntry {
   if (version === undefined) return { ...(entry ?? NEW_ENTRY), due: true };
   const found = lookup(name);
   if (found === 'unknown') return NEW_ENTRY;
@@ -99,10 +137,17 @@ function subscribed(entry: NameEntry | undefined, version: string | undefined, n
   return { due: false, sent: brought, acknowledged: current && brought, nack: undefined };
 }
 
-function flush(state: DeltaState, notes: readonly Note[], at: number, lookup: Lookup): Step<DeltaState> {
+function flush(
+  state: DeltaState,
+  notes: readonly Note[],
+  at: number,
+  lookup: Lookup,
+): Step<DeltaState> {
   if (state.writing) return { state, response: undefined, notes };
   const resources = nextResources(state, lookup);
-  const removed = [...state.names].filter(([name, entry]) => entry.due && lookup(name) === 'unknown').map(([name]) => name);
+  const removed = [...state.names]
+    .filter(([name, entry]) => entry.due && lookup(name) === 'unknown')
+    .map(([name]) => name);
   if (resources.length === 0 && removed.length === 0) return { state, response: undefined, notes };
   const answered = respond(state, resources, removed, at);
   const sent = new Set(resources.map((resource) => resource.name));
@@ -126,7 +171,10 @@ function nextResources(state: DeltaState, lookup: Lookup): SecretResource[] {
 }
 
 /** A verdict on a delivery that is overtaken by a newer one would be about nothing: such answers are stale. */
-function withoutNames(outstanding: ReadonlyMap<string, Outstanding>, names: ReadonlySet<string>): Map<string, Outstanding> {
+function withoutNames(
+  outstanding: ReadonlyMap<string, Outstanding>,
+  names: ReadonlySet<string>,
+): Map<string, Outstanding> {
   const kept = new Map<string, Outstanding>();
   for (const [nonce, { deliveries, awaited }] of outstanding) {
     const rest = deliveries.filter((delivery) => !names.has(delivery.name));

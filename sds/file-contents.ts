@@ -54,11 +54,19 @@ export function isBelow(name: FileName, dirs: readonly string[]): boolean {
  * @throws AgentError ERR_SECRET_UNKNOWN where a symbolic link leads out of the allowed directories; ERR_FILE_SOURCE (retry soon) where a
  *         file is missing, unreadable, too large, not a regular file, malformed, or where key and certificate do not belong together.
  */
-export async function loadFiles(text: string, name: FileName, dirs: readonly string[], at: number): Promise<LoadedFiles> {
+export async function loadFiles(
+  text: string,
+  name: FileName,
+  dirs: readonly string[],
+  at: number,
+): Promise<LoadedFiles> {
   switch (name.kind) {
     case 'certificate-files': {
       const [certificatePath, keyPath] = pathsOf(name) as [string, string];
-      const [certificate, key] = [await readAllowed(certificatePath, dirs), await readAllowed(keyPath, dirs)];
+      const [certificate, key] = [
+        await readAllowed(certificatePath, dirs),
+        await readAllowed(keyPath, dirs),
+      ];
       return {
         resource: certificateFiles(text, certificate, key, certificatePath, keyPath, at),
         skipped: [],
@@ -82,22 +90,46 @@ async function loadSystemRoots(text: string, at: number): Promise<LoadedFiles> {
       if (systemCode((caught as Error).cause) !== 'ENOENT') throw caught;
     }
   }
-  throw new AgentError('ERR_FILE_SOURCE', 'read the roots of the system: none of the usual files exists', { retry: 'soon' });
+  throw new AgentError(
+    'ERR_FILE_SOURCE',
+    'read the roots of the system: none of the usual files exists',
+    { retry: 'soon' },
+  );
 }
 
-function certificateFiles(text: string, chain: Buffer, key: Buffer, chainPath: string, keyPath: string, at: number): SecretResource {
+function certificateFiles(
+  text: string,
+  chain: Buffer,
+  key: Buffer,
+  chainPath: string,
+  keyPath: string,
+  at: number,
+): SecretResource {
   return asFileError(chainPath, () => {
     // By the runtime's reader, not our strict one: these certificates may be anything that Envoy knows how to use.
     const certificates = readPem(chain, chainPath).map((block) => {
-      if (block.label !== 'CERTIFICATE') throw invalid('ERR_FILE_SOURCE', chainPath, `must hold certificates only, not ${block.label}`);
+      if (block.label !== 'CERTIFICATE')
+        throw invalid(
+          'ERR_FILE_SOURCE',
+          chainPath,
+          `must hold certificates only, not ${block.label}`,
+        );
       return new X509Certificate(block.der);
     });
     const leaf = certificates[0]!;
     if (!leaf.checkPrivateKey(readKey(key, keyPath))) {
-      throw invalid('ERR_FILE_SOURCE', keyPath, `must be the key of the certificate in ${chainPath}`);
+      throw invalid(
+        'ERR_FILE_SOURCE',
+        keyPath,
+        `must be the key of the certificate in ${chainPath}`,
+      );
     }
     const chainPem = certificatesPem(certificates.map((each) => each.raw));
-    return certificateResource(text, { chainPem, keyPem: key, serial: leaf.serialNumber.toLowerCase() }, at);
+    return certificateResource(
+      text,
+      { chainPem, keyPem: key, serial: leaf.serialNumber.toLowerCase() },
+      at,
+    );
   });
 }
 
@@ -114,9 +146,12 @@ function rootFile(text: string, pem: Buffer, path: string, at: number): LoadedFi
   return asFileError(path, () => {
     const { bundle, skipped } = parseRootBundle(pem, path);
     const valid = rootsValidAt(bundle, undefined, at);
-    const withheld = valid.withheld.map(({ certificate, because }) => `${certificate.subject || certificate.sha256}: ${because}`);
+    const withheld = valid.withheld.map(
+      ({ certificate, because }) => `${certificate.subject || certificate.sha256}: ${because}`,
+    );
     return {
-      resource: valid.bundle && rootsResource(text, certificatesPem(valid.bundle.rootsDer), undefined, at),
+      resource:
+        valid.bundle && rootsResource(text, certificatesPem(valid.bundle.rootsDer), undefined, at),
       skipped: [...skipped, ...withheld],
       changesAt: nextChangeAt([], [bundle], [], at),
     };
@@ -128,7 +163,10 @@ function asFileError<T>(path: string, read: () => T): T {
     return read();
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_FILE_SOURCE') throw caught;
-    throw new AgentError('ERR_FILE_SOURCE', `read ${path}: unusable`, { retry: 'soon', cause: caught });
+    throw new AgentError('ERR_FILE_SOURCE', `read ${path}: unusable`, {
+      retry: 'soon',
+      cause: caught,
+    });
   }
 }
 
@@ -145,9 +183,13 @@ async function readAllowed(path: string, dirs: readonly string[]): Promise<Buffe
     const realDir = await realpath(dir).catch(() => undefined);
     if (realDir !== undefined && contains(realDir, real)) return readRegular(real);
   }
-  throw new AgentError('ERR_SECRET_UNKNOWN', `read ${path}: a symbolic link leads out of the allowed directories`, {
-    hint: 'allow the directory that holds the file itself',
-  });
+  throw new AgentError(
+    'ERR_SECRET_UNKNOWN',
+    `read ${path}: a symbolic link leads out of the allowed directories`,
+    {
+      hint: 'allow the directory that holds the file itself',
+    },
+  );
 }
 
 async function readRegular(path: string): Promise<Buffer> {
@@ -167,18 +209,27 @@ async function readRegular(path: string): Promise<Buffer> {
   }
 }
 
-async function regularStat(file: { stat(): Promise<{ isFile(): boolean; size: number }> }, path: string): Promise<{ size: number }> {
+async function regularStat(
+  file: { stat(): Promise<{ isFile(): boolean; size: number }> },
+  path: string,
+): Promise<{ size: number }> {
   const found = await file.stat();
-  if (!found.isFile()) throw invalid('ERR_FILE_SOURCE', path, 'must be a regular file', { retry: 'soon' });
+  if (!found.isFile())
+    throw invalid('ERR_FILE_SOURCE', path, 'must be a regular file', { retry: 'soon' });
   if (found.size > LIMITS.fileBytes) {
-    throw invalid('ERR_FILE_SOURCE', path, `must not be longer than ${LIMITS.fileBytes} bytes`, { retry: 'soon' });
+    throw invalid('ERR_FILE_SOURCE', path, `must not be longer than ${LIMITS.fileBytes} bytes`, {
+      retry: 'soon',
+    });
   }
   return found;
 }
 
 function unreadable(path: string, caught: unknown): AgentError {
   if (caught instanceof AgentError) return caught;
-  return new AgentError('ERR_FILE_SOURCE', `read ${path}: ${systemCode(caught) ?? 'failed'}`, { retry: 'soon', cause: caught });
+  return new AgentError('ERR_FILE_SOURCE', `read ${path}: ${systemCode(caught) ?? 'failed'}`, {
+    retry: 'soon',
+    cause: caught,
+  });
 }
 
 function contains(dir: string, path: string): boolean {

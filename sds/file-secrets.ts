@@ -50,7 +50,14 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
       entry.found = found;
       options.onChange(text);
     };
-    entry.done = follow(text, name, options.dirs, { publish, tellSkipped }, stop.signal, deps).catch((cause) => {
+    entry.done = follow(
+      text,
+      name,
+      options.dirs,
+      { publish, tellSkipped },
+      stop.signal,
+      deps,
+    ).catch((cause) => {
       deps.log.error('files of a secret are no longer watched', { name: text, cause });
     });
     return entry;
@@ -131,7 +138,12 @@ async function follow(
     try {
       const { resource, skipped, changesAt } = await loadFiles(text, name, dirs, deps.clock.now());
       readAt(changesAt);
-      if (!resource) throw invalid('ERR_FILE_SOURCE', text, `must hold a root that is valid now: ${skipped.slice(0, 3).join('; ')}`);
+      if (!resource)
+        throw invalid(
+          'ERR_FILE_SOURCE',
+          text,
+          `must hold a root that is valid now: ${skipped.slice(0, 3).join('; ')}`,
+        );
       lastTrouble = '';
       tellSkipped(text, skipped);
       publish(resource);
@@ -139,7 +151,10 @@ async function follow(
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
       deps.metrics.record('file_read_failures_total', {});
       if (error.message !== lastTrouble)
-        deps.log.warn('files of a secret are not usable, it waits for better ones', { name: text, cause: error });
+        deps.log.warn('files of a secret are not usable, it waits for better ones', {
+          name: text,
+          cause: error,
+        });
       lastTrouble = error.message;
       if (error.code === 'ERR_SECRET_UNKNOWN') publish('unknown');
     }

@@ -49,7 +49,12 @@ export class IdentityNames {
    * @param text  The name, which `name` is read from.
    * @param leaf  The certificate that whoever asks may have by now.
    */
-  find(text: string, name: Exclude<ResourceName, FileName>, leaf: LeafSecret | undefined, at: number): ReturnType<Lookup> {
+  find(
+    text: string,
+    name: Exclude<ResourceName, FileName>,
+    leaf: LeafSecret | undefined,
+    at: number,
+  ): ReturnType<Lookup> {
     switch (name.kind) {
       case 'identity':
         return leaf?.under(text) ?? 'waiting';
@@ -81,6 +86,9 @@ export class IdentityNames {
 
   #believed(): Believed {
     const [id] = this.#ownId() ?? [];
-    return { trustDomain: id === undefined ? undefined : parseSpiffeId(id).trustDomain, bundle: this.#bundle };
+    return {
+      trustDomain: id === undefined ? undefined : parseSpiffeId(id).trustDomain,
+      bundle: this.#bundle,
+    };
   }
 }

@@ -1,10 +1,14 @@
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { type AgentError, invalid } from '../agent/base/errors';
 import { LIMITS } from './limits';
-import { DeltaDiscoveryRequest, DiscoveryRequest } from './proto/generated/envoy/service/discovery/v3/discovery';
+import {
+  DeltaDiscoveryRequest,
+  DiscoveryRequest,
+} from './proto/generated/envoy/service/discovery/v3/discovery';
 
 /** The one type of this service. A request may leave it out. */
-export const SECRET_TYPE_URL = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
+export const SECRET_TYPE_URL =
+  'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
 
 /** What a state-of-the-world request says. Its version is not read: content hashes and nonces tell all. */
 export interface SotwRequest {
@@ -71,7 +75,11 @@ export function parseDeltaRequest(bytes: Uint8Array): DeltaRequest {
  *
  * @throws AgentError ERR_PARSE, with `field`.
  */
-export function decodeMessage<T>(field: string, bytes: Uint8Array, codec: { decode(input: BinaryReader): T }): T {
+export function decodeMessage<T>(
+  field: string,
+  bytes: Uint8Array,
+  codec: { decode(input: BinaryReader): T },
+): T {
   const reader = new BinaryReader(bytes);
   let message: T;
   try {
@@ -80,19 +88,25 @@ export function decodeMessage<T>(field: string, bytes: Uint8Array, codec: { deco
     throw invalid('ERR_PARSE', field, 'must be a well-formed protobuf message', { cause: caught });
   }
   // The generated codec stops at an end-group tag or a zero, which nothing may contain at this level.
-  if (reader.pos !== reader.len) throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
+  if (reader.pos !== reader.len)
+    throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
   return message;
 }
 
 function checkType(typeUrl: string): void {
-  if (typeUrl !== '' && typeUrl !== SECRET_TYPE_URL) throw invalid('ERR_PARSE', 'type_url', `must be ${SECRET_TYPE_URL}`);
+  if (typeUrl !== '' && typeUrl !== SECRET_TYPE_URL)
+    throw invalid('ERR_PARSE', 'type_url', `must be ${SECRET_TYPE_URL}`);
 }
 
 function readNames(names: readonly string[], field: string): readonly string[] {
   if (names.length > LIMITS.namesPerStream) throw tooMany(field);
   for (const name of names) {
     if (Buffer.byteLength(name) > LIMITS.nameBytes) {
-      throw invalid('ERR_PARSE', field, `must not hold a name of more than ${LIMITS.nameBytes} bytes`);
+      throw invalid(
+        'ERR_PARSE',
+        field,
+        `must not hold a name of more than ${LIMITS.nameBytes} bytes`,
+      );
     }
   }
   return [...new Set(names)];

@@ -37,7 +37,8 @@ export class Observer {
   }
 
   sent(response: Response): void {
-    for (const { name } of response.resources) this.#deps.metrics.record('sds_pushes_total', { name: nameClass(name) });
+    for (const { name } of response.resources)
+      this.#deps.metrics.record('sds_pushes_total', { name: nameClass(name) });
   }
 
   note(subject: Subject, note: Note): void {
@@ -77,19 +78,31 @@ export class Observer {
   /** A connection, stream or message that is over a limit or malformed. */
   refused(reason: string, facts: Readonly<Record<string, unknown>>): void {
     this.#deps.metrics.record('sds_refused_total', { reason });
-    this.#limits.spend((withheld) => this.#deps.log.warn('sds client refused', { reason, ...facts, withheld }));
+    this.#limits.spend((withheld) =>
+      this.#deps.log.warn('sds client refused', { reason, ...facts, withheld }),
+    );
   }
 
   /** A fault of our own in one stream. */
   failed(subject: Subject, cause: unknown): void {
-    this.#failures.spend((withheld) => this.#deps.log.error('an sds stream failed', { ...about(subject), cause, withheld }));
+    this.#failures.spend((withheld) =>
+      this.#deps.log.error('an sds stream failed', { ...about(subject), cause, withheld }),
+    );
   }
 
   #logRefusal(subject: Subject, note: Extract<Note, { kind: 'refused' }>): void {
     const { name, version, message } = note;
-    const facts = { name: name.slice(0, LIMITS.shownName), version: version || undefined, message, ...about(subject) };
+    const facts = {
+      name: name.slice(0, LIMITS.shownName),
+      version: version || undefined,
+      message,
+      ...about(subject),
+    };
     this.#refusals.spend((withheld) =>
-      this.#deps.log.warn('a client refused a secret and keeps the one before it', { ...facts, withheld }),
+      this.#deps.log.warn('a client refused a secret and keeps the one before it', {
+        ...facts,
+        withheld,
+      }),
     );
   }
 

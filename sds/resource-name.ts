@@ -2,7 +2,11 @@ import { parseSpiffeId, parseTrustDomain } from '../agent/identity/spiffe-id';
 
 /** A name of files that may be served. */
 export type FileName =
-  | { readonly kind: 'certificate-files'; readonly certificatePath: string; readonly keyPath: string }
+  | {
+      readonly kind: 'certificate-files';
+      readonly certificatePath: string;
+      readonly keyPath: string;
+    }
   | { readonly kind: 'root-file'; readonly path: string }
   | { readonly kind: 'system-roots' };
 
@@ -47,7 +51,9 @@ export function parseFileName(name: string): FileName | undefined {
   if (name.includes('\0')) return undefined;
   if (name.startsWith(CERTIFICATE_FILES)) {
     const [certificatePath, keyPath, ...more] = name.slice(CERTIFICATE_FILES.length).split('~');
-    return certificatePath && keyPath && more.length === 0 ? { kind: 'certificate-files', certificatePath, keyPath } : undefined;
+    return certificatePath && keyPath && more.length === 0
+      ? { kind: 'certificate-files', certificatePath, keyPath }
+      : undefined;
   }
   if (name.startsWith(ROOT_FILE)) {
     const path = name.slice(ROOT_FILE.length);
@@ -69,7 +75,9 @@ function parseSpiffeName(name: string): ResourceName | undefined {
 }
 
 export function isFile(name: ResourceName): name is FileName {
-  return name.kind === 'certificate-files' || name.kind === 'root-file' || name.kind === 'system-roots';
+  return (
+    name.kind === 'certificate-files' || name.kind === 'root-file' || name.kind === 'system-roots'
+  );
 }
 
 /** The class of a name for metrics, where names themselves would be too many. */

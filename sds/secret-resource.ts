@@ -28,7 +28,12 @@ export function certificateResource(
   publishedAt: number,
 ): SecretResource {
   const value = { certificateChain: inline(pems.chainPem), privateKey: inline(pems.keyPem) };
-  return resource(name, Secret.encode({ name, type: { $case: 'tlsCertificate', value } }).finish(), pems.serial, publishedAt);
+  return resource(
+    name,
+    Secret.encode({ name, type: { $case: 'tlsCertificate', value } }).finish(),
+    pems.serial,
+    publishedAt,
+  );
 }
 
 /**
@@ -37,14 +42,30 @@ export function certificateResource(
  * @param crlPem  Revocation lists to go by. Only a leaf is looked for in them: roots and intermediates have lists of their own authorities,
  *                which nobody here has, and Envoy would refuse all that it finds no list for.
  */
-export function rootsResource(name: string, rootsPem: Buffer, crlPem: Buffer | undefined, publishedAt: number): SecretResource {
+export function rootsResource(
+  name: string,
+  rootsPem: Buffer,
+  crlPem: Buffer | undefined,
+  publishedAt: number,
+): SecretResource {
   const onlyVerifyLeafCertCrl = crlPem !== undefined;
-  const value = { trustedCa: inline(rootsPem), crl: crlPem && inline(crlPem), customValidatorConfig: undefined, onlyVerifyLeafCertCrl };
-  return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
+  const value = {
+    trustedCa: inline(rootsPem),
+    crl: crlPem && inline(crlPem),
+    customValidatorConfig: undefined,
+    onlyVerifyLeafCertCrl,
+  };
+  return resource(
+    name,
+    Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(),
+    undefined,
+    publishedAt,
+  );
 }
 
 const SPIFFE_VALIDATOR = 'envoy.tls.cert_validator.spiffe';
-const SPIFFE_VALIDATOR_TYPE = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig';
+const SPIFFE_VALIDATOR_TYPE =
+  'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig';
 
 /**
  * A `validation_context` secret with Envoy's SPIFFE validator.
@@ -58,9 +79,22 @@ export function spiffeTrustResource(
 ): SecretResource {
   const trustDomains = domains.map((each) => ({ name: each.name, trustBundle: inline(each.pem) }));
   const config = Buffer.from(SPIFFECertValidatorConfig.encode({ trustDomains }).finish());
-  const customValidatorConfig = { name: SPIFFE_VALIDATOR, typedConfig: { typeUrl: SPIFFE_VALIDATOR_TYPE, value: config } };
-  const value = { trustedCa: undefined, crl: undefined, customValidatorConfig, onlyVerifyLeafCertCrl: false };
-  return resource(name, Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(), undefined, publishedAt);
+  const customValidatorConfig = {
+    name: SPIFFE_VALIDATOR,
+    typedConfig: { typeUrl: SPIFFE_VALIDATOR_TYPE, value: config },
+  };
+  const value = {
+    trustedCa: undefined,
+    crl: undefined,
+    customValidatorConfig,
+    onlyVerifyLeafCertCrl: false,
+  };
+  return resource(
+    name,
+    Secret.encode({ name, type: { $case: 'validationContext', value } }).finish(),
+    undefined,
+    publishedAt,
+  );
 }
 
 /** One version for several resources together: a hash over theirs. */
@@ -71,7 +105,12 @@ export function combinedVersion(resources: readonly SecretResource[]): string {
   return hash.digest('hex').slice(0, VERSION_DIGITS);
 }
 
-function resource(name: string, secretBytes: Uint8Array, serial: string | undefined, publishedAt: number): SecretResource {
+function resource(
+  name: string,
+  secretBytes: Uint8Array,
+  serial: string | undefined,
+  publishedAt: number,
+): SecretResource {
   const version = createHash('sha256').update(secretBytes).digest('hex').slice(0, VERSION_DIGITS);
   return { name, version, secretBytes, serial, publishedAt };
 }

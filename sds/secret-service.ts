@@ -56,7 +56,10 @@ export class SecretService {
     this.#room = room;
     this.#names = new IdentityNames(options);
     this.#observer = new Observer(this.#lookup, deps);
-    this.#files = createFileSecrets({ dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) }, deps);
+    this.#files = createFileSecrets(
+      { dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) },
+      deps,
+    );
     this.#host = {
       lookup: (connection) => (name) => this.#find(name, connection.leaf),
       now: () => deps.clock.now(),
@@ -91,19 +94,30 @@ export class SecretService {
     this.#trustChanged();
     if (leaf === before) return;
     if (leaf) this.#acknowledgements.published(leaf.serial);
-    for (const connection of new Set([...this.#streams].map((stream) => stream.connection))) this.#offerLeaf(connection);
+    for (const connection of new Set([...this.#streams].map((stream) => stream.connection)))
+      this.#offerLeaf(connection);
     this.#lookAgain();
   }
 
   streamSecrets(call: Call): void {
     this.#open(call, 'sotw', (id, connection) =>
-      openStream(call, SOTW_STREAM, { id, connection, noncePrefix: this.#noncePrefix(id) }, this.#host),
+      openStream(
+        call,
+        SOTW_STREAM,
+        { id, connection, noncePrefix: this.#noncePrefix(id) },
+        this.#host,
+      ),
     );
   }
 
   deltaSecrets(call: Call): void {
     this.#open(call, 'delta', (id, connection) =>
-      openStream(call, DELTA_STREAM, { id, connection, noncePrefix: this.#noncePrefix(id) }, this.#host),
+      openStream(
+        call,
+        DELTA_STREAM,
+        { id, connection, noncePrefix: this.#noncePrefix(id) },
+        this.#host,
+      ),
     );
   }
 
@@ -149,8 +163,10 @@ export class SecretService {
 
   /** Ends every stream and stops watching files. */
   async close(): Promise<void> {
-    for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
-    for (const refuse of [...this.#fetches.values()]) refuse(new AgentError('ERR_ABORTED', 'fetch: the agent is stopping'));
+    for (const stream of [...this.#streams])
+      stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
+    for (const refuse of [...this.#fetches.values()])
+      refuse(new AgentError('ERR_ABORTED', 'fetch: the agent is stopping'));
     await this.#files.close();
   }
 
@@ -160,10 +176,16 @@ export class SecretService {
   #find(text: string, leaf: LeafSecret | undefined): ReturnType<Lookup> {
     const name = parseResourceName(text);
     if (name === undefined) return 'unknown';
-    return isFile(name) ? this.#files.lookup(text) : this.#names.find(text, name, leaf, this.#deps.clock.now());
+    return isFile(name)
+      ? this.#files.lookup(text)
+      : this.#names.find(text, name, leaf, this.#deps.clock.now());
   }
 
-  #open(call: Call, kind: 'sotw' | 'delta', open: (id: number, connection: Connection) => OpenStream): void {
+  #open(
+    call: Call,
+    kind: 'sotw' | 'delta',
+    open: (id: number, connection: Connection) => OpenStream,
+  ): void {
     this.#onArrival();
     if (!this.#room.enter(call)) return;
     const { connection } = call;
@@ -183,7 +205,9 @@ export class SecretService {
     const streams = [...connection.streams];
     if (leaf && !streams.every((stream) => this.#hasSentTrust(stream))) return;
     connection.leaf = leaf;
-    if (leaf) for (const stream of streams) if (isWatching(stream, 'identity', 'spiffe-id')) stream.changed();
+    if (leaf)
+      for (const stream of streams)
+        if (isWatching(stream, 'identity', 'spiffe-id')) stream.changed();
   }
 
   #hasSentTrust(stream: OpenStream): boolean {
@@ -201,7 +225,8 @@ export class SecretService {
 
   /** Tells the streams whose peers may be judged by something else now; those to whom it is nothing new send nothing. */
   #trustChanged(): void {
-    for (const stream of [...this.#streams]) if (isWatching(stream, 'bundle', 'trust-domain', 'all-bundles')) stream.changed();
+    for (const stream of [...this.#streams])
+      if (isWatching(stream, 'bundle', 'trust-domain', 'all-bundles')) stream.changed();
     this.#lookAgain();
   }
 
@@ -253,8 +278,10 @@ export class SecretService {
 
   async #fetch(call: Call, bytes: Buffer, id: number): Promise<Buffer> {
     const request = parseSotwRequest(bytes);
-    if (request.names.length === 0) throw invalid('ERR_PARSE', 'resource_names', 'must not be empty');
-    for (const note of unknownNotes(request.names, this.#lookup)) this.#observer.note({ id, node: request.node }, note);
+    if (request.names.length === 0)
+      throw invalid('ERR_PARSE', 'resource_names', 'must not be empty');
+    for (const note of unknownNotes(request.names, this.#lookup))
+      this.#observer.note({ id, node: request.node }, note);
     if (this.#fetches.size >= LIMITS.fetches) {
       this.#observer.refused('fetches', { limit: LIMITS.fetches });
       throw new AgentError('ERR_ABORTED', `fetch: more than ${LIMITS.fetches} calls wait already`);
@@ -262,7 +289,8 @@ export class SecretService {
     const releases = request.names.map((name) => this.#files.retain(name));
     try {
       const resources = await this.#whenKnown(request.names, call);
-      if (resources.length === 0) throw new AgentError('ERR_SECRET_UNKNOWN', 'fetch: none of the names is served here');
+      if (resources.length === 0)
+        throw new AgentError('ERR_SECRET_UNKNOWN', 'fetch: none of the names is served here');
       const response = { nonce: `${this.#noncePrefix(id)}1`, resources, removed: [] };
       this.#observer.sent(response);
       return encodeSotw(response);
@@ -285,7 +313,9 @@ export class SecretService {
       };
       const refuse = (error: AgentError) => settle(() => reject(error));
       this.#fetches.set(look, refuse);
-      call.follow({ gone: () => refuse(new AgentError('ERR_ABORTED', 'fetch: the client gave up')) });
+      call.follow({
+        gone: () => refuse(new AgentError('ERR_ABORTED', 'fetch: the client gave up')),
+      });
       look();
     });
   }

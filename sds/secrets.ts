@@ -47,7 +47,8 @@ export function createIdentitySecrets(
   const leafOf = (svid: Svid, at: number): LeafSecret => {
     if (svid !== lastSvid || !lastLeaf) {
       const made = leafSecret(svid, keyFormat, at);
-      if (made.under(IDENTITY_NAME).version !== lastLeaf?.under(IDENTITY_NAME).version) lastLeaf = made;
+      if (made.under(IDENTITY_NAME).version !== lastLeaf?.under(IDENTITY_NAME).version)
+        lastLeaf = made;
       lastSvid = svid;
     }
     return lastLeaf;
@@ -78,7 +79,8 @@ export function createIdentitySecrets(
 function leafSecret(svid: Svid, keyFormat: KeyFormat, at: number): LeafSecret {
   const chainPem = certificatesPem(svid.chainDer);
   const { serial } = svid;
-  const make = (name: string) => certificateResource(name, { chainPem, keyPem: privateKeyPem(svid.key, keyFormat), serial }, at);
+  const make = (name: string) =>
+    certificateResource(name, { chainPem, keyPem: privateKeyPem(svid.key, keyFormat), serial }, at);
   const first = make(IDENTITY_NAME);
   let byId: SecretResource | undefined;
   return {

@@ -82,9 +82,16 @@ const BACKLOG = 1_024;
 export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
   const connections = new Connections(options.sockets);
   const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
-  const service = new SecretService({ ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() }, room, deps);
+  const service = new SecretService(
+    { ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() },
+    room,
+    deps,
+  );
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
-  const standard = createLateStandardServices({ state: options.state, room, onOwed: () => sweeper.wake() }, deps);
+  const standard = createLateStandardServices(
+    { state: options.state, room, onOwed: () => sweeper.wake() },
+    deps,
+  );
   const methods = new Map([...secretMethods(service), ...workloadApi.methods, ...standard.methods]);
   const grpc = new GrpcServer(methods, room, service.observer, () => sweeper.wake(), deps);
   const late = [workloadApi.service, standard.service];
@@ -130,7 +137,8 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
     const swept = sweeper.close();
     const ended = Promise.all([service, ...late].map((each) => each.close()));
     connections.leave();
-    for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
+    for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1)
+      await new Promise((done) => setImmediate(done));
     connections.destroyAll();
     await Promise.all([stopped, swept, ended]);
   };
@@ -147,16 +155,34 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
   };
 }
 
-function createWorkloadApi(options: SdsServerOptions, room: StreamRoom, { observer }: SecretService, onOwed: () => void, deps: Deps) {
+function createWorkloadApi(
+  options: SdsServerOptions,
+  room: StreamRoom,
+  { observer }: SecretService,
+  onOwed: () => void,
+  deps: Deps,
+) {
   const { state, crl, id, federated, jwt, hint = '' } = options;
-  return createLateWorkloadApi({ state, crl, id, hint, federated, jwt, room, observer, onOwed }, deps);
+  return createLateWorkloadApi(
+    { state, crl, id, hint, federated, jwt, room, observer, onOwed },
+    deps,
+  );
 }
 
 function secretMethods(service: SecretService): readonly (readonly [path: string, Method])[] {
   return [
-    [secretDiscoveryPath('streamSecrets'), { requests: 'many', serve: (call) => service.streamSecrets(call) }],
-    [secretDiscoveryPath('deltaSecrets'), { requests: 'many', serve: (call) => service.deltaSecrets(call) }],
-    [secretDiscoveryPath('fetchSecrets'), { requests: 'one', serve: (call, request) => service.fetchSecrets(call, request) }],
+    [
+      secretDiscoveryPath('streamSecrets'),
+      { requests: 'many', serve: (call) => service.streamSecrets(call) },
+    ],
+    [
+      secretDiscoveryPath('deltaSecrets'),
+      { requests: 'many', serve: (call) => service.deltaSecrets(call) },
+    ],
+    [
+      secretDiscoveryPath('fetchSecrets'),
+      { requests: 'one', serve: (call, request) => service.fetchSecrets(call, request) },
+    ],
   ];
 }
 
@@ -169,8 +195,16 @@ function publish(service: SecretService, state: CertState, deps: Deps): void {
   }
 }
 
-function logListening({ socketPath, mode, owner, group, sockets }: SdsServerOptions, deps: Deps): void {
-  deps.log.info('sds listening', { socket: socketPath, mode: mode.toString(8).padStart(4, '0'), owner, group });
+function logListening(
+  { socketPath, mode, owner, group, sockets }: SdsServerOptions,
+  deps: Deps,
+): void {
+  deps.log.info('sds listening', {
+    socket: socketPath,
+    mode: mode.toString(8).padStart(4, '0'),
+    owner,
+    group,
+  });
   // Of many sockets each was decided about; said a hundred times it is noise.
   if ((mode & 0o077) !== 0 || owner !== undefined || sockets !== undefined) return;
   deps.log.info('only processes of this user can connect to the sds socket', {
@@ -193,7 +227,12 @@ interface Repeated {
 }
 
 /** Does `work` each `everyMs` while `needed` says so, and sleeps otherwise until it is woken. */
-function createRepeated(everyMs: number, needed: () => boolean, work: () => void, deps: Deps): Repeated {
+function createRepeated(
+  everyMs: number,
+  needed: () => boolean,
+  work: () => void,
+  deps: Deps,
+): Repeated {
   const stop = new AbortController();
   let awake = false;
   let running = Promise.resolve();
@@ -233,7 +272,12 @@ interface Sweeper extends Repeated {
  * memory that they took, which V8 would keep: an agent at rest makes too little garbage for it to look. Every few minutes it asks all
  * clients for a sign of life.
  */
-function createSweeper(connections: Connections, { observer }: SecretService, services: readonly Swept[], deps: Deps): Sweeper {
+function createSweeper(
+  connections: Connections,
+  { observer }: SecretService,
+  services: readonly Swept[],
+  deps: Deps,
+): Sweeper {
   let arrivals = 0;
   let afterStorm = false;
 
@@ -248,7 +292,11 @@ function createSweeper(connections: Connections, { observer }: SecretService, se
     if (storm || (afterStorm && calm)) collectGarbage();
     if (storm || calm) afterStorm = storm;
   };
-  const isOwed = () => arrivals > 0 || afterStorm || connections.hasOwing() || services.some((service) => service.isOwed());
+  const isOwed = () =>
+    arrivals > 0 ||
+    afterStorm ||
+    connections.hasOwing() ||
+    services.some((service) => service.isOwed());
   const sweeping = createRepeated(PATIENCE.sweepMs, isOwed, sweep, deps);
   const probe = () => {
     connections.probe();

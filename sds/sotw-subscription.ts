@@ -39,7 +39,13 @@ interface LastResponse {
  * @see xDS protocol, "ACK/NACK and versioning" and "Resource updates"; Envoy answers an empty response with a NACK, so none is sent.
  */
 export const sotwSubscription: Subscription<SotwState, SotwRequest> = {
-  open: (noncePrefix) => ({ noncePrefix, sequence: 0, names: new Map(), writing: false, last: undefined }),
+  open: (noncePrefix) => ({
+    noncePrefix,
+    sequence: 0,
+    names: new Map(),
+    writing: false,
+    last: undefined,
+  }),
   isAwaiting: (state) => state.last?.awaited === true,
   step(state, event, lookup) {
     switch (event.kind) {
@@ -50,7 +56,12 @@ export const sotwSubscription: Subscription<SotwState, SotwRequest> = {
       case 'written':
         return flush({ ...state, writing: false }, [], event.at, lookup);
       case 'overdue':
-        return flush({ ...state, last: state.last && { ...state.last, awaited: false } }, [], event.at, lookup);
+        return flush(
+          { ...state, last: state.last && { ...state.last, awaited: false } },
+          [],
+          event.at,
+          lookup,
+        );
     }
   },
 };
@@ -62,13 +73,21 @@ function takeRequest(
 ): Step<SotwState> {
   const { last } = state;
   if (last && request.nonce === last.nonce) return takeAnswer(state, last, request, at, lookup);
-  if (last && request.nonce !== '') return { state, response: undefined, notes: [{ kind: 'stale' }] };
+  if (last && request.nonce !== '')
+    return { state, response: undefined, notes: [{ kind: 'stale' }] };
   return takeFirst(state, request, at, lookup);
 }
 
 /** A first request: everything is owed, and sent without waiting for a verdict on what came before; one that comes still counts. */
-function takeFirst(state: SotwState, request: SotwRequest, at: number, lookup: Lookup): Step<SotwState> {
-  const names = new Map(request.names.map((name) => [name, { ...(state.names.get(name) ?? NEW_ENTRY), due: true }]));
+function takeFirst(
+  state: SotwState,
+  request: SotwRequest,
+  at: number,
+  lookup: Lookup,
+): Step<SotwState> {
+  const names = new Map(
+    request.names.map((name) => [name, { ...(state.names.get(name) ?? NEW_ENTRY), due: true }]),
+  );
   const notes: Note[] = unknownNotes(
     request.names.filter((name) => !state.names.has(name)),
     lookup,
@@ -76,13 +95,25 @@ function takeFirst(state: SotwState, request: SotwRequest, at: number, lookup: L
   const message = request.error;
   if (message !== undefined) {
     // A refusal of something that another process sent: there is nothing to hold back, but the operator should read it.
-    for (const name of names.keys()) notes.push({ kind: 'refused', name, version: '', message, repeated: false });
+    for (const name of names.keys())
+      notes.push({ kind: 'refused', name, version: '', message, repeated: false });
   }
-  return flush({ ...state, names, last: state.last && { ...state.last, awaited: false } }, notes, at, lookup);
+  return flush(
+    { ...state, names, last: state.last && { ...state.last, awaited: false } },
+    notes,
+    at,
+    lookup,
+  );
 }
 
 /** An ACK or NACK of the last response, or a later change of names under the same nonce. */
-function takeAnswer(state: SotwState, last: LastResponse, request: SotwRequest, at: number, lookup: Lookup): Step<SotwState> {
+function takeAnswer(
+  state: SotwState,
+  last: LastResponse,
+  request: SotwRequest,
+  at: number,
+  lookup: Lookup,
+): Step<SotwState> {
   const judged = new Map(state.names);
   const notes: Note[] = [];
   let { verdict } = last;
@@ -91,18 +122,36 @@ function takeAnswer(state: SotwState, last: LastResponse, request: SotwRequest, 
     notes.push(...recordVerdict(judged, last.deliveries, request.error, at));
     verdict = request.error === undefined ? 'acknowledged' : 'refused';
   }
-  if (request.names.length === 0) return { state: { ...state, names: new Map(), last: undefined }, response: undefined, notes };
-  const names = new Map<string, NameEntry>(request.names.map((name) => [name, judged.get(name) ?? NEW_ENTRY]));
+  if (request.names.length === 0)
+    return { state: { ...state, names: new Map(), last: undefined }, response: undefined, notes };
+  const names = new Map<string, NameEntry>(
+    request.names.map((name) => [name, judged.get(name) ?? NEW_ENTRY]),
+  );
   const added = request.names.filter((name) => !judged.has(name));
-  return flush({ ...state, names, last: { ...last, awaited: false, verdict } }, [...notes, ...unknownNotes(added, lookup)], at, lookup);
+  return flush(
+    { ...state, names, last: { ...last, awaited: false, verdict } },
+    [...notes, ...unknownNotes(added, lookup)],
+    at,
+    lookup,
+  );
 }
 
-function flush(state: SotwState, notes: readonly Note[], at: number, lookup: Lookup): Step<SotwState> {
+function flush(
+  state: SotwState,
+  notes: readonly Note[],
+  at: number,
+  lookup: Lookup,
+): Step<SotwState> {
   const resources = state.writing || state.last?.awaited ? [] : nextResources(state.names, lookup);
   if (resources.length === 0) return { state, response: undefined, notes };
   const answered = respond(state, resources, [], at);
   const { nonce } = answered.response;
-  const last: LastResponse = { nonce, deliveries: answered.deliveries, awaited: true, verdict: 'none' };
+  const last: LastResponse = {
+    nonce,
+    deliveries: answered.deliveries,
+    awaited: true,
+    verdict: 'none',
+  };
   return { state: { ...answered.state, last }, response: answered.response, notes };
 }
 

@@ -15,7 +15,12 @@ export interface Believed {
 /** What peers are judged by under SPIFFE's names: `spiffe://TRUST-DOMAIN`, and `ALL`. */
 export interface SpiffeTrust {
   /** @param wanted  One of the trust domains that are believed; undefined for all of them. */
-  lookup(name: string, wanted: string | undefined, believed: Believed, at: number): ReturnType<Lookup>;
+  lookup(
+    name: string,
+    wanted: string | undefined,
+    believed: Believed,
+    at: number,
+  ): ReturnType<Lookup>;
 }
 
 /** A trust domain that nobody is of (RFC 2606 section 2). */
@@ -38,18 +43,31 @@ export function createSpiffeTrust(
   return {
     lookup: (name, wanted, { trustDomain, bundle }, at) => {
       const foreign = federated?.value ?? NONE;
-      if (wanted !== undefined && trustDomain !== undefined && wanted !== trustDomain && !foreign.has(wanted)) return 'unknown';
-      if (trustDomain === undefined || bundle === undefined || (crl && !crl.value)) return 'waiting';
-      if (wanted !== undefined && wanted !== trustDomain && foreign.get(wanted) === undefined) return 'waiting';
+      if (
+        wanted !== undefined &&
+        trustDomain !== undefined &&
+        wanted !== trustDomain &&
+        !foreign.has(wanted)
+      )
+        return 'unknown';
+      if (trustDomain === undefined || bundle === undefined || (crl && !crl.value))
+        return 'waiting';
+      if (wanted !== undefined && wanted !== trustDomain && foreign.get(wanted) === undefined)
+        return 'waiting';
       const all: readonly Domain[] = [
         { name: trustDomain, roots: bundle, lists: crl?.value },
         ...[...foreign]
           .filter(([each]) => each !== trustDomain)
           .map(([each, found]) => ({ name: each, roots: found?.roots, lists: undefined })),
       ];
-      const usable = all.filter((each) => each.roots !== undefined && (wanted === undefined || each.name === wanted));
-      const listed = usable.length > 0 ? usable : [{ name: NOBODY, roots: bundle, lists: undefined }];
-      const print = listed.map((each) => `${each.name} ${each.roots?.version} ${each.lists?.version}`).join();
+      const usable = all.filter(
+        (each) => each.roots !== undefined && (wanted === undefined || each.name === wanted),
+      );
+      const listed =
+        usable.length > 0 ? usable : [{ name: NOBODY, roots: bundle, lists: undefined }];
+      const print = listed
+        .map((each) => `${each.name} ${each.roots?.version} ${each.lists?.version}`)
+        .join();
       const known = made.get(name);
       if (known?.print === print) return known.resource;
       const resource = spiffeTrustResource(name, listed.map(withPem), at);
@@ -68,5 +86,8 @@ interface Domain {
 const NONE: FederatedBundles = new Map();
 
 function withPem({ name, roots, lists }: Domain) {
-  return { name, pem: Buffer.concat([certificatesPem(roots?.rootsDer ?? []), lists?.pem ?? Buffer.alloc(0)]) };
+  return {
+    name,
+    pem: Buffer.concat([certificatesPem(roots?.rootsDer ?? []), lists?.pem ?? Buffer.alloc(0)]),
+  };
 }

@@ -9,8 +9,12 @@ const STATUS_OF: Partial<Record<ErrorCode, GrpcStatus>> = {
 };
 
 /** What a client is told of a failure. Anything that is not an answer to its own request is INTERNAL, without details. */
-export function grpcStatus(caught: unknown): { readonly code: GrpcStatus; readonly details: string } {
+export function grpcStatus(caught: unknown): {
+  readonly code: GrpcStatus;
+  readonly details: string;
+} {
   const code = caught instanceof AgentError ? STATUS_OF[caught.code] : undefined;
-  if (code === undefined) return { code: GrpcStatus.INTERNAL, details: 'internal error; the log of the agent says more' };
+  if (code === undefined)
+    return { code: GrpcStatus.INTERNAL, details: 'internal error; the log of the agent says more' };
   return { code, details: (caught as AgentError).message };
 }

@@ -17,7 +17,10 @@ export class StreamRoom {
   #held = 0;
 
   /** @param refused  Told of each stream that got no place, or lost it. */
-  constructor(connections: Connections, refused: (facts: Readonly<Record<string, unknown>>) => void) {
+  constructor(
+    connections: Connections,
+    refused: (facts: Readonly<Record<string, unknown>>) => void,
+  ) {
     this.#connections = connections;
     this.#refused = refused;
   }

@@ -9,7 +9,14 @@ import { parseDeltaRequest, parseSotwRequest } from './messages';
 import type { Lookup } from './secret-resource';
 import { sotwSubscription } from './sotw-subscription';
 import { grpcStatus } from './status';
-import type { NameEntry, Note, Response, Subscription, SubscriptionEvent, SubscriptionState } from './subscription';
+import type {
+  NameEntry,
+  Note,
+  Response,
+  Subscription,
+  SubscriptionEvent,
+  SubscriptionState,
+} from './subscription';
 
 /** What is particular to one kind of stream. */
 interface StreamKind<State extends SubscriptionState, Request extends { readonly node: string }> {
@@ -19,8 +26,18 @@ interface StreamKind<State extends SubscriptionState, Request extends { readonly
   readonly encode: (response: Response) => Buffer;
 }
 
-export const SOTW_STREAM = { kind: 'sotw', subscription: sotwSubscription, parse: parseSotwRequest, encode: encodeSotw } as const;
-export const DELTA_STREAM = { kind: 'delta', subscription: deltaSubscription, parse: parseDeltaRequest, encode: encodeDelta } as const;
+export const SOTW_STREAM = {
+  kind: 'sotw',
+  subscription: sotwSubscription,
+  parse: parseSotwRequest,
+  encode: encodeSotw,
+} as const;
+export const DELTA_STREAM = {
+  kind: 'delta',
+  subscription: deltaSubscription,
+  parse: parseDeltaRequest,
+  encode: encodeDelta,
+} as const;
 
 /** What a stream needs of its server. */
 export interface StreamHost {
@@ -57,7 +74,10 @@ export interface OpenStream {
 }
 
 /** Wires a call to its state machine. Whatever goes wrong in here ends this stream and no other. */
-export function openStream<State extends SubscriptionState, Request extends { readonly node: string }>(
+export function openStream<
+  State extends SubscriptionState,
+  Request extends { readonly node: string },
+>(
   call: Call,
   kind: StreamKind<State, Request>,
   place: { readonly id: number; readonly connection: Connection; readonly noncePrefix: string },
@@ -86,7 +106,11 @@ export function openStream<State extends SubscriptionState, Request extends { re
       const before = state;
       const next = subscription.step(state, event, lookup);
       state = next.state;
-      if (subscription.isAwaiting(before) !== subscription.isAwaiting(state) || before.writing !== state.writing) sweeps = 0;
+      if (
+        subscription.isAwaiting(before) !== subscription.isAwaiting(state) ||
+        before.writing !== state.writing
+      )
+        sweeps = 0;
       if (next.notes.length > 0) host.notes(stream, next.notes);
       if (next.response) send(next.response);
     });
@@ -130,7 +154,8 @@ export function openStream<State extends SubscriptionState, Request extends { re
     sweep: () => {
       sweeps += 1;
       if (node === undefined) {
-        if (sweeps > PATIENCE.silentStreamSweeps) stream.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
+        if (sweeps > PATIENCE.silentStreamSweeps)
+          stream.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
       } else if (state.writing) {
         // A status would queue behind what is not being read.
         if (sweeps > PATIENCE.unreadSweeps) place.connection.socket.destroy();
@@ -170,7 +195,10 @@ function nameStatus([name, entry]: [string, NameEntry]): StreamStatus['names'][n
     name: name.length > LIMITS.shownName ? `${name.slice(0, LIMITS.shownName)}...` : name,
     ...(sent && { sentVersion: sent.version, sentAt: iso(sent.at) }),
     ...(sent?.serial !== undefined && { sentSerial: sent.serial }),
-    ...(acknowledged && { acknowledgedVersion: acknowledged.version, acknowledgedAt: iso(acknowledged.at) }),
+    ...(acknowledged && {
+      acknowledgedVersion: acknowledged.version,
+      acknowledgedAt: iso(acknowledged.at),
+    }),
     ...(nack && { nack: { version: nack.version, message: nack.message, at: iso(nack.at) } }),
   };
 }

@@ -20,7 +20,9 @@ export interface NameEntry {
   /** The last delivery that the client accepted; `at` is the time of its ACK. */
   readonly acknowledged: Delivery | undefined;
   /** The client's refusal of `version`, gone with the next ACK. That version is not sent again unless the client asks anew. */
-  readonly nack: { readonly version: string; readonly message: string; readonly at: number } | undefined;
+  readonly nack:
+    | { readonly version: string; readonly message: string; readonly at: number }
+    | undefined;
 }
 
 /** What both kinds of stream remember. Values are immutable: a step makes new ones. */
@@ -55,7 +57,13 @@ export type Note =
   /** `replaces`: the client had accepted another version under that name before, on this stream. */
   | { readonly kind: 'acknowledged'; readonly delivery: Delivery; readonly replaces: boolean }
   /** `repeated`: the same refusal came before on this stream. `version` is empty where it answers a response of an earlier stream. */
-  | { readonly kind: 'refused'; readonly name: string; readonly version: string; readonly message: string; readonly repeated: boolean }
+  | {
+      readonly kind: 'refused';
+      readonly name: string;
+      readonly version: string;
+      readonly message: string;
+      readonly repeated: boolean;
+    }
   | { readonly kind: 'stale' }
   | { readonly kind: 'unknown'; readonly name: string };
 
@@ -75,10 +83,19 @@ export interface Subscription<State extends SubscriptionState, Request> {
 }
 
 /** A name just asked for. */
-export const NEW_ENTRY: NameEntry = { due: true, sent: undefined, acknowledged: undefined, nack: undefined };
+export const NEW_ENTRY: NameEntry = {
+  due: true,
+  sent: undefined,
+  acknowledged: undefined,
+  nack: undefined,
+};
 
 // Only where the stream still watches the name.
-function updateEntry(names: Map<string, NameEntry>, name: string, change: (entry: NameEntry) => NameEntry): void {
+function updateEntry(
+  names: Map<string, NameEntry>,
+  name: string,
+  change: (entry: NameEntry) => NameEntry,
+): void {
   const entry = names.get(name);
   if (entry) names.set(name, change(entry));
 }
@@ -94,14 +111,27 @@ export function recordVerdict(
     const { name, version } = delivery;
     const before = names.get(name);
     if (error === undefined) {
-      updateEntry(names, name, (entry) => ({ ...entry, acknowledged: { ...delivery, at }, nack: undefined }));
-      return { kind: 'acknowledged', delivery, replaces: before?.acknowledged !== undefined && before.acknowledged.version !== version };
+      updateEntry(names, name, (entry) => ({
+        ...entry,
+        acknowledged: { ...delivery, at },
+        nack: undefined,
+      }));
+      return {
+        kind: 'acknowledged',
+        delivery,
+        replaces: before?.acknowledged !== undefined && before.acknowledged.version !== version,
+      };
     }
     const repeated = before?.nack?.version === version;
     updateEntry(names, name, (entry) => {
       // It may have asked again before it refused: what it refused is then no answer either.
       const sent = entry.sent ?? delivery;
-      return { ...entry, sent, due: entry.due && sent.version !== version, nack: { version, message: error, at } };
+      return {
+        ...entry,
+        sent,
+        due: entry.due && sent.version !== version,
+        nack: { version, message: error, at },
+      };
     });
     return { kind: 'refused', name, version, message: error, repeated };
   });
@@ -130,19 +160,30 @@ export function respond<State extends SubscriptionState>(
   resources: readonly SecretResource[],
   removed: readonly string[],
   at: number,
-): { readonly state: State; readonly response: Response; readonly deliveries: readonly Delivery[] } {
+): {
+  readonly state: State;
+  readonly response: Response;
+  readonly deliveries: readonly Delivery[];
+} {
   const deliveries = resources.map(({ name, version, serial }) => ({ name, version, serial, at }));
   const names = new Map(state.names);
-  for (const delivery of deliveries) updateEntry(names, delivery.name, (entry) => ({ ...entry, due: false, sent: delivery }));
+  for (const delivery of deliveries)
+    updateEntry(names, delivery.name, (entry) => ({ ...entry, due: false, sent: delivery }));
   for (const name of removed) updateEntry(names, name, (entry) => ({ ...entry, due: false }));
   const sequence = state.sequence + 1;
   const nonce = `${state.noncePrefix}${sequence}`;
-  return { state: { ...state, names, sequence, writing: true }, response: { nonce, resources, removed }, deliveries };
+  return {
+    state: { ...state, names, sequence, writing: true },
+    response: { nonce, resources, removed },
+    deliveries,
+  };
 }
 
 /** Notes for those of the names that nobody serves. */
 export function unknownNotes(names: Iterable<string>, lookup: Lookup): Note[] {
-  return [...names].filter((name) => lookup(name) === 'unknown').map((name) => ({ kind: 'unknown', name }));
+  return [...names]
+    .filter((name) => lookup(name) === 'unknown')
+    .map((name) => ({ kind: 'unknown', name }));
 }
 
 /** Bounds what one stream may watch. */

@@ -10,7 +10,8 @@ export class UnknownNames {
     const count = this.#counts.get(shown) ?? 0;
     this.#counts.delete(shown);
     this.#counts.set(shown, count + 1);
-    if (this.#counts.size > LIMITS.unknownNames) this.#counts.delete(this.#counts.keys().next().value!);
+    if (this.#counts.size > LIMITS.unknownNames)
+      this.#counts.delete(this.#counts.keys().next().value!);
     return count === 0;
   }
 

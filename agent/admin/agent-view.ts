@@ -21,7 +21,11 @@ export interface AgentView {
    *         ends the wait; ERR_USAGE where there is no workload of that name.
    */
   rotate(
-    request: { readonly wait: boolean; readonly reason: string; readonly workload?: string | undefined },
+    request: {
+      readonly wait: boolean;
+      readonly reason: string;
+      readonly workload?: string | undefined;
+    },
     signal: AbortSignal,
   ): Promise<RotateResult>;
 }
@@ -96,7 +100,12 @@ export interface WorkloadStatus {
   readonly state: 'starting' | 'current' | 'overdue' | 'unavailable';
   readonly certificate?: CertificateStatus;
   /** Of the trust bundle; `withheld` is why one does not go to proxies at the moment. */
-  readonly roots: readonly { readonly subject: string; readonly sha256: string; readonly notAfter: string; readonly withheld?: string }[];
+  readonly roots: readonly {
+    readonly subject: string;
+    readonly sha256: string;
+    readonly notAfter: string;
+    readonly withheld?: string;
+  }[];
   readonly rootsVersion?: string;
   /** Where revocation is looked at. */
   readonly revocation?: {
@@ -112,20 +121,37 @@ export interface WorkloadStatus {
     readonly problem?: { readonly code: string; readonly message: string; readonly hint?: string };
   }[];
   readonly source: string;
-  readonly plan: readonly { readonly rule: string; readonly at?: string; readonly detail: string }[];
+  readonly plan: readonly {
+    readonly rule: string;
+    readonly at?: string;
+    readonly detail: string;
+  }[];
   readonly attempts: number;
   readonly renewals: number;
   readonly failures: number;
   readonly retryAt?: string;
   /** What is wrong with the CA's configuration, while what was good before is still in use. */
-  readonly sourceProblem?: { readonly code: string; readonly message: string; readonly hint?: string };
+  readonly sourceProblem?: {
+    readonly code: string;
+    readonly message: string;
+    readonly hint?: string;
+  };
   /** Why the newest certificate, bundle or revocation lists are not served, or that peers refuse the certificate. */
   readonly selfCheck?: { readonly code: string; readonly message: string; readonly hint?: string };
-  readonly lastError?: { readonly code: string; readonly message: string; readonly hint?: string; readonly at: string };
+  readonly lastError?: {
+    readonly code: string;
+    readonly message: string;
+    readonly hint?: string;
+    readonly at: string;
+  };
   /** Each of several CAs, in the order in which they are asked. */
   readonly authorities?: readonly AuthorityStatus[];
   /** How long the CA may be away before a certificate expires, and which credential sets that limit. */
-  readonly outageBudget?: { readonly seconds: number; readonly until: string; readonly limit: string };
+  readonly outageBudget?: {
+    readonly seconds: number;
+    readonly until: string;
+    readonly limit: string;
+  };
   readonly sds: SdsStatus;
   readonly output?: { readonly dir: string; readonly serial?: string; readonly error?: string };
 }

@@ -27,13 +27,22 @@ export async function callControl<T>(
     new Promise<{ readonly status: number; readonly text: string }>((resolve, reject) => {
       const how: RequestOptions = { socketPath, method, path, signal, agent: false };
       const asked = request(how, (response) => {
-        readAll(response).then((text) => resolve({ status: response.statusCode ?? 0, text }), reject);
+        readAll(response).then(
+          (text) => resolve({ status: response.statusCode ?? 0, text }),
+          reject,
+        );
       });
       asked.on('error', reject);
       asked.end(body === undefined ? undefined : JSON.stringify(body));
     });
   try {
-    const { status, text } = await withDeadline(systemClock, timeoutMs, what, options.signal, exchange);
+    const { status, text } = await withDeadline(
+      systemClock,
+      timeoutMs,
+      what,
+      options.signal,
+      exchange,
+    );
     return readAnswer<T>(status, text, what);
   } catch (caught) {
     throw explain(caught, what);
@@ -45,7 +54,8 @@ async function readAll(response: IncomingMessage): Promise<string> {
   let bytes = 0;
   for await (const chunk of response) {
     bytes += chunk.length;
-    if (bytes > MAX_ANSWER_BYTES) throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
+    if (bytes > MAX_ANSWER_BYTES)
+      throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -56,17 +66,25 @@ function readAnswer<T>(status: number, text: string, what: string): T {
   try {
     answer = JSON.parse(text);
   } catch (err) {
-    throw new AgentError('ERR_CONTROL', `${what}: HTTP ${status} without JSON`, { hint: NOT_AN_AGENT, cause: err });
+    throw new AgentError('ERR_CONTROL', `${what}: HTTP ${status} without JSON`, {
+      hint: NOT_AN_AGENT,
+      cause: err,
+    });
   }
   if (status === 200) return answer as T;
   const error = (answer as Partial<ControlFailure> | null)?.error;
   if (typeof error?.message !== 'string' || !/^ERR_[A-Z_]{1,40}$/.test(error.code)) {
     throw new AgentError('ERR_CONTROL', `${what}: HTTP ${status}`, { hint: NOT_AN_AGENT });
   }
-  throw new AgentError(error.code, error.message, typeof error.hint === 'string' ? { hint: error.hint } : {});
+  throw new AgentError(
+    error.code,
+    error.message,
+    typeof error.hint === 'string' ? { hint: error.hint } : {},
+  );
 }
 
-const NOT_AN_AGENT = 'something other than keyturn seems to listen there; give the right path with --control-socket';
+const NOT_AN_AGENT =
+  'something other than keyturn seems to listen there; give the right path with --control-socket';
 
 function explain(caught: unknown, what: string): AgentError {
   if (caught instanceof AgentError) return caught;
@@ -87,6 +105,9 @@ function explain(caught: unknown, what: string): AgentError {
     case 'ABORT_ERR':
       return new AgentError('ERR_ABORTED', `${what}: aborted`, { cause: caught });
     default:
-      return new AgentError('ERR_CONTROL', `${what}: ${errorText(caught)}`, { hint: NOT_AN_AGENT, cause: caught });
+      return new AgentError('ERR_CONTROL', `${what}: ${errorText(caught)}`, {
+        hint: NOT_AN_AGENT,
+        cause: caught,
+      });
   }
 }

@@ -58,11 +58,21 @@ export interface ControlServer {
  *
  * @throws AgentError ERR_SOCKET | ERR_SOCKET_IN_USE.
  */
-export async function createControlServer(options: ControlServerOptions, deps: Deps): Promise<ControlServer> {
-  const limits = { headersTimeout: REQUEST_MS, requestTimeout: REQUEST_MS, connectionsCheckingInterval: REQUEST_MS, maxHeaderSize: 8_192 };
+export async function createControlServer(
+  options: ControlServerOptions,
+  deps: Deps,
+): Promise<ControlServer> {
+  const limits = {
+    headersTimeout: REQUEST_MS,
+    requestTimeout: REQUEST_MS,
+    connectionsCheckingInterval: REQUEST_MS,
+    maxHeaderSize: 8_192,
+  };
   const server = createServer(limits, (request, response) => {
     const gone = new AbortController();
-    response.on('close', () => gone.abort(new AgentError('ERR_ABORTED', 'control request: the client has gone')));
+    response.on('close', () =>
+      gone.abort(new AgentError('ERR_ABORTED', 'control request: the client has gone')),
+    );
     answer(request, options.view, deps, gone.signal).then(
       (body) => send(response, 200, body),
       (caught) => fail(response, AgentError.from(caught), deps),
@@ -76,7 +86,11 @@ export async function createControlServer(options: ControlServerOptions, deps: D
   });
   // Node looks after headers and requests that do not come to an end once it believes to listen.
   server.emit('listening');
-  const listener = await listenUnix({ path: options.path, mode: 0o600, what: 'control socket' }, server, deps).catch((caught) => {
+  const listener = await listenUnix(
+    { path: options.path, mode: 0o600, what: 'control socket' },
+    server,
+    deps,
+  ).catch((caught) => {
     server.close();
     throw caught;
   });
@@ -91,7 +105,12 @@ export async function createControlServer(options: ControlServerOptions, deps: D
   };
 }
 
-async function answer(request: IncomingMessage, view: AgentView, deps: Deps, signal: AbortSignal): Promise<unknown> {
+async function answer(
+  request: IncomingMessage,
+  view: AgentView,
+  deps: Deps,
+  signal: AbortSignal,
+): Promise<unknown> {
   const [path, query] = (request.url ?? '').split('?', 2);
   const workload = new URLSearchParams(query).get('workload') ?? undefined;
   switch (`${request.method} ${path}`) {
@@ -116,28 +135,41 @@ function statusOf(status: AgentStatus, workload: string | undefined): AgentStatu
   const workloads = status.workloads.filter(({ name }) => name === workload);
   const refused = (status.refused ?? []).filter(({ name }) => name === workload);
   if (workloads.length + refused.length === 0) {
-    throw invalid('ERR_USAGE', 'workload', `${JSON.stringify(workload.slice(0, 100))} is not in the list`, {
-      hint: '`keyturn status` shows which are',
-    });
+    throw invalid(
+      'ERR_USAGE',
+      'workload',
+      `${JSON.stringify(workload.slice(0, 100))} is not in the list`,
+      {
+        hint: '`keyturn status` shows which are',
+      },
+    );
   }
   const reasons = status.reasons.filter((reason) => reason.startsWith(`workload ${workload}: `));
   const { refused: _, ...rest } = status;
-  return { ...rest, ready: reasons.length === 0, reasons, workloads, ...(refused.length > 0 && { refused }) };
+  return {
+    ...rest,
+    ready: reasons.length === 0,
+    reasons,
+    workloads,
+    ...(refused.length > 0 && { refused }),
+  };
 }
 
 function planOf(status: AgentStatus): PlanAnswer {
   return {
     now: status.now,
-    workloads: status.workloads.map(({ name, id, state, certificate, plan, retryAt, lastError, outageBudget }) => ({
-      ...(name !== undefined && { name }),
-      id,
-      state,
-      plan,
-      ...(certificate && { certificate }),
-      ...(retryAt !== undefined && { retryAt }),
-      ...(lastError && { lastError }),
-      ...(outageBudget && { outageBudget }),
-    })),
+    workloads: status.workloads.map(
+      ({ name, id, state, certificate, plan, retryAt, lastError, outageBudget }) => ({
+        ...(name !== undefined && { name }),
+        id,
+        state,
+        plan,
+        ...(certificate && { certificate }),
+        ...(retryAt !== undefined && { retryAt }),
+        ...(lastError && { lastError }),
+        ...(outageBudget && { outageBudget }),
+      }),
+    ),
   };
 }
 
@@ -146,7 +178,12 @@ async function readBody(request: IncomingMessage): Promise<string> {
   let bytes = 0;
   for await (const chunk of request) {
     bytes += chunk.length;
-    if (bytes > MAX_BODY_BYTES) throw invalid('ERR_USAGE', 'control request', `must not be longer than ${MAX_BODY_BYTES} bytes`);
+    if (bytes > MAX_BODY_BYTES)
+      throw invalid(
+        'ERR_USAGE',
+        'control request',
+        `must not be longer than ${MAX_BODY_BYTES} bytes`,
+      );
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -159,20 +196,38 @@ async function readBody(request: IncomingMessage): Promise<string> {
  */
 export function parseRotateRequest(text: string): ParsedRotateRequest {
   const given = parseObject(text);
-  const { wait = false, timeoutMs = DEFAULT_ROTATE_MS, reason = 'asked over the control socket', workload, ...unknown } = given;
+  const {
+    wait = false,
+    timeoutMs = DEFAULT_ROTATE_MS,
+    reason = 'asked over the control socket',
+    workload,
+    ...unknown
+  } = given;
   const [stranger] = Object.keys(unknown);
   if (stranger !== undefined)
-    throw invalid('ERR_USAGE', 'rotate request', `has an unknown member ${JSON.stringify(stranger.slice(0, 40))}`);
+    throw invalid(
+      'ERR_USAGE',
+      'rotate request',
+      `has an unknown member ${JSON.stringify(stranger.slice(0, 40))}`,
+    );
   if (typeof wait !== 'boolean') throw invalid('ERR_USAGE', 'wait', 'must be true or false');
-  if (!Number.isInteger(timeoutMs) || (timeoutMs as number) < 1 || (timeoutMs as number) > MAX_ROTATE_MS) {
+  if (
+    !Number.isInteger(timeoutMs) ||
+    (timeoutMs as number) < 1 ||
+    (timeoutMs as number) > MAX_ROTATE_MS
+  ) {
     throw invalid('ERR_USAGE', 'timeoutMs', `must be a whole number from 1 to ${MAX_ROTATE_MS}`);
   }
-  if (typeof reason !== 'string' || reason.length > 200) throw invalid('ERR_USAGE', 'reason', 'must be text of at most 200 characters');
-  if (workload !== undefined && typeof workload !== 'string') throw invalid('ERR_USAGE', 'workload', 'must be a name');
+  if (typeof reason !== 'string' || reason.length > 200)
+    throw invalid('ERR_USAGE', 'reason', 'must be text of at most 200 characters');
+  if (workload !== undefined && typeof workload !== 'string')
+    throw invalid('ERR_USAGE', 'workload', 'must be a name');
   return { wait, timeoutMs: timeoutMs as number, reason, workload };
 }
 
-type ParsedRotateRequest = Required<Omit<RotateRequest, 'workload'>> & { readonly workload: string | undefined };
+type ParsedRotateRequest = Required<Omit<RotateRequest, 'workload'>> & {
+  readonly workload: string | undefined;
+};
 
 function parseObject(text: string): Record<string, unknown> {
   if (text.length === 0) return {};
@@ -187,7 +242,12 @@ function parseObject(text: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-async function rotate(request: ParsedRotateRequest, view: AgentView, deps: Deps, signal: AbortSignal): Promise<unknown> {
+async function rotate(
+  request: ParsedRotateRequest,
+  view: AgentView,
+  deps: Deps,
+  signal: AbortSignal,
+): Promise<unknown> {
   const { wait, timeoutMs, reason, workload } = request;
   const late = new AgentError('ERR_TIMEOUT', `rotate: not done within ${timeoutMs / 1000} s`, {
     retry: 'soon',
@@ -203,7 +263,10 @@ async function rotate(request: ParsedRotateRequest, view: AgentView, deps: Deps,
     throw late;
   })();
   try {
-    return await Promise.race([view.rotate({ wait, reason, workload }, AbortSignal.any([signal, deadline.signal])), expired]);
+    return await Promise.race([
+      view.rotate({ wait, reason, workload }, AbortSignal.any([signal, deadline.signal])),
+      expired,
+    ]);
   } finally {
     answered.abort();
     void expired.catch(() => undefined);
@@ -229,7 +292,11 @@ function httpStatus(code: ErrorCode): number {
 function fail(response: ServerResponse, error: AgentError, deps: Deps): void {
   if (error.code === 'ERR_BUG') deps.log.error('control request failed', { cause: error });
   const failure: ControlFailure = {
-    error: { code: error.code, message: error.message, ...(error.hint !== undefined && { hint: error.hint }) },
+    error: {
+      code: error.code,
+      message: error.message,
+      ...(error.hint !== undefined && { hint: error.hint }),
+    },
   };
   // What is left of a body that was too long is not read.
   response.setHeader('connection', 'close');
@@ -238,6 +305,9 @@ function fail(response: ServerResponse, error: AgentError, deps: Deps): void {
 
 function send(response: ServerResponse, status: number, body: unknown): void {
   const text = `${JSON.stringify(body)}\n`;
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+  });
   response.end(text);
 }

@@ -1,7 +1,13 @@
 import type { IncomingMessage } from 'node:http';
 import type { Deps } from '../base/deps';
 import { parseHostPort } from '../base/host-port';
-import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp } from '../base/http-server';
+import {
+  type HttpAnswer,
+  type HttpServer,
+  plainAnswer,
+  readyAnswer,
+  serveHttp,
+} from '../base/http-server';
 import { onceATurn } from '../base/once-a-turn';
 import type { AgentView } from './agent-view';
 import type { AgentMetrics } from './metrics';
@@ -23,7 +29,10 @@ export interface AdminServerOptions {
  *
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
-export async function createAdminServer(options: AdminServerOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
+export async function createAdminServer(
+  options: AdminServerOptions,
+  deps: Pick<Deps, 'clock' | 'log'>,
+): Promise<HttpServer> {
   const metrics = onceATurn(() => options.metrics.text(options.view));
   const server = await serveHttp(
     {
@@ -40,7 +49,12 @@ export async function createAdminServer(options: AdminServerOptions, deps: Pick<
   return server;
 }
 
-function routeOf(path: string, request: IncomingMessage, { view, metrics }: AdminServerOptions, text: () => Promise<string>) {
+function routeOf(
+  path: string,
+  request: IncomingMessage,
+  { view, metrics }: AdminServerOptions,
+  text: () => Promise<string>,
+) {
   switch (path) {
     case '/healthz/live':
       return () => plainAnswer(200, 'live');
@@ -55,10 +69,17 @@ function routeOf(path: string, request: IncomingMessage, { view, metrics }: Admi
 }
 
 function wantsJson(request: IncomingMessage): boolean {
-  return /[?&]verbose(=|&|$)/.test(request.url ?? '') || (request.headers.accept ?? '').includes('application/json');
+  return (
+    /[?&]verbose(=|&|$)/.test(request.url ?? '') ||
+    (request.headers.accept ?? '').includes('application/json')
+  );
 }
 
 function readyJson(reasons: readonly string[]): HttpAnswer {
   const ready = reasons.length === 0;
-  return { status: ready ? 200 : 503, type: 'application/json', body: `${JSON.stringify({ ready, reasons })}\n` };
+  return {
+    status: ready ? 200 : 503,
+    type: 'application/json',
+    body: `${JSON.stringify({ ready, reasons })}\n`,
+  };
 }

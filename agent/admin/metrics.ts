@@ -30,12 +30,16 @@ export function createMetrics(): AgentMetrics {
     record: (name, labels, value) => {
       tally.record(name, labels, value);
       // Since the start of the process: what upstream calls its startup duration.
-      if (name === 'renewals_total' && 'outcome' in labels && labels.outcome === 'ok') readySeconds ??= performance.now() / 1000;
+      if (name === 'renewals_total' && 'outcome' in labels && labels.outcome === 'ok')
+        readySeconds ??= performance.now() / 1000;
     },
     text: async (view) => {
       scrapes += 1;
       const status = view.status();
-      return exposition(tally, [...agentGauges(status, view.workloads()), ...upstreamGauges(status, tally, { scrapes, readySeconds })]);
+      return exposition(tally, [
+        ...agentGauges(status, view.workloads()),
+        ...upstreamGauges(status, tally, { scrapes, readySeconds }),
+      ]);
     },
     textWith: (gauges) => exposition(tally, gauges),
     drain: () => tally.drain(),
@@ -64,7 +68,12 @@ function addCounted(prom: Prom, registry: Registry, tally: Tally, name: MetricNa
   const histogram = new prom.Histogram({ ...config, buckets: [...bucketsOf(name)] });
   // A prom-client histogram only learns by observing; ours hands over what was tallied.
   Object.assign(histogram, {
-    getForPromString: async () => ({ name: config.name, help, type, values: tally.series(name).flatMap((each) => cumulated(name, each)) }),
+    getForPromString: async () => ({
+      name: config.name,
+      help,
+      type,
+      values: tally.series(name).flatMap((each) => cumulated(name, each)),
+    }),
   });
 }
 
@@ -73,11 +82,19 @@ function cumulated(name: MetricName, series: ReturnType<Tally['series']>[number]
   let below = 0;
   const buckets = bucketsOf(name).map((bound, index) => {
     below += series.buckets[index]!;
-    return { metricName: `${metric}_bucket`, labels: { le: String(bound), ...series.labels }, value: below };
+    return {
+      metricName: `${metric}_bucket`,
+      labels: { le: String(bound), ...series.labels },
+      value: below,
+    };
   });
   return [
     ...buckets,
-    { metricName: `${metric}_bucket`, labels: { le: '+Inf', ...series.labels }, value: series.count },
+    {
+      metricName: `${metric}_bucket`,
+      labels: { le: '+Inf', ...series.labels },
+      value: series.count,
+    },
     { metricName: `${metric}_sum`, labels: series.labels, value: series.sum },
     { metricName: `${metric}_count`, labels: series.labels, value: series.count },
   ];

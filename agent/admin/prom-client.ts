@@ -14,5 +14,10 @@ export async function loadPromClient(): Promise<Prom> {
     import('prom-client/lib/gauge'),
     import('prom-client/lib/histogram'),
   ]);
-  return { Registry: registry.default, Counter: counter.default, Gauge: gauge.default, Histogram: histogram.default };
+  return {
+    Registry: registry.default,
+    Counter: counter.default,
+    Gauge: gauge.default,
+    Histogram: histogram.default,
+  };
 }

@@ -2,7 +2,13 @@ import type { Deps } from '../base/deps';
 import type { AgentError } from '../base/errors';
 import type { Health } from '../base/health';
 import { parseHostPort } from '../base/host-port';
-import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp } from '../base/http-server';
+import {
+  type HttpAnswer,
+  type HttpServer,
+  plainAnswer,
+  readyAnswer,
+  serveHttp,
+} from '../base/http-server';
 import { onceATurn } from '../base/once-a-turn';
 import type { Gauge } from './gauges';
 import type { AgentMetrics } from './metrics';
@@ -41,7 +47,11 @@ export function serveServiceAdmin(
 
 /** The same for the service manager that has started the process. */
 export function serviceHealth(problem: ServiceAdminOptions['problem'], summary: string): Health {
-  return { summary: () => problem()?.message ?? summary, stalled: () => undefined, onChange: () => () => undefined };
+  return {
+    summary: () => problem()?.message ?? summary,
+    stalled: () => undefined,
+    onChange: () => () => undefined,
+  };
 }
 
 function routeOf(

@@ -1,4 +1,10 @@
-import { type CountedSeries, type Labels, METRICS, type MetricName, type Metrics } from '../base/metrics';
+import {
+  type CountedSeries,
+  type Labels,
+  METRICS,
+  type MetricName,
+  type Metrics,
+} from '../base/metrics';
 
 /** What was counted under one set of label values. For a counter `count` is all there is. */
 export interface Series {
@@ -35,7 +41,9 @@ export class Tally implements Metrics {
 
   /** Takes out everything that was counted. */
   drain(): readonly CountedSeries[] {
-    const counted = [...this.#series].flatMap(([name, all]) => [...all.values()].map((each) => ({ name, ...each })));
+    const counted = [...this.#series].flatMap(([name, all]) =>
+      [...all.values()].map((each) => ({ name, ...each })),
+    );
     this.#series.clear();
     return counted;
   }
@@ -50,7 +58,10 @@ export class Tally implements Metrics {
 
   /** The number of events of a metric whose labels pass `wanted`. */
   count(name: MetricName, wanted: (labels: Series['labels']) => boolean = () => true): number {
-    return this.series(name).reduce((total, each) => (wanted(each.labels) ? total + each.count : total), 0);
+    return this.series(name).reduce(
+      (total, each) => (wanted(each.labels) ? total + each.count : total),
+      0,
+    );
   }
 
   #find(name: MetricName, given: Readonly<Record<string, string>>): Series {
@@ -59,13 +70,17 @@ export class Tally implements Metrics {
       all = new Map();
       this.#series.set(name, all);
     }
-    const values = METRICS[name].labels.map((label) => String(given[label]).slice(0, MAX_LABEL_LENGTH));
+    const values = METRICS[name].labels.map((label) =>
+      String(given[label]).slice(0, MAX_LABEL_LENGTH),
+    );
     const full = all.size >= MAX_SERIES && !all.has(values.join('\0'));
     const kept = full ? values.map(() => 'other') : values;
     const key = kept.join('\0');
     const found = all.get(key);
     if (found) return found;
-    const labels = Object.fromEntries(METRICS[name].labels.map((label, index) => [label, kept[index]!]));
+    const labels = Object.fromEntries(
+      METRICS[name].labels.map((label, index) => [label, kept[index]!]),
+    );
     const made: Series = { labels, count: 0, sum: 0, buckets: bucketsOf(name).map(() => 0) };
     all.set(key, made);
     return made;

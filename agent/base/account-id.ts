@@ -19,9 +19,16 @@ export function accountId(what: 'user' | 'group', account: string, whose: string
     }
   } catch (cause) {
     const hint = `give the ${what} as a number`;
-    throw new AgentError('ERR_SOCKET', `${whose}: cannot look up the ${what} ${account}`, { hint, cause });
+    throw new AgentError('ERR_SOCKET', `${whose}: cannot look up the ${what} ${account}`, {
+      hint,
+      cause,
+    });
   }
-  throw new AgentError('ERR_SOCKET', `${whose}: there is no ${what} ${account} in ${ACCOUNTS[what]}`, {
-    hint: `name an existing ${what} or give its number`,
-  });
+  throw new AgentError(
+    'ERR_SOCKET',
+    `${whose}: there is no ${what} ${account} in ${ACCOUNTS[what]}`,
+    {
+      hint: `name an existing ${what} or give its number`,
+    },
+  );
 }

@@ -1,6 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { constants, mkdirSync, type Stats, statSync } from 'node:fs';
-import { type FileHandle, lstat, open, readdir, readlink, rename, rmdir, stat, symlink, unlink } from 'node:fs/promises';
+import {
+  type FileHandle,
+  lstat,
+  open,
+  readdir,
+  readlink,
+  rename,
+  rmdir,
+  stat,
+  symlink,
+  unlink,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably, writeHint } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
@@ -52,11 +63,15 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
     const hint = writeHint(caught);
-    throw new AgentError('ERR_OUTPUT', `write ${dir}: ${opened?.text(caught) ?? errorText(caught)}`, {
-      retry: 'soon',
-      cause: caught,
-      ...(hint && { hint }),
-    });
+    throw new AgentError(
+      'ERR_OUTPUT',
+      `write ${dir}: ${opened?.text(caught) ?? errorText(caught)}`,
+      {
+        retry: 'soon',
+        cause: caught,
+        ...(hint && { hint }),
+      },
+    );
   } finally {
     opened?.close();
   }
@@ -64,13 +79,18 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
 
 /** By descriptors only, for a directory may belong to another user; a link of such a user on the way to it is not followed. */
 function openToWrite(dir: string, make?: number): OpenDirectory {
-  return openDirectory(dir, { make, refuse: { what: `write ${dir}`, code: 'ERR_OUTPUT', of: 'links' } });
+  return openDirectory(dir, {
+    make,
+    refuse: { what: `write ${dir}`, code: 'ERR_OUTPUT', of: 'links' },
+  });
 }
 
 /** Whether there is a file under each name. */
 export function isPublished(dir: string, names: readonly string[]): boolean {
   try {
-    return names.every((name) => statSync(join(dir, name), { throwIfNoEntry: false }) !== undefined);
+    return names.every(
+      (name) => statSync(join(dir, name), { throwIfNoEntry: false }) !== undefined,
+    );
   } catch {
     // Something else has the name of the directory, or it may not be looked into: writing there says which.
     return false;
@@ -92,16 +112,21 @@ export async function unpublishDir(dir: string): Promise<void> {
       const target = await readlink(join(root, name)).catch(() => undefined);
       if (target === `${DATA}/${name}`) await unlink(join(root, name));
     }
-    if ((await readlink(join(root, DATA)).catch(() => undefined)) !== undefined) await unlink(join(root, DATA));
+    if ((await readlink(join(root, DATA)).catch(() => undefined)) !== undefined)
+      await unlink(join(root, DATA));
     for (const name of await readdir(root)) await removeVersion(root, name);
     removeDirectory(dir);
   } catch (caught) {
     // Somebody else's files are in it: it stays for them.
     if (['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(systemCode(caught) ?? '')) return;
-    throw new AgentError('ERR_OUTPUT', `delete what is in ${dir}: ${opened?.text(caught) ?? errorText(caught)}`, {
-      retry: 'soon',
-      cause: caught,
-    });
+    throw new AgentError(
+      'ERR_OUTPUT',
+      `delete what is in ${dir}: ${opened?.text(caught) ?? errorText(caught)}`,
+      {
+        retry: 'soon',
+        cause: caught,
+      },
+    );
   } finally {
     opened?.close();
   }
@@ -119,12 +144,16 @@ export async function directoryRisk(dir: string): Promise<string | undefined> {
 
 /** Makes every name that exists a link through `..data`, without changing what is read under any of them. */
 async function adoptFiles(root: string, names: readonly string[], dir: string): Promise<void> {
-  const unlinked = (await Promise.all(names.map(async (name) => [name, await entryKind(root, name)] as const))).filter(
-    ([, kind]) => kind !== 'linked',
-  );
+  const unlinked = (
+    await Promise.all(names.map(async (name) => [name, await entryKind(root, name)] as const))
+  ).filter(([, kind]) => kind !== 'linked');
   const directory = unlinked.find(([, kind]) => kind === 'other');
-  if (directory) throw invalid('ERR_OUTPUT', join(dir, directory[0]), 'must be a file or missing', { hint: 'move it away' });
-  if (unlinked.some(([, kind]) => kind === 'file')) await exchange(root, await snapshot(root, names, dir));
+  if (directory)
+    throw invalid('ERR_OUTPUT', join(dir, directory[0]), 'must be a file or missing', {
+      hint: 'move it away',
+    });
+  if (unlinked.some(([, kind]) => kind === 'file'))
+    await exchange(root, await snapshot(root, names, dir));
   const present = unlinked.filter(([, kind]) => kind !== 'missing').map(([name]) => name);
   await linkNames(root, present);
   if (present.length > 0) await syncDirectory(root);
@@ -135,19 +164,27 @@ type EntryKind = 'linked' | 'file' | 'stranger' | 'missing' | 'other';
 async function entryKind(root: string, name: string): Promise<EntryKind> {
   const entry = await lstatOf(join(root, name));
   if (!entry) return 'missing';
-  if (entry.isSymbolicLink()) return (await readlink(join(root, name))) === `${DATA}/${name}` ? 'linked' : 'stranger';
+  if (entry.isSymbolicLink())
+    return (await readlink(join(root, name))) === `${DATA}/${name}` ? 'linked' : 'stranger';
   return entry.isFile() ? 'file' : 'other';
 }
 
 /** What a reader finds now under each name that is a file or a link of ours; another writer's exchange in between is noticed. */
-async function snapshot(root: string, names: readonly string[], dir: string): Promise<OutputFile[]> {
+async function snapshot(
+  root: string,
+  names: readonly string[],
+  dir: string,
+): Promise<OutputFile[]> {
   for (let round = 0; round < 10; round += 1) {
     const before = await print(root, names);
     const files: OutputFile[] = [];
     for (const name of names) {
       const kind = await entryKind(root, name);
       if (kind !== 'file' && kind !== 'linked') continue;
-      const bytes = await readSmallFile(join(root, name), { field: name, code: 'ERR_OUTPUT' }).catch(() => undefined);
+      const bytes = await readSmallFile(join(root, name), {
+        field: name,
+        code: 'ERR_OUTPUT',
+      }).catch(() => undefined);
       if (bytes) files.push({ name, bytes, mode: 0o600 });
     }
     if ((await print(root, names)) === before) return files;
@@ -159,8 +196,14 @@ async function snapshot(root: string, names: readonly string[], dir: string): Pr
 }
 
 async function print(root: string, names: readonly string[]): Promise<string> {
-  const entries = await Promise.all([DATA, ...names].map((name) => lstat(join(root, name), { bigint: true }).catch(() => undefined)));
-  return entries.map((entry) => (entry ? `${entry.ino}:${entry.mtimeNs}:${entry.size}` : '-')).join(' ');
+  const entries = await Promise.all(
+    [DATA, ...names].map((name) =>
+      lstat(join(root, name), { bigint: true }).catch(() => undefined),
+    ),
+  );
+  return entries
+    .map((entry) => (entry ? `${entry.ino}:${entry.mtimeNs}:${entry.size}` : '-'))
+    .join(' ');
 }
 
 /** Writes a complete new version and makes `..data` lead to it. */
@@ -173,14 +216,19 @@ async function exchange(root: string, files: readonly OutputFile[]): Promise<voi
     await syncDirectory(root);
     await checkCurrent(root, version, files);
   } catch (caught) {
-    if (!(await isCurrent(root, version))) await removeVersion(root, version).catch(() => undefined);
+    if (!(await isCurrent(root, version)))
+      await removeVersion(root, version).catch(() => undefined);
     throw caught;
   }
   if (replaced !== undefined && replaced !== version) await removeVersion(root, replaced);
 }
 
 /** Had another writer's sweep, with another clock, taken the version for litter, its links would lead nowhere. */
-async function checkCurrent(root: string, version: string, files: readonly OutputFile[]): Promise<void> {
+async function checkCurrent(
+  root: string,
+  version: string,
+  files: readonly OutputFile[],
+): Promise<void> {
   try {
     for (const { name } of files) await stat(join(root, version, name));
   } catch (caught) {
@@ -197,7 +245,8 @@ async function writeVersion(path: string, files: readonly OutputFile[]): Promise
   withUmask(0, () => mkdirSync(path, { mode: 0o700 }));
   const version = await openOwn(path);
   try {
-    for (const { name, bytes, mode } of files) await writeDurably(`/proc/self/fd/${version.fd}/${name}`, bytes, mode);
+    for (const { name, bytes, mode } of files)
+      await writeDurably(`/proc/self/fd/${version.fd}/${name}`, bytes, mode);
     await version.sync();
   } finally {
     await version.close();
@@ -206,10 +255,16 @@ async function writeVersion(path: string, files: readonly OutputFile[]): Promise
 
 /** A directory of ours, whatever a user who owns the one around it has put in its place. */
 async function openOwn(path: string): Promise<FileHandle> {
-  const opened = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  const opened = await open(
+    path,
+    constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  );
   try {
     const { uid } = await opened.stat();
-    if (uid !== process.geteuid?.()) throw new AgentError('ERR_OUTPUT', `write: user ${uid} exchanges directories`, { retry: 'soon' });
+    if (uid !== process.geteuid?.())
+      throw new AgentError('ERR_OUTPUT', `write: user ${uid} exchanges directories`, {
+        retry: 'soon',
+      });
     return opened;
   } catch (caught) {
     await opened.close();
@@ -219,12 +274,18 @@ async function openOwn(path: string): Promise<FileHandle> {
 
 async function linkNames(root: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    if ((await entryKind(root, name)) !== 'linked') await placeLink(root, `${DATA}/${name}`, name, 'link');
+    if ((await entryKind(root, name)) !== 'linked')
+      await placeLink(root, `${DATA}/${name}`, name, 'link');
   }
 }
 
 /** A link in one step, over whatever file or link has that name. */
-async function placeLink(root: string, target: string, name: string, kind: 'data' | 'link'): Promise<void> {
+async function placeLink(
+  root: string,
+  target: string,
+  name: string,
+  kind: 'data' | 'link',
+): Promise<void> {
   const temporary = join(root, `..${kind}_tmp_${randomBytes(8).toString('hex')}`);
   await symlink(target, temporary);
   try {

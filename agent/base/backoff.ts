@@ -18,7 +18,10 @@ export const DEFAULT_BACKOFF: BackoffPolicy = { firstMs: 1_000, maxMs: 45_000, j
  * @param failures  1 or more; any number is safe.
  */
 export function backoffMs(failures: number, policy: BackoffPolicy, random: Random): number {
-  const plainMs = Math.min(policy.maxMs, policy.firstMs * 2 ** Math.min(Math.max(failures, 1) - 1, 60));
+  const plainMs = Math.min(
+    policy.maxMs,
+    policy.firstMs * 2 ** Math.min(Math.max(failures, 1) - 1, 60),
+  );
   return plainMs * (1 + policy.jitterRatio * (2 * random() - 1));
 }
 

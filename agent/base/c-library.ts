@@ -4,11 +4,16 @@ import { BUN_VERSION } from './runtime';
 const NAMES = ['libc.so.6', `libc.musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`];
 
 /** Types of arguments and results, as Bun names them: `i32`, `ptr`, `usize` ... */
-export type Signatures<Functions> = Readonly<Record<keyof Functions, { readonly args: readonly string[]; readonly returns: string }>>;
+export type Signatures<Functions> = Readonly<
+  Record<keyof Functions, { readonly args: readonly string[]; readonly returns: string }>
+>;
 
 /** As much as is used of Bun's foreign function interface. */
 interface ForeignFunctions {
-  dlopen<Functions>(library: string, signatures: Signatures<Functions>): { readonly symbols: Functions };
+  dlopen<Functions>(
+    library: string,
+    signatures: Signatures<Functions>,
+  ): { readonly symbols: Functions };
 }
 
 /**

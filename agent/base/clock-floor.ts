@@ -19,8 +19,12 @@ const BUILT_AFTER = typeof __KEYTURN_VERSION__ === 'string' ? Date.parse(SOURCES
 export function assertClockIsSet(what: string, now: number, builtAfter = BUILT_AFTER): void {
   if (now >= builtAfter) return;
   const [shown, floor] = [new Date(now).toISOString(), new Date(builtAfter).toISOString()];
-  throw new AgentError('ERR_TOO_EARLY', `${what}: the clock is wrong: it shows ${shown}, before this keyturn was built (${floor})`, {
-    retry: 'soon',
-    hint: 'set the clock, e.g. start NTP and wait until timedatectl says "System clock synchronized: yes"; then try again',
-  });
+  throw new AgentError(
+    'ERR_TOO_EARLY',
+    `${what}: the clock is wrong: it shows ${shown}, before this keyturn was built (${floor})`,
+    {
+      retry: 'soon',
+      hint: 'set the clock, e.g. start NTP and wait until timedatectl says "System clock synchronized: yes"; then try again',
+    },
+  );
 }

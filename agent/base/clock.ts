@@ -40,7 +40,10 @@ class SystemClock implements Clock {
     const untilMs = performance.now() + Math.max(at - Date.now(), 0);
     do {
       // Sliced, so delays beyond 2^31-1 ms (which Node fires at once) never reach setTimeout.
-      await delay(Math.min(Math.max(at - Date.now(), 0), Math.max(untilMs - performance.now(), 0), SLICE_MS), signal);
+      await delay(
+        Math.min(Math.max(at - Date.now(), 0), Math.max(untilMs - performance.now(), 0), SLICE_MS),
+        signal,
+      );
       this.#lookForJump();
     } while (Date.now() < at && performance.now() < untilMs);
   }
@@ -100,7 +103,9 @@ export async function withDeadline<T>(
   if (signal?.aborted) stop();
   signal?.addEventListener('abort', stop, { once: true });
   const expired = clock.sleepUntil(clock.now() + ms, timer.signal).then(() => {
-    const late = new AgentError('ERR_TIMEOUT', `${what}: no answer within ${ms / 1000} s`, { retry: 'soon' });
+    const late = new AgentError('ERR_TIMEOUT', `${what}: no answer within ${ms / 1000} s`, {
+      retry: 'soon',
+    });
     bounded.abort(late);
     throw late;
   });
@@ -118,7 +123,10 @@ export async function waitAtMost(clock: Clock, ms: number, work: Promise<void>):
   const done = new AbortController();
   void work.catch(() => undefined);
   try {
-    await Promise.race([work, clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined)]);
+    await Promise.race([
+      work,
+      clock.sleepUntil(clock.now() + ms, done.signal).catch(() => undefined),
+    ]);
   } finally {
     done.abort();
   }
@@ -141,8 +149,11 @@ export async function linked<T>(
 ): Promise<T> {
   // By hand, and undone: what AbortSignal.any makes of a long-lived signal stays with it.
   const both = new AbortController();
-  const stops = signals.flatMap((signal) => (signal ? [{ signal, stop: () => both.abort(signal.reason) }] : []));
-  if (stops.some(({ signal }) => signal.aborted)) throw new AgentError('ERR_ABORTED', `${what}: aborted`);
+  const stops = signals.flatMap((signal) =>
+    signal ? [{ signal, stop: () => both.abort(signal.reason) }] : [],
+  );
+  if (stops.some(({ signal }) => signal.aborted))
+    throw new AgentError('ERR_ABORTED', `${what}: aborted`);
   for (const { signal, stop } of stops) signal.addEventListener('abort', stop, { once: true });
   try {
     return await work(both.signal);

@@ -34,7 +34,11 @@ export function boundConnections(server: Server, wish: number, share: number): v
  *
  * @returns  to be told whenever a connection is of use; a TLS socket stands for the one below it.
  */
-export function keepLiveliest(server: Server, wish: number, share: number): (socket: Socket) => void {
+export function keepLiveliest(
+  server: Server,
+  wish: number,
+  share: number,
+): (socket: Socket) => void {
   const bound = connectionBound(wish, share);
   // In the order in which they were opened or of use last.
   const open = new Map<unknown, Socket>();
@@ -60,7 +64,9 @@ export function keepLiveliest(server: Server, wish: number, share: number): (soc
 /** By which a socket and the TLS above it are known as one: both ends, for one of them has many connections. A peer that has gone is only itself. */
 function connectionOf(socket: Socket): unknown {
   const { remoteAddress, remotePort, localAddress, localPort } = socket;
-  return remotePort === undefined ? socket : `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+  return remotePort === undefined
+    ? socket
+    : `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 let limit: number | undefined;

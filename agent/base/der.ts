@@ -22,7 +22,10 @@ export const TAG = {
 } as const;
 
 /** The identifier octet of `[number]`, 0 to 30: `primitive` where an IMPLICIT tag stands for a primitive type. */
-export function contextTag(number: number, form: 'primitive' | 'constructed' = 'constructed'): number {
+export function contextTag(
+  number: number,
+  form: 'primitive' | 'constructed' = 'constructed',
+): number {
   return (form === 'constructed' ? 0xa0 : 0x80) | number;
 }
 
@@ -65,9 +68,15 @@ export const MAX_DER_BYTES = 64 * 1024;
  * @param read   Takes the reader; what it leaves unread is refused as trailing bytes.
  * @throws       AgentError ERR_PARSE.
  */
-export function readDer<T>(der: Uint8Array, field: string, read: (reader: DerReader) => T, maxBytes = MAX_DER_BYTES): T {
+export function readDer<T>(
+  der: Uint8Array,
+  field: string,
+  read: (reader: DerReader) => T,
+  maxBytes = MAX_DER_BYTES,
+): T {
   if (der.length === 0) throw invalid('ERR_PARSE', field, 'must not be empty');
-  if (der.length > maxBytes) throw invalid('ERR_PARSE', field, `must not be longer than ${maxBytes} bytes`);
+  if (der.length > maxBytes)
+    throw invalid('ERR_PARSE', field, `must not be longer than ${maxBytes} bytes`);
   return readAll(new DerReader(der, field), '', read);
 }
 
@@ -173,7 +182,8 @@ export class DerReader {
   /** DER allows 00 and FF only. */
   boolean(name: string): boolean {
     const { content } = this.element(name, TAG.boolean);
-    if (content.length !== 1 || (content[0] !== 0 && content[0] !== 0xff)) throw this.refuse(name, 'must be a DER boolean');
+    if (content.length !== 1 || (content[0] !== 0 && content[0] !== 0xff))
+      throw this.refuse(name, 'must be a DER boolean');
     return content[0] === 0xff;
   }
 
@@ -182,7 +192,10 @@ export class DerReader {
     const { content } = this.element(name, tag);
     const [first, second] = content;
     if (first === undefined) throw this.refuse(name, 'must not be empty');
-    if (second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))) {
+    if (
+      second !== undefined &&
+      ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))
+    ) {
       throw this.refuse(name, 'must be a minimal integer');
     }
     return content;
@@ -216,7 +229,8 @@ export class DerReader {
     if (unusedBits === undefined || unusedBits > 7 || (bytes.length === 0 && unusedBits > 0)) {
       throw this.refuse(name, 'must be a bit string');
     }
-    if (bytes.length > 0 && (bytes.at(-1)! & ((1 << unusedBits) - 1)) !== 0) throw this.refuse(name, 'must have zeros as unused bits');
+    if (bytes.length > 0 && (bytes.at(-1)! & ((1 << unusedBits) - 1)) !== 0)
+      throw this.refuse(name, 'must have zeros as unused bits');
     return { unusedBits, bytes };
   }
 
@@ -236,9 +250,14 @@ export class DerReader {
   time(name: string): number {
     const tag = this.nextTag;
     const utc = tag === TAG.utcTime;
-    if (!utc && tag !== TAG.generalizedTime) throw this.refuse(name, 'must be UTCTime or GeneralizedTime');
+    if (!utc && tag !== TAG.generalizedTime)
+      throw this.refuse(name, 'must be UTCTime or GeneralizedTime');
     const at = decodeTime(this.any(name).content, utc);
-    if (at === undefined) throw this.refuse(name, `must be ${utc ? 'YYMMDDHHMMSSZ' : 'YYYYMMDDHHMMSSZ, 2050 or later'}`);
+    if (at === undefined)
+      throw this.refuse(
+        name,
+        `must be ${utc ? 'YYMMDDHHMMSSZ' : 'YYYYMMDDHHMMSSZ, 2050 or later'}`,
+      );
     return at;
   }
 
@@ -254,8 +273,10 @@ export class DerReader {
     const octets = first & 0x7f;
     if (octets > 4) throw this.refuse(name, 'is too long');
     let length = 0;
-    for (let index = 1; index <= octets; index += 1) length = length * 256 + this.#octet(at + index, name);
-    if (length < 0x80 || length < 256 ** (octets - 1)) throw this.refuse(name, 'must have a minimal length');
+    for (let index = 1; index <= octets; index += 1)
+      length = length * 256 + this.#octet(at + index, name);
+    if (length < 0x80 || length < 256 ** (octets - 1))
+      throw this.refuse(name, 'must have a minimal length');
     return [length, at + 1 + octets];
   }
 }
@@ -286,17 +307,14 @@ function decodeOid(bytes: Uint8Array, from: number, end: number): string | undef
 function decodeTime(content: Uint8Array, utc: boolean): number | undefined {
   const digits = utc ? 12 : 14;
   if (content.length !== digits + 1 || content[digits] !== 0x5a) return undefined;
-  for (let index = 0; index < digits; index += 1) if (content[index]! < 0x30 || content[index]! > 0x39) return undefined;
+  for (let index = 0; index < digits; index += 1)
+    if (content[index]! < 0x30 || content[index]! > 0x39) return undefined;
   const pair = (at: number) => (content[at]! - 0x30) * 10 + content[at + 1]! - 0x30;
   const year = utc ? pair(0) + (pair(0) < 50 ? 2000 : 1900) : pair(0) * 100 + pair(2);
   if (!utc && year < 2050) return undefined;
-  const [month, day, hour, minute, second] = [0, 1, 2, 3, 4].map((index) => pair(digits - 10 + index * 2)) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
+  const [month, day, hour, minute, second] = [0, 1, 2, 3, 4].map((index) =>
+    pair(digits - 10 + index * 2),
+  ) as [number, number, number, number, number];
   if (hour > 23 || minute > 59 || second > 59) return undefined;
   const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
   // A day that the month has not, such as 31 April, would have rolled over.
@@ -307,7 +325,8 @@ function decodeTime(content: Uint8Array, utc: boolean): number | undefined {
 export function derElement(tag: number, ...parts: readonly Uint8Array[]): Buffer {
   let length = 0;
   for (const part of parts) length += part.length;
-  const octets = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : length < 0x1000000 ? 3 : 4;
+  const octets =
+    length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : length < 0x1000000 ? 3 : 4;
   const out = Buffer.allocUnsafe(2 + octets + length);
   out[0] = tag;
   out[1] = octets === 0 ? length : 0x80 | octets;
@@ -323,7 +342,8 @@ export function derElement(tag: number, ...parts: readonly Uint8Array[]): Buffer
 /** The digits of a whole number, most significant first, at least one. */
 function base(value: number, radix: number): number[] {
   const digits = [value % radix];
-  for (let rest = Math.floor(value / radix); rest > 0; rest = Math.floor(rest / radix)) digits.unshift(rest % radix);
+  for (let rest = Math.floor(value / radix); rest > 0; rest = Math.floor(rest / radix))
+    digits.unshift(rest % radix);
   return digits;
 }
 
@@ -340,7 +360,9 @@ export function derSet(...parts: readonly Uint8Array[]): Buffer {
 export function derInteger(value: number | Uint8Array): Buffer {
   let octets = typeof value === 'number' ? Uint8Array.from(base(value, 256)) : value;
   while (octets.length > 1 && octets[0] === 0) octets = octets.subarray(1);
-  return octets.length === 0 || octets[0]! >= 0x80 ? derElement(TAG.integer, Buffer.of(0), octets) : derElement(TAG.integer, octets);
+  return octets.length === 0 || octets[0]! >= 0x80
+    ? derElement(TAG.integer, Buffer.of(0), octets)
+    : derElement(TAG.integer, octets);
 }
 
 export function derBoolean(value: boolean): Buffer {
@@ -352,7 +374,10 @@ export function derOid(oid: string): Buffer {
   const known = writtenOids.get(oid);
   if (known !== undefined) return known;
   const [first, second, ...rest] = oid.split('.').map(Number);
-  const written = derElement(TAG.oid, Buffer.from([first! * 40 + second!, ...rest].flatMap(arcOctets)));
+  const written = derElement(
+    TAG.oid,
+    Buffer.from([first! * 40 + second!, ...rest].flatMap(arcOctets)),
+  );
   if (writtenOids.size < MAX_WRITTEN_OIDS) writtenOids.set(oid, written);
   return written;
 }
@@ -378,7 +403,13 @@ export function derBitString(bytes: Uint8Array, unusedBits = 0): Buffer {
 export function derTime(at: number): Buffer {
   const date = new Date(at);
   const year = date.getUTCFullYear();
-  const rest = [date.getUTCMonth() + 1, date.getUTCDate(), date.getUTCHours(), date.getUTCMinutes(), date.getUTCSeconds()];
+  const rest = [
+    date.getUTCMonth() + 1,
+    date.getUTCDate(),
+    date.getUTCHours(),
+    date.getUTCMinutes(),
+    date.getUTCSeconds(),
+  ];
   const utc = year >= 1950 && year < 2050;
   const pairs = utc ? [year % 100, ...rest] : [Math.floor(year / 100), year % 100, ...rest];
   const digits = pairs.flatMap((pair) => [0x30 + Math.floor(pair / 10), 0x30 + (pair % 10)]);

@@ -1,6 +1,12 @@
 import { invalid } from './errors';
 
-const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const UNIT_MS: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1_000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
 const MAX_TEXT = 32;
 /** A century: nothing here is meant to last longer, and sums of such values stay exact. */
 const MAX_MS = 100 * 365 * UNIT_MS.d!;
@@ -14,7 +20,9 @@ const MAX_MS = 100 * 365 * UNIT_MS.d!;
  */
 export function parseDuration(text: string, field: string): number {
   const refuse = (rule: string) =>
-    invalid('ERR_CONFIG', field, rule, { hint: 'write a number and a unit, e.g. 24h, 90m, 1h30m, 250ms, 7d' });
+    invalid('ERR_CONFIG', field, rule, {
+      hint: 'write a number and a unit, e.g. 24h, 90m, 1h30m, 250ms, 7d',
+    });
   if (text.length === 0) throw refuse('must not be empty');
   if (text.length > MAX_TEXT) throw refuse(`must not be longer than ${MAX_TEXT} characters`);
   if (text === '0') return 0;

@@ -6,7 +6,11 @@ import type { Deps } from './deps';
  *
  * @returns Lets it live; idempotent.
  */
-export function endInTime(socket: Socket, afterMs: number, { clock }: Pick<Deps, 'clock'>): () => void {
+export function endInTime(
+  socket: Socket,
+  afterMs: number,
+  { clock }: Pick<Deps, 'clock'>,
+): () => void {
   const over = new AbortController();
   const stop = () => over.abort();
   socket.once('close', stop);

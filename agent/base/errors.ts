@@ -69,7 +69,11 @@ export class AgentError extends Error {
   }
 
   /** Normalises anything caught. What is not ours already becomes `code` (default ERR_BUG) and keeps the original as its cause. */
-  static from(caught: unknown, code: ErrorCode = 'ERR_BUG', options: AgentErrorOptions = {}): AgentError {
+  static from(
+    caught: unknown,
+    code: ErrorCode = 'ERR_BUG',
+    options: AgentErrorOptions = {},
+  ): AgentError {
     if (caught instanceof AgentError) return caught;
     return new AgentError(code, errorText(caught), { ...options, cause: caught });
   }
@@ -81,7 +85,12 @@ export class AgentError extends Error {
  * @param field  What was read, e.g. `spiffe id`, `csr`, `--ttl`.
  * @param rule   The rule that it breaks, e.g. `must start with spiffe://`.
  */
-export function invalid(code: ErrorCode, field: string, rule: string, options: Omit<AgentErrorOptions, 'field' | 'rule'> = {}): AgentError {
+export function invalid(
+  code: ErrorCode,
+  field: string,
+  rule: string,
+  options: Omit<AgentErrorOptions, 'field' | 'rule'> = {},
+): AgentError {
   return new AgentError(code, `${field}: ${rule}`, { ...options, field, rule });
 }
 

@@ -27,7 +27,10 @@ export async function followPath(path: string): Promise<FilePlace> {
       dirs.add(here);
       const target = await readlink(next).catch(() => '');
       print.push(`${next} -> ${target}`);
-      todo = [...(isAbsolute(target) ? target : join(here, target)).split('/').filter(Boolean), ...rest];
+      todo = [
+        ...(isAbsolute(target) ? target : join(here, target)).split('/').filter(Boolean),
+        ...rest,
+      ];
       here = '/';
       continue;
     }

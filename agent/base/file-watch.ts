@@ -26,7 +26,12 @@ export interface FileWatch {
  *
  * @param debounceMs  How long it waits for more after a change. Less where each moment counts and files are replaced as a whole.
  */
-export async function watchFiles(paths: readonly string[], onChange: () => void, deps: Deps, debounceMs = DEBOUNCE_MS): Promise<FileWatch> {
+export async function watchFiles(
+  paths: readonly string[],
+  onChange: () => void,
+  deps: Deps,
+  debounceMs = DEBOUNCE_MS,
+): Promise<FileWatch> {
   const watch = new DirectoryWatch(
     paths.map((path) => resolve(path)),
     onChange,
@@ -74,14 +79,20 @@ class DirectoryWatch implements FileWatch {
 
   /** One look at a time, so that a slow file system cannot pile them up or bring them out of order. */
   #look(): Promise<void> {
-    this.#looking = this.#looking.then(() => (this.#stop.signal.aborted ? undefined : this.#lookOnce()));
+    this.#looking = this.#looking.then(() =>
+      this.#stop.signal.aborted ? undefined : this.#lookOnce(),
+    );
     return this.#looking;
   }
 
   async #lookOnce(): Promise<void> {
     let places = await this.#places();
     // What changed while the new watch was being set up is seen by the second look.
-    for (let round = 0; places.dirsPrint !== this.#dirsPrint && round < 3 && !this.#failed; round += 1) {
+    for (
+      let round = 0;
+      places.dirsPrint !== this.#dirsPrint && round < 3 && !this.#failed;
+      round += 1
+    ) {
       this.#dirsPrint = places.dirsPrint;
       await this.#rewatch(places.dirs);
       places = await this.#places();
@@ -95,7 +106,9 @@ class DirectoryWatch implements FileWatch {
     const places = await Promise.all(this.paths.map(followPath));
     const dirs = [...new Set(places.flatMap((place) => place.dirs))].sort();
     // A directory that was removed and made again has the same name and another inode; the old watch is deaf.
-    const dirsPrint = JSON.stringify(await Promise.all(dirs.map(async (dir) => [dir, await inode(dir)])));
+    const dirsPrint = JSON.stringify(
+      await Promise.all(dirs.map(async (dir) => [dir, await inode(dir)])),
+    );
     return { print: JSON.stringify(places.map((place) => place.print)), dirs, dirsPrint };
   }
 
@@ -160,7 +173,11 @@ class DirectoryWatch implements FileWatch {
   }
 }
 
-async function watchDirectories(dirs: readonly string[], onEvent: () => void, onError: (cause: unknown) => void): Promise<Watcher> {
+async function watchDirectories(
+  dirs: readonly string[],
+  onEvent: () => void,
+  onError: (cause: unknown) => void,
+): Promise<Watcher> {
   const { watch } = await import('chokidar');
   const wanted = new Set(dirs);
   const watcher = watch([...dirs], {

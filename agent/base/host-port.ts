@@ -14,9 +14,14 @@ export interface HostPort {
  */
 export function parseHostPort(text: string, field: string): HostPort {
   const refuse = (rule: string) =>
-    invalid('ERR_CONFIG', field, rule, { hint: 'write an address and a port, e.g. 127.0.0.1:15020, or [::1]:15020 for IPv6' });
+    invalid('ERR_CONFIG', field, rule, {
+      hint: 'write an address and a port, e.g. 127.0.0.1:15020, or [::1]:15020 for IPv6',
+    });
   if (text.length > 300) throw refuse('must not be longer than 300 characters');
-  const parts = /^(?:\[([0-9a-fA-F:.]{2,45}(?:%[\w.-]{1,32})?)\]|([a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,252})?)):(\d{1,5})$/.exec(text);
+  const parts =
+    /^(?:\[([0-9a-fA-F:.]{2,45}(?:%[\w.-]{1,32})?)\]|([a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,252})?)):(\d{1,5})$/.exec(
+      text,
+    );
   if (!parts) throw refuse(`"${text}" is not host:port`);
   const port = Number(parts[3]);
   if (port > 65_535) throw refuse(`port ${port} is more than 65535`);

@@ -28,7 +28,10 @@ export interface HttpServerOptions {
    *
    * @param path  Without the query.
    */
-  route(path: string, request: IncomingMessage): (() => HttpAnswer | Promise<HttpAnswer>) | undefined;
+  route(
+    path: string,
+    request: IncomingMessage,
+  ): (() => HttpAnswer | Promise<HttpAnswer>) | undefined;
   /** What is answered where an answer fails; the log has the reason. */
   readonly failure: HttpAnswer;
 }
@@ -60,7 +63,10 @@ const LIMITS = {
  *
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
-export async function serveHttp(options: HttpServerOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
+export async function serveHttp(
+  options: HttpServerOptions,
+  deps: Pick<Deps, 'clock' | 'log'>,
+): Promise<HttpServer> {
   const asked = new WeakSet<Socket>();
   const server = createServer(LIMITS, (request, response) => {
     if (asked.has(request.socket)) {
@@ -100,7 +106,9 @@ export function plainAnswer(status: number, text: string): HttpAnswer {
 
 /** `ready`, or 503 with each reason on a line of its own. */
 export function readyAnswer(reasons: readonly string[]): HttpAnswer {
-  return reasons.length === 0 ? plainAnswer(200, 'ready') : plainAnswer(503, reasons.map(oneLine).join('\n'));
+  return reasons.length === 0
+    ? plainAnswer(200, 'ready')
+    : plainAnswer(503, reasons.map(oneLine).join('\n'));
 }
 
 /** A reason may quote a CA's words: they do not get to write lines of their own. */
@@ -111,11 +119,16 @@ function oneLine(reason: string): string {
 async function answer(request: IncomingMessage, options: HttpServerOptions): Promise<HttpAnswer> {
   const handle = options.route((request.url ?? '').split('?', 1)[0]!, request);
   if (!handle) return plainAnswer(404, 'not found');
-  if (request.method !== 'GET' && request.method !== 'HEAD') return plainAnswer(405, 'method not allowed');
+  if (request.method !== 'GET' && request.method !== 'HEAD')
+    return plainAnswer(405, 'method not allowed');
   return handle();
 }
 
-function send(request: IncomingMessage, response: ServerResponse, { status, type, body }: HttpAnswer): void {
+function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, type, body }: HttpAnswer,
+): void {
   response.writeHead(status, {
     'content-type': type,
     'content-length': Buffer.byteLength(body),
@@ -135,7 +148,12 @@ function send(request: IncomingMessage, response: ServerResponse, { status, type
  */
 export function listen(
   server: Server,
-  { address, purpose, flag, rival }: Pick<HttpServerOptions, 'address' | 'purpose' | 'flag' | 'rival'>,
+  {
+    address,
+    purpose,
+    flag,
+    rival,
+  }: Pick<HttpServerOptions, 'address' | 'purpose' | 'flag' | 'rival'>,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     const failed = (cause: unknown) => {

@@ -20,7 +20,11 @@ export interface Looked {
  *
  * Resolves when the last look has ended and the watch is closed; rejects where the watch cannot be set up.
  */
-export async function keepLooking(looked: Looked, { clock, random }: Pick<Deps, 'clock' | 'random'>, signal: AbortSignal): Promise<void> {
+export async function keepLooking(
+  looked: Looked,
+  { clock, random }: Pick<Deps, 'clock' | 'random'>,
+  signal: AbortSignal,
+): Promise<void> {
   let wake = new AbortController();
   const end = () => wake.abort();
   signal.addEventListener('abort', end, { once: true });
@@ -36,10 +40,13 @@ export async function keepLooking(looked: Looked, { clock, random }: Pick<Deps, 
     } catch (caught) {
       if (signal.aborted) break;
       looked.refused?.(caught);
-      until = clock.now() + backoffMs(failures.failed(AgentError.from(caught)), DEFAULT_BACKOFF, random);
+      until =
+        clock.now() + backoffMs(failures.failed(AgentError.from(caught)), DEFAULT_BACKOFF, random);
     }
     if (signal.aborted) break;
-    await clock.sleepUntil(Math.min(until, looked.notLaterThan?.() ?? until), wake.signal).catch(() => undefined);
+    await clock
+      .sleepUntil(Math.min(until, looked.notLaterThan?.() ?? until), wake.signal)
+      .catch(() => undefined);
   }
   signal.removeEventListener('abort', end);
   await watch?.close();

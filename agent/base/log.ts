@@ -31,7 +31,11 @@ export interface LogOptions {
   readonly now: () => number;
 }
 
-export function createLogger(options: LogOptions, scope = 'agent', subject: () => Facts = () => ({})): Logger {
+export function createLogger(
+  options: LogOptions,
+  scope = 'agent',
+  subject: () => Facts = () => ({}),
+): Logger {
   const lowest = LOG_LEVELS.indexOf(options.level);
   const at =
     (level: LogLevel) =>
@@ -98,7 +102,8 @@ export function causeText(error: Error): string {
   const parts: string[] = [];
   let current: unknown = error;
   for (let depth = 0; current instanceof Error && depth < 8; depth += 1) {
-    if (!parts.some((part) => part.includes((current as Error).message))) parts.push(current.message);
+    if (!parts.some((part) => part.includes((current as Error).message)))
+      parts.push(current.message);
     current = current.cause;
   }
   return parts.join(': ');

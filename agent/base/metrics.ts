@@ -1,6 +1,10 @@
 /** Every number that the agent counts, in one table. Names are without the `keyturn_` prefix; units are Prometheus base units. */
 export const METRICS = {
-  renewals_total: { type: 'counter', help: 'Attempts to obtain a certificate, by outcome (ok or an error code).', labels: ['outcome'] },
+  renewals_total: {
+    type: 'counter',
+    help: 'Attempts to obtain a certificate, by outcome (ok or an error code).',
+    labels: ['outcome'],
+  },
   ca_request_duration_seconds: {
     type: 'histogram',
     help: 'Time that the CA took to answer a signing request.',
@@ -12,43 +16,87 @@ export const METRICS = {
     help: 'Signing requests to each of several CAs, by outcome (ok or an error code).',
     labels: ['ca', 'outcome'],
   },
-  ca_retries_total: { type: 'counter', help: 'Signing requests that were sent again after a failure.', labels: ['ca'] },
+  ca_retries_total: {
+    type: 'counter',
+    help: 'Signing requests that were sent again after a failure.',
+    labels: ['ca'],
+  },
   sds_pushes_total: {
     type: 'counter',
     help: 'SDS responses sent, by resource name class (default, ROOTCA, ALL, spiffe, file).',
     labels: ['name'],
   },
-  sds_acks_total: { type: 'counter', help: 'SDS responses that a client accepted.', labels: ['name'] },
-  sds_nacks_total: { type: 'counter', help: 'SDS responses that a client refused.', labels: ['name'] },
-  sds_stale_nonces_total: { type: 'counter', help: 'SDS requests ignored because their nonce was not the last one sent.', labels: [] },
-  sds_unknown_names_total: { type: 'counter', help: 'Names asked for that this agent does not serve.', labels: [] },
-  sds_streams_total: { type: 'counter', help: 'SDS streams opened since the start, by kind (sotw, delta).', labels: ['kind'] },
-  sds_refused_total: { type: 'counter', help: 'SDS connections, streams or messages refused, by reason.', labels: ['reason'] },
+  sds_acks_total: {
+    type: 'counter',
+    help: 'SDS responses that a client accepted.',
+    labels: ['name'],
+  },
+  sds_nacks_total: {
+    type: 'counter',
+    help: 'SDS responses that a client refused.',
+    labels: ['name'],
+  },
+  sds_stale_nonces_total: {
+    type: 'counter',
+    help: 'SDS requests ignored because their nonce was not the last one sent.',
+    labels: [],
+  },
+  sds_unknown_names_total: {
+    type: 'counter',
+    help: 'Names asked for that this agent does not serve.',
+    labels: [],
+  },
+  sds_streams_total: {
+    type: 'counter',
+    help: 'SDS streams opened since the start, by kind (sotw, delta).',
+    labels: ['kind'],
+  },
+  sds_refused_total: {
+    type: 'counter',
+    help: 'SDS connections, streams or messages refused, by reason.',
+    labels: ['reason'],
+  },
   sds_push_duration_seconds: {
     type: 'histogram',
     help: 'From a new certificate to the acknowledgement of a stream.',
     labels: [],
     buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15],
   },
-  workload_api_answers_total: { type: 'counter', help: 'Answers that the SPIFFE Workload API sent, by method.', labels: ['method'] },
+  workload_api_answers_total: {
+    type: 'counter',
+    help: 'Answers that the SPIFFE Workload API sent, by method.',
+    labels: ['method'],
+  },
   workload_api_refusals_total: {
     type: 'counter',
     help: 'Calls of the SPIFFE Workload API that ended with an error, by method and gRPC status.',
     labels: ['method', 'code'],
   },
-  file_watch_failures_total: { type: 'counter', help: 'Directory watches that failed and fell back to polling.', labels: [] },
+  file_watch_failures_total: {
+    type: 'counter',
+    help: 'Directory watches that failed and fell back to polling.',
+    labels: [],
+  },
   file_read_failures_total: {
     type: 'counter',
     help: 'Certificate files that were unreadable or wrong; the last good ones stay in service.',
     labels: [],
   },
-  crl_failures_total: { type: 'counter', help: 'Certificate revocation lists that could not be had or were refused.', labels: [] },
+  crl_failures_total: {
+    type: 'counter',
+    help: 'Certificate revocation lists that could not be had or were refused.',
+    labels: [],
+  },
   federated_bundle_failures_total: {
     type: 'counter',
     help: 'Bundles of other trust domains that could not be had or were refused.',
     labels: [],
   },
-  output_writes_total: { type: 'counter', help: 'Writes of certificate files, by outcome (ok or an error code).', labels: ['outcome'] },
+  output_writes_total: {
+    type: 'counter',
+    help: 'Writes of certificate files, by outcome (ok or an error code).',
+    labels: ['outcome'],
+  },
   workload_changes_total: {
     type: 'counter',
     help: 'Changes to the list of workloads that were followed, by kind (start, change, stop) and outcome (ok or an error code).',
@@ -121,7 +169,9 @@ interface MetricRow {
 }
 
 export type MetricName = keyof typeof METRICS;
-export type Labels<N extends MetricName> = { readonly [L in (typeof METRICS)[N]['labels'][number]]: string };
+export type Labels<N extends MetricName> = {
+  readonly [L in (typeof METRICS)[N]['labels'][number]]: string;
+};
 
 /** What was counted of a metric under one set of labels, as one process hands it to another. */
 export interface CountedSeries {

@@ -31,7 +31,10 @@ export class OneATurn {
   #timer: NodeJS.Timeout | undefined;
 
   constructor(private readonly options: OneATurnOptions) {
-    this.#lanes = Array.from({ length: options.lanes ?? 1 }, () => ({ waiting: new Map(), restsUntil: 0 }));
+    this.#lanes = Array.from({ length: options.lanes ?? 1 }, () => ({
+      waiting: new Map(),
+      restsUntil: 0,
+    }));
   }
 
   /**

@@ -14,7 +14,11 @@ const FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT;
  * @param what  For the error, e.g. `audit log`.
  * @throws      AgentError of that code with a remedy; else the system's error.
  */
-export async function openToAppend(path: string, what: string, code: ErrorCode): Promise<FileHandle> {
+export async function openToAppend(
+  path: string,
+  what: string,
+  code: ErrorCode,
+): Promise<FileHandle> {
   const absolute = resolve(path);
   assertTrustedPath(dirname(absolute), `directory of the ${what}`, code);
   const file = await openNoLink(absolute, code, what);
@@ -45,7 +49,9 @@ function isForeign(found: Stats): boolean {
 
 function foreign(path: string, found: Stats, code: ErrorCode, what: string): AgentError {
   const kind = found.isSymbolicLink() ? 'a symbolic link' : 'a file';
-  return new AgentError(code, `${what} ${path}: it is ${kind} of user ${found.uid}`, { hint: 'move it away, or give another path' });
+  return new AgentError(code, `${what} ${path}: it is ${kind} of user ${found.uid}`, {
+    hint: 'move it away, or give another path',
+  });
 }
 
 /** Undefined for what has no path, such as a pipe. */

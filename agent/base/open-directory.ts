@@ -1,4 +1,13 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readlinkSync, rmdirSync, type Stats } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  rmdirSync,
+  type Stats,
+} from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { AgentError, type ErrorCode, errorText, systemCode } from './errors';
 import { isPrivileged } from './privilege';
@@ -75,7 +84,12 @@ export function openDirectory(path: string, options: OpenDirectoryOptions = {}):
  * @param owner  User whose directories are expected on the path, for what is used by descriptors only.
  * @throws       AgentError with the directory and a remedy.
  */
-export function assertTrustedPath(path: string, what: string, code: ErrorCode, owner?: number): void {
+export function assertTrustedPath(
+  path: string,
+  what: string,
+  code: ErrorCode,
+  owner?: number,
+): void {
   try {
     openDirectory(path, { owner, refuse: { what: `${what} ${path}`, code, of: 'all' } }).close();
   } catch (caught) {
@@ -100,7 +114,11 @@ export interface LastName {
  * @returns      The path without symbolic links, its own name included.
  * @throws       the system's error, e.g. ENOENT, ELOOP.
  */
-export function followLastName(path: string, options: OpenDirectoryOptions, judge: (name: LastName) => void): string {
+export function followLastName(
+  path: string,
+  options: OpenDirectoryOptions,
+  judge: (name: LastName) => void,
+): string {
   let at = resolve(path);
   for (let links = 0; links <= MAX_LINKS; links += 1) {
     const directory = openDirectory(dirname(at), options);
@@ -131,13 +149,17 @@ export function resolveLinks(path: string, refuse: Refusal): string {
   return followLastName(path, { refuse }, ({ path: at, directory, found }) => {
     if (!found.isSymbolicLink() || !isPrivileged() || (isOurs(found) && !directory.risk)) return;
     const where = `other users can exchange names in ${directory.real}: the symbolic link ${basename(at)} in it`;
-    throw new AgentError(refuse.code, `${refuse.what}: ${where}`, { hint: `give the path without the link ${at}` });
+    throw new AgentError(refuse.code, `${refuse.what}: ${where}`, {
+      hint: `give the path without the link ${at}`,
+    });
   });
 }
 
 /** Removes an empty directory, and no other than the one of that path. @throws the system's error, e.g. ENOTEMPTY. */
 export function removeDirectory(path: string): void {
-  const parent = openDirectory(dirname(resolve(path)), { refuse: { what: `remove ${path}`, code: 'ERR_OUTPUT', of: 'links' } });
+  const parent = openDirectory(dirname(resolve(path)), {
+    refuse: { what: `remove ${path}`, code: 'ERR_OUTPUT', of: 'links' },
+  });
   try {
     rmdirSync(parent.at(basename(path)));
   } finally {
@@ -212,7 +234,8 @@ class Walk {
     const found = fstatSync(fd);
     this.close();
     this.#fd = fd;
-    if (!found.isDirectory()) throw Object.assign(new Error(`ENOTDIR: not a directory, '${real}'`), { code: 'ENOTDIR' });
+    if (!found.isDirectory())
+      throw Object.assign(new Error(`ENOTDIR: not a directory, '${real}'`), { code: 'ENOTDIR' });
     this.#real = real;
     this.#belowOwner ||= this.#canExchange(found);
     this.#here = found;
@@ -226,7 +249,11 @@ class Walk {
     const refuse = this.#refuse;
     if (refuse === undefined || (refuse.of === 'links' && kind === 'directory')) return;
     const { dir, because, hint } = risk;
-    throw new AgentError(refuse.code, `${refuse.what}: other users can exchange names in ${dir}: ${because}`, { hint });
+    throw new AgentError(
+      refuse.code,
+      `${refuse.what}: other users can exchange names in ${dir}: ${because}`,
+      { hint },
+    );
   }
 
   /** Whether the expected owner can put something else in the place of this entry of the directory that is open now. */
@@ -241,13 +268,20 @@ class Walk {
   #follow(name: string, found: Stats): string[] {
     const here = this.#real;
     this.#links += 1;
-    if (this.#links > MAX_LINKS) throw Object.assign(new Error(`ELOOP: too many symbolic links, '${here}'`), { code: 'ELOOP' });
+    if (this.#links > MAX_LINKS)
+      throw Object.assign(new Error(`ELOOP: too many symbolic links, '${here}'`), {
+        code: 'ELOOP',
+      });
     const target = readlinkSync(`/proc/self/fd/${this.#fd}/${name}`);
     // What was judged of a link that others can exchange may be another when it is read.
-    const isExchangeable = this.#here !== undefined && riskOf(here, this.#here, undefined) !== undefined;
+    const isExchangeable =
+      this.#here !== undefined && riskOf(here, this.#here, undefined) !== undefined;
     if ((!isOurs(found) || isExchangeable) && !isOnReadOnlyMount(this.#fd!)) {
       const because = `the symbolic link ${name} in it${isOurs(found) ? '' : ` belongs to user ${found.uid}`}`;
-      this.#tell({ dir: here, because, hint: `give the path without the link ${join(here, name)}` }, 'link');
+      this.#tell(
+        { dir: here, because, hint: `give the path without the link ${join(here, name)}` },
+        'link',
+      );
     }
     this.#belowOwner ||= this.#canExchange(found);
     if (isAbsolute(target)) {
@@ -271,16 +305,26 @@ export function isOurs({ uid }: Pick<Stats, 'uid'>): boolean {
 export function otherWriters(found: Stats, owner?: number): string | undefined {
   if (!isOurs(found) && found.uid !== owner) return `it belongs to user ${found.uid}`;
   if (found.isSymbolicLink() || (found.mode & 0o022) === 0) return undefined;
-  return (found.mode & 0o002) !== 0 ? 'every user may write to it' : `its group ${found.gid} may write to it`;
+  return (found.mode & 0o002) !== 0
+    ? 'every user may write to it'
+    : `its group ${found.gid} may write to it`;
 }
 
 function riskOf(dir: string, found: Stats, owner: number | undefined): DirectoryRisk | undefined {
   const because = otherWriters(found, owner);
   if (because === undefined) return undefined;
   if (!isOurs(found) && found.uid !== owner) {
-    return { dir, because, hint: `use a directory of root, or run as that user, or chown root ${dir}` };
+    return {
+      dir,
+      because,
+      hint: `use a directory of root, or run as that user, or chown root ${dir}`,
+    };
   }
   // With the sticky bit only the owner of a name may exchange it.
   if ((found.mode & 0o1000) !== 0) return undefined;
-  return { dir, because, hint: `chmod ${(found.mode & 0o002) !== 0 ? 'go-w' : 'g-w'} ${dir}, or run as a user without privileges` };
+  return {
+    dir,
+    because,
+    hint: `chmod ${(found.mode & 0o002) !== 0 ? 'go-w' : 'g-w'} ${dir}, or run as a user without privileges`,
+  };
 }

@@ -44,7 +44,11 @@ export function readPem(bytes: Uint8Array, field: string, limits: PemLimits = {}
 }
 
 /** As `readPem`, for texts of megabytes. */
-export function* readPemSteps(bytes: Uint8Array, field: string, limits: PemLimits = {}): Steps<PemBlock[]> {
+export function* readPemSteps(
+  bytes: Uint8Array,
+  field: string,
+  limits: PemLimits = {},
+): Steps<PemBlock[]> {
   const items = yield* scanSteps(bytes, field, limits);
   const blocks = items.filter((item) => 'label' in item);
   const refused = items.find((item) => !('label' in item));
@@ -60,20 +64,31 @@ export function* readPemSteps(bytes: Uint8Array, field: string, limits: PemLimit
  *
  * @throws  AgentError ERR_PARSE when nothing can be told apart: too large, a NUL, too many blocks, none at all.
  */
-export function scanPem(bytes: Uint8Array, field: string, limits: PemLimits = {}): (PemBlock | AgentError)[] {
+export function scanPem(
+  bytes: Uint8Array,
+  field: string,
+  limits: PemLimits = {},
+): (PemBlock | AgentError)[] {
   return atOnce(scanSteps(bytes, field, limits));
 }
 
-function* scanSteps(bytes: Uint8Array, field: string, limits: PemLimits): Steps<(PemBlock | AgentError)[]> {
+function* scanSteps(
+  bytes: Uint8Array,
+  field: string,
+  limits: PemLimits,
+): Steps<(PemBlock | AgentError)[]> {
   const { maxBytes = MAX_BYTES, maxBlocks = MAX_BLOCKS } = limits;
-  if (bytes.length > maxBytes) throw invalid('ERR_PARSE', field, `must not be longer than ${maxBytes} bytes`);
+  if (bytes.length > maxBytes)
+    throw invalid('ERR_PARSE', field, `must not be longer than ${maxBytes} bytes`);
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (text.includes(0)) throw invalid('ERR_PARSE', field, 'must not contain NUL');
   const items: (PemBlock | AgentError)[] = [];
-  const refuse = (rule: string) => invalid('ERR_PARSE', field, items.length === 0 ? rule : `block ${items.length + 1}: ${rule}`);
+  const refuse = (rule: string) =>
+    invalid('ERR_PARSE', field, items.length === 0 ? rule : `block ${items.length + 1}: ${rule}`);
   let open: Boundary | undefined;
   for (const next of boundaries(text)) {
-    if (items.length === maxBlocks) throw invalid('ERR_PARSE', field, `must not hold more than ${maxBlocks} blocks`);
+    if (items.length === maxBlocks)
+      throw invalid('ERR_PARSE', field, `must not hold more than ${maxBlocks} blocks`);
     if (next.broken !== undefined) items.push(refuse(next.broken));
     else if (next.kind === 'end') items.push(yield* endBlock(text, open, next, refuse));
     else if (open !== undefined) items.push(refuse('must end before another block begins'));
@@ -128,9 +143,22 @@ function readBoundary(text: Buffer, at: number, kind: 'begin' | 'end'): Boundary
     };
   }
   let nextLineAt = labelAt + 1 + label.length + DASHES.length;
-  while (text[nextLineAt] !== NEWLINE && SEXTETS[text[nextLineAt] ?? NEWLINE] === BLANK && nextLineAt < text.length) nextLineAt += 1;
-  const alone = (at === 0 || text[at - 1] === NEWLINE || isByteOrderMark(text, at)) && (text[nextLineAt] ?? NEWLINE) === NEWLINE;
-  return { kind, label, at, nextLineAt, broken: alone ? undefined : 'must have each BEGIN and END on a line of its own' };
+  while (
+    text[nextLineAt] !== NEWLINE &&
+    SEXTETS[text[nextLineAt] ?? NEWLINE] === BLANK &&
+    nextLineAt < text.length
+  )
+    nextLineAt += 1;
+  const alone =
+    (at === 0 || text[at - 1] === NEWLINE || isByteOrderMark(text, at)) &&
+    (text[nextLineAt] ?? NEWLINE) === NEWLINE;
+  return {
+    kind,
+    label,
+    at,
+    nextLineAt,
+    broken: alone ? undefined : 'must have each BEGIN and END on a line of its own',
+  };
 }
 
 function isByteOrderMark(text: Buffer, length: number): boolean {
@@ -144,9 +172,11 @@ function* endBlock(
   refuse: (rule: string) => AgentError,
 ): Steps<PemBlock | AgentError> {
   if (begin === undefined) return refuse('must have a BEGIN line');
-  if (begin.label !== end.label) return refuse(`must end as it begins, not BEGIN ${begin.label} and END ${end.label}`);
+  if (begin.label !== end.label)
+    return refuse(`must end as it begins, not BEGIN ${begin.label} and END ${end.label}`);
   const body = text.subarray(begin.nextLineAt, end.at);
-  if (body.includes(COLON)) return refuse('must not have headers; encrypted keys are not supported');
+  if (body.includes(COLON))
+    return refuse('must not have headers; encrypted keys are not supported');
   const der = yield* decodeBase64(body);
   if (der === undefined) return refuse('must be base64');
   if (der.length === 0) return refuse('must not be empty');
@@ -234,11 +264,20 @@ export function* writePemSteps(label: string, der: Uint8Array): Steps<Buffer> {
   return out;
 }
 
-function encodeLine(bytes: Uint8Array, start: number, end: number, out: Buffer, outAt: number): number {
+function encodeLine(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  out: Buffer,
+  outAt: number,
+): number {
   let at = outAt;
   for (let from = start; from < end; from += 3) {
     const present = end - from;
-    const bits = (bytes[from]! << 16) | ((present > 1 ? bytes[from + 1]! : 0) << 8) | (present > 2 ? bytes[from + 2]! : 0);
+    const bits =
+      (bytes[from]! << 16) |
+      ((present > 1 ? bytes[from + 1]! : 0) << 8) |
+      (present > 2 ? bytes[from + 2]! : 0);
     out[at] = ALPHABET[bits >> 18]!;
     out[at + 1] = ALPHABET[(bits >> 12) & 0x3f]!;
     out[at + 2] = present > 1 ? ALPHABET[(bits >> 6) & 0x3f]! : EQUALS;

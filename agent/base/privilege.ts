@@ -10,7 +10,9 @@ const CAPABILITIES = (1n << 0n) | (1n << 1n) | (1n << 3n);
 export function isPrivileged(): boolean {
   if (process.geteuid?.() === 0) return true;
   try {
-    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1];
+    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(
+      readFileSync('/proc/self/status', 'latin1'),
+    )?.[1];
     return effective !== undefined && (BigInt(`0x${effective}`) & CAPABILITIES) !== 0n;
   } catch {
     return false;

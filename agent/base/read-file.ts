@@ -28,7 +28,11 @@ export async function readSmallFile(path: string, limits: ReadLimits): Promise<B
     return await readAtMost(file, path, limits);
   } catch (caught) {
     if (caught instanceof AgentError) throw caught;
-    throw new AgentError(limits.code, `read ${path}: ${reason(caught)}`, { retry: 'soon', field: limits.field, cause: caught });
+    throw new AgentError(limits.code, `read ${path}: ${reason(caught)}`, {
+      retry: 'soon',
+      field: limits.field,
+      cause: caught,
+    });
   } finally {
     await file?.close();
   }

@@ -41,13 +41,20 @@ const staged = ({ path }: Replacement) => `${path}.${process.pid}.new`;
 
 async function stage(file: Replacement, cleanUp: (() => Promise<unknown>)[]): Promise<void> {
   const found = await lstat(file.path).catch(() => undefined);
-  if (found?.isFile() === false) throw invalid('ERR_OUTPUT', file.path, 'must be a regular file or missing', { hint: 'move it away' });
+  if (found?.isFile() === false)
+    throw invalid('ERR_OUTPUT', file.path, 'must be a regular file or missing', {
+      hint: 'move it away',
+    });
   await makeDirectory(dirname(file.path), file.directoryMode);
   await writeDurably(staged(file), file.bytes, file.mode);
   cleanUp.push(() => unlink(staged(file)));
 }
 
-async function exchange(file: Replacement, undo: (() => Promise<unknown>)[], cleanUp: (() => Promise<unknown>)[]): Promise<void> {
+async function exchange(
+  file: Replacement,
+  undo: (() => Promise<unknown>)[],
+  cleanUp: (() => Promise<unknown>)[],
+): Promise<void> {
   const { path } = file;
   const old = `${path}.${process.pid}.old`;
   const existed = await link(path, old).then(
@@ -69,6 +76,9 @@ async function guarded({ path }: Replacement, work: () => Promise<void>): Promis
   } catch (caught) {
     if (caught instanceof AgentError) throw caught;
     const denied = ['EACCES', 'EPERM'].includes(systemCode(caught) ?? '');
-    throw new AgentError('ERR_OUTPUT', `write ${path}: ${errorText(caught)}`, { cause: caught, ...(denied && { hint: 'run it as root' }) });
+    throw new AgentError('ERR_OUTPUT', `write ${path}: ${errorText(caught)}`, {
+      cause: caught,
+      ...(denied && { hint: 'run it as root' }),
+    });
   }
 }

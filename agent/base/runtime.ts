@@ -2,11 +2,14 @@
 export const BUN_VERSION: string | undefined = process.versions.bun;
 
 /** What runs us, for people: `node 22.23.3`, `bun 1.4.5`. */
-export const RUNTIME = BUN_VERSION === undefined ? `node ${process.versions.node}` : `bun ${BUN_VERSION}`;
+export const RUNTIME =
+  BUN_VERSION === undefined ? `node ${process.versions.node}` : `bun ${BUN_VERSION}`;
 
 /** The library behind keys and TLS, for people: `OpenSSL 3.0.17`, or BoringSSL by its commit, since it has no versions. */
 export const CRYPTO_LIBRARY =
-  BUN_VERSION === undefined ? `OpenSSL ${process.versions.openssl}` : `BoringSSL ${process.versions.boringssl?.slice(0, 12)}`;
+  BUN_VERSION === undefined
+    ? `OpenSSL ${process.versions.openssl}`
+    : `BoringSSL ${process.versions.boringssl?.slice(0, 12)}`;
 
 /**
  * For a process that always has something to do. The executable begins with the patience of an agent, which hardly ever has: code is

@@ -30,7 +30,9 @@ const CHILD_MS = 5_000;
  */
 export function openNotifySocket(name: string, log: Logger): NotifySocket | undefined {
   if (!/^[/@]./.test(name) || Buffer.byteLength(name) > MAX_PATH_BYTES) {
-    log.warn('the service manager is not told anything: NOTIFY_SOCKET is no Unix socket', { socket: name.slice(0, 200) });
+    log.warn('the service manager is not told anything: NOTIFY_SOCKET is no Unix socket', {
+      socket: name.slice(0, 200),
+    });
     return undefined;
   }
   return new Teller(name, unixDatagrams(name), log);
@@ -59,12 +61,18 @@ class Teller implements NotifySocket {
 
   async #tellByChild(lines: readonly string[]): Promise<void> {
     try {
-      await runToEnd('systemd-notify', lines, { PATH: '/usr/local/bin:/usr/bin:/bin', NOTIFY_SOCKET: this.name });
+      await runToEnd('systemd-notify', lines, {
+        PATH: '/usr/local/bin:/usr/bin:/bin',
+        NOTIFY_SOCKET: this.name,
+      });
     } catch (caught) {
       if (this.#complained) return;
       this.#complained = true;
-      const hint = 'without systemd-notify the service manager does not learn of the start: use Type=exec, or the standalone executable';
-      this.log.warn('the service manager could not be told', { cause: AgentError.from(caught, 'ERR_SOCKET', { hint }) });
+      const hint =
+        'without systemd-notify the service manager does not learn of the start: use Type=exec, or the standalone executable';
+      this.log.warn('the service manager could not be told', {
+        cause: AgentError.from(caught, 'ERR_SOCKET', { hint }),
+      });
     }
   }
 }
@@ -73,7 +81,9 @@ function runToEnd(program: string, args: readonly string[], env: NodeJS.ProcessE
   return new Promise((done, failed) => {
     const child = spawn(program, args, { env, stdio: 'ignore', timeout: CHILD_MS });
     child.on('error', failed);
-    child.on('exit', (code, signal) => (code === 0 ? done() : failed(new Error(`${program} ended with ${code ?? signal}`))));
+    child.on('exit', (code, signal) =>
+      code === 0 ? done() : failed(new Error(`${program} ended with ${code ?? signal}`)),
+    );
   });
 }
 

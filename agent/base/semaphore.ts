@@ -58,7 +58,9 @@ export class Semaphore {
       if (next) next();
       else this.#inside -= 1;
     };
-    this.clock.sleepUntil(this.clock.now() + this.options.holdMs, ended.signal).then(leave, () => undefined);
+    this.clock
+      .sleepUntil(this.clock.now() + this.options.holdMs, ended.signal)
+      .then(leave, () => undefined);
     return leave;
   }
 }

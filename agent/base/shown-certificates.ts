@@ -8,6 +8,7 @@ const MAX_SHOWN = 8;
 export function shownCertificates(socket: TLSSocket): readonly X509Certificate[] {
   const shown: X509Certificate[] = [];
   let next = socket.getPeerX509Certificate();
-  for (; next !== undefined && shown.length < MAX_SHOWN; next = next.issuerCertificate) shown.push(next);
+  for (; next !== undefined && shown.length < MAX_SHOWN; next = next.issuerCertificate)
+    shown.push(next);
   return shown;
 }

@@ -32,7 +32,9 @@ export function trimAfterWork(pieces: number, clock: Clock, signal: AbortSignal)
     done += 1;
     if (done < pieces) return;
     done = Number.NEGATIVE_INFINITY;
-    const calm = clock.sleepUntil(clock.now() + CALM_MS, signal).then(collectGarbage, () => undefined);
+    const calm = clock
+      .sleepUntil(clock.now() + CALM_MS, signal)
+      .then(collectGarbage, () => undefined);
     void calm.then(() => {
       done = 0;
     });

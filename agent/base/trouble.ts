@@ -77,7 +77,9 @@ export class Trouble {
   async #run(): Promise<void> {
     const { clock, random } = this.deps;
     for (let failures = 1; this.#problem !== undefined; failures += 1) {
-      await clock.sleepUntil(clock.now() + backoffMs(failures, BACKOFF, random), this.#stop.signal).catch(() => undefined);
+      await clock
+        .sleepUntil(clock.now() + backoffMs(failures, BACKOFF, random), this.#stop.signal)
+        .catch(() => undefined);
       if (this.#stop.signal.aborted) return;
       if (this.#problem !== undefined) await this.tryNow().catch(() => undefined);
     }

@@ -1,4 +1,13 @@
-import { chmodSync, chownSync, closeSync, constants, fstatSync, lstatSync, openSync, type Stats } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  type Stats,
+} from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { AgentError } from './errors';
@@ -88,7 +97,12 @@ class Bound implements BoundSocket {
 }
 
 /** Both runtimes bind and listen before `listen` returns; only the event comes later. */
-function listenNow(path: string, umask: number, backlog: number, accept: (socket: Socket) => void): Promise<Server> {
+function listenNow(
+  path: string,
+  umask: number,
+  backlog: number,
+  accept: (socket: Socket) => void,
+): Promise<Server> {
   const server = createServer(accept);
   const failed = new Promise<never>((_, reject) => server.once('error', reject));
   withUmask(umask, () => server.listen({ path, backlog }));
@@ -101,7 +115,8 @@ function give(path: string, { mode, owner, group }: SocketAccess): Stats {
   const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
   try {
     const found = fstatSync(fd);
-    if (!isJustBound(found)) throw new AgentError('ERR_SOCKET', 'another process has put something else in its place');
+    if (!isJustBound(found))
+      throw new AgentError('ERR_SOCKET', 'another process has put something else in its place');
     const self = `/proc/self/fd/${fd}`;
     if (group !== undefined) chownSync(self, -1, group);
     if (owner !== undefined) chownSync(self, owner, -1);
@@ -115,10 +130,18 @@ function give(path: string, { mode, owner, group }: SocketAccess): Stats {
 /** With privileges it has to be what no other user can have made or linked: a socket of ours, of one name, open to no user. */
 function isJustBound(found: Stats): boolean {
   if (!found.isSocket()) return false;
-  return !isPrivileged() || (found.uid === process.geteuid?.() && found.nlink === 1 && (found.mode & 0o777) === 0);
+  return (
+    !isPrivileged() ||
+    (found.uid === process.geteuid?.() && found.nlink === 1 && (found.mode & 0o777) === 0)
+  );
 }
 
 /** Where a socket of `dir` is known to all, unless its path may lead elsewhere meanwhile. */
-export function socketNames(dir: OpenDirectory, name: string, given: string, absolute: string): readonly string[] {
+export function socketNames(
+  dir: OpenDirectory,
+  name: string,
+  given: string,
+  absolute: string,
+): readonly string[] {
   return dir.belowOwner ? [] : [join(dir.real, name), absolute, given];
 }

@@ -10,7 +10,14 @@ const MSG_DONTWAIT_NOSIGNAL = 0x4040;
 
 interface Sockets {
   socket(family: number, type: number, protocol: number): number;
-  sendto(fd: number, payload: Uint8Array, length: number, flags: number, address: Uint8Array, addressLength: number): number | bigint;
+  sendto(
+    fd: number,
+    payload: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: number,
+  ): number | bigint;
   close(fd: number): number;
 }
 
@@ -31,7 +38,11 @@ export function unixDatagrams(name: string): SendDatagram | undefined {
     const fd = c.socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0);
     if (fd < 0) return false;
     try {
-      return Number(c.sendto(fd, payload, payload.length, MSG_DONTWAIT_NOSIGNAL, address, address.length)) === payload.length;
+      return (
+        Number(
+          c.sendto(fd, payload, payload.length, MSG_DONTWAIT_NOSIGNAL, address, address.length),
+        ) === payload.length
+      );
     } finally {
       c.close(fd);
     }

@@ -19,7 +19,12 @@ const MAX_GUARDS = 3;
  *
  * @throws AgentError ERR_SOCKET_IN_USE where another process holds it for two seconds; ERR_SOCKET where `NAME.lock` is something else.
  */
-export async function guarded<T>(dir: OpenDirectory, name: string, clock: Clock, work: () => Promise<T>): Promise<T> {
+export async function guarded<T>(
+  dir: OpenDirectory,
+  name: string,
+  clock: Clock,
+  work: () => Promise<T>,
+): Promise<T> {
   const guard = await acquire(dir, `${name}.lock`, clock, 1);
   try {
     return await work();
@@ -29,8 +34,14 @@ export async function guarded<T>(dir: OpenDirectory, name: string, clock: Clock,
   }
 }
 
-async function acquire(dir: OpenDirectory, name: string, clock: Clock, depth: number): Promise<Server> {
-  if (depth > MAX_GUARDS) throw refuse(name, 'it is left over from processes that were killed', `remove ${name}`);
+async function acquire(
+  dir: OpenDirectory,
+  name: string,
+  clock: Clock,
+  depth: number,
+): Promise<Server> {
+  if (depth > MAX_GUARDS)
+    throw refuse(name, 'it is left over from processes that were killed', `remove ${name}`);
   const giveUpAt = performance.now() + WAIT_MS;
   for (;;) {
     const guard = await bindGuard(dir.at(name)).catch((caught) => {
@@ -39,8 +50,19 @@ async function acquire(dir: OpenDirectory, name: string, clock: Clock, depth: nu
     });
     if (guard) return guard;
     const found = await probe(dir.at(name), clock);
-    if (found.kind === 'other') throw refuse(name, `it is ${found.what}, not a socket`, 'move it away or choose another path');
-    if (found.kind === 'closed') throw refuse(name, 'it belongs to another user', 'remove it, or run as the user who owns it', found.cause);
+    if (found.kind === 'other')
+      throw refuse(
+        name,
+        `it is ${found.what}, not a socket`,
+        'move it away or choose another path',
+      );
+    if (found.kind === 'closed')
+      throw refuse(
+        name,
+        'it belongs to another user',
+        'remove it, or run as the user who owns it',
+        found.cause,
+      );
     if (found.kind === 'gone') continue;
     if (isLeftOver(found, clock)) await removeDead(dir, name, clock, depth);
     else if (performance.now() > giveUpAt) throw heldTooLong(name);
@@ -49,7 +71,12 @@ async function acquire(dir: OpenDirectory, name: string, clock: Clock, depth: nu
 }
 
 /** Asked again under a guard of its own: from there on no other process removes it, and nothing dead comes to life. */
-async function removeDead(dir: OpenDirectory, name: string, clock: Clock, depth: number): Promise<void> {
+async function removeDead(
+  dir: OpenDirectory,
+  name: string,
+  clock: Clock,
+  depth: number,
+): Promise<void> {
   const guard = await acquire(dir, `${name}.lock`, clock, depth + 1);
   try {
     if (isLeftOver(await probe(dir.at(name), clock), clock)) unlinkSync(dir.at(name));
@@ -63,7 +90,9 @@ function isLeftOver(found: Occupant, clock: Clock): boolean {
 }
 
 function heldTooLong(name: string): AgentError {
-  return new AgentError('ERR_SOCKET_IN_USE', `${name}: another process is making the socket`, { hint: 'stop the other process' });
+  return new AgentError('ERR_SOCKET_IN_USE', `${name}: another process is making the socket`, {
+    hint: 'stop the other process',
+  });
 }
 
 function refuse(name: string, what: string, hint: string, cause?: unknown): AgentError {

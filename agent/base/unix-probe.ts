@@ -31,7 +31,9 @@ export async function probe(path: string, clock: Clock): Promise<Occupant> {
   }
   try {
     const found = fstatSync(fd);
-    return found.isSocket() ? await ask(`/proc/self/fd/${fd}`, found, clock) : { kind: 'other', what: kindOf(found) };
+    return found.isSocket()
+      ? await ask(`/proc/self/fd/${fd}`, found, clock)
+      : { kind: 'other', what: kindOf(found) };
   } finally {
     closeSync(fd);
   }
@@ -48,7 +50,9 @@ async function ask(path: string, found: Stats, clock: Clock): Promise<Occupant> 
       case 'ENOENT':
         return { kind: 'gone' };
       case 'ECONNREFUSED':
-        return isRefusedBySystem(path) ? { kind: 'dead', sinceAt: found.ctimeMs } : { kind: 'live' };
+        return isRefusedBySystem(path)
+          ? { kind: 'dead', sinceAt: found.ctimeMs }
+          : { kind: 'live' };
       case 'EAGAIN': // a full backlog
       case 'ECONNRESET': // closed while we waited to be accepted
       case 'EPROTOTYPE': // a living socket of another type

@@ -7,7 +7,13 @@ import { writeHint } from './durable-files';
 import { AgentError, errorText, systemCode } from './errors';
 import { everySecond } from './every-second';
 import { type OpenDirectory, openDirectory } from './open-directory';
-import { type BoundSocket, bindSocket, MAX_PATH_BYTES, type SocketAccess, socketNames } from './unix-bind';
+import {
+  type BoundSocket,
+  bindSocket,
+  MAX_PATH_BYTES,
+  type SocketAccess,
+  socketNames,
+} from './unix-bind';
 import { guarded } from './unix-guard';
 import { probe } from './unix-probe';
 
@@ -49,12 +55,21 @@ type SocketDeps = Pick<Deps, 'clock' | 'log'>;
  * @param server  Gets the connections as `connection` events; an `http.Server` is one too. It must not listen itself.
  * @throws        AgentError ERR_SOCKET_IN_USE: a living process listens there. ERR_SOCKET: anything else, with the path and a hint.
  */
-export async function listenUnix(options: UnixListenOptions, server: Server, deps: SocketDeps): Promise<UnixListener> {
+export async function listenUnix(
+  options: UnixListenOptions,
+  server: Server,
+  deps: SocketDeps,
+): Promise<UnixListener> {
   checkPath(options);
   const what = `${options.what} ${options.path}`;
   const owner = options.owner === undefined ? undefined : accountId('user', options.owner, what);
   const group = options.group === undefined ? undefined : accountId('group', options.group, what);
-  const listener = new ReconciledSocket(options, { mode: options.mode, owner, group }, server, deps);
+  const listener = new ReconciledSocket(
+    options,
+    { mode: options.mode, owner, group },
+    server,
+    deps,
+  );
   await listener.start();
   return listener;
 }
@@ -128,7 +143,8 @@ class ReconciledSocket implements UnixListener {
       log.warn(`${what} was removed and is bound again`, { socket: path });
     } catch (caught) {
       const error = AgentError.from(caught, 'ERR_SOCKET');
-      if (this.#problem !== error.message) log.error(`${what} cannot be reached by its path`, { socket: path, cause: error });
+      if (this.#problem !== error.message)
+        log.error(`${what} cannot be reached by its path`, { socket: path, cause: error });
       this.#problem = error.message;
     }
   }
@@ -152,11 +168,20 @@ class ReconciledSocket implements UnixListener {
     const { what, path } = this.options;
     try {
       const refuse = { what: `${what} ${path}`, code: 'ERR_SOCKET', of: 'all' } as const;
-      return openDirectory(dirname(this.#absolute), { owner: this.access.owner, make: 0o755, refuse });
+      return openDirectory(dirname(this.#absolute), {
+        owner: this.access.owner,
+        make: 0o755,
+        refuse,
+      });
     } catch (err) {
       if (err instanceof AgentError) throw err;
       const hint = 'give a path below a directory that this user may write';
-      throw refuse(this.options, `cannot make the directory ${dirname(this.options.path)}`, hint, err);
+      throw refuse(
+        this.options,
+        `cannot make the directory ${dirname(this.options.path)}`,
+        hint,
+        err,
+      );
     }
   }
 
@@ -164,7 +189,12 @@ class ReconciledSocket implements UnixListener {
     if (risk === undefined || this.#warned) return;
     const { what, path } = this.options;
     this.#warned = true;
-    this.deps.log.warn(`other users can exchange the ${what}`, { socket: path, dir: risk.dir, because: risk.because, hint: risk.hint });
+    this.deps.log.warn(`other users can exchange the ${what}`, {
+      socket: path,
+      dir: risk.dir,
+      because: risk.because,
+      hint: risk.hint,
+    });
   }
 
   /** Under the guard of the path. */
@@ -176,10 +206,19 @@ class ReconciledSocket implements UnixListener {
       case 'live':
         throw inUse(options);
       case 'other':
-        throw refuse(options, `${options.path} is ${found.what}, not a socket`, 'move it away or choose another path');
+        throw refuse(
+          options,
+          `${options.path} is ${found.what}, not a socket`,
+          'move it away or choose another path',
+        );
       case 'closed': {
         const hint = 'remove it, or run as the user who owns it';
-        throw refuse(options, `cannot tell whether a process listens on ${options.path}`, hint, found.cause);
+        throw refuse(
+          options,
+          `cannot tell whether a process listens on ${options.path}`,
+          hint,
+          found.cause,
+        );
       }
       case 'dead':
         unlinkSync(dir.at(name));
@@ -188,50 +227,95 @@ class ReconciledSocket implements UnixListener {
     if (this.#bound) this.#lost.push(this.#bound.close());
     this.#bound = undefined;
     const names = socketNames(dir, name, options.path, this.#absolute);
-    this.#bound = await bindSocket(dir, name, names, this.access, options.backlog ?? 511, (socket) => {
-      if (!this.server.emit('connection', socket)) socket.destroy();
-    });
-    this.#bound.onError((cause) => this.deps.log.warn('connection not accepted', { socket: options.path, cause }));
+    this.#bound = await bindSocket(
+      dir,
+      name,
+      names,
+      this.access,
+      options.backlog ?? 511,
+      (socket) => {
+        if (!this.server.emit('connection', socket)) socket.destroy();
+      },
+    );
+    this.#bound.onError((cause) =>
+      this.deps.log.warn('connection not accepted', { socket: options.path, cause }),
+    );
   }
 
   #failure(caught: unknown): AgentError {
     if (caught instanceof AgentError) {
       const { code, hint, message } = caught;
       if (message.startsWith(this.options.what)) return caught;
-      return new AgentError(code, `${this.options.what} ${this.path}: ${message}`, { cause: caught, ...(hint !== undefined && { hint }) });
+      return new AgentError(code, `${this.options.what} ${this.path}: ${message}`, {
+        cause: caught,
+        ...(hint !== undefined && { hint }),
+      });
     }
     if (systemCode(caught) === 'EADDRINUSE') return inUse(this.options);
     const { owner, group } = this.options;
-    if (systemCode(caught) === 'EPERM' && (owner ?? group) !== undefined) return cannotGive(this.options, caught);
+    if (systemCode(caught) === 'EPERM' && (owner ?? group) !== undefined)
+      return cannotGive(this.options, caught);
     const hint = writeHint(caught) ?? 'check the owner and mode of its directory';
-    return refuse(this.options, `cannot bind: ${systemCode(caught) ?? errorText(caught)}`, hint, caught);
+    return refuse(
+      this.options,
+      `cannot bind: ${systemCode(caught) ?? errorText(caught)}`,
+      hint,
+      caught,
+    );
   }
 }
 
 function checkPath(options: UnixListenOptions): void {
   const { path } = options;
-  if (path.length === 0 || path.includes('\0')) throw refuse(options, 'the path is empty or has a NUL byte in it');
+  if (path.length === 0 || path.includes('\0'))
+    throw refuse(options, 'the path is empty or has a NUL byte in it');
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_PATH_BYTES) {
-    throw refuse(options, `the path has ${bytes} bytes, a Unix socket's may have ${MAX_PATH_BYTES}`, 'choose a shorter path');
+    throw refuse(
+      options,
+      `the path has ${bytes} bytes, a Unix socket's may have ${MAX_PATH_BYTES}`,
+      'choose a shorter path',
+    );
   }
 }
 
 function cannotGive(options: UnixListenOptions, cause: unknown): AgentError {
   const { owner, group } = options;
   if (owner === undefined) {
-    return refuse(options, `cannot give it to group ${group}`, 'only root or a member of that group may do this', cause);
+    return refuse(
+      options,
+      `cannot give it to group ${group}`,
+      'only root or a member of that group may do this',
+      cause,
+    );
   }
-  return refuse(options, `cannot give it to user ${owner}`, 'only root may do this; other users can share a group', cause);
+  return refuse(
+    options,
+    `cannot give it to user ${owner}`,
+    'only root may do this; other users can share a group',
+    cause,
+  );
 }
 
 function inUse(options: UnixListenOptions): AgentError {
   const rival = options.rival === undefined ? '' : `; it may be ${options.rival}`;
-  return new AgentError('ERR_SOCKET_IN_USE', `${options.what} ${options.path}: a living process listens on it`, {
-    hint: `stop the other process, or give this one another path${rival}`,
-  });
+  return new AgentError(
+    'ERR_SOCKET_IN_USE',
+    `${options.what} ${options.path}: a living process listens on it`,
+    {
+      hint: `stop the other process, or give this one another path${rival}`,
+    },
+  );
 }
 
-function refuse(options: UnixListenOptions, what: string, hint?: string, cause?: unknown): AgentError {
-  return new AgentError('ERR_SOCKET', `${options.what} ${options.path}: ${what}`, { ...(hint === undefined ? {} : { hint }), cause });
+function refuse(
+  options: UnixListenOptions,
+  what: string,
+  hint?: string,
+  cause?: unknown,
+): AgentError {
+  return new AgentError('ERR_SOCKET', `${options.what} ${options.path}: ${what}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause,
+  });
 }

@@ -35,9 +35,21 @@ export class WatchedSource<T> implements Watched<T> {
 }
 
 /** Resolves with the first value, present or future, for which `wanted` holds. Rejects with the signal's reason when it fires. */
-export function firstValue<T, S extends T>(watched: Watched<T>, wanted: (value: T) => value is S, signal?: AbortSignal): Promise<S>;
-export function firstValue<T>(watched: Watched<T>, wanted: (value: T) => boolean, signal?: AbortSignal): Promise<T>;
-export function firstValue<T>(watched: Watched<T>, wanted: (value: T) => boolean, signal?: AbortSignal): Promise<T> {
+export function firstValue<T, S extends T>(
+  watched: Watched<T>,
+  wanted: (value: T) => value is S,
+  signal?: AbortSignal,
+): Promise<S>;
+export function firstValue<T>(
+  watched: Watched<T>,
+  wanted: (value: T) => boolean,
+  signal?: AbortSignal,
+): Promise<T>;
+export function firstValue<T>(
+  watched: Watched<T>,
+  wanted: (value: T) => boolean,
+  signal?: AbortSignal,
+): Promise<T> {
   return new Promise((resolve, reject) => {
     let stop: (() => void) | undefined;
     let settled = false;

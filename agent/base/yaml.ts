@@ -56,7 +56,11 @@ export interface YamlStream {
    *
    * @param within  What is at fault there, e.g. `document 2, spec.replicas`.
    */
-  refuse(offset: number | undefined, rule: string, more?: { readonly within?: string; readonly hint?: string | undefined }): AgentError;
+  refuse(
+    offset: number | undefined,
+    rule: string,
+    more?: { readonly within?: string; readonly hint?: string | undefined },
+  ): AgentError;
 }
 
 /** What a stream is read with beyond its limits. */
@@ -74,24 +78,39 @@ export interface YamlStreamOptions extends YamlLimits {
  *
  * @throws AgentError `limits.code` naming the file: too large, or not UTF-8. What else is wrong is found when `documents` comes to it.
  */
-export async function openYamlStream(bytes: Uint8Array, options: YamlStreamOptions): Promise<YamlStream> {
+export async function openYamlStream(
+  bytes: Uint8Array,
+  options: YamlStreamOptions,
+): Promise<YamlStream> {
   const text = decode(bytes, options);
   const yaml = await import('yaml');
   const lineAt = lineFinder(text);
   const refuse: YamlStream['refuse'] = (offset, rule, { within, hint } = {}) => {
     const place = offset === undefined ? options.name : `${options.name}:${lineAt(offset)}`;
-    return invalid(options.code, within === undefined ? place : `${place} ${within}`, rule, hint === undefined ? {} : { hint });
+    return invalid(
+      options.code,
+      within === undefined ? place : `${place} ${within}`,
+      rule,
+      hint === undefined ? {} : { hint },
+    );
   };
   return { text, yaml, refuse, documents: documentsOf({ text, yaml, refuse }, options) };
 }
 
-function* documentsOf(stream: Omit<YamlStream, 'documents'>, options: YamlStreamOptions): Generator<YamlDocument> {
+function* documentsOf(
+  stream: Omit<YamlStream, 'documents'>,
+  options: YamlStreamOptions,
+): Generator<YamlDocument> {
   const { refuse, yaml } = stream;
   const composer = new yaml.Composer({ ...PARSING, keepSourceTokens: options.keepsSigns });
   for (const document of composer.compose(tokensOf(stream, options))) {
     // A bracket that closes as deep as its key stands is common, and wrong by the letter alone.
-    const problem = document.errors[0] ?? document.warnings.find(({ code }) => code !== 'BAD_INDENT');
-    if (problem) throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`, { hint: options.hint });
+    const problem =
+      document.errors[0] ?? document.warnings.find(({ code }) => code !== 'BAD_INDENT');
+    if (problem)
+      throw refuse(problem.pos[0], `is not YAML: ${firstLine(problem.message)}`, {
+        hint: options.hint,
+      });
     yield document;
   }
 }
@@ -119,7 +138,8 @@ function* tokensOf(
   let tokens = 0;
   for (const token of new yaml.Lexer().lex(text)) {
     tokens += 1;
-    if (tokens > maxTokens) throw refuse(undefined, `must not have more than ${maxTokens} words and signs`);
+    if (tokens > maxTokens)
+      throw refuse(undefined, `must not have more than ${maxTokens} words and signs`);
     if (tokens % PROGRESS_TOKENS === 0) onProgress?.(parser.offset / text.length);
     yield* parser.next(token);
     // What comes after this parser calls itself for what is nested, and an overflow there may end the process rather than throw.
@@ -159,7 +179,11 @@ export async function editYaml(
   limits: YamlLimits,
 ): Promise<Buffer> {
   const { yaml } = await parseYaml(bytes, limits);
-  const document = yaml.parseDocument(Buffer.from(bytes).toString('utf8'), { schema: 'failsafe', uniqueKeys: false, merge: false });
+  const document = yaml.parseDocument(Buffer.from(bytes).toString('utf8'), {
+    schema: 'failsafe',
+    uniqueKeys: false,
+    merge: false,
+  });
   for (const [key, value] of Object.entries(changes)) {
     if (value === undefined) document.delete(key);
     else document.set(key, value);
@@ -168,7 +192,8 @@ export async function editYaml(
 }
 
 function decode(bytes: Uint8Array, { name, code, maxBytes }: YamlLimits): string {
-  if (bytes.length > maxBytes) throw invalid(code, name, `must not be larger than ${maxBytes / 1024} KiB`);
+  if (bytes.length > maxBytes)
+    throw invalid(code, name, `must not be larger than ${maxBytes / 1024} KiB`);
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (caught) {

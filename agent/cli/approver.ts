@@ -8,7 +8,14 @@ import { type CommandContext, type CommandOptions, onRun } from './command';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-const SETTINGS: readonly SettingName[] = ['signer-name', 'trust-domain', 'kubeconfig', 'config', 'log-level', 'log-format'];
+const SETTINGS: readonly SettingName[] = [
+  'signer-name',
+  'trust-domain',
+  'kubeconfig',
+  'config',
+  'log-level',
+  'log-format',
+];
 /** What the log and `kubectl get` show in full. */
 const MAX_REASON = 500;
 const TTL = duration({ atLeast: '10m', atMost: '3650d' });
@@ -27,9 +34,20 @@ export function addApprover(program: Command, context: CommandContext): void {
       '--allow-annotation <key...>',
       'Annotations that a request may carry; a risk: cert-manager makes a CA of experimental.cert-manager.io/request-is-ca',
     )
-    .option('--allow-label <key...>', 'Labels that a request may carry; a risk where the signer acts on them')
-    .addOption(new Option('--admin-address <host:port>', 'Where health and metrics are served over HTTP').default('127.0.0.1:15014'))
-    .addHelpText('after', '\nExample:\n  keyturn approver --signer-name clusterissuers.cert-manager.io/istio-ca');
+    .option(
+      '--allow-label <key...>',
+      'Labels that a request may carry; a risk where the signer acts on them',
+    )
+    .addOption(
+      new Option(
+        '--admin-address <host:port>',
+        'Where health and metrics are served over HTTP',
+      ).default('127.0.0.1:15014'),
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  keyturn approver --signer-name clusterissuers.cert-manager.io/istio-ca',
+    );
   addAcknowledge(approver, context);
   onRun(approver, context, (options) => approve(options, context.terminal));
 }
@@ -40,7 +58,12 @@ const METADATA_KEY = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,6
 function metadataKeys(given: unknown, origin: string): readonly string[] {
   const keys = (given as readonly string[] | undefined) ?? [];
   for (const key of keys) {
-    if (!METADATA_KEY.test(key)) throw invalid('ERR_CONFIG', origin, `must be a key such as example.org/name, not ${JSON.stringify(key)}`);
+    if (!METADATA_KEY.test(key))
+      throw invalid(
+        'ERR_CONFIG',
+        origin,
+        `must be a key such as example.org/name, not ${JSON.stringify(key)}`,
+      );
   }
   return keys;
 }
@@ -49,7 +72,9 @@ function metadataKeys(given: unknown, origin: string): readonly string[] {
 function assertSigner(flags: CommandOptions['flags']): void {
   if (flags['signer-name'] !== undefined) return;
   const hint = 'name the signer, e.g. --signer-name clusterissuers.cert-manager.io/istio-ca';
-  throw new AgentError('ERR_USAGE', "required option '--signer-name <name>' not specified", { hint });
+  throw new AgentError('ERR_USAGE', "required option '--signer-name <name>' not specified", {
+    hint,
+  });
 }
 
 function addAcknowledge(approver: Command, context: CommandContext): void {
@@ -59,15 +84,25 @@ function addAcknowledge(approver: Command, context: CommandContext): void {
       'Say of a request that its violation was dealt with, so that approvers are ready again. Needs what approving for its signer needs: to get the request, to update its approval, and to approve for the signer.',
     )
     .argument('<request>', 'Name of the CertificateSigningRequest')
-    .requiredOption('--reason <text>', 'What was done about it, for the log of the approvers and the request')
-    .addHelpText('after', '\nExample:\n  keyturn approver acknowledge csr-x7k2p --reason "issuer replaced, certificate in no trust store"');
+    .requiredOption(
+      '--reason <text>',
+      'What was done about it, for the log of the approvers and the request',
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  keyturn approver acknowledge csr-x7k2p --reason "issuer replaced, certificate in no trust store"',
+    );
   onRun(command, context, async ({ given, flags }, [request]) => {
     const { terminal } = context;
     const [name, reason] = [String(request), String(given.reason).trim()];
     if (reason === '' || reason.length > MAX_REASON) {
       throw invalid('ERR_CONFIG', 'flag --reason', `must be 1 to ${MAX_REASON} characters`);
     }
-    const kubeconfig = await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd });
+    const kubeconfig = await readSetting('kubeconfig', {
+      flags,
+      env: terminal.env,
+      cwd: terminal.cwd,
+    });
     const [{ openKubeApi }, { acknowledge }] = await Promise.all([
       import('../open-kube-api'),
       import('../../ca-client/kubernetes/approval'),
@@ -88,10 +123,15 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
   const setting = <N extends SettingName>(name: N) => settingOf(name, flags, terminal);
   const minMs = TTL.parse(String(given.minTtl), 'flag --min-ttl');
   const maxMs = TTL.parse(String(given.maxTtl), 'flag --max-ttl');
-  if (minMs > maxMs) throw invalid('ERR_CONFIG', 'flag --min-ttl', 'must not be more than --max-ttl');
+  if (minMs > maxMs)
+    throw invalid('ERR_CONFIG', 'flag --min-ttl', 'must not be more than --max-ttl');
   const signerName = await setting('signer-name');
   const trustDomain = await setting('trust-domain');
-  const kubeconfig = await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd });
+  const kubeconfig = await readSetting('kubeconfig', {
+    flags,
+    env: terminal.env,
+    cwd: terminal.cwd,
+  });
   const config = {
     signerName,
     trustDomain,
@@ -103,7 +143,10 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
     allowedAnnotations: metadataKeys(given.allowAnnotation, 'flag --allow-annotation'),
     allowedLabels: metadataKeys(given.allowLabel, 'flag --allow-label'),
   };
-  const [{ runDaemon }, { startApproverService }] = await Promise.all([import('./daemon'), import('../approver-service')]);
+  const [{ runDaemon }, { startApproverService }] = await Promise.all([
+    import('./daemon'),
+    import('../approver-service'),
+  ]);
   return runDaemon(
     {
       name: 'approver',

@@ -32,15 +32,28 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     const { terminal } = context;
     const dir = resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal));
     const trustDomain = await settingOf('trust-domain', flags, terminal);
-    const rootTrustDomains = await readSetting('root-trust-domains', { flags, env: terminal.env, cwd: terminal.cwd });
+    const rootTrustDomains = await readSetting('root-trust-domains', {
+      flags,
+      env: terminal.env,
+      cwd: terminal.cwd,
+    });
     const engine = await loadEngine(await settingOf('crypto', flags, terminal));
     const { openAuthority } = await import('../../ca-client/builtin/authority');
     const rootAlgorithm = await settingOf('ca-key-algorithm', flags, terminal);
     const authority = await asOwnerOf(dir, () =>
-      openAuthority({ dir, trustDomain, rootTrustDomains, rootAlgorithm, engine }, commandDeps(terminal)),
+      openAuthority(
+        { dir, trustDomain, rootTrustDomains, rootAlgorithm, engine },
+        commandDeps(terminal),
+      ),
     );
     const { subject, keyAlgorithm, notAfterAt } = authority.describe();
-    const about = { dir, trustDomain, signer: subject, keyAlgorithm, notAfter: new Date(notAfterAt).toISOString() };
+    const about = {
+      dir,
+      trustDomain,
+      signer: subject,
+      keyAlgorithm,
+      notAfter: new Date(notAfterAt).toISOString(),
+    };
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root').sha256);
     await authority.close();
     const text = () =>
@@ -61,18 +74,30 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     .description(
       "Print what certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation, with the keys of its JWT-SVIDs. Roots that are not valid now are left out, and of several of one name and key all but the one that ends last.",
     )
-    .addOption(new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'))
+    .addOption(
+      new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'),
+    )
     .addHelpText('after', '\nExample:\n  keyturn ca bundle --format spiffe > example.org.json');
   onRun(bundle, context, async ({ given, flags }) => {
     const { terminal } = context;
     const dir = resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal));
     const path = join(dir, 'root-cert.pem');
-    const found = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
-    if (found.skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
+    const found = parseRootBundle(
+      await readSmallFile(path, { field: path, code: 'ERR_INPUT' }),
+      path,
+    );
+    if (found.skipped[0] !== undefined)
+      throw new AgentError('ERR_CA_STATE', `read ${path}: ${found.skipped[0]}`);
     const roots = rootsToHandOut(found.bundle, systemClock.now());
     terminal.out(
       given.format === 'spiffe'
-        ? json(formatSpiffeBundle({ roots, jwtKeys: await jwtKeysOf(dir), refreshHintSeconds: REFRESH_SECONDS }))
+        ? json(
+            formatSpiffeBundle({
+              roots,
+              jwtKeys: await jwtKeysOf(dir),
+              refreshHintSeconds: REFRESH_SECONDS,
+            }),
+          )
         : certificatesPem(roots.rootsDer).toString('latin1'),
     );
     return 0;

@@ -34,19 +34,30 @@ function addList(root: Command, context: CommandContext): void {
     .description(
       'Show every root that is told to workloads, how far it is, how many valid certificates lead to it, and which identities were not handed it.',
     )
-    .option('--overlap <duration>', 'How long a root must be known before anything is signed under it');
+    .option(
+      '--overlap <duration>',
+      'How long a root must be known before anything is signed under it',
+    );
   onRun(command, context, async (options) => {
     const overlapMs = durationOf(options, 'overlap');
-    const found = await withRoots(options, context.terminal, (api, about) => api.listRoots(about, overlapMs, systemClock.now()));
+    const found = await withRoots(options, context.terminal, (api, about) =>
+      api.listRoots(about, overlapMs, systemClock.now()),
+    );
     const roots = STAGES.flatMap((stage) => found.filter((each) => each.stage === stage));
-    const text = () => `${table([HEAD, ...roots.map(rootRow)])}${roots.map(withoutItText).join('')}`;
-    context.terminal.out(options.format === 'json' ? json({ roots: roots.map(rootFacts) }) : text());
+    const text = () =>
+      `${table([HEAD, ...roots.map(rootRow)])}${roots.map(withoutItText).join('')}`;
+    context.terminal.out(
+      options.format === 'json' ? json({ roots: roots.map(rootFacts) }) : text(),
+    );
     return 0;
   });
 }
 
 function addAdd(root: Command, context: CommandContext): void {
-  const command = addSettings(rootCommand(root, 'add', 'Tell everybody of a root that nothing is signed under yet'), ['ca-key-algorithm'])
+  const command = addSettings(
+    rootCommand(root, 'add', 'Tell everybody of a root that nothing is signed under yet'),
+    ['ca-key-algorithm'],
+  )
     .description(
       'Add a root to what workloads trust. With the key of a signer in the file it can be activated later; without a file a new root is made. Prints its id.',
     )
@@ -58,9 +69,12 @@ function addAdd(root: Command, context: CommandContext): void {
   onRun(command, context, async (options, [file]) => {
     const { terminal } = context;
     const algorithm = await settingOf('ca-key-algorithm', options.flags, terminal);
-    const pem = file === undefined ? undefined : Buffer.from(await readInput(String(file), terminal));
+    const pem =
+      file === undefined ? undefined : Buffer.from(await readInput(String(file), terminal));
     const source = { algorithm, ...(pem && { pem }), force: options.given.force === true };
-    const code = await tellId(options, terminal, (api, about, deps) => api.addRoot(about, source, deps));
+    const code = await tellId(options, terminal, (api, about, deps) =>
+      api.addRoot(about, source, deps),
+    );
     terminal.err(COPIES);
     return code;
   });
@@ -68,29 +82,56 @@ function addAdd(root: Command, context: CommandContext): void {
 
 function addActivate(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'activate', 'Sign under an added root from now on')
-    .description('Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.')
-    .argument('[id]', 'Of the signer or its root, or the beginning of one (default: the only one that has never signed)')
-    .option('--overlap <duration>', 'How long the root must have been known (default: a day, and until everybody has renewed)')
-    .option('--force', 'Also where identities or clients have not got the root, which then refuse peers with new certificates; says which');
+    .description(
+      'Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.',
+    )
+    .argument(
+      '[id]',
+      'Of the signer or its root, or the beginning of one (default: the only one that has never signed)',
+    )
+    .option(
+      '--overlap <duration>',
+      'How long the root must have been known (default: a day, and until everybody has renewed)',
+    )
+    .option(
+      '--force',
+      'Also where identities or clients have not got the root, which then refuse peers with new certificates; says which',
+    );
   onRun(command, context, async (options, [id]) => {
-    const which = { id: id as string | undefined, overlapMs: durationOf(options, 'overlap'), force: options.given.force === true };
-    return tellId(options, context.terminal, (api, about, deps) => api.activateRoot(about, which, deps));
+    const which = {
+      id: id as string | undefined,
+      overlapMs: durationOf(options, 'overlap'),
+      force: options.given.force === true,
+    };
+    return tellId(options, context.terminal, (api, about, deps) =>
+      api.activateRoot(about, which, deps),
+    );
   });
 }
 
 function addRetire(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'retire', 'Trust a root no more')
-    .description('Trust a root no more, and forget signers below it. Refused while a valid certificate leads to it. Prints its id.')
+    .description(
+      'Trust a root no more, and forget signers below it. Refused while a valid certificate leads to it. Prints its id.',
+    )
     .argument('[id]', 'Of the root, or the beginning of it')
-    .option('--force', 'Also where certificates in use lead to it: their peers refuse them; never where the active signer leads to it');
+    .option(
+      '--force',
+      'Also where certificates in use lead to it: their peers refuse them; never where the active signer leads to it',
+    );
   onRun(command, context, async (options, [id]) => {
     const which = { id: id as string | undefined, force: options.given.force === true };
-    return tellId(options, context.terminal, (api, about, deps) => api.retireRoot(about, which, deps));
+    return tellId(options, context.terminal, (api, about, deps) =>
+      api.retireRoot(about, which, deps),
+    );
   });
 }
 
 function rootCommand(root: Command, name: string, summary: string): Command {
-  const command = addSettings(addState(withOutput(root.command(name))), ['root-trust-domains', 'crypto']).summary(summary);
+  const command = addSettings(addState(withOutput(root.command(name))), [
+    'root-trust-domains',
+    'crypto',
+  ]).summary(summary);
   return addSettingAs(command, 'trust-domain', {
     help: 'Trust domain, held against that of the authority',
     default: "the authority's own",
@@ -98,7 +139,9 @@ function rootCommand(root: Command, name: string, summary: string): Command {
 }
 
 function durationOf({ given }: CommandOptions, name: string): number | undefined {
-  return given[name] === undefined ? undefined : parseDuration(String(given[name]), `flag --${name}`);
+  return given[name] === undefined
+    ? undefined
+    : parseDuration(String(given[name]), `flag --${name}`);
 }
 
 async function tellId(
@@ -121,9 +164,14 @@ async function withRoots<T>(
   const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
   return withState(options, terminal, async (store, dir, deps) => {
     // The authority is there already and knows what it is for; a flag is held against it.
-    const named = options.flags['trust-domain'] === undefined ? await namedTrustDomain(dir) : undefined;
+    const named =
+      options.flags['trust-domain'] === undefined ? await namedTrustDomain(dir) : undefined;
     const trustDomain = named ?? (await settingOf('trust-domain', options.flags, terminal));
-    const rootTrustDomains = await readSetting('root-trust-domains', { flags: options.flags, env: terminal.env, cwd: terminal.cwd });
+    const rootTrustDomains = await readSetting('root-trust-domains', {
+      flags: options.flags,
+      env: terminal.env,
+      cwd: terminal.cwd,
+    });
     return work(api, { dir, trustDomain, rootTrustDomains, engine, store }, deps);
   });
 }
@@ -142,9 +190,18 @@ const HEAD = ['ROOT', 'STAGE', 'SUBJECT', 'UNTIL', 'IN USE', 'SIGNER', 'ACTIVATE
 
 function rootRow(root: RootStatus): string[] {
   const { id, stage, subject, notAfterAt, inUse, inUseUntil, signerId, activateAt } = root;
-  const until = inUseUntil === undefined ? '' : `, until ${instant(iso(inUseUntil), systemClock.now())}`;
+  const until =
+    inUseUntil === undefined ? '' : `, until ${instant(iso(inUseUntil), systemClock.now())}`;
   const from = activateAt === undefined ? '' : instant(iso(activateAt), systemClock.now())!;
-  return [id, stage, subject, iso(notAfterAt), `${counted(inUse, 'certificate')}${until}`, signerId ?? '', from];
+  return [
+    id,
+    stage,
+    subject,
+    iso(notAfterAt),
+    `${counted(inUse, 'certificate')}${until}`,
+    signerId ?? '',
+    from,
+  ];
 }
 
 /** Who holds `activate` back, an identity a line. */
@@ -163,7 +220,9 @@ function rootFacts(root: RootStatus): object {
     notAfter: iso(notAfterAt),
     ...(inUseUntil !== undefined && { inUseUntil: iso(inUseUntil) }),
     ...(activateAt !== undefined && { activateAt: iso(activateAt) }),
-    ...(withoutIt.length > 0 && { withoutIt: withoutIt.map(({ untilAt, ...each }) => ({ ...each, until: iso(untilAt) })) }),
+    ...(withoutIt.length > 0 && {
+      withoutIt: withoutIt.map(({ untilAt, ...each }) => ({ ...each, until: iso(untilAt) })),
+    }),
   };
 }
 

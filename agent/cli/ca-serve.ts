@@ -1,6 +1,12 @@
 import { type Command, Option } from 'commander';
-import { AUTHENTICATORS, type AuthenticatorName } from '../../ca-client/builtin/server/authenticator';
-import { DEFAULT_LIVE_PER_IDENTITY, MAX_LIVE_PER_IDENTITY } from '../../ca-client/builtin/server/limits';
+import {
+  AUTHENTICATORS,
+  type AuthenticatorName,
+} from '../../ca-client/builtin/server/authenticator';
+import {
+  DEFAULT_LIVE_PER_IDENTITY,
+  MAX_LIVE_PER_IDENTITY,
+} from '../../ca-client/builtin/server/limits';
 import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
@@ -16,7 +22,14 @@ import { count, list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-const SETTINGS: readonly SettingName[] = ['ca-key-algorithm', 'trust-domain', 'root-trust-domains', 'crypto', 'log-level', 'log-format'];
+const SETTINGS: readonly SettingName[] = [
+  'ca-key-algorithm',
+  'trust-domain',
+  'root-trust-domains',
+  'crypto',
+  'log-level',
+  'log-format',
+];
 const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 /** Beyond that a machine is better joined again. */
 const AFTER_EXPIRY = duration({ atLeast: '1s', atMost: '90d' });
@@ -33,8 +46,15 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .description(
       "Serve the authority of a directory as istiod would (istio.v1.auth.IstioCertificateService over TLS), to keyturn, istio-agent and others, until SIGTERM or SIGINT. The directory's root-cert.pem is what clients trust it by.",
     )
-    .addOption(new Option('--listen <host:port>', 'Where certificates are asked for').default('127.0.0.1:15012'))
-    .option('--server-names <names>', 'Hosts that clients call it by, with commas; the address of --listen is one anyway')
+    .addOption(
+      new Option('--listen <host:port>', 'Where certificates are asked for').default(
+        '127.0.0.1:15012',
+      ),
+    )
+    .option(
+      '--server-names <names>',
+      'Hosts that clients call it by, with commas; the address of --listen is one anyway',
+    )
     .addOption(
       new Option(
         '--authenticators <names>',
@@ -43,25 +63,62 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     )
     .option('--oidc-issuer <url>', 'Issuer of tokens to believe; may be given again', more)
     .option('--jwks <place>', 'Keys of those issuers: a file, or an https URL')
-    .option('--jwks-ca <file>', "Roots that judge that URL's server (default: those of the runtime)")
-    .option('--audience <name>', 'Audience that a token must be for; may be given again (default: istio-ca)', more)
-    .option('--trust-domain-aliases <names>', 'Trust domains that name the same workloads, with commas')
-    .addOption(new Option('--rate-per-identity <number>', 'Calls a second that one identity may make; 0 is no limit').default('10'))
-    .addOption(new Option('--rate-total <number>', 'Calls a second that all may make together; 0 is no limit').default('1000'))
-    .addOption(new Option('--max-ttl <duration>', 'Longest life of a certificate; 24h, or this, for who asks for none').default('90d'))
+    .option(
+      '--jwks-ca <file>',
+      "Roots that judge that URL's server (default: those of the runtime)",
+    )
+    .option(
+      '--audience <name>',
+      'Audience that a token must be for; may be given again (default: istio-ca)',
+      more,
+    )
+    .option(
+      '--trust-domain-aliases <names>',
+      'Trust domains that name the same workloads, with commas',
+    )
+    .addOption(
+      new Option(
+        '--rate-per-identity <number>',
+        'Calls a second that one identity may make; 0 is no limit',
+      ).default('10'),
+    )
+    .addOption(
+      new Option(
+        '--rate-total <number>',
+        'Calls a second that all may make together; 0 is no limit',
+      ).default('1000'),
+    )
+    .addOption(
+      new Option(
+        '--max-ttl <duration>',
+        'Longest life of a certificate; 24h, or this, for who asks for none',
+      ).default('90d'),
+    )
     .option(
       '--renew-after-expiry <duration>',
       'How long after its end a registered certificate, the newest of its key and not revoked, is good for one renewal (default: not at all)',
     )
     .addOption(
-      new Option('--max-live-certificates-per-identity <number>', 'Valid certificates, not revoked, that one identity may have').default(
-        String(DEFAULT_LIVE_PER_IDENTITY),
-      ),
+      new Option(
+        '--max-live-certificates-per-identity <number>',
+        'Valid certificates, not revoked, that one identity may have',
+      ).default(String(DEFAULT_LIVE_PER_IDENTITY)),
     )
-    .option('--audit-log <file>', 'Where each decision is written, as a line of JSON (default: standard output)')
-    .addOption(new Option('--workers <number>', 'Processes that answer, for more calls than one can decide').default('1'))
+    .option(
+      '--audit-log <file>',
+      'Where each decision is written, as a line of JSON (default: standard output)',
+    )
     .addOption(
-      new Option('--admin-address <host:port>', 'Where bundle, health and metrics are served over HTTP').default('127.0.0.1:15014'),
+      new Option(
+        '--workers <number>',
+        'Processes that answer, for more calls than one can decide',
+      ).default('1'),
+    )
+    .addOption(
+      new Option(
+        '--admin-address <host:port>',
+        'Where bundle, health and metrics are served over HTTP',
+      ).default('127.0.0.1:15014'),
     );
   addSettings(addState(serve), SETTINGS).addHelpText(
     'after',
@@ -79,7 +136,10 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   const config = await readConfig(options, terminal);
   await checkPlaces(config);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
-  const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([import('./daemon'), import('../ca-service')]);
+  const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([
+    import('./daemon'),
+    import('../ca-service'),
+  ]);
   const line = config.workers > 1 ? await workerLine() : undefined;
   const around = { env: terminal.env, writeAuditLine: terminal.write };
   compileAtOnce();
@@ -91,9 +151,13 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
       logFormat: await setting('log-format'),
       facts: { trustDomain: config.trustDomain, dir: config.caDir },
       start: async (deps) => {
-        if (line) return startForAnother(line, () => startCaWorker(config, around, line, deps), terminal);
+        if (line)
+          return startForAnother(line, () => startCaWorker(config, around, line, deps), terminal);
         const service = await startCaService(config, around, deps);
-        deps.log.info('ca server started', { address: service.address, admin: service.adminAddress });
+        deps.log.info('ca server started', {
+          address: service.address,
+          admin: service.adminAddress,
+        });
         return service;
       },
     },
@@ -102,7 +166,11 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
 }
 
 /** What would stop the start anyway stops it before an authority is made. */
-async function checkPlaces({ listen, serverNames, oidc }: Pick<CaServiceConfig, 'listen' | 'serverNames' | 'oidc'>): Promise<void> {
+async function checkPlaces({
+  listen,
+  serverNames,
+  oidc,
+}: Pick<CaServiceConfig, 'listen' | 'serverNames' | 'oidc'>): Promise<void> {
   const { serverNamesOf } = await import('../../ca-client/builtin/server/server-names');
   serverNamesOf(parseHostPort(listen, '--listen'), serverNames);
   if (!oidc) return;
@@ -119,7 +187,11 @@ async function workerLine(): Promise<WorkerLine | undefined> {
 }
 
 /** Whoever is at the other end says why it could not start. */
-async function startForAnother(line: WorkerLine, start: () => Promise<CaWorker>, terminal: Terminal): Promise<CaWorker> {
+async function startForAnother(
+  line: WorkerLine,
+  start: () => Promise<CaWorker>,
+  terminal: Terminal,
+): Promise<CaWorker> {
   try {
     const worker = await start();
     await line.tell({ kind: 'started' });
@@ -135,7 +207,11 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
   const { given, flags } = options;
   const setting = <N extends SettingName>(name: N) => settingOf(name, flags, terminal);
   const text = (key: string) => given[key] as string | undefined;
-  const authenticators = list(text('authenticators')!, 'flag --authenticators', AUTHENTICATOR.parse);
+  const authenticators = list(
+    text('authenticators')!,
+    'flag --authenticators',
+    AUTHENTICATOR.parse,
+  );
   return {
     listen: hostPort.parse(text('listen')!, 'flag --listen'),
     adminAddress: hostPort.parse(text('adminAddress')!, 'flag --admin-address'),
@@ -143,11 +219,20 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     caKeyAlgorithm: await setting('ca-key-algorithm'),
     engine: await setting('crypto'),
     trustDomain: await setting('trust-domain'),
-    rootTrustDomains: await readSetting('root-trust-domains', { flags, env: terminal.env, cwd: terminal.cwd }),
+    rootTrustDomains: await readSetting('root-trust-domains', {
+      flags,
+      env: terminal.env,
+      cwd: terminal.cwd,
+    }),
     aliases:
-      text('trustDomainAliases') === undefined ? [] : list(text('trustDomainAliases')!, 'flag --trust-domain-aliases', trustDomain.parse),
+      text('trustDomainAliases') === undefined
+        ? []
+        : list(text('trustDomainAliases')!, 'flag --trust-domain-aliases', trustDomain.parse),
     // Which hosts there may be is the server's to say.
-    serverNames: text('serverNames') === undefined ? [] : list(text('serverNames')!, 'flag --server-names', (name) => name),
+    serverNames:
+      text('serverNames') === undefined
+        ? []
+        : list(text('serverNames')!, 'flag --server-names', (name) => name),
     authenticators,
     oidc: readOidc(given, authenticators),
     audiences: readAudiences(given, authenticators),
@@ -157,7 +242,9 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
     },
     maxTtlSeconds: Math.floor(MAX_TTL.parse(text('maxTtl')!, 'flag --max-ttl') / 1_000),
     renewAfterExpiryMs:
-      text('renewAfterExpiry') === undefined ? undefined : AFTER_EXPIRY.parse(text('renewAfterExpiry')!, 'flag --renew-after-expiry'),
+      text('renewAfterExpiry') === undefined
+        ? undefined
+        : AFTER_EXPIRY.parse(text('renewAfterExpiry')!, 'flag --renew-after-expiry'),
     maxLivePerIdentity: count(text('maxLiveCertificatesPerIdentity')!, LIVE, MAX_LIVE_PER_IDENTITY),
     auditLog: text('auditLog'),
     workers: readWorkers(text('workers')!),
@@ -167,7 +254,11 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
 function readWorkers(text: string): number {
   const workers = count(text, 'flag --workers', MAX_WORKERS);
   if (workers > 1 && BUN_VERSION !== undefined) {
-    throw invalid('ERR_CONFIG', 'flag --workers', 'must be 1 in the executable without Node.js, which cannot share a port among processes');
+    throw invalid(
+      'ERR_CONFIG',
+      'flag --workers',
+      'must be 1 in the executable without Node.js, which cannot share a port among processes',
+    );
   }
   return workers;
 }
@@ -178,18 +269,32 @@ function readOidc(given: CommandOptions['given'], authenticators: readonly Authe
   const jwks = given.jwks as string | undefined;
   const wanted = authenticators.includes('oidc');
   const jwksCa = given.jwksCa as string | undefined;
-  const flags = [issuers && 'flag --oidc-issuer', jwks && 'flag --jwks', jwksCa && 'flag --jwks-ca'];
+  const flags = [
+    issuers && 'flag --oidc-issuer',
+    jwks && 'flag --jwks',
+    jwksCa && 'flag --jwks-ca',
+  ];
   const [field] = flags.filter((each) => each !== undefined);
-  if (!wanted && field !== undefined) throw invalid('ERR_CONFIG', field, 'needs oidc among --authenticators');
+  if (!wanted && field !== undefined)
+    throw invalid('ERR_CONFIG', field, 'needs oidc among --authenticators');
   if (!wanted) return undefined;
-  if (issuers === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --oidc-issuer for oidc');
-  if (jwks === undefined) throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --jwks for oidc');
+  if (issuers === undefined)
+    throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --oidc-issuer for oidc');
+  if (jwks === undefined)
+    throw invalid('ERR_CONFIG', 'flag --authenticators', 'needs --jwks for oidc');
   return { issuers, jwks, jwksCa };
 }
 
-function readAudiences(given: CommandOptions['given'], authenticators: readonly AuthenticatorName[]): readonly string[] {
+function readAudiences(
+  given: CommandOptions['given'],
+  authenticators: readonly AuthenticatorName[],
+): readonly string[] {
   const audiences = given.audience as readonly string[] | undefined;
   if (audiences === undefined) return ['istio-ca'];
   if (authenticators.includes('oidc') || authenticators.includes('token-review')) return audiences;
-  throw invalid('ERR_CONFIG', 'flag --audience', 'needs oidc or token-review among --authenticators');
+  throw invalid(
+    'ERR_CONFIG',
+    'flag --audience',
+    'needs oidc or token-review among --authenticators',
+  );
 }

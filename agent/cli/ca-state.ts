@@ -18,15 +18,26 @@ import type { Terminal } from './terminal';
 /** Adds the flags by which a command finds an authority and its state. */
 export function addState(command: Command): Command {
   return addSettings(command, ['ca-dir', 'kubeconfig', 'config'])
-    .addOption(new Option('--state <where>', 'Where tokens, serials and revocations are kept').choices(CA_STATES).default('file'))
-    .option('--namespace <name>', 'Namespace of that state in Kubernetes (default: that of the kubeconfig or the pod)');
+    .addOption(
+      new Option('--state <where>', 'Where tokens, serials and revocations are kept')
+        .choices(CA_STATES)
+        .default('file'),
+    )
+    .option(
+      '--namespace <name>',
+      'Namespace of that state in Kubernetes (default: that of the kubeconfig or the pod)',
+    );
 }
 
 /** @throws AgentError ERR_CONFIG. */
-export async function readState({ given, flags }: CommandOptions, terminal: Terminal): Promise<CaStateConfig> {
+export async function readState(
+  { given, flags }: CommandOptions,
+  terminal: Terminal,
+): Promise<CaStateConfig> {
   const state = given.state as CaStateConfig['state'];
   const namespace = given.namespace as string | undefined;
-  if (namespace !== undefined && state !== 'kubernetes') throw invalid('ERR_CONFIG', 'flag --namespace', 'needs --state kubernetes');
+  if (namespace !== undefined && state !== 'kubernetes')
+    throw invalid('ERR_CONFIG', 'flag --namespace', 'needs --state kubernetes');
   return {
     state,
     caDir: resolve(terminal.cwd, await settingOf('ca-dir', flags, terminal)),
@@ -56,6 +67,11 @@ export async function withState<T>(
 
 /** What a command gives to those who expect a daemon's: warnings are told, events are not. */
 export function commandDeps(terminal: Terminal): Deps {
-  const log = createLogger({ level: 'warn', format: 'text', write: (line) => terminal.err(`${line}\n`), now: systemClock.now });
+  const log = createLogger({
+    level: 'warn',
+    format: 'text',
+    write: (line) => terminal.err(`${line}\n`),
+    now: systemClock.now,
+  });
   return { clock: systemClock, random: systemRandom, metrics: noMetrics, log };
 }

@@ -24,7 +24,9 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     .command('token')
     .helpCommand(false)
     .summary('Make and delete one-time tokens for machines')
-    .description('Make tokens by which a machine without any other proof gets its first certificate.');
+    .description(
+      'Make tokens by which a machine without any other proof gets its first certificate.',
+    );
   const create = addState(withOutput(token.command('create')))
     .summary('Make a token that is good for one certificate')
     .description(
@@ -32,7 +34,10 @@ export function addCaToken(ca: Command, context: CommandContext): void {
     )
     .requiredOption('--spiffe-id <id>', 'Whom the certificate is to be for')
     .addOption(new Option('--ttl <duration>', 'How long the token is good').default('1h'))
-    .addHelpText('after', '\nExample:\n  keyturn ca token create --spiffe-id spiffe://example.org/db --ttl 1h > token');
+    .addHelpText(
+      'after',
+      '\nExample:\n  keyturn ca token create --spiffe-id spiffe://example.org/db --ttl 1h > token',
+    );
   onRun(create, context, async (options) => {
     const { format, given } = options;
     const { terminal } = context;
@@ -43,7 +48,11 @@ export function addCaToken(ca: Command, context: CommandContext): void {
       const now = clock.now();
       assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
       const secret = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
-      return { token: secret.reveal(), spiffeId: formatSpiffeId(id), expiresAt: new Date(now + ttlMs).toISOString() };
+      return {
+        token: secret.reveal(),
+        spiffeId: formatSpiffeId(id),
+        expiresAt: new Date(now + ttlMs).toISOString(),
+      };
     });
     terminal.out(format === 'json' ? json(facts) : `${facts.token}\n`);
     return 0;
@@ -61,13 +70,19 @@ function addDelete(token: Command, context: CommandContext): void {
     .addHelpText('after', '\nExample:\n  keyturn ca token delete spiffe://example.org/db');
   onRun(command, context, async (options, [what]) => {
     const query = await readQuery(String(what), context.terminal);
-    const deleted = await withState(options, context.terminal, (store, _, { clock }) => store.deleteJoinTokens(query, clock.now()));
+    const deleted = await withState(options, context.terminal, (store, _, { clock }) =>
+      store.deleteJoinTokens(query, clock.now()),
+    );
     if (deleted === 0) {
       throw new AgentError('ERR_INPUT', `delete tokens of ${what}: none is good any more`, {
         hint: 'it may have expired, been deleted before, or be of another authority: see --ca-dir and --state',
       });
     }
-    context.terminal.out(options.format === 'json' ? json({ deleted }) : `${deleted} ${deleted === 1 ? 'token' : 'tokens'} deleted\n`);
+    context.terminal.out(
+      options.format === 'json'
+        ? json({ deleted })
+        : `${deleted} ${deleted === 1 ? 'token' : 'tokens'} deleted\n`,
+    );
     return 0;
   });
 }
@@ -79,7 +94,11 @@ async function readQuery(what: string, terminal: Terminal): Promise<JoinTokenQue
 }
 
 /** What would make a token of no use, which a server that runs elsewhere or is started later may still mend. */
-async function tellMismatch(dir: string, { trustDomain }: SpiffeId, terminal: Terminal): Promise<void> {
+async function tellMismatch(
+  dir: string,
+  { trustDomain }: SpiffeId,
+  terminal: Terminal,
+): Promise<void> {
   if (await isMissing(join(dir, 'ca-cert.pem'))) {
     terminal.err(`keyturn: note: ${dir} holds no authority yet; ca init and ca serve make one\n`);
     return;
@@ -87,7 +106,9 @@ async function tellMismatch(dir: string, { trustDomain }: SpiffeId, terminal: Te
   const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
   const named = await namedTrustDomain(dir);
   if (named === undefined || named === trustDomain) return;
-  terminal.err(`keyturn: note: the authority in ${dir} is for ${named}; ${trustDomain} must be among ca serve's --trust-domain-aliases\n`);
+  terminal.err(
+    `keyturn: note: the authority in ${dir} is for ${named}; ${trustDomain} must be among ca serve's --trust-domain-aliases\n`,
+  );
 }
 
 function isMissing(path: string): Promise<boolean> {

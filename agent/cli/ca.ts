@@ -12,6 +12,8 @@ export function addCa(program: Command, context: CommandContext): void {
     .command('ca')
     .helpCommand(false)
     .summary('Run and keep an authority of your own')
-    .description('Run an authority of your own, and keep its state. Commands work on its directory, also beside a running ca serve.');
+    .description(
+      'Run an authority of your own, and keep its state. Commands work on its directory, also beside a running ca serve.',
+    );
   for (const add of [addCaServe, addCaToken, addCaRoot, addCaRevoke, addCaBundle]) add(ca, context);
 }

@@ -31,10 +31,15 @@ export function addCert(program: Command, context: CommandContext): void {
     const text = () => {
       if (given.full === true) return found.map(({ der }) => `${describeCertificate(der)}\n`);
       return found.map(
-        (each, index) => `certificate ${index + 1} of ${found.length}\n${certificateText(each.facts, systemClock.now(), '  ')}`,
+        (each, index) =>
+          `certificate ${index + 1} of ${found.length}\n${certificateText(each.facts, systemClock.now(), '  ')}`,
       );
     };
-    context.terminal.out(format === 'json' ? json({ certificates: found.map((each) => each.facts) }) : text().join('\n'));
+    context.terminal.out(
+      format === 'json'
+        ? json({ certificates: found.map((each) => each.facts) })
+        : text().join('\n'),
+    );
     return 0;
   });
 }

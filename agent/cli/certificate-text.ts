@@ -16,11 +16,18 @@ export async function inspectPem(
   for (const block of blocks) if (block.label !== 'CERTIFICATE') block.der.fill(0);
   return blocks
     .filter((block) => block.label === 'CERTIFICATE')
-    .map(({ der }, index) => ({ der, facts: inspectCertificate(der, `${field}, certificate ${index + 1}`) }));
+    .map(({ der }, index) => ({
+      der,
+      facts: inspectCertificate(der, `${field}, certificate ${index + 1}`),
+    }));
 }
 
 /** A certificate in lines for people. */
-export function certificateText(certificate: CertificateFacts, now: number, indent: string): string {
+export function certificateText(
+  certificate: CertificateFacts,
+  now: number,
+  indent: string,
+): string {
   return facts(
     [
       ...certificate.uris.map((uri) => ['identity', uri] as const),

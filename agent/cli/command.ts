@@ -21,7 +21,10 @@ export interface CommandOptions {
 export function onRun(
   command: Command,
   context: CommandContext,
-  run: (options: CommandOptions, args: readonly (string | readonly string[] | undefined)[]) => Promise<number>,
+  run: (
+    options: CommandOptions,
+    args: readonly (string | readonly string[] | undefined)[],
+  ) => Promise<number>,
 ): Command {
   return command.action(async () => {
     // An option that the parent command has too is read by the parent.
@@ -33,5 +36,9 @@ export function onRun(
 
 /** Adds `--output text|json`, for commands that answer with facts. */
 export function withOutput(command: Command): Command {
-  return command.addOption(new Option('-o, --output <format>', 'For people or for programs').choices(OUTPUT_FORMATS).default('text'));
+  return command.addOption(
+    new Option('-o, --output <format>', 'For people or for programs')
+      .choices(OUTPUT_FORMATS)
+      .default('text'),
+  );
 }

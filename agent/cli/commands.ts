@@ -44,7 +44,9 @@ function addVersion(program: Command, context: CommandContext): void {
       platform: `${process.platform} ${process.arch}`,
     };
     context.terminal.out(
-      format === 'json' ? json(facts) : `keyturn ${facts.version} (${facts.runtime}, ${facts.crypto}, ${facts.platform})\n`,
+      format === 'json'
+        ? json(facts)
+        : `keyturn ${facts.version} (${facts.runtime}, ${facts.crypto}, ${facts.platform})\n`,
     );
     return 0;
   });

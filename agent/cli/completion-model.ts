@@ -32,7 +32,10 @@ export function completionModel(command: Command, parent = ''): CompletedCommand
   const commands = children.map((each) => ({ name: each.name(), help: summaryOf(each) }));
   const flags = help.visibleOptions(command).map(readFlag);
   const own = command.commands.filter((each) => children.includes(each));
-  return [{ path, commands, flags, argument: argumentOf(command) }, ...own.flatMap((each) => completionModel(each, `${path} `))];
+  return [
+    { path, commands, flags, argument: argumentOf(command) },
+    ...own.flatMap((each) => completionModel(each, `${path} `)),
+  ];
 }
 
 function summaryOf(command: Command): string {
@@ -40,7 +43,12 @@ function summaryOf(command: Command): string {
 }
 
 function readFlag(option: Option): CompletedFlag {
-  return { long: option.long!, short: option.short, help: helpOf(option), value: option.required ? candidatesOf(option) : undefined };
+  return {
+    long: option.long!,
+    short: option.short,
+    help: helpOf(option),
+    value: option.required ? candidatesOf(option) : undefined,
+  };
 }
 
 /** A setting's sentence without its defaults and other names. */
@@ -61,7 +69,9 @@ function argumentOf(command: Command): Candidates {
   const [argument] = command.registeredArguments;
   if (!argument) return { kind: 'nothing' };
   if (argument.argChoices) return { kind: 'words', words: argument.argChoices };
-  return argument.name() === 'names' ? { kind: 'words', words: ['default', 'ROOTCA'] } : named(argument.name());
+  return argument.name() === 'names'
+    ? { kind: 'words', words: ['default', 'ROOTCA'] }
+    : named(argument.name());
 }
 
 function named(placeholder: string): Candidates {

@@ -4,7 +4,10 @@ import type { Candidates, CompletedCommand, CompletedFlag } from './completion-m
  * A completion script. All three walk over the words before the cursor to find the command that they belong to, stepping over the values
  * of flags, and then offer what may follow.
  */
-export function completionScript(shell: 'bash' | 'zsh' | 'fish', model: readonly CompletedCommand[]): string {
+export function completionScript(
+  shell: 'bash' | 'zsh' | 'fish',
+  model: readonly CompletedCommand[],
+): string {
   const write = { bash: bashScript, zsh: zshScript, fish: fishScript }[shell];
   return write(model);
 }
@@ -43,10 +46,14 @@ complete -F _keyturn keyturn
 }
 
 function bashCommand(command: CompletedCommand): string {
-  const flags = command.flags.flatMap((flag) => (flag.short ? [flag.short, flag.long] : [flag.long]));
+  const flags = command.flags.flatMap((flag) =>
+    flag.short ? [flag.short, flag.long] : [flag.long],
+  );
   const words = command.commands.map((each) => each.name);
   const argument =
-    words.length > 0 ? `words=${quoted(words.join('\n'))}` : bashCandidates(command.argument).replace(/; return$/, '; return');
+    words.length > 0
+      ? `words=${quoted(words.join('\n'))}`
+      : bashCandidates(command.argument).replace(/; return$/, '; return');
   return `      if [[ "$current" == -* ]]; then\n        words=${quoted(flags.join('\n'))}\n      else\n        ${argument}\n      fi`;
 }
 
@@ -102,7 +109,8 @@ function zshCommand(command: CompletedCommand): string {
   const offer = (what: string, list: readonly string[]) =>
     `offered=(${list.map(quoted).join(' ')})\n        _describe -t ${what} ${what} offered`;
   const commands = command.commands.map((each) => described(each.name, each.help));
-  const argument = commands.length > 0 ? offer('commands', commands) : zshCandidates(command.argument);
+  const argument =
+    commands.length > 0 ? offer('commands', commands) : zshCandidates(command.argument);
   return `      if [[ "$current" == -* ]]; then\n        ${offer('flags', flags)}\n      else\n        ${argument}\n      fi`;
 }
 
@@ -188,19 +196,26 @@ function flagsWithValues(model: readonly CompletedCommand[]): Map<string, Candid
   const found = new Map<string, Candidates>();
   for (const flag of model.flatMap((each) => each.flags)) {
     if (flag.value === undefined) continue;
-    for (const name of flag.short ? [flag.short, flag.long] : [flag.long]) found.set(name, flag.value);
+    for (const name of flag.short ? [flag.short, flag.long] : [flag.long])
+      found.set(name, flag.value);
   }
   return found;
 }
 
 /** `--a|--b) what to do ;;` for each kind of value. */
-function valueCases(model: readonly CompletedCommand[], write: (candidates: Candidates) => string, indent: string): string {
+function valueCases(
+  model: readonly CompletedCommand[],
+  write: (candidates: Candidates) => string,
+  indent: string,
+): string {
   const byAction = new Map<string, string[]>();
   for (const [name, candidates] of flagsWithValues(model)) {
     const action = write(candidates);
     byAction.set(action, [...(byAction.get(action) ?? []), name]);
   }
-  return [...byAction].map(([action, names]) => `${indent}${names.join('|')}) ${action} ;;`).join('\n');
+  return [...byAction]
+    .map(([action, names]) => `${indent}${names.join('|')}) ${action} ;;`)
+    .join('\n');
 }
 
 /** zsh separates a word from its description by a colon. */

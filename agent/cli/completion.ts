@@ -21,7 +21,9 @@ Examples:
   onRun(command, context, async (_, [shell]) => {
     const { completionModel } = await import('./completion-model');
     const { completionScript } = await import('./completion-scripts');
-    context.terminal.out(completionScript(shell as (typeof SHELLS)[number], completionModel(program)));
+    context.terminal.out(
+      completionScript(shell as (typeof SHELLS)[number], completionModel(program)),
+    );
     return 0;
   });
 }

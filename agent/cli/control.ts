@@ -1,5 +1,11 @@
 import type { Command } from 'commander';
-import type { AgentStatus, AuthorityStatus, RotateResult, StreamStatus, WorkloadStatus } from '../admin/agent-view';
+import type {
+  AgentStatus,
+  AuthorityStatus,
+  RotateResult,
+  StreamStatus,
+  WorkloadStatus,
+} from '../admin/agent-view';
 import type { PlanAnswer, RotateRequest } from '../admin/control-server';
 import { parseDuration } from '../base/duration';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
@@ -18,7 +24,12 @@ export function addStatus(program: Command, context: CommandContext): void {
       'Show the certificates that the running agent keeps, when they are renewed, and what each SDS stream has acknowledged. Exits 75 while the agent is not ready.',
     );
   onRun(command, context, async (options) => {
-    const status = await ask<AgentStatus>(options, context.terminal, 'GET', `/status${query(options)}`);
+    const status = await ask<AgentStatus>(
+      options,
+      context.terminal,
+      'GET',
+      `/status${query(options)}`,
+    );
     context.terminal.out(options.format === 'json' ? json(status) : statusText(status));
     return status.ready ? 0 : 75;
   });
@@ -28,10 +39,16 @@ export function addStatus(program: Command, context: CommandContext): void {
 export function addPlan(program: Command, context: CommandContext): void {
   const command = controlCommand(program, 'plan')
     .summary('Why it renews when it does')
-    .description('Show when each certificate will be renewed, and the reasons, most decisive first.');
+    .description(
+      'Show when each certificate will be renewed, and the reasons, most decisive first.',
+    );
   onRun(command, context, async (options) => {
     const plan = await ask<PlanAnswer>(options, context.terminal, 'GET', `/plan${query(options)}`);
-    context.terminal.out(options.format === 'json' ? json(plan) : plan.workloads.map((each) => planText(each, plan.now)).join('\n'));
+    context.terminal.out(
+      options.format === 'json'
+        ? json(plan)
+        : plan.workloads.map((each) => planText(each, plan.now)).join('\n'),
+    );
     return 0;
   });
 }
@@ -43,7 +60,10 @@ export function addRotate(program: Command, context: CommandContext): void {
     .description('Make a new key and certificate now, without waiting for the plan.')
     .option('--wait', 'Return only when every SDS stream has acknowledged the new certificate')
     .option('--timeout <duration>', 'How long that may take', '30s')
-    .addHelpText('after', '\nExamples:\n  keyturn rotate\n  keyturn rotate --wait --timeout 10s && echo every Envoy has it');
+    .addHelpText(
+      'after',
+      '\nExamples:\n  keyturn rotate\n  keyturn rotate --wait --timeout 10s && echo every Envoy has it',
+    );
   onRun(command, context, async (options) => {
     const timeoutMs = parseDuration(String(options.given.timeout), 'flag --timeout');
     const workload = workloadOf(options);
@@ -53,14 +73,24 @@ export function addRotate(program: Command, context: CommandContext): void {
       reason: 'keyturn rotate',
       ...(workload !== undefined && { workload }),
     };
-    const result = await ask<RotateResult>(options, context.terminal, 'POST', '/rotate', request, timeoutMs + ANSWER_MS);
+    const result = await ask<RotateResult>(
+      options,
+      context.terminal,
+      'POST',
+      '/rotate',
+      request,
+      timeoutMs + ANSWER_MS,
+    );
     context.terminal.out(options.format === 'json' ? json(result) : rotatedAllText(result));
     return result.failed ? 75 : 0;
   });
 }
 
 function controlCommand(program: Command, name: string): Command {
-  const command = withOutput(program.command(name)).option('--workload <name>', 'One of many workloads (default: all)');
+  const command = withOutput(program.command(name)).option(
+    '--workload <name>',
+    'One of many workloads (default: all)',
+  );
   return addSettings(command, ['control-socket', 'config']);
 }
 
@@ -90,7 +120,10 @@ function statusText(status: AgentStatus): string {
   const ready = status.ready ? 'ready' : `not ready: ${status.reasons.join('; ')}`;
   const head = `keyturn ${status.version}, process ${status.pid}, ${status.runtime}, started ${instant(status.startedAt, status.now)}\n${ready}\n`;
   const { workloads, refused = [] } = status;
-  const shown = workloads.length > 1 ? [workloadsTable(workloads, status.now)] : workloads.map((each) => workloadText(each, status.now));
+  const shown =
+    workloads.length > 1
+      ? [workloadsTable(workloads, status.now)]
+      : workloads.map((each) => workloadText(each, status.now));
   return [head, ...shown, ...(refused.length > 0 ? [refusedText(refused)] : [])].join('\n');
 }
 
@@ -135,46 +168,77 @@ function workloadText(workload: WorkloadStatus, now: string): string {
       ],
       ...(workload.authorities ?? []).map((each) => ['CA', authorityText(each, now)] as const),
       ...(certificate?.warnings ?? []).map((warning) => ['warning', warning] as const),
-      ['CA problem', sourceProblem && `${sourceProblem.message} (${sourceProblem.code}); what was good before is still in use`],
+      [
+        'CA problem',
+        sourceProblem &&
+          `${sourceProblem.message} (${sourceProblem.code}); what was good before is still in use`,
+      ],
       ['self-check', workload.selfCheck?.message],
       ['hint', workload.selfCheck?.hint],
-      ['last error', lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`],
+      [
+        'last error',
+        lastError && `${lastError.message} (${lastError.code}, ${instant(lastError.at, now)})`,
+      ],
       ['hint', lastError?.hint],
-      ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],
+      [
+        'without CA',
+        outageBudget &&
+          `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`,
+      ],
       ...workload.roots.map((root) => ['root', rootText(root, now)] as const),
       ['revocation', workload.revocation && revocationText(workload.revocation, now)],
       ...(workload.federated ?? []).map((each) => ['federated', federatedText(each)] as const),
       ['files', output && `${output.dir}${output.error === undefined ? '' : `: ${output.error}`}`],
-      ['SDS socket', `${sds.socket} (mode ${sds.mode})${sds.problem === undefined ? '' : `: ${sds.problem}`}`],
+      [
+        'SDS socket',
+        `${sds.socket} (mode ${sds.mode})${sds.problem === undefined ? '' : `: ${sds.problem}`}`,
+      ],
       ['SDS streams', sds.streams.length],
       ['Workload API', sds.workloadApiStreams && counted(sds.workloadApiStreams, 'stream')],
-      ...sds.unknownNames.map((each) => ['unknown name', `${each.name} (asked for ${counted(each.count, 'time')})`] as const),
+      ...sds.unknownNames.map(
+        (each) =>
+          ['unknown name', `${each.name} (asked for ${counted(each.count, 'time')})`] as const,
+      ),
     ],
     '  ',
   );
   const streams =
-    sds.streams.length === 0 ? '' : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
+    sds.streams.length === 0
+      ? ''
+      : `\n${table([STREAM_HEAD, ...sds.streams.flatMap((each) => streamRows(each, now))], '  ')}`;
   return `${titleOf(workload)}\n${rows}${streams}`;
 }
 
-function rootText({ subject, sha256, notAfter, withheld }: WorkloadStatus['roots'][number], now: string): string {
+function rootText(
+  { subject, sha256, notAfter, withheld }: WorkloadStatus['roots'][number],
+  now: string,
+): string {
   const served = withheld === undefined ? '' : `; not served: ${withheld}`;
   return `${subject || sha256.slice(0, 16)}, until ${instant(notAfter, now)}${served}`;
 }
 
-function federatedText({ trustDomain, roots, problem }: NonNullable<WorkloadStatus['federated']>[number]): string {
+function federatedText({
+  trustDomain,
+  roots,
+  problem,
+}: NonNullable<WorkloadStatus['federated']>[number]): string {
   const known = roots === undefined ? 'nothing known yet' : counted(roots, 'root');
   return `${trustDomain}: ${known}${problem === undefined ? '' : `; ${problem.message}`}`;
 }
 
-function revocationText({ lists, revoked, nextUpdate, problem }: NonNullable<WorkloadStatus['revocation']>, now: string): string {
+function revocationText(
+  { lists, revoked, nextUpdate, problem }: NonNullable<WorkloadStatus['revocation']>,
+  now: string,
+): string {
   const until = nextUpdate === undefined ? '' : `, until ${instant(nextUpdate, now)}`;
   return `${counted(lists, 'list')}, ${counted(revoked, 'serial number')}${until}${problem === undefined ? '' : `; ${problem.message}`}`;
 }
 
 function authorityText(authority: AuthorityStatus, now: string): string {
   const { name, active, breaker, probeAt, excluded, signed, failed, lastError } = authority;
-  const asked = excluded ?? (probeAt === undefined ? breaker : `${breaker}, asked again at ${instant(probeAt, now)}`);
+  const asked =
+    excluded ??
+    (probeAt === undefined ? breaker : `${breaker}, asked again at ${instant(probeAt, now)}`);
   const said = lastError === undefined ? '' : `; last error: ${lastError.message}`;
   return `${name}${active ? ' (in use)' : ''}: ${asked}, ${counted(signed, 'certificate')}, ${counted(failed, 'failure')}${said}`;
 }
@@ -197,7 +261,9 @@ function streamRows(stream: StreamStatus, now: string): (string | number | undef
 function acknowledgedText(name: StreamStatus['names'][number], now: string): string {
   if (name.nack && name.nack.version === name.sentVersion) return `REFUSED: ${name.nack.message}`;
   if (name.sentVersion === undefined) return 'nothing sent yet';
-  return name.acknowledgedVersion === name.sentVersion ? (instant(name.acknowledgedAt, now) ?? 'yes') : 'not yet';
+  return name.acknowledgedVersion === name.sentVersion
+    ? (instant(name.acknowledgedAt, now) ?? 'yes')
+    : 'not yet';
 }
 
 function planText(workload: PlanAnswer['workloads'][number], now: string): string {
@@ -211,12 +277,20 @@ function planText(workload: PlanAnswer['workloads'][number], now: string): strin
       ['valid until', instant(certificate?.notAfter, now)],
       ['tries again', instant(workload.retryAt, now)],
       ['last error', lastError?.message],
-      ['without CA', outageBudget && `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`],
+      [
+        'without CA',
+        outageBudget &&
+          `lasts until ${instant(outageBudget.until, now)}, limited by ${outageBudget.limit}`,
+      ],
     ],
     '  ',
   );
   const steps = table(
-    workload.plan.map((step) => [step.at === undefined ? '' : instant(step.at, now), step.rule, step.detail]),
+    workload.plan.map((step) => [
+      step.at === undefined ? '' : instant(step.at, now),
+      step.rule,
+      step.detail,
+    ]),
     '  ',
   );
   return `${titleOf(workload)}\n${head}\n${steps}`;
@@ -227,7 +301,10 @@ function titleOf({ name, id }: { readonly name?: string; readonly id: string }):
 }
 
 function rotatedAllText({ workloads, failed = [] }: RotateResult): string {
-  return [...workloads.map(rotatedText), ...failed.map((each) => `${titleOf(each)}\n  failed: ${each.message}\n`)].join('\n');
+  return [
+    ...workloads.map(rotatedText),
+    ...failed.map((each) => `${titleOf(each)}\n  failed: ${each.message}\n`),
+  ].join('\n');
 }
 
 function rotatedText(workload: RotateResult['workloads'][number]): string {
@@ -236,7 +313,12 @@ function rotatedText(workload: RotateResult['workloads'][number]): string {
       ['serial', workload.serial],
       ['was', workload.previousSerial],
       ['valid until', `${workload.notAfter.slice(0, 19).replace('T', ' ')}Z`],
-      ['acknowledged by', workload.acknowledged === undefined ? undefined : counted(workload.acknowledged, 'SDS stream')],
+      [
+        'acknowledged by',
+        workload.acknowledged === undefined
+          ? undefined
+          : counted(workload.acknowledged, 'SDS stream'),
+      ],
     ],
     '  ',
   );

@@ -16,11 +16,21 @@ export function addCsr(program: Command, context: CommandContext): void {
     .command('csr')
     .helpCommand(false)
     .summary('Make and judge certificate signing requests')
-    .description('Make certificate signing requests, and say what authorities would find wrong with them, without an agent.');
+    .description(
+      'Make certificate signing requests, and say what authorities would find wrong with them, without an agent.',
+    );
   addCsrLint(csr, context);
-  const create = addSettings(withOutput(csr.command('create')), ['spiffe-id', 'key-algorithm', 'key-format', 'crypto', 'config'])
+  const create = addSettings(withOutput(csr.command('create')), [
+    'spiffe-id',
+    'key-algorithm',
+    'key-format',
+    'crypto',
+    'config',
+  ])
     .summary('Make a key and a request for it')
-    .description('Make a new key and a PKCS#10 request with one SPIFFE ID, as the agent makes them.')
+    .description(
+      'Make a new key and a PKCS#10 request with one SPIFFE ID, as the agent makes them.',
+    )
     .requiredOption('--key-out <file>', 'File for the private key, mode 0600')
     .option('--out <file>', 'File for the request instead of standard output')
     .option('--force', 'Replace files that exist')
@@ -42,7 +52,8 @@ export function addCsr(program: Command, context: CommandContext): void {
     } finally {
       keyPem.fill(0);
     }
-    if (out !== undefined) await writeNew(resolve(terminal.cwd, out), csrPem, 0o644, given.force === true);
+    if (out !== undefined)
+      await writeNew(resolve(terminal.cwd, out), csrPem, 0o644, given.force === true);
     const facts = {
       keyAlgorithm: key.algorithm,
       key: keyOut,

@@ -53,13 +53,21 @@ export interface RunningDaemon {
 export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
   const { name, scope, logLevel: level, logFormat: format } = spec;
   dropWhatNobodyReads();
-  const log = createLogger({ level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now }, scope);
+  const log = createLogger(
+    { level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now },
+    scope,
+  );
   tellLastWordsTo((event, error, stack) => log.error(event, { cause: error, stack }));
   tellOfIgnored(terminal.ignoredVariables, log);
   const signals = watchSignals(terminal.exit);
   const metrics: AgentMetrics = createMetrics();
   try {
-    return await runUntilSignal(spec, terminal.env, { clock: systemClock, random: systemRandom, log, metrics }, signals);
+    return await runUntilSignal(
+      spec,
+      terminal.env,
+      { clock: systemClock, random: systemRandom, log, metrics },
+      signals,
+    );
   } catch (caught) {
     const error = AgentError.from(caught);
     if (format === 'text') throw error;
@@ -71,7 +79,12 @@ export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<n
   }
 }
 
-async function runUntilSignal(spec: DaemonSpec, env: NodeJS.ProcessEnv, deps: AgentDeps, signals: Signals): Promise<number> {
+async function runUntilSignal(
+  spec: DaemonSpec,
+  env: NodeJS.ProcessEnv,
+  deps: AgentDeps,
+  signals: Signals,
+): Promise<number> {
   const { name, facts, start } = spec;
   const { log } = deps;
   log.info(`${name} starting`, { version: VERSION, pid: process.pid, ...facts });
@@ -80,7 +93,9 @@ async function runUntilSignal(spec: DaemonSpec, env: NodeJS.ProcessEnv, deps: Ag
   const starting = start(deps, stopping.signal);
   const started = await Promise.race([starting, signals.stop]);
   if (typeof started !== 'string') signals.onHangup(() => started.onHangup?.());
-  const manager = env.NOTIFY_SOCKET ? (await import('./service-manager')).createServiceManager(env, deps) : undefined;
+  const manager = env.NOTIFY_SOCKET
+    ? (await import('./service-manager')).createServiceManager(env, deps)
+    : undefined;
   if (typeof started !== 'string') manager?.started(started.health);
   const ending = new AbortController();
   void trimMemory(systemClock, ending.signal);

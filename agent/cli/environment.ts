@@ -39,7 +39,8 @@ const BUN_VARIABLES: Readonly<Record<string, RegExp>> = {
 };
 
 /** What Kubernetes sets in every container for a Service whose name begins with `bun`. */
-const SERVICE_LINK = /^[A-Z0-9_]+_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)$/;
+const SERVICE_LINK =
+  /^[A-Z0-9_]+_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)$/;
 
 /** Variables that the runtime and its libraries have acted on before us, and what they do. */
 const REFUSED: Readonly<Record<string, string>> = {
@@ -59,15 +60,47 @@ const REFUSED: Readonly<Record<string, string>> = {
 
 /** Variables that nothing has read yet. */
 const NEUTRALISED: readonly IgnoredVariable[] = [
-  { name: 'NODE_TLS_REJECT_UNAUTHORIZED', level: 'warn', event: 'environment variable ignored: certificates are always verified' },
-  { name: 'SSLKEYLOGFILE', level: 'warn', event: 'environment variable ignored: keys of TLS sessions are not written down' },
-  { name: 'GRPC_SSL_CIPHER_SUITES', level: 'warn', event: 'environment variable ignored: the cipher suites are those of the runtime' },
-  { name: 'GRPC_TRACE', level: 'warn', event: 'environment variable ignored: a trace of gRPC shows tokens' },
-  { name: 'GRPC_NODE_TRACE', level: 'warn', event: 'environment variable ignored: a trace of gRPC shows tokens' },
-  { name: 'LOG_TOKENS', level: 'info', event: 'environment variable ignored: what is read of YAML is not written down' },
-  { name: 'LOG_STREAM', level: 'info', event: 'environment variable ignored: what is read of YAML is not written down' },
+  {
+    name: 'NODE_TLS_REJECT_UNAUTHORIZED',
+    level: 'warn',
+    event: 'environment variable ignored: certificates are always verified',
+  },
+  {
+    name: 'SSLKEYLOGFILE',
+    level: 'warn',
+    event: 'environment variable ignored: keys of TLS sessions are not written down',
+  },
+  {
+    name: 'GRPC_SSL_CIPHER_SUITES',
+    level: 'warn',
+    event: 'environment variable ignored: the cipher suites are those of the runtime',
+  },
+  {
+    name: 'GRPC_TRACE',
+    level: 'warn',
+    event: 'environment variable ignored: a trace of gRPC shows tokens',
+  },
+  {
+    name: 'GRPC_NODE_TRACE',
+    level: 'warn',
+    event: 'environment variable ignored: a trace of gRPC shows tokens',
+  },
+  {
+    name: 'LOG_TOKENS',
+    level: 'info',
+    event: 'environment variable ignored: what is read of YAML is not written down',
+  },
+  {
+    name: 'LOG_STREAM',
+    level: 'info',
+    event: 'environment variable ignored: what is read of YAML is not written down',
+  },
   // Set for the whole machine in many images: no reason to worry anybody.
-  { name: 'NODE_EXTRA_CA_CERTS', level: 'info', event: 'environment variable ignored: every connection names its own roots' },
+  {
+    name: 'NODE_EXTRA_CA_CERTS',
+    level: 'info',
+    event: 'environment variable ignored: every connection names its own roots',
+  },
 ];
 
 /**
@@ -78,10 +111,12 @@ const NEUTRALISED: readonly IgnoredVariable[] = [
  * @throws AgentError ERR_CONFIG naming the variable or switch.
  */
 export function refuseDangerousSurroundings({ env, runtimeSwitches }: Surroundings): void {
-  for (const [name, why] of Object.entries(REFUSED)) if (env[name]) throw refuse(name, `must not be set: ${why}`);
+  for (const [name, why] of Object.entries(REFUSED))
+    if (env[name]) throw refuse(name, `must not be set: ${why}`);
   for (const [name, value] of BUN_VERSION === undefined ? [] : Object.entries(env)) {
     if (!name.startsWith('BUN_') || !value || SERVICE_LINK.test(name)) continue;
-    if (!BUN_VARIABLES[name]?.test(value)) throw refuse(name, 'must not be set so in a process that holds keys', BUN_VARIABLES);
+    if (!BUN_VARIABLES[name]?.test(value))
+      throw refuse(name, 'must not be set so in a process that holds keys', BUN_VARIABLES);
   }
   // Node.js splits at spaces outside of quotes. To split inside of them too, and to drop them, only makes more words that must pass.
   const options = (env.NODE_OPTIONS ?? '').replaceAll('"', '').split(' ');
@@ -115,12 +150,24 @@ function isForeignSwitch(word: string): boolean {
   return word !== '' && !SWITCHES[name!.replaceAll('_', '-')]?.test(value.join('='));
 }
 
-const switchRule = (word: string) => `must not have ${word.split('=')[0]} in a process that holds keys`;
+const switchRule = (word: string) =>
+  `must not have ${word.split('=')[0]} in a process that holds keys`;
 
 /** @param name  Of the variable; else it is about the command line. */
-function refuse(name: string | undefined, rule: string, permitted?: Readonly<Record<string, RegExp>>): AgentError {
+function refuse(
+  name: string | undefined,
+  rule: string,
+  permitted?: Readonly<Record<string, RegExp>>,
+): AgentError {
   const field = name === undefined ? 'command line of Node.js' : `environment ${name}`;
-  const remedy = name === undefined ? 'start keyturn without it' : `start keyturn without it, e.g. env -u ${name} keyturn ...`;
+  const remedy =
+    name === undefined
+      ? 'start keyturn without it'
+      : `start keyturn without it, e.g. env -u ${name} keyturn ...`;
   const others = permitted ? `; permitted are ${Object.keys(permitted).join(', ')}` : '';
-  return new AgentError('ERR_CONFIG', `${field}: ${rule}`, { field, rule, hint: `${remedy}${others}` });
+  return new AgentError('ERR_CONFIG', `${field}: ${rule}`, {
+    field,
+    rule,
+    hint: `${remedy}${others}`,
+  });
 }

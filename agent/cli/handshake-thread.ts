@@ -1,6 +1,10 @@
 import { parentPort } from 'node:worker_threads';
 import { errorText } from '../base/errors';
-import { type HandshakeMaterial, type HandshakeOutcome, handshakeObstacle } from '../identity/self-handshake';
+import {
+  type HandshakeMaterial,
+  type HandshakeOutcome,
+  handshakeObstacle,
+} from '../identity/self-handshake';
 
 // One handshake, and the thread ends.
 parentPort!.once('message', (material: HandshakeMaterial) => {

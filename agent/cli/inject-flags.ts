@@ -5,7 +5,12 @@ import { oneError, readSetting, readSettings } from '../config/load';
 import type { SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
 import { ISTIO_PROXY } from '../inject/names';
-import { type EnvoyChoice, INJECTABLE_CAS, type InjectableCa, type InjectOptions } from '../inject/options';
+import {
+  type EnvoyChoice,
+  INJECTABLE_CAS,
+  type InjectableCa,
+  type InjectOptions,
+} from '../inject/options';
 import { VERSION } from '../version';
 import { addEnvoyFlags, ENVOY_FLAGS, readEnvoyFlags } from './envoy-flags';
 import { addSettings } from './settings-options';
@@ -55,14 +60,22 @@ export function addInjectFlags(command: Command): Command {
       ),
     )
     .option('--image <image>', 'Image of the agent', `keyturn:${VERSION}`)
-    .option('--plain', 'One more container, for Kubernetes before 1.29, instead of a native sidecar')
+    .option(
+      '--plain',
+      'One more container, for Kubernetes before 1.29, instead of a native sidecar',
+    )
     .option('--audience <name>', 'Whom the service account token is for', 'istio-ca')
-    .option('--root-configmap <name>', `ConfigMap with root-cert.pem (default: ${ROOT_CONFIG_MAP}; none for kubernetes-csr alone)`)
+    .option(
+      '--root-configmap <name>',
+      `ConfigMap with root-cert.pem (default: ${ROOT_CONFIG_MAP}; none for kubernetes-csr alone)`,
+    )
     .option('--cpu-request <quantity>', 'CPU that the agent is given for certain', '10m')
     .option('--cpu-limit <quantity>', 'CPU that it may take at most (default: no limit)')
     .option('--memory-request <quantity>', 'Memory that it is given for certain', '48Mi')
     .option('--memory-limit <quantity>', 'Memory that it may take at most', '96Mi')
-    .addOption(new Option('--envoy <image>', 'Put an Envoy of this image beside it').conflicts('join'))
+    .addOption(
+      new Option('--envoy <image>', 'Put an Envoy of this image beside it').conflicts('join'),
+    )
     .option('--join <container>', 'Give the socket to the Envoy that this container is');
   return addEnvoyFlags(command);
 }
@@ -78,10 +91,17 @@ export async function readInjectFlags(
   flags: Flags,
   terminal: Pick<Terminal, 'cwd'>,
 ): Promise<InjectOptions> {
-  const { values, written } = await readPodSettings(flags, given.join === ISTIO_PROXY ? BESIDE_ISTIO_AGENT : ADMIN_ADDRESS, terminal.cwd);
+  const { values, written } = await readPodSettings(
+    flags,
+    given.join === ISTIO_PROXY ? BESIDE_ISTIO_AGENT : ADMIN_ADDRESS,
+    terminal.cwd,
+  );
   const cas = values.ca.map(injectableCa);
   const byToken = cas.some((name) => name !== 'kubernetes-csr');
-  const named = given.rootConfigmap === undefined ? undefined : text(given, 'root-configmap', OBJECT_NAME, 'a name of a ConfigMap');
+  const named =
+    given.rootConfigmap === undefined
+      ? undefined
+      : text(given, 'root-configmap', OBJECT_NAME, 'a name of a ConfigMap');
   const rootConfigMap = named ?? (byToken ? ROOT_CONFIG_MAP : undefined);
   return {
     image: text(given, 'image', IMAGE, 'an image'),
@@ -95,7 +115,10 @@ export async function readInjectFlags(
     resources: {
       cpuRequest: text(given, 'cpu-request', QUANTITY, QUANTITY_RULE),
       memoryRequest: text(given, 'memory-request', QUANTITY, QUANTITY_RULE),
-      cpuLimit: given.cpuLimit === undefined ? undefined : text(given, 'cpu-limit', QUANTITY, QUANTITY_RULE),
+      cpuLimit:
+        given.cpuLimit === undefined
+          ? undefined
+          : text(given, 'cpu-limit', QUANTITY, QUANTITY_RULE),
       memoryLimit: text(given, 'memory-limit', QUANTITY, QUANTITY_RULE),
     },
     envoy: envoyChoice(given, values['trust-domain']),
@@ -112,22 +135,33 @@ const QUANTITY_RULE = 'a quantity, e.g. 10m or 64Mi';
 async function readPodSettings(flags: Flags, usualAdmin: string, cwd: string) {
   const sources = { flags, env: {}, cwd };
   const ca = await readSetting('ca', sources);
-  const first = await readSettings({ ...sources, flags: ca === undefined ? { ...flags, ca: 'istiod' } : flags });
+  const first = await readSettings({
+    ...sources,
+    flags: ca === undefined ? { ...flags, ca: 'istiod' } : flags,
+  });
   const isGiven = (origin: string) => origin.startsWith('flag ') || origin.startsWith('file ');
-  const misplaced = first.settings.find(({ name, origin }) => isGiven(origin) && name !== 'config' && !isForPods(name));
+  const misplaced = first.settings.find(
+    ({ name, origin }) => isGiven(origin) && name !== 'config' && !isForPods(name),
+  );
   if (misplaced) {
-    throw invalid('ERR_CONFIG', misplaced.origin, 'cannot be said for pods', { hint: `settings for pods are ${POD_SETTINGS.join(', ')}` });
+    throw invalid('ERR_CONFIG', misplaced.origin, 'cannot be said for pods', {
+      hint: `settings for pods are ${POD_SETTINGS.join(', ')}`,
+    });
   }
   if (!first.loaded) throw oneError(first.problems);
   const found = new Map(first.settings.map((each) => [each.name, each]));
   const admin = found.get('admin-address')!;
-  const text = (name: SettingName) => (name === 'admin-address' && !isGiven(admin.origin) ? usualAdmin : found.get(name)!.value);
+  const text = (name: SettingName) =>
+    name === 'admin-address' && !isGiven(admin.origin) ? usualAdmin : found.get(name)!.value;
   const crl = text('crl');
   if (crl !== '' && !/^https?:\/\//.test(crl))
     throw invalid('ERR_CONFIG', found.get('crl')!.origin, 'must be a URL: a pod has no such file');
-  const names = POD_SETTINGS.filter((name) => text(name) !== '' && (isGiven(found.get(name)!.origin) || ALWAYS.includes(name)));
+  const names = POD_SETTINGS.filter(
+    (name) => text(name) !== '' && (isGiven(found.get(name)!.origin) || ALWAYS.includes(name)),
+  );
   const { values } = first;
-  if (values.ca === undefined || values['trust-domain'] === undefined) throw new AgentError('ERR_BUG', 'inject: settings without a CA');
+  if (values.ca === undefined || values['trust-domain'] === undefined)
+    throw new AgentError('ERR_BUG', 'inject: settings without a CA');
   return {
     values: {
       ca: values.ca,
@@ -145,7 +179,10 @@ function isForPods(name: string): boolean {
 function injectableCa(name: string): InjectableCa {
   const found = INJECTABLE_CAS.find((each) => each === name);
   if (found !== undefined) return found;
-  const why = name === 'builtin' ? 'every pod would be an authority of its own' : 'inject mounts no certificates';
+  const why =
+    name === 'builtin'
+      ? 'every pod would be an authority of its own'
+      : 'inject mounts no certificates';
   throw invalid('ERR_CONFIG', 'flag --ca', `cannot be ${name} for pods: ${why}`, {
     hint: `choose ${INJECTABLE_CAS.join(', ')}; keyturn ca serve is asked as istiod is`,
   });
@@ -155,21 +192,40 @@ function injectableCa(name: string): InjectableCa {
 function adminPort({ text, origin }: { readonly text: string; readonly origin: string }): number {
   const { host, port } = parseHostPort(text, origin);
   if (host !== '0.0.0.0' && host !== '::')
-    throw invalid('ERR_CONFIG', origin, 'must be all addresses, 0.0.0.0 or [::]: probes come from the node');
+    throw invalid(
+      'ERR_CONFIG',
+      origin,
+      'must be all addresses, 0.0.0.0 or [::]: probes come from the node',
+    );
   if (port === 0) throw invalid('ERR_CONFIG', origin, 'must name a port: probes have to know it');
   return port;
 }
 
-function envoyChoice(given: Readonly<Record<string, unknown>>, trustDomain: string): EnvoyChoice | undefined {
+function envoyChoice(
+  given: Readonly<Record<string, unknown>>,
+  trustDomain: string,
+): EnvoyChoice | undefined {
   if (given.envoy !== undefined) {
     const flags = readEnvoyFlags(given);
-    const chosen = { listen: flags.inbound?.listen, 'peer-listen': flags.outbound?.listen, admin: flags.admin };
+    const chosen = {
+      listen: flags.inbound?.listen,
+      'peer-listen': flags.outbound?.listen,
+      admin: flags.admin,
+    };
     const [free] = Object.entries(chosen).find(([, address]) => address?.port === 0) ?? [];
-    if (free !== undefined) throw invalid('ERR_CONFIG', `flag --${free}`, 'must name a port: others have to know it');
-    return { kind: 'beside', image: text(given, 'envoy', IMAGE, 'an image'), bootstrap: { trustDomain, ...flags } };
+    if (free !== undefined)
+      throw invalid('ERR_CONFIG', `flag --${free}`, 'must name a port: others have to know it');
+    return {
+      kind: 'beside',
+      image: text(given, 'envoy', IMAGE, 'an image'),
+      bootstrap: { trustDomain, ...flags },
+    };
   }
-  const needless = ENVOY_FLAGS.find((name) => given[name] !== undefined && !HAVE_DEFAULTS.includes(name));
-  if (needless !== undefined) throw invalid('ERR_USAGE', `flag --${dashed(needless)}`, 'is for the Envoy of --envoy');
+  const needless = ENVOY_FLAGS.find(
+    (name) => given[name] !== undefined && !HAVE_DEFAULTS.includes(name),
+  );
+  if (needless !== undefined)
+    throw invalid('ERR_USAGE', `flag --${dashed(needless)}`, 'is for the Envoy of --envoy');
   if (given.join === undefined) return undefined;
   return { kind: 'join', container: text(given, 'join', CONTAINER_NAME, 'a name of a container') };
 }
@@ -180,8 +236,14 @@ function dashed(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
-function text(given: Readonly<Record<string, unknown>>, flag: string, rule: RegExp, what: string): string {
+function text(
+  given: Readonly<Record<string, unknown>>,
+  flag: string,
+  rule: RegExp,
+  what: string,
+): string {
   const value = given[flag.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())];
-  if (typeof value !== 'string' || !rule.test(value)) throw invalid('ERR_USAGE', `flag --${flag}`, `must be ${what}`);
+  if (typeof value !== 'string' || !rule.test(value))
+    throw invalid('ERR_USAGE', `flag --${flag}`, `must be ${what}`);
   return value;
 }

@@ -20,27 +20,50 @@ export function addInject(program: Command, context: CommandContext): void {
     .description(
       'Add the agent to the pods of Kubernetes manifests: Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, List. Comments, order and all other objects stay as they are. Doing it again changes nothing; other flags change what was added.',
     )
-    .requiredOption('-f, --filename <file>', 'Manifest, YAML or JSON; - is standard input; may be given again', more)
+    .requiredOption(
+      '-f, --filename <file>',
+      'Manifest, YAML or JSON; - is standard input; may be given again',
+      more,
+    )
     .option('--in-place', 'Write the files anew instead of printing them');
   addInjectFlags(command);
-  const flagsToInject = command.options.map((each) => each.attributeName()).filter((name) => !['filename', 'inPlace'].includes(name));
+  const flagsToInject = command.options
+    .map((each) => each.attributeName())
+    .filter((name) => !['filename', 'inPlace'].includes(name));
   command
-    .addOption(new Option('--remove', 'Take out everything that was added, instead').conflicts(flagsToInject))
     .addOption(
-      new Option('-o, --output <format>', 'Form of errors and of what is told on standard error').choices(OUTPUT_FORMATS).default('text'),
+      new Option('--remove', 'Take out everything that was added, instead').conflicts(
+        flagsToInject,
+      ),
+    )
+    .addOption(
+      new Option('-o, --output <format>', 'Form of errors and of what is told on standard error')
+        .choices(OUTPUT_FORMATS)
+        .default('text'),
     )
     .addHelpText('after', HELP);
   onRun(command, context, async ({ format, given, flags }) => {
     const { terminal } = context;
-    const options = given.remove === true ? 'remove' : await readInjectFlags(given, flags, terminal);
-    const { injectManifest, MAX_MANIFEST_BYTES, oneError } = await import('../inject/inject-manifest');
-    const sources = await readSources(given.filename as readonly string[], given.inPlace === true, MAX_MANIFEST_BYTES, terminal);
+    const options =
+      given.remove === true ? 'remove' : await readInjectFlags(given, flags, terminal);
+    const { injectManifest, MAX_MANIFEST_BYTES, oneError } = await import(
+      '../inject/inject-manifest'
+    );
+    const sources = await readSources(
+      given.filename as readonly string[],
+      given.inPlace === true,
+      MAX_MANIFEST_BYTES,
+      terminal,
+    );
     const done: (Source & InjectedManifest)[] = [];
     const problems: AgentError[] = [];
     for (const source of sources) {
       try {
         const onProgress = format === 'json' ? undefined : progressTo(terminal, source.name);
-        done.push({ ...source, ...(await injectManifest(source.bytes, source.name, options, onProgress)) });
+        done.push({
+          ...source,
+          ...(await injectManifest(source.bytes, source.name, options, onProgress)),
+        });
       } catch (caught) {
         problems.push(...each(AgentError.from(caught)));
       }
@@ -49,7 +72,8 @@ export function addInject(program: Command, context: CommandContext): void {
     if (problems.length > 0) throw oneError(problems);
     if (given.inPlace === true) await writeBack(done);
     else await terminal.write(joined(done.map(({ text }) => text)));
-    for (const { name, reports } of done) for (const one of reports) terminal.err(told(name, one, format, given.remove === true));
+    for (const { name, reports } of done)
+      for (const one of reports) terminal.err(told(name, one, format, given.remove === true));
     return 0;
   });
 }
@@ -85,14 +109,25 @@ function progressTo(terminal: Terminal, name: string): (share: number) => void {
 
 const PROGRESS_MS = 2_000;
 
-async function readSources(paths: readonly string[], inPlace: boolean, maxBytes: number, terminal: Terminal): Promise<Source[]> {
+async function readSources(
+  paths: readonly string[],
+  inPlace: boolean,
+  maxBytes: number,
+  terminal: Terminal,
+): Promise<Source[]> {
   const twice = paths.find((path, index) => paths.indexOf(path) !== index);
-  if (twice !== undefined) throw new AgentError('ERR_USAGE', `flag --filename: ${twice} is given twice`);
-  if (inPlace && paths.includes('-')) throw new AgentError('ERR_USAGE', 'flag --in-place: standard input cannot be written anew');
+  if (twice !== undefined)
+    throw new AgentError('ERR_USAGE', `flag --filename: ${twice} is given twice`);
+  if (inPlace && paths.includes('-'))
+    throw new AgentError('ERR_USAGE', 'flag --in-place: standard input cannot be written anew');
   const sources: Source[] = [];
   for (const path of paths) {
     const name = path === '-' ? 'standard input' : path;
-    sources.push({ path: resolve(terminal.cwd, path), name, bytes: await readInput(path, terminal, maxBytes) });
+    sources.push({
+      path: resolve(terminal.cwd, path),
+      name,
+      bytes: await readInput(path, terminal, maxBytes),
+    });
   }
   return sources;
 }
@@ -114,7 +149,11 @@ function joined(texts: readonly string[]): string {
     if (text.startsWith('%')) return `...\n${text}`;
     return /^(?:\s*#.*\n|\s*\n)*---(?:\s|$)/.test(text) ? text : `---\n${text}`;
   });
-  return parts.map((text, index) => (index === parts.length - 1 || text === '' || text.endsWith('\n') ? text : `${text}\n`)).join('');
+  return parts
+    .map((text, index) =>
+      index === parts.length - 1 || text === '' || text.endsWith('\n') ? text : `${text}\n`,
+    )
+    .join('');
 }
 
 function each(error: AgentError): readonly AgentError[] {
@@ -129,9 +168,15 @@ const OUTCOMES: Readonly<Record<ObjectReport['outcome'], string>> = {
   'no-pod': 'left as it is: it makes no pods that inject knows of',
 };
 
-function told(file: string, { object, outcome, notes }: ObjectReport, format: OutputFormat, isRemoval: boolean): string {
+function told(
+  file: string,
+  { object, outcome, notes }: ObjectReport,
+  format: OutputFormat,
+  isRemoval: boolean,
+): string {
   if (format === 'json') return `${JSON.stringify({ file, object, outcome, notes })}\n`;
-  const said = isRemoval && outcome === 'unchanged' ? 'has nothing that was injected' : OUTCOMES[outcome];
+  const said =
+    isRemoval && outcome === 'unchanged' ? 'has nothing that was injected' : OUTCOMES[outcome];
   const lines = [said, ...notes.map((note) => `note: ${note}`)];
   return lines.map((line) => `keyturn: ${printable(`${file} ${object}: ${line}`)}\n`).join('');
 }

@@ -13,10 +13,16 @@ const MAX_INPUT_BYTES = 4 << 20;
  * @param maxBytes  Default 4 MiB.
  * @throws          AgentError ERR_INPUT.
  */
-export async function readInput(path: string, terminal: Terminal, maxBytes = MAX_INPUT_BYTES): Promise<Uint8Array> {
+export async function readInput(
+  path: string,
+  terminal: Terminal,
+  maxBytes = MAX_INPUT_BYTES,
+): Promise<Uint8Array> {
   assertFileName(path, 'ERR_INPUT', 'file');
-  if (path !== '-') return readSmallFile(resolve(terminal.cwd, path), { field: path, code: 'ERR_INPUT', maxBytes });
+  if (path !== '-')
+    return readSmallFile(resolve(terminal.cwd, path), { field: path, code: 'ERR_INPUT', maxBytes });
   const bytes = await terminal.readStdin(maxBytes);
-  if (bytes.length > maxBytes) throw new AgentError('ERR_INPUT', `standard input: must not be larger than ${maxBytes} bytes`);
+  if (bytes.length > maxBytes)
+    throw new AgentError('ERR_INPUT', `standard input: must not be larger than ${maxBytes} bytes`);
   return bytes;
 }

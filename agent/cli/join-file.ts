@@ -21,7 +21,15 @@ export interface JoinFile {
 /** A file of ten roots has 20 KiB. */
 export const MAX_JOIN_FILE_BYTES = 256 * 1024;
 const VERSION = 1;
-const NAMES = ['version', 'spiffeId', 'caAddress', 'caServerName', 'roots', 'token', 'expiresAt'] as const;
+const NAMES = [
+  'version',
+  'spiffeId',
+  'caAddress',
+  'caServerName',
+  'roots',
+  'token',
+  'expiresAt',
+] as const;
 type Name = (typeof NAMES)[number];
 /** A member of a later version is named; what is longer than names are may be a piece of the token. */
 const MAX_SHOWN_NAME = 15;
@@ -52,17 +60,28 @@ export function parseJoinFile(bytes: Uint8Array): JoinFile {
   const members = readMembers(bytes);
   const text = (name: Name): string => {
     const value = members[name];
-    if (typeof value !== 'string') throw invalid('ERR_INPUT', field(name), value === undefined ? 'is missing' : 'must be a string');
+    if (typeof value !== 'string')
+      throw invalid(
+        'ERR_INPUT',
+        field(name),
+        value === undefined ? 'is missing' : 'must be a string',
+      );
     return value;
   };
   if (members.version !== VERSION) {
-    const rule = members.version === undefined ? 'is missing: this is no join file' : `must be ${VERSION}`;
-    throw invalid('ERR_INPUT', field('version'), rule, { hint: 'keyturn vm bundle makes join files; is its keyturn newer than this one?' });
+    const rule =
+      members.version === undefined ? 'is missing: this is no join file' : `must be ${VERSION}`;
+    throw invalid('ERR_INPUT', field('version'), rule, {
+      hint: 'keyturn vm bundle makes join files; is its keyturn newer than this one?',
+    });
   }
   return {
     spiffeId: unquoted(spiffeId, 'a SPIFFE ID', text('spiffeId'), 'spiffeId'),
     caAddress: oneAddress(text('caAddress')),
-    caServerName: members.caServerName === undefined ? undefined : unquoted(hostName, 'a host name', text('caServerName'), 'caServerName'),
+    caServerName:
+      members.caServerName === undefined
+        ? undefined
+        : unquoted(hostName, 'a host name', text('caServerName'), 'caServerName'),
     rootsPem: readRoots(text('roots')),
     token: readToken(text('token')),
     expiresAt: readInstant(text('expiresAt')),
@@ -71,10 +90,12 @@ export function parseJoinFile(bytes: Uint8Array): JoinFile {
 
 const field = (name: Name) => `join file: ${name}`;
 
-const shownName = (name: string) => (name.length > MAX_SHOWN_NAME ? `a name of ${name.length} characters` : name);
+const shownName = (name: string) =>
+  name.length > MAX_SHOWN_NAME ? `a name of ${name.length} characters` : name;
 
 function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
-  if (bytes.length > MAX_JOIN_FILE_BYTES) throw invalid('ERR_INPUT', 'join file', `must not be larger than ${MAX_JOIN_FILE_BYTES} bytes`);
+  if (bytes.length > MAX_JOIN_FILE_BYTES)
+    throw invalid('ERR_INPUT', 'join file', `must not be larger than ${MAX_JOIN_FILE_BYTES} bytes`);
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
@@ -82,9 +103,15 @@ function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
     // What the parser says may quote the token.
     throw invalid('ERR_INPUT', 'join file', 'must be JSON, as keyturn vm bundle writes it');
   }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw invalid('ERR_INPUT', 'join file', 'must be an object');
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+    throw invalid('ERR_INPUT', 'join file', 'must be an object');
   const unknown = Object.keys(parsed).find((name) => !NAMES.some((each) => each === name));
-  if (unknown !== undefined) throw invalid('ERR_INPUT', `join file: ${shownName(unknown)}`, 'is no member that this keyturn knows');
+  if (unknown !== undefined)
+    throw invalid(
+      'ERR_INPUT',
+      `join file: ${shownName(unknown)}`,
+      'is no member that this keyturn knows',
+    );
   return parsed;
 }
 
@@ -113,20 +140,31 @@ function readRoots(text: string): Buffer {
 
 function readToken(text: string): Secret<string> {
   const token = new Secret(text);
-  if (joinTokenHash(token) === undefined) throw invalid('ERR_INPUT', field('token'), 'must be a join token');
+  if (joinTokenHash(token) === undefined)
+    throw invalid('ERR_INPUT', field('token'), 'must be a join token');
   return token;
 }
 
 function readInstant(text: string): number {
   const at = ISO.test(text) ? Date.parse(text) : Number.NaN;
-  if (Number.isNaN(at)) throw invalid('ERR_INPUT', field('expiresAt'), 'must be an instant, e.g. 2026-01-02T03:04:05.000Z');
+  if (Number.isNaN(at))
+    throw invalid(
+      'ERR_INPUT',
+      field('expiresAt'),
+      'must be an instant, e.g. 2026-01-02T03:04:05.000Z',
+    );
   return at;
 }
 
 /** @throws AgentError ERR_INPUT. */
 export function checkNotExpired({ expiresAt }: JoinFile, now: number): void {
   if (now < expiresAt) return;
-  throw invalid('ERR_INPUT', field('expiresAt'), `was ${new Date(expiresAt).toISOString()}, and it is ${new Date(now).toISOString()} now`, {
-    hint: 'have another one made with keyturn vm bundle; or is the clock of this machine wrong?',
-  });
+  throw invalid(
+    'ERR_INPUT',
+    field('expiresAt'),
+    `was ${new Date(expiresAt).toISOString()}, and it is ${new Date(now).toISOString()} now`,
+    {
+      hint: 'have another one made with keyturn vm bundle; or is the clock of this machine wrong?',
+    },
+  );
 }

@@ -7,7 +7,8 @@ import type { Exit } from './terminal';
 /** Tells of a broken invariant that is about to end the process. */
 type LastWords = (event: string, error: AgentError, stack: readonly string[]) => void;
 
-let lastWords: LastWords = (event, error) => writeSync(2, `keyturn: error: ${event}: ${causeText(error)}\nkeyturn: hint: ${error.hint}\n`);
+let lastWords: LastWords = (event, error) =>
+  writeSync(2, `keyturn: error: ${event}: ${causeText(error)}\nkeyturn: hint: ${error.hint}\n`);
 
 /**
  * To be called before anything else runs: a signal must not open Node's inspector in a process that holds keys, and a bug must end it at
@@ -31,9 +32,13 @@ export function tellLastWordsTo(listener: LastWords): void {
 function endWith(event: string, caught: unknown, exit: Exit): never {
   try {
     // What is no error could be anything, a secret too: it is not printed.
-    const error = new AgentError('ERR_BUG', caught instanceof Error ? causeText(caught) : `a ${typeof caught} was thrown`, {
-      hint: 'this is a bug in keyturn; please report it with the lines above',
-    });
+    const error = new AgentError(
+      'ERR_BUG',
+      caught instanceof Error ? causeText(caught) : `a ${typeof caught} was thrown`,
+      {
+        hint: 'this is a bug in keyturn; please report it with the lines above',
+      },
+    );
     lastWords(event, error, frames(caught));
   } catch {
     // The exit code must come whatever happens to the words.

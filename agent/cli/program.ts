@@ -85,7 +85,12 @@ function configure(program: Command, terminal: Terminal): Command {
     })
     .configureHelp({
       subcommandTerm: (command) =>
-        [command.name(), ...command.registeredArguments.map((each) => bracketed(each.name(), each.required, each.variadic))].join(' '),
+        [
+          command.name(),
+          ...command.registeredArguments.map((each) =>
+            bracketed(each.name(), each.required, each.variadic),
+          ),
+        ].join(' '),
     })
     .helpOption('-h, --help', 'Show this help')
     .showSuggestionAfterError();
@@ -118,7 +123,9 @@ Examples:
   keyturn run --ca builtin --workloads ./workloads
   FILE_MOUNTED_CERTS=true keyturn run`,
     );
-  onRun(command, context, async ({ flags }) => (await import('./run')).run(flags, context.terminal));
+  onRun(command, context, async ({ flags }) =>
+    (await import('./run')).run(flags, context.terminal),
+  );
 }
 
 /** Commander ends its parsing by throwing: after help and version all is well, else the command line was wrong. */
@@ -126,8 +133,12 @@ function endOfParsing(error: CommanderError, terminal: Terminal): number {
   if (error.exitCode === 0) return 0;
   // Help that was not asked for has been printed: a command was missing.
   if (error.code === 'commander.help') return EXIT_CODES.ERR_USAGE;
-  const [, message, nearest] = /^(?:error: )?(.*?)(?:\n\(Did you mean (.*)\?\))?$/s.exec(error.message)!;
+  const [, message, nearest] = /^(?:error: )?(.*?)(?:\n\(Did you mean (.*)\?\))?$/s.exec(
+    error.message,
+  )!;
   const hint =
-    nearest === undefined ? '`keyturn --help` shows the commands, `keyturn help COMMAND` explains one' : `did you mean ${nearest}?`;
+    nearest === undefined
+      ? '`keyturn --help` shows the commands, `keyturn help COMMAND` explains one'
+      : `did you mean ${nearest}?`;
   return report(new AgentError('ERR_USAGE', message!, { hint }), 'text', terminal);
 }

@@ -6,21 +6,35 @@ import { printable } from './report';
  *
  * @param rows  The first may be a heading. Undefined and empty cells are written as a dash.
  */
-export function table(rows: readonly (readonly (string | number | undefined)[])[], indent = ''): string {
-  const cells = rows.map((row) => row.map((cell) => (cell === undefined || cell === '' ? '-' : printable(String(cell)))));
+export function table(
+  rows: readonly (readonly (string | number | undefined)[])[],
+  indent = '',
+): string {
+  const cells = rows.map((row) =>
+    row.map((cell) => (cell === undefined || cell === '' ? '-' : printable(String(cell)))),
+  );
   const widths: number[] = [];
-  for (const row of cells) for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
+  for (const row of cells)
+    for (const [column, cell] of row.entries())
+      widths[column] = Math.max(widths[column] ?? 0, cell.length);
   return cells
-    .map((row) => `${indent}${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ')}`.trimEnd())
+    .map((row) =>
+      `${indent}${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ')}`.trimEnd(),
+    )
     .map((line) => `${line}\n`)
     .join('');
 }
 
 /** Labelled facts, one a line, labels aligned. Undefined facts are left out. */
-export function facts(pairs: readonly (readonly [label: string, value: string | number | undefined])[], indent = ''): string {
+export function facts(
+  pairs: readonly (readonly [label: string, value: string | number | undefined])[],
+  indent = '',
+): string {
   const known = pairs.filter((pair) => pair[1] !== undefined && pair[1] !== '');
   const width = Math.max(0, ...known.map(([label]) => label.length));
-  return known.map(([label, value]) => `${indent}${label.padEnd(width)}  ${printable(String(value))}\n`).join('');
+  return known
+    .map(([label, value]) => `${indent}${label.padEnd(width)}  ${printable(String(value))}\n`)
+    .join('');
 }
 
 /** `2026-11-22 20:01:12Z (in 11h42m)`, or `(3m ago)`: an instant beside what it means now. */

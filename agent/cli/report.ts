@@ -13,7 +13,8 @@ export type OutputFormat = (typeof OUTPUT_FORMATS)[number];
  * @returns the exit code.
  */
 export function report(error: AgentError, format: OutputFormat, terminal: Terminal): number {
-  const problems = error.cause instanceof AggregateError ? (error.cause.errors as AgentError[]) : [error];
+  const problems =
+    error.cause instanceof AggregateError ? (error.cause.errors as AgentError[]) : [error];
   if (format === 'json') {
     const errors = problems.map((each) => ({
       code: each.code,

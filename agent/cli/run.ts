@@ -27,7 +27,10 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
       scope: 'agent',
       logLevel,
       logFormat,
-      facts: workloads === undefined ? { id: id && formatSpiffeId(id), ca: ca.join(',') } : { workloads },
+      facts:
+        workloads === undefined
+          ? { id: id && formatSpiffeId(id), ca: ca.join(',') }
+          : { workloads },
       start: async (deps, stopping) => {
         warnOfDefaults(loaded, deps.log);
         const agent = await startAgent(loaded, deps, stopping);
@@ -41,7 +44,12 @@ export async function run(flags: Flags, terminal: Terminal): Promise<number> {
 /** Half an identity is seldom meant: the default that fills it up is said where the log begins. */
 function warnOfDefaults({ settings, config }: LoadedConfig, log: Logger): void {
   const missing = config.id && config.workloads === undefined ? defaultedHalf(settings) : undefined;
-  if (missing) log.warn('identity is partly a default', { id: formatSpiffeId(config.id!), setting: missing, hint: `set ${missing}` });
+  if (missing)
+    log.warn('identity is partly a default', {
+      id: formatSpiffeId(config.id!),
+      setting: missing,
+      hint: `set ${missing}`,
+    });
 }
 
 /** Reads the list of workloads again at each SIGHUP, or renews where there is none; but no more often than once a second: those that come meanwhile are one wish. */

@@ -1,7 +1,13 @@
 import { SECRET_TYPE_URL } from '../../sds/messages';
-import { type CertificateValidationContext, Secret } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
+import {
+  type CertificateValidationContext,
+  Secret,
+} from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/secret';
 import { SPIFFECertValidatorConfig } from '../../sds/proto/generated/envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config';
-import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
+import {
+  DeltaDiscoveryRequest,
+  DeltaDiscoveryResponse,
+} from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
 import { AgentError, errorText } from '../base/errors';
 
 const DELTA_SECRETS = '/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets';
@@ -41,11 +47,18 @@ export async function* watchSecrets(
     call.write(subscription(options));
     for await (const bytes of call) {
       const response = DeltaDiscoveryResponse.decode(bytes as Buffer);
-      const update = { secrets: response.resources.map(readResource), removed: response.removedResources };
+      const update = {
+        secrets: response.resources.map(readResource),
+        removed: response.removedResources,
+      };
       call.write(encode({ responseNonce: response.nonce }));
       yield update;
     }
-    throw new AgentError('ERR_CONTROL', `SDS socket ${options.socket}: the server ended the stream`, { retry: 'soon' });
+    throw new AgentError(
+      'ERR_CONTROL',
+      `SDS socket ${options.socket}: the server ended the stream`,
+      { retry: 'soon' },
+    );
   } catch (caught) {
     throw explain(caught, options.socket, signal);
   } finally {
@@ -55,7 +68,13 @@ export async function* watchSecrets(
   }
 }
 
-function subscription({ names, node }: { readonly names: readonly string[]; readonly node: string }): Buffer {
+function subscription({
+  names,
+  node,
+}: {
+  readonly names: readonly string[];
+  readonly node: string;
+}): Buffer {
   return encode({ node: { id: node, cluster: 'keyturn' }, resourceNamesSubscribe: names });
 }
 
@@ -75,43 +94,72 @@ function encode(message: Partial<DeltaDiscoveryRequest>): Buffer {
 
 function readResource(resource: DeltaDiscoveryResponse['resources'][number]): ReceivedSecret {
   const { name, type } = Secret.decode(resource.resource?.value ?? new Uint8Array());
-  if (type === undefined) throw new AgentError('ERR_PARSE', `secret ${name}: has neither a certificate nor a bundle`);
+  if (type === undefined)
+    throw new AgentError('ERR_PARSE', `secret ${name}: has neither a certificate nor a bundle`);
   const { version } = resource;
   if (type.$case === 'validationContext') {
-    return { name, version, kind: 'bundle', certificatesPem: rootsOf(type.value), privateKeyPem: undefined };
+    return {
+      name,
+      version,
+      kind: 'bundle',
+      certificatesPem: rootsOf(type.value),
+      privateKeyPem: undefined,
+    };
   }
   const { certificateChain, privateKey } = type.value;
-  return { name, version, kind: 'certificate', certificatesPem: inline(certificateChain), privateKeyPem: inline(privateKey) };
+  return {
+    name,
+    version,
+    kind: 'certificate',
+    certificatesPem: inline(certificateChain),
+    privateKeyPem: inline(privateKey),
+  };
 }
 
 /** Those of all trust domains, where there are several. */
 function rootsOf({ trustedCa, customValidatorConfig }: CertificateValidationContext): Uint8Array {
   const config = customValidatorConfig?.typedConfig?.value;
   if (config === undefined) return inline(trustedCa);
-  const pem = Buffer.concat(SPIFFECertValidatorConfig.decode(config).trustDomains.map(({ trustBundle }) => inline(trustBundle)));
+  const pem = Buffer.concat(
+    SPIFFECertValidatorConfig.decode(config).trustDomains.map(({ trustBundle }) =>
+      inline(trustBundle),
+    ),
+  );
   // Revocation lists stand among the roots there.
-  return Buffer.from(pem.toString('latin1').replace(/-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?/gs, ''), 'latin1');
+  return Buffer.from(
+    pem.toString('latin1').replace(/-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?/gs, ''),
+    'latin1',
+  );
 }
 
 function inline(
-  source: { readonly specifier: { readonly $case: string; readonly value: string | Buffer } | undefined } | undefined,
+  source:
+    | {
+        readonly specifier: { readonly $case: string; readonly value: string | Buffer } | undefined;
+      }
+    | undefined,
 ): Uint8Array {
   const specifier = source?.specifier;
   return specifier?.$case === 'inlineBytes' ? (specifier.value as Buffer) : new Uint8Array();
 }
 
 function explain(caught: unknown, socket: string, signal: AbortSignal): AgentError {
-  if (signal.aborted) return new AgentError('ERR_ABORTED', 'secret: aborted', { cause: signal.reason });
+  if (signal.aborted)
+    return new AgentError('ERR_ABORTED', 'secret: aborted', { cause: signal.reason });
   if (caught instanceof AgentError) return caught;
   const text = errorText(caught);
   const denied = /EACCES|EPERM/.test(text);
-  return new AgentError('ERR_CONTROL', `SDS socket ${socket}: ${/ENOENT|ECONNREFUSED/.test(text) ? 'no agent listens there' : text}`, {
-    retry: 'soon',
-    cause: denied || !/ENOENT|ECONNREFUSED/.test(text) ? caught : undefined,
-    hint: denied
-      ? 'the socket belongs to its Envoy: run this command as that user, or start keyturn with --sds-socket-group and --sds-socket-mode 0660'
-      : 'is keyturn run running? if its socket is elsewhere, name it with --sds-socket',
-  });
+  return new AgentError(
+    'ERR_CONTROL',
+    `SDS socket ${socket}: ${/ENOENT|ECONNREFUSED/.test(text) ? 'no agent listens there' : text}`,
+    {
+      retry: 'soon',
+      cause: denied || !/ENOENT|ECONNREFUSED/.test(text) ? caught : undefined,
+      hint: denied
+        ? 'the socket belongs to its Envoy: run this command as that user, or start keyturn with --sds-socket-group and --sds-socket-mode 0660'
+        : 'is keyturn run running? if its socket is elsewhere, name it with --sds-socket',
+    },
+  );
 }
 
 function same(bytes: Buffer): Buffer {

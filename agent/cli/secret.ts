@@ -21,7 +21,9 @@ export function addSecret(program: Command, context: CommandContext): void {
     .command('secret')
     .helpCommand(false)
     .summary('Act as an Envoy and show what SDS gives')
-    .description('Act as an Envoy and show what SDS gives. Private keys are shown only where a flag asks for them.');
+    .description(
+      'Act as an Envoy and show what SDS gives. Private keys are shown only where a flag asks for them.',
+    );
   addGet(secret, context);
   addWatch(secret, context);
 }
@@ -33,7 +35,10 @@ function addGet(secret: Command, context: CommandContext): void {
     .option('--pem', 'Print the certificates as PEM, and nothing else')
     .option('--show-private-key', 'Print the private key too, as PEM')
     .option('--timeout <duration>', 'How long the agent may take', '5s')
-    .option('--wait', 'Wait for an agent that is not there yet, and without end unless --timeout is given')
+    .option(
+      '--wait',
+      'Wait for an agent that is not there yet, and without end unless --timeout is given',
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  keyturn secret get\n  keyturn secret get ROOTCA --pem > roots.pem\n  keyturn secret get default --wait --timeout 1m',
@@ -47,7 +52,9 @@ function addGet(secret: Command, context: CommandContext): void {
     const shown: string[] = [];
     for (const each of secrets) shown.push(await secretText(each, options));
     context.terminal.out(
-      options.format === 'json' ? json({ secrets: await Promise.all(secrets.map((each) => secretFacts(each, options))) }) : shown.join(''),
+      options.format === 'json'
+        ? json({ secrets: await Promise.all(secrets.map((each) => secretFacts(each, options))) })
+        : shown.join(''),
     );
     return 0;
   });
@@ -56,17 +63,24 @@ function addGet(secret: Command, context: CommandContext): void {
 function addWatch(secret: Command, context: CommandContext): void {
   const command = secretCommand(secret, 'watch')
     .summary('Show secrets as they change')
-    .description('Stay subscribed and show each secret whenever it changes, until Ctrl-C. Finds a restarted agent again.')
+    .description(
+      'Stay subscribed and show each secret whenever it changes, until Ctrl-C. Finds a restarted agent again.',
+    )
     .option('--count <number>', 'End after this many secrets were shown')
-    .addHelpText('after', '\nExamples:\n  keyturn secret watch default\n  keyturn secret watch --output json --count 2');
+    .addHelpText(
+      'after',
+      '\nExamples:\n  keyturn secret watch default\n  keyturn secret watch --output json --count 2',
+    );
   onRun(command, context, async (options, [names]) => {
     const count = readCount(options.given.count);
     const where = await target(options, names, context.terminal, 'secret watch');
     let shown = 0;
     const notice = (error: AgentError) => report(error, options.format, context.terminal);
     for await (const update of follow(where, new AbortController().signal, notice)) {
-      for (const name of update.removed) context.terminal.err(`keyturn: ${printable(name)} is not served\n`);
-      for (const each of update.secrets.slice(0, count - shown)) context.terminal.out(await changeText(each, options.format));
+      for (const name of update.removed)
+        context.terminal.err(`keyturn: ${printable(name)} is not served\n`);
+      for (const each of update.secrets.slice(0, count - shown))
+        context.terminal.out(await changeText(each, options.format));
       shown += update.secrets.length;
       if (shown >= count) break;
     }
@@ -79,7 +93,10 @@ function secretCommand(secret: Command, name: string): Command {
     '[names...]',
     'Names of secrets (default: default ROOTCA); also ALL, a SPIFFE ID, spiffe://TRUST-DOMAIN, file-cert:CERT~KEY, file-root:CA',
   );
-  command.option('--workload <name>', 'Of many workloads the one whose socket is asked, as the agent says over --control-socket');
+  command.option(
+    '--workload <name>',
+    'Of many workloads the one whose socket is asked, as the agent says over --control-socket',
+  );
   return addSettings(command, ['sds-socket', 'control-socket', 'config']);
 }
 
@@ -89,29 +106,52 @@ interface Target {
   readonly node: string;
 }
 
-async function target(options: CommandOptions, names: unknown, terminal: Terminal, command: string): Promise<Target> {
+async function target(
+  options: CommandOptions,
+  names: unknown,
+  terminal: Terminal,
+  command: string,
+): Promise<Target> {
   const given = Array.isArray(names) && names.length > 0 ? names.map(String) : DEFAULT_NAMES;
-  return { socket: await socketOf(options, terminal), names: [...new Set(given)], node: `keyturn ${command}` };
+  return {
+    socket: await socketOf(options, terminal),
+    names: [...new Set(given)],
+    node: `keyturn ${command}`,
+  };
 }
 
 async function socketOf({ given, flags }: CommandOptions, terminal: Terminal): Promise<string> {
   if (given.workload === undefined) return settingOf('sds-socket', flags, terminal);
   const { callControl } = await import('../admin/control-client');
   const control = await settingOf('control-socket', flags, terminal);
-  const status = await callControl<AgentStatus>(control, 'GET', `/status?workload=${encodeURIComponent(String(given.workload))}`);
+  const status = await callControl<AgentStatus>(
+    control,
+    'GET',
+    `/status?workload=${encodeURIComponent(String(given.workload))}`,
+  );
   const [workload] = status.workloads;
   if (workload) return workload.sds.socket;
-  throw new AgentError('ERR_CONTROL', `workload ${given.workload}: is not in service: ${status.reasons.join('; ')}`, { retry: 'soon' });
+  throw new AgentError(
+    'ERR_CONTROL',
+    `workload ${given.workload}: is not in service: ${status.reasons.join('; ')}`,
+    { retry: 'soon' },
+  );
 }
 
 /** Waits until each name was answered, in the order in which they were asked for. */
-async function getAll(where: Target, options: CommandOptions, hasTimeout: boolean): Promise<ReceivedSecret[]> {
+async function getAll(
+  where: Target,
+  options: CommandOptions,
+  hasTimeout: boolean,
+): Promise<ReceivedSecret[]> {
   const timeoutMs = parseDuration(String(options.given.timeout), 'flag --timeout');
   const wait = options.given.wait === true;
   const collect = async (signal: AbortSignal): Promise<ReceivedSecret[]> => {
     const found = new Map<string, ReceivedSecret>();
     const { watchSecrets } = await import('./sds-client');
-    for await (const update of wait ? follow(where, signal, () => undefined) : watchSecrets(where, signal)) {
+    for await (const update of wait
+      ? follow(where, signal, () => undefined)
+      : watchSecrets(where, signal)) {
       const unknown = update.removed.find((name) => where.names.includes(name));
       if (unknown !== undefined) throw unknownName(unknown);
       for (const each of update.secrets) found.set(each.name, each);
@@ -124,7 +164,11 @@ async function getAll(where: Target, options: CommandOptions, hasTimeout: boolea
 }
 
 /** As `watchSecrets`, but looks for the agent again, for ever. `notice` is told once for each time that it goes missing. */
-async function* follow(where: Target, signal: AbortSignal, notice: (error: AgentError) => void): AsyncGenerator<SdsUpdate, never> {
+async function* follow(
+  where: Target,
+  signal: AbortSignal,
+  notice: (error: AgentError) => void,
+): AsyncGenerator<SdsUpdate, never> {
   const { watchSecrets } = await import('./sds-client');
   for (let missing = false; ; ) {
     try {
@@ -143,8 +187,12 @@ async function* follow(where: Target, signal: AbortSignal, notice: (error: Agent
 }
 
 async function secretText(secret: ReceivedSecret, options: CommandOptions): Promise<string> {
-  const key = options.given.showPrivateKey === true && secret.privateKeyPem ? Buffer.from(secret.privateKeyPem).toString('latin1') : '';
-  if (options.given.pem === true) return `${Buffer.from(secret.certificatesPem).toString('latin1')}${key}`;
+  const key =
+    options.given.showPrivateKey === true && secret.privateKeyPem
+      ? Buffer.from(secret.privateKeyPem).toString('latin1')
+      : '';
+  if (options.given.pem === true)
+    return `${Buffer.from(secret.certificatesPem).toString('latin1')}${key}`;
   const certificates = await inspectPem(secret.certificatesPem, `secret ${secret.name}`);
   const what = secret.kind === 'certificate' ? 'certificate and key' : 'roots to trust';
   const bodies = certificates.map((each) => certificateText(each.facts, systemClock.now(), '  '));
@@ -156,33 +204,49 @@ async function secretFacts(secret: ReceivedSecret, options: CommandOptions): Pro
     name: secret.name,
     kind: secret.kind,
     version: secret.version,
-    certificates: (await inspectPem(secret.certificatesPem, `secret ${secret.name}`)).map((each) => each.facts),
-    ...(options.given.pem === true && { certificatesPem: Buffer.from(secret.certificatesPem).toString('latin1') }),
+    certificates: (await inspectPem(secret.certificatesPem, `secret ${secret.name}`)).map(
+      (each) => each.facts,
+    ),
+    ...(options.given.pem === true && {
+      certificatesPem: Buffer.from(secret.certificatesPem).toString('latin1'),
+    }),
     ...(options.given.showPrivateKey === true &&
-      secret.privateKeyPem && { privateKeyPem: Buffer.from(secret.privateKeyPem).toString('latin1') }),
+      secret.privateKeyPem && {
+        privateKeyPem: Buffer.from(secret.privateKeyPem).toString('latin1'),
+      }),
   };
 }
 
 /** One line for each change, of text or of JSON, so that lines can be followed. */
 async function changeText(secret: ReceivedSecret, format: OutputFormat): Promise<string> {
   const at = new Date(systemClock.now()).toISOString();
-  const certificates = (await inspectPem(secret.certificatesPem, `secret ${secret.name}`)).map((each) => each.facts);
-  if (format === 'json') return `${JSON.stringify({ at, name: secret.name, kind: secret.kind, version: secret.version, certificates })}\n`;
+  const certificates = (await inspectPem(secret.certificatesPem, `secret ${secret.name}`)).map(
+    (each) => each.facts,
+  );
+  if (format === 'json')
+    return `${JSON.stringify({ at, name: secret.name, kind: secret.kind, version: secret.version, certificates })}\n`;
   const [first] = certificates;
   const head = `${at}  ${printable(secret.name)}  version ${printable(secret.version.slice(0, 12))}`;
   const body =
-    secret.kind === 'certificate' ? `${first?.uris[0] ?? first?.subject}  serial ${first?.serial}` : counted(certificates.length, 'root');
+    secret.kind === 'certificate'
+      ? `${first?.uris[0] ?? first?.subject}  serial ${first?.serial}`
+      : counted(certificates.length, 'root');
   return `${head}  ${printable(body)}  valid until ${first?.notAfter}\n`;
 }
 
 function unknownName(name: string): AgentError {
-  return new AgentError('ERR_SECRET_UNKNOWN', `secret ${name}: the agent does not serve that name`, {
-    hint: 'default, ROOTCA, ALL, our SPIFFE ID and trust domain are always served; file-cert: and file-root: only below --sds-file-dir',
-  });
+  return new AgentError(
+    'ERR_SECRET_UNKNOWN',
+    `secret ${name}: the agent does not serve that name`,
+    {
+      hint: 'default, ROOTCA, ALL, our SPIFFE ID and trust domain are always served; file-cert: and file-root: only below --sds-file-dir',
+    },
+  );
 }
 
 function readCount(text: unknown): number {
   if (text === undefined) return Number.POSITIVE_INFINITY;
-  if (typeof text !== 'string' || !/^[1-9]\d{0,8}$/.test(text)) throw invalid('ERR_USAGE', 'flag --count', 'must be a whole number from 1');
+  if (typeof text !== 'string' || !/^[1-9]\d{0,8}$/.test(text))
+    throw invalid('ERR_USAGE', 'flag --count', 'must be a whole number from 1');
   return Number(text);
 }

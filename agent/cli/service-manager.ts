@@ -21,7 +21,10 @@ export interface ServiceManager {
  * @returns undefined where that is no socket.
  * @see sd_notify(3), sd_watchdog_enabled(3); systemd.service(5) Type=notify, WatchdogSec.
  */
-export function createServiceManager(env: NodeJS.ProcessEnv, deps: Deps): ServiceManager | undefined {
+export function createServiceManager(
+  env: NodeJS.ProcessEnv,
+  deps: Deps,
+): ServiceManager | undefined {
   const socket = openNotifySocket(env.NOTIFY_SOCKET ?? '', deps.log);
   return socket && new Notifier(socket, watchdogMs(env), deps);
 }
@@ -57,7 +60,10 @@ class Notifier implements ServiceManager {
 
   async #follow(health: Health): Promise<void> {
     const { clock } = this.deps;
-    const everyMs = Math.min(LOOK_MS, (this.watchdogMs ?? Number.POSITIVE_INFINITY) / FEEDS_PER_WATCHDOG);
+    const everyMs = Math.min(
+      LOOK_MS,
+      (this.watchdogMs ?? Number.POSITIVE_INFINITY) / FEEDS_PER_WATCHDOG,
+    );
     for (let feedAt = clock.now(); !this.#stop.signal.aborted; ) {
       if (clock.now() >= feedAt) {
         this.#feed(health);
@@ -87,13 +93,18 @@ class Notifier implements ServiceManager {
     const stalled = health.stalled();
     if (stalled === undefined) this.socket.tell({ WATCHDOG: '1' });
     else if (stalled !== this.#hungry)
-      this.deps.log.error('the watchdog is not fed, so that this process is restarted', { because: stalled });
+      this.deps.log.error('the watchdog is not fed, so that this process is restarted', {
+        because: stalled,
+      });
     this.#hungry = stalled;
   }
 }
 
 /** Within which time the service manager wants a sign of life; undefined where it wants none of this process. */
-function watchdogMs({ WATCHDOG_USEC: time, WATCHDOG_PID: pid }: NodeJS.ProcessEnv): number | undefined {
+function watchdogMs({
+  WATCHDOG_USEC: time,
+  WATCHDOG_PID: pid,
+}: NodeJS.ProcessEnv): number | undefined {
   if (pid !== undefined && pid !== String(process.pid)) return undefined;
   return time !== undefined && /^[1-9]\d{0,15}$/.test(time) ? Number(time) / 1_000 : undefined;
 }

@@ -1,25 +1,48 @@
 import { type Command, Option } from 'commander';
 import { AgentError } from '../base/errors';
 import { readSetting } from '../config/load';
-import { environmentName, OPTIONS, type Option as Setting, type SettingName, type Values } from '../config/options';
+import {
+  environmentName,
+  OPTIONS,
+  type Option as Setting,
+  type SettingName,
+  type Values,
+} from '../config/options';
 import type { Flags } from '../config/sources';
 import type { Terminal } from './terminal';
 
 /** Adds the flags of settings to a command, from the one table; under headings where there are many. */
-export function addSettings(command: Command, names: readonly SettingName[], grouped = false): Command {
+export function addSettings(
+  command: Command,
+  names: readonly SettingName[],
+  grouped = false,
+): Command {
   for (const name of names) addSetting(command, name, OPTIONS[name], grouped);
   return command;
 }
 
 /** Adds one that the command itself explains, or finds a default for. */
-export function addSettingAs(command: Command, name: SettingName, own: Partial<Pick<Setting<unknown>, 'help' | 'default'>>): Command {
+export function addSettingAs(
+  command: Command,
+  name: SettingName,
+  own: Partial<Pick<Setting<unknown>, 'help' | 'default'>>,
+): Command {
   return addSetting(command, name, { ...OPTIONS[name], ...own }, false);
 }
 
-function addSetting(command: Command, name: SettingName, setting: Setting<unknown>, grouped: boolean): Command {
-  const option = new Option(`--${name} <${setting.type.placeholder}>`, `${setting.help}${facts(name, setting)}`);
+function addSetting(
+  command: Command,
+  name: SettingName,
+  setting: Setting<unknown>,
+  grouped: boolean,
+): Command {
+  const option = new Option(
+    `--${name} <${setting.type.placeholder}>`,
+    `${setting.help}${facts(name, setting)}`,
+  );
   if (grouped) option.helpGroup(`${setting.group}:`);
-  if (setting.type.many) option.argParser((value: string, before: readonly string[] = []) => [...before, value]);
+  if (setting.type.many)
+    option.argParser((value: string, before: readonly string[] = []) => [...before, value]);
   return command.addOption(option);
 }
 
@@ -58,7 +81,11 @@ function camelCase(name: string): string {
  *
  * @throws AgentError ERR_CONFIG.
  */
-export async function settingOf<N extends SettingName>(name: N, flags: Flags, terminal: Terminal): Promise<Values[N]> {
+export async function settingOf<N extends SettingName>(
+  name: N,
+  flags: Flags,
+  terminal: Terminal,
+): Promise<Values[N]> {
   const value = await readSetting(name, { flags, env: terminal.env, cwd: terminal.cwd });
   if (value === undefined) throw new AgentError('ERR_BUG', `setting ${name}: has no default`);
   return value;

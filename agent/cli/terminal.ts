@@ -30,7 +30,10 @@ function workingDirectory(): string {
   try {
     return process.cwd();
   } catch (cause) {
-    throw new AgentError('ERR_INPUT', 'the working directory has been removed', { hint: 'cd to one that exists', cause });
+    throw new AgentError('ERR_INPUT', 'the working directory has been removed', {
+      hint: 'cd to one that exists',
+      cause,
+    });
   }
 }
 

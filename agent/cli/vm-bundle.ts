@@ -5,7 +5,12 @@ import { assertClockIsSet } from '../base/clock-floor';
 import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { addresses, duration, spiffeId, word } from '../config/value-types';
-import { certificatesPem, parseCertificate, parseRootBundle, uriNames } from '../identity/certificate';
+import {
+  certificatesPem,
+  parseCertificate,
+  parseRootBundle,
+  uriNames,
+} from '../identity/certificate';
 import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
 import { rootsToHandOut } from '../identity/valid-now';
 import { addState, withState } from './ca-state';
@@ -26,7 +31,10 @@ export function addVmBundle(vm: Command, context: CommandContext): void {
     )
     .requiredOption('--spiffe-id <id>', 'Who the machine is to be')
     .requiredOption('--ca-address <host:port>', 'Where the machine reaches keyturn ca serve')
-    .option('--ca-server-name <name>', "What the authority's certificate is for, where that is not the host of --ca-address")
+    .option(
+      '--ca-server-name <name>',
+      "What the authority's certificate is for, where that is not the host of --ca-address",
+    )
     .addOption(new Option('--ttl <duration>', 'How long the token is good').default('1h'))
     .requiredOption('--out <file>', 'Where the file is written')
     .option('--force', 'Replace a file that exists')
@@ -47,22 +55,39 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
   const [caAddress, ...more] = addresses.parse(String(given.caAddress), 'flag --ca-address');
   if (more.length > 0) throw new AgentError('ERR_CONFIG', 'flag --ca-address: must be one address');
   const name = given.caServerName as string | undefined;
-  const caServerName = name === undefined ? undefined : word('name', 'host name').parse(name, 'flag --ca-server-name');
+  const caServerName =
+    name === undefined ? undefined : word('name', 'host name').parse(name, 'flag --ca-server-name');
   const ttlMs = TTL.parse(String(given.ttl), 'flag --ttl');
   // The name is taken before there is a token: one that nobody can read would be good all the same.
   await writeNew(out, Buffer.alloc(0), 0o600, given.force === true);
-  const file = await withState(options, terminal, async (store, dir, { clock }): Promise<JoinFile> => {
-    const now = clock.now();
-    const rootsPem = await readRoots(dir, id.trustDomain, now);
-    assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
-    const token = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
-    return { spiffeId: String(given.spiffeId), caAddress: caAddress!, caServerName, rootsPem, token, expiresAt: now + ttlMs };
-  }).catch(async (caught: unknown) => {
+  const file = await withState(
+    options,
+    terminal,
+    async (store, dir, { clock }): Promise<JoinFile> => {
+      const now = clock.now();
+      const rootsPem = await readRoots(dir, id.trustDomain, now);
+      assertClockIsSet(`make a token for ${formatSpiffeId(id)}`, now);
+      const token = await store.createJoinToken(id, Math.floor(ttlMs / 1_000), now);
+      return {
+        spiffeId: String(given.spiffeId),
+        caAddress: caAddress!,
+        caServerName,
+        rootsPem,
+        token,
+        expiresAt: now + ttlMs,
+      };
+    },
+  ).catch(async (caught: unknown) => {
     await unlink(out);
     throw caught;
   });
   await writeNew(out, formatJoinFile(file), 0o600, true);
-  const about = { file: out, spiffeId: file.spiffeId, caAddress: file.caAddress, expiresAt: new Date(file.expiresAt).toISOString() };
+  const about = {
+    file: out,
+    spiffeId: file.spiffeId,
+    caAddress: file.caAddress,
+    expiresAt: new Date(file.expiresAt).toISOString(),
+  };
   const next = `take it to the machine, and there: keyturn vm join ${String(given.out).split('/').at(-1)}`;
   const text = () =>
     facts([
@@ -79,7 +104,10 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
 /** The authority's roots, which must be of the identity's trust domain: else the machine would learn only later that it cannot join. */
 async function readRoots(dir: string, trustDomain: string, now: number): Promise<Buffer> {
   const path = join(dir, 'root-cert.pem');
-  const { bundle, skipped } = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_INPUT' }), path);
+  const { bundle, skipped } = parseRootBundle(
+    await readSmallFile(path, { field: path, code: 'ERR_INPUT' }),
+    path,
+  );
   if (skipped[0] !== undefined) throw new AgentError('ERR_CA_STATE', `read ${path}: ${skipped[0]}`);
   const uris = bundle.rootsDer.flatMap((der) => uriNames(parseCertificate(der, path)));
   const domains = uris.flatMap((uri) => /^spiffe:\/\/([^/]+)/.exec(uri)?.[1] ?? []);

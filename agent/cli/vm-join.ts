@@ -27,21 +27,43 @@ export function addVmJoin(vm: Command, context: CommandContext): void {
       `Take in the file of keyturn vm bundle, as root: the settings go to ${SETTINGS}, the roots to ${ROOTS}, the token to ${TOKEN}. All of it is judged before anything is written, and all of it is written or nothing. The file is of no more use then; remove it.`,
     )
     .option('--replace', 'Give a machine that has joined already another identity or authority')
-    .addOption(new Option('--root <dir>', 'Root directory of another system, such as an image that is being made').default('/'))
+    .addOption(
+      new Option(
+        '--root <dir>',
+        'Root directory of another system, such as an image that is being made',
+      ).default('/'),
+    )
     .addHelpText('after', '\nExample:\n  keyturn vm join db.join && systemctl restart keyturn');
-  onRun(command, context, (options, [file]) => joinMachine(options, String(file), context.terminal));
+  onRun(command, context, (options, [file]) =>
+    joinMachine(options, String(file), context.terminal),
+  );
 }
 
-async function joinMachine({ given, format }: CommandOptions, path: string, terminal: Terminal): Promise<number> {
+async function joinMachine(
+  { given, format }: CommandOptions,
+  path: string,
+  terminal: Terminal,
+): Promise<number> {
   const from = resolve(terminal.cwd, path);
-  const file = parseJoinFile(await readSmallFile(from, { field: 'join file', code: 'ERR_INPUT', maxBytes: MAX_JOIN_FILE_BYTES }));
+  const file = parseJoinFile(
+    await readSmallFile(from, {
+      field: 'join file',
+      code: 'ERR_INPUT',
+      maxBytes: MAX_JOIN_FILE_BYTES,
+    }),
+  );
   checkNotExpired(file, systemClock.now());
   const at = (place: string) => join(resolve(terminal.cwd, String(given.root)), place);
   const settings = await joinedSettings(file, at(SETTINGS), given.replace === true);
   // What counts comes last: roots and a token without settings that lead to them change nothing.
   await replaceFiles([
     { path: at(ROOTS), bytes: file.rootsPem, mode: 0o644 },
-    { path: at(TOKEN), bytes: Buffer.from(`${file.token.reveal()}\n`), mode: 0o600, directoryMode: 0o700 },
+    {
+      path: at(TOKEN),
+      bytes: Buffer.from(`${file.token.reveal()}\n`),
+      mode: 0o600,
+      directoryMode: 0o700,
+    },
     { path: at(SETTINGS), bytes: settings, mode: 0o644 },
   ]);
   terminal.out(answer(file, at, format === 'json'));
@@ -63,16 +85,30 @@ async function joinedSettings(file: JoinFile, path: string, replace: boolean): P
     'ca-root': ROOTS,
     'spiffe-id': file.spiffeId,
   };
-  const before = new Map((await parseSettingsFile(old, origin)).map(({ key, text }) => [key, text]));
-  const other = Object.entries(wanted).find(([key, value]) => before.has(key) && before.get(key) !== value);
+  const before = new Map(
+    (await parseSettingsFile(old, origin)).map(({ key, text }) => [key, text]),
+  );
+  const other = Object.entries(wanted).find(
+    ([key, value]) => before.has(key) && before.get(key) !== value,
+  );
   if (other !== undefined && !replace) {
     const [key, value] = other;
-    throw invalid('ERR_CONFIG', `${origin}: ${key}`, `is ${before.get(key)} already, and the join file has ${value ?? 'none'}`, {
-      hint: 'nothing was changed; --replace gives this machine the identity and authority of the join file',
-    });
+    throw invalid(
+      'ERR_CONFIG',
+      `${origin}: ${key}`,
+      `is ${before.get(key)} already, and the join file has ${value ?? 'none'}`,
+      {
+        hint: 'nothing was changed; --replace gives this machine the identity and authority of the join file',
+      },
+    );
   }
   const settings = await editSettingsFile(old, wanted, origin);
-  const { problems } = await readSettings({ flags: { config: path }, env: {}, cwd: '/', readFile: async () => settings });
+  const { problems } = await readSettings({
+    flags: { config: path },
+    env: {},
+    cwd: '/',
+    readFile: async () => settings,
+  });
   if (problems.length > 0) throw oneError(problems);
   return settings;
 }
@@ -83,7 +119,9 @@ async function readOwnSettings(path: string): Promise<Buffer> {
   } catch (caught) {
     const error = AgentError.from(caught);
     if (systemCode(error.cause) !== 'ENOENT') throw error;
-    throw new AgentError('ERR_CONFIG', error.message, { hint: 'install keyturn on this machine first: its package brings that file' });
+    throw new AgentError('ERR_CONFIG', error.message, {
+      hint: 'install keyturn on this machine first: its package brings that file',
+    });
   }
 }
 
@@ -91,7 +129,14 @@ function answer(file: JoinFile, at: (place: string) => string, asJson: boolean):
   const { bundle } = parseRootBundle(file.rootsPem, 'roots');
   const expiresAt = new Date(file.expiresAt).toISOString();
   const files = [ROOTS, TOKEN, SETTINGS].map(at);
-  if (asJson) return json({ spiffeId: file.spiffeId, caAddress: file.caAddress, roots: bundle.rootsDer.length, expiresAt, files });
+  if (asJson)
+    return json({
+      spiffeId: file.spiffeId,
+      caAddress: file.caAddress,
+      roots: bundle.rootsDer.length,
+      expiresAt,
+      files,
+    });
   return facts([
     ['identity', file.spiffeId],
     ['authority', `${file.caAddress}, by ${counted(bundle.rootsDer.length, 'root')}`],

@@ -9,6 +9,8 @@ export function addVm(program: Command, context: CommandContext): void {
     .command('vm')
     .helpCommand(false)
     .summary('Bring machines to an authority of your own')
-    .description('Bring a machine to an authority of keyturn ca serve: one file, made where the authority is and taken in on the machine.');
+    .description(
+      'Bring a machine to an authority of keyturn ca serve: one file, made where the authority is and taken in on the machine.',
+    );
   for (const add of [addVmBundle, addVmJoin]) add(vm, context);
 }

@@ -20,12 +20,35 @@ export function addWebhook(program: Command, context: CommandContext): void {
     .description(
       'Answer API servers as a mutating admission webhook: each pod that they send becomes what keyturn inject would make of it with the flags after --, until SIGTERM or SIGINT. Any number may run; they share a root of their own in a Secret, and keep the API server told of it.',
     )
-    .addOption(new Option('--listen <host:port>', 'Where API servers ask').default('127.0.0.1:8443'))
-    .option('--server-names <names>', 'Hosts that they call it by, with commas (default: keyturn-webhook.NAMESPACE.svc)')
-    .addOption(new Option('--configuration <name>', 'MutatingWebhookConfiguration whose caBundle it keeps').default('keyturn-webhook'))
-    .addOption(new Option('--root-secret <name>', 'Secret of its root; it must be there, and may be empty').default('keyturn-webhook-root'))
-    .option('--namespace <name>', 'Namespace of that Secret (default: that of the kubeconfig or the pod)')
-    .addOption(new Option('--admin-address <host:port>', 'Where health and metrics are served over HTTP').default('127.0.0.1:15014'))
+    .addOption(
+      new Option('--listen <host:port>', 'Where API servers ask').default('127.0.0.1:8443'),
+    )
+    .option(
+      '--server-names <names>',
+      'Hosts that they call it by, with commas (default: keyturn-webhook.NAMESPACE.svc)',
+    )
+    .addOption(
+      new Option(
+        '--configuration <name>',
+        'MutatingWebhookConfiguration whose caBundle it keeps',
+      ).default('keyturn-webhook'),
+    )
+    .addOption(
+      new Option(
+        '--root-secret <name>',
+        'Secret of its root; it must be there, and may be empty',
+      ).default('keyturn-webhook-root'),
+    )
+    .option(
+      '--namespace <name>',
+      'Namespace of that Secret (default: that of the kubeconfig or the pod)',
+    )
+    .addOption(
+      new Option(
+        '--admin-address <host:port>',
+        'Where health and metrics are served over HTTP',
+      ).default('127.0.0.1:15014'),
+    )
     .argument('[flags...]', 'What to inject: flags of keyturn inject')
     .usage('[options] [-- flags of keyturn inject]');
   addSettings(webhook, SETTINGS).addHelpText(
@@ -36,13 +59,22 @@ Examples:
   keyturn webhook -- --ca kubernetes-csr --signer-name clusterissuers.cert-manager.io/mesh
   kubectl apply -k scripts/deploy/webhook && kubectl label namespace shop keyturn.dev/inject=true`,
   );
-  onRun(webhook, context, (options, [flags]) => serveWebhook(options, flags as readonly string[], context.terminal));
+  onRun(webhook, context, (options, [flags]) =>
+    serveWebhook(options, flags as readonly string[], context.terminal),
+  );
 }
 
-async function serveWebhook(options: CommandOptions, injection: readonly string[], terminal: Terminal): Promise<number> {
+async function serveWebhook(
+  options: CommandOptions,
+  injection: readonly string[],
+  terminal: Terminal,
+): Promise<number> {
   const config = await readConfig(options, injection, terminal);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
-  const [{ runDaemon }, { startWebhookService }] = await Promise.all([import('./daemon'), import('../webhook-service')]);
+  const [{ runDaemon }, { startWebhookService }] = await Promise.all([
+    import('./daemon'),
+    import('../webhook-service'),
+  ]);
   return runDaemon(
     {
       name: 'webhook',
@@ -60,18 +92,31 @@ async function serveWebhook(options: CommandOptions, injection: readonly string[
   );
 }
 
-async function readConfig(options: CommandOptions, injection: readonly string[], terminal: Terminal): Promise<WebhookServiceConfig> {
+async function readConfig(
+  options: CommandOptions,
+  injection: readonly string[],
+  terminal: Terminal,
+): Promise<WebhookServiceConfig> {
   const { given, flags } = options;
   const text = (key: string) => given[key] as string | undefined;
-  const [{ injectPod }, inject] = await Promise.all([import('../inject/inject-pod'), readInjection(injection, terminal)]);
+  const [{ injectPod }, inject] = await Promise.all([
+    import('../inject/inject-pod'),
+    readInjection(injection, terminal),
+  ]);
   // What no pod could have is found out now, not by the first of them.
   injectPod(PROBE, inject);
   return {
     listen: hostPort.parse(text('listen')!, 'flag --listen'),
     adminAddress: hostPort.parse(text('adminAddress')!, 'flag --admin-address'),
     // Which hosts there may be is the server's to say.
-    serverNames: text('serverNames') === undefined ? undefined : list(text('serverNames')!, 'flag --server-names', (name) => name),
-    namespace: text('namespace') === undefined ? undefined : objectName(text('namespace')!, 'flag --namespace'),
+    serverNames:
+      text('serverNames') === undefined
+        ? undefined
+        : list(text('serverNames')!, 'flag --server-names', (name) => name),
+    namespace:
+      text('namespace') === undefined
+        ? undefined
+        : objectName(text('namespace')!, 'flag --namespace'),
     secret: objectName(text('rootSecret')!, 'flag --root-secret'),
     configuration: objectName(text('configuration')!, 'flag --configuration'),
     kubeconfig: await readSetting('kubeconfig', { flags, env: terminal.env, cwd: terminal.cwd }),
@@ -95,5 +140,9 @@ async function readInjection(flags: readonly string[], terminal: Terminal) {
 /** As Kubernetes names its objects. */
 function objectName(text: string, field: string): string {
   if (/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/.test(text)) return text;
-  throw invalid('ERR_CONFIG', field, 'must be a name of a Kubernetes object: lower-case letters, digits, "-" and "."');
+  throw invalid(
+    'ERR_CONFIG',
+    field,
+    'must be a name of a Kubernetes object: lower-case letters, digits, "-" and "."',
+  );
 }

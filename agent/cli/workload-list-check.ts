@@ -9,12 +9,20 @@ import { table } from './render';
 
 /** What `keyturn run` would start of a list, and what of it it would refuse. */
 export interface CheckedList {
-  readonly workloads: readonly { readonly name: string; readonly id: string; readonly socket: string; readonly file: string }[];
+  readonly workloads: readonly {
+    readonly name: string;
+    readonly id: string;
+    readonly socket: string;
+    readonly file: string;
+  }[];
   readonly problems: readonly AgentError[];
 }
 
 /** Reads the list of workloads as `keyturn run` does; undefined where there is none. Starts nothing. */
-export async function checkWorkloadList(loaded: LoadedConfig, cwd: string): Promise<CheckedList | undefined> {
+export async function checkWorkloadList(
+  loaded: LoadedConfig,
+  cwd: string,
+): Promise<CheckedList | undefined> {
   const place = loaded.config.workloads;
   if (place === undefined) return undefined;
   try {
@@ -26,10 +34,22 @@ export async function checkWorkloadList(loaded: LoadedConfig, cwd: string): Prom
   }
 }
 
-function workloadFacts({ name, from, config: { id, sdsSocket } }: Version<Config>): CheckedList['workloads'][number] {
-  return { name, id: id ? formatSpiffeId(id) : 'mounted certificate', socket: sdsSocket, file: from };
+function workloadFacts({
+  name,
+  from,
+  config: { id, sdsSocket },
+}: Version<Config>): CheckedList['workloads'][number] {
+  return {
+    name,
+    id: id ? formatSpiffeId(id) : 'mounted certificate',
+    socket: sdsSocket,
+    file: from,
+  };
 }
 
 export function workloadListText({ workloads }: CheckedList): string {
-  return table([['WORKLOAD', 'ID', 'SOCKET'], ...workloads.map(({ name, id, socket }) => [name, id, socket])], '');
+  return table(
+    [['WORKLOAD', 'ID', 'SOCKET'], ...workloads.map(({ name, id, socket }) => [name, id, socket])],
+    '',
+  );
 }

@@ -19,20 +19,32 @@ export async function writeNew(
 ): Promise<void> {
   let dir: OpenDirectory | undefined;
   try {
-    dir = openDirectory(dirname(path), { refuse: { what: `write ${path}`, code: 'ERR_OUTPUT', of: refuse } });
+    dir = openDirectory(dirname(path), {
+      refuse: { what: `write ${path}`, code: 'ERR_OUTPUT', of: refuse },
+    });
     await writeIn(dir, basename(path), bytes, mode, force);
   } catch (caught) {
     if (caught instanceof AgentError) throw caught;
     const exists = systemCode(caught) === 'EEXIST';
-    throw new AgentError('ERR_OUTPUT', `write ${path}: ${exists ? 'the file exists' : (dir?.text(caught) ?? errorText(caught))}`, {
-      ...(exists ? { hint: 'give another name, or --force to replace it' } : { cause: caught }),
-    });
+    throw new AgentError(
+      'ERR_OUTPUT',
+      `write ${path}: ${exists ? 'the file exists' : (dir?.text(caught) ?? errorText(caught))}`,
+      {
+        ...(exists ? { hint: 'give another name, or --force to replace it' } : { cause: caught }),
+      },
+    );
   } finally {
     dir?.close();
   }
 }
 
-async function writeIn(dir: OpenDirectory, name: string, bytes: Uint8Array, mode: number, force: boolean): Promise<void> {
+async function writeIn(
+  dir: OpenDirectory,
+  name: string,
+  bytes: Uint8Array,
+  mode: number,
+  force: boolean,
+): Promise<void> {
   const temporary = dir.at(`${name}.${process.pid}.new`);
   try {
     const file = await open(temporary, 'wx', mode);
@@ -52,6 +64,7 @@ async function writeIn(dir: OpenDirectory, name: string, bytes: Uint8Array, mode
 
 async function replace(temporary: string, path: string): Promise<void> {
   const found = await lstat(path).catch(() => undefined);
-  if (found?.isFile() === false) throw new Error('only a regular file is replaced, and this is none');
+  if (found?.isFile() === false)
+    throw new Error('only a regular file is replaced, and this is none');
   await rename(temporary, path);
 }

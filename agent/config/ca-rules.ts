@@ -20,7 +20,8 @@ export function chooseCa(draft: Draft, around: Surroundings): void {
   const bundle = draft.readings.get('credential-bundle');
   const dir = draft.values['credentials-dir'];
   if (bundle !== undefined) settle(draft, 'ca', ['file'], bundle.origin);
-  else if (dir !== undefined && around.holdsCredentials(dir)) settle(draft, 'ca', ['file'], `found certificates in ${dir}`);
+  else if (dir !== undefined && around.holdsCredentials(dir))
+    settle(draft, 'ca', ['file'], `found certificates in ${dir}`);
   else if (provider !== undefined) takeUpstream(draft, provider, 'environment CA_PROVIDER');
   else if (address !== undefined) takeUpstream(draft, 'istiod', 'environment CA_ADDR');
   else throw invalid('ERR_CONFIG', 'flag --ca', 'is required', { hint: CA_HINT });
@@ -54,9 +55,15 @@ export function checkCaList(draft: Draft): void {
   const { readings, values } = draft;
   if (!readsFiles(draft)) return;
   const { origin, from } = readings.get('ca')!;
-  if (values.ca!.length > 1) throw invalid('ERR_CONFIG', origin, 'cannot name file beside a CA: nobody is asked for mounted certificates');
+  if (values.ca!.length > 1)
+    throw invalid(
+      'ERR_CONFIG',
+      origin,
+      'cannot name file beside a CA: nobody is asked for mounted certificates',
+    );
   const provided = readings.get('prov-cert');
-  if (provided && from !== 'default') throw invalid('ERR_CONFIG', provided.origin, `cannot be given together with ${origin}`);
+  if (provided && from !== 'default')
+    throw invalid('ERR_CONFIG', provided.origin, `cannot be given together with ${origin}`);
 }
 
 /** The API refuses a request for less. */
@@ -75,7 +82,11 @@ export function checkKubernetesCsr({ readings, values }: Draft): void {
     });
   }
   if (values.ttl === undefined || values.ttl >= KUBERNETES_MIN_MS) return;
-  throw invalid('ERR_CONFIG', readings.get('ttl')!.origin, 'must be at least 10m for kubernetes-csr: the Kubernetes API refuses less');
+  throw invalid(
+    'ERR_CONFIG',
+    readings.get('ttl')!.origin,
+    'must be at least 10m for kubernetes-csr: the Kubernetes API refuses less',
+  );
 }
 
 /**
@@ -90,7 +101,11 @@ export function chooseAddresses(draft: Draft): void {
   const given = readings.get('ca-address');
   const name = readings.get('ca-server-name');
   if (given && name?.from === 'upstream') {
-    readings.set('ca-server-name', { text: '', origin: `not used: ${given.origin} says where`, from: 'default' });
+    readings.set('ca-server-name', {
+      text: '',
+      origin: `not used: ${given.origin} says where`,
+      from: 'default',
+    });
     delete values['ca-server-name'];
   }
   if (asked.length > 0 && !given) {
@@ -98,9 +113,14 @@ export function chooseAddresses(draft: Draft): void {
   }
   const count = values['ca-address']?.length;
   if (asked.length === 0 || !given || count === undefined || count === asked.length) return;
-  throw invalid('ERR_CONFIG', given.origin, `names ${count} of them, for ${asked.length} (${asked.join(', ')})`, {
-    hint: 'give one address for each, in the order of --ca',
-  });
+  throw invalid(
+    'ERR_CONFIG',
+    given.origin,
+    `names ${count} of them, for ${asked.length} (${asked.join(', ')})`,
+    {
+      hint: 'give one address for each, in the order of --ca',
+    },
+  );
 }
 
 /**
@@ -110,10 +130,21 @@ export function chooseAddresses(draft: Draft): void {
  */
 export function checkCertProvider({ readings, values }: Draft, { env }: Surroundings): void {
   const asksServer = values.ca?.some((name) => DEFAULT_ADDRESSES[name] !== undefined) ?? false;
-  if (env.PILOT_CERT_PROVIDER !== 'none' || !asksServer || readings.has('ca-root') || readings.has('prov-cert')) return;
-  throw invalid('ERR_CONFIG', 'environment PILOT_CERT_PROVIDER', '"none" leaves nothing to judge the CA server by', {
-    hint: "set --ca-root (or CA_ROOT_CA) to a file of the server's roots or to SYSTEM, or unset the variable",
-  });
+  if (
+    env.PILOT_CERT_PROVIDER !== 'none' ||
+    !asksServer ||
+    readings.has('ca-root') ||
+    readings.has('prov-cert')
+  )
+    return;
+  throw invalid(
+    'ERR_CONFIG',
+    'environment PILOT_CERT_PROVIDER',
+    '"none" leaves nothing to judge the CA server by',
+    {
+      hint: "set --ca-root (or CA_ROOT_CA) to a file of the server's roots or to SYSTEM, or unset the variable",
+    },
+  );
 }
 
 /**

@@ -101,5 +101,9 @@ export interface LoadedConfig {
   readonly config: Config;
   /** The settings of one workload of `config.workloads`: its own before those of the process. */
   readonly judgeWorkload: (entry: WorkloadEntry) => Config | AgentError;
-  readonly settings: readonly { readonly name: string; readonly value: string; readonly origin: Origin }[];
+  readonly settings: readonly {
+    readonly name: string;
+    readonly value: string;
+    readonly origin: Origin;
+  }[];
 }

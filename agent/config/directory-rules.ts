@@ -2,7 +2,10 @@ import { invalid } from '../base/errors';
 import type { SettingName } from './options';
 import { type Draft, readsFiles } from './rules';
 
-type DirectoryName = Extract<SettingName, 'ca-dir' | 'credentials-dir' | 'output-certs' | 'state-dir'>;
+type DirectoryName = Extract<
+  SettingName,
+  'ca-dir' | 'credentials-dir' | 'output-certs' | 'state-dir'
+>;
 
 /**
  * What the agent writes lies apart from what it reads and from what else it writes: the names are the same in all of these directories.
@@ -15,16 +18,26 @@ export function checkDirectories(draft: Draft, place: (dir: string) => string): 
   apart(draft, place, 'state-dir', ['ca-dir', 'credentials-dir']);
 }
 
-function apart(draft: Draft, place: (dir: string) => string, name: DirectoryName, others: DirectoryName[]): void {
+function apart(
+  draft: Draft,
+  place: (dir: string) => string,
+  name: DirectoryName,
+  others: DirectoryName[],
+): void {
   const { values, readings } = draft;
   const dir = values[name];
   if (dir === undefined) return;
   for (const other of others) {
     const taken = values[other];
     if (taken === undefined || !isUsed(draft, other) || place(dir) !== place(taken)) continue;
-    throw invalid('ERR_CONFIG', readings.get(name)!.origin, `"${dir}" must be another directory than ${other}`, {
-      hint: `${other} is ${taken} (${readings.get(other)!.origin})`,
-    });
+    throw invalid(
+      'ERR_CONFIG',
+      readings.get(name)!.origin,
+      `"${dir}" must be another directory than ${other}`,
+      {
+        hint: `${other} is ${taken} (${readings.get(other)!.origin})`,
+      },
+    );
   }
 }
 

@@ -3,7 +3,15 @@ import { join, resolve } from 'node:path';
 import { AgentError, errorText, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
-import { checkCaList, checkCertProvider, checkKubernetesCsr, checkMountedFiles, chooseAddresses, chooseCa, chooseToken } from './ca-rules';
+import {
+  checkCaList,
+  checkCertProvider,
+  checkKubernetesCsr,
+  checkMountedFiles,
+  chooseAddresses,
+  chooseCa,
+  chooseToken,
+} from './ca-rules';
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
@@ -19,10 +27,23 @@ import {
   type Draft,
 } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
-import { cleanEnvironment, type Flags, lookUp, type Reading, unknownFlags, unknownKeys, unknownVariables } from './sources';
+import {
+  cleanEnvironment,
+  type Flags,
+  lookUp,
+  type Reading,
+  unknownFlags,
+  unknownKeys,
+  unknownVariables,
+} from './sources';
 import type { Environment } from './upstream';
 import { MAX_VALUE } from './value-types';
-import { placeWorkload, unknownWorkloadKeys, workloadError, workloadReading } from './workload-settings';
+import {
+  placeWorkload,
+  unknownWorkloadKeys,
+  workloadError,
+  workloadReading,
+} from './workload-settings';
 
 /** Everything that settings are read from. */
 export interface SettingSources {
@@ -92,7 +113,8 @@ function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport 
   // A misspelt setting is told as that, not as what it leaves missing.
   if (workload && problems.length === 0) collect(problems, () => checkOwnIdentity(draft, workload));
   // What is said for all workloads need not be whole: each is judged with what it says itself.
-  const id = workload || !draft.readings.has('workloads') ? applyRules(draft, told, problems) : undefined;
+  const id =
+    workload || !draft.readings.has('workloads') ? applyRules(draft, told, problems) : undefined;
   const settings = SETTING_NAMES.map((name) => {
     const { text, origin } = draft.readings.get(name) ?? { text: '', origin: 'default' };
     const option: Option<unknown> = OPTIONS[name];
@@ -113,16 +135,29 @@ function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport 
  *
  * @throws AgentError ERR_CONFIG or ERR_IDENTITY_INVALID.
  */
-export async function readSetting<N extends SettingName>(name: N, sources: SettingSources): Promise<Values[N] | undefined> {
+export async function readSetting<N extends SettingName>(
+  name: N,
+  sources: SettingSources,
+): Promise<Values[N] | undefined> {
   const env = cleanEnvironment(sources.env);
   const problems: AgentError[] = [];
-  const { file, entries } = await readFileEntries(sources, env, sources.cwd ?? process.cwd(), problems);
+  const { file, entries } = await readFileEntries(
+    sources,
+    env,
+    sources.cwd ?? process.cwd(),
+    problems,
+  );
   if (problems.length > 0) throw oneError(problems);
   const reading = lookUp(name, sources.flags, env, entries, file);
   return reading && (parseReading(name, reading) as Values[N]);
 }
 
-async function readFileEntries(sources: SettingSources, env: Environment, cwd: string, problems: AgentError[]) {
+async function readFileEntries(
+  sources: SettingSources,
+  env: Environment,
+  cwd: string,
+  problems: AgentError[],
+) {
   const reading = lookUp('config', sources.flags, env, [], '');
   const file = `file ${reading?.text}`;
   let entries: FileEntry[] = [];
@@ -139,7 +174,12 @@ async function readFileEntries(sources: SettingSources, env: Environment, cwd: s
   return { file, entries, complete };
 }
 
-async function readFile({ text, origin }: Reading, file: string, sources: SettingSources, cwd: string): Promise<Uint8Array> {
+async function readFile(
+  { text, origin }: Reading,
+  file: string,
+  sources: SettingSources,
+  cwd: string,
+): Promise<Uint8Array> {
   const path = resolve(cwd, text);
   if (sources.readFile) return sources.readFile(path);
   try {
@@ -149,13 +189,18 @@ async function readFile({ text, origin }: Reading, file: string, sources: Settin
   }
 }
 
-function readEach({ flags, env, entries, file }: Told, workload: WorkloadEntry | undefined, problems: AgentError[]): Draft {
+function readEach(
+  { flags, env, entries, file }: Told,
+  workload: WorkloadEntry | undefined,
+  problems: AgentError[],
+): Draft {
   const draft: Draft = { values: {}, readings: new Map() };
   for (const name of SETTING_NAMES) {
     collect(problems, () => {
       // Whatever refuses it: something was said about this setting, so no rule may choose for it.
       draft.readings.set(name, { text: '', origin: 'refused', from: 'upstream' });
-      const reading = (workload && workloadReading(workload, name)) ?? lookUp(name, flags, env, entries, file);
+      const reading =
+        (workload && workloadReading(workload, name)) ?? lookUp(name, flags, env, entries, file);
       if (reading === undefined) return draft.readings.delete(name);
       draft.readings.set(name, reading);
       return Object.assign(draft.values, { [name]: parseReading(name, reading) });
@@ -165,7 +210,8 @@ function readEach({ flags, env, entries, file }: Told, workload: WorkloadEntry |
 }
 
 function parseReading(name: SettingName, { text, origin }: Reading): unknown {
-  if (text.length > MAX_VALUE) throw invalid('ERR_CONFIG', origin, `must not be longer than ${MAX_VALUE} characters`);
+  if (text.length > MAX_VALUE)
+    throw invalid('ERR_CONFIG', origin, `must not be longer than ${MAX_VALUE} characters`);
   const option: Option<unknown> = OPTIONS[name];
   return option.type.parse(text, origin);
 }
@@ -221,7 +267,8 @@ function toConfig(values: Values, id: SpiffeId | undefined): Config {
 
 function holdsCredentials(dir: string): boolean {
   try {
-    for (const name of ['cert-chain.pem', 'key.pem', 'root-cert.pem']) accessSync(join(dir, name), constants.F_OK);
+    for (const name of ['cert-chain.pem', 'key.pem', 'root-cert.pem'])
+      accessSync(join(dir, name), constants.F_OK);
     return true;
   } catch {
     return false;
@@ -229,7 +276,11 @@ function holdsCredentials(dir: string): boolean {
 }
 
 /** The rules between settings. What a file that could not be read would have said is not missing. */
-function applyRules(draft: Draft, { env, cwd, complete }: Told, problems: AgentError[]): SpiffeId | undefined {
+function applyRules(
+  draft: Draft,
+  { env, cwd, complete }: Told,
+  problems: AgentError[],
+): SpiffeId | undefined {
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
   if (complete) collect(problems, () => chooseCa(draft, around));
   chooseToken(draft, around);
@@ -249,7 +300,11 @@ function applyRules(draft: Draft, { env, cwd, complete }: Told, problems: AgentE
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */
 export function oneError(problems: readonly AgentError[]): AgentError {
   if (problems.length === 1) return problems[0]!;
-  return new AgentError('ERR_CONFIG', `settings: ${problems.length} are wrong: ${problems.map((each) => each.message).join('; ')}`, {
-    cause: new AggregateError(problems),
-  });
+  return new AgentError(
+    'ERR_CONFIG',
+    `settings: ${problems.length} are wrong: ${problems.map((each) => each.message).join('; ')}`,
+    {
+      cause: new AggregateError(problems),
+    },
+  );
 }

@@ -76,7 +76,13 @@ export interface Option<T> {
   readonly upstream: UpstreamNames | undefined;
 }
 
-const row = <T>(group: Group, type: ValueType<T>, fallback: string | undefined, help: string, upstream?: UpstreamNames): Option<T> => ({
+const row = <T>(
+  group: Group,
+  type: ValueType<T>,
+  fallback: string | undefined,
+  help: string,
+  upstream?: UpstreamNames,
+): Option<T> => ({
   type,
   default: fallback,
   help,
@@ -141,14 +147,25 @@ export const OPTIONS = {
     'Signer that istiod is to have sign, where it is an RA',
     sameAs('ISTIO_META_CERT_SIGNER'),
   ),
-  'ca-header': row('Certificate authority', headers, undefined, 'Header to send to the CA; may be given again', caHeaders),
+  'ca-header': row(
+    'Certificate authority',
+    headers,
+    undefined,
+    'Header to send to the CA; may be given again',
+    caHeaders,
+  ),
   'ca-timeout': row(
     'Certificate authority',
     duration({ atLeast: '1s', atMost: '10m' }),
     '60s',
     'How long the authority may take to answer; longer each time while a certificate is valid, up to 10m or a quarter of what remains of it',
   ),
-  'ca-dir': row('Certificate authority', path('directory'), './var/lib/keyturn/ca', 'State of the built-in authority'),
+  'ca-dir': row(
+    'Certificate authority',
+    path('directory'),
+    './var/lib/keyturn/ca',
+    'State of the built-in authority',
+  ),
   'ca-key-algorithm': row(
     'Certificate authority',
     choice(KEY_ALGORITHMS, 'algorithm'),
@@ -161,7 +178,12 @@ export const OPTIONS = {
     './var/run/secrets/workload-spiffe-credentials',
     'Mounted cert-chain.pem, key.pem and root-cert.pem, for --ca file',
   ),
-  'signer-name': row('Certificate authority', signerName, undefined, 'Signer to ask over the Kubernetes CSR API, for --ca kubernetes-csr'),
+  'signer-name': row(
+    'Certificate authority',
+    signerName,
+    undefined,
+    'Signer to ask over the Kubernetes CSR API, for --ca kubernetes-csr',
+  ),
   'csr-usages': row(
     'Certificate authority',
     choice(CSR_USAGES, 'usages'),
@@ -205,10 +227,33 @@ export const OPTIONS = {
     undefined,
     'Bundle of another trust domain whose peers are to be believed, PEM or SPIFFE JSON; may be given again',
   ),
-  'trust-domain': row('Identity', trustDomain, 'cluster.local', 'Trust domain of the identity', sameAs('TRUST_DOMAIN')),
-  namespace: row('Identity', segment, 'default', 'Namespace of the identity', sameAs('POD_NAMESPACE')),
-  'service-account': row('Identity', segment, 'default', 'Service account of the identity', sameAs('SERVICE_ACCOUNT')),
-  'spiffe-id': row('Identity', spiffeId, undefined, 'The whole identity, in place of trust domain, namespace and service account'),
+  'trust-domain': row(
+    'Identity',
+    trustDomain,
+    'cluster.local',
+    'Trust domain of the identity',
+    sameAs('TRUST_DOMAIN'),
+  ),
+  namespace: row(
+    'Identity',
+    segment,
+    'default',
+    'Namespace of the identity',
+    sameAs('POD_NAMESPACE'),
+  ),
+  'service-account': row(
+    'Identity',
+    segment,
+    'default',
+    'Service account of the identity',
+    sameAs('SERVICE_ACCOUNT'),
+  ),
+  'spiffe-id': row(
+    'Identity',
+    spiffeId,
+    undefined,
+    'The whole identity, in place of trust domain, namespace and service account',
+  ),
   'key-algorithm': row(
     'Keys and rotation',
     choice(KEY_ALGORITHMS, 'algorithm'),
@@ -237,11 +282,22 @@ export const OPTIONS = {
     'Share of the remaining life after which to renew',
     gracePeriodRatio,
   ),
-  'renew-jitter': row('Keys and rotation', fraction({ zero: true }), '0.05', 'Share of life by which a renewal may be earlier, by chance', {
-    ...sameAs('SECRET_GRACE_PERIOD_RATIO_JITTER'),
-    note: 'earlier only',
-  }),
-  crypto: row('Keys and rotation', choice(ENGINES, 'engine'), 'direct', 'Which code makes keys, requests and certificates'),
+  'renew-jitter': row(
+    'Keys and rotation',
+    fraction({ zero: true }),
+    '0.05',
+    'Share of life by which a renewal may be earlier, by chance',
+    {
+      ...sameAs('SECRET_GRACE_PERIOD_RATIO_JITTER'),
+      note: 'earlier only',
+    },
+  ),
+  crypto: row(
+    'Keys and rotation',
+    choice(ENGINES, 'engine'),
+    'direct',
+    'Which code makes keys, requests and certificates',
+  ),
   'sds-socket': row(
     'Serving over SDS',
     path('file'),
@@ -249,8 +305,18 @@ export const OPTIONS = {
     'Unix socket that Envoy connects to',
     workloadSocketFile,
   ),
-  'sds-socket-mode': row('Serving over SDS', socketMode, '0600', 'Its permissions; 0600 shuts out an Envoy that runs as another user'),
-  'sds-socket-owner': row('Serving over SDS', user, undefined, 'Its owner, which only root may give away'),
+  'sds-socket-mode': row(
+    'Serving over SDS',
+    socketMode,
+    '0600',
+    'Its permissions; 0600 shuts out an Envoy that runs as another user',
+  ),
+  'sds-socket-owner': row(
+    'Serving over SDS',
+    user,
+    undefined,
+    'Its owner, which only root may give away',
+  ),
   'sds-socket-group': row('Serving over SDS', group, undefined, 'Its group, for 0660'),
   'sds-file-dir': row(
     'Serving over SDS',
@@ -277,7 +343,12 @@ export const OPTIONS = {
     'Directory to keep key.pem, cert-chain.pem and root-cert.pem in',
     sameAs('OUTPUT_CERTS'),
   ),
-  'state-dir': row('Files', path('directory'), undefined, 'Directory to keep the certificate in across restarts'),
+  'state-dir': row(
+    'Files',
+    path('directory'),
+    undefined,
+    'Directory to keep the certificate in across restarts',
+  ),
   workloads: row(
     'Many workloads',
     path('file'),
@@ -296,10 +367,25 @@ export const OPTIONS = {
     'keep',
     'What becomes of the files in state-dir and output-certs when a workload is taken off the list',
   ),
-  'admin-address': row('Operation', hostPort, '127.0.0.1:15020', 'Where health and metrics are served over HTTP'),
-  'control-socket': row('Operation', path('file'), './var/run/keyturn/control.sock', 'Unix socket of status, plan and rotate'),
+  'admin-address': row(
+    'Operation',
+    hostPort,
+    '127.0.0.1:15020',
+    'Where health and metrics are served over HTTP',
+  ),
+  'control-socket': row(
+    'Operation',
+    path('file'),
+    './var/run/keyturn/control.sock',
+    'Unix socket of status, plan and rotate',
+  ),
   config: row('Operation', path('file'), undefined, 'YAML file with settings, by their names'),
-  'log-level': row('Operation', choice(LOG_LEVELS, 'level'), 'info', 'Least important event to log'),
+  'log-level': row(
+    'Operation',
+    choice(LOG_LEVELS, 'level'),
+    'info',
+    'Least important event to log',
+  ),
   'log-format': row('Operation', choice(LOG_FORMATS, 'format'), 'text', 'Form of log lines'),
 } as const satisfies Record<string, Option<unknown>>;
 
@@ -319,7 +405,9 @@ export const PROCESS_SETTINGS: readonly SettingName[] = [
 export const SETTING_NAMES = Object.keys(OPTIONS) as SettingName[];
 
 /** The values of the settings, as their types read them. */
-export type Values = { readonly [N in SettingName]: (typeof OPTIONS)[N] extends Option<infer T> ? T : never };
+export type Values = {
+  readonly [N in SettingName]: (typeof OPTIONS)[N] extends Option<infer T> ? T : never;
+};
 
 /** `KEYTURN_SDS_SOCKET` for `sds-socket`. */
 export function environmentName(name: SettingName): string {

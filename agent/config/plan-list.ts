@@ -31,7 +31,9 @@ export function planList(
     entryOf.set(judged, entry);
     return { name, from, config: judged };
   };
-  const wanted = entries.map((entry): Listed<Config> => ('error' in entry ? entry : toListed(entry)));
+  const wanted = entries.map(
+    (entry): Listed<Config> => ('error' in entry ? entry : toListed(entry)),
+  );
   const listed = [
     ...wanted,
     ...standIns(wanted, kept)
@@ -41,16 +43,31 @@ export function planList(
   const reserved = [{ claim: socketClaim(config.controlSocket, realPlace), by: 'control-socket' }];
   // Each path is looked up once for the whole plan.
   const claims = new Map(
-    [...listed.filter((each) => 'config' in each), ...running].map((each) => [each.config, claimsOf(each.config, realPlace)]),
+    [...listed.filter((each) => 'config' in each), ...running].map((each) => [
+      each.config,
+      claimsOf(each.config, realPlace),
+    ]),
   );
-  return { ...planWorkloads(listed, running, { claims: (each) => claims.get(each)!, same: sameConfig, reserved }), entries: entryOf };
+  return {
+    ...planWorkloads(listed, running, {
+      claims: (each) => claims.get(each)!,
+      same: sameConfig,
+      reserved,
+    }),
+    entries: entryOf,
+  };
 }
 
 /** The kept entries whose own entry of now is refused, or may be the one that cannot be read. */
-function standIns(wanted: readonly Listed<Config>[], kept: readonly WorkloadEntry[]): readonly WorkloadEntry[] {
+function standIns(
+  wanted: readonly Listed<Config>[],
+  kept: readonly WorkloadEntry[],
+): readonly WorkloadEntry[] {
   const good = new Set(wanted.flatMap((each) => ('config' in each ? [each.name] : [])));
   const refused = wanted.filter((each) => 'error' in each);
   return kept.filter(
-    ({ name, from }) => !good.has(name) && refused.some((each) => (each.name === undefined ? each.from === from : each.name === name)),
+    ({ name, from }) =>
+      !good.has(name) &&
+      refused.some((each) => (each.name === undefined ? each.from === from : each.name === name)),
   );
 }

@@ -5,7 +5,13 @@ import { basename, join } from 'node:path';
 import { AgentError, errorText, invalid, systemCode } from '../base/errors';
 import { type ReadLimits, readSmallFile } from '../base/read-file';
 import type { WorkloadEntry } from './config';
-import { MAX_LIST_BYTES, MAX_WORKLOADS, parseWorkloadFile, parseWorkloadList, type UnreadableEntry } from './workload-list';
+import {
+  MAX_LIST_BYTES,
+  MAX_WORKLOADS,
+  parseWorkloadFile,
+  parseWorkloadList,
+  type UnreadableEntry,
+} from './workload-list';
 import { assertFileOursToWrite, assertOursToWrite } from './writers';
 
 /** A list of workloads as it stands on the disk. */
@@ -40,7 +46,11 @@ export async function readListText(place: string): Promise<ListText> {
   const isList = await isDirectory(place);
   assertOursToWrite(place, `workloads ${place}`);
   if (isList) return readDirectory(place);
-  const bytes = await readSmallFile(place, { field: `file ${place}`, code: 'ERR_CONFIG', maxBytes: MAX_LIST_BYTES });
+  const bytes = await readSmallFile(place, {
+    field: `file ${place}`,
+    code: 'ERR_CONFIG',
+    maxBytes: MAX_LIST_BYTES,
+  });
   return {
     files: [place],
     print: hash([bytes]),
@@ -55,8 +65,12 @@ async function isDirectory(place: string): Promise<boolean> {
   try {
     return (await stat(place)).isDirectory();
   } catch (cause) {
-    const what = systemCode(cause) === 'ENOENT' ? 'there is no such file or directory' : errorText(cause);
-    throw new AgentError('ERR_CONFIG', `workloads ${place}: ${what}`, { field: `workloads ${place}`, cause });
+    const what =
+      systemCode(cause) === 'ENOENT' ? 'there is no such file or directory' : errorText(cause);
+    throw new AgentError('ERR_CONFIG', `workloads ${place}: ${what}`, {
+      field: `workloads ${place}`,
+      cause,
+    });
   }
 }
 
@@ -66,7 +80,9 @@ async function readDirectory(dir: string): Promise<ListText> {
   for (const name of names) {
     const path = join(dir, name);
     const limits = { field: `file ${path}`, code: 'ERR_CONFIG', maxBytes: MAX_FILE_BYTES } as const;
-    texts.push(await readOurs(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')));
+    texts.push(
+      await readOurs(path, limits).catch((caught) => AgentError.from(caught, 'ERR_CONFIG')),
+    );
   }
   return new DirectoryText(new Map(names.map((name, index) => [join(dir, name), texts[index]!])));
 }
@@ -85,7 +101,12 @@ class DirectoryText implements ListText {
 
   constructor(private readonly texts: ReadonlyMap<string, Buffer | AgentError>) {
     this.files = [...texts.keys()];
-    this.#prints = new Map([...texts].map(([path, text]) => [path, hash([text instanceof AgentError ? Buffer.from(text.message) : text])]));
+    this.#prints = new Map(
+      [...texts].map(([path, text]) => [
+        path,
+        hash([text instanceof AgentError ? Buffer.from(text.message) : text]),
+      ]),
+    );
     this.print = hash([...this.#prints].flat().map((each) => Buffer.from(each)));
   }
 
@@ -101,14 +122,17 @@ class DirectoryText implements ListText {
   holdBack(earlier: ListText): ListText {
     const before = earlier instanceof DirectoryText ? earlier.#prints : new Map<string, string>();
     const held = [...this.texts].map(
-      ([path, text]) => [path, before.get(path) === this.#prints.get(path) ? text : keepsChanging(path)] as const,
+      ([path, text]) =>
+        [path, before.get(path) === this.#prints.get(path) ? text : keepsChanging(path)] as const,
     );
     return new DirectoryText(new Map(held));
   }
 }
 
 function keepsChanging(path: string): AgentError {
-  return invalid('ERR_CONFIG', `file ${path}`, 'keeps changing', { hint: 'write it elsewhere and move it here once it is whole' });
+  return invalid('ERR_CONFIG', `file ${path}`, 'keeps changing', {
+    hint: 'write it elsewhere and move it here once it is whole',
+  });
 }
 
 async function namesIn(dir: string): Promise<string[]> {
@@ -118,14 +142,21 @@ async function namesIn(dir: string): Promise<string[]> {
   try {
     for await (const entry of (await opendir(dir)) as AsyncIterable<Dirent>) {
       looked += 1;
-      if (looked > MAX_NAMES) throw invalid('ERR_CONFIG', field, `must not have more than ${MAX_NAMES} entries`);
+      if (looked > MAX_NAMES)
+        throw invalid('ERR_CONFIG', field, `must not have more than ${MAX_NAMES} entries`);
       if (WORKLOAD_FILE.test(entry.name)) names.push(entry.name);
     }
   } catch (caught) {
-    throw caught instanceof AgentError ? caught : new AgentError('ERR_CONFIG', `${field}: ${errorText(caught)}`, { field, cause: caught });
+    throw caught instanceof AgentError
+      ? caught
+      : new AgentError('ERR_CONFIG', `${field}: ${errorText(caught)}`, { field, cause: caught });
   }
   if (names.length <= MAX_WORKLOADS) return names;
-  throw invalid('ERR_CONFIG', field, `must not have more than ${MAX_WORKLOADS} workloads, it has ${names.length}`);
+  throw invalid(
+    'ERR_CONFIG',
+    field,
+    `must not have more than ${MAX_WORKLOADS} workloads, it has ${names.length}`,
+  );
 }
 
 function hash(parts: readonly Uint8Array[]): string {

@@ -1,5 +1,10 @@
 import { AgentError, invalid } from '../base/errors';
-import { formatSpiffeId, parseSpiffeId, type SpiffeId, serviceAccountId } from '../identity/spiffe-id';
+import {
+  formatSpiffeId,
+  parseSpiffeId,
+  type SpiffeId,
+  serviceAccountId,
+} from '../identity/spiffe-id';
 import type { Origin } from './config';
 import type { SettingName, Values } from './options';
 import type { Reading } from './sources';
@@ -29,7 +34,11 @@ export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
       settle(draft, 'credentials-dir', LEGACY_DIR, `found certificates in ${LEGACY_DIR}`);
   }
   const served = draft.values['credentials-dir'];
-  if (served !== undefined && isDefault(draft, 'sds-file-dir') && !draft.values['sds-file-dir']?.includes(served))
+  if (
+    served !== undefined &&
+    isDefault(draft, 'sds-file-dir') &&
+    !draft.values['sds-file-dir']?.includes(served)
+  )
     settle(draft, 'sds-file-dir', [LEGACY_DIR, served], 'default, with credentials-dir');
 }
 
@@ -40,7 +49,12 @@ const BESIDE_ISTIO_AGENT = '127.0.0.1:15022';
 export function chooseAdminAddress(draft: Draft, env: Environment): void {
   const variable = besideIstioAgent(env);
   if (variable === undefined || !isDefault(draft, 'admin-address')) return;
-  settle(draft, 'admin-address', BESIDE_ISTIO_AGENT, `beside Istio's agent, by environment ${variable}`);
+  settle(
+    draft,
+    'admin-address',
+    BESIDE_ISTIO_AGENT,
+    `beside Istio's agent, by environment ${variable}`,
+  );
 }
 
 /**
@@ -73,9 +87,14 @@ export function chooseIdentity(draft: Draft): SpiffeId | undefined {
   const strongest = Math.max(0, ...parts.map((name) => rank(draft.readings.get(name))));
   const clash = parts.find((name) => whole && rank(draft.readings.get(name)) === rank(whole));
   if (whole && clash && strongest === rank(whole)) {
-    throw invalid('ERR_CONFIG', whole.origin, `cannot be given together with ${draft.readings.get(clash)!.origin}`, {
-      hint: 'a SPIFFE ID is the whole identity: give it alone, or give trust domain, namespace and service account',
-    });
+    throw invalid(
+      'ERR_CONFIG',
+      whole.origin,
+      `cannot be given together with ${draft.readings.get(clash)!.origin}`,
+      {
+        hint: 'a SPIFFE ID is the whole identity: give it alone, or give trust domain, namespace and service account',
+      },
+    );
   }
   if (whole && rank(whole) > strongest) return takeWhole(draft, whole.origin);
   // An entry of a list is checked by `checkOwnIdentity`.
@@ -85,7 +104,9 @@ export function chooseIdentity(draft: Draft): SpiffeId | undefined {
 
 /** Parts that replace a whole SPIFFE ID replace all of it: a default in between would be an identity that nobody meant. */
 function checkReplaced(draft: Draft, whole: Reading, parts: readonly SettingName[]): void {
-  const missing = (['namespace', 'service-account'] as const).find((name) => rank(draft.readings.get(name)) <= rank(whole));
+  const missing = (['namespace', 'service-account'] as const).find(
+    (name) => rank(draft.readings.get(name)) <= rank(whole),
+  );
   if (missing === undefined) return;
   const by = parts.map((name) => draft.readings.get(name)!.origin).join(' and ');
   throw invalid('ERR_CONFIG', whole.origin, `is replaced by ${by}, without ${missing}`, {
@@ -105,13 +126,20 @@ export function checkOwnIdentity(draft: Draft, { origin }: { readonly origin: Or
   if (readsFiles(draft) && (own('credentials-dir') || own('credential-bundle'))) return;
   const half = (['namespace', 'service-account'] as const).find(own);
   const missing = half === 'namespace' ? 'service-account' : 'namespace';
-  const rule = half === undefined ? 'must name the identity of the workload' : `must name ${missing} beside ${half}`;
+  const rule =
+    half === undefined
+      ? 'must name the identity of the workload'
+      : `must name ${missing} beside ${half}`;
   const files = readsFiles(draft) ? ', or credentials-dir or credential-bundle of its own' : '';
-  throw invalid('ERR_CONFIG', origin, rule, { hint: `say spiffe-id, or namespace and service-account, in the entry itself${files}` });
+  throw invalid('ERR_CONFIG', origin, rule, {
+    hint: `say spiffe-id, or namespace and service-account, in the entry itself${files}`,
+  });
 }
 
 /** Half of a name that was given without the other half, which is a default: a warning, since the CA may know no such workload. */
-export function defaultedHalf(settings: readonly { readonly name: string; readonly origin: Origin }[]): string | undefined {
+export function defaultedHalf(
+  settings: readonly { readonly name: string; readonly origin: Origin }[],
+): string | undefined {
   const halves = settings.filter(({ name }) => name === 'namespace' || name === 'service-account');
   const missing = halves.filter(({ origin }) => origin === 'default');
   return missing.length === 1 && halves.length === 2 ? missing[0]!.name : undefined;
@@ -129,9 +157,15 @@ function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
 
 function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
   const { 'trust-domain': domain, namespace, 'service-account': account } = draft.values;
-  const own = (['namespace', 'service-account'] as const).some((name) => rank(draft.readings.get(name)) > RANK.upstream);
+  const own = (['namespace', 'service-account'] as const).some(
+    (name) => rank(draft.readings.get(name)) > RANK.upstream,
+  );
   if (readsFiles(draft) && !own) {
-    draft.readings.set('spiffe-id', { text: '', origin: 'not used: the mounted certificate says it', from: 'default' });
+    draft.readings.set('spiffe-id', {
+      text: '',
+      origin: 'not used: the mounted certificate says it',
+      from: 'default',
+    });
     return undefined;
   }
   if (domain === undefined || namespace === undefined || account === undefined) return undefined;
@@ -172,7 +206,12 @@ export function readsFiles(draft: Draft): boolean {
 }
 
 /** Sets what a rule has decided; it counts as a default. */
-export function settle<N extends SettingName>(draft: Draft, name: N, value: Values[N], origin: Origin): void {
+export function settle<N extends SettingName>(
+  draft: Draft,
+  name: N,
+  value: Values[N],
+  origin: Origin,
+): void {
   draft.readings.set(name, { text: String(value), origin, from: 'default' });
   draft.values[name] = value;
 }

@@ -1,4 +1,10 @@
-import { editYaml, parseYaml, type YamlLimits, type YamlMapping, type YamlText } from '../base/yaml';
+import {
+  editYaml,
+  parseYaml,
+  type YamlLimits,
+  type YamlMapping,
+  type YamlText,
+} from '../base/yaml';
 import { quote } from './value-types';
 
 /** Far more than any settings need; reading stops there. */
@@ -25,7 +31,8 @@ export async function parseSettingsFile(bytes: Uint8Array, name: string): Promis
   const { isMap, isScalar } = text.yaml;
   const { contents } = text.document;
   if (contents === null || (isScalar(contents) && contents.source === '')) return [];
-  if (!isMap(contents)) throw text.refuse(offsetOf(contents), 'must be a mapping of settings to values');
+  if (!isMap(contents))
+    throw text.refuse(offsetOf(contents), 'must be a mapping of settings to values');
   return readMapping(contents, text);
 }
 
@@ -40,9 +47,11 @@ export function readMapping(mapping: YamlMapping, { yaml, refuse }: YamlText): F
     const offset = offsetOf(node);
     if (isAlias(node)) throw refuse(offset, `${key}: aliases are not allowed`);
     if (!isScalar(node)) throw refuse(offset, `${key}: must be a plain value`);
-    if (node.anchor !== undefined || node.tag !== undefined) throw refuse(offset, `${key}: anchors and tags are not allowed`);
+    if (node.anchor !== undefined || node.tag !== undefined)
+      throw refuse(offset, `${key}: anchors and tags are not allowed`);
     const plain = node.type === 'PLAIN' ? (node.source ?? '') : String(node.value ?? '');
-    if (plain === '' || (node.type === 'PLAIN' && node.value === null)) throw refuse(offset, `${key}: has no value`);
+    if (plain === '' || (node.type === 'PLAIN' && node.value === null))
+      throw refuse(offset, `${key}: has no value`);
     return plain;
   };
 
@@ -55,8 +64,12 @@ export function readMapping(mapping: YamlMapping, { yaml, refuse }: YamlText): F
     if (isSeq(pair.value)) {
       if (pair.value.anchor !== undefined || pair.value.tag !== undefined)
         throw refuse(offsetOf(pair.value), `${shown}: anchors and tags are not allowed`);
-      if (pair.value.items.length === 0) throw refuse(offsetOf(pair.value), `${shown}: has no value`);
-      entries.set(key, { key, text: pair.value.items.map((item) => scalarText(item, shown)).join(',') });
+      if (pair.value.items.length === 0)
+        throw refuse(offsetOf(pair.value), `${shown}: has no value`);
+      entries.set(key, {
+        key,
+        text: pair.value.items.map((item) => scalarText(item, shown)).join(','),
+      });
     } else {
       entries.set(key, { key, text: scalarText(pair.value, shown) });
     }

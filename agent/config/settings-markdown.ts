@@ -1,4 +1,11 @@
-import { environmentNames, GROUPS, OPTIONS, type Option, SETTING_NAMES, type SettingName } from './options';
+import {
+  environmentNames,
+  GROUPS,
+  OPTIONS,
+  type Option,
+  SETTING_NAMES,
+  type SettingName,
+} from './options';
 
 /**
  * The README's table of settings, between its markers `<!-- settings -->` and `<!-- /settings -->`; a check compares them.
@@ -13,9 +20,14 @@ export function settingsMarkdown(): string {
 }
 
 function section(group: string, names: readonly SettingName[]): string {
-  return [`**${group}**`, '', '| flag, file key | environment | default | what it is |', '|---|---|---|---|', ...names.map(line), ''].join(
-    '\n',
-  );
+  return [
+    `**${group}**`,
+    '',
+    '| flag, file key | environment | default | what it is |',
+    '|---|---|---|---|',
+    ...names.map(line),
+    '',
+  ].join('\n');
 }
 
 function line(name: SettingName): string {
@@ -24,6 +36,7 @@ function line(name: SettingName): string {
   const environment = `${environmentNames(name)
     .map((each) => `\`${each}\``)
     .join(', ')}${note}`;
-  const fallback = option.default === undefined ? '' : `\`${option.default.replaceAll(',', '`, `')}\``;
+  const fallback =
+    option.default === undefined ? '' : `\`${option.default.replaceAll(',', '`, `')}\``;
   return `| \`${name}\` | ${environment} | ${fallback} | ${option.help}: ${option.type.description} |`;
 }

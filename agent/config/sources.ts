@@ -1,7 +1,14 @@
 import { type AgentError, invalid } from '../base/errors';
 import type { Origin } from './config';
 import { nearest } from './nearest';
-import { environmentName, isSettingName, OPTIONS, type Option, SETTING_NAMES, type SettingName } from './options';
+import {
+  environmentName,
+  isSettingName,
+  OPTIONS,
+  type Option,
+  SETTING_NAMES,
+  type SettingName,
+} from './options';
 import type { FileEntry } from './settings-file';
 import type { Environment } from './upstream';
 
@@ -27,7 +34,8 @@ const NOT_SETTINGS = [
 /** The environment without its empty variables: those count as unset, as a unit file's `X=` means. */
 export function cleanEnvironment(env: Readonly<Record<string, string | undefined>>): Environment {
   const clean: Record<string, string> = Object.create(null);
-  for (const [name, value] of Object.entries(env)) if (value !== undefined && value !== '') clean[name] = value;
+  for (const [name, value] of Object.entries(env))
+    if (value !== undefined && value !== '') clean[name] = value;
   return clean;
 }
 
@@ -36,7 +44,9 @@ export function unknownVariables(env: Environment): AgentError[] {
   // Compared without the common prefix, which would make all of them look alike.
   const known = SETTING_NAMES.map((name) => environmentName(name).slice(PREFIX.length));
   return Object.keys(env)
-    .filter((name) => name.startsWith(PREFIX) && !NOT_SETTINGS.some((pattern) => pattern.test(name)))
+    .filter(
+      (name) => name.startsWith(PREFIX) && !NOT_SETTINGS.some((pattern) => pattern.test(name)),
+    )
     .map((name) => name.slice(PREFIX.length))
     .filter((rest) => !known.includes(rest))
     .map((rest) => unknown(`environment ${PREFIX}${rest.slice(0, 100)}`, rest, known, PREFIX));
@@ -49,7 +59,11 @@ export function unknownFlags(flags: Flags): AgentError[] {
 }
 
 /** @param without  Settings that cannot be made there; by default that of the file itself, which would be a riddle. */
-export function unknownKeys(entries: readonly FileEntry[], file: string, without: readonly SettingName[] = ['config']): AgentError[] {
+export function unknownKeys(
+  entries: readonly FileEntry[],
+  file: string,
+  without: readonly SettingName[] = ['config'],
+): AgentError[] {
   const keys = SETTING_NAMES.filter((name) => !without.includes(name));
   return entries
     .filter((entry) => !keys.some((name) => name === entry.key))
@@ -69,15 +83,24 @@ export function lookUp(
   file: string,
 ): Reading | undefined {
   const flag = flags[name];
-  if (flag !== undefined) return { text: typeof flag === 'object' ? flag.join(',') : String(flag), origin: `flag --${name}`, from: 'flag' };
+  if (flag !== undefined)
+    return {
+      text: typeof flag === 'object' ? flag.join(',') : String(flag),
+      origin: `flag --${name}`,
+      from: 'flag',
+    };
   const own = env[environmentName(name)];
-  if (own !== undefined) return { text: own, origin: `environment ${environmentName(name)}`, from: 'environment' };
+  if (own !== undefined)
+    return { text: own, origin: `environment ${environmentName(name)}`, from: 'environment' };
   const option: Option<unknown> = OPTIONS[name];
   const upstream = option.upstream?.read(env);
-  if (upstream) return { text: upstream.text, origin: `environment ${upstream.name}`, from: 'upstream' };
+  if (upstream)
+    return { text: upstream.text, origin: `environment ${upstream.name}`, from: 'upstream' };
   const entry = entries.find((each) => each.key === name);
   if (entry) return { text: entry.text, origin: `${file}: ${name}`, from: 'file' };
-  return option.default === undefined ? undefined : { text: option.default, origin: 'default', from: 'default' };
+  return option.default === undefined
+    ? undefined
+    : { text: option.default, origin: 'default', from: 'default' };
 }
 
 function unknown(field: string, name: string, known: Iterable<string>, prefix = ''): AgentError {

@@ -29,9 +29,19 @@ export const gracePeriodRatio: UpstreamNames = {
     const name = 'SECRET_GRACE_PERIOD_RATIO';
     const text = env[name];
     if (text === undefined) return undefined;
-    if (!isPlainNumber(text)) throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} is not a plain number, e.g. 0.5`);
+    if (!isPlainNumber(text))
+      throw invalid(
+        'ERR_CONFIG',
+        `environment ${name}`,
+        `${quote(text)} is not a plain number, e.g. 0.5`,
+      );
     const left = Number(text);
-    if (!(left > 0 && left < 1)) throw invalid('ERR_CONFIG', `environment ${name}`, `${quote(text)} must be more than 0 and less than 1`);
+    if (!(left > 0 && left < 1))
+      throw invalid(
+        'ERR_CONFIG',
+        `environment ${name}`,
+        `${quote(text)} must be more than 0 and less than 1`,
+      );
     // Rounded, because 1 - 0.7 is 0.30000000000000004.
     return { name, text: String(Number((1 - left).toFixed(12))) };
   },
@@ -43,7 +53,9 @@ export const pkcs8Key: UpstreamNames = {
   note: '`true` is pkcs8, `false` traditional',
   read: (env) => {
     const wanted = readBoolean(env, 'PKCS8_KEY');
-    return wanted === undefined ? undefined : { name: 'PKCS8_KEY', text: wanted ? 'pkcs8' : 'traditional' };
+    return wanted === undefined
+      ? undefined
+      : { name: 'PKCS8_KEY', text: wanted ? 'pkcs8' : 'traditional' };
   },
 };
 
@@ -54,7 +66,10 @@ export const pkcs8Key: UpstreamNames = {
 export const fileMountedCerts: UpstreamNames = {
   names: ['FILE_MOUNTED_CERTS', 'CA_PROVIDER'],
   note: '`true` is file; `Citadel` is istiod',
-  read: (env) => (readBoolean(env, 'FILE_MOUNTED_CERTS') ? { name: 'FILE_MOUNTED_CERTS', text: 'file' } : undefined),
+  read: (env) =>
+    readBoolean(env, 'FILE_MOUNTED_CERTS')
+      ? { name: 'FILE_MOUNTED_CERTS', text: 'file' }
+      : undefined,
 };
 
 /** CA_ROOT_CA; where it is not set, PILOT_CERT_PROVIDER `custom` means the root of the older directory. Other providers say nothing here. */
@@ -63,7 +78,9 @@ export const caRootNames: UpstreamNames = {
   note: '`custom` is ./etc/certs/root-cert.pem',
   read: (env) =>
     found('CA_ROOT_CA', env.CA_ROOT_CA) ??
-    (env.PILOT_CERT_PROVIDER === 'custom' ? { text: './etc/certs/root-cert.pem', name: 'PILOT_CERT_PROVIDER' } : undefined),
+    (env.PILOT_CERT_PROVIDER === 'custom'
+      ? { text: './etc/certs/root-cert.pem', name: 'PILOT_CERT_PROVIDER' }
+      : undefined),
 };
 
 const WORKLOAD_SOCKET_DIR = './var/run/secrets/workload-spiffe-uds';
@@ -97,7 +114,9 @@ export const caHeaders: UpstreamNames = {
   names: ['CA_HEADER_*'],
   note: 'one each',
   read: (env) => {
-    const names = Object.keys(env).filter((name) => name.startsWith(HEADER_PREFIX) && name !== HEADER_PREFIX);
+    const names = Object.keys(env).filter(
+      (name) => name.startsWith(HEADER_PREFIX) && name !== HEADER_PREFIX,
+    );
     const text = names.map((name) => `${name.slice(HEADER_PREFIX.length)}=${env[name]}`).join(',');
     return names.length === 0 ? undefined : { text, name: names.join(', ') };
   },
@@ -114,7 +133,12 @@ export const keyAlgorithmNames: UpstreamNames = {
     const algorithm = env.ECC_SIGNATURE_ALGORITHM;
     const size = env.WORKLOAD_RSA_KEY_SIZE;
     if (algorithm !== undefined) {
-      if (algorithm !== 'ECDSA') throw invalid('ERR_CONFIG', 'environment ECC_SIGNATURE_ALGORITHM', `${quote(algorithm)} is not ECDSA`);
+      if (algorithm !== 'ECDSA')
+        throw invalid(
+          'ERR_CONFIG',
+          'environment ECC_SIGNATURE_ALGORITHM',
+          `${quote(algorithm)} is not ECDSA`,
+        );
       return { name: 'ECC_SIGNATURE_ALGORITHM', text: curve(env) ?? 'ecdsa-p256' };
     }
     if (size !== undefined) return { name: 'WORKLOAD_RSA_KEY_SIZE', text: rsa(size) };
@@ -125,13 +149,18 @@ export const keyAlgorithmNames: UpstreamNames = {
 function curve(env: Environment): string | undefined {
   const name = env.ECC_CURVE;
   if (name === undefined) return undefined;
-  if (name !== 'P256' && name !== 'P384') throw invalid('ERR_CONFIG', 'environment ECC_CURVE', `${quote(name)} is not one of P256, P384`);
+  if (name !== 'P256' && name !== 'P384')
+    throw invalid('ERR_CONFIG', 'environment ECC_CURVE', `${quote(name)} is not one of P256, P384`);
   return `ecdsa-${name.toLowerCase()}`;
 }
 
 function rsa(size: string): string {
   if (!['2048', '3072', '4096'].includes(size))
-    throw invalid('ERR_CONFIG', 'environment WORKLOAD_RSA_KEY_SIZE', `${quote(size)} is not one of 2048, 3072, 4096`);
+    throw invalid(
+      'ERR_CONFIG',
+      'environment WORKLOAD_RSA_KEY_SIZE',
+      `${quote(size)} is not one of 2048, 3072, 4096`,
+    );
   return `rsa-${size}`;
 }
 

@@ -85,26 +85,38 @@ export function duration(bounds: { atLeast: string; atMost: string }): ValueType
     parse: (text, field) => {
       const ms = parseDuration(text, field);
       const refuse = (rule: string) =>
-        invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`, { hint: `between ${bounds.atLeast} and ${bounds.atMost}` });
-      if (ms < parseDuration(bounds.atLeast, 'bound')) throw refuse(`is shorter than ${bounds.atLeast}`);
-      if (ms > parseDuration(bounds.atMost, 'bound')) throw refuse(`is longer than ${bounds.atMost}`);
+        invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`, {
+          hint: `between ${bounds.atLeast} and ${bounds.atMost}`,
+        });
+      if (ms < parseDuration(bounds.atLeast, 'bound'))
+        throw refuse(`is shorter than ${bounds.atLeast}`);
+      if (ms > parseDuration(bounds.atMost, 'bound'))
+        throw refuse(`is longer than ${bounds.atMost}`);
       return ms;
     },
   };
 }
 
 /** Whether a text is digits with at most one point, no exponent or sign. */
-export const isPlainNumber = (text: string): boolean => /^\d{0,9}(?:\.\d{1,12})?$/.test(text) && text !== '';
+export const isPlainNumber = (text: string): boolean =>
+  /^\d{0,9}(?:\.\d{1,12})?$/.test(text) && text !== '';
 
 /** A number from 0 to 1; the ends only where `ends` says so. */
 export function fraction(ends: { zero: boolean }): ValueType<number> {
-  const rule = ends.zero ? 'must be at least 0 and less than 1' : 'must be more than 0 and less than 1';
+  const rule = ends.zero
+    ? 'must be at least 0 and less than 1'
+    : 'must be more than 0 and less than 1';
   return {
-    ...plain('ratio', `number, ${ends.zero ? '0 or' : ''} more than 0 and less than 1`.replace('  ', ' ')),
+    ...plain(
+      'ratio',
+      `number, ${ends.zero ? '0 or' : ''} more than 0 and less than 1`.replace('  ', ' '),
+    ),
     parse: (text, field) => {
-      if (!isPlainNumber(text)) throw invalid('ERR_CONFIG', field, `${quote(text)} is not a plain number, e.g. 0.5`);
+      if (!isPlainNumber(text))
+        throw invalid('ERR_CONFIG', field, `${quote(text)} is not a plain number, e.g. 0.5`);
       const value = Number(text);
-      if (value >= 1 || (value === 0 && !ends.zero)) throw invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`);
+      if (value >= 1 || (value === 0 && !ends.zero))
+        throw invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`);
       return value;
     },
   };
@@ -113,7 +125,10 @@ export function fraction(ends: { zero: boolean }): ValueType<number> {
 /** A path, relative ones to the working directory. Nothing is looked up when it is read. */
 export function path(completes: 'file' | 'directory'): ValueType<string> {
   return {
-    ...plain(completes === 'directory' ? 'dir' : 'path', completes === 'directory' ? 'directory' : 'path'),
+    ...plain(
+      completes === 'directory' ? 'dir' : 'path',
+      completes === 'directory' ? 'directory' : 'path',
+    ),
     completes,
     parse: (text, field) => {
       if (text.length === 0) throw invalid('ERR_CONFIG', field, 'must not be empty');
@@ -134,7 +149,11 @@ export function pathOrUrl(): ValueType<string> {
       const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase();
       if (scheme === undefined) return file.parse(text, field);
       if (['http', 'https'].includes(scheme) && URL.canParse(text)) return text;
-      throw invalid('ERR_CONFIG', field, `${quote(text)} is not a path and not an http or https URL`);
+      throw invalid(
+        'ERR_CONFIG',
+        field,
+        `${quote(text)} is not a path and not an http or https URL`,
+      );
     },
   };
 }
@@ -146,7 +165,11 @@ export function word(placeholder: string, description: string): ValueType<string
     parse: (text, field) => {
       if (text.length === 0) throw invalid('ERR_CONFIG', field, 'must not be empty');
       if (!/^[!-~]{1,253}$/.test(text))
-        throw invalid('ERR_CONFIG', field, `${quote(text)} is not 1 to 253 printable ASCII characters without blanks`);
+        throw invalid(
+          'ERR_CONFIG',
+          field,
+          `${quote(text)} is not 1 to 253 printable ASCII characters without blanks`,
+        );
       return text;
     },
   };
@@ -156,12 +179,19 @@ export function word(placeholder: string, description: string): ValueType<string
 export const signerName: ValueType<string> = {
   ...plain('name', 'a domain and a path, e.g. `clusterissuers.cert-manager.io/istio-ca`'),
   parse: (text, field) => {
-    if (text.length > 571 || !/^[a-z0-9]([-.a-z0-9]*[a-z0-9])?\/[A-Za-z0-9][-A-Za-z0-9.:_]*$/.test(text))
+    if (
+      text.length > 571 ||
+      !/^[a-z0-9]([-.a-z0-9]*[a-z0-9])?\/[A-Za-z0-9][-A-Za-z0-9.:_]*$/.test(text)
+    )
       throw invalid('ERR_CONFIG', field, `${quote(text)} is not a domain and a path`, {
         hint: 'e.g. clusterissuers.cert-manager.io/istio-ca',
       });
     if (text.startsWith('kubernetes.io/'))
-      throw invalid('ERR_CONFIG', field, `${quote(text)} signs for the cluster itself, never for workloads`);
+      throw invalid(
+        'ERR_CONFIG',
+        field,
+        `${quote(text)} signs for the cluster itself, never for workloads`,
+      );
     return text;
   },
 };
@@ -171,14 +201,16 @@ export const directories: ValueType<readonly string[]> = {
   ...plain('dir', 'directories, separated by commas'),
   completes: 'directory',
   many: true,
-  parse: (text, field) => text.split(',').map((each) => path('directory').parse(each.trim(), field)),
+  parse: (text, field) =>
+    text.split(',').map((each) => path('directory').parse(each.trim(), field)),
 };
 
 /** Permission bits of a socket, in octal; executable bits mean nothing on a socket, and its owner must be able to use it. */
 export const socketMode: ValueType<number> = {
   ...plain('mode', 'octal mode, e.g. `0600`, `0660`, `0666`'),
   parse: (text, field) => {
-    const refuse = (rule: string) => invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`, { hint: 'e.g. 0600, 0660 or 0666' });
+    const refuse = (rule: string) =>
+      invalid('ERR_CONFIG', field, `${quote(text)} ${rule}`, { hint: 'e.g. 0600, 0660 or 0666' });
     if (!/^(?:0|0o)?[0-7]{3}$/.test(text)) throw refuse('is not an octal mode of three digits');
     const mode = Number.parseInt(text.slice(-3), 8);
     if ((mode & 0o111) !== 0) throw refuse('must not have executable bits');
@@ -197,7 +229,10 @@ function account(what: 'user' | 'group'): ValueType<string> {
   return {
     ...plain(what, `${what} name or number`),
     parse: (text, field) => {
-      if (!/^(?:\d{1,10}|[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?)$/.test(text) || Number(text) >= 2 ** 32 - 1)
+      if (
+        !/^(?:\d{1,10}|[a-zA-Z_][a-zA-Z0-9_.-]{0,31}\$?)$/.test(text) ||
+        Number(text) >= 2 ** 32 - 1
+      )
         throw invalid('ERR_CONFIG', field, `${quote(text)} is not a ${what} name or number`);
       return text;
     },
@@ -219,7 +254,8 @@ export const addresses: ValueType<readonly string[]> = {
   parse: (text, field) =>
     text.split(',').map((each) => {
       const address = each.trim();
-      if (parseHostPort(address, field).port === 0) throw invalid('ERR_CONFIG', field, `${quote(address)} must have a port other than 0`);
+      if (parseHostPort(address, field).port === 0)
+        throw invalid('ERR_CONFIG', field, `${quote(address)} must have a port other than 0`);
       return address;
     }),
 };
@@ -237,7 +273,8 @@ export const headers: ValueType<ReadonlyMap<string, string>> = {
     const found = new Map<string, string>();
     for (const each of splitHeaders(text)) {
       const [, name, value] = /^([A-Za-z0-9_.-]{1,100})=([ -~]*)$/.exec(each) ?? [];
-      if (name === undefined || value === undefined) throw invalid('ERR_CONFIG', field, 'must be name=value in printable ASCII');
+      if (name === undefined || value === undefined)
+        throw invalid('ERR_CONFIG', field, 'must be name=value in printable ASCII');
       if (found.has(name.toLowerCase())) throw invalid('ERR_CONFIG', field, `names ${name} twice`);
       found.set(name.toLowerCase(), value);
     }
@@ -253,7 +290,12 @@ export const bundlePlaces: ValueType<ReadonlyMap<string, string>> = {
     const found = new Map<string, string>();
     for (const each of text.split(/,(?=[a-z0-9._-]+=)/)) {
       const at = each.indexOf('=');
-      if (at < 0) throw invalid('ERR_CONFIG', field, `${quote(each)} is not TRUST-DOMAIN=FILE or TRUST-DOMAIN=URL`);
+      if (at < 0)
+        throw invalid(
+          'ERR_CONFIG',
+          field,
+          `${quote(each)} is not TRUST-DOMAIN=FILE or TRUST-DOMAIN=URL`,
+        );
       const name = trustDomain.parse(each.slice(0, at), field);
       if (found.has(name)) throw invalid('ERR_CONFIG', field, `names ${name} twice`);
       found.set(name, pathOrUrl().parse(each.slice(at + 1), field));

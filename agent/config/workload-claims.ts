@@ -23,9 +23,15 @@ export interface Claim {
  */
 export function claimsOf(config: Config, placeOf: (path: string) => string): readonly Claim[] {
   const { id, ca, sdsSocket, stateDir, outputCerts, caDir, credentialsDir } = config;
-  const place = (setting: SettingName, path: string): Claim => ({ setting, value: placeOf(path), shown: path });
+  const place = (setting: SettingName, path: string): Claim => ({
+    setting,
+    value: placeOf(path),
+    shown: path,
+  });
   return [
-    ...(id ? [{ setting: 'spiffe-id', value: formatSpiffeId(id), shown: formatSpiffeId(id) } as const] : []),
+    ...(id
+      ? [{ setting: 'spiffe-id', value: formatSpiffeId(id), shown: formatSpiffeId(id) } as const]
+      : []),
     socketClaim(sdsSocket, placeOf),
     ...(stateDir === undefined ? [] : [place('state-dir', stateDir)]),
     ...(outputCerts === undefined ? [] : [place('output-certs', outputCerts)]),
@@ -36,7 +42,11 @@ export function claimsOf(config: Config, placeOf: (path: string) => string): rea
 
 /** A socket at that path. */
 export function socketClaim(path: string, placeOf: (path: string) => string): Claim {
-  return { setting: 'sds-socket', value: join(placeOf(dirname(path)), basename(path)), shown: path };
+  return {
+    setting: 'sds-socket',
+    value: join(placeOf(dirname(path)), basename(path)),
+    shown: path,
+  };
 }
 
 /** What decides about the source of certificates alone: the socket and its streams live through a change of these. */

@@ -22,7 +22,11 @@ export interface UnreadableEntry {
  *
  * @param from  The file's path; `fallback` is the name that it gives.
  */
-export async function parseWorkloadFile(bytes: Uint8Array, from: string, fallback: string): Promise<WorkloadEntry | UnreadableEntry> {
+export async function parseWorkloadFile(
+  bytes: Uint8Array,
+  from: string,
+  fallback: string,
+): Promise<WorkloadEntry | UnreadableEntry> {
   const origin = `file ${from}`;
   try {
     return toEntry(await parseSettingsFile(bytes, origin), from, origin, fallback);
@@ -37,18 +41,37 @@ export async function parseWorkloadFile(bytes: Uint8Array, from: string, fallbac
  *
  * @throws AgentError ERR_CONFIG where the file as a whole is no such list; also where it is empty, since `[]` says that none are wanted.
  */
-export async function parseWorkloadList(bytes: Uint8Array, from: string): Promise<(WorkloadEntry | UnreadableEntry)[]> {
+export async function parseWorkloadList(
+  bytes: Uint8Array,
+  from: string,
+): Promise<(WorkloadEntry | UnreadableEntry)[]> {
   const file = `file ${from}`;
-  const limits = { name: file, code: 'ERR_CONFIG', maxBytes: MAX_LIST_BYTES, maxTokens: MAX_LIST_TOKENS } as const;
+  const limits = {
+    name: file,
+    code: 'ERR_CONFIG',
+    maxBytes: MAX_LIST_BYTES,
+    maxTokens: MAX_LIST_TOKENS,
+  } as const;
   const text = await parseYaml(bytes, limits);
   const { contents } = text.document;
-  if (!text.yaml.isSeq(contents)) throw text.refuse(offsetOf(contents), 'must be a list of workloads, [] for none');
+  if (!text.yaml.isSeq(contents))
+    throw text.refuse(offsetOf(contents), 'must be a list of workloads, [] for none');
   const { length } = contents.items;
-  if (length > MAX_WORKLOADS) throw invalid('ERR_CONFIG', file, `must not have more than ${MAX_WORKLOADS} workloads, it has ${length}`);
-  return contents.items.map((item, index) => readItem(item, { text, from, place: `${file} element ${index + 1}` }));
+  if (length > MAX_WORKLOADS)
+    throw invalid(
+      'ERR_CONFIG',
+      file,
+      `must not have more than ${MAX_WORKLOADS} workloads, it has ${length}`,
+    );
+  return contents.items.map((item, index) =>
+    readItem(item, { text, from, place: `${file} element ${index + 1}` }),
+  );
 }
 
-function readItem(item: unknown, { text, from, place }: { text: YamlText; from: string; place: string }): WorkloadEntry | UnreadableEntry {
+function readItem(
+  item: unknown,
+  { text, from, place }: { text: YamlText; from: string; place: string },
+): WorkloadEntry | UnreadableEntry {
   const { isMap, isScalar } = text.yaml;
   let name: string | undefined;
   try {
@@ -63,7 +86,12 @@ function readItem(item: unknown, { text, from, place }: { text: YamlText; from: 
   }
 }
 
-function toEntry(entries: readonly FileEntry[], from: string, origin: string, fallback: string | undefined): WorkloadEntry {
+function toEntry(
+  entries: readonly FileEntry[],
+  from: string,
+  origin: string,
+  fallback: string | undefined,
+): WorkloadEntry {
   const name = entries.find(({ key }) => key === 'name')?.text ?? fallback;
   const field = `${origin}: name`;
   if (name === undefined) throw invalid('ERR_CONFIG', field, 'is required');

@@ -45,11 +45,18 @@ export interface PlanRules<C> {
  * listed any more is stopped; but nothing of a file that has an entry without a readable name, since that may be the one. An identity that
  * only changed its name is changed, not stopped and started, so that its key lives on.
  */
-export function planWorkloads<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
+export function planWorkloads<C>(
+  listed: readonly Listed<C>[],
+  running: readonly Version<C>[],
+  rules: PlanRules<C>,
+): WorkloadPlan<C> {
   // Who is refused for somebody who is then refused as well may have it after all: judged again from there, until nothing changes.
   let [found, now] = judged(listed, running, rules);
-  for (let rounds = listed.length; rounds > 0 && hasSteps(found); rounds -= 1) [found, now] = judged(listed, now, rules);
-  const kept = new Map(now.filter((each) => running.includes(each)).map((each) => [each.name, each]));
+  for (let rounds = listed.length; rounds > 0 && hasSteps(found); rounds -= 1)
+    [found, now] = judged(listed, now, rules);
+  const kept = new Map(
+    now.filter((each) => running.includes(each)).map((each) => [each.name, each]),
+  );
   const others = now.filter((each) => !running.includes(each));
   return { ...steps(others, kept, running, rules), refused: found.refused };
 }
@@ -69,12 +76,23 @@ function judged<C>(
 }
 
 /** What runs once a plan for what runs now has been carried out. */
-export function carriedOut<C>({ stop, change, start }: WorkloadPlan<C>, running: readonly Version<C>[]): readonly Version<C>[] {
+export function carriedOut<C>(
+  { stop, change, start }: WorkloadPlan<C>,
+  running: readonly Version<C>[],
+): readonly Version<C>[] {
   const gone = new Set([...stop, ...change.map(({ before }) => before)]);
-  return [...running.filter((each) => !gone.has(each)), ...change.map(({ after }) => after), ...start];
+  return [
+    ...running.filter((each) => !gone.has(each)),
+    ...change.map(({ after }) => after),
+    ...start,
+  ];
 }
 
-function judge<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], rules: PlanRules<C>): WorkloadPlan<C> {
+function judge<C>(
+  listed: readonly Listed<C>[],
+  running: readonly Version<C>[],
+  rules: PlanRules<C>,
+): WorkloadPlan<C> {
   const byName = new Map(running.map((each) => [each.name, each]));
   const refused: Refusal[] = listed.filter(isRefusal);
   const kept = heldBack(listed, running, byName);
@@ -84,7 +102,10 @@ function judge<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], 
     const settled = settle(left, kept, byName, rules);
     const { displaced } = settled;
     if (!displaced)
-      return { ...steps(settled.accepted, kept, running, rules), refused: [...refused, ...turnedDown, ...settled.turnedDown] };
+      return {
+        ...steps(settled.accepted, kept, running, rules),
+        refused: [...refused, ...turnedDown, ...settled.turnedDown],
+      };
     // Its version that runs stays, and with it what that one has: the others are judged anew.
     kept.set(displaced.version.name, byName.get(displaced.version.name)!);
     turnedDown.push(displaced.refusal);
@@ -93,7 +114,11 @@ function judge<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], 
 }
 
 /** What runs and stays as it is, because its entry cannot be read. */
-function heldBack<C>(listed: readonly Listed<C>[], running: readonly Version<C>[], byName: ReadonlyMap<string, Version<C>>) {
+function heldBack<C>(
+  listed: readonly Listed<C>[],
+  running: readonly Version<C>[],
+  byName: ReadonlyMap<string, Version<C>>,
+) {
   const refusals = listed.filter(isRefusal);
   const good = new Set(listed.filter(isVersion).map(({ name }) => name));
   const kept = new Map<string, Version<C>>();
@@ -103,11 +128,16 @@ function heldBack<C>(listed: readonly Listed<C>[], running: readonly Version<C>[
   }
   const named = new Set(listed.map(({ name }) => name));
   const unsure = new Set(refusals.filter(({ name }) => name === undefined).map(({ from }) => from));
-  for (const each of running) if (unsure.has(each.from) && !named.has(each.name)) kept.set(each.name, each);
+  for (const each of running)
+    if (unsure.has(each.from) && !named.has(each.name)) kept.set(each.name, each);
   return kept;
 }
 
-function inOrderOfRight<C>(versions: readonly Version<C>[], byName: ReadonlyMap<string, Version<C>>, { same }: PlanRules<C>): Version<C>[] {
+function inOrderOfRight<C>(
+  versions: readonly Version<C>[],
+  byName: ReadonlyMap<string, Version<C>>,
+  { same }: PlanRules<C>,
+): Version<C>[] {
   const rank = ({ name, from, config }: Version<C>): number => {
     const runs = byName.get(name);
     if (!runs) return 3;
@@ -151,8 +181,13 @@ function settle<C>(
       accepted.push(each);
       continue;
     }
-    const refusal = { name: each.name, from: each.from, error: conflictError(each, conflict, taken) };
-    if (isFirst && byName.has(each.name) && !kept.has(each.name)) return { accepted, turnedDown, displaced: { version: each, refusal } };
+    const refusal = {
+      name: each.name,
+      from: each.from,
+      error: conflictError(each, conflict, taken),
+    };
+    if (isFirst && byName.has(each.name) && !kept.has(each.name))
+      return { accepted, turnedDown, displaced: { version: each, refusal } };
     turnedDown.push(refusal);
   }
   return { accepted, turnedDown, displaced: undefined };
@@ -165,12 +200,20 @@ interface Taken {
 }
 
 function take<C>(taken: Map<string, Taken>, { name }: Version<C>, claims: readonly Claim[]): void {
-  for (const claim of claims) taken.set(keyOf(claim), { by: `workload ${name}`, shared: claim.shared ?? false });
+  for (const claim of claims)
+    taken.set(keyOf(claim), { by: `workload ${name}`, shared: claim.shared ?? false });
 }
 
-function conflictError<C>({ name, from }: Version<C>, claim: Claim, taken: ReadonlyMap<string, Taken>): AgentError {
+function conflictError<C>(
+  { name, from }: Version<C>,
+  claim: Claim,
+  taken: ReadonlyMap<string, Taken>,
+): AgentError {
   const field = `workload ${name}: file ${from}: ${claim.setting}`;
-  const rule = claim.setting === 'name' ? 'is given twice' : `"${claim.shown}" is that of ${taken.get(keyOf(claim))?.by}`;
+  const rule =
+    claim.setting === 'name'
+      ? 'is given twice'
+      : `"${claim.shown}" is that of ${taken.get(keyOf(claim))?.by}`;
   return invalid('ERR_CONFIG', field, rule, { hint: 'give each workload its own' });
 }
 
@@ -180,8 +223,14 @@ function steps<C>(
   running: readonly Version<C>[],
   rules: PlanRules<C>,
 ): Omit<WorkloadPlan<C>, 'refused'> {
-  const left = new Map(running.filter(({ name }) => !kept.has(name)).map((each) => [each.name, each]));
-  const identities = new Map([...left.values()].flatMap((each) => identityKeys(each, rules).map((key) => [key, each] as const)));
+  const left = new Map(
+    running.filter(({ name }) => !kept.has(name)).map((each) => [each.name, each]),
+  );
+  const identities = new Map(
+    [...left.values()].flatMap((each) =>
+      identityKeys(each, rules).map((key) => [key, each] as const),
+    ),
+  );
   const change: { before: Version<C>; after: Version<C> }[] = [];
   const rest: Version<C>[] = [];
   // By identity first: two that exchanged their names keep their keys.
@@ -207,7 +256,9 @@ function steps<C>(
 }
 
 function isSame<C>(before: Version<C>, after: Version<C>, { same }: PlanRules<C>): boolean {
-  return before.name === after.name && before.from === after.from && same(before.config, after.config);
+  return (
+    before.name === after.name && before.from === after.from && same(before.config, after.config)
+  );
 }
 
 function claimsOf<C>({ name, config }: Version<C>, { claims }: PlanRules<C>): readonly Claim[] {
@@ -220,7 +271,12 @@ function identityKeys<C>({ config }: Version<C>, { claims }: PlanRules<C>): stri
     .map(keyOf);
 }
 
-const DIRECTORIES: readonly Claim['setting'][] = ['state-dir', 'output-certs', 'ca-dir', 'credentials-dir'];
+const DIRECTORIES: readonly Claim['setting'][] = [
+  'state-dir',
+  'output-certs',
+  'ca-dir',
+  'credentials-dir',
+];
 
 function keyOf({ setting, value }: Claim): string {
   // A directory is one place, whatever it is used for.

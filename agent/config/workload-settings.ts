@@ -6,7 +6,10 @@ import { type Draft, settle } from './rules';
 import { type Reading, unknownKeys } from './sources';
 
 /** What the workload itself says about a setting. */
-export function workloadReading({ settings, origin }: WorkloadEntry, name: SettingName): Reading | undefined {
+export function workloadReading(
+  { settings, origin }: WorkloadEntry,
+  name: SettingName,
+): Reading | undefined {
   const entry = settings.find(({ key }) => key === name);
   return entry && { text: entry.text, origin: `${origin}: ${name}`, from: 'workload' };
 }
@@ -17,7 +20,13 @@ export function unknownWorkloadKeys({ settings, origin }: WorkloadEntry): AgentE
   return [
     ...settings
       .filter(({ key }) => ofProcess(key))
-      .map(({ key }) => invalid('ERR_CONFIG', `${origin}: ${key}`, 'is for the whole process, not for one workload')),
+      .map(({ key }) =>
+        invalid(
+          'ERR_CONFIG',
+          `${origin}: ${key}`,
+          'is for the whole process, not for one workload',
+        ),
+      ),
     ...unknownKeys(
       settings.filter(({ key }) => !ofProcess(key)),
       origin,
@@ -36,7 +45,11 @@ export function placeWorkload(draft: Draft, { name }: WorkloadEntry): void {
   move(draft, 'output-certs', (dir) => join(dir, name));
 }
 
-function move(draft: Draft, name: 'sds-socket' | 'state-dir' | 'output-certs', place: (path: string) => string): void {
+function move(
+  draft: Draft,
+  name: 'sds-socket' | 'state-dir' | 'output-certs',
+  place: (path: string) => string,
+): void {
   const reading = draft.readings.get(name);
   const path = draft.values[name];
   if (reading === undefined || path === undefined || reading.from === 'workload') return;

@@ -73,7 +73,10 @@ export function createBootstrap(options: BootstrapOptions): object {
     node: { id: options.nodeId ?? 'keyturn-envoy', cluster: options.nodeCluster ?? 'keyturn' },
     admin: { address: socketAddress(options.admin ?? DEFAULT_ADMIN) },
     static_resources: {
-      listeners: [...(inbound ? [inboundListener(inbound, options)] : []), ...(outbound ? [outboundListener(outbound)] : [])],
+      listeners: [
+        ...(inbound ? [inboundListener(inbound, options)] : []),
+        ...(outbound ? [outboundListener(outbound)] : []),
+      ],
       clusters: [
         sdsCluster(options.sdsSocket),
         ...(inbound ? [plainCluster('app', inbound.upstream)] : []),
@@ -86,11 +89,20 @@ export function createBootstrap(options: BootstrapOptions): object {
 function checkOptions({ sdsSocket, trustDomain, inbound, outbound }: BootstrapOptions): void {
   if (!isAbsolute(sdsSocket)) throw invalid('ERR_CONFIG', 'sds socket', 'must be an absolute path');
   if (Buffer.byteLength(sdsSocket) > MAX_SOCKET_PATH) {
-    throw invalid('ERR_CONFIG', 'sds socket', `must not be longer than ${MAX_SOCKET_PATH} bytes as an absolute path`);
+    throw invalid(
+      'ERR_CONFIG',
+      'sds socket',
+      `must not be longer than ${MAX_SOCKET_PATH} bytes as an absolute path`,
+    );
   }
   parseTrustDomain(trustDomain);
-  if (!inbound && !outbound) throw invalid('ERR_CONFIG', 'bootstrap', 'must have an inbound or an outbound side');
-  for (const id of [...(inbound?.callers ?? []), ...(outbound?.peerId === undefined ? [] : [outbound.peerId])]) parseSpiffeId(id);
+  if (!inbound && !outbound)
+    throw invalid('ERR_CONFIG', 'bootstrap', 'must have an inbound or an outbound side');
+  for (const id of [
+    ...(inbound?.callers ?? []),
+    ...(outbound?.peerId === undefined ? [] : [outbound.peerId]),
+  ])
+    parseSpiffeId(id);
   const perConnection = outbound?.requestsPerConnection;
   if (perConnection !== undefined && (!Number.isInteger(perConnection) || perConnection < 1)) {
     throw invalid('ERR_CONFIG', 'requests per connection', 'must be a whole number from 1');
@@ -104,13 +116,24 @@ function inboundListener(inbound: InboundOptions, options: BootstrapOptions): ob
     typed_config: {
       '@type': `${TYPES}.transport_sockets.tls.v3.DownstreamTlsContext`,
       require_client_certificate: true,
-      ...(!resumption && { disable_stateless_session_resumption: true, disable_stateful_session_resumption: true }),
+      ...(!resumption && {
+        disable_stateless_session_resumption: true,
+        disable_stateful_session_resumption: true,
+      }),
       common_tls_context: tlsContext(options, inbound.callers ?? []),
     },
   };
   // The application learns who called from x-forwarded-client-cert; what a caller wrote there itself is dropped.
-  const callerHeader = { forward_client_cert_details: 'SANITIZE_SET', set_current_client_cert_details: { uri: true } };
-  return listener('inbound', inbound.listen, httpManager('inbound', 'app', callerHeader), transport);
+  const callerHeader = {
+    forward_client_cert_details: 'SANITIZE_SET',
+    set_current_client_cert_details: { uri: true },
+  };
+  return listener(
+    'inbound',
+    inbound.listen,
+    httpManager('inbound', 'app', callerHeader),
+    transport,
+  );
 }
 
 function outboundListener(outbound: OutboundOptions): object {
@@ -134,9 +157,20 @@ function httpManager(name: string, cluster: string, extra: object): object {
       ...extra,
       route_config: {
         name,
-        virtual_hosts: [{ name: cluster, domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster } }] }],
+        virtual_hosts: [
+          {
+            name: cluster,
+            domains: ['*'],
+            routes: [{ match: { prefix: '/' }, route: { cluster } }],
+          },
+        ],
       },
-      http_filters: [{ name: 'envoy.filters.http.router', typed_config: { '@type': `${TYPES}.filters.http.router.v3.Router` } }],
+      http_filters: [
+        {
+          name: 'envoy.filters.http.router',
+          typed_config: { '@type': `${TYPES}.filters.http.router.v3.Router` },
+        },
+      ],
     },
   };
 }
@@ -167,14 +201,22 @@ function peerCluster(outbound: OutboundOptions, options: BootstrapOptions): obje
 
 /** Our certificate and, for the other side's, the roots and the SPIFFE IDs that we accept: those of `ids`, or any of the trust domain. */
 function tlsContext(options: BootstrapOptions, ids: readonly string[]): object {
-  const matchers = ids.length > 0 ? ids.map((exact) => ({ exact })) : [{ prefix: `spiffe://${options.trustDomain}/` }];
+  const matchers =
+    ids.length > 0
+      ? ids.map((exact) => ({ exact }))
+      : [{ prefix: `spiffe://${options.trustDomain}/` }];
   return {
     // Envoy's own list has no P-384, which TLS 1.2 wants there for such keys; as a client it speaks no TLS 1.3 unless told.
-    tls_params: { tls_minimum_protocol_version: 'TLSv1_2', ecdh_curves: ['X25519', 'P-256', 'P-384'] },
+    tls_params: {
+      tls_minimum_protocol_version: 'TLSv1_2',
+      ecdh_curves: ['X25519', 'P-256', 'P-384'],
+    },
     alpn_protocols: ['h2', 'http/1.1'],
     tls_certificate_sds_secret_configs: [secret('default')],
     combined_validation_context: {
-      default_validation_context: { match_typed_subject_alt_names: matchers.map((matcher) => ({ san_type: 'URI', matcher })) },
+      default_validation_context: {
+        match_typed_subject_alt_names: matchers.map((matcher) => ({ san_type: 'URI', matcher })),
+      },
       validation_context_sds_secret_config: secret(options.validationContext ?? 'ROOTCA'),
     },
   };
@@ -206,7 +248,9 @@ function secret(name: string): object {
 function sdsCluster(path: string): object {
   return {
     ...cluster(SDS_CLUSTER, 'STATIC', { pipe: { path } }),
-    typed_extension_protocol_options: protocolOptions({ explicit_http_config: { http2_protocol_options: {} } }),
+    typed_extension_protocol_options: protocolOptions({
+      explicit_http_config: { http2_protocol_options: {} },
+    }),
   };
 }
 
@@ -219,7 +263,10 @@ function cluster(name: string, type: 'STATIC' | 'STRICT_DNS', address: object): 
     name,
     type,
     connect_timeout: '1s',
-    load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }] },
+    load_assignment: {
+      cluster_name: name,
+      endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }],
+    },
   };
 }
 

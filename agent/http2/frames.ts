@@ -14,7 +14,13 @@ export const FRAME = {
   CONTINUATION: 9,
 } as const;
 
-export const FLAG = { ACK: 0x1, END_STREAM: 0x1, END_HEADERS: 0x4, PADDED: 0x8, PRIORITY: 0x20 } as const;
+export const FLAG = {
+  ACK: 0x1,
+  END_STREAM: 0x1,
+  END_HEADERS: 0x4,
+  PADDED: 0x8,
+  PRIORITY: 0x20,
+} as const;
 
 export const SETTING = {
   ENABLE_PUSH: 2,
@@ -70,10 +76,18 @@ export class FrameReader {
     let at = 0;
     while (bytes.length - at >= HEAD_BYTES) {
       const length = bytes.readUIntBE(at, 3);
-      if (length > MAX_FRAME_BYTES) throw new Http2Error('FRAME_SIZE_ERROR', `a frame must not be longer than ${MAX_FRAME_BYTES} bytes`);
+      if (length > MAX_FRAME_BYTES)
+        throw new Http2Error(
+          'FRAME_SIZE_ERROR',
+          `a frame must not be longer than ${MAX_FRAME_BYTES} bytes`,
+        );
       const end = at + HEAD_BYTES + length;
       if (end > bytes.length) break;
-      const [type, flags, stream] = [bytes[at + 3]!, bytes[at + 4]!, bytes.readUInt32BE(at + 5) & 0x7fffffff];
+      const [type, flags, stream] = [
+        bytes[at + 3]!,
+        bytes[at + 4]!,
+        bytes.readUInt32BE(at + 5) & 0x7fffffff,
+      ];
       const payload = bytes.subarray(at + HEAD_BYTES, end);
       at = end;
       yield { type, flags, stream, payload };
@@ -86,9 +100,11 @@ export class FrameReader {
 /** DATA or HEADERS without its padding, and HEADERS without its priority (RFC 9113 sections 6.1 and 6.2). */
 export function contentOf({ type, flags, payload }: Frame): Buffer {
   const padded = (flags & FLAG.PADDED) !== 0;
-  const start = (padded ? 1 : 0) + (type === FRAME.HEADERS && (flags & FLAG.PRIORITY) !== 0 ? 5 : 0);
+  const start =
+    (padded ? 1 : 0) + (type === FRAME.HEADERS && (flags & FLAG.PRIORITY) !== 0 ? 5 : 0);
   const end = payload.length - (padded ? (payload[0] ?? 0) : 0);
-  if (start > end) throw new Http2Error('PROTOCOL_ERROR', 'padding must not be longer than its frame');
+  if (start > end)
+    throw new Http2Error('PROTOCOL_ERROR', 'padding must not be longer than its frame');
   return payload.subarray(start, end);
 }
 
@@ -137,7 +153,12 @@ export function windowFrame(stream: number, bytes: number): Buffer {
 }
 
 export function goawayFrame(lastStream: number, code: ErrorName, words = ''): Buffer {
-  return frame(FRAME.GOAWAY, 0, 0, Buffer.concat([uint32(lastStream), uint32(ERROR_CODE[code]), Buffer.from(words)]));
+  return frame(
+    FRAME.GOAWAY,
+    0,
+    0,
+    Buffer.concat([uint32(lastStream), uint32(ERROR_CODE[code]), Buffer.from(words)]),
+  );
 }
 
 function uint32(value: number): Buffer {

@@ -110,7 +110,11 @@ export class HpackDecoder {
     }
     if ((kind & 0x20) === 0) return this.#literal(input, 4);
     const size = input.integer(5);
-    if (!atBeginning || size > TABLE_BYTES) throw new Http2Error('COMPRESSION_ERROR', 'the table of HPACK must not be larger than allowed');
+    if (!atBeginning || size > TABLE_BYTES)
+      throw new Http2Error(
+        'COMPRESSION_ERROR',
+        'the table of HPACK must not be larger than allowed',
+      );
     this.#maxBytes = size;
     this.#evict();
     return undefined;
@@ -123,8 +127,12 @@ export class HpackDecoder {
   }
 
   #at(index: number): Field {
-    const field = index <= STATIC_TABLE.length ? STATIC_TABLE[index - 1] : this.#recent.at(STATIC_TABLE.length - index);
-    if (index === 0 || field === undefined) throw new Http2Error('COMPRESSION_ERROR', 'an index of HPACK must name a field');
+    const field =
+      index <= STATIC_TABLE.length
+        ? STATIC_TABLE[index - 1]
+        : this.#recent.at(STATIC_TABLE.length - index);
+    if (index === 0 || field === undefined)
+      throw new Http2Error('COMPRESSION_ERROR', 'an index of HPACK must name a field');
     return field;
   }
 
@@ -151,7 +159,11 @@ export class HpackEncoder {
   #begun = false;
 
   encode(fields: readonly Field[]): Buffer {
-    const texts = fields.flatMap(([name, value]) => [Buffer.of(0), encodeText(name), encodeText(value)]);
+    const texts = fields.flatMap(([name, value]) => [
+      Buffer.of(0),
+      encodeText(name),
+      encodeText(value),
+    ]);
     const block = Buffer.concat(this.#begun ? texts : [NO_TABLE, ...texts]);
     this.#begun = true;
     return block;
@@ -196,7 +208,8 @@ class BlockReader {
 
   peek(): number {
     const byte = this.#bytes[this.#at];
-    if (byte === undefined) throw new Http2Error('COMPRESSION_ERROR', 'a header block must be whole');
+    if (byte === undefined)
+      throw new Http2Error('COMPRESSION_ERROR', 'a header block must be whole');
     return byte;
   }
 
@@ -207,7 +220,8 @@ class BlockReader {
     for (let scale = 1; ; scale *= 128) {
       const byte = this.#next();
       value += (byte & 0x7f) * scale;
-      if (value > MAX_INTEGER || scale > MAX_INTEGER) throw new Http2Error('COMPRESSION_ERROR', 'a number of HPACK must be in its bounds');
+      if (value > MAX_INTEGER || scale > MAX_INTEGER)
+        throw new Http2Error('COMPRESSION_ERROR', 'a number of HPACK must be in its bounds');
       if ((byte & 0x80) === 0) return value;
     }
   }
@@ -216,7 +230,8 @@ class BlockReader {
     const isHuffman = (this.peek() & 0x80) !== 0;
     const length = this.integer(7);
     const end = this.#at + length;
-    if (end > this.#bytes.length) throw new Http2Error('COMPRESSION_ERROR', 'a header block must be whole');
+    if (end > this.#bytes.length)
+      throw new Http2Error('COMPRESSION_ERROR', 'a header block must be whole');
     const bytes = this.#bytes.subarray(this.#at, end);
     this.#at = end;
     return isHuffman ? huffmanDecode(bytes) : bytes.toString('latin1');

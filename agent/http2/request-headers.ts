@@ -14,7 +14,13 @@ export interface RequestHeaders {
 }
 
 /** Those of a connection, which HTTP/2 has none of (RFC 9113 section 8.2.2). */
-const OF_A_CONNECTION = new Set(['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'upgrade']);
+const OF_A_CONNECTION = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'transfer-encoding',
+  'upgrade',
+]);
 const PSEUDO = new Set([':method', ':scheme', ':path', ':authority']);
 const NAME = /^:?[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 
@@ -39,8 +45,13 @@ export function parseRequestHeaders(stream: number, fields: readonly Field[]): R
     if (pseudo.has(name)) throw malformed(`${name} must be there once`);
     pseudo.set(name, value);
   }
-  const [method, scheme, path] = [pseudo.get(':method'), pseudo.get(':scheme'), pseudo.get(':path')];
-  if (method === undefined || scheme === undefined || !path) throw malformed(':method, :scheme and :path must be there');
+  const [method, scheme, path] = [
+    pseudo.get(':method'),
+    pseudo.get(':scheme'),
+    pseudo.get(':path'),
+  ];
+  if (method === undefined || scheme === undefined || !path)
+    throw malformed(':method, :scheme and :path must be there');
   return {
     method,
     path,
@@ -53,22 +64,28 @@ export function parseRequestHeaders(stream: number, fields: readonly Field[]): R
 /** @throws Http2Error PROTOCOL_ERROR for the stream: trailers hold none but regular fields (RFC 9113 section 8.1). */
 export function assertTrailers(stream: number, fields: readonly Field[]): void {
   for (const [name, value] of fields) {
-    if (name.startsWith(':')) throw new Http2Error('PROTOCOL_ERROR', 'trailers must not hold pseudo-headers', stream);
+    if (name.startsWith(':'))
+      throw new Http2Error('PROTOCOL_ERROR', 'trailers must not hold pseudo-headers', stream);
     assertField(stream, name, value);
   }
 }
 
 function contentLengthOf(stream: number, fields: readonly Field[]): number | undefined {
-  const said = new Set(fields.filter(([name]) => name === 'content-length').map(([, value]) => value));
+  const said = new Set(
+    fields.filter(([name]) => name === 'content-length').map(([, value]) => value),
+  );
   const [length] = said;
   if (length === undefined) return undefined;
-  if (said.size > 1 || !/^\d{1,15}$/.test(length)) throw new Http2Error('PROTOCOL_ERROR', 'content-length must be one number', stream);
+  if (said.size > 1 || !/^\d{1,15}$/.test(length))
+    throw new Http2Error('PROTOCOL_ERROR', 'content-length must be one number', stream);
   return Number(length);
 }
 
 function assertField(stream: number, name: string, value: string): void {
-  if (!NAME.test(name)) throw new Http2Error('PROTOCOL_ERROR', 'header names must be lower-case tokens', stream);
-  if (/[\0\r\n]/.test(value)) throw new Http2Error('PROTOCOL_ERROR', 'header values must not hold line ends or NUL', stream);
+  if (!NAME.test(name))
+    throw new Http2Error('PROTOCOL_ERROR', 'header names must be lower-case tokens', stream);
+  if (/[\0\r\n]/.test(value))
+    throw new Http2Error('PROTOCOL_ERROR', 'header values must not hold line ends or NUL', stream);
   if (OF_A_CONNECTION.has(name) || (name === 'te' && value !== 'trailers')) {
     throw new Http2Error('PROTOCOL_ERROR', `the header ${name} must not be there`, stream);
   }

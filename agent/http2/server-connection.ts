@@ -113,7 +113,12 @@ export class ServerConnection implements StreamOwner {
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('drain', () => this.#drained());
     socket.on('close', () => this.#close());
-    this.#send(settingsFrame({ [SETTING.MAX_CONCURRENT_STREAMS]: limits.streams, [SETTING.MAX_HEADER_LIST_SIZE]: limits.headerBytes }));
+    this.#send(
+      settingsFrame({
+        [SETTING.MAX_CONCURRENT_STREAMS]: limits.streams,
+        [SETTING.MAX_HEADER_LIST_SIZE]: limits.headerBytes,
+      }),
+    );
   }
 
   /** Whether the client has begun to speak HTTP/2. */
@@ -209,7 +214,8 @@ export class ServerConnection implements StreamOwner {
   }
 
   #takeFrame(each: Frame): void {
-    if (!this.#settled && each.type !== FRAME.SETTINGS) throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+    if (!this.#settled && each.type !== FRAME.SETTINGS)
+      throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
     if (each.type !== FRAME.DATA) this.#spend();
     if (this.#block && (each.type !== FRAME.CONTINUATION || each.stream !== this.#block.stream)) {
       throw new Http2Error('PROTOCOL_ERROR', 'a header block must not be interrupted');
@@ -223,7 +229,8 @@ export class ServerConnection implements StreamOwner {
   }
 
   #spend(): void {
-    if (!this.#budget.spend()) throw new Http2Error('ENHANCE_YOUR_CALM', 'frames must not be more than calls need');
+    if (!this.#budget.spend())
+      throw new Http2Error('ENHANCE_YOUR_CALM', 'frames must not be more than calls need');
   }
 
   #act(each: Frame): void {
@@ -256,7 +263,8 @@ export class ServerConnection implements StreamOwner {
         break;
       case FRAME.GOAWAY:
         assertConnection(each);
-        if (each.payload.length < 8) throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
+        if (each.payload.length < 8)
+          throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
         this.leave();
         break;
       case FRAME.WINDOW_UPDATE:
@@ -277,7 +285,8 @@ export class ServerConnection implements StreamOwner {
     this.#assertOpened(each);
     const { length } = each.payload;
     this.#received += length;
-    if (this.#received > INITIAL_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window');
+    if (this.#received > INITIAL_WINDOW_BYTES)
+      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window');
     if (this.#received > INITIAL_WINDOW_BYTES / 2) {
       this.#send(windowFrame(0, this.#received));
       this.#received = 0;
@@ -289,9 +298,11 @@ export class ServerConnection implements StreamOwner {
       if (this.#isOnItsWay(each.stream)) return;
       throw new Http2Error('STREAM_CLOSED', 'a stream must not go on after its end');
     }
-    if (stream.requestEnded) throw new Http2Error('STREAM_CLOSED', 'a request must not go on after its end', stream.id);
+    if (stream.requestEnded)
+      throw new Http2Error('STREAM_CLOSED', 'a request must not go on after its end', stream.id);
     stream.received += length;
-    if (stream.received > INITIAL_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
+    if (stream.received > INITIAL_WINDOW_BYTES)
+      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
     const end = (each.flags & FLAG.END_STREAM) !== 0;
     if (!end && stream.received > INITIAL_WINDOW_BYTES / 2) {
       this.#send(windowFrame(stream.id, stream.received));
@@ -305,8 +316,14 @@ export class ServerConnection implements StreamOwner {
 
   #takeHeaders(each: Frame): void {
     assertStream(each);
-    if (each.stream % 2 === 0) throw new Http2Error('PROTOCOL_ERROR', 'a client must open odd streams');
-    this.#block = { stream: each.stream, endStream: (each.flags & FLAG.END_STREAM) !== 0, parts: [], bytes: 0 };
+    if (each.stream % 2 === 0)
+      throw new Http2Error('PROTOCOL_ERROR', 'a client must open odd streams');
+    this.#block = {
+      stream: each.stream,
+      endStream: (each.flags & FLAG.END_STREAM) !== 0,
+      parts: [],
+      bytes: 0,
+    };
     this.#addToBlock(this.#block, contentOf(each), each.flags);
   }
 
@@ -318,14 +335,19 @@ export class ServerConnection implements StreamOwner {
   #addToBlock(block: OpenBlock, part: Buffer, flags: number): void {
     block.bytes += part.length;
     if (block.bytes > MAX_BLOCK_BYTES) {
-      throw new Http2Error('ENHANCE_YOUR_CALM', `a header block must not be longer than ${MAX_BLOCK_BYTES} bytes`);
+      throw new Http2Error(
+        'ENHANCE_YOUR_CALM',
+        `a header block must not be longer than ${MAX_BLOCK_BYTES} bytes`,
+      );
     }
     if ((flags & FLAG.END_HEADERS) === 0) {
       block.parts.push(Buffer.from(part));
       return;
     }
     this.#block = undefined;
-    const fields = this.#decoder.decode(block.parts.length === 0 ? part : Buffer.concat([...block.parts, part]));
+    const fields = this.#decoder.decode(
+      block.parts.length === 0 ? part : Buffer.concat([...block.parts, part]),
+    );
     if (block.stream > this.#lastStream) this.#open(block, fields);
     else this.#takeTrailers(block, fields ?? []);
   }
@@ -335,10 +357,18 @@ export class ServerConnection implements StreamOwner {
     // Its client has been told that nothing comes of it.
     if (this.#goodbye !== undefined) return;
     if (fields === undefined) {
-      throw new Http2Error('ENHANCE_YOUR_CALM', `headers must not be larger than ${MAX_LIST_BYTES} bytes`, id);
+      throw new Http2Error(
+        'ENHANCE_YOUR_CALM',
+        `headers must not be larger than ${MAX_LIST_BYTES} bytes`,
+        id,
+      );
     }
     if (this.#streams.size >= this.#limits.streams) {
-      throw new Http2Error('REFUSED_STREAM', `streams of a connection must not be more than ${this.#limits.streams}`, id);
+      throw new Http2Error(
+        'REFUSED_STREAM',
+        `streams of a connection must not be more than ${this.#limits.streams}`,
+        id,
+      );
     }
     const headers: RequestHeaders = parseRequestHeaders(id, fields);
     const stream = new ServerStream(id, headers, this.#streamWindow, this);
@@ -358,7 +388,8 @@ export class ServerConnection implements StreamOwner {
       const code = id === this.#lastStream ? 'STREAM_CLOSED' : 'PROTOCOL_ERROR';
       throw new Http2Error(code, 'streams must be opened once, in ascending order');
     }
-    if (!endStream || stream.requestEnded) throw new Http2Error('PROTOCOL_ERROR', 'trailers must end their request', id);
+    if (!endStream || stream.requestEnded)
+      throw new Http2Error('PROTOCOL_ERROR', 'trailers must end their request', id);
     assertTrailers(id, fields);
     assertBody(stream, true);
     this.#endRequest(stream);
@@ -374,19 +405,22 @@ export class ServerConnection implements StreamOwner {
     assertConnection(each);
     if ((each.flags & FLAG.ACK) !== 0) {
       assertLength(each, 0);
-      if (!this.#settled) throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+      if (!this.#settled)
+        throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
       return;
     }
     this.#settled = true;
     const { payload } = each;
-    if (payload.length % 6 !== 0) throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
+    if (payload.length % 6 !== 0)
+      throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
     let window = this.#streamWindow;
     for (let at = 0; at < payload.length; at += 6) {
       const [id, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];
       if (id === SETTING.INITIAL_WINDOW_SIZE) window = value;
       if (id === SETTING.INITIAL_WINDOW_SIZE && value > MAX_WINDOW_BYTES)
         throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
-      if (id === SETTING.ENABLE_PUSH && value > 1) throw new Http2Error('PROTOCOL_ERROR', 'ENABLE_PUSH must be 0 or 1');
+      if (id === SETTING.ENABLE_PUSH && value > 1)
+        throw new Http2Error('PROTOCOL_ERROR', 'ENABLE_PUSH must be 0 or 1');
       if (id === SETTING.MAX_FRAME_SIZE && (value < MAX_FRAME_BYTES || value >= 2 ** 24))
         throw new Http2Error('PROTOCOL_ERROR', 'MAX_FRAME_SIZE must be in its bounds');
     }
@@ -400,7 +434,8 @@ export class ServerConnection implements StreamOwner {
     this.#streamWindow = window;
     for (const stream of this.#streams.values()) {
       stream.sendWindow += by;
-      if (stream.sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      if (stream.sendWindow > MAX_WINDOW_BYTES)
+        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
       if (by > 0) this.#ready.add(stream);
     }
   }
@@ -411,13 +446,16 @@ export class ServerConnection implements StreamOwner {
     const stream = this.#streams.get(each.stream);
     const place = each.stream === 0 ? undefined : each.stream;
     if (place !== undefined) this.#assertOpened(each);
-    if (bytes === 0) throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', place);
+    if (bytes === 0)
+      throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', place);
     if (place === undefined) {
       this.#sendWindow += bytes;
-      if (this.#sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      if (this.#sendWindow > MAX_WINDOW_BYTES)
+        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
     } else if (stream) {
       stream.sendWindow += bytes;
-      if (stream.sendWindow > MAX_WINDOW_BYTES) throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', place);
+      if (stream.sendWindow > MAX_WINDOW_BYTES)
+        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', place);
       this.#ready.add(stream);
     }
   }
@@ -445,7 +483,8 @@ export class ServerConnection implements StreamOwner {
 
   /** A client's fault that ends its connection, or ours. */
   #abort(caught: unknown): void {
-    const violation = caught instanceof Http2Error ? caught : new Http2Error('INTERNAL_ERROR', 'internal error');
+    const violation =
+      caught instanceof Http2Error ? caught : new Http2Error('INTERNAL_ERROR', 'internal error');
     if (caught instanceof Http2Error) this.#host.refused(caught);
     else this.#host.failed(caught);
     this.#goodbye ??= this.#lastStream;
@@ -605,12 +644,17 @@ export class ServerConnection implements StreamOwner {
 /** A body must be as long as its `content-length`, where it has one (RFC 9113 section 8.1.1). */
 function assertBody({ id, headers, bodyBytes }: ServerStream, whole: boolean): void {
   const { contentLength } = headers;
-  if (contentLength === undefined || (whole ? bodyBytes === contentLength : bodyBytes <= contentLength)) return;
+  if (
+    contentLength === undefined ||
+    (whole ? bodyBytes === contentLength : bodyBytes <= contentLength)
+  )
+    return;
   throw new Http2Error('PROTOCOL_ERROR', 'a body must be as long as its content-length', id);
 }
 
 function assertLength({ payload }: Frame, length: number): void {
-  if (payload.length !== length) throw new Http2Error('FRAME_SIZE_ERROR', 'a frame must be as long as its type is');
+  if (payload.length !== length)
+    throw new Http2Error('FRAME_SIZE_ERROR', 'a frame must be as long as its type is');
 }
 
 function assertStream({ stream }: Frame): void {
@@ -618,5 +662,6 @@ function assertStream({ stream }: Frame): void {
 }
 
 function assertConnection({ stream }: Frame): void {
-  if (stream !== 0) throw new Http2Error('PROTOCOL_ERROR', 'a frame of the connection must not name a stream');
+  if (stream !== 0)
+    throw new Http2Error('PROTOCOL_ERROR', 'a frame of the connection must not name a stream');
 }

@@ -91,7 +91,11 @@ export class ServerStream {
   }
 
   /** The next octets of the body, at most so many, in pieces that are shared with others; and whom to tell when they have left. */
-  take(maxBytes: number): { readonly parts: readonly Buffer[]; readonly bytes: number; readonly written: readonly (() => void)[] } {
+  take(maxBytes: number): {
+    readonly parts: readonly Buffer[];
+    readonly bytes: number;
+    readonly written: readonly (() => void)[];
+  } {
     const parts: Buffer[] = [];
     const written: (() => void)[] = [];
     let bytes = 0;

@@ -4,7 +4,15 @@ import { readPemSteps } from '../base/pem';
 import { inTurns } from '../base/steps';
 import { type Certificate, isCa, parseCertificate } from './certificate';
 import { SKEW_TOLERANCE_MS, verifyChainAside } from './chain';
-import { type Crl, type CrlSet, couldBeCrlOf, crlSetOf, MAX_CRL_FILE_BYTES, preparePem, readCrlSteps } from './crl';
+import {
+  type Crl,
+  type CrlSet,
+  couldBeCrlOf,
+  crlSetOf,
+  MAX_CRL_FILE_BYTES,
+  preparePem,
+  readCrlSteps,
+} from './crl';
 import { SignatureChecker } from './signature-checker';
 import type { TrustBundle } from './trust-bundle';
 
@@ -57,11 +65,17 @@ export async function acceptCrls(
   const outcomes: CrlOutcome[] = [];
   for (const der of listsDer) outcomes.push(await acceptCrl(der, field, issuers, now, inUse));
   const refused = outcomes.flatMap(({ refusal }) => refusal ?? []);
-  if (refused.length === outcomes.length) throw refused[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
+  if (refused.length === outcomes.length)
+    throw refused[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
   const lists = new Set(outcomes.flatMap(({ list }) => list ?? []));
   for (const list of lists) await inTurns(preparePem(list));
-  const messages = (of: readonly CrlOutcome[]) => of.flatMap(({ refusal }) => refusal?.message ?? []);
-  return { set: crlSetOf([...lists]), skipped: messages(outcomes), unusable: messages(outcomes.filter(({ isUnusable }) => isUnusable)) };
+  const messages = (of: readonly CrlOutcome[]) =>
+    of.flatMap(({ refusal }) => refusal?.message ?? []);
+  return {
+    set: crlSetOf([...lists]),
+    skipped: messages(outcomes),
+    unusable: messages(outcomes.filter(({ isUnusable }) => isUnusable)),
+  };
 }
 
 /** Those who may have signed a list. */
@@ -85,7 +99,12 @@ class Issuers {
   async haveSigned(crl: Crl): Promise<boolean> {
     for (const root of this.#roots) if (await this.#hasSigned(root, crl)) return true;
     for (const each of this.#pool)
-      if (couldBeCrlOf(crl, each) && (await this.#verifies(each)) && (await this.#hasSigned(each, crl))) return true;
+      if (
+        couldBeCrlOf(crl, each) &&
+        (await this.#verifies(each)) &&
+        (await this.#hasSigned(each, crl))
+      )
+        return true;
     return false;
   }
 
@@ -97,7 +116,9 @@ class Issuers {
 
   async #verifies(certificate: Certificate): Promise<boolean> {
     try {
-      await verifyChainAside(certificate, this.#pool, this.#roots, this.now, { checker: this.#checker });
+      await verifyChainAside(certificate, this.#pool, this.#roots, this.now, {
+        checker: this.#checker,
+      });
       return true;
     } catch {
       return false;
@@ -112,7 +133,13 @@ interface CrlOutcome {
 }
 
 /** The list, or one of the same signer that is in use: where that is newer, or this one is refused. */
-async function acceptCrl(der: Uint8Array, field: string, issuers: Issuers, now: number, inUse: CrlSet | undefined): Promise<CrlOutcome> {
+async function acceptCrl(
+  der: Uint8Array,
+  field: string,
+  issuers: Issuers,
+  now: number,
+  inUse: CrlSet | undefined,
+): Promise<CrlOutcome> {
   let crl: Awaited<ReturnType<typeof readCrl>>;
   try {
     crl = await readCrl(der, field);
@@ -123,37 +150,57 @@ async function acceptCrl(der: Uint8Array, field: string, issuers: Issuers, now: 
   const known = inUse?.lists.find((each) => isSameIssuer(each, list));
   const refuse = (rule: string) => ({
     list: known,
-    refusal: invalid('ERR_PARSE', `${field}: list of ${list.issuer || 'an issuer without a name'}`, rule),
+    refusal: invalid(
+      'ERR_PARSE',
+      `${field}: list of ${list.issuer || 'an issuer without a name'}`,
+      rule,
+    ),
   });
   try {
-    if (!(await issuers.haveSigned(list))) return refuse('must be signed by a CA of the trust bundle or of the served chain');
+    if (!(await issuers.haveSigned(list)))
+      return refuse('must be signed by a CA of the trust bundle or of the served chain');
   } catch (caught) {
     const { rule, message } = AgentError.from(caught);
     return refuse(rule ?? message);
   }
   if (refusal) return { ...refuse(refusal.rule ?? refusal.message), isUnusable: true };
-  if (list.thisUpdateAt > now + SKEW_TOLERANCE_MS) return refuse(`must not be of the future: it was made at ${iso(list.thisUpdateAt)}`);
-  if (list.nextUpdateAt <= now) return refuse(`must not be out of date: its next update was due at ${iso(list.nextUpdateAt)}`);
+  if (list.thisUpdateAt > now + SKEW_TOLERANCE_MS)
+    return refuse(`must not be of the future: it was made at ${iso(list.thisUpdateAt)}`);
+  if (list.nextUpdateAt <= now)
+    return refuse(`must not be out of date: its next update was due at ${iso(list.nextUpdateAt)}`);
   return { list: known && known.thisUpdateAt > list.thisUpdateAt ? known : list };
 }
 
 const readCrl = (der: Uint8Array, field: string) => inTurns(readCrlSteps(der, field));
 
-async function readBlocks(bytes: Uint8Array, field: string): Promise<{ listsDer: Uint8Array[]; certificatesDer: Uint8Array[] }> {
+async function readBlocks(
+  bytes: Uint8Array,
+  field: string,
+): Promise<{ listsDer: Uint8Array[]; certificatesDer: Uint8Array[] }> {
   if (bytes[0] === TAG.sequence) return { listsDer: [bytes], certificatesDer: [] };
-  const blocks = await inTurns(readPemSteps(bytes, field, { maxBytes: MAX_CRL_FILE_BYTES, maxBlocks: MAX_BLOCKS }));
+  const blocks = await inTurns(
+    readPemSteps(bytes, field, { maxBytes: MAX_CRL_FILE_BYTES, maxBlocks: MAX_BLOCKS }),
+  );
   const foreign = blocks.find(({ label }) => label !== 'X509 CRL' && label !== 'CERTIFICATE');
   if (foreign) {
     for (const { der } of blocks) der.fill(0);
-    throw invalid('ERR_PARSE', field, `must hold X509 CRL and CERTIFICATE only, not ${foreign.label}`);
+    throw invalid(
+      'ERR_PARSE',
+      field,
+      `must hold X509 CRL and CERTIFICATE only, not ${foreign.label}`,
+    );
   }
-  const labelled = (wanted: string) => blocks.filter(({ label }) => label === wanted).map(({ der }) => der);
+  const labelled = (wanted: string) =>
+    blocks.filter(({ label }) => label === wanted).map(({ der }) => der);
   return { listsDer: labelled('X509 CRL'), certificatesDer: labelled('CERTIFICATE') };
 }
 
 function isSameIssuer(one: Crl, other: Crl): boolean {
   const keyId = (crl: Crl) => crl.authorityKeyId ?? new Uint8Array(0);
-  return Buffer.compare(one.issuerDer, other.issuerDer) === 0 && Buffer.compare(keyId(one), keyId(other)) === 0;
+  return (
+    Buffer.compare(one.issuerDer, other.issuerDer) === 0 &&
+    Buffer.compare(keyId(one), keyId(other)) === 0
+  );
 }
 
 const iso = (at: number) => new Date(at).toISOString();

@@ -11,9 +11,20 @@ export type CertState =
   /** No attempt has ended yet. The bundle may already be known. */
   | { readonly kind: 'starting'; readonly bundle: TrustBundle | undefined }
   /** All is well. `renewAt` is undefined for mounted files, which others renew. */
-  | { readonly kind: 'current'; readonly svid: Svid; readonly bundle: TrustBundle; readonly renewAt: number | undefined }
+  | {
+      readonly kind: 'current';
+      readonly svid: Svid;
+      readonly bundle: TrustBundle;
+      readonly renewAt: number | undefined;
+    }
   /** Renewal is due and failing, or the mounted files went bad; the certificate is still valid and still served. */
-  | { readonly kind: 'overdue'; readonly svid: Svid; readonly bundle: TrustBundle; readonly retryAt: number; readonly error: AgentError }
+  | {
+      readonly kind: 'overdue';
+      readonly svid: Svid;
+      readonly bundle: TrustBundle;
+      readonly retryAt: number;
+      readonly error: AgentError;
+    }
   /** There is no certificate, or it has expired (then `expired` is it). */
   | {
       readonly kind: 'unavailable';

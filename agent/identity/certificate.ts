@@ -42,11 +42,17 @@ export interface Certificate {
   readonly notAfterAt: number;
   readonly publicKey: PublicKey;
   /** Undefined where the extension is absent. */
-  readonly basicConstraints: { readonly ca: boolean; readonly pathLength: number | undefined } | undefined;
-  readonly keyUsage: { readonly usages: readonly KeyUsage[]; readonly critical: boolean } | undefined;
+  readonly basicConstraints:
+    | { readonly ca: boolean; readonly pathLength: number | undefined }
+    | undefined;
+  readonly keyUsage:
+    | { readonly usages: readonly KeyUsage[]; readonly critical: boolean }
+    | undefined;
   /** OIDs. */
   readonly extendedKeyUsage: readonly string[] | undefined;
-  readonly subjectAltName: { readonly names: readonly GeneralName[]; readonly critical: boolean } | undefined;
+  readonly subjectAltName:
+    | { readonly names: readonly GeneralName[]; readonly critical: boolean }
+    | undefined;
   readonly authorityKeyId: Uint8Array | undefined;
   /** The serial number of the issuer's certificate where the extension names it, as `serial`. */
   readonly authoritySerial: string | undefined;
@@ -76,24 +82,43 @@ export function parseCertificate(der: Uint8Array, field = 'certificate'): Certif
         throw outer.refuse('signature algorithm', 'must be the same inside and outside');
       }
       const { innerAlgorithmDer: _, ...rest } = facts;
-      return { der, sha256: hash('sha256', der, 'hex'), tbsDer: tbs.der, signatureAlgorithm, signature, ...rest };
+      return {
+        der,
+        sha256: hash('sha256', der, 'hex'),
+        tbsDer: tbs.der,
+        signatureAlgorithm,
+        signature,
+        ...rest,
+      };
     }),
   );
 }
 
 function readTbs(tbs: DerReader) {
-  const version = tbs.optional('version', contextTag(0), (inner) => inner.smallInteger('version')) ?? 0;
+  const version =
+    tbs.optional('version', contextTag(0), (inner) => inner.smallInteger('version')) ?? 0;
   const serial = readSerial(tbs);
   const innerAlgorithmDer = tbs.element('signature algorithm', TAG.sequence).der;
   const issuer = readName(tbs, 'issuer');
-  const validity = tbs.sequence('validity', (inner) => ({ notBeforeAt: inner.time('not before'), notAfterAt: inner.time('not after') }));
+  const validity = tbs.sequence('validity', (inner) => ({
+    notBeforeAt: inner.time('not before'),
+    notAfterAt: inner.time('not after'),
+  }));
   const subject = readName(tbs, 'subject');
   const publicKey = readPublicKey(tbs, 'public key');
   for (const tag of [contextTag(1, 'primitive'), contextTag(2, 'primitive')])
     if (tbs.nextTag === tag) tbs.bitString('unique identifier', tag);
   const extensions = tbs.optional('extensions', contextTag(3), readExtensions) ?? [];
-  if (version > 2 || (extensions.length > 0 && version < 2)) throw tbs.refuse('version', 'must be 3 where there are extensions');
-  return { serial, innerAlgorithmDer, ...namePair(issuer, subject), ...validity, publicKey, ...readKnown(tbs, extensions) };
+  if (version > 2 || (extensions.length > 0 && version < 2))
+    throw tbs.refuse('version', 'must be 3 where there are extensions');
+  return {
+    serial,
+    innerAlgorithmDer,
+    ...namePair(issuer, subject),
+    ...validity,
+    publicKey,
+    ...readKnown(tbs, extensions),
+  };
 }
 
 const namePair = (issuer: Name, subject: Name) => ({
@@ -112,7 +137,9 @@ function readSerial(tbs: DerReader): string {
 
 /** The octets of an INTEGER, none negative, as `Certificate.serial`. */
 export function serialText(octets: Uint8Array): string {
-  return Buffer.from(octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets).toString('hex');
+  return Buffer.from(octets.length > 1 && octets[0] === 0 ? octets.subarray(1) : octets).toString(
+    'hex',
+  );
 }
 
 const KNOWN: ReadonlySet<string> = new Set(Object.values(EXTENSION));
@@ -125,7 +152,9 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
   };
   const usages = read(EXTENSION.keyUsage, 'key usage', readKeyUsage);
   const authority = read(EXTENSION.authorityKeyId, 'authority key identifier', readAuthorityKey);
-  const names = read(EXTENSION.subjectAltName, 'subject alternative name', (value) => readGeneralNames(value, 'subject alternative name'));
+  const names = read(EXTENSION.subjectAltName, 'subject alternative name', (value) =>
+    readGeneralNames(value, 'subject alternative name'),
+  );
   return {
     basicConstraints: read(EXTENSION.basicConstraints, 'basic constraints', readBasicConstraints),
     keyUsage: usages && { usages, critical: find(EXTENSION.keyUsage)!.critical },
@@ -133,21 +162,30 @@ function readKnown(tbs: DerReader, extensions: readonly Extension[]) {
     subjectAltName: names && { names, critical: find(EXTENSION.subjectAltName)!.critical },
     authorityKeyId: authority?.keyId,
     authoritySerial: authority?.serial && serialText(authority.serial),
-    subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) => value.octetString('subject key identifier')),
+    subjectKeyId: read(EXTENSION.subjectKeyId, 'subject key identifier', (value) =>
+      value.octetString('subject key identifier'),
+    ),
     nameConstraints: read(EXTENSION.nameConstraints, 'name constraints', readNameConstraints),
     extensions,
-    unknownCritical: extensions.filter(({ oid, critical }) => critical && !KNOWN.has(oid)).map(({ oid }) => oid),
+    unknownCritical: extensions
+      .filter(({ oid, critical }) => critical && !KNOWN.has(oid))
+      .map(({ oid }) => oid),
   };
 }
 
 /** The URI SANs, as written. */
 export function uriNames(certificate: Certificate): string[] {
-  return (certificate.subjectAltName?.names ?? []).filter(({ kind }) => kind === 'uri').map(({ value }) => value);
+  return (certificate.subjectAltName?.names ?? [])
+    .filter(({ kind }) => kind === 'uri')
+    .map(({ value }) => value);
 }
 
 /** Whether it may sign certificates: CA:TRUE, and keyCertSign where key usages are given (RFC 5280 section 6.1.4). */
 export function isCa(certificate: Certificate): boolean {
-  return certificate.basicConstraints?.ca === true && (certificate.keyUsage?.usages.includes('keyCertSign') ?? true);
+  return (
+    certificate.basicConstraints?.ca === true &&
+    (certificate.keyUsage?.usages.includes('keyCertSign') ?? true)
+  );
 }
 
 /**
@@ -163,7 +201,9 @@ export function usageWarnings(cas: readonly Certificate[]): string[] {
   const lacking = cas.filter(lacksKeyCertSign).map(({ subject, sha256 }) => subject || sha256);
   if (lacking.length === 0) return [];
   const names = `${lacking.slice(0, 3).join('; ')}${lacking.length > 3 ? `; and ${lacking.length - 3} others` : ''}`;
-  return [`CA certificates without key usage keyCertSign, which strict peers refuse (X509-SVID section 4.3): ${names}`];
+  return [
+    `CA certificates without key usage keyCertSign, which strict peers refuse (X509-SVID section 4.3): ${names}`,
+  ];
 }
 
 /** As `usageWarnings`, of the roots of a bundle. */
@@ -201,7 +241,10 @@ function parseBlock(block: PemBlock, index: number, field: string): Certificate 
  *
  * @see X509-SVID section 3.2: a signing certificate may carry the SPIFFE ID of its trust domain.
  */
-export function foreignTrustDomain(root: Certificate, domains: ReadonlySet<string>): string | undefined {
+export function foreignTrustDomain(
+  root: Certificate,
+  domains: ReadonlySet<string>,
+): string | undefined {
   return uriNames(root)
     .map((uri) => /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1]?.toLowerCase())
     .find((named) => named !== undefined && !domains.has(named));
@@ -225,7 +268,8 @@ export function parseRootBundle(
     try {
       if (!('label' in item)) throw item;
       const certificate = parseBlock(item, index, field);
-      if (!isCa(certificate)) throw invalid('ERR_PARSE', `${field} block ${index + 1}`, 'must be a CA certificate');
+      if (!isCa(certificate))
+        throw invalid('ERR_PARSE', `${field} block ${index + 1}`, 'must be a CA certificate');
       if (domains) assertOurs(certificate, domains, `${field} block ${index + 1}`);
       roots.push(certificate.der);
     } catch (error) {
@@ -241,7 +285,9 @@ function assertOurs(root: Certificate, domains: ReadonlySet<string>, field: stri
   const named = foreignTrustDomain(root, domains);
   if (named === undefined) return;
   const rule = `is a root of trust domain ${named.slice(0, 255)} (${root.subject}), not of ${[...domains].join(', ')}`;
-  throw invalid('ERR_PARSE', field, rule, { hint: `take it out, or allow it with --root-trust-domains ${named.slice(0, 255)}` });
+  throw invalid('ERR_PARSE', field, rule, {
+    hint: `take it out, or allow it with --root-trust-domains ${named.slice(0, 255)}`,
+  });
 }
 
 /** The certificates as PEM, in order. */

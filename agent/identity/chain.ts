@@ -58,15 +58,27 @@ export function verifyChain(
   if (obstacle !== undefined) throw invalid('ERR_PARSE', 'leaf', obstacle);
   const { checker = new SignatureChecker(), keyCertSignRequired = false } = rules;
   const asked = { pool, roots, now, checker, keyCertSignRequired };
-  const search: Search = { ...asked, vouched: new Set(roots), refusals: [], steps: 0, best: undefined };
+  const search: Search = {
+    ...asked,
+    vouched: new Set(roots),
+    refusals: [],
+    steps: 0,
+    best: undefined,
+  };
   // The bounds of the search end the look for a better path; they do not take away the one that was found.
-  const bound = [() => vouch(search, leaf), () => extend(search, [leaf], leaf.notAfterAt)].map(boundOf).find((each) => each !== undefined);
+  const bound = [() => vouch(search, leaf), () => extend(search, [leaf], leaf.notAfterAt)]
+    .map(boundOf)
+    .find((each) => each !== undefined);
   if (search.best !== undefined) return search.best;
   if (bound !== undefined) throw bound;
   explain(search, [leaf]);
   const [refusal] = search.refusals.sort((a, b) => b.depth - a.depth);
   if (refusal !== undefined) throw invalid('ERR_PARSE', refusal.field, refusal.rule);
-  throw invalid('ERR_PARSE', 'chain', `must verify to a trusted root: no trusted root or intermediate is named ${quote(leaf.issuer)}`);
+  throw invalid(
+    'ERR_PARSE',
+    'chain',
+    `must verify to a trusted root: no trusted root or intermediate is named ${quote(leaf.issuer)}`,
+  );
 }
 
 function boundOf(work: () => void): unknown {
@@ -88,7 +100,8 @@ export async function verifyChainAside(
 ): Promise<VerifiedChain> {
   const { checker, keyCertSignRequired = false } = rules;
   const search = { pool, now, checker, keyCertSignRequired, vouched: new Set(roots) };
-  for (const [certificate, issuer] of signaturesInQuestion(search, leaf)) await checker.checkAside(certificate, issuer);
+  for (const [certificate, issuer] of signaturesInQuestion(search, leaf))
+    await checker.checkAside(certificate, issuer);
   return verifyChain(leaf, pool, roots, now, rules);
 }
 
@@ -115,7 +128,10 @@ function* signaturesInQuestion(
   const { pool, now, checker, vouched } = search;
   const rootIds = new Set([...vouched].map(({ sha256 }) => sha256));
   const couldIssue = (each: Certificate) =>
-    isCa(each) && !rootIds.has(each.sha256) && standingObstacle(each, now) === undefined && usageObstacle(each, search) === undefined;
+    isCa(each) &&
+    !rootIds.has(each.sha256) &&
+    standingObstacle(each, now) === undefined &&
+    usageObstacle(each, search) === undefined;
   const inReach = withinReach(leaf, pool).filter((each) => each === leaf || couldIssue(each));
   // First what key identifiers point to, so that others of the same name do not use up the budget.
   for (const pointedTo of [true, undefined]) {
@@ -133,13 +149,15 @@ function* signaturesInQuestion(
 }
 
 function vouch(search: Search, leaf: Certificate): void {
-  for (const [certificate, issuer] of signaturesInQuestion(search, leaf)) search.checker.isSignedBy(certificate, issuer);
+  for (const [certificate, issuer] of signaturesInQuestion(search, leaf))
+    search.checker.isSignedBy(certificate, issuer);
 }
 
 /** The leaf, and what of the pool stands above it by names alone. */
 function withinReach(leaf: Certificate, pool: readonly Certificate[]): Certificate[] {
   const found = new Set([leaf]);
-  for (const below of found) for (const each of pool) if (namesAsIssuer(below, each)) found.add(each);
+  for (const below of found)
+    for (const each of pool) if (namesAsIssuer(below, each)) found.add(each);
   return [...found];
 }
 
@@ -148,12 +166,18 @@ function extend(search: Search, path: readonly Certificate[], endsAt: number): v
   const last = path.at(-1)!;
   for (const root of candidates(last, search.roots)) {
     const notAfterAt = Math.min(endsAt, root.notAfterAt);
-    if (isBetter(notAfterAt, search) && mayFollow(search, path, root, 'root')) search.best = { path, root, notAfterAt };
+    if (isBetter(notAfterAt, search) && mayFollow(search, path, root, 'root'))
+      search.best = { path, root, notAfterAt };
   }
   if (path.length >= MAX_DEPTH - 1) return;
   for (const next of candidates(last, search.pool)) {
     const notAfterAt = Math.min(endsAt, next.notAfterAt);
-    if (!search.vouched.has(next) || !isBetter(notAfterAt, search) || path.some((each) => sameSubjectAndKey(each, next))) continue;
+    if (
+      !search.vouched.has(next) ||
+      !isBetter(notAfterAt, search) ||
+      path.some((each) => sameSubjectAndKey(each, next))
+    )
+      continue;
     if (mayFollow(search, path, next, 'intermediate')) extend(search, [...path, next], notAfterAt);
   }
 }
@@ -166,7 +190,8 @@ function explain(search: Search, path: readonly Certificate[]): void {
     if (search.steps >= MAX_STEPS) return;
     if (path.some((each) => sameSubjectAndKey(each, next))) continue;
     if (!mayFollow(search, path, next, 'intermediate')) continue;
-    for (const root of candidates(next, search.roots)) if (search.steps < MAX_STEPS) mayFollow(search, [...path, next], root, 'root');
+    for (const root of candidates(next, search.roots))
+      if (search.steps < MAX_STEPS) mayFollow(search, [...path, next], root, 'root');
     explain(search, [...path, next]);
   }
 }
@@ -177,46 +202,70 @@ function isBetter(notAfterAt: number, { best }: Search): boolean {
 
 /** Those whose subject is the issuer's name: the ones that the key identifier points to first, of these the one that ends last. */
 function candidates(certificate: Certificate, among: readonly Certificate[]): Certificate[] {
-  const named = among.filter((issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0);
+  const named = among.filter(
+    (issuer) => Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0,
+  );
   const pointedTo = (issuer: Certificate) => Number(keyIdsAgree(certificate, issuer) ?? false);
   return named.sort((a, b) => pointedTo(b) - pointedTo(a) || b.notAfterAt - a.notAfterAt);
 }
 
 /** Whether a certificate's authority key identifier is its issuer's subject key identifier; undefined where one of them is absent. */
-export function keyIdsAgree({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): boolean | undefined {
+export function keyIdsAgree(
+  { authorityKeyId }: Certificate,
+  { subjectKeyId }: Certificate,
+): boolean | undefined {
   if (authorityKeyId === undefined || subjectKeyId === undefined) return undefined;
   return Buffer.compare(authorityKeyId, subjectKeyId) === 0;
 }
 
 /** Whether a certificate names another as its issuer, by name and, where both have one, by key identifier. */
 export function namesAsIssuer(certificate: Certificate, issuer: Certificate): boolean {
-  return Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0 && keyIdsAgree(certificate, issuer) !== false;
+  return (
+    Buffer.compare(certificate.issuerDer, issuer.subjectDer) === 0 &&
+    keyIdsAgree(certificate, issuer) !== false
+  );
 }
 
 /** Whether both stand for one signer, however often it was certified. */
 export function sameSubjectAndKey(a: Certificate, b: Certificate): boolean {
-  return Buffer.compare(a.subjectDer, b.subjectDer) === 0 && Buffer.compare(a.publicKey.spkiDer, b.publicKey.spkiDer) === 0;
+  return (
+    Buffer.compare(a.subjectDer, b.subjectDer) === 0 &&
+    Buffer.compare(a.publicKey.spkiDer, b.publicKey.spkiDer) === 0
+  );
 }
 
-function mayFollow(search: Search, path: readonly Certificate[], issuer: Certificate, role: 'root' | 'intermediate'): boolean {
+function mayFollow(
+  search: Search,
+  path: readonly Certificate[],
+  issuer: Certificate,
+  role: 'root' | 'intermediate',
+): boolean {
   search.steps += 1;
-  if (search.steps > MAX_STEPS) throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_STEPS} steps`);
+  if (search.steps > MAX_STEPS)
+    throw invalid('ERR_PARSE', 'chain', `must verify within ${MAX_STEPS} steps`);
   const last = path.at(-1)!;
   const rule =
-    (keyIdsAgree(last, issuer) === false ? 'must have signed what names it as issuer; their key identifiers differ' : undefined) ??
+    (keyIdsAgree(last, issuer) === false
+      ? 'must have signed what names it as issuer; their key identifiers differ'
+      : undefined) ??
     standingObstacle(issuer, search.now) ??
     signingObstacle(issuer, path) ??
     (role === 'intermediate' ? usageObstacle(issuer, search) : undefined) ??
     // What costs comes last: the signature, then the constraints of a CA that has proven to be in the path.
-    (!search.vouched.has(issuer) || search.checker.isSignedBy(last, issuer) ? undefined : signatureRule(last)) ??
+    (!search.vouched.has(issuer) || search.checker.isSignedBy(last, issuer)
+      ? undefined
+      : signatureRule(last)) ??
     path.map((each) => constraintObstacle(issuer, each)).find((broken) => broken !== undefined);
-  if (rule !== undefined) search.refusals.push({ depth: path.length, field: `${role} ${quote(issuer.subject)}`, rule });
+  if (rule !== undefined)
+    search.refusals.push({ depth: path.length, field: `${role} ${quote(issuer.subject)}`, rule });
   return rule === undefined;
 }
 
 function signatureRule(certificate: Certificate): string {
   const { usable, text } = certificate.signatureAlgorithm;
-  return usable ? 'must have signed what names it as issuer' : `must sign with ECDSA or RSA and SHA-256, SHA-384 or SHA-512, not ${text}`;
+  return usable
+    ? 'must have signed what names it as issuer'
+    : `must sign with ECDSA or RSA and SHA-256, SHA-384 or SHA-512, not ${text}`;
 }
 
 /** Whether it is a root: it names itself as issuer, and its own key signed it; no where the checker's budget is used up. */
@@ -229,8 +278,10 @@ export function standingObstacle(certificate: Certificate, now: number): string 
   const { notBeforeAt, notAfterAt, unknownCritical, publicKey } = certificate;
   if (notBeforeAt >= notAfterAt) return 'must end after it begins';
   if (now >= notAfterAt) return `must not be expired: it ended at ${iso(notAfterAt)}`;
-  if (notBeforeAt > now + SKEW_TOLERANCE_MS) return `must be valid now: it begins at ${iso(notBeforeAt)}`;
-  if (unknownCritical.length > 0) return `must not have unknown critical extensions: ${unknownCritical.join(', ')}`;
+  if (notBeforeAt > now + SKEW_TOLERANCE_MS)
+    return `must be valid now: it begins at ${iso(notBeforeAt)}`;
+  if (unknownCritical.length > 0)
+    return `must not have unknown critical extensions: ${unknownCritical.join(', ')}`;
   if (publicKey.weakness !== undefined) return `key ${publicKey.weakness}`;
   return undefined;
 }
@@ -240,7 +291,8 @@ function signingObstacle(issuer: Certificate, path: readonly Certificate[]): str
   if (!isCa(issuer)) return 'must be a CA that may sign certificates';
   const limit = issuer.basicConstraints?.pathLength;
   const between = path.slice(1).filter((each) => !isSelfIssued(each)).length;
-  if (limit !== undefined && between > limit) return `must not have more than ${limit} intermediates below it`;
+  if (limit !== undefined && between > limit)
+    return `must not have more than ${limit} intermediates below it`;
   const purposes = issuer.extendedKeyUsage;
   if (purposes !== undefined && !purposes.includes(PURPOSE.any)) {
     if (!purposes.includes(PURPOSE.serverAuth) || !purposes.includes(PURPOSE.clientAuth)) {
@@ -251,8 +303,13 @@ function signingObstacle(issuer: Certificate, path: readonly Certificate[]): str
 }
 
 /** A root is trusted for being in the bundle, whatever its usages; those between it and the leaf are what others made. */
-function usageObstacle(issuer: Certificate, { keyCertSignRequired }: Pick<Search, 'keyCertSignRequired'>): string | undefined {
-  return keyCertSignRequired && lacksKeyCertSign(issuer) ? 'must have the key usage keyCertSign' : undefined;
+function usageObstacle(
+  issuer: Certificate,
+  { keyCertSignRequired }: Pick<Search, 'keyCertSignRequired'>,
+): string | undefined {
+  return keyCertSignRequired && lacksKeyCertSign(issuer)
+    ? 'must have the key usage keyCertSign'
+    : undefined;
 }
 
 /** Name constraints on hosts of URIs are applied; on a kind of name that the certificate does not carry they have nothing to say. */
@@ -262,17 +319,24 @@ function constraintObstacle(issuer: Certificate, below: Certificate): string | u
   const carried = new Set<string>((below.subjectAltName?.names ?? []).map(({ kind }) => kind));
   if (below.subject !== '') carried.add('directory').add('email');
   const unsupported = constraints.otherKinds.find((kind) => carried.has(kind));
-  if (unsupported !== undefined) return `must not constrain ${unsupported} names, which are not supported here`;
+  if (unsupported !== undefined)
+    return `must not constrain ${unsupported} names, which are not supported here`;
   const uris = uriNames(below);
   const { permittedUris, excludedUris } = constraints;
-  if (uris.length * (permittedUris.length + excludedUris.length) > MAX_CONSTRAINT_CHECKS) return 'must not have that many name constraints';
+  if (uris.length * (permittedUris.length + excludedUris.length) > MAX_CONSTRAINT_CHECKS)
+    return 'must not have that many name constraints';
   for (const uri of uris) {
     const host = hostOf(uri);
     // A URI without a host, and a constraint without one, cannot be compared: the answer is no either way.
-    if (excludedUris.some((each) => host === undefined || each === '' || isHostWithin(host, each))) {
+    if (
+      excludedUris.some((each) => host === undefined || each === '' || isHostWithin(host, each))
+    ) {
       return `must not exclude ${uri.slice(0, 200)} by its name constraints`;
     }
-    if (permittedUris.length > 0 && !permittedUris.some((each) => host !== undefined && each !== '' && isHostWithin(host, each))) {
+    if (
+      permittedUris.length > 0 &&
+      !permittedUris.some((each) => host !== undefined && each !== '' && isHostWithin(host, each))
+    ) {
       return `must permit ${uri.slice(0, 200)} by its name constraints`;
     }
   }
@@ -280,13 +344,17 @@ function constraintObstacle(issuer: Certificate, below: Certificate): string | u
 }
 
 function hostOf(uri: string): string | undefined {
-  return /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([a-z0-9._-]+)(?::\d*)?(?:[/?#]|$)/i.exec(uri)?.[1]?.toLowerCase();
+  return /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([a-z0-9._-]+)(?::\d*)?(?:[/?#]|$)/i
+    .exec(uri)?.[1]
+    ?.toLowerCase();
 }
 
 /** RFC 5280 section 4.2.1.10: `.example.org` is every host below it, `example.org` is that host alone. */
 function isHostWithin(host: string, constraint: string): boolean {
   const wanted = constraint.toLowerCase();
-  return wanted.startsWith('.') ? host.length > wanted.length && host.endsWith(wanted) : host === wanted;
+  return wanted.startsWith('.')
+    ? host.length > wanted.length && host.endsWith(wanted)
+    : host === wanted;
 }
 
 const iso = (at: number) => new Date(at).toISOString();

@@ -30,7 +30,9 @@ export interface RevokedSerials {
 const REASON_CODE = '2.5.29.21';
 const ENUMERATED = 0x0a;
 /** The extensions of an entry with a reason code, which is its last octet. */
-const REASON = derSequence(encodeExtension(REASON_CODE, false, derElement(ENUMERATED, Buffer.of(0))));
+const REASON = derSequence(
+  encodeExtension(REASON_CODE, false, derElement(ENUMERATED, Buffer.of(0))),
+);
 const PER_STEP = 2_000;
 const READ_PER_STEP = 256;
 /** What is longer is the number of no certificate that is accepted anywhere here. */
@@ -49,7 +51,12 @@ export function* encodeEntries(revoked: readonly RevokedSerial[]): Steps<Buffer>
   return out.subarray(0, length);
 }
 
-function writeEntry(out: Buffer, at: number, { serial, reason }: RevokedSerial, time: Buffer): number {
+function writeEntry(
+  out: Buffer,
+  at: number,
+  { serial, reason }: RevokedSerial,
+  time: Buffer,
+): number {
   const octets = serial.length / 2;
   const padded = Number.parseInt(serial.slice(0, 2), 16) >= 0x80 ? 1 : 0;
   const length = 2 + padded + octets + time.length + (reason === 0 ? 0 : REASON.length);
@@ -80,16 +87,28 @@ export interface ReadEntries {
  * @param listed  Within `der`; undefined where there are none.
  * @throws        AgentError ERR_PARSE: grammar, more than there may be.
  */
-export function* readEntries(listed: DerElement | undefined, der: Uint8Array, field: string): Steps<ReadEntries> {
+export function* readEntries(
+  listed: DerElement | undefined,
+  der: Uint8Array,
+  field: string,
+): Steps<ReadEntries> {
   const places: number[] = [];
   let refusal: AgentError | undefined;
   const reader = listed && new DerReader(der, field, listed.contentAt, listed.endAt);
   for (let count = 0; reader && !reader.atEnd; count += 1) {
-    if (count === MAX_CRL_ENTRIES) throw reader.refuse('revoked certificates', `must not hold more than ${MAX_CRL_ENTRIES} items`);
+    if (count === MAX_CRL_ENTRIES)
+      throw reader.refuse(
+        'revoked certificates',
+        `must not hold more than ${MAX_CRL_ENTRIES} items`,
+      );
     if (count % READ_PER_STEP === 0) yield;
     const { place, critical } = readEntry(reader);
     if (place !== undefined) places.push(place);
-    if (critical !== undefined) refusal ??= reader.refuse('revoked certificate', `must not have the critical extension ${critical}`);
+    if (critical !== undefined)
+      refusal ??= reader.refuse(
+        'revoked certificate',
+        `must not have the critical extension ${critical}`,
+      );
   }
   const table = new Uint32Array(2 ** Math.ceil(Math.log2(Math.max(places.length * 2, 2))));
   let size = 0;
@@ -106,7 +125,10 @@ export function isListed({ der, table }: RevokedSerials, serial: string): boolea
 }
 
 /** `place`: where the INTEGER begins; undefined for one that is too long to be a certificate's. `critical`: the OID of such an extension. */
-function readEntry(reader: DerReader): { readonly place: number | undefined; readonly critical: string | undefined } {
+function readEntry(reader: DerReader): {
+  readonly place: number | undefined;
+  readonly critical: string | undefined;
+} {
   return reader.sequence('revoked certificate', (inner) => {
     const place = inner.at;
     const serial = inner.integer('serial number');

@@ -17,11 +17,23 @@ import { atOnce, inTurns, type Steps } from '../base/steps';
 import { type Certificate, serialText } from './certificate';
 import { MAX_CRL_ENTRIES, MAX_ENTRY_BYTES } from './crl-bounds';
 import { encodeEntries, type RevokedSerial, type RevokedSerials, readEntries } from './crl-entries';
-import { EXTENSION, type Extension, encodeExtension, readAuthorityKey, readExtensions } from './extensions';
+import {
+  EXTENSION,
+  type Extension,
+  encodeExtension,
+  readAuthorityKey,
+  readExtensions,
+} from './extensions';
 import type { KeyPair } from './keys';
 import { readName } from './name';
 import { createKeyObject } from './public-key';
-import { isSignatureValid, readSignatureAlgorithm, type SignatureAlgorithm, signAside, signatureAlgorithmOf } from './signature';
+import {
+  isSignatureValid,
+  readSignatureAlgorithm,
+  type SignatureAlgorithm,
+  signAside,
+  signatureAlgorithmOf,
+} from './signature';
 
 /** What a certificate revocation list says, read strictly. It says nothing about whether to believe it: `isCrlOf` does. */
 export interface Crl {
@@ -76,13 +88,21 @@ const HASHED_PER_STEP = 1024 * 1024;
  */
 export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array> {
   if (spec.revoked.length > MAX_CRL_ENTRIES) {
-    throw new AgentError('ERR_CA_STATE', `sign a CRL: ${spec.revoked.length} certificates are revoked, and it holds ${MAX_CRL_ENTRIES}`, {
-      hint: 'replace the root of all of them: keyturn ca root add, activate, retire --force',
-    });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `sign a CRL: ${spec.revoked.length} certificates are revoked, and it holds ${MAX_CRL_ENTRIES}`,
+      {
+        hint: 'replace the root of all of them: keyturn ca root add, activate, retire --force',
+      },
+    );
   }
   const algorithmDer = signatureAlgorithmOf(key.algorithm).der;
   const extensions = derSequence(
-    encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), spec.authorityKeyId))),
+    encodeExtension(
+      EXTENSION.authorityKeyId,
+      false,
+      derSequence(derElement(contextTag(0, 'primitive'), spec.authorityKeyId)),
+    ),
     encodeExtension(OID.crlNumber, false, derInteger(spec.number)),
   );
   const tbs = derSequence(
@@ -107,7 +127,10 @@ export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array
  * @throws AgentError ERR_PARSE.
  * @see RFC 5280 section 5.
  */
-export function* readCrlSteps(der: Uint8Array, field: string): Steps<Crl & { readonly refusal: AgentError | undefined }> {
+export function* readCrlSteps(
+  der: Uint8Array,
+  field: string,
+): Steps<Crl & { readonly refusal: AgentError | undefined }> {
   const read = (reader: DerReader) =>
     reader.sequence('', (outer) => {
       const tbs = outer.element('tbs', TAG.sequence);
@@ -130,11 +153,14 @@ function readTbs(tbs: DerReader) {
   const innerAlgorithmDer = tbs.element('signature algorithm', TAG.sequence).der;
   const issuer = readName(tbs, 'issuer');
   const thisUpdateAt = tbs.time('this update');
-  if (tbs.nextTag !== TAG.utcTime && tbs.nextTag !== TAG.generalizedTime) throw tbs.refuse('next update', 'is missing');
+  if (tbs.nextTag !== TAG.utcTime && tbs.nextTag !== TAG.generalizedTime)
+    throw tbs.refuse('next update', 'is missing');
   const nextUpdateAt = tbs.time('next update');
-  if (nextUpdateAt <= thisUpdateAt) throw tbs.refuse('next update', 'must be later than this update');
+  if (nextUpdateAt <= thisUpdateAt)
+    throw tbs.refuse('next update', 'must be later than this update');
   const listed = listedIn(tbs);
-  if (version === 0 && !tbs.atEnd) throw tbs.refuse('version', 'must be 2 where there are extensions');
+  if (version === 0 && !tbs.atEnd)
+    throw tbs.refuse('version', 'must be 2 where there are extensions');
   const facts = tbs.optional('extensions', contextTag(0), readCrlExtensions) ?? NO_EXTENSIONS;
   return {
     innerAlgorithmDer,
@@ -149,10 +175,17 @@ function readTbs(tbs: DerReader) {
 
 /** Read later, in steps. */
 function listedIn(tbs: DerReader): DerElement | undefined {
-  return tbs.nextTag === TAG.sequence ? tbs.element('revoked certificates', TAG.sequence) : undefined;
+  return tbs.nextTag === TAG.sequence
+    ? tbs.element('revoked certificates', TAG.sequence)
+    : undefined;
 }
 
-const NO_EXTENSIONS = { authorityKeyId: undefined, authoritySerial: undefined, number: undefined, refusal: undefined };
+const NO_EXTENSIONS = {
+  authorityKeyId: undefined,
+  authoritySerial: undefined,
+  number: undefined,
+  refusal: undefined,
+};
 
 function readCrlExtensions(reader: DerReader) {
   const extensions = readExtensions(reader);
@@ -160,11 +193,14 @@ function readCrlExtensions(reader: DerReader) {
   const find = (oid: string) => extensions.find((each) => each.oid === oid);
   const [keyId, number] = [find(EXTENSION.authorityKeyId), find(OID.crlNumber)];
   const rule = extensionsRule(extensions);
-  const authority = keyId && reader.within('authority key identifier', keyId.value, readAuthorityKey);
+  const authority =
+    keyId && reader.within('authority key identifier', keyId.value, readAuthorityKey);
   return {
     authorityKeyId: authority?.keyId,
     authoritySerial: authority?.serial && serialText(authority.serial),
-    number: number && serialText(reader.within('number', number.value, (inner) => inner.integer('number'))),
+    number:
+      number &&
+      serialText(reader.within('number', number.value, (inner) => inner.integer('number'))),
     refusal: rule === undefined ? undefined : reader.refuse('extensions', rule),
   };
 }
@@ -190,7 +226,12 @@ function extensionsRule(extensions: readonly Extension[]): string | undefined {
  */
 export function isCrlOf(crl: Crl, issuer: Certificate): boolean {
   if (!couldBeCrlOf(crl, issuer)) return false;
-  return isSignatureValid(crl.signatureAlgorithm, crl.tbsDer, crl.signature, createKeyObject(issuer.publicKey));
+  return isSignatureValid(
+    crl.signatureAlgorithm,
+    crl.tbsDer,
+    crl.signature,
+    createKeyObject(issuer.publicKey),
+  );
 }
 
 /** As `isCrlOf`, its signature aside. */

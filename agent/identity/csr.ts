@@ -3,7 +3,13 @@ import { invalid } from '../base/errors';
 import type { Csr } from './engine';
 import { EXTENSION, readGeneralNames } from './extensions';
 import { COMMON_NAME } from './name';
-import { ATTRIBUTE, type CertificationRequest, readCertificationRequest, readInside, readRequested } from './pkcs10';
+import {
+  ATTRIBUTE,
+  type CertificationRequest,
+  readCertificationRequest,
+  readInside,
+  readRequested,
+} from './pkcs10';
 import type { PublicKey } from './public-key';
 import { factorWeakness } from './rsa-factors';
 import type { SignatureAlgorithm } from './signature';
@@ -37,10 +43,21 @@ export function parseCsr(der: Uint8Array): UnverifiedCsr {
   const request = readCertificationRequest(der, MAX_CSR_BYTES);
   const { infoDer, signatureAlgorithm, signature } = request;
   if (signatureAlgorithm.usable === undefined) {
-    throw refused('signature algorithm', `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`);
+    throw refused(
+      'signature algorithm',
+      `must be ECDSA or RSA with SHA-256, SHA-384 or SHA-512, not ${signatureAlgorithm.text}`,
+    );
   }
-  if (signatureAlgorithm.usable.kind === 'ec') readInside('signature', signature, readEcdsaSignature);
-  return { der, facts: acceptRequest(request), publicKey: request.publicKey, infoDer, signatureAlgorithm, signature };
+  if (signatureAlgorithm.usable.kind === 'ec')
+    readInside('signature', signature, readEcdsaSignature);
+  return {
+    der,
+    facts: acceptRequest(request),
+    publicKey: request.publicKey,
+    infoDer,
+    signatureAlgorithm,
+    signature,
+  };
 }
 
 /**
@@ -55,23 +72,36 @@ export function assertNotFactorable({ publicKey }: UnverifiedCsr): void {
 
 /** ECDSA-Sig-Value: OpenSSL refuses other spellings of the two numbers by itself, @peculiar/x509 does not. */
 function readEcdsaSignature(signature: DerReader): void {
-  signature.sequence('signature', (inner) => [inner.integer('signature'), inner.integer('signature')]);
+  signature.sequence('signature', (inner) => [
+    inner.integer('signature'),
+    inner.integer('signature'),
+  ]);
 }
 
 function acceptRequest(request: CertificationRequest): Csr {
   const { subject, publicKey, attributes, extensions } = request;
   if (request.version !== 0) throw refused('version', 'must be 1');
   if (publicKey.weakness !== undefined) throw refused('public key', publicKey.weakness);
-  if (new Set(attributes).size !== attributes.length) throw refused('attributes', 'must not repeat one');
+  if (new Set(attributes).size !== attributes.length)
+    throw refused('attributes', 'must not repeat one');
   const unknown = attributes.filter((oid) => !ATTRIBUTES.has(oid));
-  if (unknown.length > 0) throw refused('attributes', `must be extensionRequest or challengePassword, not ${unknown.join(', ')}`);
+  if (unknown.length > 0)
+    throw refused(
+      'attributes',
+      `must be extensionRequest or challengePassword, not ${unknown.join(', ')}`,
+    );
   const field = 'subject alternative name';
-  const names = readRequested(request, EXTENSION.subjectAltName, field, (value) => readGeneralNames(value, field)) ?? [];
+  const names =
+    readRequested(request, EXTENSION.subjectAltName, field, (value) =>
+      readGeneralNames(value, field),
+    ) ?? [];
   return {
     spkiDer: publicKey.spkiDer,
     uris: names.filter(({ kind }) => kind === 'uri').map(({ value }) => value),
     otherNames: names.filter(({ kind }) => kind !== 'uri').map(({ kind }) => kind),
-    otherExtensions: extensions.filter(({ oid }) => oid !== EXTENSION.subjectAltName).map(({ oid }) => oid),
+    otherExtensions: extensions
+      .filter(({ oid }) => oid !== EXTENSION.subjectAltName)
+      .map(({ oid }) => oid),
     subjectDer: subject.der,
     hasCommonName: subject.types.includes(COMMON_NAME),
   };

@@ -1,4 +1,13 @@
-import { contextTag, derBitString, derElement, derInteger, derOid, derSequence, derTime, TAG } from '../base/der';
+import {
+  contextTag,
+  derBitString,
+  derElement,
+  derInteger,
+  derOid,
+  derSequence,
+  derTime,
+  TAG,
+} from '../base/der';
 import { invalid } from '../base/errors';
 import { assertNotFactorable, parseCsr, type UnverifiedCsr } from './csr';
 import type { CertificateEngine, CertificateSpec, Csr } from './engine';
@@ -25,7 +34,12 @@ export const directEngine: CertificateEngine = {
   createCsr: async (key, id) => {
     const extensions = derSequence(encodeUriNames([formatSpiffeId(id)], true));
     const request = derSequence(derOid(EXTENSION_REQUEST), derElement(TAG.set, extensions));
-    const info = derSequence(derInteger(0), EMPTY_ORGANISATION, key.spkiDer, derElement(contextTag(0), request));
+    const info = derSequence(
+      derInteger(0),
+      EMPTY_ORGANISATION,
+      key.spkiDer,
+      derElement(contextTag(0), request),
+    );
     return signed(info, key, signBytes(info, key));
   },
   readCsr: async (der) => verifyCsr(parseCsr(der)),
@@ -39,7 +53,15 @@ export const directEngine: CertificateEngine = {
 async function verifyCsr(csr: UnverifiedCsr): Promise<Csr> {
   assertNotFactorable(csr);
   const { facts, publicKey, signatureAlgorithm, infoDer, signature } = csr;
-  if (!(await isSignatureValidAside(signatureAlgorithm, infoDer, signature, publicKey, 'csr public key'))) {
+  if (
+    !(await isSignatureValidAside(
+      signatureAlgorithm,
+      infoDer,
+      signature,
+      publicKey,
+      'csr public key',
+    ))
+  ) {
     throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
   }
   return facts;
@@ -65,17 +87,28 @@ function tbsCertificate(spec: CertificateSpec, issuerKey: KeyPair): Uint8Array {
 function extensionsOf(spec: CertificateSpec): Uint8Array[] {
   const { profile, subjectKeyId, authorityKeyId } = spec;
   const anonymous = Buffer.compare(spec.subjectDer, EMPTY_NAME) === 0;
-  return [...profileExtensions(profile), ...encodeKeyIds(subjectKeyId, authorityKeyId), ...namesOf(profile, anonymous)];
+  return [
+    ...profileExtensions(profile),
+    ...encodeKeyIds(subjectKeyId, authorityKeyId),
+    ...namesOf(profile, anonymous),
+  ];
 }
 
 function namesOf(profile: CertificateSpec['profile'], anonymous: boolean): Uint8Array[] {
-  if (profile.kind === 'server') return [encodeServerNames(profile.dnsNames, profile.ipAddresses, anonymous)];
-  return profile.uri === undefined ? [] : [encodeUriNames([profile.uri], anonymous || profile.kind === 'leaf')];
+  if (profile.kind === 'server')
+    return [encodeServerNames(profile.dnsNames, profile.ipAddresses, anonymous)];
+  return profile.uri === undefined
+    ? []
+    : [encodeUriNames([profile.uri], anonymous || profile.kind === 'leaf')];
 }
 
 function profileExtensions(profile: CertificateSpec['profile']): Uint8Array[] {
   if (profile.kind === 'server') {
-    return [encodeKeyUsage(['digitalSignature']), encodePurposes([PURPOSE.serverAuth]), encodeBasicConstraints(false)];
+    return [
+      encodeKeyUsage(['digitalSignature']),
+      encodePurposes([PURPOSE.serverAuth]),
+      encodeBasicConstraints(false),
+    ];
   }
   if (profile.kind === 'leaf') return leafExtensions(profile.keyEncipherment);
   return [
@@ -89,7 +122,9 @@ const madeLeafExtensions = new Map<boolean, Uint8Array[]>();
 /** Made once: they are the same in every leaf, and an authority signs a thousand a second. */
 function leafExtensions(keyEncipherment: boolean): Uint8Array[] {
   const made = madeLeafExtensions.get(keyEncipherment) ?? [
-    encodeKeyUsage(keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
+    encodeKeyUsage(
+      keyEncipherment ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature'],
+    ),
     encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth]),
     encodeBasicConstraints(false),
   ];

@@ -58,9 +58,17 @@ export interface CertificateSpec {
   readonly subjectKeyId: Uint8Array;
   readonly profile:
     | { readonly kind: 'root'; readonly uri: string | undefined }
-    | { readonly kind: 'intermediate'; readonly pathLength: number; readonly uri: string | undefined }
+    | {
+        readonly kind: 'intermediate';
+        readonly pathLength: number;
+        readonly uri: string | undefined;
+      }
     /** keyEncipherment is set for RSA only. */
     | { readonly kind: 'leaf'; readonly uri: string; readonly keyEncipherment: boolean }
     /** Of a TLS server that is no workload: serverAuth alone, at least one name. */
-    | { readonly kind: 'server'; readonly dnsNames: readonly string[]; readonly ipAddresses: readonly string[] };
+    | {
+        readonly kind: 'server';
+        readonly dnsNames: readonly string[];
+        readonly ipAddresses: readonly string[];
+      };
 }

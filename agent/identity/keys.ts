@@ -13,7 +13,13 @@ import { type PemBlock, readPem, writePem } from '../base/pem';
 import { Secret } from '../base/secret';
 import { parsePublicKey } from './public-key';
 
-export const KEY_ALGORITHMS = ['ecdsa-p256', 'ecdsa-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'] as const;
+export const KEY_ALGORITHMS = [
+  'ecdsa-p256',
+  'ecdsa-p384',
+  'rsa-2048',
+  'rsa-3072',
+  'rsa-4096',
+] as const;
 export type KeyAlgorithm = (typeof KEY_ALGORITHMS)[number];
 
 /** How a private key is written as PEM: PKCS#8 (`PRIVATE KEY`), or PKCS#1 / SEC1 (`RSA PRIVATE KEY`, `EC PRIVATE KEY`). */
@@ -67,7 +73,9 @@ export function privateKeyPem(key: KeyPair, format: KeyFormat): Buffer {
       : key.algorithm in CURVES
         ? (['EC PRIVATE KEY', 'sec1'] as const)
         : (['RSA PRIVATE KEY', 'pkcs1'] as const);
-  const der = key.privateKey.reveal().export({ type, format: 'der' } as { type: 'pkcs8'; format: 'der' });
+  const der = key.privateKey
+    .reveal()
+    .export({ type, format: 'der' } as { type: 'pkcs8'; format: 'der' });
   const pem = writePem(label, der);
   der.fill(0);
   return pem;
@@ -97,16 +105,23 @@ export function readPrivateKey(pem: Uint8Array, field: string): KeyPair {
 function readBlocks(blocks: readonly PemBlock[], field: string): KeyPair {
   const keys = blocks.filter((block) => block.label !== 'EC PARAMETERS');
   const [block] = keys;
-  if (block === undefined || keys.length > 1) throw invalid('ERR_PARSE', field, 'must hold exactly one private key');
+  if (block === undefined || keys.length > 1)
+    throw invalid('ERR_PARSE', field, 'must hold exactly one private key');
   const type = KEY_LABELS[block.label];
   if (type === undefined) {
-    throw invalid('ERR_PARSE', field, `must be PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, not ${block.label}`);
+    throw invalid(
+      'ERR_PARSE',
+      field,
+      `must be PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, not ${block.label}`,
+    );
   }
   const privateKey = openPrivateKey(block.der, type, field);
   const pair = keyPairOf(privateKey, algorithmOf(privateKey, field));
   const message = Buffer.from('keyturn');
   // A damaged file may carry a public half of another key, and OpenSSL takes its word for it.
-  if (!verify('sha256', message, createPublicKey(privateKey), sign('sha256', message, privateKey))) {
+  if (
+    !verify('sha256', message, createPublicKey(privateKey), sign('sha256', message, privateKey))
+  ) {
     throw invalid('ERR_PARSE', field, 'must be a private key with its own public half');
   }
   return pair;
@@ -122,12 +137,20 @@ function openPrivateKey(der: Buffer, type: 'pkcs8' | 'pkcs1' | 'sec1', field: st
 }
 
 function algorithmOf(privateKey: KeyObject, field: string): KeyAlgorithm {
-  const facts = parsePublicKey(createPublicKey(privateKey).export({ type: 'spki', format: 'der' }), field);
+  const facts = parsePublicKey(
+    createPublicKey(privateKey).export({ type: 'spki', format: 'der' }),
+    field,
+  );
   const found = KEY_ALGORITHMS.find((algorithm) =>
-    algorithm in CURVES ? facts.text === `ECDSA ${CURVES[algorithm as keyof typeof CURVES]}` : facts.text === `RSA ${algorithm.slice(4)}`,
+    algorithm in CURVES
+      ? facts.text === `ECDSA ${CURVES[algorithm as keyof typeof CURVES]}`
+      : facts.text === `RSA ${algorithm.slice(4)}`,
   );
   if (found === undefined || facts.weakness !== undefined) {
-    const rule = found === undefined ? 'must be ECDSA P-256 or P-384, or RSA of 2048, 3072 or 4096 bits' : facts.weakness!;
+    const rule =
+      found === undefined
+        ? 'must be ECDSA P-256 or P-384, or RSA of 2048, 3072 or 4096 bits'
+        : facts.weakness!;
     const kind = facts.kind === 'other' ? (privateKey.asymmetricKeyType ?? facts.text) : facts.text;
     throw new AgentError('ERR_PARSE', `${field}: is ${kind}: ${rule}`, {
       field,

@@ -29,14 +29,17 @@ export function checkLeaf(leaf: Certificate, id: SpiffeId): string[] {
 export function checkNotCa(leaf: Certificate): void {
   if (leaf.basicConstraints?.ca) throw refuse('must not be a CA');
   const usages = leaf.keyUsage?.usages ?? [];
-  if (usages.includes('keyCertSign') || usages.includes('cRLSign')) throw refuse('must not have key usage keyCertSign or cRLSign');
+  if (usages.includes('keyCertSign') || usages.includes('cRLSign'))
+    throw refuse('must not have key usage keyCertSign or cRLSign');
 }
 
 function usageWarnings(leaf: Certificate): string[] {
   const { keyUsage, extendedKeyUsage } = leaf;
-  if (keyUsage && !keyUsage.usages.includes('digitalSignature')) throw refuse('must have key usage digitalSignature');
+  if (keyUsage && !keyUsage.usages.includes('digitalSignature'))
+    throw refuse('must have key usage digitalSignature');
   for (const purpose of ['serverAuth', 'clientAuth'] as const) {
-    if (extendedKeyUsage && !extendedKeyUsage.includes(PURPOSE[purpose])) throw refuse(`must have extended key usage ${purpose}`);
+    if (extendedKeyUsage && !extendedKeyUsage.includes(PURPOSE[purpose]))
+      throw refuse(`must have extended key usage ${purpose}`);
   }
   return [
     ...(keyUsage ? [] : ['the leaf has no key usage']),
@@ -46,9 +49,13 @@ function usageWarnings(leaf: Certificate): string[] {
 }
 
 function nameWarnings(leaf: Certificate): string[] {
-  const others = (leaf.subjectAltName?.names ?? []).filter(({ kind }) => kind !== 'uri').map(({ kind }) => kind);
+  const others = (leaf.subjectAltName?.names ?? [])
+    .filter(({ kind }) => kind !== 'uri')
+    .map(({ kind }) => kind);
   return [
-    ...(others.length > 0 ? [`the leaf has other names beside its SPIFFE ID: ${[...new Set(others)].join(', ')}`] : []),
+    ...(others.length > 0
+      ? [`the leaf has other names beside its SPIFFE ID: ${[...new Set(others)].join(', ')}`]
+      : []),
     ...(leaf.subject === '' && leaf.subjectAltName?.critical === false
       ? ['the leaf has an empty subject and a SAN that is not critical']
       : []),
@@ -60,11 +67,15 @@ function nameWarnings(leaf: Certificate): string[] {
  *
  * @throws AgentError ERR_PARSE when it is not the expected one.
  */
-export function readIdentity(leaf: Certificate, expected: SpiffeId | undefined): SpiffeId | undefined {
+export function readIdentity(
+  leaf: Certificate,
+  expected: SpiffeId | undefined,
+): SpiffeId | undefined {
   const uris = uriNames(leaf);
   if (expected !== undefined) {
     const wanted = formatSpiffeId(expected);
-    if (uris.length !== 1 || uris[0] !== wanted) throw refuse(`must be for ${wanted}, not ${uris.join(', ').slice(0, 200) || 'nobody'}`);
+    if (uris.length !== 1 || uris[0] !== wanted)
+      throw refuse(`must be for ${wanted}, not ${uris.join(', ').slice(0, 200) || 'nobody'}`);
     return expected;
   }
   if (uris.length !== 1) return undefined;

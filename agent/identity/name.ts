@@ -1,5 +1,14 @@
 import { isAscii, isUtf8 } from 'node:buffer';
-import { type DerElement, type DerReader, derElement, derOid, derSequence, derSet, readDer, TAG } from '../base/der';
+import {
+  type DerElement,
+  type DerReader,
+  derElement,
+  derOid,
+  derSequence,
+  derSet,
+  readDer,
+  TAG,
+} from '../base/der';
 
 /** A subject or issuer: its DER, by which names are compared, and a text for people. */
 export interface Name {
@@ -33,12 +42,19 @@ export const EMPTY_NAME: Uint8Array = derSequence();
 export const EMPTY_ORGANISATION: Uint8Array = encodeName([['O', '']]);
 
 /** Writes a Name: one attribute to an RDN, in order. Keys are short names such as `O` and `CN`. */
-export function encodeName(attributes: readonly (readonly [type: 'O' | 'OU' | 'CN', value: string])[]): Uint8Array {
+export function encodeName(
+  attributes: readonly (readonly [type: 'O' | 'OU' | 'CN', value: string])[],
+): Uint8Array {
   return derSequence(
     ...attributes.map(([type, value]) => {
       const [oid] = Object.entries(SHORT_NAMES).find(([, short]) => short === type)!;
       const printable = /^[A-Za-z0-9 '()+,\-./:=?]*$/.test(value);
-      return derSet(derSequence(derOid(oid), derElement(printable ? TAG.printableString : TAG.utf8String, Buffer.from(value))));
+      return derSet(
+        derSequence(
+          derOid(oid),
+          derElement(printable ? TAG.printableString : TAG.utf8String, Buffer.from(value)),
+        ),
+      );
     }),
   );
 }
@@ -55,11 +71,15 @@ export function readName(reader: DerReader, name: string): Name {
     return `${SHORT_NAMES[type] ?? type}=${printable(text)}`;
   };
   const readPart = (set: DerReader) => {
-    const texts = set.list(name, MAX_ATTRIBUTES, (attributes) => attributes.sequence(name, readAttribute));
+    const texts = set.list(name, MAX_ATTRIBUTES, (attributes) =>
+      attributes.sequence(name, readAttribute),
+    );
     if (texts.length === 0) throw set.refuse(name, 'must not have an empty part');
     return texts.join(' + ');
   };
-  const parts = reader.inside(name, element, (names) => names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)));
+  const parts = reader.inside(name, element, (names) =>
+    names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart)),
+  );
   return { der: element.der, text: parts.join(', '), types };
 }
 
@@ -83,10 +103,15 @@ function readComparable(der: Uint8Array): string {
     const type = attribute.oid(name);
     const value = attribute.any(name);
     const text = value.tag === TAG.numericString ? undefined : valueText(value);
-    return JSON.stringify([type, text === undefined ? [value.tag, Buffer.from(value.content).toString('hex')] : folded(text)]);
+    return JSON.stringify([
+      type,
+      text === undefined ? [value.tag, Buffer.from(value.content).toString('hex')] : folded(text),
+    ]);
   };
-  const readPart = (set: DerReader) => set.list(name, MAX_ATTRIBUTES, (each) => each.sequence(name, readAttribute)).sort();
-  const readParts = (names: DerReader) => names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart));
+  const readPart = (set: DerReader) =>
+    set.list(name, MAX_ATTRIBUTES, (each) => each.sequence(name, readAttribute)).sort();
+  const readParts = (names: DerReader) =>
+    names.list(name, MAX_ATTRIBUTES, (sets) => sets.enter(name, TAG.set, readPart));
   return JSON.stringify(readDer(der, name, (reader) => reader.sequence(name, readParts)));
 }
 
@@ -130,5 +155,8 @@ function fixedWidthText(bytes: Buffer, width: number): string | undefined {
 
 /** Control and direction characters become escapes: a name is a stranger's text on somebody's terminal. */
 function printable(text: string): string {
-  return text.replace(/[\p{C}\p{Zl}\p{Zp},+=\\]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+  return text.replace(
+    /[\p{C}\p{Zl}\p{Zp},+=\\]/gu,
+    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
+  );
 }

@@ -21,7 +21,10 @@ export interface CertificationRequest {
 }
 
 /** The attributes of PKCS#9 (RFC 2985 section 5.4) whose meaning is known here. */
-export const ATTRIBUTE = { challengePassword: '1.2.840.113549.1.9.7', extensionRequest: '1.2.840.113549.1.9.14' } as const;
+export const ATTRIBUTE = {
+  challengePassword: '1.2.840.113549.1.9.7',
+  extensionRequest: '1.2.840.113549.1.9.14',
+} as const;
 
 const MAX_ATTRIBUTES = 16;
 
@@ -36,7 +39,12 @@ export function readCertificationRequest(der: Uint8Array, maxBytes: number): Cer
     const info = outer.element('info', TAG.sequence);
     const signatureAlgorithm = readSignatureAlgorithm(outer, 'signature algorithm');
     const signature = outer.octetBits('signature');
-    return { ...outer.within('info', info.content, readInfo), infoDer: info.der, signatureAlgorithm, signature };
+    return {
+      ...outer.within('info', info.content, readInfo),
+      infoDer: info.der,
+      signatureAlgorithm,
+      signature,
+    };
   };
   return readDer(der, 'csr', (reader) => reader.sequence('', read), maxBytes);
 }
@@ -65,7 +73,9 @@ function readInfo(info: DerReader) {
   const version = info.smallInteger('version');
   const subject = readName(info, 'subject');
   const publicKey = readPublicKey(info, 'public key');
-  const attributes = info.enter('attributes', contextTag(0), (inner) => inner.list('attributes', MAX_ATTRIBUTES, readAttribute));
+  const attributes = info.enter('attributes', contextTag(0), (inner) =>
+    inner.list('attributes', MAX_ATTRIBUTES, readAttribute),
+  );
   const asked = attributes.find(({ oid }) => oid === ATTRIBUTE.extensionRequest);
   const extensions = asked ? info.within('extension request', asked.content, readExtensions) : [];
   return { version, subject, publicKey, attributes: attributes.map(({ oid }) => oid), extensions };

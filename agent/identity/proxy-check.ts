@@ -39,14 +39,19 @@ const MAX_DEPTH = 100;
  * @param now  Epoch milliseconds.
  * @see BoringSSL crypto/x509/x509_vfy.cc, X509_verify_cert; Envoy source/common/tls/cert_validator/default_validator.cc.
  */
-export function proxyObstacle({ chain, roots, lists }: ProxySet, now: number): ProxyObstacle | undefined {
+export function proxyObstacle(
+  { chain, roots, lists }: ProxySet,
+  now: number,
+): ProxyObstacle | undefined {
   const names = namesObstacle(roots);
   if (names !== undefined) return names;
   const [leaf, ...others] = chain;
   if (leaf === undefined) return undefined;
   const found = walk(leaf, others, roots);
   const { path } = found;
-  return pathObstacle(found, now) ?? (lists === undefined ? undefined : listsObstacle(lists, path, now));
+  return (
+    pathObstacle(found, now) ?? (lists === undefined ? undefined : listsObstacle(lists, path, now))
+  );
 }
 
 /** How many of these roots, in their order, one handshake can name. */
@@ -77,11 +82,16 @@ interface Walk {
   readonly passedOver: Certificate | undefined;
 }
 
-function walk(leaf: Certificate, others: readonly Certificate[], roots: readonly Certificate[]): Walk {
+function walk(
+  leaf: Certificate,
+  others: readonly Certificate[],
+  roots: readonly Certificate[],
+): Walk {
   const path = [leaf];
   const rest = [...others];
   const last = () => path.at(-1)!;
-  const find = (pool: readonly Certificate[]) => pool.find((each) => mayIssue(each, last()) && unreadableForProxy(each) === undefined);
+  const find = (pool: readonly Certificate[]) =>
+    pool.find((each) => mayIssue(each, last()) && unreadableForProxy(each) === undefined);
   while (path.length <= MAX_DEPTH && !isOwnIssuer(last()) && !find(roots)) {
     const next = find(rest);
     if (!next) break;
@@ -94,13 +104,21 @@ function walk(leaf: Certificate, others: readonly Certificate[], roots: readonly
     if (!root || path.includes(root)) break;
     path.push(root);
   }
-  return { path, trusted: path.length - untrusted, passedOver: [...roots, ...rest].find((each) => mayIssue(each, last())) };
+  return {
+    path,
+    trusted: path.length - untrusted,
+    passedOver: [...roots, ...rest].find((each) => mayIssue(each, last())),
+  };
 }
 
 function mayIssue(issuer: Certificate, certificate: Certificate): boolean {
   const { authoritySerial } = certificate;
   if (authoritySerial !== undefined && authoritySerial !== issuer.serial) return false;
-  if (!isSameName(certificate.issuerDer, issuer.subjectDer) || keyIdsAgree(certificate, issuer) === false) return false;
+  if (
+    !isSameName(certificate.issuerDer, issuer.subjectDer) ||
+    keyIdsAgree(certificate, issuer) === false
+  )
+    return false;
   return issuer.keyUsage?.usages.includes('keyCertSign') ?? true;
 }
 
@@ -118,13 +136,18 @@ function pathObstacle({ path, trusted, passedOver }: Walk, now: number): ProxyOb
   if (trusted === 0) {
     const unreadable = passedOver && unreadableForProxy(passedOver);
     if (unreadable !== undefined) return refuse(nameOf(passedOver!), unreadable);
-    return refuse('chain', `must lead to a root that is served: none of them issued ${nameOf(end)}`);
+    return refuse(
+      'chain',
+      `must lead to a root that is served: none of them issued ${nameOf(end)}`,
+    );
   }
   const checker = new SignatureChecker();
   for (const [index, each] of path.entries()) {
     const field = index === 0 ? 'leaf' : nameOf(each);
-    if (now < each.notBeforeAt) return refuse(field, `must be valid now: it begins at ${iso(each.notBeforeAt)}`);
-    if (now >= each.notAfterAt) return refuse(field, `must not be expired: it ended at ${iso(each.notAfterAt)}`);
+    if (now < each.notBeforeAt)
+      return refuse(field, `must be valid now: it begins at ${iso(each.notBeforeAt)}`);
+    if (now >= each.notAfterAt)
+      return refuse(field, `must not be expired: it ended at ${iso(each.notAfterAt)}`);
     if (index > 0 && each.basicConstraints?.ca !== true) return refuse(field, 'must be a CA');
     const below = path.slice(1, index).filter((between) => !isSelfNamed(between)).length;
     const limit = each.basicConstraints?.pathLength;
@@ -138,7 +161,10 @@ function pathObstacle({ path, trusted, passedOver }: Walk, now: number): ProxyOb
     if (rule !== undefined) return refuse(field, rule);
     const issuer = path[index + 1];
     if (issuer && !checker.isSignedBy(each, issuer))
-      return refuse(field, `must be signed by the first certificate that is named ${nameOf(issuer)}`);
+      return refuse(
+        field,
+        `must be signed by the first certificate that is named ${nameOf(issuer)}`,
+      );
   }
   return undefined;
 }
@@ -148,11 +174,17 @@ const isSelfNamed = ({ subjectDer, issuerDer }: Certificate) => isSameName(subje
 /** Envoy knows no `any`. */
 function isForOtherPurposes({ extendedKeyUsage }: Certificate): boolean {
   if (extendedKeyUsage === undefined) return false;
-  return !extendedKeyUsage.includes(PURPOSE.serverAuth) || !extendedKeyUsage.includes(PURPOSE.clientAuth);
+  return (
+    !extendedKeyUsage.includes(PURPOSE.serverAuth) || !extendedKeyUsage.includes(PURPOSE.clientAuth)
+  );
 }
 
 /** Only the leaf's issuer needs a list (`only_verify_leaf_cert_crl`). Of several the newest counts, whether its signature holds or not. */
-function listsObstacle(lists: readonly Crl[], path: readonly Certificate[], now: number): ProxyObstacle | undefined {
+function listsObstacle(
+  lists: readonly Crl[],
+  path: readonly Certificate[],
+  now: number,
+): ProxyObstacle | undefined {
   const [leaf, issuer] = path as [Certificate, Certificate];
   const whose = `the issuer of our certificate, ${nameOf(issuer)},`;
   const refuse = (rule: string) => ({ kind: 'lists', field: 'revocation lists', rule }) as const;
@@ -163,9 +195,14 @@ function listsObstacle(lists: readonly Crl[], path: readonly Certificate[], now:
     const of = named.length === 0 ? 'hold a list of' : 'hold a list that is valid now of';
     return refuse(`must ${of} ${whose} or Envoy refuses every peer`);
   }
-  if (!isSignedBy(newest, issuer)) return refuse(`must hold a list that is signed by ${whose} or Envoy refuses every peer`);
+  if (!isSignedBy(newest, issuer))
+    return refuse(`must hold a list that is signed by ${whose} or Envoy refuses every peer`);
   if (!isListed(newest.revoked, leaf.serial)) return undefined;
-  return { kind: 'revoked', field: 'leaf', rule: `must not be revoked: the list of ${nameOf(issuer)} names ${leaf.serial}` };
+  return {
+    kind: 'revoked',
+    field: 'leaf',
+    rule: `must not be revoked: the list of ${nameOf(issuer)} names ${leaf.serial}`,
+  };
 }
 
 const signed = new WeakMap<Crl, Map<string, boolean>>();
@@ -179,11 +216,15 @@ function isSignedBy(list: Crl, issuer: Certificate): boolean {
   return answer;
 }
 
-function isListNamed({ issuerDer, authorityKeyId, authoritySerial }: Crl, { subjectDer, subjectKeyId, serial }: Certificate): boolean {
+function isListNamed(
+  { issuerDer, authorityKeyId, authoritySerial }: Crl,
+  { subjectDer, subjectKeyId, serial }: Certificate,
+): boolean {
   if (authoritySerial !== undefined && authoritySerial !== serial) return false;
   if (!isSameName(issuerDer, subjectDer)) return false;
   return !authorityKeyId || !subjectKeyId || Buffer.compare(authorityKeyId, subjectKeyId) === 0;
 }
 
 const iso = (at: number) => new Date(at).toISOString();
-const nameOf = ({ subject, sha256 }: Certificate) => (subject === '' ? sha256.slice(0, 16) : `"${subject.slice(0, 200)}"`);
+const nameOf = ({ subject, sha256 }: Certificate) =>
+  subject === '' ? sha256.slice(0, 16) : `"${subject.slice(0, 200)}"`;

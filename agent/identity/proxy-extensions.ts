@@ -22,7 +22,12 @@ const MAX_ITEMS = 1024;
  * @see BoringSSL crypto/x509/v3_purp.cc, x509v3_cache_extensions.
  */
 export function unreadableForProxy(certificate: Certificate): string | undefined {
-  return readRule(certificate, OID.distributionPoints, 'CRL distribution points', readDistributionPoints);
+  return readRule(
+    certificate,
+    OID.distributionPoints,
+    'CRL distribution points',
+    readDistributionPoints,
+  );
 }
 
 /**
@@ -33,7 +38,11 @@ export function unreadableForProxy(certificate: Certificate): string | undefined
  * @param index  0 is the leaf.
  * @see BoringSSL crypto/x509/policy.cc; Envoy source/common/tls/context_impl.cc.
  */
-export function extensionObstacle(certificate: Certificate, index: number, isEnd: boolean): string | undefined {
+export function extensionObstacle(
+  certificate: Certificate,
+  index: number,
+  isEnd: boolean,
+): string | undefined {
   const unreadable = unreadableForProxy(certificate);
   if (unreadable !== undefined) return unreadable;
   const feature = extensionOf(certificate, OID.tlsFeature);
@@ -41,12 +50,17 @@ export function extensionObstacle(certificate: Certificate, index: number, isEnd
     return `must not have the extension TLS feature (${OID.tlsFeature}): no OCSP answer is stapled`;
   }
   if (isEnd) return undefined;
-  const constraints = (reader: DerReader, name: string) => readPolicyConstraints(reader, name, index);
+  const constraints = (reader: DerReader, name: string) =>
+    readPolicyConstraints(reader, name, index);
   return (
     readRule(certificate, EXTENSION.certificatePolicies, 'certificate policies', readPolicies) ??
     readRule(certificate, OID.policyConstraints, 'policy constraints', constraints) ??
-    readRule(certificate, OID.inhibitAnyPolicy, 'a bound of any policy', (reader, name) => reader.smallInteger(name)) ??
-    (index > 0 ? readRule(certificate, OID.policyMappings, 'policy mappings', readPolicyMappings) : undefined)
+    readRule(certificate, OID.inhibitAnyPolicy, 'a bound of any policy', (reader, name) =>
+      reader.smallInteger(name),
+    ) ??
+    (index > 0
+      ? readRule(certificate, OID.policyMappings, 'policy mappings', readPolicyMappings)
+      : undefined)
   );
 }
 
@@ -56,7 +70,12 @@ function extensionOf({ extensions }: Certificate, oid: string): Uint8Array | und
 
 type Read = (reader: DerReader, name: string) => unknown;
 
-function readRule(certificate: Certificate, oid: string, name: string, read: Read): string | undefined {
+function readRule(
+  certificate: Certificate,
+  oid: string,
+  name: string,
+  read: Read,
+): string | undefined {
   const value = extensionOf(certificate, oid);
   if (value === undefined) return undefined;
   try {
@@ -69,10 +88,13 @@ function readRule(certificate: Certificate, oid: string, name: string, read: Rea
 }
 
 function readDistributionPoints(reader: DerReader, name: string): void {
-  const readNames = (inner: DerReader) => inner.list(name, MAX_ITEMS, (each) => readGeneralName(each, name));
+  const readNames = (inner: DerReader) =>
+    inner.list(name, MAX_ITEMS, (each) => readGeneralName(each, name));
   const readPlace = (inner: DerReader) => {
     inner.optional(name, contextTag(0), readNames);
-    inner.optional(name, contextTag(1), (relative) => relative.list(name, MAX_ITEMS, (each) => each.element(name, TAG.sequence)));
+    inner.optional(name, contextTag(1), (relative) =>
+      relative.list(name, MAX_ITEMS, (each) => each.element(name, TAG.sequence)),
+    );
   };
   const readPoint = (inner: DerReader) => {
     inner.optional(name, contextTag(0), readPlace);
@@ -80,36 +102,46 @@ function readDistributionPoints(reader: DerReader, name: string): void {
     if (inner.nextTag === reasons) inner.bitString(name, reasons);
     inner.optional(name, contextTag(2), readNames);
   };
-  reader.sequence(name, (points) => points.list(name, MAX_ITEMS, (each) => each.sequence(name, readPoint)));
+  reader.sequence(name, (points) =>
+    points.list(name, MAX_ITEMS, (each) => each.sequence(name, readPoint)),
+  );
 }
 
 function readPolicies(reader: DerReader, name: string): void {
   const readQualifier = (inner: DerReader) => [inner.oid(name), inner.any(name)];
-  const readQualifiers = (inner: DerReader) => inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readQualifier));
+  const readQualifiers = (inner: DerReader) =>
+    inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readQualifier));
   const readPolicy = (inner: DerReader) => {
     const policy = inner.oid(name);
     inner.optional(name, TAG.sequence, readQualifiers);
     return policy;
   };
-  const policies = reader.sequence(name, (inner) => inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readPolicy)));
+  const policies = reader.sequence(name, (inner) =>
+    inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readPolicy)),
+  );
   if (policies.length === 0) throw reader.refuse(name, 'must not be empty');
-  if (new Set(policies).size < policies.length) throw reader.refuse(name, 'must not repeat a policy');
+  if (new Set(policies).size < policies.length)
+    throw reader.refuse(name, 'must not repeat a policy');
 }
 
 /** A policy that is asked for is taken for one that nobody has: leaves of workloads carry none. */
 function readPolicyConstraints(reader: DerReader, name: string, below: number): void {
   reader.sequence(name, (inner) => {
-    const [explicit, inhibit] = [contextTag(0, 'primitive'), contextTag(1, 'primitive')].map((tag) =>
-      inner.nextTag === tag ? inner.smallInteger(name, tag) : undefined,
+    const [explicit, inhibit] = [contextTag(0, 'primitive'), contextTag(1, 'primitive')].map(
+      (tag) => (inner.nextTag === tag ? inner.smallInteger(name, tag) : undefined),
     );
-    if (explicit === undefined && inhibit === undefined) throw inner.refuse(name, 'must not be empty');
-    if (explicit !== undefined && explicit <= below) throw inner.refuse(name, 'must not require a certificate policy');
+    if (explicit === undefined && inhibit === undefined)
+      throw inner.refuse(name, 'must not be empty');
+    if (explicit !== undefined && explicit <= below)
+      throw inner.refuse(name, 'must not require a certificate policy');
   });
 }
 
 function readPolicyMappings(reader: DerReader, name: string): void {
   const readPair = (inner: DerReader) => [inner.oid(name), inner.oid(name)];
-  const pairs = reader.sequence(name, (inner) => inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readPair)));
+  const pairs = reader.sequence(name, (inner) =>
+    inner.list(name, MAX_ITEMS, (each) => each.sequence(name, readPair)),
+  );
   if (pairs.length === 0) throw reader.refuse(name, 'must not be empty');
   if (pairs.flat().includes(OID.anyPolicy)) throw reader.refuse(name, 'must not map any policy');
 }

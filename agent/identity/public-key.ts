@@ -19,7 +19,9 @@ export interface PublicKey {
 
 const EC_PUBLIC_KEY = '1.2.840.10045.2.1';
 const RSA_ENCRYPTION = '1.2.840.113549.1.1.1';
-const CURVES: Readonly<Record<string, { readonly text: string; readonly bits: number; readonly octets: number }>> = {
+const CURVES: Readonly<
+  Record<string, { readonly text: string; readonly bits: number; readonly octets: number }>
+> = {
   '1.2.840.10045.3.1.7': { text: 'P-256', bits: 256, octets: 32 },
   '1.3.132.0.34': { text: 'P-384', bits: 384, octets: 48 },
   '1.3.132.0.35': { text: 'P-521', bits: 521, octets: 66 },
@@ -61,8 +63,15 @@ export function parsePublicKey(spkiDer: Uint8Array, field = 'public key'): Publi
 
 type Facts = Pick<PublicKey, 'kind' | 'text' | 'bits' | 'weakness' | 'modulus'>;
 
-function ecFacts(reader: DerReader, parameters: DerElement | undefined, keyBits: Uint8Array): Facts {
-  const named = parameters?.tag === TAG.oid ? reader.within('curve', parameters.der, (inner) => inner.oid('curve')) : undefined;
+function ecFacts(
+  reader: DerReader,
+  parameters: DerElement | undefined,
+  keyBits: Uint8Array,
+): Facts {
+  const named =
+    parameters?.tag === TAG.oid
+      ? reader.within('curve', parameters.der, (inner) => inner.oid('curve'))
+      : undefined;
   const curve = named === undefined ? undefined : CURVES[named];
   if (curve === undefined) {
     return {
@@ -81,12 +90,22 @@ function ecFacts(reader: DerReader, parameters: DerElement | undefined, keyBits:
   };
 }
 
-function rsaFacts(reader: DerReader, parameters: DerElement | undefined, keyBits: Uint8Array): Facts {
+function rsaFacts(
+  reader: DerReader,
+  parameters: DerElement | undefined,
+  keyBits: Uint8Array,
+): Facts {
   const { modulus, exponent } = reader.within('rsa key', keyBits, (inner) =>
-    inner.sequence('rsa key', (key) => ({ modulus: key.integer('modulus'), exponent: key.integer('exponent') })),
+    inner.sequence('rsa key', (key) => ({
+      modulus: key.integer('modulus'),
+      exponent: key.integer('exponent'),
+    })),
   );
   const digits = modulus[0] === 0 ? modulus.subarray(1) : modulus;
-  const bits = modulus[0]! >= 0x80 || digits.length === 0 ? 0 : digits.length * 8 - Math.clz32(digits[0]!) + 24;
+  const bits =
+    modulus[0]! >= 0x80 || digits.length === 0
+      ? 0
+      : digits.length * 8 - Math.clz32(digits[0]!) + 24;
   const weakness =
     parameters === undefined || Buffer.compare(parameters.der, Buffer.of(TAG.null, 0)) !== 0
       ? 'must have NULL as RSA parameters'
@@ -123,7 +142,11 @@ export function assertStrong(key: PublicKey, field: string): void {
 
 /** OpenSSL refuses a key that reads well. */
 export function unreadableKey(field: string, cause: unknown): AgentError {
-  return new AgentError('ERR_PARSE', `${field}: must be a valid public key`, { field, rule: 'must be a valid public key', cause });
+  return new AgentError('ERR_PARSE', `${field}: must be a valid public key`, {
+    field,
+    rule: 'must be a valid public key',
+    cause,
+  });
 }
 
 /**

@@ -26,7 +26,8 @@ export function factorWeakness(modulus: Uint8Array): string | undefined {
 
 function primesBelow(limit: number): number[] {
   const primes: number[] = [];
-  for (let each = 3; each < limit; each += 2) if (primes.every((prime) => each % prime !== 0)) primes.push(each);
+  for (let each = 3; each < limit; each += 2)
+    if (primes.every((prime) => each % prime !== 0)) primes.push(each);
   return primes;
 }
 

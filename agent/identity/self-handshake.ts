@@ -12,7 +12,9 @@ export interface HandshakeMaterial {
 }
 
 /** What a thread that shakes hands for another says at its end. */
-export type HandshakeOutcome = { readonly obstacle: string | undefined } | { readonly failure: string };
+export type HandshakeOutcome =
+  | { readonly obstacle: string | undefined }
+  | { readonly failure: string };
 
 /**
  * What `proxyObstacle` has found by the caller's own clock and by Envoy's search, from which OpenSSL's and that of Bun differ: dates, which
@@ -39,11 +41,25 @@ const VERIFIED_BEFORE: readonly string[] = [
  *
  * @returns  Why either side refuses the other, as the runtime's TLS names it (`CERT_REVOKED`, `ERR_SSL_OVERFLOW`); undefined where both accept.
  */
-export function handshakeObstacle({ keyPem, chainPem, rootsPem, listsPem }: HandshakeMaterial): Promise<string | undefined> {
+export function handshakeObstacle({
+  keyPem,
+  chainPem,
+  rootsPem,
+  listsPem,
+}: HandshakeMaterial): Promise<string | undefined> {
   // As Envoy: an intermediate in the bundle is trusted as it stands.
-  const trust = { ca: rootsPem, allowPartialTrustChain: true, ...(listsPem.length > 0 && { crl: [...listsPem] }) };
+  const trust = {
+    ca: rootsPem,
+    allowPartialTrustChain: true,
+    ...(listsPem.length > 0 && { crl: [...listsPem] }),
+  };
   const material = { key: keyPem, cert: chainPem, ...trust };
-  const options = { ...material, rejectUnauthorized: false, requestCert: true, minVersion: 'TLSv1.2' } as const;
+  const options = {
+    ...material,
+    rejectUnauthorized: false,
+    requestCert: true,
+    minVersion: 'TLSv1.2',
+  } as const;
   return new Promise((resolve) => {
     const [near, far] = duplexPair();
     const server = createServer(options);
@@ -63,7 +79,12 @@ export function handshakeObstacle({ keyPem, chainPem, rootsPem, listsPem }: Hand
     const failed = (caught: unknown) => end(systemCode(caught) ?? AgentError.from(caught).message);
     server.on('secureConnection', shaken).on('tlsClientError', failed);
     const secureContext = createSecureContext(material);
-    const client = connect({ socket: near, secureContext, rejectUnauthorized: false, checkServerIdentity: () => undefined });
+    const client = connect({
+      socket: near,
+      secureContext,
+      rejectUnauthorized: false,
+      checkServerIdentity: () => undefined,
+    });
     client.on('secureConnect', () => shaken(client)).on('error', failed);
     server.emit('connection', far);
   });

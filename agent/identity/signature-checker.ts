@@ -31,7 +31,11 @@ export class SignatureChecker {
     if (!this.#spend(signed, issuer)) throw this.#usedUp();
     const key = this.#keyOf(issuer);
     const { signatureAlgorithm, tbsDer, signature } = signed;
-    return this.#remember(signed, issuer, key !== undefined && isSignatureValid(signatureAlgorithm, tbsDer, signature, key));
+    return this.#remember(
+      signed,
+      issuer,
+      key !== undefined && isSignatureValid(signatureAlgorithm, tbsDer, signature, key),
+    );
   }
 
   /** As `isSignedBy`; false also where the budget is used up: for what is nice to have. */
@@ -46,7 +50,13 @@ export class SignatureChecker {
     if (!this.#spend(signed, issuer)) throw this.#usedUp();
     const { signatureAlgorithm, tbsDer, signature } = signed;
     // A key that OpenSSL refuses has signed nothing.
-    const answer = await isSignatureValidAside(signatureAlgorithm, tbsDer, signature, issuer.publicKey, 'issuer').catch(() => false);
+    const answer = await isSignatureValidAside(
+      signatureAlgorithm,
+      tbsDer,
+      signature,
+      issuer.publicKey,
+      'issuer',
+    ).catch(() => false);
     this.#remember(signed, issuer, answer);
   }
 
@@ -58,7 +68,11 @@ export class SignatureChecker {
   }
 
   #usedUp(): AgentError {
-    return invalid('ERR_PARSE', 'chain', `must verify with the work of ${this.budget} P-256 signatures`);
+    return invalid(
+      'ERR_PARSE',
+      'chain',
+      `must verify with the work of ${this.budget} P-256 signatures`,
+    );
   }
 
   #answersOf(signed: Signed): Map<Certificate, boolean> {

@@ -9,12 +9,19 @@ export interface SignatureAlgorithm {
   /** For people, e.g. `ECDSA-SHA256`; the OID where it is not one of ours. */
   readonly text: string;
   /** Undefined where policy refuses to verify it: MD5, SHA-1, RSA-PSS, Ed25519, DSA, unknown. */
-  readonly usable: { readonly hash: 'sha256' | 'sha384' | 'sha512'; readonly kind: 'ec' | 'rsa' } | undefined;
+  readonly usable:
+    | { readonly hash: 'sha256' | 'sha384' | 'sha512'; readonly kind: 'ec' | 'rsa' }
+    | undefined;
   readonly der: Uint8Array;
 }
 
 const signInPool = promisify(sign);
-const verifyInPool: (hash: string, bytes: Uint8Array, key: PublicKeyInput, signature: Uint8Array) => Promise<boolean> = promisify(verify);
+const verifyInPool: (
+  hash: string,
+  bytes: Uint8Array,
+  key: PublicKeyInput,
+  signature: Uint8Array,
+) => Promise<boolean> = promisify(verify);
 const NULL = derElement(TAG.null);
 const USABLE = (
   [
@@ -73,11 +80,20 @@ export function signBytes(bytes: Uint8Array, key: KeyPair): Buffer {
 
 /** As `signBytes` in a thread of the pool, so that whoever else is served does not wait. */
 export function signAside(bytes: Uint8Array, key: KeyPair): Promise<Buffer> {
-  return signInPool(signatureAlgorithmOf(key.algorithm).usable.hash, bytes, key.privateKey.reveal());
+  return signInPool(
+    signatureAlgorithmOf(key.algorithm).usable.hash,
+    bytes,
+    key.privateKey.reveal(),
+  );
 }
 
 /** Whether `signature` is `key`'s over `bytes`. An algorithm that does not fit the key, or is not usable, is a no. */
-export function isSignatureValid(algorithm: SignatureAlgorithm, bytes: Uint8Array, signature: Uint8Array, key: KeyObject): boolean {
+export function isSignatureValid(
+  algorithm: SignatureAlgorithm,
+  bytes: Uint8Array,
+  signature: Uint8Array,
+  key: KeyObject,
+): boolean {
   const { usable } = algorithm;
   if (usable === undefined || key.asymmetricKeyType !== usable.kind) return false;
   return verify(usable.hash, bytes, key, signature);
@@ -98,7 +114,12 @@ export async function isSignatureValidAside(
   assertStrong(key, field);
   if (usable === undefined || key.kind !== usable.kind) return false;
   // Only a key that cannot be read throws: whatever else is wrong is a no.
-  return verifyInPool(usable.hash, bytes, { key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' }, signature).catch((cause) => {
+  return verifyInPool(
+    usable.hash,
+    bytes,
+    { key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' },
+    signature,
+  ).catch((cause) => {
     throw unreadableKey(field, cause);
   });
 }

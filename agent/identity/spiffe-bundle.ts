@@ -1,6 +1,12 @@
 import { createPublicKey } from 'node:crypto';
 import { invalid } from '../base/errors';
-import { type Certificate, isCa, parseCertificate, parseCertificates, uriNames } from './certificate';
+import {
+  type Certificate,
+  isCa,
+  parseCertificate,
+  parseCertificates,
+  uriNames,
+} from './certificate';
 import { parsePublicKey } from './public-key';
 import { createTrustBundle, type TrustBundle } from './trust-bundle';
 
@@ -44,20 +50,36 @@ const MAX_HINT_SECONDS = 366 * 24 * 3_600;
  * @throws       AgentError ERR_PARSE with the entry: a root that is no CA or names another trust domain, a private key, two keys of one name.
  * @see SPIFFE Trust Domain and Bundle, section 4; X509-SVID section 6.2; JWT-SVID section 6.2.
  */
-export function parseSpiffeBundle(bytes: Uint8Array, trustDomain: string, field: string): SpiffeBundle {
+export function parseSpiffeBundle(
+  bytes: Uint8Array,
+  trustDomain: string,
+  field: string,
+): SpiffeBundle {
   const text = Buffer.from(bytes).toString('utf8');
   if (/^\s*\{/.test(text)) return parseJson(text, trustDomain, field);
-  if (!text.includes('-----BEGIN')) throw invalid('ERR_PARSE', field, 'must be a SPIFFE bundle (JSON) or PEM certificates');
+  if (!text.includes('-----BEGIN'))
+    throw invalid('ERR_PARSE', field, 'must be a SPIFFE bundle (JSON) or PEM certificates');
   const roots = parseCertificates(bytes, field);
   if (roots.length > MAX_KEYS) throw tooMany(field);
-  for (const [index, root] of roots.entries()) checkRoot(root, trustDomain, `${field} block ${index + 1}`);
-  return { trustDomain, roots: createTrustBundle(roots.map(({ der }) => der)), jwtKeys: [], refreshHintSeconds: undefined };
+  for (const [index, root] of roots.entries())
+    checkRoot(root, trustDomain, `${field} block ${index + 1}`);
+  return {
+    trustDomain,
+    roots: createTrustBundle(roots.map(({ der }) => der)),
+    jwtKeys: [],
+    refreshHintSeconds: undefined,
+  };
 }
 
 function parseJson(text: string, trustDomain: string, field: string): SpiffeBundle {
   const document = readJson(text, field);
   const { keys, spiffe_refresh_hint: hint } = document;
-  if ('trust_domains' in document) throw invalid('ERR_PARSE', field, 'must be the bundle of one trust domain, not a map of bundles');
+  if ('trust_domains' in document)
+    throw invalid(
+      'ERR_PARSE',
+      field,
+      'must be the bundle of one trust domain, not a map of bundles',
+    );
   if (!Array.isArray(keys)) throw invalid('ERR_PARSE', `${field} keys`, 'must be a list');
   if (keys.length > MAX_KEYS) throw tooMany(field);
   if (hint !== undefined && !(Number.isInteger(hint) && Number(hint) >= 0)) {
@@ -69,7 +91,9 @@ function parseJson(text: string, trustDomain: string, field: string): SpiffeBund
     const at = `${field} keys[${index}]`;
     if (!isObject(key)) throw invalid('ERR_PARSE', at, 'must be an object');
     if ('d' in key || 'k' in key)
-      throw invalid('ERR_PARSE', at, 'must not hold a private key', { hint: 'whoever published it must replace it' });
+      throw invalid('ERR_PARSE', at, 'must not hold a private key', {
+        hint: 'whoever published it must replace it',
+      });
     if (key.use === 'x509-svid') rootsDer.push(...readRoot(key, trustDomain, at));
     if (key.use === 'jwt-svid') addJwtKey(jwtKeys, key, at);
   });
@@ -92,10 +116,15 @@ function readJson(text: string, field: string): Readonly<Record<string, unknown>
   return document;
 }
 
-function readRoot(key: Readonly<Record<string, unknown>>, trustDomain: string, at: string): Uint8Array[] {
+function readRoot(
+  key: Readonly<Record<string, unknown>>,
+  trustDomain: string,
+  at: string,
+): Uint8Array[] {
   const first: unknown = Array.isArray(key.x5c) ? key.x5c[0] : undefined;
   if (first === undefined) return [];
-  if (typeof first !== 'string' || !/^[A-Za-z0-9+/]+={0,2}$/.test(first)) throw invalid('ERR_PARSE', `${at}.x5c`, 'must be base64');
+  if (typeof first !== 'string' || !/^[A-Za-z0-9+/]+={0,2}$/.test(first))
+    throw invalid('ERR_PARSE', `${at}.x5c`, 'must be base64');
   const root = parseCertificate(Buffer.from(first, 'base64'), `${at}.x5c`);
   checkRoot(root, trustDomain, `${at}.x5c`);
   return [root.der];
@@ -110,9 +139,14 @@ function checkRoot(root: Certificate, trustDomain: string, at: string): void {
   }
 }
 
-function addJwtKey(keys: Map<string, JwtKey>, key: Readonly<Record<string, unknown>>, at: string): void {
+function addJwtKey(
+  keys: Map<string, JwtKey>,
+  key: Readonly<Record<string, unknown>>,
+  at: string,
+): void {
   const { kid } = key;
-  if (typeof kid !== 'string' || kid === '' || kid.length > MAX_KID) throw invalid('ERR_PARSE', `${at}.kid`, 'must be there');
+  if (typeof kid !== 'string' || kid === '' || kid.length > MAX_KID)
+    throw invalid('ERR_PARSE', `${at}.kid`, 'must be there');
   if (keys.has(kid)) throw invalid('ERR_PARSE', `${at}.kid`, 'must not be that of another key');
   const found = readPublicKey(kid, key, at);
   if (found) keys.set(kid, found);
@@ -121,7 +155,11 @@ function addJwtKey(keys: Map<string, JwtKey>, key: Readonly<Record<string, unkno
 const CURVES: readonly unknown[] = ['P-256', 'P-384', 'P-521'];
 
 /** A key that signs one of the algorithms of JWT-SVID section 2.1; undefined for another kind. */
-function readPublicKey(kid: string, { kty, n, e, crv, x, y }: Readonly<Record<string, unknown>>, at: string): JwtKey | undefined {
+function readPublicKey(
+  kid: string,
+  { kty, n, e, crv, x, y }: Readonly<Record<string, unknown>>,
+  at: string,
+): JwtKey | undefined {
   const isText = (value: unknown): value is string => typeof value === 'string';
   const key: JwtKey | undefined =
     kty === 'RSA' && isText(n) && isText(e)
@@ -137,7 +175,10 @@ function readPublicKey(kid: string, { kty, n, e, crv, x, y }: Readonly<Record<st
 
 function spkiOf(key: JwtKey, at: string): Uint8Array {
   try {
-    return createPublicKey({ key: { ...key }, format: 'jwk' }).export({ type: 'spki', format: 'der' });
+    return createPublicKey({ key: { ...key }, format: 'jwk' }).export({
+      type: 'spki',
+      format: 'der',
+    });
   } catch (cause) {
     throw invalid('ERR_PARSE', at, 'must be a public key', { cause });
   }
@@ -147,14 +188,23 @@ function spkiOf(key: JwtKey, at: string): Uint8Array {
  * Writes a bundle in SPIFFE's JSON form, as another trust domain's `--federated-bundle` or SPIRE reads it. There is no `spiffe_sequence`:
  * several processes publish one bundle, and none of them numbers it for the others.
  */
-export function formatSpiffeBundle({ roots, jwtKeys, refreshHintSeconds }: Omit<SpiffeBundle, 'trustDomain'>): object {
+export function formatSpiffeBundle({
+  roots,
+  jwtKeys,
+  refreshHintSeconds,
+}: Omit<SpiffeBundle, 'trustDomain'>): object {
   const x509 = (roots?.rootsDer ?? []).map((der) => {
     const { spkiDer } = parseCertificate(der, 'root').publicKey;
-    const jwk = createPublicKey({ key: Buffer.from(spkiDer), format: 'der', type: 'spki' }).export({ format: 'jwk' });
+    const jwk = createPublicKey({ key: Buffer.from(spkiDer), format: 'der', type: 'spki' }).export({
+      format: 'jwk',
+    });
     return { ...jwk, use: 'x509-svid', x5c: [Buffer.from(der).toString('base64')] };
   });
   const jwt = jwtKeys.map((key) => ({ ...key, use: 'jwt-svid' }));
-  return { keys: [...x509, ...jwt], ...(refreshHintSeconds !== undefined && { spiffe_refresh_hint: refreshHintSeconds }) };
+  return {
+    keys: [...x509, ...jwt],
+    ...(refreshHintSeconds !== undefined && { spiffe_refresh_hint: refreshHintSeconds }),
+  };
 }
 
 /** The keys of JWT-SVIDs as a plain JWK set, which any verifier of tokens reads: without SPIFFE's own `use`. */

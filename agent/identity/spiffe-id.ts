@@ -19,10 +19,13 @@ const MAX_TRUST_DOMAIN_BYTES = 255;
  */
 export function parseSpiffeId(text: string): SpiffeId {
   if (text.length === 0) throw refuse('spiffe id', 'must not be empty');
-  if (text.length > MAX_ID_BYTES) throw refuse('spiffe id', `must not be longer than ${MAX_ID_BYTES} bytes`);
+  if (text.length > MAX_ID_BYTES)
+    throw refuse('spiffe id', `must not be longer than ${MAX_ID_BYTES} bytes`);
   if (!text.startsWith(SCHEME)) throw refuse('spiffe id', `must start with ${SCHEME}`);
   const slash = text.indexOf('/', SCHEME.length);
-  const trustDomain = parseTrustDomain(slash < 0 ? text.slice(SCHEME.length) : text.slice(SCHEME.length, slash));
+  const trustDomain = parseTrustDomain(
+    slash < 0 ? text.slice(SCHEME.length) : text.slice(SCHEME.length, slash),
+  );
   if (slash < 0) throw refuse('path', 'must not be empty in a workload identity');
   const path = text.slice(slash);
   checkPath(path);
@@ -35,14 +38,20 @@ export function formatSpiffeId(id: SpiffeId): string {
 }
 
 /** `spiffe://TD/ns/NS/sa/SA`, Istio's form. Each part is checked as one path segment, so no part can reach into another. */
-export function serviceAccountId(trustDomain: string, namespace: string, serviceAccount: string): SpiffeId {
+export function serviceAccountId(
+  trustDomain: string,
+  namespace: string,
+  serviceAccount: string,
+): SpiffeId {
   for (const [field, value] of [
     ['namespace', namespace],
     ['service account', serviceAccount],
   ] as const) {
     checkSegment(value, field);
   }
-  return parseSpiffeId(`${SCHEME}${parseTrustDomain(trustDomain)}/ns/${namespace}/sa/${serviceAccount}`);
+  return parseSpiffeId(
+    `${SCHEME}${parseTrustDomain(trustDomain)}/ns/${namespace}/sa/${serviceAccount}`,
+  );
 }
 
 export function sameSpiffeId(a: SpiffeId, b: SpiffeId): boolean {
@@ -57,9 +66,13 @@ export function sameSpiffeId(a: SpiffeId, b: SpiffeId): boolean {
  */
 export function parseTrustDomain(text: string): string {
   if (text.length === 0) throw refuse('trust domain', 'must not be empty');
-  if (text.length > MAX_TRUST_DOMAIN_BYTES) throw refuse('trust domain', `must not be longer than ${MAX_TRUST_DOMAIN_BYTES} bytes`);
+  if (text.length > MAX_TRUST_DOMAIN_BYTES)
+    throw refuse('trust domain', `must not be longer than ${MAX_TRUST_DOMAIN_BYTES} bytes`);
   if (!/^[a-z0-9._-]+$/.test(text))
-    throw refuse('trust domain', 'may contain only lower-case letters, digits, dots, dashes and underscores');
+    throw refuse(
+      'trust domain',
+      'may contain only lower-case letters, digits, dots, dashes and underscores',
+    );
   return text;
 }
 
@@ -70,13 +83,19 @@ function checkPath(path: string): void {
 function checkSegment(segment: string, field: string): void {
   const one = field === 'path' ? 'segments' : 'it';
   if (segment.length === 0)
-    throw refuse(field, field === 'path' ? 'must not have empty segments or a trailing slash' : 'must not be empty');
+    throw refuse(
+      field,
+      field === 'path' ? 'must not have empty segments or a trailing slash' : 'must not be empty',
+    );
   if (segment === '.' || segment === '..') throw refuse(field, 'must not be or have a dot segment');
-  if (!/^[a-zA-Z0-9._-]+$/.test(segment)) throw refuse(field, `${one} may contain only letters, digits, dots, dashes and underscores`);
+  if (!/^[a-zA-Z0-9._-]+$/.test(segment))
+    throw refuse(field, `${one} may contain only letters, digits, dots, dashes and underscores`);
 }
 
 function refuse(field: string, rule: string) {
   const hint =
-    field === 'trust domain' ? 'a trust domain looks like example.org' : 'a SPIFFE ID looks like spiffe://cluster.local/ns/default/sa/cart';
+    field === 'trust domain'
+      ? 'a trust domain looks like example.org'
+      : 'a SPIFFE ID looks like spiffe://cluster.local/ns/default/sa/cart';
   return invalid('ERR_IDENTITY_INVALID', field, rule, { hint });
 }

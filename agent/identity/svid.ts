@@ -10,7 +10,14 @@ import {
   rootWarnings,
   usageWarnings,
 } from './certificate';
-import { isSelfSigned, namesAsIssuer, sameSubjectAndKey, standingObstacle, type VerifiedChain, verifyChain } from './chain';
+import {
+  isSelfSigned,
+  namesAsIssuer,
+  sameSubjectAndKey,
+  standingObstacle,
+  type VerifiedChain,
+  verifyChain,
+} from './chain';
 import { splitCredentialBundle } from './credential-bundle';
 import { type KeyPair, readPrivateKey } from './keys';
 import { checkLeaf, checkNotCa, readIdentity } from './leaf';
@@ -71,7 +78,12 @@ const MANY_ROOTS = 32;
  * @throws                 AgentError ERR_CA_RESPONSE (retry slow) with `field` (`reply`, `leaf`, `chain`, a CA's name) and `rule`.
  * @see X509-SVID sections 2 to 5; RFC 5280 section 6.
  */
-export function acceptIssuedChain(expected: Expected, certificatesDer: readonly Uint8Array[], trust: TrustBundle, now: number): Svid {
+export function acceptIssuedChain(
+  expected: Expected,
+  certificatesDer: readonly Uint8Array[],
+  trust: TrustBundle,
+  now: number,
+): Svid {
   return translated('ERR_CA_RESPONSE', `accept certificate from ${expected.source}`, () => {
     const { certificates, damaged } = readReply(certificatesDer);
     const leaf = findLeaf(certificates, expected.key, damaged);
@@ -90,7 +102,15 @@ export function acceptIssuedChain(expected: Expected, certificatesDer: readonly 
       ...bundleWarnings(trust),
     ];
     const { id, key, source } = expected;
-    return { ...times(leaf, verified.notAfterAt, now), id, key, source, chainDer: chain.map(({ der }) => der), bundle: trust, warnings };
+    return {
+      ...times(leaf, verified.notAfterAt, now),
+      id,
+      key,
+      source,
+      chainDer: chain.map(({ der }) => der),
+      bundle: trust,
+      warnings,
+    };
   });
 }
 
@@ -101,17 +121,24 @@ const times = (leaf: Certificate, notAfterAt: number, receivedAt: number) => ({
   receivedAt,
 });
 
-function readReply(certificatesDer: readonly Uint8Array[]): { certificates: Certificate[]; damaged: AgentError[] } {
+function readReply(certificatesDer: readonly Uint8Array[]): {
+  certificates: Certificate[];
+  damaged: AgentError[];
+} {
   if (certificatesDer.length === 0) throw refuse('reply', 'must hold at least one certificate');
   if (certificatesDer.length > MAX_REPLY_CERTIFICATES)
     throw refuse('reply', `must not hold more than ${MAX_REPLY_CERTIFICATES} certificates`);
   const bytes = certificatesDer.reduce((sum, der) => sum + der.length, 0);
-  if (bytes > MAX_REPLY_BYTES) throw refuse('reply', `must not be longer than ${MAX_REPLY_BYTES} bytes`);
+  if (bytes > MAX_REPLY_BYTES)
+    throw refuse('reply', `must not be longer than ${MAX_REPLY_BYTES} bytes`);
   const certificates = new Map<string, Certificate>();
   const damaged: AgentError[] = [];
   certificatesDer.forEach((der, index) => {
     try {
-      const certificate = parseCertificate(der, index === 0 ? 'leaf' : `reply certificate ${index + 1}`);
+      const certificate = parseCertificate(
+        der,
+        index === 0 ? 'leaf' : `reply certificate ${index + 1}`,
+      );
       certificates.set(certificate.sha256, certificate);
     } catch (error) {
       damaged.push(AgentError.from(error));
@@ -120,8 +147,14 @@ function readReply(certificatesDer: readonly Uint8Array[]): { certificates: Cert
   return { certificates: [...certificates.values()], damaged };
 }
 
-function findLeaf(certificates: readonly Certificate[], key: KeyPair, damaged: readonly AgentError[]): Certificate {
-  const ours = certificates.filter(({ publicKey }) => Buffer.compare(publicKey.spkiDer, key.spkiDer) === 0);
+function findLeaf(
+  certificates: readonly Certificate[],
+  key: KeyPair,
+  damaged: readonly AgentError[],
+): Certificate {
+  const ours = certificates.filter(
+    ({ publicKey }) => Buffer.compare(publicKey.spkiDer, key.spkiDer) === 0,
+  );
   if (ours.length > 1) throw refuse('reply', 'must hold only one certificate for our key');
   if (ours[0]) return ours[0];
   if (damaged[0]) throw damaged[0];
@@ -147,28 +180,53 @@ function servedChain(
   // A root of ours by name and key is one whatever became of its signature: a damaged copy is of use to nobody. Unless it names another
   // key as its issuer's: then it is cross-signed by a root of the same name, which only some peers may know.
   const isRoot = (each: Certificate) =>
-    isSelfIssued(each) && ((!namesAnotherKey(each) && roots.some((root) => sameSubjectAndKey(root, each))) || isSelfSigned(each, checker));
+    isSelfIssued(each) &&
+    ((!namesAnotherKey(each) && roots.some((root) => sameSubjectAndKey(root, each))) ||
+      isSelfSigned(each, checker));
   // The list grows while it is walked: issuers of issuers follow.
   for (const member of chain) {
     for (const each of others) {
-      const related = namesAsIssuer(member, each) && isCa(each) && standingObstacle(each, now) === undefined;
-      if (related && !chain.includes(each) && !isRoot(each) && checker.isSurelySignedBy(member, each)) chain.push(each);
+      const related =
+        namesAsIssuer(member, each) && isCa(each) && standingObstacle(each, now) === undefined;
+      if (
+        related &&
+        !chain.includes(each) &&
+        !isRoot(each) &&
+        checker.isSurelySignedBy(member, each)
+      )
+        chain.push(each);
     }
   }
   return chain;
 }
 
 function namesAnotherKey({ authorityKeyId, subjectKeyId }: Certificate): boolean {
-  return authorityKeyId !== undefined && subjectKeyId !== undefined && Buffer.compare(authorityKeyId, subjectKeyId) !== 0;
+  return (
+    authorityKeyId !== undefined &&
+    subjectKeyId !== undefined &&
+    Buffer.compare(authorityKeyId, subjectKeyId) !== 0
+  );
 }
 
-function strangerWarnings(others: readonly Certificate[], chain: readonly Certificate[], now: number): string[] {
+function strangerWarnings(
+  others: readonly Certificate[],
+  chain: readonly Certificate[],
+  now: number,
+): string[] {
   return others
     .filter((each) => !chain.includes(each) && !isSelfIssued(each) && each.notAfterAt > now)
-    .map(({ subject, sha256 }) => `the reply holds a certificate that the leaf does not hang on: ${subject || sha256}`);
+    .map(
+      ({ subject, sha256 }) =>
+        `the reply holds a certificate that the leaf does not hang on: ${subject || sha256}`,
+    );
 }
 
-function timeWarnings(leaf: Certificate, verified: VerifiedChain, maxTtlMs: number | undefined, now: number): string[] {
+function timeWarnings(
+  leaf: Certificate,
+  verified: VerifiedChain,
+  maxTtlMs: number | undefined,
+  now: number,
+): string[] {
   const ttlMs = leaf.notAfterAt - leaf.notBeforeAt;
   return [
     ...beginWarnings(leaf, now),
@@ -180,7 +238,9 @@ function timeWarnings(leaf: Certificate, verified: VerifiedChain, maxTtlMs: numb
 }
 
 function beginWarnings(leaf: Certificate, now: number): string[] {
-  return leaf.notBeforeAt > now ? [`${NOT_BEGUN} ${iso(leaf.notBeforeAt)}: the clock here is behind the CA's`] : [];
+  return leaf.notBeforeAt > now
+    ? [`${NOT_BEGUN} ${iso(leaf.notBeforeAt)}: the clock here is behind the CA's`]
+    : [];
 }
 
 function endWarnings(leaf: Certificate, notAfterAt: number): string[] {
@@ -191,11 +251,17 @@ function endWarnings(leaf: Certificate, notAfterAt: number): string[] {
 const NOT_BEGUN = 'the leaf is not valid before';
 const OUTLIVES = 'the leaf outlives what signed it';
 const NO_PATH = 'the certificate does not verify to root-cert';
-const isPathWarning = (warning: string) => [NOT_BEGUN, OUTLIVES, NO_PATH].some((each) => warning.startsWith(each));
+const isPathWarning = (warning: string) =>
+  [NOT_BEGUN, OUTLIVES, NO_PATH].some((each) => warning.startsWith(each));
 
 function bundleWarnings(trust: TrustBundle): string[] {
   const count = trust.rootsDer.length;
-  const many = count > MANY_ROOTS ? [`the trust bundle holds ${count} roots: with more than ${MANY_ROOTS} some verifiers give up`] : [];
+  const many =
+    count > MANY_ROOTS
+      ? [
+          `the trust bundle holds ${count} roots: with more than ${MANY_ROOTS} some verifiers give up`,
+        ]
+      : [];
   return [...many, ...rootWarnings(trust)];
 }
 
@@ -221,8 +287,12 @@ export function acceptMountedFiles(
   rootTrustDomains: readonly string[] = [],
 ): Svid {
   return translated('ERR_FILE_SOURCE', 'accept certificate files', () => {
-    const { certChainPem, keyPem } = files.keyPem === files.certChainPem ? splitCredentialBundle(files.keyPem) : files;
-    const [leaf, ...others] = parseCertificates(certChainPem, 'cert-chain') as [Certificate, ...Certificate[]];
+    const { certChainPem, keyPem } =
+      files.keyPem === files.certChainPem ? splitCredentialBundle(files.keyPem) : files;
+    const [leaf, ...others] = parseCertificates(certChainPem, 'cert-chain') as [
+      Certificate,
+      ...Certificate[],
+    ];
     const key = readPrivateKey(keyPem, 'key');
     if (Buffer.compare(key.spkiDer, leaf.publicKey.spkiDer) !== 0)
       throw refuse('key', 'must belong to the first certificate of cert-chain');
@@ -234,7 +304,9 @@ export function acceptMountedFiles(
     const { bundle, skipped } = parseRootBundle(files.rootCertPem, 'root-cert', domains);
     const seen = new Set([leaf.sha256]);
     const checker = new SignatureChecker();
-    const rest = others.filter((each) => !isSelfSigned(each, checker) && !seen.has(each.sha256) && seen.add(each.sha256));
+    const rest = others.filter(
+      (each) => !isSelfSigned(each, checker) && !seen.has(each.sha256) && seen.add(each.sha256),
+    );
     const { notAfterAt, warnings } = mountedPath(leaf, rest, bundle, now);
     return {
       ...times(leaf, notAfterAt, now),
@@ -263,31 +335,52 @@ export function acceptMountedFiles(
  */
 export function revalidateSvid(svid: Svid, bundle: TrustBundle, now: number): Svid {
   return translated('ERR_CA_RESPONSE', `validate certificate from ${svid.source} again`, () => {
-    const [leaf, ...rest] = svid.chainDer.map((der) => parseCertificate(der)) as [Certificate, ...Certificate[]];
-    const { notAfterAt, warnings } = svid.source === 'file' ? mountedPath(leaf, rest, bundle, now) : issuedPath(leaf, rest, bundle, now);
+    const [leaf, ...rest] = svid.chainDer.map((der) => parseCertificate(der)) as [
+      Certificate,
+      ...Certificate[],
+    ];
+    const { notAfterAt, warnings } =
+      svid.source === 'file'
+        ? mountedPath(leaf, rest, bundle, now)
+        : issuedPath(leaf, rest, bundle, now);
     const lasting = svid.warnings.filter((each) => !isPathWarning(each));
     return { ...svid, bundle, notAfterAt, warnings: [...lasting, ...warnings] };
   });
 }
 
-function issuedPath(leaf: Certificate, rest: readonly Certificate[], bundle: TrustBundle, now: number) {
+function issuedPath(
+  leaf: Certificate,
+  rest: readonly Certificate[],
+  bundle: TrustBundle,
+  now: number,
+) {
   const { notAfterAt } = verifyChain(leaf, rest, readRoots(bundle), now);
   return { notAfterAt, warnings: endWarnings(leaf, notAfterAt) };
 }
 
 /** The expiry of the path to root-cert, or where there is none of the leaf alone, and a warning. */
-function mountedPath(leaf: Certificate, rest: readonly Certificate[], bundle: TrustBundle, now: number) {
+function mountedPath(
+  leaf: Certificate,
+  rest: readonly Certificate[],
+  bundle: TrustBundle,
+  now: number,
+) {
   try {
     const { notAfterAt } = verifyChain(leaf, rest, readRoots(bundle), now);
-    return { notAfterAt, warnings: [...beginWarnings(leaf, now), ...endWarnings(leaf, notAfterAt)] };
+    return {
+      notAfterAt,
+      warnings: [...beginWarnings(leaf, now), ...endWarnings(leaf, notAfterAt)],
+    };
   } catch (error) {
     return { notAfterAt: leaf.notAfterAt, warnings: [`${NO_PATH}: ${errorText(error)}`] };
   }
 }
 
 const HINTS: Readonly<Record<string, string>> = {
-  ERR_CA_RESPONSE: 'compare the trust bundle (root-cert.pem), the issuing policy and the clock of the CA with those here',
-  ERR_FILE_SOURCE: 'replace the files together: key and cert-chain of one certificate, and the root that peers are judged by',
+  ERR_CA_RESPONSE:
+    'compare the trust bundle (root-cert.pem), the issuing policy and the clock of the CA with those here',
+  ERR_FILE_SOURCE:
+    'replace the files together: key and cert-chain of one certificate, and the root that peers are judged by',
 };
 
 /** Names the act and the code of what the readers and the chain refuse, which know neither. */
@@ -297,7 +390,12 @@ function translated<T>(code: ErrorCode, what: string, work: () => T): T {
   } catch (caught) {
     const { message, field, rule } = AgentError.from(caught);
     const details = { ...(field !== undefined && { field }), ...(rule !== undefined && { rule }) };
-    throw new AgentError(code, `${what}: ${message}`, { retry: 'slow', hint: HINTS[code]!, cause: caught, ...details });
+    throw new AgentError(code, `${what}: ${message}`, {
+      retry: 'slow',
+      hint: HINTS[code]!,
+      cause: caught,
+      ...details,
+    });
   }
 }
 

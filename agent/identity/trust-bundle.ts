@@ -17,7 +17,8 @@ export interface TrustBundle {
  * @throws AgentError ERR_PARSE when there is none: an empty bundle would make Envoy trust nobody, or worse.
  */
 export function createTrustBundle(rootsDer: readonly Uint8Array[]): TrustBundle {
-  if (rootsDer.length === 0) throw invalid('ERR_PARSE', 'trust bundle', 'must hold at least one certificate');
+  if (rootsDer.length === 0)
+    throw invalid('ERR_PARSE', 'trust bundle', 'must hold at least one certificate');
   const sorted = [...rootsDer]
     .sort(Buffer.compare)
     .filter((root, index, all) => index === 0 || Buffer.compare(root, all[index - 1]!) !== 0);

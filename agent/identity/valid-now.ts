@@ -42,7 +42,9 @@ export function rootsValidAt(
 ): { readonly bundle: TrustBundle | undefined; readonly withheld: readonly Withheld[] } {
   const all = bundle.rootsDer.map(readAccepted);
   const valid = all.filter((each) => isValidAt(each, now));
-  const withheld = all.filter((each) => !valid.includes(each)).map((certificate) => ({ certificate, because: reasonAt(certificate, now) }));
+  const withheld = all
+    .filter((each) => !valid.includes(each))
+    .map((certificate) => ({ certificate, because: reasonAt(certificate, now) }));
   if (valid.length === 0) return { bundle: undefined, withheld };
   const own = svid ? ownRoots(svid, valid, now) : [];
   return { bundle: orderedBundle(inOrderOfTrial(valid, own).map(({ der }) => der)), withheld };
@@ -73,7 +75,9 @@ function inOrderOfTrial(roots: readonly Certificate[], own: readonly Certificate
 export function rootsToHandOut(bundle: TrustBundle, now: number): TrustBundle {
   const valid = bundle.rootsDer.map(readAccepted).filter((each) => isValidAt(each, now));
   const lasting = [...valid].sort((a, b) => b.notAfterAt - a.notAfterAt);
-  const handed = lasting.filter((each, index) => !lasting.slice(0, index).some((other) => sameSubjectAndKey(other, each)));
+  const handed = lasting.filter(
+    (each, index) => !lasting.slice(0, index).some((other) => sameSubjectAndKey(other, each)),
+  );
   return handed.length === 0 ? bundle : createTrustBundle(handed.map(({ der }) => der));
 }
 
@@ -83,7 +87,10 @@ export function rootsToHandOut(bundle: TrustBundle, now: number): TrustBundle {
  * @param issued  The chain, and when its leaf begins, epoch milliseconds.
  */
 export function chainToHandOut(
-  { certificatesDer, notBeforeAt }: { readonly certificatesDer: readonly Uint8Array[]; readonly notBeforeAt: number },
+  {
+    certificatesDer,
+    notBeforeAt,
+  }: { readonly certificatesDer: readonly Uint8Array[]; readonly notBeforeAt: number },
   now: number,
 ): Uint8Array[] {
   const [leaf, ...above] = certificatesDer;
@@ -125,7 +132,11 @@ export function chainValidAt(svid: Svid, now: number): Svid {
   const chainDer = [leaf, ...others.filter((der) => isValidAt(readAccepted(der), now))];
   if (chainDer.length === svid.chainDer.length) return svid;
   const known = served.get(svid);
-  if (known?.chainDer.length === chainDer.length && known.chainDer.every((der, index) => der === chainDer[index])) return known;
+  if (
+    known?.chainDer.length === chainDer.length &&
+    known.chainDer.every((der, index) => der === chainDer[index])
+  )
+    return known;
   const cut = { ...svid, chainDer };
   served.set(svid, cut);
   return cut;
@@ -138,11 +149,16 @@ export function nextChangeAt(
   lists: readonly (CrlSet | undefined)[],
   now: number,
 ): number {
-  const ders = [...svids.flatMap((each) => each?.chainDer ?? []), ...bundles.flatMap((each) => each?.rootsDer ?? [])];
+  const ders = [
+    ...svids.flatMap((each) => each?.chainDer ?? []),
+    ...bundles.flatMap((each) => each?.rootsDer ?? []),
+  ];
   const dates = [
     ...ders.map(readAccepted).flatMap(({ notBeforeAt, notAfterAt }) => [notBeforeAt, notAfterAt]),
     ...svids.flatMap((each) => (each ? [each.notAfterAt] : [])),
-    ...lists.flatMap((each) => each?.lists ?? []).flatMap(({ thisUpdateAt, nextUpdateAt }) => [thisUpdateAt, nextUpdateAt]),
+    ...lists
+      .flatMap((each) => each?.lists ?? [])
+      .flatMap(({ thisUpdateAt, nextUpdateAt }) => [thisUpdateAt, nextUpdateAt]),
   ];
   // Not spread into Math.min: a bundle may hold more than a call takes.
   return dates.reduce((next, at) => (at > now && at < next ? at : next), Number.POSITIVE_INFINITY);

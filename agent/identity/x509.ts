@@ -24,7 +24,12 @@ const PARAMETERS = {
 } as const satisfies Record<KeyAlgorithm, object>;
 
 function rsa(modulusLength: number) {
-  return { name: 'RSASSA-PKCS1-v1_5', modulusLength, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' };
+  return {
+    name: 'RSASSA-PKCS1-v1_5',
+    modulusLength,
+    publicExponent: Uint8Array.of(1, 0, 1),
+    hash: 'SHA-256',
+  };
 }
 
 /**
@@ -56,7 +61,10 @@ export function createPeculiarEngine(name: Exclude<EngineName, 'direct'>): Certi
 }
 
 async function generateKeyPair(crypto: Crypto, algorithm: KeyAlgorithm): Promise<KeyPair> {
-  const { privateKey } = await crypto.subtle.generateKey(PARAMETERS[algorithm], true, ['sign', 'verify']);
+  const { privateKey } = await crypto.subtle.generateKey(PARAMETERS[algorithm], true, [
+    'sign',
+    'verify',
+  ]);
   const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', privateKey));
   const pair = keyPairOf(createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }), algorithm);
   pkcs8.fill(0);
@@ -64,14 +72,22 @@ async function generateKeyPair(crypto: Crypto, algorithm: KeyAlgorithm): Promise
 }
 
 async function importPair(crypto: Crypto, key: KeyPair): Promise<webcrypto.CryptoKeyPair> {
-  const publicKey = await crypto.subtle.importKey('spki', copy(key.spkiDer), PARAMETERS[key.algorithm], true, ['verify']);
+  const publicKey = await crypto.subtle.importKey(
+    'spki',
+    copy(key.spkiDer),
+    PARAMETERS[key.algorithm],
+    true,
+    ['verify'],
+  );
   return { privateKey: await importPrivate(crypto, key), publicKey };
 }
 
 async function importPrivate(crypto: Crypto, key: KeyPair): Promise<CryptoKey> {
   const pkcs8 = copy(key.privateKey.reveal().export({ type: 'pkcs8', format: 'der' }));
   try {
-    return await crypto.subtle.importKey('pkcs8', pkcs8, PARAMETERS[key.algorithm], false, ['sign']);
+    return await crypto.subtle.importKey('pkcs8', pkcs8, PARAMETERS[key.algorithm], false, [
+      'sign',
+    ]);
   } finally {
     pkcs8.fill(0);
   }
@@ -85,7 +101,8 @@ async function verifyCsr(crypto: Crypto, csr: UnverifiedCsr): Promise<Csr> {
   if (Buffer.compare(spkiDer, facts.spkiDer) !== 0 || uris.join('\n') !== facts.uris.join('\n')) {
     throw invalid('ERR_PARSE', 'csr', 'must read the same to two readers');
   }
-  if (!(await request.verify(crypto).catch(() => false))) throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
+  if (!(await request.verify(crypto).catch(() => false)))
+    throw invalid('ERR_PARSE', 'csr signature', 'must be made with its own key');
   return facts;
 }
 
@@ -95,15 +112,25 @@ function readRequest(der: Uint8Array) {
     // Its extensions are parsed when they are first asked for.
     const uris = request.extensions
       .filter((extension) => extension instanceof x509.SubjectAlternativeNameExtension)
-      .flatMap(({ names }) => names.items.filter(({ type }) => type === 'url').map(({ value }) => value));
+      .flatMap(({ names }) =>
+        names.items.filter(({ type }) => type === 'url').map(({ value }) => value),
+      );
     return { request, spkiDer: new Uint8Array(request.publicKey.rawData), uris };
   } catch (cause) {
     const rule = 'must be a PKCS#10 request';
-    throw new AgentError('ERR_PARSE', `csr: ${rule}: ${errorText(cause)}`, { field: 'csr', rule, cause });
+    throw new AgentError('ERR_PARSE', `csr: ${rule}: ${errorText(cause)}`, {
+      field: 'csr',
+      rule,
+      cause,
+    });
   }
 }
 
-async function createCertificate(crypto: Crypto, spec: CertificateSpec, issuerKey: KeyPair): Promise<Uint8Array> {
+async function createCertificate(
+  crypto: Crypto,
+  spec: CertificateSpec,
+  issuerKey: KeyPair,
+): Promise<Uint8Array> {
   const certificate = await x509.X509CertificateGenerator.create(
     {
       serialNumber: Buffer.from(spec.serial).toString('hex'),
@@ -142,7 +169,9 @@ function namesOf(profile: CertificateSpec['profile'], subjectCritical: boolean):
     ];
     return [new x509.SubjectAlternativeNameExtension(names, subjectCritical)];
   }
-  return profile.uri === undefined ? [] : [subjectAltName(profile.uri, subjectCritical || profile.kind === 'leaf')];
+  return profile.uri === undefined
+    ? []
+    : [subjectAltName(profile.uri, subjectCritical || profile.kind === 'leaf')];
 }
 
 function profileExtensions(profile: CertificateSpec['profile']): x509.Extension[] {
@@ -156,14 +185,24 @@ function profileExtensions(profile: CertificateSpec['profile']): x509.Extension[
   }
   if (profile.kind === 'leaf') {
     return [
-      new x509.KeyUsagesExtension(profile.keyEncipherment ? digitalSignature | keyEncipherment : digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth], false),
+      new x509.KeyUsagesExtension(
+        profile.keyEncipherment ? digitalSignature | keyEncipherment : digitalSignature,
+        true,
+      ),
+      new x509.ExtendedKeyUsageExtension(
+        [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth],
+        false,
+      ),
       new x509.BasicConstraintsExtension(false, undefined, true),
     ];
   }
   return [
     new x509.KeyUsagesExtension(keyCertSign | cRLSign, true),
-    new x509.BasicConstraintsExtension(true, profile.kind === 'intermediate' ? profile.pathLength : undefined, true),
+    new x509.BasicConstraintsExtension(
+      true,
+      profile.kind === 'intermediate' ? profile.pathLength : undefined,
+      true,
+    ),
   ];
 }
 
@@ -188,10 +227,18 @@ function harmless(text: string): string {
  */
 export function describeCertificate(der: Uint8Array): string {
   try {
-    return new x509.X509Certificate(copy(der)).toString('text').split('\n').map(harmless).join('\n');
+    return new x509.X509Certificate(copy(der))
+      .toString('text')
+      .split('\n')
+      .map(harmless)
+      .join('\n');
   } catch (cause) {
     const rule = 'must be an X.509 certificate';
-    throw new AgentError('ERR_PARSE', `certificate: ${rule}: ${errorText(cause)}`, { field: 'certificate', rule, cause });
+    throw new AgentError('ERR_PARSE', `certificate: ${rule}: ${errorText(cause)}`, {
+      field: 'certificate',
+      rule,
+      cause,
+    });
   }
 }
 
@@ -237,13 +284,19 @@ export function inspectCertificate(der: Uint8Array, field: string): CertificateF
       signature: algorithmText(certificate.signatureAlgorithm),
       ca: certificate.getExtension(x509.BasicConstraintsExtension)?.ca ?? false,
       uris: names.filter((name) => name.type === 'url').map((name) => harmless(name.value)),
-      otherNames: names.filter((name) => name.type !== 'url').map((name) => harmless(`${name.type}:${name.value}`)),
+      otherNames: names
+        .filter((name) => name.type !== 'url')
+        .map((name) => harmless(`${name.type}:${name.value}`)),
       keyUsage: usageNames(certificate.getExtension(x509.KeyUsagesExtension)?.usages ?? 0),
-      extendedKeyUsage: (certificate.getExtension(x509.ExtendedKeyUsageExtension)?.usages ?? []).map((oid) => purposeName(String(oid))),
+      extendedKeyUsage: (
+        certificate.getExtension(x509.ExtendedKeyUsageExtension)?.usages ?? []
+      ).map((oid) => purposeName(String(oid))),
       sha256: createHash('sha256').update(der).digest('hex'),
     };
   } catch (caught) {
-    throw invalid('ERR_PARSE', field, `is not a certificate: ${errorText(caught)}`, { cause: caught });
+    throw invalid('ERR_PARSE', field, `is not a certificate: ${errorText(caught)}`, {
+      cause: caught,
+    });
   }
 }
 
@@ -255,7 +308,9 @@ function algorithmText(algorithm: object): string {
     hash?: { name?: string };
   };
   const family = name?.startsWith('RSASSA') ? 'RSA' : name;
-  return [family, namedCurve, modulusLength, hash?.name].filter((part) => part !== undefined).join(' ');
+  return [family, namedCurve, modulusLength, hash?.name]
+    .filter((part) => part !== undefined)
+    .join(' ');
 }
 
 function usageNames(usages: number): string[] {

@@ -38,7 +38,9 @@ function isEmpty(value: unknown): boolean {
 /** A patch that a server applies in its order: the last change first, so that no index moves before it is used. */
 export function jsonPatch(changes: readonly Change[]): JsonPatchOperation[] {
   return changes.toReversed().map((change) => {
-    const path = change.path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
+    const path = change.path
+      .map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`)
+      .join('');
     if (change.kind === 'remove') return { op: 'remove', path };
     return { op: change.kind === 'add' ? 'add' : 'replace', path, value: change.value };
   });
@@ -48,12 +50,15 @@ export function jsonPatch(changes: readonly Change[]): JsonPatchOperation[] {
 export function isSameValue(one: unknown, other: unknown): boolean {
   if (Object.is(one, other)) return true;
   if (Array.isArray(one) && Array.isArray(other)) {
-    return one.length === other.length && one.every((each, index) => isSameValue(each, other[index]));
+    return (
+      one.length === other.length && one.every((each, index) => isSameValue(each, other[index]))
+    );
   }
   if (!isMembers(one) || !isMembers(other)) return false;
   const names = Object.keys(one);
   return (
-    names.length === Object.keys(other).length && names.every((name) => Object.hasOwn(other, name) && isSameValue(one[name], other[name]))
+    names.length === Object.keys(other).length &&
+    names.every((name) => Object.hasOwn(other, name) && isSameValue(one[name], other[name]))
   );
 }
 
@@ -71,10 +76,15 @@ export function itemKey(item: unknown): string | undefined {
 
 function memberChanges(before: Members, after: Members, path: Path): Change[] {
   const kept = Object.keys(before).flatMap((key): Change[] =>
-    Object.hasOwn(after, key) ? changesBetween(before[key], after[key], [...path, key]) : [{ kind: 'remove', path: [...path, key] }],
+    Object.hasOwn(after, key)
+      ? changesBetween(before[key], after[key], [...path, key])
+      : [{ kind: 'remove', path: [...path, key] }],
   );
   const added = Object.keys(after).filter((key) => !Object.hasOwn(before, key));
-  return [...kept, ...added.map((key): Change => ({ kind: 'add', path: [...path, key], value: after[key] }))];
+  return [
+    ...kept,
+    ...added.map((key): Change => ({ kind: 'add', path: [...path, key], value: after[key] })),
+  ];
 }
 
 function listChanges(before: readonly unknown[], after: readonly unknown[], path: Path): Change[] {

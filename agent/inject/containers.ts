@@ -14,7 +14,12 @@ export interface Surroundings {
 }
 
 /** For what an Envoy needs as a sidecar of a small service; its memory grows with its connections. */
-const ENVOY_RESOURCES: Resources = { cpuRequest: '50m', memoryRequest: '64Mi', cpuLimit: undefined, memoryLimit: '256Mi' };
+const ENVOY_RESOURCES: Resources = {
+  cpuRequest: '50m',
+  memoryRequest: '64Mi',
+  cpuLimit: undefined,
+  memoryLimit: '256Mi',
+};
 /** A socket is an inode; a size is set because memory is the pod's. */
 const SOCKET_SIZE = '1Mi';
 /** kubelet renews a token at four fifths of its life, so the CA sees none that is older than 48 minutes. */
@@ -23,19 +28,27 @@ const TOKEN_SECONDS = 3_600;
 const START_SECONDS = 600;
 
 /** The agent's container, of the `restricted` Pod Security Standard. */
-export function agentContainer(options: InjectOptions, { socketVolume, user, socketFile }: Surroundings): Members {
+export function agentContainer(
+  options: InjectOptions,
+  { socketVolume, user, socketFile }: Surroundings,
+): Members {
   const probe = (path: string) => ({ httpGet: { path, port: options.adminPort } });
   return {
     name: names.AGENT_CONTAINER,
     image: options.image,
     ...nativeSidecar(options),
-    args: ['run', ...Object.entries(options.settings).map(([name, value]) => `--${name}=${literal(value)}`)],
+    args: [
+      'run',
+      ...Object.entries(options.settings).map(([name, value]) => `--${name}=${literal(value)}`),
+    ],
     // The settings' default paths are relative to it, whatever the image's own is.
     workingDir: '/',
     env: [
       fromPod('POD_NAMESPACE', 'metadata.namespace'),
       fromPod('SERVICE_ACCOUNT', 'spec.serviceAccountName'),
-      ...(socketFile === undefined ? [] : [{ name: names.SOCKET_FILE_VARIABLE, value: socketFile }]),
+      ...(socketFile === undefined
+        ? []
+        : [{ name: names.SOCKET_FILE_VARIABLE, value: socketFile }]),
     ],
     ports: [{ name: 'keyturn-health', containerPort: options.adminPort }],
     startupProbe: { ...probe('/healthz/ready'), periodSeconds: 1, failureThreshold: START_SECONDS },
@@ -56,7 +69,10 @@ export function agentContainer(options: InjectOptions, { socketVolume, user, soc
 
 /** The volumes of both containers. The socket's is left out where the joined container has one. */
 export function ourVolumes(options: InjectOptions, { socketVolume }: Surroundings): Members[] {
-  const inMemory = (name: string) => ({ name, emptyDir: { medium: 'Memory', sizeLimit: SOCKET_SIZE } });
+  const inMemory = (name: string) => ({
+    name,
+    emptyDir: { medium: 'Memory', sizeLimit: SOCKET_SIZE },
+  });
   const rootItem = { key: names.ROOT_FILE, path: names.ROOT_FILE };
   return [
     ...(socketVolume === names.SOCKET_VOLUME ? [inMemory(names.SOCKET_VOLUME)] : []),
@@ -64,14 +80,26 @@ export function ourVolumes(options: InjectOptions, { socketVolume }: Surrounding
     ...(asksByToken(options) ? [tokenVolume(options.audience)] : []),
     ...(options.rootConfigMap === undefined
       ? []
-      : [{ name: names.ROOT_VOLUME, configMap: { name: options.rootConfigMap, items: [rootItem] } }]),
+      : [
+          {
+            name: names.ROOT_VOLUME,
+            configMap: { name: options.rootConfigMap, items: [rootItem] },
+          },
+        ]),
     ...(asksApi(options) ? [apiVolume()] : []),
   ];
 }
 
 /** An Envoy whose whole configuration is on its command line, so that a pod needs no other object. */
-export function envoyContainer(options: InjectOptions, envoy: EnvoyChoice & { readonly kind: 'beside' }): Members {
-  const bootstrap = createBootstrap({ ...envoy.bootstrap, sdsSocket: names.SOCKET_PATH, nodeId: NODE_ID });
+export function envoyContainer(
+  options: InjectOptions,
+  envoy: EnvoyChoice & { readonly kind: 'beside' },
+): Members {
+  const bootstrap = createBootstrap({
+    ...envoy.bootstrap,
+    sdsSocket: names.SOCKET_PATH,
+    nodeId: NODE_ID,
+  });
   const { inbound } = envoy.bootstrap;
   const probe = { tcpSocket: { port: inbound?.listen.port } };
   // A listener opens when its certificate has come. One on loopback, as for calls out, kubelet cannot reach.
@@ -143,7 +171,11 @@ function resources({ cpuRequest, memoryRequest, cpuLimit, memoryLimit }: Resourc
 }
 
 function tokenVolume(audience: string): Members {
-  const serviceAccountToken = { audience, expirationSeconds: TOKEN_SECONDS, path: names.TOKEN_FILE };
+  const serviceAccountToken = {
+    audience,
+    expirationSeconds: TOKEN_SECONDS,
+    path: names.TOKEN_FILE,
+  };
   return { name: names.TOKEN_VOLUME, projected: { sources: [{ serviceAccountToken }] } };
 }
 
@@ -155,7 +187,11 @@ function apiVolume(): Members {
       sources: [
         { serviceAccountToken: { expirationSeconds: TOKEN_SECONDS, path: 'token' } },
         { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
-        { downwardAPI: { items: [{ path: 'namespace', fieldRef: { fieldPath: 'metadata.namespace' } }] } },
+        {
+          downwardAPI: {
+            items: [{ path: 'namespace', fieldRef: { fieldPath: 'metadata.namespace' } }],
+          },
+        },
       ],
     },
   };

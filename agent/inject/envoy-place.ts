@@ -17,27 +17,45 @@ export type EnvoyPlace =
  */
 export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
   if (options.envoy?.kind !== 'join')
-    return { kind: 'found', around: { socketVolume: SOCKET_VOLUME, user: AGENT_USER, socketFile: undefined } };
+    return {
+      kind: 'found',
+      around: { socketVolume: SOCKET_VOLUME, user: AGENT_USER, socketFile: undefined },
+    };
   const { container } = options.envoy;
   const envoy = foreignContainers(pod).find(({ name }) => name === container);
   if (!envoy)
-    return refused({ path: ['spec', 'containers'], rule: `has none that is named ${JSON.stringify(container)}`, hint: JOIN_HINT });
+    return refused({
+      path: ['spec', 'containers'],
+      rule: `has none that is named ${JSON.stringify(container)}`,
+      hint: JOIN_HINT,
+    });
   const user = userFor(envoy, pod, options);
   const socketVolume = volumeFor(envoy, pod);
   const socketFile = socketFileFor(envoy);
-  if (typeof user === 'number' && typeof socketVolume === 'string' && typeof socketFile !== 'object')
+  if (
+    typeof user === 'number' &&
+    typeof socketVolume === 'string' &&
+    typeof socketFile !== 'object'
+  )
     return { kind: 'found', around: { socketVolume, user, socketFile } };
-  return refused(...[user, socketVolume, socketFile].filter((each): each is Finding => typeof each === 'object'));
+  return refused(
+    ...[user, socketVolume, socketFile].filter((each): each is Finding => typeof each === 'object'),
+  );
 }
 
-const JOIN_HINT = 'name the container of the Envoy with --join, or label pods without one keyturn.dev/inject: "false"';
+const JOIN_HINT =
+  'name the container of the Envoy with --join, or label pods without one keyturn.dev/inject: "false"';
 
 function refused(...problems: Finding[]): EnvoyPlace {
   return { kind: 'refused', problems };
 }
 
 /** Root cannot be followed, and without capabilities it cannot open the socket either. */
-function userFor(envoy: ContainerShape, pod: PodShape, { settings }: InjectOptions): number | Finding {
+function userFor(
+  envoy: ContainerShape,
+  pod: PodShape,
+  { settings }: InjectOptions,
+): number | Finding {
   const user = envoy.runAsUser ?? pod.runAsUser;
   if (user !== undefined && user > 0) return user;
   const mode = settings['sds-socket-mode'];
@@ -50,26 +68,46 @@ function userFor(envoy: ContainerShape, pod: PodShape, { settings }: InjectOptio
 }
 
 function volumeFor(envoy: ContainerShape, pod: PodShape): string | Finding {
-  const mount = envoy.mounts.find(({ mountPath, volume }) => placeOf(mountPath) === placeOf(SOCKET_DIR) && volume !== SOCKET_VOLUME);
+  const mount = envoy.mounts.find(
+    ({ mountPath, volume }) =>
+      placeOf(mountPath) === placeOf(SOCKET_DIR) && volume !== SOCKET_VOLUME,
+  );
   if (!mount) return SOCKET_VOLUME;
-  const isEmptyDir = pod.volumes.some((volume) => volume.name === mount.volume && isEmptyDirectory(volume));
-  if (isEmptyDir && mount.fields.subPath === undefined && mount.fields.subPathExpr === undefined) return mount.volume;
-  return { path: mount.path, rule: 'is where the socket belongs, and its volume is no emptyDir', hint: 'mount it elsewhere' };
+  const isEmptyDir = pod.volumes.some(
+    (volume) => volume.name === mount.volume && isEmptyDirectory(volume),
+  );
+  if (isEmptyDir && mount.fields.subPath === undefined && mount.fields.subPathExpr === undefined)
+    return mount.volume;
+  return {
+    path: mount.path,
+    rule: 'is where the socket belongs, and its volume is no emptyDir',
+    hint: 'mount it elsewhere',
+  };
 }
 
 /** Istio's proxy may be told another name of the socket, and does not start before somebody listens there. */
 function socketFileFor({ path, fields }: ContainerShape): string | undefined | Finding {
   const variables: readonly unknown[] = Array.isArray(fields.env) ? fields.env : [];
-  const index = variables.findLastIndex((each) => isMembers(each) && each.name === SOCKET_FILE_VARIABLE);
+  const index = variables.findLastIndex(
+    (each) => isMembers(each) && each.name === SOCKET_FILE_VARIABLE,
+  );
   const variable = variables[index];
   if (!isMembers(variable)) return undefined;
   const { value } = variable;
-  if (value === '' || value == null) return variable.valueFrom == null ? undefined : unreadable([...path, 'env', index, 'valueFrom']);
-  return typeof value === 'string' && SOCKET_FILE.test(value) ? value : unreadable([...path, 'env', index, 'value']);
+  if (value === '' || value == null)
+    return variable.valueFrom == null
+      ? undefined
+      : unreadable([...path, 'env', index, 'valueFrom']);
+  return typeof value === 'string' && SOCKET_FILE.test(value)
+    ? value
+    : unreadable([...path, 'env', index, 'value']);
 }
 
 function unreadable(path: Path): Finding {
-  return { path, rule: `of ${SOCKET_FILE_VARIABLE} must be the plain name of a file: the agent listens under that name` };
+  return {
+    path,
+    rule: `of ${SOCKET_FILE_VARIABLE} must be the plain name of a file: the agent listens under that name`,
+  };
 }
 
 /** Without a reference to another variable, `$(NAME)`. */

@@ -38,14 +38,21 @@ function fill(wanted: unknown, found: unknown): unknown {
   const merged: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(wanted)) {
     const filled = fill(value, found[key]);
-    merged[key] = key === 'volumeMounts' && Array.isArray(filled) ? [...filled, ...strangeMounts(filled, found[key])] : filled;
+    merged[key] =
+      key === 'volumeMounts' && Array.isArray(filled)
+        ? [...filled, ...strangeMounts(filled, found[key])]
+        : filled;
   }
-  for (const key of FILLED_IN) if (!Object.hasOwn(wanted, key) && Object.hasOwn(found, key)) merged[key] = found[key];
+  for (const key of FILLED_IN)
+    if (!Object.hasOwn(wanted, key) && Object.hasOwn(found, key)) merged[key] = found[key];
   return merged;
 }
 
 function strangeMounts(ours: readonly unknown[], found: unknown): unknown[] {
   if (!Array.isArray(found)) return [];
   const taken = ours.map(itemKey);
-  return found.filter((each) => isMembers(each) && !OUR_VOLUMES.includes(String(each.name)) && !taken.includes(itemKey(each)));
+  return found.filter(
+    (each) =>
+      isMembers(each) && !OUR_VOLUMES.includes(String(each.name)) && !taken.includes(itemKey(each)),
+  );
 }

@@ -37,19 +37,23 @@ const MAX_LISTS = 3;
 /** Every object of a document in its order: one, those of a List, or none of an empty one. */
 export function findObjects(value: unknown, path: Path = []): (ManifestObject | NoObject)[] {
   if (value === null || value === undefined) return [];
-  if (!isMembers(value)) return [{ path, rule: 'must be a mapping, as every Kubernetes object is' }];
+  if (!isMembers(value))
+    return [{ path, rule: 'must be a mapping, as every Kubernetes object is' }];
   const { apiVersion, kind } = value;
   if (typeof kind !== 'string' || kind === '')
     return [{ path: [...path, 'kind'], rule: 'must say what it is: this is no Kubernetes object' }];
-  if (typeof apiVersion !== 'string') return [{ path: [...path, 'apiVersion'], rule: 'must be text, e.g. apps/v1' }];
+  if (typeof apiVersion !== 'string')
+    return [{ path: [...path, 'apiVersion'], rule: 'must be text, e.g. apps/v1' }];
   if (kind === 'List' && apiVersion === 'v1') return findItems(value.items, [...path, 'items'], {});
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
   const itemKind = kind.endsWith('List') ? kind.slice(0, -'List'.length) : '';
   // As the API server answers when it is asked for all: the items need not say again what they are.
-  if (POD_PATHS[`${group}/${itemKind}`]) return findItems(value.items, [...path, 'items'], { apiVersion, kind: itemKind });
+  if (POD_PATHS[`${group}/${itemKind}`])
+    return findItems(value.items, [...path, 'items'], { apiVersion, kind: itemKind });
   const below = POD_PATHS[`${group}/${kind}`];
   const object = { title: titleOf(kind, value.metadata), path, pod: below && [...path, ...below] };
-  const looksLikePods = below === undefined && Array.isArray(valueAt(value, [...TEMPLATE, 'spec', 'containers']));
+  const looksLikePods =
+    below === undefined && Array.isArray(valueAt(value, [...TEMPLATE, 'spec', 'containers']));
   return [looksLikePods ? { ...object, unknownTemplate: [...path, ...TEMPLATE] } : object];
 }
 
@@ -68,7 +72,8 @@ function findItems(items: unknown, path: Path, common: Members): (ManifestObject
   if (items === null || items === undefined) return [];
   if (!Array.isArray(items)) return [{ path, rule: 'must be a list' }];
   const lists = path.filter((part) => part === 'items').length;
-  if (lists > MAX_LISTS) return [{ path, rule: `must not be a list in more than ${MAX_LISTS - 1} others` }];
+  if (lists > MAX_LISTS)
+    return [{ path, rule: `must not be a list in more than ${MAX_LISTS - 1} others` }];
   return items.flatMap((item, index) => {
     const found = findObjects(isMembers(item) ? { ...common, ...item } : item, [...path, index]);
     return item === null ? [{ path: [...path, index], rule: 'is empty' }] : found;

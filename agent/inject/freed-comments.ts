@@ -25,7 +25,8 @@ export function freedComments(at: YamlPlaces, edits: readonly TextEdit[]): TextE
     const column = columnAt(at.stream.text, from);
     if (comments === undefined || columnAt(comments.lines, 0) <= column) continue;
     const deepest = blockScalarsOf(at).get(from);
-    if (deepest !== undefined && columnAt(comments.lines, 0) >= deepest) moved.push({ ...comments, by: outdented(comments.lines, column) });
+    if (deepest !== undefined && columnAt(comments.lines, 0) >= deepest)
+      moved.push({ ...comments, by: outdented(comments.lines, column) });
   }
   return moved;
 }
@@ -33,7 +34,10 @@ export function freedComments(at: YamlPlaces, edits: readonly TextEdit[]): TextE
 /** By where each block scalar of a document ends: the column from which on lines would belong to it. Made once, for documents of many pods. */
 const blockScalars = new WeakMap<YamlDocument, ReadonlyMap<number, number>>();
 
-function blockScalarsOf({ document, stream: { yaml, text } }: YamlPlaces): ReadonlyMap<number, number> {
+function blockScalarsOf({
+  document,
+  stream: { yaml, text },
+}: YamlPlaces): ReadonlyMap<number, number> {
   const known = blockScalars.get(document);
   if (known) return known;
   const found = new Map<number, number>();
@@ -43,14 +47,20 @@ function blockScalarsOf({ document, stream: { yaml, text } }: YamlPlaces): Reado
       const [, ...lines] = text.slice(range[0], range[1]).split('\n');
       const columns = lines.filter((line) => line.trim() !== '').map((line) => columnAt(line, 0));
       // Without any line of its own, the first that follows decides.
-      found.set(range[1], columns.length === 0 ? 0 : columns.reduce((least, column) => Math.min(least, column)));
+      found.set(
+        range[1],
+        columns.length === 0 ? 0 : columns.reduce((least, column) => Math.min(least, column)),
+      );
     },
   });
   blockScalars.set(document, found);
   return found;
 }
 
-function commentsAt(text: string, offset: number): { readonly start: number; readonly end: number; readonly lines: string } | undefined {
+function commentsAt(
+  text: string,
+  offset: number,
+): { readonly start: number; readonly end: number; readonly lines: string } | undefined {
   COMMENTS.lastIndex = offset;
   const lines = COMMENTS.exec(text)?.[1];
   if (lines === undefined) return undefined;

@@ -53,12 +53,18 @@ export async function injectManifest(
   const stream = await open(given, name, true, (share) => onProgress?.(share * READING));
   const problems: AgentError[] = [];
   const blocks = new BlockWriter(stream.yaml);
-  const plans = Array.from(stream.documents, (document, index) => plan(document, index, stream, { options, problems, blocks }));
+  const plans = Array.from(stream.documents, (document, index) =>
+    plan(document, index, stream, { options, problems, blocks }),
+  );
   if (problems.length > 0) throw oneError(problems);
   const edits = plans.flatMap((each) => each.edits);
   const text = editText(stream.text, edits);
-  if (edits.length > 0) await check(text, name, plans, (share) => onProgress?.(READING + share * (1 - READING)));
-  return { text: isEnded ? text : text.replace(/\r?\n$/, ''), reports: plans.flatMap(({ reports }) => reports) };
+  if (edits.length > 0)
+    await check(text, name, plans, (share) => onProgress?.(READING + share * (1 - READING)));
+  return {
+    text: isEnded ? text : text.replace(/\r?\n$/, ''),
+    reports: plans.flatMap(({ reports }) => reports),
+  };
 }
 
 /** How much of the time the first reading takes; the text that is looked at afterwards is some times as large. */
@@ -84,13 +90,20 @@ interface Draft {
   readonly reports: ObjectReport[];
 }
 
-function open(bytes: Uint8Array, name: string, keepsSigns: boolean, onProgress: (share: number) => void): Promise<YamlStream> {
+function open(
+  bytes: Uint8Array,
+  name: string,
+  keepsSigns: boolean,
+  onProgress: (share: number) => void,
+): Promise<YamlStream> {
   return openYamlStream(bytes, {
     name,
     code: 'ERR_MANIFEST',
     maxBytes: MAX_MANIFEST_BYTES,
     maxTokens: MAX_TOKENS,
-    hint: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).includes('{{') ? TEMPLATE_HINT : undefined,
+    hint: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).includes('{{')
+      ? TEMPLATE_HINT
+      : undefined,
     keepsSigns,
     onProgress,
   });
@@ -101,7 +114,13 @@ function plan(document: YamlDocument, index: number, stream: YamlStream, judging
   const places = new YamlPlaces(document, stream, `document ${index + 1}`);
   for (const found of findObjects(draft.after)) {
     if ('rule' in found) judging.problems.push(places.refusal(found.path, found.rule));
-    else injectObject(found, draft, new YamlPlaces(document, stream, `${places.title}, ${found.title}`), judging);
+    else
+      injectObject(
+        found,
+        draft,
+        new YamlPlaces(document, stream, `${places.title}, ${found.title}`),
+        judging,
+      );
   }
   return draft;
 }
@@ -125,12 +144,25 @@ function injectObject(
       report('left-alone');
       return;
     case 'refused':
-      for (const { path, rule, hint } of injection.problems) problems.push(places.refusal([...pod, ...path], rule, hint));
+      for (const { path, rule, hint } of injection.problems)
+        problems.push(places.refusal([...pod, ...path], rule, hint));
       return;
     case 'injected': {
-      const notes = injection.notes.map(({ path, rule }) => `${fieldName([...pod, ...path])}: ${rule}`);
-      report(injection.changes.length === 0 ? 'unchanged' : options === 'remove' ? 'removed' : 'injected', notes);
-      const changes = injection.changes.map((change) => ({ ...change, path: [...pod, ...change.path] }));
+      const notes = injection.notes.map(
+        ({ path, rule }) => `${fieldName([...pod, ...path])}: ${rule}`,
+      );
+      report(
+        injection.changes.length === 0
+          ? 'unchanged'
+          : options === 'remove'
+            ? 'removed'
+            : 'injected',
+        notes,
+      );
+      const changes = injection.changes.map((change) => ({
+        ...change,
+        path: [...pod, ...change.path],
+      }));
       try {
         draft.edits.push(...yamlEdits(places, changes, blocks));
       } catch (caught) {
@@ -141,31 +173,45 @@ function injectObject(
   }
 }
 
-const UNKNOWN_TEMPLATE = 'looks like that of pods; keyturn webhook injects them when they are made, whatever makes them';
+const UNKNOWN_TEMPLATE =
+  'looks like that of pods; keyturn webhook injects them when they are made, whatever makes them';
 
 /** Puts another value at a path that exists. In place: copies of a list of thousands would take time square in them. */
 function replaceAt(draft: Draft, path: Path, replacement: unknown): void {
   const last = path.at(-1);
   if (last === undefined) draft.after = replacement;
-  else (valueAt(draft.after, path.slice(0, -1)) as Record<string | number, unknown>)[last] = replacement;
+  else
+    (valueAt(draft.after, path.slice(0, -1)) as Record<string | number, unknown>)[last] =
+      replacement;
 }
 
 /** The text must say what was decided, and nothing else: an anchor that others use, say, would have carried a change to them. */
-async function check(text: string, name: string, plans: readonly Plan[], onProgress: (share: number) => void): Promise<void> {
+async function check(
+  text: string,
+  name: string,
+  plans: readonly Plan[],
+  onProgress: (share: number) => void,
+): Promise<void> {
   const stream = await open(Buffer.from(text), `${name}, with the agent in it`, false, onProgress);
   let index = 0;
   for (const document of stream.documents) {
     const plan = plans[index];
     index += 1;
-    if (!plan || !isSameValue(yamlValue(document, stream), plan.after)) throw unsafe(`${name} document ${index}`);
+    if (!plan || !isSameValue(yamlValue(document, stream), plan.after))
+      throw unsafe(`${name} document ${index}`);
   }
   if (index !== plans.length) throw unsafe(name);
 }
 
 function unsafe(field: string): AgentError {
-  return invalid('ERR_MANIFEST', field, 'is written in a way that cannot be added to without changing more than the pods', {
-    hint: 'write out anchors that several pods share, and long keys (? key)',
-  });
+  return invalid(
+    'ERR_MANIFEST',
+    field,
+    'is written in a way that cannot be added to without changing more than the pods',
+    {
+      hint: 'write out anchors that several pods share, and long keys (? key)',
+    },
+  );
 }
 
 /** One problem as it is; several under one roof, each still on its own for whoever prints them. */

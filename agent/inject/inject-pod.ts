@@ -1,5 +1,11 @@
 import { type Change, changesBetween, isMembers, type Members } from './changes';
-import { agentContainer, envoyContainer, envoyMount, ourVolumes, type Surroundings } from './containers';
+import {
+  agentContainer,
+  envoyContainer,
+  envoyMount,
+  ourVolumes,
+  type Surroundings,
+} from './containers';
 import { placeEnvoy } from './envoy-place';
 import { withFilledIn } from './filled-in';
 import type { Finding } from './findings';
@@ -11,7 +17,12 @@ import { type ContainerShape, type PodShape, readPod } from './pod-shape';
 /** What becomes of one pod. */
 export type Injection =
   /** `changes` is empty where it is as it should be already. `notes` are for a person's eyes. */
-  | { readonly kind: 'injected'; readonly after: Members; readonly changes: readonly Change[]; readonly notes: readonly Finding[] }
+  | {
+      readonly kind: 'injected';
+      readonly after: Members;
+      readonly changes: readonly Change[];
+      readonly notes: readonly Finding[];
+    }
   /** Its own label or annotation wants it so. */
   | { readonly kind: 'left-alone' }
   /** It cannot be done; every field that stands against it. */
@@ -38,11 +49,19 @@ export function injectPod(template: unknown, options: InjectOptions): Injection 
   const { pod } = reading;
   if (optsOut(pod)) return { kind: 'left-alone' };
   const place = placeEnvoy(pod, options);
-  const problems = [...problemsOf(pod, options), ...(place.kind === 'refused' ? place.problems : [])];
+  const problems = [
+    ...problemsOf(pod, options),
+    ...(place.kind === 'refused' ? place.problems : []),
+  ];
   if (problems.length > 0 || place.kind === 'refused') return { kind: 'refused', problems };
   const before = template as Members;
   const after = injected(before, pod, options, place.around);
-  return { kind: 'injected', after, changes: changesBetween(before, after), notes: notesOf(pod, options) };
+  return {
+    kind: 'injected',
+    after,
+    changes: changesBetween(before, after),
+    notes: notesOf(pod, options),
+  };
 }
 
 /**
@@ -66,7 +85,11 @@ function leftBehind(pod: PodShape): Finding[] {
   const needed = foreignContainers(pod).flatMap(({ mounts }) =>
     mounts.filter(({ volume }) => volume !== SOCKET_VOLUME && OUR_VOLUMES.includes(volume)),
   );
-  const left = needed.map(({ path, volume }) => ({ path, rule: `mounts ${volume}, which is to go`, hint: 'take out the mount first' }));
+  const left = needed.map(({ path, volume }) => ({
+    path,
+    rule: `mounts ${volume}, which is to go`,
+    hint: 'take out the mount first',
+  }));
   if (pod.containers.some(({ name }) => !OUR_CONTAINERS.includes(name))) return left;
   return [...left, { path: ['spec', 'containers'], rule: 'has none but ours' }];
 }
@@ -74,7 +97,8 @@ function leftBehind(pod: PodShape): Finding[] {
 function removed(before: Members, pod: PodShape): Members {
   const { [INJECTED_ANNOTATION]: _, ...annotations } = pod.annotations;
   const { annotations: __, ...others } = before.metadata as Members;
-  const metadata = Object.keys(annotations).length > 0 ? { ...(before.metadata as Members), annotations } : others;
+  const metadata =
+    Object.keys(annotations).length > 0 ? { ...(before.metadata as Members), annotations } : others;
   const { metadata: ___, ...rest } = before;
   const none = { socketVolume: SOCKET_VOLUME };
   const theirs = (containers: readonly ContainerShape[]) =>
@@ -88,25 +112,44 @@ function removed(before: Members, pod: PodShape): Members {
   const spec = { ...(before.spec as Members), containers: theirs(pod.containers) };
   return {
     ...(Object.keys(metadata).length > 0 ? { ...before, metadata } : rest),
-    spec: withList(withList(spec, 'initContainers', theirs(pod.initContainers)), 'volumes', placed(volumes, [], OUR_VOLUMES, 'end')),
+    spec: withList(
+      withList(spec, 'initContainers', theirs(pod.initContainers)),
+      'volumes',
+      placed(volumes, [], OUR_VOLUMES, 'end'),
+    ),
   };
 }
 
-function injected(before: Members, pod: PodShape, options: InjectOptions, around: Surroundings): Members {
-  const ours = [agentContainer(options, around), ...(options.envoy?.kind === 'beside' ? [envoyContainer(options, options.envoy)] : [])];
+function injected(
+  before: Members,
+  pod: PodShape,
+  options: InjectOptions,
+  around: Surroundings,
+): Members {
+  const ours = [
+    agentContainer(options, around),
+    ...(options.envoy?.kind === 'beside' ? [envoyContainer(options, options.envoy)] : []),
+  ];
   const native = options.sidecar === 'native';
   const joined = options.envoy?.kind === 'join' ? options.envoy.container : undefined;
-  const theirs = (containers: readonly ContainerShape[]) => containers.map((each) => withSocket(each, each.name === joined, around));
+  const theirs = (containers: readonly ContainerShape[]) =>
+    containers.map((each) => withSocket(each, each.name === joined, around));
   const metadata = isMembers(before.metadata) ? before.metadata : {};
   const spec = before.spec as Members;
   return {
     ...before,
     metadata: {
       ...metadata,
-      annotations: isInjected(pod) ? metadata.annotations : { ...(metadata.annotations as object), [INJECTED_ANNOTATION]: 'true' },
+      annotations: isInjected(pod)
+        ? metadata.annotations
+        : { ...(metadata.annotations as object), [INJECTED_ANNOTATION]: 'true' },
     },
     spec: {
-      ...withList(spec, 'initContainers', placed(theirs(pod.initContainers), native ? ours : [], OUR_CONTAINERS, 'start')),
+      ...withList(
+        spec,
+        'initContainers',
+        placed(theirs(pod.initContainers), native ? ours : [], OUR_CONTAINERS, 'start'),
+      ),
       containers: placed(theirs(pod.containers), native ? [] : ours, OUR_CONTAINERS, 'end'),
       volumes: placed(
         pod.volumes.map(({ fields }) => fields),
@@ -136,7 +179,11 @@ function withSocket(
   const wants = joined && socketVolume === SOCKET_VOLUME;
   if (!has && !wants) return fields;
   const all = mounts.map((mount) => mount.fields);
-  return withList(fields, 'volumeMounts', placed(all, wants ? [envoyMount(SOCKET_VOLUME)] : [], [SOCKET_VOLUME], 'end'));
+  return withList(
+    fields,
+    'volumeMounts',
+    placed(all, wants ? [envoyMount(SOCKET_VOLUME)] : [], [SOCKET_VOLUME], 'end'),
+  );
 }
 
 /**
@@ -144,7 +191,12 @@ function withSocket(
  * one comes after the one before it, or before the one after it, or else to the start or the end. At the start, because what comes after it
  * may need the identity.
  */
-function placed(found: readonly Members[], ours: readonly Members[], names: readonly string[], at: 'start' | 'end'): Members[] {
+function placed(
+  found: readonly Members[],
+  ours: readonly Members[],
+  names: readonly string[],
+  at: 'start' | 'end',
+): Members[] {
   const wanted = new Map(ours.map((item) => [item.name, item]));
   const items = found.flatMap((item) => {
     if (!names.includes(String(item.name))) return [item];

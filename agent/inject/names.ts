@@ -15,7 +15,13 @@ export const API_VOLUME = 'keyturn-api';
 
 /** Every name in a pod that is ours where the annotation says so. */
 export const OUR_CONTAINERS: readonly string[] = [AGENT_CONTAINER, ENVOY_CONTAINER];
-export const OUR_VOLUMES: readonly string[] = [SOCKET_VOLUME, RUN_VOLUME, TOKEN_VOLUME, ROOT_VOLUME, API_VOLUME];
+export const OUR_VOLUMES: readonly string[] = [
+  SOCKET_VOLUME,
+  RUN_VOLUME,
+  TOKEN_VOLUME,
+  ROOT_VOLUME,
+  API_VOLUME,
+];
 
 /** Annotation of a pod that has been injected: what has our names is ours, and may be changed. */
 export const INJECTED_ANNOTATION = 'keyturn.dev/injected';

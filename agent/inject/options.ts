@@ -39,7 +39,10 @@ export type EnvoyChoice =
       readonly kind: 'beside';
       readonly image: string;
       /** What it listens for and calls. The socket is ours to say. */
-      readonly bootstrap: Pick<BootstrapOptions, 'trustDomain' | 'admin' | 'inbound' | 'outbound' | 'sessionResumption'>;
+      readonly bootstrap: Pick<
+        BootstrapOptions,
+        'trustDomain' | 'admin' | 'inbound' | 'outbound' | 'sessionResumption'
+      >;
     }
   /** A container that is there already and gets the socket mounted. */
   | { readonly kind: 'join'; readonly container: string };

@@ -1,17 +1,30 @@
 import type { Path } from './changes';
 import type { Finding } from './findings';
-import { AGENT_CONTAINER, INJECT_MARK, INJECTED_ANNOTATION, ISTIO_PROXY, OUR_CONTAINERS, OUR_VOLUMES, SOCKET_VOLUME } from './names';
+import {
+  AGENT_CONTAINER,
+  INJECT_MARK,
+  INJECTED_ANNOTATION,
+  ISTIO_PROXY,
+  OUR_CONTAINERS,
+  OUR_VOLUMES,
+  SOCKET_VOLUME,
+} from './names';
 import type { InjectOptions } from './options';
 import type { ContainerShape, PodShape } from './pod-shape';
 
 /** Whether the annotation says that what has our names is ours. */
 export function isInjected(pod: PodShape): boolean {
-  return pod.annotations[INJECTED_ANNOTATION] !== undefined && pod.annotations[INJECTED_ANNOTATION] !== null;
+  return (
+    pod.annotations[INJECTED_ANNOTATION] !== undefined &&
+    pod.annotations[INJECTED_ANNOTATION] !== null
+  );
 }
 
 /** The containers that are not ours, those that start first in front. */
 export function foreignContainers(pod: PodShape): readonly ContainerShape[] {
-  return [...pod.initContainers, ...pod.containers].filter(({ name }) => !OUR_CONTAINERS.includes(name));
+  return [...pod.initContainers, ...pod.containers].filter(
+    ({ name }) => !OUR_CONTAINERS.includes(name),
+  );
 }
 
 /** Whether the pod asked to be left alone, by label or annotation. */
@@ -33,7 +46,8 @@ export function problemsOf(pod: PodShape, options: InjectOptions): Finding[] {
 
 /** What a person should know about a pod that has it. */
 export function notesOf(pod: PodShape, { adminPort }: InjectOptions): Finding[] {
-  const rule = "is true: other containers see the agent's process, and one of the same user could read its key";
+  const rule =
+    "is true: other containers see the agent's process, and one of the same user could read its key";
   return [
     ...(pod.hostPid ? [{ path: ['spec', 'hostPID'], rule }] : []),
     ...(pod.shareProcessNamespace ? [{ path: ['spec', 'shareProcessNamespace'], rule }] : []),
@@ -44,7 +58,10 @@ export function notesOf(pod: PodShape, { adminPort }: InjectOptions): Finding[] 
 /** Istio leads what comes in through its Envoy, which lets nobody in who has no certificate where mutual TLS is strict: kubelet has none. */
 function isCaptured(pod: PodShape, port: number): boolean {
   const excluded = pod.annotations[ISTIO_EXCLUDED_PORTS];
-  return hasIstioProxy(pod) && !(typeof excluded === 'string' && excluded.split(',').includes(String(port)));
+  return (
+    hasIstioProxy(pod) &&
+    !(typeof excluded === 'string' && excluded.split(',').includes(String(port)))
+  );
 }
 
 function capturedNote(port: number): Finding {
@@ -69,7 +86,11 @@ function markProblems({ labels, annotations }: PodShape): Finding[] {
 
 function placeProblems(pod: PodShape): Finding[] {
   const problems: Finding[] = [];
-  if (pod.os === 'windows') problems.push({ path: ['spec'], rule: 'is for Windows: the agent and its socket are for Linux' });
+  if (pod.os === 'windows')
+    problems.push({
+      path: ['spec'],
+      rule: 'is for Windows: the agent and its socket are for Linux',
+    });
   if (pod.hostNetwork) {
     problems.push({
       path: ['spec', 'hostNetwork'],
@@ -99,15 +120,23 @@ function nameProblems(pod: PodShape): Finding[] {
     rule: `is ${name}, which is a name of ours`,
     hint: `rename it; or, where it is the agent, annotate the pod with ${INJECTED_ANNOTATION}: "true" and it is brought up to date`,
   });
-  const containers = [...pod.initContainers, ...pod.containers].filter(({ name }) => OUR_CONTAINERS.includes(name));
-  return [...containers, ...pod.volumes.filter(({ name }) => OUR_VOLUMES.includes(name))].map(({ path, name }) => taken(path, name));
+  const containers = [...pod.initContainers, ...pod.containers].filter(({ name }) =>
+    OUR_CONTAINERS.includes(name),
+  );
+  return [...containers, ...pod.volumes.filter(({ name }) => OUR_VOLUMES.includes(name))].map(
+    ({ path, name }) => taken(path, name),
+  );
 }
 
 /** Where nothing was injected a mount of ours is somebody's wish, which is not granted by the way. */
 function mountProblems(pod: PodShape, { envoy }: InjectOptions): Finding[] {
   if (isInjected(pod)) return [];
-  const others = foreignContainers(pod).filter(({ name }) => envoy?.kind !== 'join' || name !== envoy.container);
-  const taken = others.flatMap(({ mounts }) => mounts.filter(({ volume }) => volume === SOCKET_VOLUME));
+  const others = foreignContainers(pod).filter(
+    ({ name }) => envoy?.kind !== 'join' || name !== envoy.container,
+  );
+  const taken = others.flatMap(({ mounts }) =>
+    mounts.filter(({ volume }) => volume === SOCKET_VOLUME),
+  );
   return taken.map(({ path }) => ({
     path,
     rule: `mounts ${SOCKET_VOLUME}, the socket of the key: it is for the agent and its Envoy alone`,
@@ -119,10 +148,20 @@ function mountProblems(pod: PodShape, { envoy }: InjectOptions): Finding[] {
 function portProblems(pod: PodShape, options: InjectOptions): Finding[] {
   const foreign = foreignContainers(pod);
   const ours = ourPorts(options);
-  const declared = foreign.flatMap(({ ports }) => ports.filter(({ protocol }) => protocol === undefined || protocol === 'TCP'));
+  const declared = foreign.flatMap(({ ports }) =>
+    ports.filter(({ protocol }) => protocol === undefined || protocol === 'TCP'),
+  );
   const problems = declared.flatMap(({ path, port }): Finding[] => {
     const use = port === undefined ? undefined : ours.get(port);
-    return use === undefined ? [] : [{ path, rule: `is ${port}, which is for ${use.what}`, hint: `choose another one with ${use.flag}` }];
+    return use === undefined
+      ? []
+      : [
+          {
+            path,
+            rule: `is ${port}, which is for ${use.what}`,
+            hint: `choose another one with ${use.flag}`,
+          },
+        ];
   });
   const istio = foreign.find(({ name }) => name === ISTIO_PROXY);
   if (istio && options.adminPort === ISTIO_AGENT_PORT) {
@@ -138,12 +177,18 @@ function portProblems(pod: PodShape, options: InjectOptions): Finding[] {
 const ISTIO_AGENT_PORT = 15_020;
 const ISTIO_EXCLUDED_PORTS = 'traffic.sidecar.istio.io/excludeInboundPorts';
 
-function ourPorts({ adminPort, envoy }: InjectOptions): Map<number, { readonly what: string; readonly flag: string }> {
-  const ports = new Map([[adminPort, { what: `health and metrics of ${AGENT_CONTAINER}`, flag: '--admin-address' }]]);
+function ourPorts({
+  adminPort,
+  envoy,
+}: InjectOptions): Map<number, { readonly what: string; readonly flag: string }> {
+  const ports = new Map([
+    [adminPort, { what: `health and metrics of ${AGENT_CONTAINER}`, flag: '--admin-address' }],
+  ]);
   if (envoy?.kind !== 'beside') return ports;
   const { admin, inbound, outbound } = envoy.bootstrap;
   if (admin) ports.set(admin.port, { what: "Envoy's admin interface", flag: '--admin' });
   if (inbound) ports.set(inbound.listen.port, { what: "Envoy's mutual TLS", flag: '--listen' });
-  if (outbound) ports.set(outbound.listen.port, { what: 'calls through Envoy', flag: '--peer-listen' });
+  if (outbound)
+    ports.set(outbound.listen.port, { what: 'calls through Envoy', flag: '--peer-listen' });
   return ports;
 }

@@ -21,8 +21,17 @@ export interface ContainerShape {
   readonly fields: Members;
   readonly name: string;
   readonly runAsUser: number | undefined;
-  readonly ports: readonly { readonly path: Path; readonly port: number | undefined; readonly protocol: string | undefined }[];
-  readonly mounts: readonly { readonly path: Path; readonly fields: Members; readonly volume: string; readonly mountPath: string }[];
+  readonly ports: readonly {
+    readonly path: Path;
+    readonly port: number | undefined;
+    readonly protocol: string | undefined;
+  }[];
+  readonly mounts: readonly {
+    readonly path: Path;
+    readonly fields: Members;
+    readonly volume: string;
+    readonly mountPath: string;
+  }[];
 }
 
 export interface VolumeShape {
@@ -46,7 +55,8 @@ export function readPod(template: unknown): PodReading {
   const root = read.members(template, []) ?? {};
   const metadata = read.members(root.metadata, ['metadata']) ?? {};
   const spec = read.members(root.spec, ['spec']);
-  if (!spec && problems.length === 0) problems.push({ path: ['spec'], rule: 'is missing: there is no pod to inject into' });
+  if (!spec && problems.length === 0)
+    problems.push({ path: ['spec'], rule: 'is missing: there is no pod to inject into' });
   const at = spec ?? {};
   const pod: PodShape = {
     labels: read.texts(metadata.labels, ['metadata', 'labels']),
@@ -61,7 +71,8 @@ export function readPod(template: unknown): PodReading {
     initContainers: read.containers(at.initContainers, ['spec', 'initContainers']),
     volumes: read.named(at.volumes, ['spec', 'volumes']),
   };
-  if (spec && pod.containers.length === 0 && problems.length === 0) problems.push({ path: ['spec', 'containers'], rule: 'must have one' });
+  if (spec && pod.containers.length === 0 && problems.length === 0)
+    problems.push({ path: ['spec', 'containers'], rule: 'must have one' });
   return problems.length === 0 ? { kind: 'pod', pod } : { kind: 'malformed', problems };
 }
 
@@ -74,7 +85,8 @@ class Reader {
   }
 
   list(value: unknown, path: Path): readonly unknown[] {
-    const isShort = (each: unknown): each is unknown[] => Array.isArray(each) && each.length <= MAX_ITEMS;
+    const isShort = (each: unknown): each is unknown[] =>
+      Array.isArray(each) && each.length <= MAX_ITEMS;
     return this.check(value, path, isShort, `must be a list of at most ${MAX_ITEMS}`) ?? [];
   }
 
@@ -83,11 +95,18 @@ class Reader {
   }
 
   flag(value: unknown, path: Path): boolean {
-    return this.check(value, path, (each) => typeof each === 'boolean', 'must be true or false') ?? false;
+    return (
+      this.check(value, path, (each) => typeof each === 'boolean', 'must be true or false') ?? false
+    );
   }
 
   whole(value: unknown, path: Path): number | undefined {
-    return this.check(value, path, (each): each is number => Number.isInteger(each), 'must be a whole number');
+    return this.check(
+      value,
+      path,
+      (each): each is number => Number.isInteger(each),
+      'must be a whole number',
+    );
   }
 
   texts(value: unknown, path: Path): Members {
@@ -109,7 +128,9 @@ class Reader {
   named(value: unknown, path: Path): VolumeShape[] {
     return this.list(value, path).flatMap((item, index) => {
       const fields = this.needed(item, [...path, index], (each, at) => this.members(each, at));
-      const name = fields && this.needed(fields.name, [...path, index, 'name'], (each, at) => this.text(each, at));
+      const name =
+        fields &&
+        this.needed(fields.name, [...path, index, 'name'], (each, at) => this.text(each, at));
       return fields && name !== undefined ? [{ path: [...path, index], fields, name }] : [];
     });
   }
@@ -132,18 +153,31 @@ class Reader {
       }),
       mounts: this.named(fields.volumeMounts, [...at, 'volumeMounts']).flatMap((mount) => {
         const where = [...mount.path, 'mountPath'];
-        const mountPath = this.needed(mount.fields.mountPath, where, (each, here) => this.text(each, here));
-        return mountPath === undefined ? [] : [{ path: where, fields: mount.fields, volume: mount.name, mountPath }];
+        const mountPath = this.needed(mount.fields.mountPath, where, (each, here) =>
+          this.text(each, here),
+        );
+        return mountPath === undefined
+          ? []
+          : [{ path: where, fields: mount.fields, volume: mount.name, mountPath }];
       }),
     }));
   }
 
-  private needed<T>(value: unknown, path: Path, read: (value: unknown, path: Path) => T | undefined): T | undefined {
+  private needed<T>(
+    value: unknown,
+    path: Path,
+    read: (value: unknown, path: Path) => T | undefined,
+  ): T | undefined {
     if (value === undefined || value === null) this.problems.push({ path, rule: 'is missing' });
     return read(value, path);
   }
 
-  private check<T>(value: unknown, path: Path, is: (value: unknown) => value is T, rule: string): T | undefined {
+  private check<T>(
+    value: unknown,
+    path: Path,
+    is: (value: unknown) => value is T,
+    rule: string,
+  ): T | undefined {
     if (value === undefined || value === null) return undefined;
     if (is(value)) return value;
     this.problems.push({ path, rule });

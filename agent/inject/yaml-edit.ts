@@ -17,8 +17,14 @@ export interface TextEdit {
  * @param changes  Of the document's value, all paths those before the changes.
  * @throws         AgentError of `places.refuse` where a change is in what an alias or a merge stands for: it would be one elsewhere too.
  */
-export function yamlEdits(places: YamlPlaces, changes: readonly Change[], blocks: BlockWriter): TextEdit[] {
-  const removed = new Set(changes.filter(({ kind }) => kind === 'remove').map(({ path }) => JSON.stringify(path)));
+export function yamlEdits(
+  places: YamlPlaces,
+  changes: readonly Change[],
+  blocks: BlockWriter,
+): TextEdit[] {
+  const removed = new Set(
+    changes.filter(({ kind }) => kind === 'remove').map(({ path }) => JSON.stringify(path)),
+  );
   const editor = new Editor(places, blocks, removed);
   const edits = changes.flatMap((change) => editor.edits(change));
   return [...edits, ...freedComments(places, edits)];
@@ -54,15 +60,22 @@ class Editor {
     const last = path.at(-1)!;
     if (kind === 'set') return this.set(path, value);
     if (kind === 'remove') return this.remove(parent, last, path);
-    return typeof last === 'number' ? this.addItem(parent, last, value, path) : this.addMember(parent, last, value, path);
+    return typeof last === 'number'
+      ? this.addItem(parent, last, value, path)
+      : this.addMember(parent, last, value, path);
   }
 
   private addMember(parent: Path, key: string, value: unknown, path: Path): TextEdit[] {
     const { yaml } = this.at.stream;
     const map = this.at.node(parent, path);
     if (!yaml.isMap(map)) throw this.at.refuse(path);
-    if (!map.flow) return [this.insertAt(this.at.endOf(map), this.block({ [key]: value }, this.at.indentOf(map)))];
-    return [this.insertInFlow(map.items.at(-1), `${JSON.stringify(key)}: ${JSON.stringify(value)}`)];
+    if (!map.flow)
+      return [
+        this.insertAt(this.at.endOf(map), this.block({ [key]: value }, this.at.indentOf(map))),
+      ];
+    return [
+      this.insertInFlow(map.items.at(-1), `${JSON.stringify(key)}: ${JSON.stringify(value)}`),
+    ];
   }
 
   private addItem(parent: Path, index: number, value: unknown, path: Path): TextEdit[] {
@@ -70,12 +83,16 @@ class Editor {
     const list = this.at.node(parent, path);
     if (!yaml.isSeq(list)) throw this.at.refuse(path);
     if (list.flow) {
-      if (this.keepsBefore(list.items, parent, index)) return [this.insertInFlow(list.items[index - 1], JSON.stringify(value))];
+      if (this.keepsBefore(list.items, parent, index))
+        return [this.insertInFlow(list.items[index - 1], JSON.stringify(value))];
       const start = this.at.startOf(list.items[index], path);
       return [{ start, end: start, by: `${JSON.stringify(value)}, ` }];
     }
     // Before the comments of the first item, which belong to it.
-    const at = index === 0 ? this.at.lineEnd(this.at.startOf(this.at.pair(parent, path), path)) : this.at.endOf(list.items[index - 1]);
+    const at =
+      index === 0
+        ? this.at.lineEnd(this.at.startOf(this.at.pair(parent, path), path))
+        : this.at.endOf(list.items[index - 1]);
     return [this.insertAt(at, this.block([value], this.at.indentOf(list)))];
   }
 
@@ -99,8 +116,11 @@ class Editor {
   private fill(path: Path, value: unknown, full: Path): TextEdit[] {
     const { yaml } = this.at.stream;
     const node = this.at.node(path, full);
-    const isEmpty = yaml.isScalar(node) ? node.value === null : yaml.isCollection(node) && node.items.length === 0;
-    if (!isEmpty || !node?.range || node.anchor !== undefined || node.tag !== undefined) throw this.at.refuse(full);
+    const isEmpty = yaml.isScalar(node)
+      ? node.value === null
+      : yaml.isCollection(node) && node.items.length === 0;
+    if (!isEmpty || !node?.range || node.anchor !== undefined || node.tag !== undefined)
+      throw this.at.refuse(full);
     const [start, end] = node.range;
     if (!this.at.isInBlock(path)) return [{ start, end, by: JSON.stringify(value) }];
     const { key } = this.at.pair(path, full);
@@ -114,35 +134,67 @@ class Editor {
     const { yaml } = this.at.stream;
     const holder = this.at.node(parent, path);
     if (!yaml.isCollection(holder)) throw this.at.refuse(path);
-    const index = typeof last === 'number' ? last : holder.items.findIndex((item) => this.at.isNamed(item, last));
+    const index =
+      typeof last === 'number'
+        ? last
+        : holder.items.findIndex((item) => this.at.isNamed(item, last));
     const item = holder.items[index];
     if (item === undefined) throw this.at.refuse(path);
-    if (holder.flow) return [this.removeFromFlow(holder.items, index, path, this.keepsBefore(holder.items, parent, index))];
-    const from = yaml.isPair(item) ? this.at.startOf(item.key, path) : this.at.dashOf(holder, index, path);
+    if (holder.flow)
+      return [
+        this.removeFromFlow(
+          holder.items,
+          index,
+          path,
+          this.keepsBefore(holder.items, parent, index),
+        ),
+      ];
+    const from = yaml.isPair(item)
+      ? this.at.startOf(item.key, path)
+      : this.at.dashOf(holder, index, path);
     const start = this.at.lineStart(from);
-    if (this.at.stream.text.slice(start, from).trim() !== '') return [this.removeFirst(holder.items, index, from, path)];
+    if (this.at.stream.text.slice(start, from).trim() !== '')
+      return [this.removeFirst(holder.items, index, from, path)];
     return [{ start, end: this.at.endOf(item), by: '' }];
   }
 
   /** What stands on the line of a `-`: the next key, or the comment before that, takes its place there. */
-  private removeFirst(items: readonly unknown[], index: number, start: number, path: Path): TextEdit {
+  private removeFirst(
+    items: readonly unknown[],
+    index: number,
+    start: number,
+    path: Path,
+  ): TextEdit {
     if (items[index + 1] === undefined) throw this.at.refuse(path);
     const after = this.at.endOf(items[index]);
-    const spaces = /^\s*/.exec(this.at.stream.text.slice(after, this.at.startOf(items[index + 1], path)))![0];
+    const spaces = /^\s*/.exec(
+      this.at.stream.text.slice(after, this.at.startOf(items[index + 1], path)),
+    )![0];
     return { start, end: after + spaces.length, by: '' };
   }
 
   /** With the comma before it where an item stays before it, else with the one after it. */
-  private removeFromFlow(items: readonly unknown[], index: number, path: Path, follows: boolean): TextEdit {
+  private removeFromFlow(
+    items: readonly unknown[],
+    index: number,
+    path: Path,
+    follows: boolean,
+  ): TextEdit {
     const [start, end] = [this.at.startOf(items[index], path), this.at.valueEnd(items[index])];
     if (follows) return { start: this.at.valueEnd(items[index - 1]), end, by: '' };
-    return { start, end: index + 1 < items.length ? this.at.startOf(items[index + 1], path) : end, by: '' };
+    return {
+      start,
+      end: index + 1 < items.length ? this.at.startOf(items[index + 1], path) : end,
+      by: '',
+    };
   }
 
   /** Lines of YAML at an indentation, each ended. Lists begin as deep as others of the same document. */
   private block(value: unknown, column: number): string {
     const lines = this.blocks.lines(value, this.indentsLists());
-    return lines.map((line) => `${line === '' ? '' : ' '.repeat(column)}${line}${this.eol}`).join('');
+    return lines
+      .map((line) => `${line === '' ? '' : ' '.repeat(column)}${line}${this.eol}`)
+      .join('');
   }
 
   /** Whether a list stands deeper than its key; as the first list of the document has it. */
@@ -161,7 +213,11 @@ class Editor {
 
   private insertAt(at: number, lines: string): TextEdit {
     const { text } = this.at.stream;
-    return { start: at, end: at, by: at > 0 && text[at - 1] !== '\n' ? `${this.eol}${lines}` : lines };
+    return {
+      start: at,
+      end: at,
+      by: at > 0 && text[at - 1] !== '\n' ? `${this.eol}${lines}` : lines,
+    };
   }
 
   /** After an item, so before its comma and comment, where it has any. */
@@ -173,7 +229,10 @@ class Editor {
   /** Whether one of the items before an index stays: then a new one or a gap there follows it, else it leads. */
   private keepsBefore(items: readonly unknown[], parent: Path, index: number): boolean {
     const { yaml } = this.at.stream;
-    const nameOf = (item: unknown, at: number) => (yaml.isPair(item) && yaml.isScalar(item.key) ? String(item.key.value) : at);
-    return items.slice(0, index).some((item, at) => !this.removed.has(JSON.stringify([...parent, nameOf(item, at)])));
+    const nameOf = (item: unknown, at: number) =>
+      yaml.isPair(item) && yaml.isScalar(item.key) ? String(item.key.value) : at;
+    return items
+      .slice(0, index)
+      .some((item, at) => !this.removed.has(JSON.stringify([...parent, nameOf(item, at)])));
   }
 }

@@ -30,7 +30,9 @@ export class YamlPlaces {
   pair(path: Path, full: Path): YamlPair {
     const { yaml } = this.stream;
     const map = this.node(path.slice(0, -1), full);
-    const pair = yaml.isMap(map) ? map.items.find((item) => this.isNamed(item, path.at(-1)!)) : undefined;
+    const pair = yaml.isMap(map)
+      ? map.items.find((item) => this.isNamed(item, path.at(-1)!))
+      : undefined;
     if (!pair) throw this.refuse(full);
     return pair;
   }
@@ -52,7 +54,8 @@ export class YamlPlaces {
   endOf(node: unknown): number {
     const { text, yaml } = this.stream;
     if (yaml.isCollection(node) && !node.flow) return this.endOf(node.items.at(-1));
-    if (yaml.isPair(node) && yaml.isCollection(node.value) && !node.value.flow) return this.endOf(node.value);
+    if (yaml.isPair(node) && yaml.isCollection(node.value) && !node.value.flow)
+      return this.endOf(node.value);
     const end = this.valueEnd(node);
     return end > 0 && text[end - 1] === '\n' ? end : this.lineEnd(end);
   }
@@ -67,15 +70,22 @@ export class YamlPlaces {
   /** The first word of a node; of a pair, of its key. */
   startOf(node: unknown, path: Path): number {
     const { yaml } = this.stream;
-    const start = yaml.isPair(node) ? this.startOf(node.key, path) : yaml.isNode(node) ? node.range?.[0] : undefined;
+    const start = yaml.isPair(node)
+      ? this.startOf(node.key, path)
+      : yaml.isNode(node)
+        ? node.range?.[0]
+        : undefined;
     if (start === undefined) throw this.refuse(path);
     return start;
   }
 
   /** The `-` of an item of a block. */
   dashOf(list: { srcToken?: unknown }, index: number, path: Path): number {
-    const { items } = (list.srcToken ?? {}) as { items?: { start: { type: string; offset: number }[] }[] };
-    const dashes = items?.flatMap(({ start }) => start.filter(({ type }) => type === 'seq-item-ind')) ?? [];
+    const { items } = (list.srcToken ?? {}) as {
+      items?: { start: { type: string; offset: number }[] }[];
+    };
+    const dashes =
+      items?.flatMap(({ start }) => start.filter(({ type }) => type === 'seq-item-ind')) ?? [];
     const found = dashes[index]?.offset;
     if (found === undefined) throw this.refuse(path);
     return found;
@@ -111,7 +121,11 @@ export class YamlPlaces {
 
   /** Of a field that cannot be changed. */
   refuse(path: Path): AgentError {
-    return this.refusal(path, 'comes by an alias or a merge, or is written in a way that cannot be added to', HINT);
+    return this.refusal(
+      path,
+      'comes by an alias or a merge, or is written in a way that cannot be added to',
+      HINT,
+    );
   }
 
   private offset(path: Path): number | undefined {
@@ -119,7 +133,9 @@ export class YamlPlaces {
     let node: unknown = this.document.contents;
     let offset = offsetOf(node);
     for (const part of path) {
-      const pair = yaml.isMap(node) ? node.items.find((item) => this.isNamed(item, part)) : undefined;
+      const pair = yaml.isMap(node)
+        ? node.items.find((item) => this.isNamed(item, part))
+        : undefined;
       const item = yaml.isSeq(node) && typeof part === 'number' ? node.items[part] : undefined;
       node = pair?.value ?? item;
       offset = offsetOf(pair?.key ?? item) ?? offset;

@@ -21,13 +21,19 @@ class ValueReader {
   value(node: unknown): unknown {
     const { yaml, refuse } = this.stream;
     this.values += 1;
-    if (this.values > MAX_VALUES) throw refuse(undefined, `must not say more than ${MAX_VALUES} values, with its aliases followed`);
+    if (this.values > MAX_VALUES)
+      throw refuse(
+        undefined,
+        `must not say more than ${MAX_VALUES} values, with its aliases followed`,
+      );
     if (yaml.isAlias(node)) {
-      if (!this.anchors.has(node.source)) throw refuse(offsetOf(node), 'has an alias whose anchor is not complete before it');
+      if (!this.anchors.has(node.source))
+        throw refuse(offsetOf(node), 'has an alias whose anchor is not complete before it');
       return this.copy(this.anchors.get(node.source));
     }
     const value = this.plain(node);
-    if ((yaml.isScalar(node) || yaml.isCollection(node)) && node.anchor !== undefined) this.anchors.set(node.anchor, value);
+    if ((yaml.isScalar(node) || yaml.isCollection(node)) && node.anchor !== undefined)
+      this.anchors.set(node.anchor, value);
     return value;
   }
 
@@ -38,14 +44,18 @@ class ValueReader {
     return yaml.isScalar(node) ? node.value : null;
   }
 
-  private members(pairs: readonly { readonly key: unknown; readonly value: unknown }[]): Record<string, unknown> {
+  private members(
+    pairs: readonly { readonly key: unknown; readonly value: unknown }[],
+  ): Record<string, unknown> {
     const { yaml, refuse } = this.stream;
     const own: Record<string, unknown> = Object.create(null);
     let merged: Record<string, unknown> | undefined;
     for (const { key, value } of pairs) {
-      if (!yaml.isScalar(key)) throw refuse(offsetOf(key), 'has a key that is no plain value', { hint: TEMPLATE_HINT });
+      if (!yaml.isScalar(key))
+        throw refuse(offsetOf(key), 'has a key that is no plain value', { hint: TEMPLATE_HINT });
       const name = String(key.value);
-      if (Object.hasOwn(own, name)) throw refuse(offsetOf(key), `${JSON.stringify(name.slice(0, 60))} is given twice`);
+      if (Object.hasOwn(own, name))
+        throw refuse(offsetOf(key), `${JSON.stringify(name.slice(0, 60))} is given twice`);
       if (name === '<<' && key.type === 'PLAIN') merged = this.merge(value);
       else own[name] = this.value(value);
     }
@@ -56,8 +66,10 @@ class ValueReader {
   private merge(node: unknown): Record<string, unknown> {
     const found = this.value(node);
     const sources = Array.isArray(found) ? found : [found];
-    const isMapping = (each: unknown) => typeof each === 'object' && each !== null && !Array.isArray(each);
-    if (!sources.every(isMapping)) throw this.stream.refuse(offsetOf(node), 'merges what is no mapping');
+    const isMapping = (each: unknown) =>
+      typeof each === 'object' && each !== null && !Array.isArray(each);
+    if (!sources.every(isMapping))
+      throw this.stream.refuse(offsetOf(node), 'merges what is no mapping');
     return Object.assign(Object.create(null), ...sources.toReversed());
   }
 
@@ -65,7 +77,10 @@ class ValueReader {
   private copy(value: unknown): unknown {
     this.values += 1;
     if (this.values > MAX_VALUES)
-      throw this.stream.refuse(undefined, `must not say more than ${MAX_VALUES} values, with its aliases followed`);
+      throw this.stream.refuse(
+        undefined,
+        `must not say more than ${MAX_VALUES} values, with its aliases followed`,
+      );
     if (Array.isArray(value)) return value.map((each) => this.copy(each));
     if (typeof value !== 'object' || value === null) return value;
     const copied: Record<string, unknown> = Object.create(null);

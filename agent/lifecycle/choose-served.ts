@@ -52,8 +52,15 @@ export function prepare(offered: Offered, now: number): Prepared {
 function noRoot(withheld: readonly Withheld[]): ProxyObstacle {
   const each = withheld
     .slice(0, 3)
-    .map(({ certificate, because }) => `${certificate.subject || certificate.sha256.slice(0, 16)} ${because}`);
-  return { kind: 'path', field: 'trust bundle', rule: `must hold a root that is valid now: ${each.join(', ')}` };
+    .map(
+      ({ certificate, because }) =>
+        `${certificate.subject || certificate.sha256.slice(0, 16)} ${because}`,
+    );
+  return {
+    kind: 'path',
+    field: 'trust bundle',
+    rule: `must hold a root that is valid now: ${each.join(', ')}`,
+  };
 }
 
 /** Mounted files may be for another's trust: then their roots say nothing about their certificate. */
@@ -70,8 +77,11 @@ function isForOthers({ source }: Svid, { chain, roots }: ProxySet, now: number):
 
 /** The runtime wants a list of every CA of a chain, a proxy of the leaf's issuer alone: without lists of all, the handshake goes without. */
 function listsOfAll({ chain, roots, lists = [] }: ProxySet): CrlSet | undefined {
-  const hasList = (each: Certificate) => lists.some(({ issuerDer }) => Buffer.compare(issuerDer, each.subjectDer) === 0);
-  return lists.length > 0 && [...chain.slice(1), ...roots.slice(0, 1)].every(hasList) ? crlSetOf(lists) : undefined;
+  const hasList = (each: Certificate) =>
+    lists.some(({ issuerDer }) => Buffer.compare(issuerDer, each.subjectDer) === 0);
+  return lists.length > 0 && [...chain.slice(1), ...roots.slice(0, 1)].every(hasList)
+    ? crlSetOf(lists)
+    : undefined;
 }
 
 /** What an offer comes to: it can be served, it cannot, or the runtime's TLS has not been asked. */
@@ -81,7 +91,11 @@ export type Choice =
   /** The handshake of this one has to be tried first. */
   | { readonly kind: 'ask'; readonly about: Prepared }
   /** `obstacle` is why the newest offer is not what is chosen, or that our certificate is revoked. */
-  | { readonly kind: 'serve'; readonly what: Prepared; readonly obstacle: ProxyObstacle | undefined }
+  | {
+      readonly kind: 'serve';
+      readonly what: Prepared;
+      readonly obstacle: ProxyObstacle | undefined;
+    }
   /** Nothing works: what is served stays. */
   | { readonly kind: 'keep'; readonly newest: Prepared; readonly obstacle: ProxyObstacle };
 
@@ -92,14 +106,24 @@ export type Choice =
  * @param good     What was chosen last, as it came.
  * @param verdict  Of what the model finds nothing against.
  */
-export function chooseServed(newest: Offered, good: Offered, now: number, verdict: (of: Prepared) => Verdict): Choice {
+export function chooseServed(
+  newest: Offered,
+  good: Offered,
+  now: number,
+  verdict: (of: Prepared) => Verdict,
+): Choice {
   let first: { readonly prepared: Prepared; readonly obstacle: ProxyObstacle } | undefined;
   for (const offered of candidates(newest, good, now)) {
     const prepared = prepare(offered, now);
     const found = prepared.obstacle ?? verdict(prepared);
     if (found === 'unknown') return { kind: 'ask', about: prepared };
     if (found === 'good') return { kind: 'serve', what: prepared, obstacle: first?.obstacle };
-    if (found.kind === 'revoked') return { kind: 'serve', what: withoutNew(prepared, good), obstacle: first?.obstacle ?? found };
+    if (found.kind === 'revoked')
+      return {
+        kind: 'serve',
+        what: withoutNew(prepared, good),
+        obstacle: first?.obstacle ?? found,
+      };
     first ??= { prepared, obstacle: found };
   }
   // There is always a first candidate, and every other verdict returns.
@@ -110,10 +134,16 @@ function candidates(newest: Offered, good: Offered, now: number): Offered[] {
   const kept = newest.svid && good.svid && now < good.svid.notAfterAt ? good.svid : undefined;
   const svids = [newest.svid, ...(kept && kept.serial !== newest.svid?.serial ? [kept] : [])];
   const trusts = [newest, { ...newest, lists: good.lists }, good].filter(
-    (each, index, all) => index === 0 || !all.slice(0, index).some((other) => other.bundle === each.bundle && other.lists === each.lists),
+    (each, index, all) =>
+      index === 0 ||
+      !all
+        .slice(0, index)
+        .some((other) => other.bundle === each.bundle && other.lists === each.lists),
   );
   // Roots without lists would let in whom the lists name.
-  const usable = trusts.filter((each, index) => index === 0 || (each.bundle && (each.lists || !newest.lists)));
+  const usable = trusts.filter(
+    (each, index) => index === 0 || (each.bundle && (each.lists || !newest.lists)),
+  );
   return usable.flatMap(({ bundle, lists }) => svids.map((svid) => ({ svid, bundle, lists })));
 }
 

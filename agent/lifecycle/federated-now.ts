@@ -21,15 +21,25 @@ export function followFederatedNow(offered: Watched<FederatedBundles>, clock: Cl
     wait.abort();
     if (stop.signal.aborted) return;
     const now = clock.now();
-    const next = new Map([...offered.value].map(([name, bundle]) => [name, bundle && validAt(bundle, served.value.get(name), now)]));
-    const isSame = next.size === served.value.size && [...next].every(([name, bundle]) => served.value.get(name) === bundle);
+    const next = new Map(
+      [...offered.value].map(([name, bundle]) => [
+        name,
+        bundle && validAt(bundle, served.value.get(name), now),
+      ]),
+    );
+    const isSame =
+      next.size === served.value.size &&
+      [...next].every(([name, bundle]) => served.value.get(name) === bundle);
     if (!isSame) served.set(next);
     const roots = [...offered.value.values()].map((bundle) => bundle?.roots);
     const at = nextChangeAt([], roots, [], now);
     if (!Number.isFinite(at)) return;
     wait = new AbortController();
     const previous = waiting;
-    waiting = Promise.all([previous, clock.sleepUntil(at, wait.signal).then(serve, () => undefined)]).then(() => undefined);
+    waiting = Promise.all([
+      previous,
+      clock.sleepUntil(at, wait.signal).then(serve, () => undefined),
+    ]).then(() => undefined);
   };
   const endings = [offered.subscribe(serve), clock.onJump(serve)];
   return {
@@ -44,8 +54,13 @@ export function followFederatedNow(offered: Watched<FederatedBundles>, clock: Cl
 }
 
 /** The object that is served already where it says the same, so that nobody is sent the same twice. */
-function validAt(bundle: SpiffeBundle, served: SpiffeBundle | undefined, now: number): SpiffeBundle {
+function validAt(
+  bundle: SpiffeBundle,
+  served: SpiffeBundle | undefined,
+  now: number,
+): SpiffeBundle {
   const roots = bundle.roots && rootsValidAt(bundle.roots, undefined, now).bundle;
-  const isServed = served && served.roots?.version === roots?.version && served.jwtKeys === bundle.jwtKeys;
+  const isServed =
+    served && served.roots?.version === roots?.version && served.jwtKeys === bundle.jwtKeys;
   return isServed ? served : { ...bundle, roots };
 }

@@ -11,7 +11,11 @@ import type { Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 
 /** The names that upstream's agent writes and reads, of `OUTPUT_CERTS` and of mounted certificates. */
-export const CERT_FILES = { key: 'key.pem', certChain: 'cert-chain.pem', rootCert: 'root-cert.pem' } as const;
+export const CERT_FILES = {
+  key: 'key.pem',
+  certChain: 'cert-chain.pem',
+  rootCert: 'root-cert.pem',
+} as const;
 
 export interface FileOutputOptions {
   /** Made with mode 0700 when missing. */
@@ -153,7 +157,9 @@ class StateWriter implements FileOutput {
     });
     this.#wait = new AbortController();
     if (this.#stop.signal.aborted || this.#wanted !== tried) return;
-    await this.deps.clock.sleepUntil(this.deps.clock.now() + ms, this.#wait.signal).catch(() => undefined);
+    await this.deps.clock
+      .sleepUntil(this.deps.clock.now() + ms, this.#wait.signal)
+      .catch(() => undefined);
   }
 
   #untilChange(): Promise<void> {
@@ -165,7 +171,11 @@ class StateWriter implements FileOutput {
   async #warnOfRisk(): Promise<void> {
     const risk = await directoryRisk(this.dir);
     if (risk === undefined) return;
-    this.deps.log.warn('others can exchange the certificate files', { dir: this.dir, because: risk, hint: 'chmod o-w the directory' });
+    this.deps.log.warn('others can exchange the certificate files', {
+      dir: this.dir,
+      because: risk,
+      hint: 'chmod o-w the directory',
+    });
   }
 }
 

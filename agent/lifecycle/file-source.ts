@@ -28,7 +28,11 @@ export interface FileSourceOptions {
 
 /** The files of a directory, by default those of upstream. */
 export function certPathsIn(dir: string, names: CertPaths = CERT_FILES): CertPaths {
-  return { key: join(dir, names.key), certChain: join(dir, names.certChain), rootCert: join(dir, names.rootCert) };
+  return {
+    key: join(dir, names.key),
+    certChain: join(dir, names.certChain),
+    rootCert: join(dir, names.rootCert),
+  };
 }
 
 /**
@@ -65,7 +69,8 @@ class FileSource implements CertSource {
     const { key, certChain, rootCert } = options.paths;
     this.#paths = [...new Set([key, certChain, rootCert])];
     const dirs = new Set(this.#paths.map((path) => dirname(path)));
-    this.#where = this.#paths.length === 3 && dirs.size === 1 ? dirname(key) : this.#paths.join(', ');
+    this.#where =
+      this.#paths.length === 3 && dirs.size === 1 ? dirname(key) : this.#paths.join(', ');
     this.#offer = new Offer(undefined, 'ERR_FILE_SOURCE', deps);
     this.#loop = this.#run();
   }
@@ -75,7 +80,8 @@ class FileSource implements CertSource {
   }
 
   async renewNow(_reason: string): Promise<Svid> {
-    if (this.#stop.signal.aborted) throw new AgentError('ERR_ABORTED', 'read certificate files: the agent is closing');
+    if (this.#stop.signal.aborted)
+      throw new AgentError('ERR_ABORTED', 'read certificate files: the agent is closing');
     // The reading in flight may have begun before the change that the caller knows of.
     await this.#inFlight?.svid.catch(() => undefined);
     return this.#read();
@@ -122,7 +128,9 @@ class FileSource implements CertSource {
   async #untilDue(): Promise<void> {
     this.#wait = new AbortController();
     if (this.#changed) return;
-    await this.deps.clock.sleepUntil(this.#dueAt() ?? Number.POSITIVE_INFINITY, this.#wait.signal).catch(() => undefined);
+    await this.deps.clock
+      .sleepUntil(this.#dueAt() ?? Number.POSITIVE_INFINITY, this.#wait.signal)
+      .catch(() => undefined);
   }
 
   #dueAt(): number | undefined {
@@ -151,7 +159,9 @@ class FileSource implements CertSource {
     try {
       const { expectedId, rootTrustDomains } = this.options;
       const files = await this.#readFiles();
-      return this.#accept(acceptMountedFiles(files, expectedId, this.deps.clock.now(), rootTrustDomains));
+      return this.#accept(
+        acceptMountedFiles(files, expectedId, this.deps.clock.now(), rootTrustDomains),
+      );
     } catch (caught) {
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
       if (!this.#stop.signal.aborted) this.#fail(error);
@@ -161,7 +171,10 @@ class FileSource implements CertSource {
 
   async #readFiles(): Promise<MountedFiles> {
     const { key, certChain, rootCert } = this.options.paths;
-    const contents = await readTogether(this.#paths, (path) => ({ field: path, code: 'ERR_FILE_SOURCE' }));
+    const contents = await readTogether(this.#paths, (path) => ({
+      field: path,
+      code: 'ERR_FILE_SOURCE',
+    }));
     const at = (path: string) => contents[this.#paths.indexOf(path)]!;
     return { keyPem: at(key), certChainPem: at(certChain), rootCertPem: at(rootCert) };
   }
@@ -190,13 +203,17 @@ class FileSource implements CertSource {
   /** A certificate that is not valid yet replaces none that is: it is read again when it begins, or when the one in service ends. */
   #keeps(previous: Svid, read: Svid): boolean {
     const now = this.deps.clock.now();
-    if (read.serial === previous.serial || now >= read.notBeforeAt || now >= previous.notAfterAt) return false;
+    if (read.serial === previous.serial || now >= read.notBeforeAt || now >= previous.notAfterAt)
+      return false;
     this.#beginsAt = Math.min(read.notBeforeAt, previous.notAfterAt);
-    this.deps.log.info('certificate files are not valid yet, serving the previous ones until they are', {
-      files: this.#where,
-      serial: read.serial,
-      notBefore: new Date(read.notBeforeAt).toISOString(),
-    });
+    this.deps.log.info(
+      'certificate files are not valid yet, serving the previous ones until they are',
+      {
+        files: this.#where,
+        serial: read.serial,
+        notBefore: new Date(read.notBeforeAt).toISOString(),
+      },
+    );
     // The new roots hold already: bundle before leaf.
     const kept = revalidateSvid(previous, read.bundle, now);
     this.#offer.accept(kept, kept.bundle, undefined);
@@ -213,7 +230,9 @@ class FileSource implements CertSource {
     this.deps.metrics.record('file_read_failures_total', {});
     const inService = this.#offer.svid !== undefined && now < this.#offer.svid.notAfterAt;
     this.deps.log.warn(
-      inService ? 'certificate files are bad, serving the last good ones' : 'no certificate from files yet, trying again',
+      inService
+        ? 'certificate files are bad, serving the last good ones'
+        : 'no certificate from files yet, trying again',
       {
         files: this.#where,
         attempt: this.#failures,
@@ -226,9 +245,23 @@ class FileSource implements CertSource {
   #steps(): readonly PlanStep[] {
     const { svid } = this.#offer;
     return [
-      ...(this.#failure ? [{ rule: 'retry', at: this.#failure.retryAt, detail: this.#failure.error.message }] : []),
-      { rule: 'renewed by others', at: undefined, detail: `${this.#where}: read again on every change` },
-      ...(svid ? [{ rule: 'certificate expires', at: svid.notAfterAt, detail: 'the earliest notAfter of its chain' }] : []),
+      ...(this.#failure
+        ? [{ rule: 'retry', at: this.#failure.retryAt, detail: this.#failure.error.message }]
+        : []),
+      {
+        rule: 'renewed by others',
+        at: undefined,
+        detail: `${this.#where}: read again on every change`,
+      },
+      ...(svid
+        ? [
+            {
+              rule: 'certificate expires',
+              at: svid.notAfterAt,
+              detail: 'the earliest notAfter of its chain',
+            },
+          ]
+        : []),
     ];
   }
 }
@@ -238,6 +271,10 @@ function sameIdentity(a: Svid, b: Svid): boolean {
   // Its end moves where a path to a root has ended or begun meanwhile.
   if (a.notAfterAt !== b.notAfterAt) return false;
   const sameBytes = (one: readonly Uint8Array[], other: readonly Uint8Array[]) =>
-    one.length === other.length && one.every((der, index) => Buffer.compare(der, other[index]!) === 0);
-  return a.bundle.version === b.bundle.version && sameBytes([a.key.spkiDer, ...a.chainDer], [b.key.spkiDer, ...b.chainDer]);
+    one.length === other.length &&
+    one.every((der, index) => Buffer.compare(der, other[index]!) === 0);
+  return (
+    a.bundle.version === b.bundle.version &&
+    sameBytes([a.key.spkiDer, ...a.chainDer], [b.key.spkiDer, ...b.chainDer])
+  );
 }

@@ -59,7 +59,11 @@ export class Issuer {
    * @param begun    Is told how long that is, milliseconds.
    * @throws AgentError of the CA; ERR_TIMEOUT without an answer in time; ERR_CA_RESPONSE from the gate; ERR_ABORTED.
    */
-  async issue(timeout: () => AttemptTimeout, begun: (ms: number) => void, signal: AbortSignal): Promise<Svid> {
+  async issue(
+    timeout: () => AttemptTimeout,
+    begun: (ms: number) => void,
+    signal: AbortSignal,
+  ): Promise<Svid> {
     const leave = await this.#turn(timeout(), signal);
     try {
       const allowed = timeout();
@@ -77,10 +81,12 @@ export class Issuer {
   async #turn({ turnMs }: AttemptTimeout, signal: AbortSignal): Promise<(() => void) | undefined> {
     const { turn } = this.options;
     if (!turn || turnMs === undefined) return turn?.(signal);
-    return withDeadline(this.deps.clock, turnMs, 'wait for a turn', signal, turn).catch((caught: unknown) => {
-      if (signal.aborted) throw caught;
-      return undefined;
-    });
+    return withDeadline(this.deps.clock, turnMs, 'wait for a turn', signal, turn).catch(
+      (caught: unknown) => {
+        if (signal.aborted) throw caught;
+        return undefined;
+      },
+    );
   }
 
   async #within(allowed: AttemptTimeout, signal: AbortSignal): Promise<Svid> {
@@ -91,16 +97,28 @@ export class Issuer {
       call.ended('ok');
       // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
       const trust = ca.trust.value;
-      if (!trust) throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca.name} is not known yet`, { retry: 'soon' });
+      if (!trust)
+        throw new AgentError(
+          'ERR_CA_UNAVAILABLE',
+          `sign: the trust bundle of ${ca.name} is not known yet`,
+          { retry: 'soon' },
+        );
       const source = reply.source ?? ca.name;
-      const svid = acceptIssuedChain({ id, key: request.key, source }, reply.certificatesDer, trust, this.deps.clock.now());
+      const svid = acceptIssuedChain(
+        { id, key: request.key, source },
+        reply.certificatesDer,
+        trust,
+        this.deps.clock.now(),
+      );
       this.#pending = undefined;
       this.#isBound = false;
       return svid;
     } catch (caught) {
       const error = AgentError.from(caught);
       call.ended(error.code);
-      throw error.code === 'ERR_TIMEOUT' && error.hint === undefined ? withHint(error, allowed.limit) : error;
+      throw error.code === 'ERR_TIMEOUT' && error.hint === undefined
+        ? withHint(error, allowed.limit)
+        : error;
     }
   }
 
@@ -115,7 +133,11 @@ export class Issuer {
       call.begun();
       const reply =
         callMs > ms || this.#open
-          ? this.#openCall(callMs, () => withDeadline(clock, callMs, what, signal, (longer) => this.#sign(request, answerBy, longer)))
+          ? this.#openCall(callMs, () =>
+              withDeadline(clock, callMs, what, signal, (longer) =>
+                this.#sign(request, answerBy, longer),
+              ),
+            )
           : this.#sign(request, answerBy, each);
       return { request, reply: await reply };
     });
@@ -138,7 +160,10 @@ export class Issuer {
   #sign(request: PendingRequest, answerBy: number, signal: AbortSignal): Promise<IssuedChain> {
     const { ca, id, ttlMs } = this.options;
     const ttlSeconds = Math.max(Math.round(ttlMs / 1_000), 1);
-    return ca.sign({ id, csrDer: request.csrDer, ttlSeconds, answerBy, keepKey: () => this.#keep(request) }, signal);
+    return ca.sign(
+      { id, csrDer: request.csrDer, ttlSeconds, answerBy, keepKey: () => this.#keep(request) },
+      signal,
+    );
   }
 
   async #request(): Promise<PendingRequest> {
@@ -192,5 +217,9 @@ function withHint(error: AgentError, limit: AttemptTimeout['limit']): AgentError
     limit === 'setting'
       ? 'see whether the authority works; raise --ca-timeout where it takes longer to sign'
       : 'the certificate in service allows no longer: ask for a longer life (--ttl) where the authority takes longer to sign';
-  return new AgentError(error.code, error.message, { retry: error.retry, cause: error.cause, hint });
+  return new AgentError(error.code, error.message, {
+    retry: error.retry,
+    cause: error.cause,
+    hint,
+  });
 }

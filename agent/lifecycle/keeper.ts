@@ -12,7 +12,14 @@ import { revalidateSvid, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
 import { type IssueOptions, Issuer } from './issue';
 import { Offer } from './offer';
-import { MIN_INTERVAL_MS, planRenewal, planRetry, planTimeout, type RenewalPlan, type RotationPolicy } from './rotation';
+import {
+  MIN_INTERVAL_MS,
+  planRenewal,
+  planRetry,
+  planTimeout,
+  type RenewalPlan,
+  type RotationPolicy,
+} from './rotation';
 
 export interface KeeperOptions extends IssueOptions {
   readonly rotation: RotationPolicy;
@@ -77,11 +84,14 @@ class Keeper implements CertSource {
       this.#offer.accept(warmStart, ca.trust.value ?? warmStart.bundle, undefined);
     } else if (warmStart) {
       this.#accept(warmStart, 'certificate kept from before the restart is in service');
-      if (warmStart.key.algorithm !== options.keyAlgorithm) this.#urgent = 'another key algorithm is wanted';
+      if (warmStart.key.algorithm !== options.keyAlgorithm)
+        this.#urgent = 'another key algorithm is wanted';
     }
     this.#unsubscribe = [
       ca.trust.subscribe((bundle) => bundle && this.#trust(bundle)),
-      ca.onChange((what) => (what === 'signer' ? this.#hurry('another signer') : this.#credential())),
+      ca.onChange((what) =>
+        what === 'signer' ? this.#hurry('another signer') : this.#credential(),
+      ),
       deps.clock.onJump((jump) => this.#jumped(jump)),
       ...(options.news ? [options.news.onAnswer(() => this.#encouraged())] : []),
     ];
@@ -93,7 +103,8 @@ class Keeper implements CertSource {
   }
 
   async renewNow(reason: string): Promise<Svid> {
-    if (this.#stop.signal.aborted) throw new AgentError('ERR_ABORTED', 'renew: the agent is closing');
+    if (this.#stop.signal.aborted)
+      throw new AgentError('ERR_ABORTED', 'renew: the agent is closing');
     const attempt = this.#inFlight?.svid ?? this.#begin(reason);
     this.#look();
     return attempt;
@@ -151,9 +162,13 @@ class Keeper implements CertSource {
 
   #dueAt(): number {
     const now = this.deps.clock.now();
-    const wantedAt = this.#urgent !== undefined ? now : (this.#failure?.retryAt ?? this.#renewAt() ?? now);
+    const wantedAt =
+      this.#urgent !== undefined ? now : (this.#failure?.retryAt ?? this.#renewAt() ?? now);
     // Against `now` too: after a wall clock was set back, the last attempt seems to lie in the future.
-    const floorAt = this.#lastAttemptAt === undefined ? now : Math.min(this.#lastAttemptAt, now) + MIN_INTERVAL_MS;
+    const floorAt =
+      this.#lastAttemptAt === undefined
+        ? now
+        : Math.min(this.#lastAttemptAt, now) + MIN_INTERVAL_MS;
     return Math.max(wantedAt, floorAt);
   }
 
@@ -168,12 +183,14 @@ class Keeper implements CertSource {
   }
 
   #begin(reason: string): Promise<Svid> {
-    const because = this.#urgent ?? (reason === 'due' && !this.#offer.svid ? 'first certificate' : reason);
+    const because =
+      this.#urgent ?? (reason === 'due' && !this.#offer.svid ? 'first certificate' : reason);
     this.#urgent = undefined;
     this.#mended = false;
     this.#attempts += 1;
     this.#lastAttemptAt = this.deps.clock.now();
-    if (this.#failures > 0) this.deps.metrics.record('ca_retries_total', { ca: this.options.ca.name });
+    if (this.#failures > 0)
+      this.deps.metrics.record('ca_retries_total', { ca: this.options.ca.name });
     const svid = this.#attempt(because).finally(() => {
       this.#inFlight = undefined;
       this.#givenUpAt = undefined;
@@ -207,7 +224,12 @@ class Keeper implements CertSource {
   #timeout() {
     const now = this.deps.clock.now();
     const timeoutMs = this.options.caTimeoutMs ?? DEFAULT_CA_TIMEOUT_MS;
-    return planTimeout({ timeoutMs, unanswered: this.#unanswered, now, notAfterAt: this.#offer.svid?.notAfterAt });
+    return planTimeout({
+      timeoutMs,
+      unanswered: this.#unanswered,
+      now,
+      notAfterAt: this.#offer.svid?.notAfterAt,
+    });
   }
 
   #begun(ms: number): void {
@@ -220,7 +242,8 @@ class Keeper implements CertSource {
    */
   async #onceBetter(issued: Svid): Promise<Svid> {
     const { clock, log } = this.deps;
-    const begins = () => Math.min(issued.notBeforeAt, (this.#offer.svid?.notAfterAt ?? 0) - MIN_INTERVAL_MS);
+    const begins = () =>
+      Math.min(issued.notBeforeAt, (this.#offer.svid?.notAfterAt ?? 0) - MIN_INTERVAL_MS);
     if (clock.now() >= begins()) return issued;
     this.#givenUpAt = begins();
     log.info('certificate is not valid yet, serving the previous one until it is', {
@@ -253,7 +276,12 @@ class Keeper implements CertSource {
   }
 
   #planFor(svid: Svid): RenewalPlan {
-    return planRenewal(svid, this.options.rotation, this.#draw, this.options.ca.credentialExpiresAt());
+    return planRenewal(
+      svid,
+      this.options.rotation,
+      this.#draw,
+      this.options.ca.credentialExpiresAt(),
+    );
   }
 
   #fail(error: AgentError): void {
@@ -262,16 +290,25 @@ class Keeper implements CertSource {
     this.#unanswered = error.code === 'ERR_TIMEOUT' ? this.#unanswered + 1 : 0;
     const inService = this.#offer.svid;
     const failures = this.#inARow.failed(error);
-    const planned = planRetry({ failures, error, now, notAfterAt: inService?.notAfterAt }, this.deps.random);
+    const planned = planRetry(
+      { failures, error, now, notAfterAt: inService?.notAfterAt },
+      this.deps.random,
+    );
     // So an outage of a short-lived certificate, whose end hurries us on, does not cost the longest wait once that has expired.
     if (planned.isCutShort) this.#inARow.cutShort();
-    const retryAt = this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : planned.retryAt;
+    const retryAt =
+      this.#mended || this.#urgent !== undefined ? now + MIN_INTERVAL_MS : planned.retryAt;
     this.#failAgainAt(error, retryAt);
     this.#lastError = { error, at: now };
     this.deps.metrics.record('renewals_total', { outcome: error.code });
-    const facts = { attempt: this.#failures, retryInSeconds: Math.round((retryAt - now) / 100) / 10, cause: error };
+    const facts = {
+      attempt: this.#failures,
+      retryInSeconds: Math.round((retryAt - now) / 100) / 10,
+      cause: error,
+    };
     if (!inService) this.deps.log.warn('no certificate yet, trying again', facts);
-    else if (now < inService.notAfterAt) this.deps.log.warn('renewal failed, serving the previous certificate', facts);
+    else if (now < inService.notAfterAt)
+      this.deps.log.warn('renewal failed, serving the previous certificate', facts);
     else this.deps.log.error('renewal failed and the previous certificate has expired', facts);
   }
 
@@ -300,7 +337,11 @@ class Keeper implements CertSource {
   #encouraged(): void {
     if (!this.#failure || this.#inFlight || !mayBeOver(this.#failure.error)) return;
     const now = this.deps.clock.now();
-    if (this.#encouragedAt !== undefined && Math.abs(now - this.#encouragedAt) < DEFAULT_BACKOFF.maxMs) return;
+    if (
+      this.#encouragedAt !== undefined &&
+      Math.abs(now - this.#encouragedAt) < DEFAULT_BACKOFF.maxMs
+    )
+      return;
     this.#encouragedAt = now;
     this.#hurry('the CA answers others');
   }
@@ -317,7 +358,10 @@ class Keeper implements CertSource {
   #trust(bundle: TrustBundle): void {
     if (bundle.version === this.#offer.bundle?.version) return;
     const { svid } = this.#offer;
-    this.deps.log.info('trust bundle changed', { version: bundle.version, roots: bundle.rootsDer.length });
+    this.deps.log.info('trust bundle changed', {
+      version: bundle.version,
+      roots: bundle.rootsDer.length,
+    });
     if (!svid) {
       this.#offer.trust(bundle);
       if (this.#inFlight || this.#failure) this.#tryAnew('the trust bundle is known now');
@@ -327,10 +371,13 @@ class Keeper implements CertSource {
       this.#revalidated(revalidateSvid(svid, bundle, this.deps.clock.now()), svid.notAfterAt);
     } catch (caught) {
       this.#offer.trust(bundle);
-      this.deps.log.warn('certificate in service does not verify to the new trust bundle, renewing', {
-        serial: svid.serial,
-        cause: caught,
-      });
+      this.deps.log.warn(
+        'certificate in service does not verify to the new trust bundle, renewing',
+        {
+          serial: svid.serial,
+          cause: caught,
+        },
+      );
       this.#tryAnew('the trust bundle no longer covers the certificate');
     }
   }
@@ -351,9 +398,12 @@ class Keeper implements CertSource {
 
   #jumped({ byMs }: ClockJump): void {
     const now = this.deps.clock.now();
-    this.deps.log.warn('wall clock jumped, or the machine was suspended', { bySeconds: Math.round(byMs / 1_000) });
+    this.deps.log.warn('wall clock jumped, or the machine was suspended', {
+      bySeconds: Math.round(byMs / 1_000),
+    });
     this.#jumpedMs += byMs;
-    if (this.#failure && byMs < 0) this.#failAgainAt(this.#failure.error, this.#failure.retryAt + byMs);
+    if (this.#failure && byMs < 0)
+      this.#failAgainAt(this.#failure.error, this.#failure.retryAt + byMs);
     this.#offer.replan(this.#renewAt());
     const { svid } = this.#offer;
     if (svid && now < svid.notBeforeAt - SKEW_TOLERANCE_MS) {
@@ -368,8 +418,14 @@ class Keeper implements CertSource {
 
   #steps(): readonly PlanStep[] {
     const steps: PlanStep[] = [];
-    if (this.#inFlight) steps.push({ rule: 'attempt in flight', at: this.#inFlight.since, detail: 'its outcome decides what is next' });
-    else if (this.#urgent !== undefined) steps.push({ rule: 'renewal without delay', at: this.#dueAt(), detail: this.#urgent });
+    if (this.#inFlight)
+      steps.push({
+        rule: 'attempt in flight',
+        at: this.#inFlight.since,
+        detail: 'its outcome decides what is next',
+      });
+    else if (this.#urgent !== undefined)
+      steps.push({ rule: 'renewal without delay', at: this.#dueAt(), detail: this.#urgent });
     if (this.#failure) {
       const detail = `failures in a row: ${this.#failures}; the last: ${this.#failure.error.message}`;
       steps.push({ rule: 'retry', at: this.#failure.retryAt, detail });
@@ -384,7 +440,10 @@ class Keeper implements CertSource {
 
 /** Whether a failure is an outage, or looks like one. */
 function mayBeOver({ code, retry, retryAfterMs }: AgentError): boolean {
-  return retryAfterMs === undefined && (code === 'ERR_CA_UNAVAILABLE' || code === 'ERR_TIMEOUT' || retry === 'unsure');
+  return (
+    retryAfterMs === undefined &&
+    (code === 'ERR_CA_UNAVAILABLE' || code === 'ERR_TIMEOUT' || retry === 'unsure')
+  );
 }
 
 const iso = (at: number): string => new Date(at).toISOString();

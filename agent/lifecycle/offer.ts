@@ -18,15 +18,29 @@ function stateOf(facts: Facts, code: ErrorCode, now: number): CertState {
   const { svid, renewAt, failure } = facts;
   const bundle = facts.bundle ?? svid?.bundle;
   if (svid && bundle && now < svid.notAfterAt) {
-    return failure ? { kind: 'overdue', svid, bundle, ...failure } : { kind: 'current', svid, bundle, renewAt };
+    return failure
+      ? { kind: 'overdue', svid, bundle, ...failure }
+      : { kind: 'current', svid, bundle, renewAt };
   }
-  if (svid) return { kind: 'unavailable', bundle, expired: svid, ...(failure ?? { error: expiredError(svid, code), retryAt: now }) };
-  return failure ? { kind: 'unavailable', bundle, expired: undefined, ...failure } : { kind: 'starting', bundle };
+  if (svid)
+    return {
+      kind: 'unavailable',
+      bundle,
+      expired: svid,
+      ...(failure ?? { error: expiredError(svid, code), retryAt: now }),
+    };
+  return failure
+    ? { kind: 'unavailable', bundle, expired: undefined, ...failure }
+    : { kind: 'starting', bundle };
 }
 
 function expiredError(svid: Svid, code: ErrorCode): AgentError {
   const when = new Date(svid.notAfterAt).toISOString();
-  return new AgentError(code, `certificate ${svid.serial}: expired at ${when} before it could be replaced`, { retry: 'soon' });
+  return new AgentError(
+    code,
+    `certificate ${svid.serial}: expired at ${when} before it could be replaced`,
+    { retry: 'soon' },
+  );
 }
 
 /**
@@ -115,7 +129,10 @@ export class Offer {
   #logExpiry(next: CertState): void {
     const expired = next.kind === 'unavailable' ? next.expired : undefined;
     if (expired && expired.serial !== this.#expiredSerial) {
-      this.deps.log.error('certificate expired', { serial: expired.serial, notAfter: new Date(expired.notAfterAt).toISOString() });
+      this.deps.log.error('certificate expired', {
+        serial: expired.serial,
+        notAfter: new Date(expired.notAfterAt).toISOString(),
+      });
     }
     this.#expiredSerial = expired?.serial;
   }
@@ -143,7 +160,8 @@ export class Offer {
   async #untilExpired(svid: Svid, signal: AbortSignal): Promise<void> {
     try {
       // A sleep may end early where the wall clock was set back.
-      while (this.deps.clock.now() < svid.notAfterAt) await this.deps.clock.sleepUntil(svid.notAfterAt, signal);
+      while (this.deps.clock.now() < svid.notAfterAt)
+        await this.deps.clock.sleepUntil(svid.notAfterAt, signal);
       const lasting = this.#onAnotherPath(svid);
       if (!lasting) {
         this.#publish();

@@ -11,17 +11,28 @@ const MAX_ROUNDS = 10;
  *
  * @throws AgentError `code`, retry soon: one is missing or unreadable, or they keep changing.
  */
-export async function readTogether(paths: readonly string[], limits: (path: string) => ReadLimits): Promise<readonly Buffer[]> {
-  const places = async () => (await Promise.all(paths.map((path) => followPath(resolve(path))))).map(({ print }) => print).join('\0');
+export async function readTogether(
+  paths: readonly string[],
+  limits: (path: string) => ReadLimits,
+): Promise<readonly Buffer[]> {
+  const places = async () =>
+    (await Promise.all(paths.map((path) => followPath(resolve(path)))))
+      .map(({ print }) => print)
+      .join('\0');
   let before = await places();
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
-    const outcomes = await Promise.allSettled(paths.map((path) => readSmallFile(path, limits(path))));
+    const outcomes = await Promise.allSettled(
+      paths.map((path) => readSmallFile(path, limits(path))),
+    );
     const after = await places();
     if (after === before) return outcomes.map((outcome) => contents(outcome));
     before = after;
   }
   const { code, field } = limits(paths[0]!);
-  throw new AgentError(code, `read ${paths.join(', ')}: they keep changing`, { retry: 'soon', field });
+  throw new AgentError(code, `read ${paths.join(', ')}: they keep changing`, {
+    retry: 'soon',
+    field,
+  });
 }
 
 function contents(outcome: PromiseSettledResult<Buffer>): Buffer {

@@ -47,7 +47,12 @@ const RETRY_HINT_CAP_MS = 300_000;
  * @returns                    `renewAt` may be in the past: then renew now.
  * @see RFC 5280 section 4.1.2.5 for validity; README "Rotation" for why half.
  */
-export function planRenewal(cert: Validity, policy: RotationPolicy, random: number, credentialExpiresAt?: number): RenewalPlan {
+export function planRenewal(
+  cert: Validity,
+  policy: RotationPolicy,
+  random: number,
+  credentialExpiresAt?: number,
+): RenewalPlan {
   const fromAt = Math.max(cert.notBeforeAt, cert.receivedAt);
   const usableMs = Math.max(cert.notAfterAt - fromAt, 0);
   const jitterMs = usableMs * policy.jitterRatio * random;
@@ -58,12 +63,18 @@ export function planRenewal(cert: Validity, policy: RotationPolicy, random: numb
   );
   const byCredential = credentialStep(cert.receivedAt, credentialExpiresAt);
   const earlier = [byAge, ...(byCredential ? [byCredential] : [])].sort((a, b) => a.at - b.at);
-  const floor = step('one request a second', cert.receivedAt + MIN_INTERVAL_MS, 'the validity that was issued asks for a faster pace');
+  const floor = step(
+    'one request a second',
+    cert.receivedAt + MIN_INTERVAL_MS,
+    'the validity that was issued asks for a faster pace',
+  );
   const decisive = floor.at > earlier[0]!.at ? [floor, ...earlier] : earlier;
   const start = step(
     'usable validity starts',
     fromAt,
-    fromAt === cert.receivedAt ? 'at receipt; notBefore lies earlier' : 'at notBefore, which lies after receipt',
+    fromAt === cert.receivedAt
+      ? 'at receipt; notBefore lies earlier'
+      : 'at notBefore, which lies after receipt',
   );
   const end = step('certificate expires', cert.notAfterAt, 'the earliest notAfter of its chain');
   return { renewAt: decisive[0]!.at, steps: [...decisive, start, end] };
@@ -71,7 +82,10 @@ export function planRenewal(cert: Validity, policy: RotationPolicy, random: numb
 
 function credentialStep(receivedAt: number, expiresAt: number | undefined) {
   if (expiresAt === undefined || expiresAt <= receivedAt) return undefined;
-  const marginMs = Math.min((expiresAt - receivedAt) * (1 - CREDENTIAL_RATIO), CREDENTIAL_MARGIN_MS);
+  const marginMs = Math.min(
+    (expiresAt - receivedAt) * (1 - CREDENTIAL_RATIO),
+    CREDENTIAL_MARGIN_MS,
+  );
   return step(
     'credential for the next renewal',
     expiresAt - marginMs,
@@ -106,7 +120,11 @@ export function planRetry(
   const backoff = backoffMs(failures, DEFAULT_BACKOFF, random);
   const ownMs = Math.min(backoff, remainingMs / 4);
   // Spread upward only: a fleet that was told the same number must not come back in the same second.
-  const hintMs = Math.min((error.retryAfterMs || 0) * (1 + DEFAULT_BACKOFF.jitterRatio * random()), RETRY_HINT_CAP_MS, remainingMs / 2);
+  const hintMs = Math.min(
+    (error.retryAfterMs || 0) * (1 + DEFAULT_BACKOFF.jitterRatio * random()),
+    RETRY_HINT_CAP_MS,
+    remainingMs / 2,
+  );
   return { retryAt: now + Math.max(ownMs, hintMs, MIN_INTERVAL_MS), isCutShort: ownMs < backoff };
 }
 
@@ -136,12 +154,21 @@ export function planTimeout(attempt: {
   readonly notAfterAt: number | undefined;
 }): AttemptTimeout {
   const { timeoutMs, unanswered, now, notAfterAt } = attempt;
-  if (notAfterAt === undefined || notAfterAt <= now) return { ms: timeoutMs, callMs: timeoutMs, limit: 'setting', turnMs: undefined };
-  const patientMs = Math.min(timeoutMs * 2 ** Math.min(unanswered, 20), Math.max(timeoutMs, MAX_TIMEOUT_MS));
+  if (notAfterAt === undefined || notAfterAt <= now)
+    return { ms: timeoutMs, callMs: timeoutMs, limit: 'setting', turnMs: undefined };
+  const patientMs = Math.min(
+    timeoutMs * 2 ** Math.min(unanswered, 20),
+    Math.max(timeoutMs, MAX_TIMEOUT_MS),
+  );
   const allowedMs = Math.max(Math.round((notAfterAt - now) / 4), MIN_INTERVAL_MS);
   const turnMs = allowedMs;
   if (patientMs <= allowedMs) return { ms: patientMs, callMs: patientMs, limit: 'setting', turnMs };
-  return { ms: allowedMs, callMs: Math.min(patientMs, 2 * allowedMs), limit: 'remaining life', turnMs };
+  return {
+    ms: allowedMs,
+    callMs: Math.min(patientMs, 2 * allowedMs),
+    limit: 'remaining life',
+    turnMs,
+  };
 }
 
 function step(rule: string, at: number, detail: string) {

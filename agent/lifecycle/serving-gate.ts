@@ -10,7 +10,13 @@ import { privateKeyPem } from '../identity/keys';
 import type { HandshakeMaterial } from '../identity/self-handshake';
 import type { TrustBundle } from '../identity/trust-bundle';
 import { nextChangeAt, type Withheld } from '../identity/valid-now';
-import { type Choice, chooseServed, type Offered, type Prepared, type Verdict } from './choose-served';
+import {
+  type Choice,
+  chooseServed,
+  type Offered,
+  type Prepared,
+  type Verdict,
+} from './choose-served';
 
 export interface ServingGateOptions {
   /** What the source offers. */
@@ -75,9 +81,14 @@ class Gate implements ServingGate {
     private readonly options: ServingGateOptions,
     private readonly deps: Deps,
   ) {
-    this.#served = new WatchedSource<Served>({ state: { kind: 'starting', bundle: undefined }, lists: undefined });
+    this.#served = new WatchedSource<Served>({
+      state: { kind: 'starting', bundle: undefined },
+      lists: undefined,
+    });
     const changed = () => this.#changed();
-    const watched = [options.state, options.lists].flatMap((each) => (each ? [each.subscribe(changed)] : []));
+    const watched = [options.state, options.lists].flatMap((each) =>
+      each ? [each.subscribe(changed)] : [],
+    );
     this.#endings = [...watched, deps.clock.onJump(() => this.#again())];
   }
 
@@ -106,7 +117,8 @@ class Gate implements ServingGate {
 
   /** As after a change, and what was refused is tried again. */
   #again(): void {
-    for (const [digest, refused] of this.#verdicts) if (refused !== undefined) this.#verdicts.delete(digest);
+    for (const [digest, refused] of this.#verdicts)
+      if (refused !== undefined) this.#verdicts.delete(digest);
     this.#changed();
   }
 
@@ -125,7 +137,9 @@ class Gate implements ServingGate {
   }
 
   #choose(): Choice {
-    return chooseServed(this.#newest(), this.#good, this.deps.clock.now(), (prepared) => this.#verdict(prepared));
+    return chooseServed(this.#newest(), this.#good, this.deps.clock.now(), (prepared) =>
+      this.#verdict(prepared),
+    );
   }
 
   #newest(): Offered {
@@ -142,13 +156,21 @@ class Gate implements ServingGate {
     if (!this.#verdicts.has(digest)) return 'unknown';
     const refused = this.#verdicts.get(digest);
     if (refused === undefined) return 'good';
-    if (refused === 'CERT_REVOKED') return { kind: 'revoked', field: 'leaf', rule: 'must not be revoked' };
-    return { kind: 'path', field: 'handshake', rule: `must succeed with our own certificate: TLS of this machine says ${refused}` };
+    if (refused === 'CERT_REVOKED')
+      return { kind: 'revoked', field: 'leaf', rule: 'must not be revoked' };
+    return {
+      kind: 'path',
+      field: 'handshake',
+      rule: `must succeed with our own certificate: TLS of this machine says ${refused}`,
+    };
   }
 
   async #ask(prepared: Prepared): Promise<void> {
     const digest = digestOf(prepared);
-    const { svid, bundle } = prepared as { svid: NonNullable<Prepared['svid']>; bundle: TrustBundle };
+    const { svid, bundle } = prepared as {
+      svid: NonNullable<Prepared['svid']>;
+      bundle: TrustBundle;
+    };
     const keyPem = privateKeyPem(svid.key, 'pkcs8');
     let refused: string | undefined;
     try {
@@ -156,7 +178,9 @@ class Gate implements ServingGate {
         keyPem,
         chainPem: certificatesPem(svid.chainDer),
         rootsPem: certificatesPem(bundle.rootsDer),
-        listsPem: (prepared.handshake?.lists?.lists ?? []).map(({ der }) => writePem('X509 CRL', der)),
+        listsPem: (prepared.handshake?.lists?.lists ?? []).map(({ der }) =>
+          writePem('X509 CRL', der),
+        ),
       });
     } catch (cause) {
       // Of the two checks the model has passed; a machine that cannot try must not keep back what is good.
@@ -185,22 +209,33 @@ class Gate implements ServingGate {
     const state = this.#stateOf(nextAt);
     const lists = this.#chosen?.offered.lists;
     const { value } = this.#served;
-    if (!isSame(state, value.state) || lists?.version !== value.lists?.version) this.#served.set({ state, lists });
-    if (choice.obstacle?.kind === 'revoked' && newest.svid) this.options.revoked(newest.svid.serial);
+    if (!isSame(state, value.state) || lists?.version !== value.lists?.version)
+      this.#served.set({ state, lists });
+    if (choice.obstacle?.kind === 'revoked' && newest.svid)
+      this.options.revoked(newest.svid.serial);
   }
 
   /** Whether a proxy has all that it needs: roots wait for the first lists. */
   #isServing(): boolean {
-    return this.#chosen?.svid !== undefined && (!this.options.lists || this.#chosen.offered.lists !== undefined);
+    return (
+      this.#chosen?.svid !== undefined &&
+      (!this.options.lists || this.#chosen.offered.lists !== undefined)
+    );
   }
 
   /** The source's state with the certificate and bundle that were chosen. */
   #stateOf(nextAt: number): CertState {
     const source = this.options.state.value;
-    const { svid, bundle, offered } = this.#chosen ?? { svid: undefined, bundle: undefined, offered: NOTHING };
+    const { svid, bundle, offered } = this.#chosen ?? {
+      svid: undefined,
+      bundle: undefined,
+      offered: NOTHING,
+    };
     if (source.kind === 'starting' || source.kind === 'unavailable') return { ...source, bundle };
     const isCurrent = svid && this.deps.clock.now() < svid.notAfterAt;
-    const error = this.#problem ?? new AgentError('ERR_SELF_CHECK', 'self-check: nothing can be served', { retry: 'soon' });
+    const error =
+      this.#problem ??
+      new AgentError('ERR_SELF_CHECK', 'self-check: nothing can be served', { retry: 'soon' });
     const retryAt = Number.isFinite(nextAt) ? nextAt : source.svid.notAfterAt;
     if (!isCurrent || !bundle) {
       const expired = this.#newest().svid ? undefined : source.svid;
@@ -242,9 +277,12 @@ class Gate implements ServingGate {
       else log.info('self-check passed again');
     }
     this.#reported = problem;
-    const roots = this.#withheld.map(({ certificate, because }) => `${certificate.subject || certificate.sha256} ${because}`);
+    const roots = this.#withheld.map(
+      ({ certificate, because }) => `${certificate.subject || certificate.sha256} ${because}`,
+    );
     const withheld = roots.join('; ');
-    if (withheld !== this.#reportedWithheld && withheld !== '') log.warn('roots withheld from proxies', { roots });
+    if (withheld !== this.#reportedWithheld && withheld !== '')
+      log.warn('roots withheld from proxies', { roots });
     this.#reportedWithheld = withheld;
   }
 }
@@ -264,20 +302,32 @@ function digestOf({ svid, bundle, handshake }: Prepared): string {
   return hash.update(`${bundle?.version} ${handshake?.lists?.version}`).digest('hex');
 }
 
-function selfCheckError({ kind, field, rule }: Exclude<Verdict, string>, hasServed: boolean): AgentError {
+function selfCheckError(
+  { kind, field, rule }: Exclude<Verdict, string>,
+  hasServed: boolean,
+): AgentError {
   const outcome = hasServed ? 'the last good set stays in service' : 'nothing is served';
   const what = kind === 'revoked' ? 'our certificate is revoked, and peers refuse it' : outcome;
-  return new AgentError('ERR_SELF_CHECK', `self-check: ${field} ${rule}; ${what}`, { retry: 'soon', field, rule, hint: HINTS[kind] });
+  return new AgentError('ERR_SELF_CHECK', `self-check: ${field} ${rule}; ${what}`, {
+    retry: 'soon',
+    field,
+    rule,
+    hint: HINTS[kind],
+  });
 }
 
 const HINTS: Readonly<Record<Exclude<Verdict, string>['kind'], string>> = {
   names: 'take roots that no peer needs out of the trust bundle',
   path: 'compare the trust bundle (root-cert.pem), the chain of the CA (cert-chain.pem) and the clock with what proxies verify',
-  lists: "publish a revocation list of our certificate's issuer with the others, without extensions that narrow it",
-  revoked: 'it is replaced as soon as the CA takes another proof: a service account token, or a new join token (keyturn vm join)',
+  lists:
+    "publish a revocation list of our certificate's issuer with the others, without extensions that narrow it",
+  revoked:
+    'it is replaced as soon as the CA takes another proof: a service account token, or a new join token (keyturn vm join)',
 };
 
 function isSame(a: CertState, b: CertState): boolean {
   const names = new Set([...Object.keys(a), ...Object.keys(b)]) as Set<keyof CertState>;
-  return [...names].every((name) => (name === 'bundle' ? a.bundle?.version === b.bundle?.version : a[name] === b[name]));
+  return [...names].every((name) =>
+    name === 'bundle' ? a.bundle?.version === b.bundle?.version : a[name] === b[name],
+  );
 }

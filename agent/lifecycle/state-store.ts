@@ -10,7 +10,13 @@ import { type KeyPair, privateKeyPem, readPrivateKey } from '../identity/keys';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
-import { CERT_FILES, type CertContents, certFiles, type FileOutput, followState } from './file-output';
+import {
+  CERT_FILES,
+  type CertContents,
+  certFiles,
+  type FileOutput,
+  followState,
+} from './file-output';
 import type { KeptKey } from './issue';
 import { readTogether } from './read-together';
 
@@ -39,7 +45,10 @@ const PENDING_ID = 'identity';
 /**
  * @throws AgentError ERR_OUTPUT: the directory exists and others may enter it, or it belongs to somebody else. It holds a private key.
  */
-export async function openStateStore(options: { readonly dir: string; readonly id: SpiffeId }, deps: Deps): Promise<StateStore> {
+export async function openStateStore(
+  options: { readonly dir: string; readonly id: SpiffeId },
+  deps: Deps,
+): Promise<StateStore> {
   const { dir, id } = options;
   await checkPrivate(dir);
   const keptKey = new PendingKey(join(dir, PENDING_DIR), id, deps);
@@ -51,7 +60,9 @@ export async function openStateStore(options: { readonly dir: string; readonly i
       return svid;
     },
     follow: (state) => {
-      writer ??= followState(dir, state, stateFiles, deps, ({ svid }) => keptKey.certified(svid.key));
+      writer ??= followState(dir, state, stateFiles, deps, ({ svid }) =>
+        keptKey.certified(svid.key),
+      );
     },
     keptKey,
     close: async () => writer?.close(),
@@ -89,7 +100,9 @@ class PendingKey implements KeptKey {
       const kept = this.#kept ?? (await this.#read());
       if (!kept || Buffer.compare(kept.spkiDer, key.spkiDer) !== 0) return;
       this.#kept = undefined;
-      await unpublishDir(this.dir).catch((cause) => this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }));
+      await unpublishDir(this.dir).catch((cause) =>
+        this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }),
+      );
     });
   }
 
@@ -103,11 +116,18 @@ class PendingKey implements KeptKey {
     const paths = [CERT_FILES.key, PENDING_ID].map((name) => join(this.dir, name));
     if (!(await lstat(paths[0]!).catch(() => undefined))) return undefined;
     try {
-      const [keyPem, id] = await readTogether(paths, (path) => ({ field: path, code: 'ERR_PARSE' }));
-      if (id!.toString() !== formatSpiffeId(this.id)) throw invalid('ERR_PARSE', paths[1]!, `must be ${formatSpiffeId(this.id)}`);
+      const [keyPem, id] = await readTogether(paths, (path) => ({
+        field: path,
+        code: 'ERR_PARSE',
+      }));
+      if (id!.toString() !== formatSpiffeId(this.id))
+        throw invalid('ERR_PARSE', paths[1]!, `must be ${formatSpiffeId(this.id)}`);
       this.#kept = readPrivateKey(keyPem!, paths[0]!);
     } catch (cause) {
-      this.deps.log.warn('kept key discarded, a one-time token that was shown with it is lost', { dir: this.dir, cause });
+      this.deps.log.warn('kept key discarded, a one-time token that was shown with it is lost', {
+        dir: this.dir,
+        cause,
+      });
     }
     return this.#kept;
   }
@@ -120,11 +140,28 @@ async function checkPrivate(dir: string): Promise<void> {
   if (!found.isDirectory()) throw invalid('ERR_OUTPUT', field, 'must be a directory');
   const mode = found.mode & 0o777;
   const hint = `chmod 700 ${dir}`;
-  if ((mode & 0o077) !== 0) throw invalid('ERR_OUTPUT', field, `must have mode 0700, not ${mode.toString(8).padStart(4, '0')}`, { hint });
-  if (found.uid !== process.getuid?.()) throw invalid('ERR_OUTPUT', field, `must belong to user ${process.getuid?.()}, not ${found.uid}`);
+  if ((mode & 0o077) !== 0)
+    throw invalid(
+      'ERR_OUTPUT',
+      field,
+      `must have mode 0700, not ${mode.toString(8).padStart(4, '0')}`,
+      { hint },
+    );
+  if (found.uid !== process.getuid?.())
+    throw invalid(
+      'ERR_OUTPUT',
+      field,
+      `must belong to user ${process.getuid?.()}, not ${found.uid}`,
+    );
 }
 
-async function load(dir: string, id: SpiffeId, trust: TrustBundle, now: number, deps: Deps): Promise<Svid | undefined> {
+async function load(
+  dir: string,
+  id: SpiffeId,
+  trust: TrustBundle,
+  now: number,
+  deps: Deps,
+): Promise<Svid | undefined> {
   try {
     const files = await readTogether(
       NAMES.map((name) => join(dir, name)),
@@ -136,12 +173,18 @@ async function load(dir: string, id: SpiffeId, trust: TrustBundle, now: number, 
     const key = readPrivateKey(keyPem, CERT_FILES.key);
     const lastMoment = Math.min(...chain.map(({ notAfterAt }) => notAfterAt)) - 1;
     const chainDer = chain.map(({ der }) => der);
-    const svid = acceptIssuedChain({ id, key, source: receipt.source }, chainDer, trust, Math.min(now, lastMoment));
+    const svid = acceptIssuedChain(
+      { id, key, source: receipt.source },
+      chainDer,
+      trust,
+      Math.min(now, lastMoment),
+    );
     // The plan counts from the first receipt: an agent that restarts every hour must not put its renewal off every hour.
     return { ...svid, receivedAt: Math.min(receipt.receivedAt, now) };
   } catch (caught) {
     // A directory that was never written is no event.
-    if (await lstat(join(dir, CERT_FILES.key)).catch(() => undefined)) deps.log.warn('kept certificate discarded', { dir, cause: caught });
+    if (await lstat(join(dir, CERT_FILES.key)).catch(() => undefined))
+      deps.log.warn('kept certificate discarded', { dir, cause: caught });
     return undefined;
   }
 }
@@ -160,11 +203,16 @@ function readReceipt(json: Buffer): { receivedAt: number; source: string } {
   try {
     parsed = JSON.parse(json.toString('utf8'));
   } catch (cause) {
-    throw new AgentError('ERR_PARSE', `${RECEIPT}: must be JSON`, { field: RECEIPT, rule: 'must be JSON', cause });
+    throw new AgentError('ERR_PARSE', `${RECEIPT}: must be JSON`, {
+      field: RECEIPT,
+      rule: 'must be JSON',
+      cause,
+    });
   }
   const { receivedAt, source } = (parsed ?? {}) as Record<string, unknown>;
   if (typeof receivedAt !== 'number' || !Number.isFinite(receivedAt))
     throw invalid('ERR_PARSE', RECEIPT, 'must have a number "receivedAt"');
-  if (typeof source !== 'string' || !/^[a-z0-9-]{1,32}$/.test(source)) throw invalid('ERR_PARSE', RECEIPT, 'must have a name "source"');
+  if (typeof source !== 'string' || !/^[a-z0-9-]{1,32}$/.test(source))
+    throw invalid('ERR_PARSE', RECEIPT, 'must have a name "source"');
   return { receivedAt, source };
 }

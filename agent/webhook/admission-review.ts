@@ -20,7 +20,11 @@ export interface AdmissionRequest {
 /** The answer to one request. */
 export type Verdict =
   /** `patch`: operations of RFC 6902, empty where the object stays as it is. */
-  | { readonly kind: 'allowed'; readonly patch: readonly object[]; readonly warnings: readonly string[] }
+  | {
+      readonly kind: 'allowed';
+      readonly patch: readonly object[];
+      readonly warnings: readonly string[];
+    }
   /** `status`: as an HTTP status, e.g. 400 for what cannot be understood, 422 for what cannot be done. */
   | { readonly kind: 'denied'; readonly status: number; readonly message: string };
 
@@ -38,13 +42,19 @@ const MAX_WARNINGS = 16;
  */
 export function parseAdmissionReview(body: Uint8Array): AdmissionRequest {
   const review = members(parseJson(body), 'body');
-  if (review.apiVersion !== 'admission.k8s.io/v1') throw refused('apiVersion', 'must be admission.k8s.io/v1');
+  if (review.apiVersion !== 'admission.k8s.io/v1')
+    throw refused('apiVersion', 'must be admission.k8s.io/v1');
   if (review.kind !== 'AdmissionReview') throw refused('kind', 'must be AdmissionReview');
   const request = members(review.request, 'request');
   const uid = text(request.uid, 'request.uid');
-  if (uid.length === 0 || uid.length > MAX_UID) throw refused('request.uid', `must have 1 to ${MAX_UID} characters`);
+  if (uid.length === 0 || uid.length > MAX_UID)
+    throw refused('request.uid', `must have 1 to ${MAX_UID} characters`);
   const { group, version, kind } = members(request.kind, 'request.kind');
-  const parts = [text(group ?? '', 'request.kind.group'), text(version, 'request.kind.version'), text(kind, 'request.kind.kind')];
+  const parts = [
+    text(group ?? '', 'request.kind.group'),
+    text(version, 'request.kind.version'),
+    text(kind, 'request.kind.kind'),
+  ];
   const { dryRun = false } = request;
   if (typeof dryRun !== 'boolean') throw refused('request.dryRun', 'must be true or false');
   return {
@@ -60,18 +70,28 @@ export function parseAdmissionReview(body: Uint8Array): AdmissionRequest {
 
 /** The answer as JSON, an AdmissionReview of version v1. */
 export function formatAdmissionReview(uid: string, verdict: Verdict): string {
-  return JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: { uid, ...answerOf(verdict) } });
+  return JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    response: { uid, ...answerOf(verdict) },
+  });
 }
 
 function answerOf(verdict: Verdict): object {
   if (verdict.kind === 'denied') {
     const { status, message } = verdict;
-    return { allowed: false, status: { code: status, reason: status === 422 ? 'Invalid' : 'BadRequest', message } };
+    return {
+      allowed: false,
+      status: { code: status, reason: status === 422 ? 'Invalid' : 'BadRequest', message },
+    };
   }
   const { patch, warnings } = verdict;
   return {
     allowed: true,
-    ...(patch.length > 0 && { patchType: 'JSONPatch', patch: Buffer.from(JSON.stringify(patch)).toString('base64') }),
+    ...(patch.length > 0 && {
+      patchType: 'JSONPatch',
+      patch: Buffer.from(JSON.stringify(patch)).toString('base64'),
+    }),
     ...(warnings.length > 0 && { warnings: warnings.slice(0, MAX_WARNINGS).map(shortened) }),
   };
 }
@@ -87,7 +107,8 @@ function parseJson(body: Uint8Array): unknown {
   } catch {
     throw refused('body', 'must be UTF-8');
   }
-  if (depthOf(json) > MAX_DEPTH) throw refused('body', `must not be nested deeper than ${MAX_DEPTH}`);
+  if (depthOf(json) > MAX_DEPTH)
+    throw refused('body', `must not be nested deeper than ${MAX_DEPTH}`);
   try {
     return JSON.parse(json);
   } catch {
@@ -113,7 +134,8 @@ function depthOf(json: string): number {
 }
 
 function members(value: unknown, field: string): Readonly<Record<string, unknown>> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refused(field, 'must be an object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw refused(field, 'must be an object');
   return value as Readonly<Record<string, unknown>>;
 }
 

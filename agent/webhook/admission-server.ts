@@ -2,7 +2,12 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
 import type { HostPort } from '../base/host-port';
-import { type AdmissionRequest, formatAdmissionReview, parseAdmissionReview, type Verdict } from './admission-review';
+import {
+  type AdmissionRequest,
+  formatAdmissionReview,
+  parseAdmissionReview,
+  type Verdict,
+} from './admission-review';
 import { type HttpsListener, listenHttps } from './https-listener';
 
 export interface AdmissionServerOptions {
@@ -38,7 +43,10 @@ interface Answer {
  *
  * @throws AgentError ERR_SOCKET.
  */
-export function createAdmissionServer(options: AdmissionServerOptions, deps: Deps): Promise<HttpsListener> {
+export function createAdmissionServer(
+  options: AdmissionServerOptions,
+  deps: Deps,
+): Promise<HttpsListener> {
   const desk = new Desk(options, deps);
   const http = createServer(
     {
@@ -103,7 +111,11 @@ class Desk {
       return plain(400, AgentError.from(caught).message);
     }
     try {
-      return { status: 200, type: 'application/json', body: formatAdmissionReview(request.uid, this.options.decide(request)) };
+      return {
+        status: 200,
+        type: 'application/json',
+        body: formatAdmissionReview(request.uid, this.options.decide(request)),
+      };
     } catch (cause) {
       this.deps.log.error('admission request failed', { uid: request.uid, cause });
       return plain(500, 'internal error');
@@ -112,7 +124,8 @@ class Desk {
 
   /** @param hangUp  The rest of a request is not waited for. */
   #end(response: ServerResponse, { status, type, body }: Answer, hangUp: boolean): void {
-    if (status !== 200) this.deps.metrics.record('webhook_refused_total', { status: String(status) });
+    if (status !== 200)
+      this.deps.metrics.record('webhook_refused_total', { status: String(status) });
     response.writeHead(status, {
       'content-type': type,
       'content-length': Buffer.byteLength(body),
@@ -131,8 +144,10 @@ function judgeHead({ url = '', method, headers }: IncomingMessage): Answer | und
   // API servers add their timeout as a query.
   if (url.split('?', 1)[0] !== ADMISSION_PATH) return plain(404, 'not found');
   if (method !== 'POST') return plain(405, 'method not allowed');
-  if (!/^application\/json *(;|$)/i.test(headers['content-type'] ?? '')) return plain(415, 'content-type: must be application/json');
-  if (headers['content-encoding'] !== undefined) return plain(415, 'content-encoding: must not be there');
+  if (!/^application\/json *(;|$)/i.test(headers['content-type'] ?? ''))
+    return plain(415, 'content-type: must be application/json');
+  if (headers['content-encoding'] !== undefined)
+    return plain(415, 'content-encoding: must not be there');
   return Number(headers['content-length'] ?? 0) > MAX_BODY_BYTES ? TOO_LARGE : undefined;
 }
 

@@ -20,11 +20,15 @@ export function admit(request: AdmissionRequest, inject: InjectPod): Verdict {
   if (operation !== 'CREATE') return wrong('request.operation', `must be CREATE, not ${operation}`);
   if (subResource !== '') return wrong('request.subResource', `must be empty, not ${subResource}`);
   if (namespace === '') return wrong('request.namespace', 'must not be empty');
-  if (typeof object !== 'object' || object === null || Array.isArray(object)) return wrong('request.object', 'must be an object');
+  if (typeof object !== 'object' || object === null || Array.isArray(object))
+    return wrong('request.object', 'must be an object');
   const { annotations, labels } = metadataOf(object);
   // No API server keeps as many; a pod that has them is to keep others waiting.
-  const crowded = Object.entries({ labels, annotations }).find(([, marks]) => Object.keys(marks).length > MAX_MARKS);
-  if (crowded) return wrong(`request.object.metadata.${crowded[0]}`, `must not be more than ${MAX_MARKS}`);
+  const crowded = Object.entries({ labels, annotations }).find(
+    ([, marks]) => Object.keys(marks).length > MAX_MARKS,
+  );
+  if (crowded)
+    return wrong(`request.object.metadata.${crowded[0]}`, `must not be more than ${MAX_MARKS}`);
   if (MIRROR in annotations) return UNCHANGED;
   const injection = inject(object);
   switch (injection.kind) {

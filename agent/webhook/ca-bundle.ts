@@ -32,18 +32,33 @@ export interface WebhookRoots {
  * @returns  Whether something had to be changed.
  * @throws   AgentError: the configuration is not there (ERR_CA_STATE), or what the API server answers.
  */
-export async function publishCaBundle(api: KubeApi, name: string, wanted: WebhookRoots, signal: AbortSignal): Promise<'changed' | 'kept'> {
+export async function publishCaBundle(
+  api: KubeApi,
+  name: string,
+  wanted: WebhookRoots,
+  signal: AbortSignal,
+): Promise<'changed' | 'kept'> {
   const path = kubePath`/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
   for (let conflicts = 0; ; ) {
     const { metadata, webhooks = [] } = await read(api, name, path, signal);
     const changes = webhooks.flatMap(({ clientConfig: { caBundle = '' } }, index) => {
       const value = bundleOf(caBundle, wanted);
-      return caBundle === value ? [] : [{ op: 'add', path: `/webhooks/${index}/clientConfig/caBundle`, value }];
+      return caBundle === value
+        ? []
+        : [{ op: 'add', path: `/webhooks/${index}/clientConfig/caBundle`, value }];
     });
     if (changes.length === 0) return 'kept';
-    const version = { op: 'replace', path: '/metadata/resourceVersion', value: metadata.resourceVersion };
+    const version = {
+      op: 'replace',
+      path: '/metadata/resourceVersion',
+      value: metadata.resourceVersion,
+    };
     try {
-      await api.request('PATCH', path, { body: [version, ...changes], contentType: 'application/json-patch+json', signal });
+      await api.request('PATCH', path, {
+        body: [version, ...changes],
+        contentType: 'application/json-patch+json',
+        signal,
+      });
       return 'changed';
     } catch (caught) {
       conflicts += 1;
@@ -52,22 +67,33 @@ export async function publishCaBundle(api: KubeApi, name: string, wanted: Webhoo
   }
 }
 
-async function read(api: KubeApi, name: string, path: string, signal: AbortSignal): Promise<WebhookConfiguration> {
+async function read(
+  api: KubeApi,
+  name: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<WebhookConfiguration> {
   try {
     return await api.request<WebhookConfiguration>('GET', path, { signal });
   } catch (caught) {
     if (!isKubeStatus(caught, 404)) throw caught;
-    throw new AgentError('ERR_CA_STATE', `read MutatingWebhookConfiguration ${name}: it is not there`, {
-      retry: 'soon',
-      cause: caught,
-      hint: 'apply scripts/deploy/webhook, or name another with --configuration',
-    });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `read MutatingWebhookConfiguration ${name}: it is not there`,
+      {
+        retry: 'soon',
+        cause: caught,
+        hint: 'apply scripts/deploy/webhook, or name another with --configuration',
+      },
+    );
   }
 }
 
 /** Base64 of PEM, the same for the same roots. */
 function bundleOf(before: string, { roots, kept }: WebhookRoots): string {
-  const still = kept.filter((root) => rootsIn(before).some((each) => Buffer.compare(each, root) === 0));
+  const still = kept.filter((root) =>
+    rootsIn(before).some((each) => Buffer.compare(each, root) === 0),
+  );
   return certificatesPem(createTrustBundle([...roots, ...still]).rootsDer).toString('base64');
 }
 

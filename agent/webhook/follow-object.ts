@@ -28,7 +28,12 @@ export async function followObject(
       if (signal.aborted) return;
       failures += 1;
       waitMs = backoffMs(failures, DEFAULT_BACKOFF, random);
-      log.warn('changes are not seen at once', { path, name, retryInSeconds: Math.round(waitMs / 1_000), cause });
+      log.warn('changes are not seen at once', {
+        path,
+        name,
+        retryInSeconds: Math.round(waitMs / 1_000),
+        cause,
+      });
     }
     await clock.sleepUntil(clock.now() + waitMs, signal).catch(() => undefined);
     onChange();

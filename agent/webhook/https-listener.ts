@@ -42,7 +42,11 @@ interface Open {
  *
  * @throws AgentError ERR_SOCKET.
  */
-export async function listenHttps(http: HttpServer, address: HostPort, deps: Deps): Promise<HttpsListener> {
+export async function listenHttps(
+  http: HttpServer,
+  address: HostPort,
+  deps: Deps,
+): Promise<HttpsListener> {
   const tls = createServer({ minVersion: 'TLSv1.2', handshakeTimeout: HANDSHAKE_MS });
   const used = keepLiveliest(tls, MAX_CONNECTIONS, 1 / 2);
   const open = new Map<Socket, Open>();
@@ -75,7 +79,8 @@ export async function listenHttps(http: HttpServer, address: HostPort, deps: Dep
   let closing: Promise<void> | undefined;
   return {
     address: formatHostPort({ host: address.host, port }),
-    use: ({ certPem, keyPem }) => tls.setSecureContext({ cert: certPem, key: keyPem, minVersion: 'TLSv1.2' }),
+    use: ({ certPem, keyPem }) =>
+      tls.setSecureContext({ cert: certPem, key: keyPem, minVersion: 'TLSv1.2' }),
     close: () => {
       closing ??= (async () => {
         stop.abort();
@@ -88,7 +93,11 @@ export async function listenHttps(http: HttpServer, address: HostPort, deps: Dep
   };
 }
 
-async function sweep(open: ReadonlyMap<Socket, Open>, { clock }: Deps, signal: AbortSignal): Promise<void> {
+async function sweep(
+  open: ReadonlyMap<Socket, Open>,
+  { clock }: Deps,
+  signal: AbortSignal,
+): Promise<void> {
   while (!signal.aborted) {
     await clock.sleepUntil(clock.now() + SWEEP_MS, signal).catch(() => undefined);
     for (const [socket, each] of open) {
@@ -99,7 +108,11 @@ async function sweep(open: ReadonlyMap<Socket, Open>, { clock }: Deps, signal: A
 }
 
 /** A request that has arrived whole is answered in the same turn of the loop; what is left after a moment is only on its way. */
-async function goodbye(tls: TlsServer, open: ReadonlyMap<Socket, Open>, { clock }: Deps): Promise<void> {
+async function goodbye(
+  tls: TlsServer,
+  open: ReadonlyMap<Socket, Open>,
+  { clock }: Deps,
+): Promise<void> {
   const closed = new Promise<void>((resolve) => tls.close(() => resolve()));
   for (const [socket, { waiting }] of open) if (!waiting) socket.destroy();
   if (open.size > 0) await clock.sleepUntil(clock.now() + GOODBYE_MS);

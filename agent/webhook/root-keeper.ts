@@ -34,7 +34,10 @@ export interface RootKeeperOptions {
 }
 
 interface KubeSecret {
-  readonly metadata: { readonly resourceVersion: string; readonly annotations?: Readonly<Record<string, string>> };
+  readonly metadata: {
+    readonly resourceVersion: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
   readonly data?: Readonly<Record<string, string>>;
 }
 
@@ -58,7 +61,10 @@ export class RootKeeper {
   readonly #options: RootKeeperOptions;
   readonly #deps: Deps;
   #authority: WebhookAuthority | undefined;
-  #held: { readonly rootsDer: readonly Uint8Array[]; readonly untilAt: number } = { rootsDer: [], untilAt: 0 };
+  #held: { readonly rootsDer: readonly Uint8Array[]; readonly untilAt: number } = {
+    rootsDer: [],
+    untilAt: 0,
+  };
   #problem: AgentError | undefined;
 
   constructor(options: RootKeeperOptions, deps: Deps) {
@@ -69,7 +75,9 @@ export class RootKeeper {
   /** Why the API server may not accept what we show; undefined where it does. */
   problem(): AgentError | undefined {
     if (this.#problem) return this.#problem;
-    return this.#authority ? undefined : new AgentError('ERR_CA_UNAVAILABLE', 'the root of the webhook has not been read yet');
+    return this.#authority
+      ? undefined
+      : new AgentError('ERR_CA_UNAVAILABLE', 'the root of the webhook has not been read yet');
   }
 
   /** The signer in use; undefined before there is one. */
@@ -84,7 +92,14 @@ export class RootKeeper {
     let changed = new AbortController();
     const wake = () => changed.abort();
     const following = [
-      followObject(api, kubePath`/api/v1/namespaces/${namespace}/secrets`, secret, wake, this.#deps, signal),
+      followObject(
+        api,
+        kubePath`/api/v1/namespaces/${namespace}/secrets`,
+        secret,
+        wake,
+        this.#deps,
+        signal,
+      ),
       followObject(api, CONFIGURATIONS, configuration, wake, this.#deps, signal),
     ];
     signal.addEventListener('abort', wake, { once: true });
@@ -100,10 +115,17 @@ export class RootKeeper {
       } catch (caught) {
         if (signal.aborted) break;
         const error = AgentError.from(caught);
-        const waitMs = Math.max(backoffMs(failures.failed(error), BACKOFF, random), error.retryAfterMs ?? 0);
-        log.warn('webhook root is not in order', { retryInSeconds: Math.round(waitMs / 1_000), cause: error });
+        const waitMs = Math.max(
+          backoffMs(failures.failed(error), BACKOFF, random),
+          error.retryAfterMs ?? 0,
+        );
+        log.warn('webhook root is not in order', {
+          retryInSeconds: Math.round(waitMs / 1_000),
+          cause: error,
+        });
         // What is in step stays so while nobody can be asked.
-        if (this.#authority === undefined || !UNREACHABLE.includes(error.code)) this.#problem = error;
+        if (this.#authority === undefined || !UNREACHABLE.includes(error.code))
+          this.#problem = error;
         untilAt = clock.now() + waitMs;
       }
       await clock.sleepUntil(untilAt, changed.signal).catch(() => undefined);
@@ -121,8 +143,14 @@ export class RootKeeper {
     if (another) this.#held = { rootsDer: last.bundle.rootsDer, untilAt: clock.now() + HOLD_MS };
     const held = this.#held.untilAt > clock.now() ? this.#held.rootsDer : [];
     const { api, configuration } = this.#options;
-    const published = await publishCaBundle(api, configuration, { roots: issuer.bundle.rootsDer, kept: held }, signal);
-    if (published === 'changed') this.#deps.log.info('webhook configuration told of its roots', { configuration });
+    const published = await publishCaBundle(
+      api,
+      configuration,
+      { roots: issuer.bundle.rootsDer, kept: held },
+      signal,
+    );
+    if (published === 'changed')
+      this.#deps.log.info('webhook configuration told of its roots', { configuration });
     if (another && published === 'changed') await clock.sleepUntil(clock.now() + SETTLE_MS, signal);
     await this.#use(issuer);
     return held.length === 0 ? at : Math.min(at, this.#held.untilAt);
@@ -147,15 +175,27 @@ export class RootKeeper {
       if (root?.next) await this.#accept({ ...root, signer: root.next });
       const made = root ? await advance(root, engine, now) : await makeSharedRoot(engine, now);
       if (await this.#write(made, version, signal)) {
-        this.#deps.log.info('webhook root in its next stage', { secret: this.#options.secret, stage: stage?.kind ?? 'make' });
+        this.#deps.log.info('webhook root in its next stage', {
+          secret: this.#options.secret,
+          stage: stage?.kind ?? 'make',
+        });
       }
     }
   }
 
-  async #read(signal: AbortSignal): Promise<{ readonly content: SecretContent; readonly version: string }> {
+  async #read(
+    signal: AbortSignal,
+  ): Promise<{ readonly content: SecretContent; readonly version: string }> {
     try {
-      const { metadata, data = {} } = await this.#options.api.request<KubeSecret>('GET', this.#path, { signal });
-      return { content: { data, annotations: metadata.annotations ?? {} }, version: metadata.resourceVersion };
+      const { metadata, data = {} } = await this.#options.api.request<KubeSecret>(
+        'GET',
+        this.#path,
+        { signal },
+      );
+      return {
+        content: { data, annotations: metadata.annotations ?? {} },
+        version: metadata.resourceVersion,
+      };
     } catch (caught) {
       if (!isKubeStatus(caught, 404)) throw caught;
       throw new AgentError('ERR_CA_STATE', `read ${this.#name}: it is not there`, {
@@ -170,7 +210,10 @@ export class RootKeeper {
   async #write(root: SharedRoot, resourceVersion: string, signal: AbortSignal): Promise<boolean> {
     const { data, annotations } = formatSharedRoot(root);
     try {
-      await this.#options.api.request('PATCH', this.#path, { body: { metadata: { resourceVersion, annotations }, data }, signal });
+      await this.#options.api.request('PATCH', this.#path, {
+        body: { metadata: { resourceVersion, annotations }, data },
+        signal,
+      });
       return true;
     } catch (caught) {
       if (isKubeStatus(caught, 409)) return false;
@@ -190,8 +233,19 @@ export class RootKeeper {
     // What is judged is wiped.
     const keyPem = new Secret(Buffer.from(signer.keyPem.reveal()));
     try {
-      const files = { dir: this.#options.secret, keyPem, certPem: signer.certPem, chainPem: Buffer.alloc(0), rootPem: rootsPem };
-      return await acceptIssuer(files, { trustDomain: WEBHOOK_TRUST_DOMAIN }, this.#options.engine, this.#deps.clock.now());
+      const files = {
+        dir: this.#options.secret,
+        keyPem,
+        certPem: signer.certPem,
+        chainPem: Buffer.alloc(0),
+        rootPem: rootsPem,
+      };
+      return await acceptIssuer(
+        files,
+        { trustDomain: WEBHOOK_TRUST_DOMAIN },
+        this.#options.engine,
+        this.#deps.clock.now(),
+      );
     } catch (caught) {
       throw this.#refused(caught);
     }

@@ -67,13 +67,23 @@ export function nextStage({ signer, next, rootsPem, sinceAt }: SharedRoot): Next
 }
 
 /** The root in its next stage, which begins now. One that has expired meanwhile is replaced at one stroke: nobody accepts it anyway. */
-export async function advance(root: SharedRoot, engine: CertificateEngine, now: number): Promise<SharedRoot> {
+export async function advance(
+  root: SharedRoot,
+  engine: CertificateEngine,
+  now: number,
+): Promise<SharedRoot> {
   const { signer, next, rootsPem } = root;
-  if (next === undefined && certificateOf(signer.certPem, KEYS.cert).notAfterAt <= now) return makeSharedRoot(engine, now);
+  if (next === undefined && certificateOf(signer.certPem, KEYS.cert).notAfterAt <= now)
+    return makeSharedRoot(engine, now);
   switch (nextStage(root).kind) {
     case 'announce': {
       const made = await makePair(engine, now);
-      return { signer, next: made, rootsPem: Buffer.concat([rootsPem, made.certPem]), sinceAt: now };
+      return {
+        signer,
+        next: made,
+        rootsPem: Buffer.concat([rootsPem, made.certPem]),
+        sinceAt: now,
+      };
     }
     case 'activate':
       return { signer: next!, next: undefined, rootsPem, sinceAt: now };
@@ -113,10 +123,14 @@ export function parseSharedRoot({ data, annotations }: SecretContent): SharedRoo
   if (Object.keys(data).length === 0) return undefined;
   const bytes = (key: string) => {
     const text = data[key];
-    if (text === undefined) throw refused(key, `must be there beside ${Object.keys(data).join(', ')}`);
+    if (text === undefined)
+      throw refused(key, `must be there beside ${Object.keys(data).join(', ')}`);
     return Buffer.from(text, 'base64');
   };
-  const pair = (key: string, cert: string): RootPair => ({ certPem: bytes(cert), keyPem: new Secret(bytes(key)) });
+  const pair = (key: string, cert: string): RootPair => ({
+    certPem: bytes(cert),
+    keyPem: new Secret(bytes(key)),
+  });
   const signer = pair(KEYS.key, KEYS.cert);
   const hasNext = KEYS.nextKey in data || KEYS.nextCert in data;
   const next = hasNext ? pair(KEYS.nextKey, KEYS.nextCert) : undefined;
@@ -124,20 +138,28 @@ export function parseSharedRoot({ data, annotations }: SecretContent): SharedRoo
   const since = annotations[SINCE];
   const { notBeforeAt } = certificateOf(signer.certPem, KEYS.cert);
   const sinceAt = since === undefined ? notBeforeAt : Date.parse(since);
-  if (Number.isNaN(sinceAt)) throw refused(`annotation ${SINCE}`, 'must be a time, e.g. 2026-01-31T00:00:00Z');
+  if (Number.isNaN(sinceAt))
+    throw refused(`annotation ${SINCE}`, 'must be a time, e.g. 2026-01-31T00:00:00Z');
   const rootsPem = bytes(KEYS.roots);
   rootsOf(rootsPem);
   return { signer, next, rootsPem, sinceAt };
 }
 
 async function makePair(engine: CertificateEngine, now: number): Promise<RootPair> {
-  const { keyPem, rootPem } = await makeRoot(engine, WEBHOOK_TRUST_DOMAIN, 'ecdsa-p256', now, LIFE_MS);
+  const { keyPem, rootPem } = await makeRoot(
+    engine,
+    WEBHOOK_TRUST_DOMAIN,
+    'ecdsa-p256',
+    now,
+    LIFE_MS,
+  );
   return { keyPem, certPem: rootPem };
 }
 
 function rootsOf(pem: Buffer): readonly Uint8Array[] {
   const { bundle, skipped } = readAs(KEYS.roots, () => parseRootBundle(pem, KEYS.roots));
-  if (skipped[0] !== undefined) throw refused(KEYS.roots, `must hold good CA certificates only: ${skipped[0]}`);
+  if (skipped[0] !== undefined)
+    throw refused(KEYS.roots, `must hold good CA certificates only: ${skipped[0]}`);
   return bundle.rootsDer;
 }
 

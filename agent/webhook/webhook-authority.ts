@@ -36,7 +36,9 @@ export class WebhookAuthority {
     this.#issuer = issuer;
     if (issuer.bundle.version !== previous.bundle.version) this.#trust.set(issuer.bundle);
     if (issuer.version === previous.version) return;
-    this.deps.log.info('webhook root changed', { notAfter: new Date(issuer.notAfterAt).toISOString() });
+    this.deps.log.info('webhook root changed', {
+      notAfter: new Date(issuer.notAfterAt).toISOString(),
+    });
     for (const listener of [...this.#listeners]) listener.call();
   }
 
@@ -46,13 +48,20 @@ export class WebhookAuthority {
     return () => this.#listeners.delete(entry);
   }
 
-  async issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf> {
+  async issueServer(
+    spkiDer: Uint8Array,
+    names: ServerNames,
+    ttlSeconds: number,
+  ): Promise<IssuedLeaf> {
     const issuer = this.#issuer;
     const spec = serverSpec(spkiDer, names, ttlSeconds, issuer, this.deps.clock.now());
     const leaf = await this.engine.createCertificate(spec, issuer.key);
     assertAsDecided(leaf, spec);
     const notAfter = new Date(spec.notAfterAt).toISOString();
-    this.deps.log.info('serving certificate made', { names: [...names.dns, ...names.ip], notAfter });
+    this.deps.log.info('serving certificate made', {
+      names: [...names.dns, ...names.ip],
+      notAfter,
+    });
     return {
       certificatesDer: [leaf, ...issuer.chainDer],
       serial: Buffer.from(spec.serial).toString('hex'),

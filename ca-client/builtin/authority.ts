@@ -124,10 +124,12 @@ class BuiltinAuthority implements Authority {
     this.#issuer = issuer;
     this.#deps = deps;
     this.#trust = new WatchedSource(issuer.bundle);
-    this.#following = deps.clock.sleepUntil(deps.clock.now() + FOLLOW_AFTER_MS, this.#stop.signal).then(
-      () => this.#follow(),
-      () => undefined,
-    );
+    this.#following = deps.clock
+      .sleepUntil(deps.clock.now() + FOLLOW_AFTER_MS, this.#stop.signal)
+      .then(
+        () => this.#follow(),
+        () => undefined,
+      );
   }
 
   get trust(): Watched<TrustBundle> {
@@ -147,8 +149,14 @@ class BuiltinAuthority implements Authority {
     return this.#createLeaf(csr, caller, ttlSeconds, 'debug');
   }
 
-  async issueServer(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number): Promise<IssuedLeaf> {
-    return this.#create(ttlSeconds, 'info', (issuer, now) => serverSpec(spkiDer, names, ttlSeconds, issuer, now));
+  async issueServer(
+    spkiDer: Uint8Array,
+    names: ServerNames,
+    ttlSeconds: number,
+  ): Promise<IssuedLeaf> {
+    return this.#create(ttlSeconds, 'info', (issuer, now) =>
+      serverSpec(spkiDer, names, ttlSeconds, issuer, now),
+    );
   }
 
   problem(): AgentError | undefined {
@@ -163,7 +171,13 @@ class BuiltinAuthority implements Authority {
 
   describe(): AuthorityDescription {
     const { subject, key, notAfterAt } = this.#issuer;
-    return { dir: this.#options.dir, subject, keyAlgorithm: key.algorithm, notAfterAt, lastError: this.#lastError };
+    return {
+      dir: this.#options.dir,
+      subject,
+      keyAlgorithm: key.algorithm,
+      notAfterAt,
+      lastError: this.#lastError,
+    };
   }
 
   async close(): Promise<void> {
@@ -171,8 +185,15 @@ class BuiltinAuthority implements Authority {
     await this.#following;
   }
 
-  #createLeaf(csr: Csr, caller: SpiffeId, ttlSeconds: number, level: 'info' | 'debug'): Promise<IssuedLeaf> {
-    return this.#create(ttlSeconds, level, (issuer, now) => leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now));
+  #createLeaf(
+    csr: Csr,
+    caller: SpiffeId,
+    ttlSeconds: number,
+    level: 'info' | 'debug',
+  ): Promise<IssuedLeaf> {
+    return this.#create(ttlSeconds, level, (issuer, now) =>
+      leafSpec(csr.spkiDer, caller, ttlSeconds, issuer, now),
+    );
   }
 
   async #create(
@@ -188,7 +209,13 @@ class BuiltinAuthority implements Authority {
     const leaf = await this.#options.engine.createCertificate(spec, issuer.key);
     this.#check(leaf, spec);
     const serial = Buffer.from(spec.serial).toString('hex');
-    this.#tellIssued(issuer, spec, serial, level, now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000);
+    this.#tellIssued(
+      issuer,
+      spec,
+      serial,
+      level,
+      now + (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000,
+    );
     return {
       certificatesDer: [leaf, ...issuer.chainDer],
       serial,
@@ -210,7 +237,8 @@ class BuiltinAuthority implements Authority {
 
   #assertOurs(caller: SpiffeId): void {
     const { trustDomain } = this.#options;
-    if (caller.trustDomain !== trustDomain) throw rejected('caller', `must be of trust domain ${trustDomain}`, formatSpiffeId(caller));
+    if (caller.trustDomain !== trustDomain)
+      throw rejected('caller', `must be of trust domain ${trustDomain}`, formatSpiffeId(caller));
   }
 
   async readCsr(csrDer: Uint8Array): Promise<Csr> {
@@ -236,11 +264,17 @@ class BuiltinAuthority implements Authority {
   #problem(issuer: Issuer, now: number): AgentError | undefined {
     const early = now < issuer.notBeforeAt - SKEW_TOLERANCE_MS;
     if (!early && now < issuer.notAfterAt) return undefined;
-    const what = early ? `is not valid before ${iso(issuer.notBeforeAt)}` : `expired at ${iso(issuer.notAfterAt)}`;
-    return new AgentError('ERR_CA_UNAVAILABLE', `sign: the CA certificate ${issuer.subject} ${what}`, {
-      retry: 'slow',
-      hint: `put a CA that is valid now into ${this.#options.dir}; it is taken up at once`,
-    });
+    const what = early
+      ? `is not valid before ${iso(issuer.notBeforeAt)}`
+      : `expired at ${iso(issuer.notAfterAt)}`;
+    return new AgentError(
+      'ERR_CA_UNAVAILABLE',
+      `sign: the CA certificate ${issuer.subject} ${what}`,
+      {
+        retry: 'slow',
+        hint: `put a CA that is valid now into ${this.#options.dir}; it is taken up at once`,
+      },
+    );
   }
 
   #assertUsable(issuer: Issuer, now: number): void {
@@ -250,13 +284,25 @@ class BuiltinAuthority implements Authority {
     throw error;
   }
 
-  #tellIssued(issuer: Issuer, { notAfterAt, profile }: CertificateSpec, serial: string, level: 'info' | 'debug', wantedAt: number): void {
+  #tellIssued(
+    issuer: Issuer,
+    { notAfterAt, profile }: CertificateSpec,
+    serial: string,
+    level: 'info' | 'debug',
+    wantedAt: number,
+  ): void {
     const { log } = this.#deps;
-    const whom = profile.kind === 'server' ? { server: [...profile.dnsNames, ...profile.ipAddresses] } : { id: profile.uri };
+    const whom =
+      profile.kind === 'server'
+        ? { server: [...profile.dnsNames, ...profile.ipAddresses] }
+        : { id: profile.uri };
     log[level]('certificate signed', { ...whom, serial, notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
-      log.warn('certificates are cut short by the end of the CA certificate', { subject: issuer.subject, notAfter: iso(notAfterAt) }),
+      log.warn('certificates are cut short by the end of the CA certificate', {
+        subject: issuer.subject,
+        notAfter: iso(notAfterAt),
+      }),
     );
   }
 
@@ -270,9 +316,15 @@ class BuiltinAuthority implements Authority {
   }
 
   async #judge(files: CaFiles): Promise<number> {
-    const next = await acceptIssuer(files, this.#options, this.#options.engine, this.#deps.clock.now());
+    const next = await acceptIssuer(
+      files,
+      this.#options,
+      this.#options.engine,
+      this.#deps.clock.now(),
+    );
     if (this.#stop.signal.aborted) return next.changesAt;
-    if (this.#lastError) this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
+    if (this.#lastError)
+      this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
     this.#lastError = undefined;
     this.#use(next);
     // Looked at again when it dies, so that this is told when it happens, not at the next request; and when a longer path begins.
@@ -296,15 +348,24 @@ class BuiltinAuthority implements Authority {
     const { log } = this.#deps;
     log.info('CA roots changed', { roots: next.rootsDer.length, version: next.version });
     warnOfRoots(next, this.#deps);
-    const kept = next.rootsDer.some((root) => previous.rootsDer.some((other) => Buffer.compare(root, other) === 0));
+    const kept = next.rootsDer.some((root) =>
+      previous.rootsDer.some((other) => Buffer.compare(root, other) === 0),
+    );
     if (!kept)
-      log.warn('CA roots were replaced without an overlap: peers that still hold the old ones are refused', { version: next.version });
+      log.warn(
+        'CA roots were replaced without an overlap: peers that still hold the old ones are refused',
+        { version: next.version },
+      );
   }
 
   #refused(error: AgentError): void {
     this.#lastError = error;
     this.#deps.metrics.record('file_read_failures_total', {});
-    this.#complain(error.message, () => this.#deps.log.error('CA directory refused, the last good CA stays in service', { cause: error }));
+    this.#complain(error.message, () =>
+      this.#deps.log.error('CA directory refused, the last good CA stays in service', {
+        cause: error,
+      }),
+    );
   }
 
   #complain(what: string, tell: () => void): void {
@@ -319,7 +380,9 @@ function warnOfRoots(bundle: TrustBundle, { log }: Deps): void {
 
 function csrFault(caught: unknown): AgentError {
   const error = AgentError.from(caught);
-  return error.code === 'ERR_PARSE' ? rejected(error.field ?? 'csr', error.rule ?? error.message, 'a workload', error) : error;
+  return error.code === 'ERR_PARSE'
+    ? rejected(error.field ?? 'csr', error.rule ?? error.message, 'a workload', error)
+    : error;
 }
 
 function issuerFacts(issuer: Issuer) {

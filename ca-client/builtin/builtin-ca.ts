@@ -23,12 +23,18 @@ export function createBuiltinCa({ authority, caller }: BuiltinCaOptions, deps: D
       const isDropped = () => signal.aborted || stop.signal.aborted;
       if (isDropped()) throw aborted();
       if (!sameSpiffeId(request.id, caller)) {
-        throw rejected('request id', `must be the caller's own, not ${formatSpiffeId(request.id)}`, formatSpiffeId(caller));
+        throw rejected(
+          'request id',
+          `must be the caller's own, not ${formatSpiffeId(request.id)}`,
+          formatSpiffeId(caller),
+        );
       }
       const certificatesDer = await authority.sign(request.csrDer, caller, request.ttlSeconds);
       if (!isDropped()) return { certificatesDer };
       // Signing takes a few milliseconds and cannot be broken off.
-      deps.log.debug('certificate dropped, nobody waits for it any more', { id: formatSpiffeId(caller) });
+      deps.log.debug('certificate dropped, nobody waits for it any more', {
+        id: formatSpiffeId(caller),
+      });
       throw aborted();
     },
     onChange(listener) {

@@ -10,7 +10,12 @@ import { assertPrivate } from './private-files';
  * The files of a CA directory, named as in Istio's `cacerts`: the signer's certificate, its key, the certificates above it, and the roots
  * that everybody trusts. A self-signed root is its own signer; then the first, third and fourth hold the same certificate.
  */
-export const CA_FILES = { key: 'ca-key.pem', cert: 'ca-cert.pem', chain: 'cert-chain.pem', root: 'root-cert.pem' } as const;
+export const CA_FILES = {
+  key: 'ca-key.pem',
+  cert: 'ca-cert.pem',
+  chain: 'cert-chain.pem',
+  root: 'root-cert.pem',
+} as const;
 
 /** Far above any real bundle: 1 MiB is some 700 roots. */
 const MAX_FILE_BYTES = 1 << 20;
@@ -47,8 +52,13 @@ export async function readCaFiles(dir: string): Promise<CaFiles> {
   const missing = await missingCaFiles(dir);
   if (missing.length > 0) throw incomplete(dir, missing);
   const readOnly = await assertPrivateDir(dir);
-  const read = (file: keyof typeof CA_FILES) => readOne(caFilePath(dir, file), file === 'key' ? 'key' : 'certificate', readOnly);
-  const [certPem, chainPem, rootPem] = await Promise.all([read('cert'), read('chain'), read('root')]);
+  const read = (file: keyof typeof CA_FILES) =>
+    readOne(caFilePath(dir, file), file === 'key' ? 'key' : 'certificate', readOnly);
+  const [certPem, chainPem, rootPem] = await Promise.all([
+    read('cert'),
+    read('chain'),
+    read('root'),
+  ]);
   // The key last: when another file cannot be read, no key is left lying in memory.
   return { dir, certPem, chainPem, rootPem, keyPem: new Secret(await read('key')) };
 }
@@ -77,7 +87,10 @@ export function incomplete(dir: string, missing: readonly string[]): AgentError 
   const present = all.filter((name) => !missing.includes(name));
   const [what, hint] =
     present.length === 0
-      ? [`none of ${all.join(', ')} is there`, 'name the directory of the authority with --ca-dir, or make one: keyturn ca init']
+      ? [
+          `none of ${all.join(', ')} is there`,
+          'name the directory of the authority with --ca-dir, or make one: keyturn ca init',
+        ]
       : [
           `${missing.join(', ')} missing beside ${present.join(', ')}`,
           'put the missing files there (cert-chain.pem may be empty where ca-cert.pem is a root), or empty the directory to have a new root made',
@@ -90,14 +103,19 @@ export function incomplete(dir: string, missing: readonly string[]): AgentError 
 }
 
 // Opened first and judged by its descriptor, so that what was judged is what is read; without waiting, should it be a pipe.
-async function readOne(path: string, kind: 'key' | 'certificate', readOnly: boolean): Promise<Buffer> {
+async function readOne(
+  path: string,
+  kind: 'key' | 'certificate',
+  readOnly: boolean,
+): Promise<Buffer> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause) => {
     throw unreadable(path, cause);
   });
   try {
     const found = await file.stat();
     if (!found.isFile()) throw unfit(path, 'must be a regular file');
-    if (found.size > MAX_FILE_BYTES) throw unfit(path, `must not be larger than ${MAX_FILE_BYTES} bytes`);
+    if (found.size > MAX_FILE_BYTES)
+      throw unfit(path, `must not be larger than ${MAX_FILE_BYTES} bytes`);
     assertPrivate(kind, path, found, readOnly);
     const bytes = Buffer.alloc(found.size);
     const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
@@ -130,7 +148,9 @@ async function isReadOnly(path: string): Promise<boolean> {
 }
 
 function unfit(path: string, rule: string): AgentError {
-  return invalid('ERR_CA_STATE', path, rule, { hint: `a CA directory holds the files ${Object.values(CA_FILES).join(', ')}` });
+  return invalid('ERR_CA_STATE', path, rule, {
+    hint: `a CA directory holds the files ${Object.values(CA_FILES).join(', ')}`,
+  });
 }
 
 function unreadable(path: string, cause: unknown): AgentError {

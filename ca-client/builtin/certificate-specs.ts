@@ -34,13 +34,28 @@ export interface SignerFacts {
  * @see RFC 5280 section 4.2.1.3: keyEncipherment is for keys that can encrypt, so RSA only (upstream sets it on EC keys too).
  * @see X509-SVID sections 2, 3.1, 4.3, 4.4.
  */
-export function leafSpec(spkiDer: Uint8Array, id: SpiffeId, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
+export function leafSpec(
+  spkiDer: Uint8Array,
+  id: SpiffeId,
+  ttlSeconds: number,
+  issuer: SignerFacts,
+  now: number,
+): CertificateSpec {
   const key = parsePublicKey(spkiDer);
-  const profile = { kind: 'leaf', uri: formatSpiffeId(id), keyEncipherment: key.kind === 'rsa' } as const;
+  const profile = {
+    kind: 'leaf',
+    uri: formatSpiffeId(id),
+    keyEncipherment: key.kind === 'rsa',
+  } as const;
   return { ...endEntity(key, ttlSeconds, issuer, now), profile };
 }
 
-function endEntity(key: PublicKey, ttlSeconds: number, issuer: SignerFacts, now: number): Omit<CertificateSpec, 'profile'> {
+function endEntity(
+  key: PublicKey,
+  ttlSeconds: number,
+  issuer: SignerFacts,
+  now: number,
+): Omit<CertificateSpec, 'profile'> {
   const ttlMs = (ttlSeconds > 0 ? ttlSeconds : DEFAULT_TTL_SECONDS) * 1_000;
   return {
     serial: randomSerial(),
@@ -58,7 +73,12 @@ function endEntity(key: PublicKey, ttlSeconds: number, issuer: SignerFacts, now:
  * A self-signed root. It carries the trust domain's own SPIFFE ID: X509-SVID section 3.2 wants a signing certificate to be an SVID without
  * a path, and it lets a plugged-in CA of another trust domain be told apart.
  */
-export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number, lifetimeMs = ROOT_LIFETIME_MS): CertificateSpec {
+export function rootSpec(
+  spkiDer: Uint8Array,
+  trustDomain: string,
+  now: number,
+  lifetimeMs = ROOT_LIFETIME_MS,
+): CertificateSpec {
   // The name is for people; the key identifier is what tells two roots apart, so a cut one does no harm.
   const name = encodeName([['O', trustDomain.slice(0, MAX_ORGANISATION)]]);
   const keyId = keyIdentifier(spkiDer);
@@ -80,7 +100,12 @@ export function rootSpec(spkiDer: Uint8Array, trustDomain: string, now: number, 
  * Certifies another signer's name and key, within the validity of both: who trusts the root of `by` alone verifies what that signer signs.
  * Purposes and constraints of the signer's own certificate bind those who verify by its own root; here those of `by` do.
  */
-export function crossSpec(signer: Certificate, by: SignerFacts, trustDomain: string, now: number): CertificateSpec {
+export function crossSpec(
+  signer: Certificate,
+  by: SignerFacts,
+  trustDomain: string,
+  now: number,
+): CertificateSpec {
   return {
     serial: randomSerial(),
     issuerDer: by.subjectDer,
@@ -103,7 +128,13 @@ export interface ServerNames {
 }
 
 /** The certificate of a TLS server of ours, for serverAuth alone: it is no workload and proves no identity to a peer. */
-export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: number, issuer: SignerFacts, now: number): CertificateSpec {
+export function serverSpec(
+  spkiDer: Uint8Array,
+  names: ServerNames,
+  ttlSeconds: number,
+  issuer: SignerFacts,
+  now: number,
+): CertificateSpec {
   return {
     ...endEntity(parsePublicKey(spkiDer), ttlSeconds, issuer, now),
     profile: { kind: 'server', dnsNames: names.dns, ipAddresses: names.ip },
@@ -114,7 +145,12 @@ export function serverSpec(spkiDer: Uint8Array, names: ServerNames, ttlSeconds: 
  * A leaf that shows whether a signer's certificates verify, and to when: for the signer's own key, valid at `now` whatever the signer is, and
  * for longer than any path of it can be.
  */
-export function probeSpec(signer: Certificate, keyId: Uint8Array, trustDomain: string, now: number): CertificateSpec {
+export function probeSpec(
+  signer: Certificate,
+  keyId: Uint8Array,
+  trustDomain: string,
+  now: number,
+): CertificateSpec {
   const { spkiDer } = signer.publicKey;
   return {
     serial: randomSerial(),

@@ -30,22 +30,35 @@ export function assertAsDecided(der: Uint8Array, spec: CertificateSpec): void {
     }),
   );
   const wrong = facts.find(([, holds]) => !holds);
-  if (wrong) throw new AgentError('ERR_BUG', `sign: the certificate that was made differs from what was decided in ${wrong[0]}`);
+  if (wrong)
+    throw new AgentError(
+      'ERR_BUG',
+      `sign: the certificate that was made differs from what was decided in ${wrong[0]}`,
+    );
 }
 
-function readFacts(tbs: DerReader, spec: CertificateSpec): { readonly algorithmDer: Uint8Array; readonly facts: readonly Fact[] } {
+function readFacts(
+  tbs: DerReader,
+  spec: CertificateSpec,
+): { readonly algorithmDer: Uint8Array; readonly facts: readonly Fact[] } {
   const next = (name: string, wanted: Uint8Array) => same(tbs.any(name).der, wanted);
   const version = tbs.enter('version', contextTag(0), (inner) => inner.smallInteger('version'));
   const serial = tbs.integer('serial number');
   const { der: algorithmDer } = tbs.element('signature algorithm', TAG.sequence);
   const issuer = next('issuer', spec.issuerDer);
-  const [notBeforeAt, notAfterAt] = tbs.sequence('validity', (inner) => [inner.time('not before'), inner.time('not after')] as const);
+  const [notBeforeAt, notAfterAt] = tbs.sequence(
+    'validity',
+    (inner) => [inner.time('not before'), inner.time('not after')] as const,
+  );
   const subject = next('subject', spec.subjectDer);
   const key = next('public key', spec.spkiDer);
   const facts: readonly Fact[] = [
     ['its version', version === 2],
     // A first bit that is set has a zero before it.
-    ['its serial number', same(serial.subarray(serial.length > 1 && serial[0] === 0 ? 1 : 0), spec.serial)],
+    [
+      'its serial number',
+      same(serial.subarray(serial.length > 1 && serial[0] === 0 ? 1 : 0), spec.serial),
+    ],
     ['its issuer', issuer],
     ['its subject', subject],
     ['its key', key],
@@ -55,12 +68,19 @@ function readFacts(tbs: DerReader, spec: CertificateSpec): { readonly algorithmD
   return { algorithmDer, facts };
 }
 
-function extensionFacts(tbs: DerReader, extensions: readonly Extension[], { profile }: CertificateSpec): readonly Fact[] {
+function extensionFacts(
+  tbs: DerReader,
+  extensions: readonly Extension[],
+  { profile }: CertificateSpec,
+): readonly Fact[] {
   const read = <T>(oid: string, reader: (value: DerReader) => T): T | undefined => {
     const found = extensions.find((each) => each.oid === oid);
     return found && tbs.within('extension', found.value, reader);
   };
-  const names = read(EXTENSION.subjectAltName, (value) => readGeneralNames(value, 'subject alternative name')) ?? [];
+  const names =
+    read(EXTENSION.subjectAltName, (value) =>
+      readGeneralNames(value, 'subject alternative name'),
+    ) ?? [];
   const uris = names.filter(({ kind }) => kind === 'uri').map(({ value }) => value);
   const decided = profile.kind === 'server' ? [] : [profile.uri];
   const ca = read(EXTENSION.basicConstraints, readBasicConstraints)?.ca === true;

@@ -39,14 +39,22 @@ export async function ensureCaFiles(dir: string, make: () => Promise<NewCa>): Pr
     return await decide(dir, make, readOnly);
   } catch (caught) {
     if (caught instanceof AgentError) throw caught;
-    throw new AgentError('ERR_CA_STATE', `make CA directory ${resolve(dir)}: ${errorText(caught)}`, {
-      cause: caught,
-      hint: 'it must be writable for the user that keyturn runs as, and on a file system with hard links, for the first start',
-    });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `make CA directory ${resolve(dir)}: ${errorText(caught)}`,
+      {
+        cause: caught,
+        hint: 'it must be writable for the user that keyturn runs as, and on a file system with hard links, for the first start',
+      },
+    );
   }
 }
 
-async function decide(dir: string, make: () => Promise<NewCa>, readOnly: boolean): Promise<boolean> {
+async function decide(
+  dir: string,
+  make: () => Promise<NewCa>,
+  readOnly: boolean,
+): Promise<boolean> {
   let ours: NewCa | undefined;
   const ourKeys: string[] = [];
   for (let round = 0; round < MAX_ROUNDS; round += 1) {
@@ -97,7 +105,9 @@ async function writeDraft(draft: string, ca: NewCa): Promise<void> {
   try {
     await Promise.all([
       writeDurably(join(draft, CA_FILES.key), ca.keyPem.reveal(), 0o600),
-      ...[CA_FILES.cert, CA_FILES.chain, CA_FILES.root].map((name) => writeDurably(join(draft, name), ca.rootPem, 0o644)),
+      ...[CA_FILES.cert, CA_FILES.chain, CA_FILES.root].map((name) =>
+        writeDurably(join(draft, name), ca.rootPem, 0o644),
+      ),
     ]);
     await syncDirectory(draft);
   } catch (cause) {
@@ -123,8 +133,10 @@ async function finish(dir: string): Promise<boolean> {
 /** Links the key, then the rest, and makes that durable. Does nothing where another draft's key is in place. */
 async function linkAll(draft: string, dir: string): Promise<void> {
   const made = await linkOnce(join(draft, CA_FILES.key), join(dir, CA_FILES.key));
-  if (!made && (await inode(join(draft, CA_FILES.key))) !== (await inode(join(dir, CA_FILES.key)))) return;
-  for (const name of [CA_FILES.cert, CA_FILES.chain, CA_FILES.root]) await linkOnce(join(draft, name), join(dir, name));
+  if (!made && (await inode(join(draft, CA_FILES.key))) !== (await inode(join(dir, CA_FILES.key))))
+    return;
+  for (const name of [CA_FILES.cert, CA_FILES.chain, CA_FILES.root])
+    await linkOnce(join(draft, name), join(dir, name));
   await syncDirectory(dir);
 }
 
@@ -140,7 +152,8 @@ async function linkOnce(from: string, to: string): Promise<boolean> {
 }
 
 async function sweepDrafts(dir: string): Promise<void> {
-  for (const draft of await drafts(dir)) await rm(draft, { recursive: true, force: true }).catch(() => undefined);
+  for (const draft of await drafts(dir))
+    await rm(draft, { recursive: true, force: true }).catch(() => undefined);
 }
 
 async function drafts(dir: string): Promise<string[]> {

@@ -64,11 +64,21 @@ export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublishe
     const times = { thisUpdateAt: now - BACKDATE_MS, nextUpdateAt: now + validityMs };
     const valid = revocations.filter(({ notAfterAt }) => notAfterAt > now);
     const lists: Buffer[] = [];
-    for (const signer of signers) lists.push(await inTurns(writePemSteps('X509 CRL', await signList(signer, valid, { number, ...times }))));
+    for (const signer of signers)
+      lists.push(
+        await inTurns(
+          writePemSteps('X509 CRL', await signList(signer, valid, { number, ...times })),
+        ),
+      );
     const certificates = signers.flatMap(({ certificate, above }) => [certificate, ...above]);
     const unique = new Map(certificates.map(({ sha256, der }) => [sha256, der]));
     const pem = Buffer.concat([...lists, certificatesPem([...unique.values()])]);
-    made = { pem, renewAt: now + validityMs / 4, signers: signers.map(({ id }) => id), revocations };
+    made = {
+      pem,
+      renewAt: now + validityMs / 4,
+      signers: signers.map(({ id }) => id),
+      revocations,
+    };
     deps.log.info('CRL signed', {
       number,
       revoked: valid.length,
@@ -83,7 +93,8 @@ export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublishe
   const trouble = new Trouble(
     {
       attempt: make,
-      began: (cause) => deps.log.error('CRL cannot be signed, the last one stays until its end', { cause }),
+      began: (cause) =>
+        deps.log.error('CRL cannot be signed, the last one stays until its end', { cause }),
       passed: () => deps.log.info('CRL is signed again'),
     },
     deps,
@@ -113,7 +124,10 @@ function isOf(made: Made, signers: readonly Signer[], revocations: readonly Revo
   if (made.signers.join() !== signers.map(({ id }) => id).join()) return false;
   if (made.revocations === revocations) return true;
   const { length } = revocations;
-  return made.revocations.length === length && revocations.every(({ serial }, index) => made.revocations[index]!.serial === serial);
+  return (
+    made.revocations.length === length &&
+    revocations.every(({ serial }, index) => made.revocations[index]!.serial === serial)
+  );
 }
 
 function signList(
@@ -123,9 +137,18 @@ function signList(
 ) {
   const { certificate, key } = signer;
   const keyId = certificate.subjectKeyId ?? keyIdentifier(key.spkiDer);
-  const ours = revocations.filter(({ issuerKeyId }) => issuerKeyId === Buffer.from(keyId).toString('hex'));
-  const revoked = ours.map(({ serial, revokedAt, reason }) => ({ serial, revokedAt, reason: REVOCATION_REASONS[reason] }));
-  return createCrl({ issuerDer: certificate.subjectDer, authorityKeyId: keyId, revoked, ...facts }, key);
+  const ours = revocations.filter(
+    ({ issuerKeyId }) => issuerKeyId === Buffer.from(keyId).toString('hex'),
+  );
+  const revoked = ours.map(({ serial, revokedAt, reason }) => ({
+    serial,
+    revokedAt,
+    reason: REVOCATION_REASONS[reason],
+  }));
+  return createCrl(
+    { issuerDer: certificate.subjectDer, authorityKeyId: keyId, revoked, ...facts },
+    key,
+  );
 }
 
 /** The one that signs, and those that are kept beside it; each key once, since a list belongs to a key. */
@@ -133,14 +156,22 @@ async function allSigners(dir: string): Promise<Signer[]> {
   const signers = new Map<string, Signer>();
   const add = async (path: string) => {
     const signer = await readSigner(path);
-    if (signer.certificate.keyUsage && !signer.certificate.keyUsage.usages.includes('cRLSign')) return;
-    const key = createHash('sha256').update(signer.certificate.subjectDer).update(signer.key.spkiDer).digest('hex');
+    if (signer.certificate.keyUsage && !signer.certificate.keyUsage.usages.includes('cRLSign'))
+      return;
+    const key = createHash('sha256')
+      .update(signer.certificate.subjectDer)
+      .update(signer.key.spkiDer)
+      .digest('hex');
     if (!signers.has(key)) signers.set(key, signer);
   };
   await add(dir);
   for (const id of await stagedIds(dir)) await add(signerDir(dir, id));
   if (signers.size === 0) {
-    throw new AgentError('ERR_CA_STATE', `sign a CRL: no signer of ${dir} has the key usage cRLSign`, { hint: 'plug in a CA that has it' });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `sign a CRL: no signer of ${dir} has the key usage cRLSign`,
+      { hint: 'plug in a CA that has it' },
+    );
   }
   return [...signers.values()];
 }

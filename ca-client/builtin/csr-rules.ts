@@ -34,7 +34,12 @@ export function assertPlainCsr(csr: Csr, whom: string): void {
       whom,
     );
   }
-  if (csr.otherNames.length > 0) throw rejected('csr san', `must hold one URI only, not ${csr.otherNames.join(', ')} names`, whom);
+  if (csr.otherNames.length > 0)
+    throw rejected(
+      'csr san',
+      `must hold one URI only, not ${csr.otherNames.join(', ')} names`,
+      whom,
+    );
   if (csr.uris.length > 1) throw rejected('csr san', 'must not hold more than one URI', whom);
 }
 

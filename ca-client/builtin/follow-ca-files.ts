@@ -21,8 +21,15 @@ export interface CaFilesJudge {
  * Resolves when the last read has ended. It never makes files: a directory that was emptied under a running CA is a fault to be told, not
  * a new start.
  */
-export async function followCaFiles(dir: string, judge: CaFilesJudge, deps: Deps, signal: AbortSignal): Promise<void> {
-  const paths = (Object.keys(CA_FILES) as (keyof typeof CA_FILES)[]).map((file) => caFilePath(dir, file));
+export async function followCaFiles(
+  dir: string,
+  judge: CaFilesJudge,
+  deps: Deps,
+  signal: AbortSignal,
+): Promise<void> {
+  const paths = (Object.keys(CA_FILES) as (keyof typeof CA_FILES)[]).map((file) =>
+    caFilePath(dir, file),
+  );
   await keepLooking(
     {
       watch: async (wake) => {
@@ -53,6 +60,7 @@ async function readSettled(dir: string, { clock }: Deps, signal: AbortSignal): P
 /** Equal versions are equal bytes: SHA-256 over the four files, hex. */
 export function filesVersion(files: CaFiles): string {
   const hash = createHash('sha256');
-  for (const bytes of [files.keyPem.reveal(), files.certPem, files.chainPem, files.rootPem]) hash.update(`${bytes.length}:`).update(bytes);
+  for (const bytes of [files.keyPem.reveal(), files.certPem, files.chainPem, files.rootPem])
+    hash.update(`${bytes.length}:`).update(bytes);
   return hash.digest('hex');
 }

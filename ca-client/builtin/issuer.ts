@@ -52,21 +52,37 @@ export interface IssuerDomains {
  * @param now  Epoch milliseconds.
  * @throws     AgentError ERR_CA_STATE with `field` (the file, or the certificate in the path) and `rule`.
  */
-export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engine: CertificateEngine, now: number): Promise<Issuer> {
+export async function acceptIssuer(
+  files: CaFiles,
+  domains: IssuerDomains,
+  engine: CertificateEngine,
+  now: number,
+): Promise<Issuer> {
   const { trustDomain, rootTrustDomains = [] } = domains;
   let signer: Certificate | undefined;
   try {
     const key = readPrivateKey(files.keyPem.reveal(), CA_FILES.key);
     signer = readSigner(files.certPem);
     assertSigner(signer, key, trustDomain);
-    const above = files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
-    const { bundle, skipped } = parseRootBundle(files.rootPem, CA_FILES.root, new Set([trustDomain, ...rootTrustDomains]));
-    if (skipped.length > 0) throw refused(CA_FILES.root, `must hold good CA certificates only: ${skipped[0]}`);
+    const above =
+      files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
+    const { bundle, skipped } = parseRootBundle(
+      files.rootPem,
+      CA_FILES.root,
+      new Set([trustDomain, ...rootTrustDomains]),
+    );
+    if (skipped.length > 0)
+      throw refused(CA_FILES.root, `must hold good CA certificates only: ${skipped[0]}`);
     const keyId = signer.subjectKeyId ?? keyIdentifier(key.spkiDer);
-    const probeDer = await engine.createCertificate(probeSpec(signer, keyId, trustDomain, now), key);
+    const probeDer = await engine.createCertificate(
+      probeSpec(signer, keyId, trustDomain, now),
+      key,
+    );
     const roots = bundle.rootsDer.map((der) => parseCertificate(der));
     const chain = longestPath(parseCertificate(probeDer), [signer, ...above], roots, now);
-    const begins = [signer, ...above, ...roots].map(({ notBeforeAt }) => notBeforeAt).filter((at) => at > now);
+    const begins = [signer, ...above, ...roots]
+      .map(({ notBeforeAt }) => notBeforeAt)
+      .filter((at) => at > now);
     const changesAt = begins.reduce((first, at) => Math.min(first, at), chain.notAfterAt);
     return {
       ...describeChain(chain, signer, above, bundle),
@@ -85,7 +101,12 @@ export async function acceptIssuer(files: CaFiles, domains: IssuerDomains, engin
 }
 
 /** Of what is valid at that very moment, as peers see it; what begins within the tolerance of clocks counts only where nothing else leads on. */
-function longestPath(leaf: Certificate, pool: readonly Certificate[], roots: readonly Certificate[], now: number): VerifiedChain {
+function longestPath(
+  leaf: Certificate,
+  pool: readonly Certificate[],
+  roots: readonly Certificate[],
+  now: number,
+): VerifiedChain {
   const rules = { keyCertSignRequired: true };
   const valid = (all: readonly Certificate[]) => all.filter((each) => isValidAt(each, now));
   try {
@@ -95,7 +116,12 @@ function longestPath(leaf: Certificate, pool: readonly Certificate[], roots: rea
   }
 }
 
-function describeChain(chain: VerifiedChain, signer: Certificate, above: readonly Certificate[], bundle: TrustBundle) {
+function describeChain(
+  chain: VerifiedChain,
+  signer: Certificate,
+  above: readonly Certificate[],
+  bundle: TrustBundle,
+) {
   const chainDer = servedChain(chain, [signer, ...above], bundle).map(({ der }) => der);
   const hash = createHash('sha256').update(signer.der);
   for (const der of chainDer) hash.update(der);
@@ -113,15 +139,23 @@ function describeChain(chain: VerifiedChain, signer: Certificate, above: readonl
  * The verified path above the leaf, and behind it what else of cert-chain.pem it hangs on: a signer that is cross-signed by a root which
  * some peers do not know otherwise. Strangers stay out, such as the last signer while the files are being replaced one by one.
  */
-function servedChain(chain: VerifiedChain, pool: readonly Certificate[], bundle: TrustBundle): Certificate[] {
+function servedChain(
+  chain: VerifiedChain,
+  pool: readonly Certificate[],
+  bundle: TrustBundle,
+): Certificate[] {
   const checker = new SignatureChecker();
   // Signed by its own key, not just of one name: roots of one trust domain share their name, and so does one that another cross-signed.
-  const isRoot = (each: Certificate) => inBundle(bundle, each) || checker.isSurelySignedBy(each, each);
+  const isRoot = (each: Certificate) =>
+    inBundle(bundle, each) || checker.isSurelySignedBy(each, each);
   const served = new Map(chain.path.map((each) => [each.sha256, each]));
   // The map grows while it is walked: issuers of issuers follow.
   for (const member of served.values()) {
     for (const each of pool) {
-      const issues = Buffer.compare(each.subjectDer, member.issuerDer) === 0 && isCa(each) && checker.isSurelySignedBy(member, each);
+      const issues =
+        Buffer.compare(each.subjectDer, member.issuerDer) === 0 &&
+        isCa(each) &&
+        checker.isSurelySignedBy(member, each);
       if (issues && !isRoot(each)) served.set(each.sha256, each);
     }
   }
@@ -134,14 +168,21 @@ function inBundle(bundle: TrustBundle, certificate: Certificate): boolean {
 
 function readSigner(certPem: Uint8Array): Certificate {
   const [signer, ...more] = parseCertificates(certPem, CA_FILES.cert);
-  if (more.length > 0) throw refused(CA_FILES.cert, `must hold one certificate; those above it belong in ${CA_FILES.chain}`);
+  if (more.length > 0)
+    throw refused(
+      CA_FILES.cert,
+      `must hold one certificate; those above it belong in ${CA_FILES.chain}`,
+    );
   return signer!;
 }
 
 function assertSigner(signer: Certificate, key: KeyPair, trustDomain: string): void {
-  if (Buffer.compare(signer.publicKey.spkiDer, key.spkiDer) !== 0) throw refused(CA_FILES.key, `must be the key of ${CA_FILES.cert}`);
-  if (signer.basicConstraints?.ca !== true) throw refused(CA_FILES.cert, 'must be a CA certificate (basicConstraints CA:TRUE)');
-  if (lacksKeyCertSign(signer) || !isCa(signer)) throw refused(CA_FILES.cert, 'must have the key usage keyCertSign');
+  if (Buffer.compare(signer.publicKey.spkiDer, key.spkiDer) !== 0)
+    throw refused(CA_FILES.key, `must be the key of ${CA_FILES.cert}`);
+  if (signer.basicConstraints?.ca !== true)
+    throw refused(CA_FILES.cert, 'must be a CA certificate (basicConstraints CA:TRUE)');
+  if (lacksKeyCertSign(signer) || !isCa(signer))
+    throw refused(CA_FILES.cert, 'must have the key usage keyCertSign');
   for (const uri of uriNames(signer)) {
     const named = /^spiffe:\/\/([^/]*)/i.exec(uri)?.[1];
     if (named !== undefined && named !== trustDomain) {
@@ -164,18 +205,23 @@ function wrongClockHint(dir: string, signer: Certificate, now: number): string |
   if ((!begins && !ended) || !isSelfSigned(signer)) return undefined;
   const [shown, made] = [now, signer.notBeforeAt].map((at) => new Date(at).toISOString());
   const anew = `move ${dir} away, start again, which makes another CA, and give its root to all who hold a copy`;
-  if (ended) return `it was made when the clock showed ${made}; if that was wrong, or its life is over, ${anew}`;
+  if (ended)
+    return `it was made when the clock showed ${made}; if that was wrong, or its life is over, ${anew}`;
   return `it was made when the clock showed ${made}, and now it shows ${shown}: set the clock; if it was wrong then, ${anew}`;
 }
 
 function stateError(dir: string, caught: unknown, hint: string | undefined): AgentError {
   const error = AgentError.from(caught);
   if (error.code === 'ERR_BUG') return error;
-  const rule = error.rule === undefined || error.message.includes(error.rule) ? '' : `, and it ${error.rule}`;
+  const rule =
+    error.rule === undefined || error.message.includes(error.rule) ? '' : `, and it ${error.rule}`;
   return new AgentError('ERR_CA_STATE', `open CA directory ${dir}: ${error.message}${rule}`, {
     cause: error,
     ...(error.field !== undefined && { field: error.field }),
     ...(error.rule !== undefined && { rule: error.rule }),
-    hint: error.hint ?? hint ?? `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
+    hint:
+      error.hint ??
+      hint ??
+      `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
   });
 }

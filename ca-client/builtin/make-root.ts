@@ -20,6 +20,12 @@ export async function makeRoot(
 ): Promise<NewCa> {
   assertClockIsSet(`make a root for ${trustDomain}`, now);
   const key = await engine.generateKeyPair(algorithm);
-  const rootDer = await engine.createCertificate(rootSpec(key.spkiDer, trustDomain, now, lifetimeMs), key);
-  return { keyPem: new Secret(privateKeyPem(key, 'pkcs8')), rootPem: writePem('CERTIFICATE', rootDer) };
+  const rootDer = await engine.createCertificate(
+    rootSpec(key.spkiDer, trustDomain, now, lifetimeMs),
+    key,
+  );
+  return {
+    keyPem: new Secret(privateKeyPem(key, 'pkcs8')),
+    rootPem: writePem('CERTIFICATE', rootDer),
+  };
 }

@@ -30,11 +30,15 @@ export function assertPrivate(
   us: number = process.geteuid?.() ?? 0,
 ): void {
   if (found.uid !== us && found.uid !== 0) {
-    throw new AgentError('ERR_CA_STATE', `open ${path}: it belongs to user ${found.uid}, and keyturn runs as ${us}`, {
-      field: path,
-      rule: 'must belong to the user that keyturn runs as, or to root',
-      hint: `chown ${us} ${path}`,
-    });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `open ${path}: it belongs to user ${found.uid}, and keyturn runs as ${us}`,
+      {
+        field: path,
+        rule: 'must belong to the user that keyturn runs as, or to root',
+        hint: `chown ${us} ${path}`,
+      },
+    );
   }
   const { forbidden, wanted } = RULES[kind];
   const loose = found.mode & forbidden & (readOnlyMount && kind === 'key' ? ~0o040 : ~0);

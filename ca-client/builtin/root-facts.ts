@@ -1,6 +1,11 @@
 import { createHash } from 'node:crypto';
 import { Secret } from '../../agent/base/secret';
-import { type Certificate, parseCertificate, parseRootBundle, uriNames } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  parseCertificate,
+  parseRootBundle,
+  uriNames,
+} from '../../agent/identity/certificate';
 import type { CertificateEngine } from '../../agent/identity/engine';
 import { CA_FILES, type CaFiles, readCaFiles } from './ca-files';
 import { DEFAULT_TTL_SECONDS } from './certificate-specs';
@@ -23,7 +28,8 @@ export const rootsOf = ({ rootPem }: Pick<CaFiles, 'rootPem'>): Certificate[] =>
   parseRootBundle(rootPem, CA_FILES.root).bundle.rootsDer.map((der) => parseCertificate(der));
 
 /** As `IssuedEntry.rootKeySha256`. */
-export const keyHash = (root: Certificate): string => createHash('sha256').update(root.publicKey.spkiDer).digest('hex');
+export const keyHash = (root: Certificate): string =>
+  createHash('sha256').update(root.publicKey.spkiDer).digest('hex');
 
 /** The trust domain that the active signer says it is of; undefined where it names none, as an intermediate of others may. */
 export async function namedTrustDomain(dir: string): Promise<string | undefined> {
@@ -39,8 +45,16 @@ export function copyOf(files: CaFiles): CaFiles {
 }
 
 /** How a kept signer would be judged if it signed now; undefined where it would be refused. */
-export async function verdictOf(options: RootsOptions, id: string, now: number, rootPem?: Buffer): Promise<Issuer | undefined> {
-  const kept = { ...(await readKeptFiles(options.dir, id)), rootPem: rootPem ?? (await readRootPem(options.dir)) };
+export async function verdictOf(
+  options: RootsOptions,
+  id: string,
+  now: number,
+  rootPem?: Buffer,
+): Promise<Issuer | undefined> {
+  const kept = {
+    ...(await readKeptFiles(options.dir, id)),
+    rootPem: rootPem ?? (await readRootPem(options.dir)),
+  };
   return acceptIssuer(kept, options, options.engine, now).catch(() => undefined);
 }
 
@@ -58,11 +72,14 @@ export async function activateAt(
   now: number,
 ): Promise<number | undefined> {
   const since = await readSince(options.dir, id);
-  if (since === undefined || overlapMs !== undefined) return since === undefined ? undefined : since + overlapMs!;
+  if (since === undefined || overlapMs !== undefined)
+    return since === undefined ? undefined : since + overlapMs!;
   // A signer that has signed before is known to everybody: this is a step back.
   if (since === 0) return 0;
   const lacks = await lacksRootOf(options, id, now);
-  const before = (await ofWorkloads(options, now)).filter((each) => each.issuedAt < since || lacks(each));
+  const before = (await ofWorkloads(options, now)).filter(
+    (each) => each.issuedAt < since || lacks(each),
+  );
   return Math.max(since + DEFAULT_OVERLAP_MS, lastEnd(before));
 }
 
@@ -79,7 +96,11 @@ export interface WithoutRoot {
  * counts, until it has proved a renewal itself, or the proof by which it was got (a token, or one certificate such as that of `--prov-cert`) has
  * got another with the root.
  */
-export async function withoutRootOf(options: RootsOptions, id: string, now: number): Promise<WithoutRoot[]> {
+export async function withoutRootOf(
+  options: RootsOptions,
+  id: string,
+  now: number,
+): Promise<WithoutRoot[]> {
   // What has signed before is known to all.
   if ((await readSince(options.dir, id)) === 0) return [];
   const lacks = await lacksRootOf(options, id, now);
@@ -87,12 +108,17 @@ export async function withoutRootOf(options: RootsOptions, id: string, now: numb
   for (const entry of await ofWorkloads(options, now)) pushTo(byIdentity, entry.id, entry);
   return [...byIdentity].flatMap(([identity, entries]) => {
     const lacking = lackingIn(entries, lacks);
-    return lacking.length === 0 ? [] : [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
+    return lacking.length === 0
+      ? []
+      : [{ id: identity, certificates: lacking.length, untilAt: lastEnd(lacking) }];
   });
 }
 
 /** Those of one identity's certificates whose holder may have no other with the root. */
-function lackingIn(entries: readonly IssuedEntry[], lacks: (entry: IssuedEntry) => boolean): IssuedEntry[] {
+function lackingIn(
+  entries: readonly IssuedEntry[],
+  lacks: (entry: IssuedEntry) => boolean,
+): IssuedEntry[] {
   const proofs = new Set(entries.map(({ provenBy }) => provenBy));
   const byProof = new Map<string | undefined, IssuedEntry[]>();
   for (const entry of entries) pushTo(byProof, entry.provenBy, entry);
@@ -110,7 +136,11 @@ function pushTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
 }
 
 /** Whether a certificate went out without the root that a kept signer leads to. */
-async function lacksRootOf(options: RootsOptions, id: string, now: number): Promise<(entry: IssuedEntry) => boolean> {
+async function lacksRootOf(
+  options: RootsOptions,
+  id: string,
+  now: number,
+): Promise<(entry: IssuedEntry) => boolean> {
   const rootPem = await readRootPem(options.dir);
   const verdict = await verdictOf(options, id, now, rootPem);
   const roots = rootsOf({ rootPem }).filter((root) => keyHash(root) === verdict?.rootKeySha256);
@@ -126,13 +156,23 @@ export function lastEnd(entries: readonly Pick<IssuedEntry, 'notAfterAt'>[]): nu
 
 /** Certificates of workloads that are valid and not revoked. */
 async function ofWorkloads(options: RootsOptions, now: number): Promise<IssuedEntry[]> {
-  return withoutRevoked(options, await options.store.issued({}, now), now).then((entries) => entries.filter(isWorkload));
+  return withoutRevoked(options, await options.store.issued({}, now), now).then((entries) =>
+    entries.filter(isWorkload),
+  );
 }
 
 /** Valid certificates that lead to a root, are not revoked, and of a TLS server of ours not replaced. */
-export async function inUse(options: RootsOptions, root: Certificate, now: number): Promise<IssuedEntry[]> {
+export async function inUse(
+  options: RootsOptions,
+  root: Certificate,
+  now: number,
+): Promise<IssuedEntry[]> {
   const newest = newestServers(await options.store.issued({}, now));
-  const entries = await withoutRevoked(options, await options.store.issued({ rootKeySha256: keyHash(root) }, now), now);
+  const entries = await withoutRevoked(
+    options,
+    await options.store.issued({ rootKeySha256: keyHash(root) }, now),
+    now,
+  );
   return entries.filter((entry) => isWorkload(entry) || newest.has(entry.serial));
 }
 
@@ -142,18 +182,27 @@ const isWorkload = ({ id }: IssuedEntry): boolean => id.startsWith('spiffe://');
 function newestServers(entries: readonly IssuedEntry[]): Set<string> {
   const newest = new Map<string, IssuedEntry>();
   for (const entry of entries) {
-    if (!isWorkload(entry) && entry.issuedAt >= (newest.get(entry.id)?.issuedAt ?? 0)) newest.set(entry.id, entry);
+    if (!isWorkload(entry) && entry.issuedAt >= (newest.get(entry.id)?.issuedAt ?? 0))
+      newest.set(entry.id, entry);
   }
   return new Set([...newest.values()].map(({ serial }) => serial));
 }
 
-async function withoutRevoked(options: RootsOptions, entries: readonly IssuedEntry[], now: number): Promise<IssuedEntry[]> {
+async function withoutRevoked(
+  options: RootsOptions,
+  entries: readonly IssuedEntry[],
+  now: number,
+): Promise<IssuedEntry[]> {
   const revoked = new Set((await options.store.revocations(now)).map(({ serial }) => serial));
   return entries.filter(({ serial }) => !revoked.has(serial));
 }
 
 /** Kept signers that lead to none of the roots. */
-export async function orphans(options: RootsOptions, files: CaFiles, now: number): Promise<string[]> {
+export async function orphans(
+  options: RootsOptions,
+  files: CaFiles,
+  now: number,
+): Promise<string[]> {
   const ids: string[] = [];
   for (const id of await stagedIds(options.dir)) {
     const verdict = await verdictOf(options, id, now, files.rootPem);

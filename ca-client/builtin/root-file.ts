@@ -1,7 +1,12 @@
 import { invalid } from '../../agent/base/errors';
 import { readPem, writePem } from '../../agent/base/pem';
 import { Secret } from '../../agent/base/secret';
-import { type Certificate, certificatesPem, isCa, parseCertificate } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  certificatesPem,
+  isCa,
+  parseCertificate,
+} from '../../agent/identity/certificate';
 import { isSelfSigned } from '../../agent/identity/chain';
 import { readPrivateKey } from '../../agent/identity/keys';
 import type { CaFiles } from './ca-files';
@@ -11,7 +16,9 @@ import { certificateId } from './signers';
 export interface Candidate {
   /** At least one. */
   readonly roots: readonly Certificate[];
-  readonly signer: { readonly id: string; readonly files: Omit<CaFiles, 'dir' | 'rootPem'> } | undefined;
+  readonly signer:
+    | { readonly id: string; readonly files: Omit<CaFiles, 'dir' | 'rootPem'> }
+    | undefined;
 }
 
 /**
@@ -22,10 +29,17 @@ export interface Candidate {
  */
 export function readRootFile(pem: Buffer, known: readonly Certificate[]): Candidate {
   const blocks = readPem(pem, 'root file');
-  const certificates = blocks.filter(({ label }) => label === 'CERTIFICATE').map(({ der }) => parseCertificate(der, 'root file'));
+  const certificates = blocks
+    .filter(({ label }) => label === 'CERTIFICATE')
+    .map(({ der }) => parseCertificate(der, 'root file'));
   const keys = blocks.filter(({ label }) => label !== 'CERTIFICATE');
   const unfit = certificates.find((each) => !isCa(each));
-  if (unfit) throw invalid('ERR_PARSE', 'root file', `must hold CA certificates only, not ${unfit.subject || unfit.serial}`);
+  if (unfit)
+    throw invalid(
+      'ERR_PARSE',
+      'root file',
+      `must hold CA certificates only, not ${unfit.subject || unfit.serial}`,
+    );
   const roots = certificates.filter((each) => isSelfSigned(each));
   const signer = keys.length === 0 ? undefined : readFileSigner(keys, certificates);
   for (const { der } of keys) der.fill(0);
@@ -35,11 +49,17 @@ export function readRootFile(pem: Buffer, known: readonly Certificate[]): Candid
   return { roots: known, signer };
 }
 
-function readFileSigner(keys: readonly { label: string; der: Buffer }[], certificates: readonly Certificate[]): Candidate['signer'] {
+function readFileSigner(
+  keys: readonly { label: string; der: Buffer }[],
+  certificates: readonly Certificate[],
+): Candidate['signer'] {
   const keyPem = Buffer.concat(keys.map(({ label, der }) => writePem(label, der)));
   const { spkiDer } = readPrivateKey(keyPem, 'root file');
-  const signer = certificates.find(({ publicKey }) => Buffer.compare(publicKey.spkiDer, spkiDer) === 0);
-  if (!signer) throw invalid('ERR_PARSE', 'root file', 'must hold the certificate that its key belongs to');
+  const signer = certificates.find(
+    ({ publicKey }) => Buffer.compare(publicKey.spkiDer, spkiDer) === 0,
+  );
+  if (!signer)
+    throw invalid('ERR_PARSE', 'root file', 'must hold the certificate that its key belongs to');
   const certPem = certificatesPem([signer.der]);
   const above = certificates.filter((each) => each !== signer && !isSelfSigned(each));
   // Above a root too: a root of before may have certified it.

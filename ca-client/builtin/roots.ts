@@ -4,7 +4,12 @@ import { publishDir } from '../../agent/base/atomic-dir';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError, invalid } from '../../agent/base/errors';
 import { listenUnix } from '../../agent/base/unix-socket';
-import { type Certificate, certificatesPem, parseCertificates, usageWarnings } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  certificatesPem,
+  parseCertificates,
+  usageWarnings,
+} from '../../agent/identity/certificate';
 import { isSelfSigned, sameSubjectAndKey } from '../../agent/identity/chain';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { isValidAt } from '../../agent/identity/valid-now';
@@ -83,14 +88,23 @@ export async function addRoot(
     // Before a signer is kept: one that was made for another trust domain would be found by the next who adds.
     await acceptIssuer(copyOf(current), options, options.engine, now);
     const bundle = rootsOf(current);
-    const candidate = source.pem ? readRootFile(source.pem, bundle) : await newCandidate(options, source.algorithm, current, now);
-    const fresh = candidate.roots.filter(({ sha256 }) => !bundle.some((each) => each.sha256 === sha256));
+    const candidate = source.pem
+      ? readRootFile(source.pem, bundle)
+      : await newCandidate(options, source.algorithm, current, now);
+    const fresh = candidate.roots.filter(
+      ({ sha256 }) => !bundle.some((each) => each.sha256 === sha256),
+    );
     bundle.push(...fresh);
     for (const root of fresh) assertNotDeadBeside(root, bundle, source.force === true, now, deps);
     const rootPem = certificatesPem(bundle.map(({ der }) => der));
     if (candidate.signer) {
       // Judged with the roots as they will be; a signer that could never be activated is not taken.
-      await acceptIssuer(copyOf({ ...candidate.signer.files, dir: options.dir, rootPem }), options, options.engine, now);
+      await acceptIssuer(
+        copyOf({ ...candidate.signer.files, dir: options.dir, rootPem }),
+        options,
+        options.engine,
+        now,
+      );
       await keepSigner(options.dir, candidate.signer.id, { ...candidate.signer.files, rootPem });
     }
     await publish(options, { ...current, rootPem }, now);
@@ -99,7 +113,8 @@ export async function addRoot(
     }
     const id = candidate.signer?.id ?? certificateId(candidate.roots[0]!);
     deps.log.info('CA root added', { id, roots: bundle.length });
-    for (const warning of usageWarnings(candidate.roots)) deps.log.warn('the added root is unusual', { warning });
+    for (const warning of usageWarnings(candidate.roots))
+      deps.log.warn('the added root is unusual', { warning });
     return id;
   });
 }
@@ -126,7 +141,8 @@ export async function activateRoot(
     const id = await chooseSigner(options, which.id, active.id, now);
     if (id === active.id) return tellActive(options.dir, id, deps);
     const readyAt = await activateAt(options, id, which.overlapMs, now);
-    if (which.force !== true && (readyAt === undefined || now < readyAt)) throw tooEarly(id, readyAt);
+    if (which.force !== true && (readyAt === undefined || now < readyAt))
+      throw tooEarly(id, readyAt);
     const files = await readKeptFiles(options.dir, id);
     await assertHanded(options, id, which.force === true, now, deps);
     const kept = { ...files, dir: options.dir, rootPem: current.rootPem };
@@ -135,11 +151,16 @@ export async function activateRoot(
     const next = { ...kept, chainPem };
     await keepSigner(options.dir, active.id, current);
     // What signed until now is known to all who are in use.
-    if ((await readSince(options.dir, active.id)) === undefined) await noteSince(options.dir, active.id, 0);
+    if ((await readSince(options.dir, active.id)) === undefined)
+      await noteSince(options.dir, active.id, 0);
     await publish(options, next, now);
     // After it: a note of a signer that is kept says that it has signed.
     await noteActive(options.dir, id, now);
-    deps.log.info('CA signer activated', { signer: id, before: active.id, subject: (await readSigner(options.dir)).certificate.subject });
+    deps.log.info('CA signer activated', {
+      signer: id,
+      before: active.id,
+      subject: (await readSigner(options.dir)).certificate.subject,
+    });
     return id;
   });
 }
@@ -151,7 +172,11 @@ export async function activateRoot(
  * @param which  The root's id or the beginning of it; may be left out where the active signer's root has only one beside it.
  * @throws       AgentError ERR_TOO_EARLY with what is still in use and until when; ERR_CA_STATE.
  */
-export async function retireRoot(options: RootsOptions, which: { id?: string | undefined; force?: boolean }, deps: Deps): Promise<string> {
+export async function retireRoot(
+  options: RootsOptions,
+  which: { id?: string | undefined; force?: boolean },
+  deps: Deps,
+): Promise<string> {
   return alone(options.dir, deps, async () => {
     const now = deps.clock.now();
     const current = await readCaFiles(options.dir);
@@ -162,19 +187,35 @@ export async function retireRoot(options: RootsOptions, which: { id?: string | u
     const rootPem = certificatesPem(rest.map(({ der }) => der));
     if (rest.length === 0) throw refused(root, 'must not be the only one');
     // The active signer must do without it, whatever leads where.
-    await acceptIssuer(copyOf({ ...current, rootPem }), options, options.engine, now).catch((cause) => {
-      throw refused(root, 'must not be what the active signer leads to', 'activate another signer first', cause);
-    });
+    await acceptIssuer(copyOf({ ...current, rootPem }), options, options.engine, now).catch(
+      (cause) => {
+        throw refused(
+          root,
+          'must not be what the active signer leads to',
+          'activate another signer first',
+          cause,
+        );
+      },
+    );
     await assertUnused(options, root, rest, which.force === true, now, deps);
-    for (const id of await orphans(options, { ...current, rootPem }, now)) await dropSigner(options.dir, id);
-    await publish(options, { ...current, rootPem, chainPem: withoutDeadEnds(current, rest, now) }, now);
+    for (const id of await orphans(options, { ...current, rootPem }, now))
+      await dropSigner(options.dir, id);
+    await publish(
+      options,
+      { ...current, rootPem, chainPem: withoutDeadEnds(current, rest, now) },
+      now,
+    );
     deps.log.info('CA root retired', { root: certificateId(root), roots: rest.length });
     return certificateId(root);
   });
 }
 
 /** Every root of the bundle, and how far it is. */
-export async function listRoots(options: RootsOptions, overlapMs: number | undefined, now: number): Promise<RootStatus[]> {
+export async function listRoots(
+  options: RootsOptions,
+  overlapMs: number | undefined,
+  now: number,
+): Promise<RootStatus[]> {
   const current = await readCaFiles(options.dir);
   const issuer = await acceptIssuer(copyOf(current), options, options.engine, now);
   const activeId = (await readSigner(options.dir)).id;
@@ -187,7 +228,8 @@ export async function listRoots(options: RootsOptions, overlapMs: number | undef
     rootsOf(current).map(async (root) => {
       const signer = signers.find(({ rootKeySha256 }) => rootKeySha256 === keyHash(root));
       const used = await inUse(options, root, now);
-      const stage = issuer.rootKeySha256 === keyHash(root) ? 'active' : signer ? 'ready' : 'trusted';
+      const stage =
+        issuer.rootKeySha256 === keyHash(root) ? 'active' : signer ? 'ready' : 'trusted';
       return {
         id: certificateId(root),
         subject: root.subject,
@@ -210,11 +252,21 @@ export async function listRoots(options: RootsOptions, overlapMs: number | undef
  *
  * @see `proxyObstacle` for how Envoy searches.
  */
-function assertNotDeadBeside(root: Certificate, bundle: readonly Certificate[], force: boolean, now: number, { log }: Deps): void {
+function assertNotDeadBeside(
+  root: Certificate,
+  bundle: readonly Certificate[],
+  force: boolean,
+  now: number,
+  { log }: Deps,
+): void {
   const copies = bundle.filter((each) => each !== root && sameSubjectAndKey(each, root));
   if (copies.length === 0) return;
   const outlasting = copies.find((each) => each.notAfterAt > root.notAfterAt);
-  const [adding, begins, ends] = [`add root ${certificateId(root)} (${root.subject})`, iso(root.notBeforeAt), iso(root.notAfterAt)];
+  const [adding, begins, ends] = [
+    `add root ${certificateId(root)} (${root.subject})`,
+    iso(root.notBeforeAt),
+    iso(root.notAfterAt),
+  ];
   let error: AgentError | undefined;
   if (root.notAfterAt <= now) {
     error = invalid('ERR_CA_STATE', adding, `must not be expired: it ended at ${ends}`, {
@@ -244,17 +296,26 @@ function assertNotDeadBeside(root: Certificate, bundle: readonly Certificate[], 
 }
 
 /** A signer that a killed command has kept and not told of, or a new one. */
-async function newCandidate(options: RootsOptions, algorithm: KeyAlgorithm, current: CaFiles, now: number): Promise<Candidate> {
+async function newCandidate(
+  options: RootsOptions,
+  algorithm: KeyAlgorithm,
+  current: CaFiles,
+  now: number,
+): Promise<Candidate> {
   const activeId = (await readSigner(options.dir)).id;
   const told = new Set(rootsOf(current).map(certificateId));
   for (const id of await stagedIds(options.dir)) {
     const files = await readKeptFiles(options.dir, id);
     const [root] = parseCertificates(files.certPem, CA_FILES.cert);
-    if (id !== activeId && root && !told.has(id) && isSelfSigned(root)) return { roots: [root], signer: { id, files } };
+    if (id !== activeId && root && !told.has(id) && isSelfSigned(root))
+      return { roots: [root], signer: { id, files } };
   }
   const { keyPem, rootPem } = await makeRoot(options.engine, options.trustDomain, algorithm, now);
   const [root] = parseCertificates(rootPem, CA_FILES.root);
-  return { roots: [root!], signer: { id: certificateId(root!), files: { keyPem, certPem: rootPem, chainPem: rootPem } } };
+  return {
+    roots: [root!],
+    signer: { id: certificateId(root!), files: { keyPem, certPem: rootPem, chainPem: rootPem } },
+  };
 }
 
 /** Replaces the four files in one step, after the same judgement that a running authority makes. */
@@ -272,13 +333,22 @@ async function publish(options: RootsOptions, files: CaFiles, now: number): Prom
 /** One such command at a time on a directory: each reads, decides and replaces. */
 async function alone<T>(dir: string, deps: Deps, work: () => Promise<T>): Promise<T> {
   if (await assertPrivateDir(dir)) {
-    throw new AgentError('ERR_CA_STATE', `change ${resolve(dir)}: it is mounted read-only`, { hint: 'change what it is mounted from' });
+    throw new AgentError('ERR_CA_STATE', `change ${resolve(dir)}: it is mounted read-only`, {
+      hint: 'change what it is mounted from',
+    });
   }
   await makeSignersDir(dir);
   await sweepSigners(dir, deps.clock.now());
   // A socket's path must be short, and one of the two mostly is.
-  const [absolute, here] = [join(signersDir(dir), '.busy'), relative(process.cwd(), join(signersDir(dir), '.busy'))];
-  const guard = { path: here.length < absolute.length ? here : absolute, mode: 0o600, what: 'change of the roots' };
+  const [absolute, here] = [
+    join(signersDir(dir), '.busy'),
+    relative(process.cwd(), join(signersDir(dir), '.busy')),
+  ];
+  const guard = {
+    path: here.length < absolute.length ? here : absolute,
+    mode: 0o600,
+    what: 'change of the roots',
+  };
   const lock = await listenUnix(guard, createServer(), deps);
   try {
     return await work();
@@ -302,7 +372,11 @@ async function assertUnused(
   const until = iso(lastEnd(used));
   const holders = [...new Set(used.map(({ id }) => id))];
   if (force) {
-    log.warn('certificates that are in use will be refused by their peers', { certificates: used.length, until, of: firstOf(holders) });
+    log.warn('certificates that are in use will be refused by their peers', {
+      certificates: used.length,
+      until,
+      of: firstOf(holders),
+    });
     return;
   }
   throw invalid(
@@ -316,33 +390,58 @@ async function assertUnused(
 }
 
 /** Nothing is signed under a root before each identity in use was handed it. */
-async function assertHanded(options: RootsOptions, id: string, force: boolean, now: number, { log }: Deps): Promise<void> {
+async function assertHanded(
+  options: RootsOptions,
+  id: string,
+  force: boolean,
+  now: number,
+  { log }: Deps,
+): Promise<void> {
   const without = await withoutRootOf(options, id, now);
   if (without.length === 0) return;
   const of = firstOf(without.map((each) => each.id));
   const until = iso(lastEnd(without.map(({ untilAt }) => ({ notAfterAt: untilAt }))));
   if (force) {
-    log.warn('identities that were not handed the new root refuse their peers until they renew', { identities: without.length, until, of });
+    log.warn('identities that were not handed the new root refuse their peers until they renew', {
+      identities: without.length,
+      until,
+      of,
+    });
     return;
   }
-  throw new AgentError('ERR_TOO_EARLY', `activate ${id}: ${without.length} identities were not handed its root: ${of}`, {
-    rule: 'must not sign before each identity with a valid certificate was handed its root',
-    hint: `have them renew (keyturn rotate), wait until ${until}, or use --force: they refuse peers with new certificates until they renew`,
-  });
+  throw new AgentError(
+    'ERR_TOO_EARLY',
+    `activate ${id}: ${without.length} identities were not handed its root: ${of}`,
+    {
+      rule: 'must not sign before each identity with a valid certificate was handed its root',
+      hint: `have them renew (keyturn rotate), wait until ${until}, or use --force: they refuse peers with new certificates until they renew`,
+    },
+  );
 }
 
 /** Copies of a root are where no register knows of them. */
-function assertNoneLost(id: string, lost: readonly Certificate[], force: boolean, { log }: Deps): void {
+function assertNoneLost(
+  id: string,
+  lost: readonly Certificate[],
+  force: boolean,
+  { log }: Deps,
+): void {
   if (lost.length === 0) return;
   const of = firstOf(lost.map((root) => `${certificateId(root)} (${root.subject})`));
   if (force) {
-    log.warn('clients that hold a root of before only refuse what is signed from now on', { roots: of });
+    log.warn('clients that hold a root of before only refuse what is signed from now on', {
+      roots: of,
+    });
     return;
   }
-  throw new AgentError('ERR_CA_STATE', `activate ${id}: clients that hold root ${of} only would refuse what it signs`, {
-    rule: 'must verify by each root that is not retired, and the signer before may not certify another CA',
-    hint: 'give every client the new root, then use --force; or add the new signer in one file with a certificate for it that leads to that root',
-  });
+  throw new AgentError(
+    'ERR_CA_STATE',
+    `activate ${id}: clients that hold root ${of} only would refuse what it signs`,
+    {
+      rule: 'must verify by each root that is not retired, and the signer before may not certify another CA',
+      hint: 'give every client the new root, then use --force; or add the new signer in one file with a certificate for it that leads to that root',
+    },
+  );
 }
 
 function firstOf(names: readonly string[]): string {
@@ -366,10 +465,14 @@ function tooEarly(id: string, readyAt: number | undefined): AgentError {
       hint: 'run ca root add again; it finishes what was begun',
     });
   }
-  return new AgentError('ERR_TOO_EARLY', `activate ${id}: some may not know its root before ${iso(readyAt)}`, {
-    rule: 'must not sign before everybody knows its root',
-    hint: 'wait until then; sooner, once all have renewed: --overlap; or use --force and have new certificates refused by those who do not know it',
-  });
+  return new AgentError(
+    'ERR_TOO_EARLY',
+    `activate ${id}: some may not know its root before ${iso(readyAt)}`,
+    {
+      rule: 'must not sign before everybody knows its root',
+      hint: 'wait until then; sooner, once all have renewed: --overlap; or use --force and have new certificates refused by those who do not know it',
+    },
+  );
 }
 
 function refused(root: Certificate, rule: string, hint?: string, cause?: unknown): AgentError {
@@ -377,4 +480,5 @@ function refused(root: Certificate, rule: string, hint?: string, cause?: unknown
 }
 
 const iso = (at: number): string => new Date(at).toISOString();
-const retiring = (root: Certificate): string => `retire root ${certificateId(root)} (${root.subject})`;
+const retiring = (root: Certificate): string =>
+  `retire root ${certificateId(root)} (${root.subject})`;

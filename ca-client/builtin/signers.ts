@@ -47,8 +47,14 @@ export async function readSigner(dir: string): Promise<Signer> {
   const files = await readCaFiles(dir);
   try {
     const [certificate] = parseCertificates(files.certPem, CA_FILES.cert);
-    const above = files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
-    return { id: certificateId(certificate!), certificate: certificate!, key: readPrivateKey(files.keyPem.reveal(), CA_FILES.key), above };
+    const above =
+      files.chainPem.length === 0 ? [] : parseCertificates(files.chainPem, CA_FILES.chain);
+    return {
+      id: certificateId(certificate!),
+      certificate: certificate!,
+      key: readPrivateKey(files.keyPem.reveal(), CA_FILES.key),
+      above,
+    };
   } finally {
     files.keyPem.reveal().fill(0);
   }
@@ -65,7 +71,11 @@ export async function stagedIds(dir: string): Promise<string[]> {
 }
 
 /** Keeps a signer, unless it is kept already: written whole beside its place, then renamed there in one step. */
-export async function keepSigner(dir: string, id: string, files: Omit<CaFiles, 'dir'>): Promise<void> {
+export async function keepSigner(
+  dir: string,
+  id: string,
+  files: Omit<CaFiles, 'dir'>,
+): Promise<void> {
   const place = signerDir(dir, id);
   await makeSignersDir(dir);
   if (await exists(place)) return;
@@ -96,16 +106,20 @@ export async function dropSigner(dir: string, id: string): Promise<void> {
 }
 
 /** Notes since when a signer's root is told to everybody. */
-export const noteSince = (dir: string, id: string, at: number): Promise<void> => noteTime(dir, id, SINCE_FILE, at);
+export const noteSince = (dir: string, id: string, at: number): Promise<void> =>
+  noteTime(dir, id, SINCE_FILE, at);
 
 /** Undefined where it was not told yet. */
-export const readSince = (dir: string, id: string): Promise<number | undefined> => readTime(dir, id, SINCE_FILE);
+export const readSince = (dir: string, id: string): Promise<number | undefined> =>
+  readTime(dir, id, SINCE_FILE);
 
 /** Notes since when a signer signs. */
-export const noteActive = (dir: string, id: string, at: number): Promise<void> => noteTime(dir, id, ACTIVE_FILE, at);
+export const noteActive = (dir: string, id: string, at: number): Promise<void> =>
+  noteTime(dir, id, ACTIVE_FILE, at);
 
 /** When it was activated last; undefined where it never was, such as the first signer. */
-export const readActive = (dir: string, id: string): Promise<number | undefined> => readTime(dir, id, ACTIVE_FILE);
+export const readActive = (dir: string, id: string): Promise<number | undefined> =>
+  readTime(dir, id, ACTIVE_FILE);
 
 /** Whether a kept signer was the active one before. The first signer of a directory was never activated: it is kept as told at time 0. */
 export const hasSigned = async (dir: string, id: string): Promise<boolean> =>
@@ -121,7 +135,9 @@ async function noteTime(dir: string, id: string, name: string, at: number): Prom
 async function readTime(dir: string, id: string, name: string): Promise<number | undefined> {
   const path = join(signerDir(dir, id), name);
   if (!(await exists(path))) return undefined;
-  const digits = (await readSmallFile(path, { field: path, code: 'ERR_CA_STATE', maxBytes: 64 })).toString('latin1');
+  const digits = (
+    await readSmallFile(path, { field: path, code: 'ERR_CA_STATE', maxBytes: 64 })
+  ).toString('latin1');
   return /^\d{1,15}$/.test(digits) ? Number(digits) : undefined;
 }
 

@@ -33,20 +33,28 @@ const PASSING = 'token-not-before';
  * Which rules of the CA a refused request breaks, by the local linter: the CA itself says little. Warnings follow the errors, for what is
  * taken by most may be refused by this one. Loaded only now, for it is seldom needed.
  */
-export async function brokenRules(by: Refuser, request: SignRequest, facts: LintFacts): Promise<BrokenRules> {
+export async function brokenRules(
+  by: Refuser,
+  request: SignRequest,
+  facts: LintFacts,
+): Promise<BrokenRules> {
   const { lintCsr } = await import('../csr-lint');
   const backends: readonly LintBackend[] = by.isKeyturn ? ['builtin'] : BACKENDS[by.name];
   // Only istio-csr looks at a request before it knows whose it is, and says UNAUTHENTICATED for both.
   const isOfRequest = !by.isUnauthenticated || by.name === 'istio-csr';
   const found = backends
-    .map((backend) => lintCsr(request.csrDer, backend, { ...facts, ttlSeconds: request.ttlSeconds }))
+    .map((backend) =>
+      lintCsr(request.csrDer, backend, { ...facts, ttlSeconds: request.ttlSeconds }),
+    )
     .map((each) => each.filter(({ rule }) => isOfRequest || rule.startsWith('token-')));
   const errorsOf = found.map((each) => each.filter(({ severity }) => severity === 'error'));
   const errors = errorsOf.find((each) => each.length > 0) ?? [];
   const warnings = found[0]!.filter(({ severity }) => severity === 'warning');
   const texts = [
     ...errors.map(({ rule, detail, source }) => `${source} has the rule ${rule}: ${detail}`),
-    ...warnings.map(({ rule, detail, source }) => `${source} has a warning by the rule ${rule}: ${detail}`),
+    ...warnings.map(
+      ({ rule, detail, source }) => `${source} has a warning by the rule ${rule}: ${detail}`,
+    ),
   ];
   return {
     text: texts.length === 0 ? undefined : texts.join('; '),

@@ -15,7 +15,9 @@ export interface CaRoot {
 }
 
 /** `SYSTEM`, or the path of a PEM file. */
-export type CaRootSource = { readonly kind: 'system' } | { readonly kind: 'file'; readonly path: string };
+export type CaRootSource =
+  | { readonly kind: 'system' }
+  | { readonly kind: 'file'; readonly path: string };
 
 /** Where distributions keep the roots of the machine; the first that exists counts, as in Go's crypto/x509. */
 const SYSTEM_FILES = [
@@ -31,9 +33,18 @@ const SYSTEM_FILES = [
  * Where the root for the CA's server is, by upstream's rules: what was configured (`SYSTEM` is the machine's roots), else root-cert.pem of
  * the provisioning directory, else the mounted root.
  */
-export function caRootSource(configured: string | undefined, provisioningDir: string | undefined, mountedRoot: string): CaRootSource {
+export function caRootSource(
+  configured: string | undefined,
+  provisioningDir: string | undefined,
+  mountedRoot: string,
+): CaRootSource {
   if (configured === 'SYSTEM') return { kind: 'system' };
-  return { kind: 'file', path: configured ?? (provisioningDir === undefined ? mountedRoot : `${provisioningDir}/root-cert.pem`) };
+  return {
+    kind: 'file',
+    path:
+      configured ??
+      (provisioningDir === undefined ? mountedRoot : `${provisioningDir}/root-cert.pem`),
+  };
 }
 
 /**
@@ -47,24 +58,38 @@ export async function readCaRoot(source: CaRootSource): Promise<CaRoot> {
 
 async function readMeshRoot(path: string): Promise<CaRoot> {
   try {
-    const { bundle } = parseRootBundle(await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' }), path);
+    const { bundle } = parseRootBundle(
+      await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' }),
+      path,
+    );
     return { pem: certificatesPem(bundle.rootsDer), bundle, version: bundle.version };
   } catch (cause) {
-    throw new AgentError('ERR_CA_UNAVAILABLE', `read the root of the CA's server ${path}: ${errorText(cause)}`, {
-      retry: 'soon',
-      cause,
-      hint: 'name the root that the CA serves TLS with: --ca-root FILE, or --ca-root SYSTEM for the roots of this machine',
-    });
+    throw new AgentError(
+      'ERR_CA_UNAVAILABLE',
+      `read the root of the CA's server ${path}: ${errorText(cause)}`,
+      {
+        retry: 'soon',
+        cause,
+        hint: 'name the root that the CA serves TLS with: --ca-root FILE, or --ca-root SYSTEM for the roots of this machine',
+      },
+    );
   }
 }
 
 async function readSystemRoots(): Promise<CaRoot> {
   for (const path of SYSTEM_FILES) {
-    const pem = await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' }).catch(() => undefined);
-    if (pem) return { pem, bundle: undefined, version: createHash('sha256').update(pem).digest('hex') };
+    const pem = await readSmallFile(path, { field: path, code: 'ERR_CA_UNAVAILABLE' }).catch(
+      () => undefined,
+    );
+    if (pem)
+      return { pem, bundle: undefined, version: createHash('sha256').update(pem).digest('hex') };
   }
-  throw new AgentError('ERR_CA_UNAVAILABLE', `read the roots of this machine: none of ${SYSTEM_FILES.join(', ')} is there`, {
-    retry: 'soon',
-    hint: 'install ca-certificates, or name a file: --ca-root FILE',
-  });
+  throw new AgentError(
+    'ERR_CA_UNAVAILABLE',
+    `read the roots of this machine: none of ${SYSTEM_FILES.join(', ')} is there`,
+    {
+      retry: 'soon',
+      hint: 'install ca-certificates, or name a file: --ca-root FILE',
+    },
+  );
 }

@@ -88,7 +88,12 @@ export class CaChannel {
    *
    * @throws CallFailure, also (CANCELLED) when the signal fires; Error of OpenSSL where the client certificate is unusable.
    */
-  async call(facts: ConnectionFacts, request: Buffer, metadata: Metadata, signal: AbortSignal): Promise<CallAnswer> {
+  async call(
+    facts: ConnectionFacts,
+    request: Buffer,
+    metadata: Metadata,
+    signal: AbortSignal,
+  ): Promise<CallAnswer> {
     const connection = this.#connect(facts);
     connection.calls += 1;
     try {
@@ -110,7 +115,12 @@ export class CaChannel {
    */
   async judge(root: CaRoot, judge: ServerJudge, signal: AbortSignal): Promise<void> {
     const { address, serverName } = this.options;
-    const tls = new TlsCredentials({ rootPem: root.pem, serverName, certificate: undefined, judge });
+    const tls = new TlsCredentials({
+      rootPem: root.pem,
+      serverName,
+      certificate: undefined,
+      judge,
+    });
     const socket = connect({ ...address, signal });
     try {
       await tls._createSecureConnector().connect(socket);
@@ -132,8 +142,15 @@ export class CaChannel {
     if (this.#current?.key === key) return this.#current;
     if (this.#current) this.#retire(this.#current);
     const { address, serverName, plaintext } = this.options;
-    const tls = plaintext || !root ? undefined : new TlsCredentials({ rootPem: root.pem, serverName, certificate, judge });
-    const client = new Client(target(address), tls ?? ChannelCredentials.createInsecure(), GRPC_OPTIONS);
+    const tls =
+      plaintext || !root
+        ? undefined
+        : new TlsCredentials({ rootPem: root.pem, serverName, certificate, judge });
+    const client = new Client(
+      target(address),
+      tls ?? ChannelCredentials.createInsecure(),
+      GRPC_OPTIONS,
+    );
     this.#current = { key, client, tls, calls: 0, retired: false };
     return this.#current;
   }
@@ -158,16 +175,39 @@ function target(address: HostPort): string {
   return isIPv6(address.host) ? `ipv6:${where}` : `dns:${where}`;
 }
 
-function createCertificate({ client, tls }: Connection, request: Buffer, metadata: Metadata, signal: AbortSignal): Promise<Buffer> {
+function createCertificate(
+  { client, tls }: Connection,
+  request: Buffer,
+  metadata: Metadata,
+  signal: AbortSignal,
+): Promise<Buffer> {
   const { path, requestSerialize, responseDeserialize } = CREATE_CERTIFICATE;
   return new Promise((resolve, reject) => {
     let headers: Metadata | undefined;
     const done = (error: ServiceError | null, reply?: Buffer) => {
       signal.removeEventListener('abort', cancel);
       if (reply && !error) resolve(reply);
-      else reject(new CallFailure(error!.code, error!.details, error!.metadata, headers, tls?.fault, tls?.shownDer.length !== 0));
+      else
+        reject(
+          new CallFailure(
+            error!.code,
+            error!.details,
+            error!.metadata,
+            headers,
+            tls?.fault,
+            tls?.shownDer.length !== 0,
+          ),
+        );
     };
-    const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, metadata, {}, done);
+    const call = client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+      metadata,
+      {},
+      done,
+    );
     call.on('metadata', (received: Metadata) => {
       headers = received;
     });

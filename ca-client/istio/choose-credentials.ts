@@ -57,7 +57,10 @@ export function credentialWays(usable: UsableCredentials): readonly Credentials[
 function standingWays(usable: UsableCredentials): readonly Credentials[] {
   const { token, provisioned, own, tokenRefused, tokenOnce, ownRefused } = usable;
   if (token && tokenRefused && (provisioned || own))
-    return [...standingWays({ ...usable, token: undefined }), ...standingWays({ ...usable, tokenRefused: false })];
+    return [
+      ...standingWays({ ...usable, token: undefined }),
+      ...standingWays({ ...usable, tokenRefused: false }),
+    ];
   if (token && tokenOnce && own && !provisioned) {
     const way: Credentials = { token: undefined, certificate: own, kind: 'own certificate' };
     return ownRefused ? [way, { token, certificate: undefined, kind: 'token' }] : [way];
@@ -67,8 +70,14 @@ function standingWays(usable: UsableCredentials): readonly Credentials[] {
       { token, certificate: provisioned, kind: 'token and provisioned certificate' },
       { token, certificate: undefined, kind: 'token' },
     ];
-  const byOwn: Credentials[] = own ? [{ token: undefined, certificate: own, kind: 'own certificate' }] : [];
-  if (provisioned) return [{ token: undefined, certificate: provisioned, kind: 'provisioned certificate' }, ...byOwn];
+  const byOwn: Credentials[] = own
+    ? [{ token: undefined, certificate: own, kind: 'own certificate' }]
+    : [];
+  if (provisioned)
+    return [
+      { token: undefined, certificate: provisioned, kind: 'provisioned certificate' },
+      ...byOwn,
+    ];
   if (token && own)
     return [
       { token, certificate: undefined, kind: 'token' },

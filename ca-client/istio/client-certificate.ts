@@ -36,13 +36,18 @@ export async function readClientCertificate(dir: string): Promise<ClientCertific
     } catch (cause) {
       if (reads < READS) continue;
       if (await isEmpty(dir)) return undefined;
-      throw new AgentError('ERR_TOKEN', `read the client certificate in ${dir}: ${errorText(cause)}`, { retry: 'soon', cause });
+      throw new AgentError(
+        'ERR_TOKEN',
+        `read the client certificate in ${dir}: ${errorText(cause)}`,
+        { retry: 'soon', cause },
+      );
     }
   }
 }
 
 async function readPair(dir: string): Promise<ClientCertificate> {
-  const read = (name: string) => readSmallFile(`${dir}/${name}`, { field: name, code: 'ERR_TOKEN' });
+  const read = (name: string) =>
+    readSmallFile(`${dir}/${name}`, { field: name, code: 'ERR_TOKEN' });
   const [chainPem, keyPem] = [await read('cert-chain.pem'), await read('key.pem')];
   const [leaf] = parseCertificates(chainPem, 'cert-chain.pem');
   const key = readPrivateKey(keyPem, 'key.pem');
@@ -53,7 +58,9 @@ async function readPair(dir: string): Promise<ClientCertificate> {
 
 async function isEmpty(dir: string): Promise<boolean> {
   const { lstat } = await import('node:fs/promises');
-  const found = await Promise.all(['key.pem', 'cert-chain.pem'].map((name) => lstat(`${dir}/${name}`).catch(() => undefined)));
+  const found = await Promise.all(
+    ['key.pem', 'cert-chain.pem'].map((name) => lstat(`${dir}/${name}`).catch(() => undefined)),
+  );
   return found.every((each) => each === undefined);
 }
 
@@ -64,13 +71,20 @@ async function isEmpty(dir: string): Promise<boolean> {
  * @param roots  Those that the CA's server may know: of the mesh, and of the server itself.
  * @returns      The rule that it breaks, or undefined where it may be presented.
  */
-export function presentingObstacle(certificate: ClientCertificate, roots: readonly TrustBundle[], now: number): string | undefined {
+export function presentingObstacle(
+  certificate: ClientCertificate,
+  roots: readonly TrustBundle[],
+  now: number,
+): string | undefined {
   if (certificate.isRevoked) return 'must not be revoked: a revocation list names it';
-  if (now >= certificate.notAfterAt) return `must not be expired: it ended at ${new Date(certificate.notAfterAt).toISOString()}`;
+  if (now >= certificate.notAfterAt)
+    return `must not be expired: it ended at ${new Date(certificate.notAfterAt).toISOString()}`;
   if (now < certificate.notBeforeAt - SKEW_TOLERANCE_MS) return 'must be valid now';
   try {
     const [leaf, ...others] = parseCertificates(certificate.chainPem, 'cert-chain.pem');
-    const anchors = roots.flatMap(({ rootsDer }) => rootsDer).map((der) => parseCertificate(der, 'root'));
+    const anchors = roots
+      .flatMap(({ rootsDer }) => rootsDer)
+      .map((der) => parseCertificate(der, 'root'));
     verifyChain(leaf!, others, anchors, now);
     return undefined;
   } catch (caught) {
@@ -84,9 +98,15 @@ export function presentingObstacle(certificate: ClientCertificate, roots: readon
  *
  * @throws AgentError where its issuer is not known any more.
  */
-export function issuerJudge({ chainPem, notAfterAt }: ClientCertificate, roots: readonly TrustBundle[], now: () => number): ServerJudge {
+export function issuerJudge(
+  { chainPem, notAfterAt }: ClientCertificate,
+  roots: readonly TrustBundle[],
+  now: () => number,
+): ServerJudge {
   const [leaf, ...others] = parseCertificates(chainPem, 'cert-chain.pem');
-  const anchors = roots.flatMap(({ rootsDer }) => rootsDer).map((der) => parseCertificate(der, 'root'));
+  const anchors = roots
+    .flatMap(({ rootsDer }) => rootsDer)
+    .map((der) => parseCertificate(der, 'root'));
   const { path, root } = verifyChain(leaf!, others, anchors, notAfterAt - 1);
   const issuer = path[1] ?? root;
   return leadsTo([issuer], issuer.sha256, now, {

@@ -6,10 +6,15 @@ import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
 import { expiredTokenError, isExpired, readToken, type Token } from '../token';
 import { type Credentials, credentialWays } from './choose-credentials';
-import { type ClientCertificate, presentingObstacle, readClientCertificate } from './client-certificate';
+import {
+  type ClientCertificate,
+  presentingObstacle,
+  readClientCertificate,
+} from './client-certificate';
 import type { IstioCaSettings } from './options';
 
-const NEW_JOIN_TOKEN = 'have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)';
+const NEW_JOIN_TOKEN =
+  'have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)';
 /** A clock that runs ahead of the CA's must not make us keep back a token that the CA would still take. */
 const TOKEN_LEEWAY_MS = 60_000;
 /** An API server that is restarted reviews tokens again by then. */
@@ -52,25 +57,34 @@ export class IdentityProof {
     const { tokenPath, provisioningDir, ownCertificate } = this.settings;
     const now = this.deps.clock.now();
     const token = await settled(readToken(tokenPath));
-    const provisioned = provisioningDir === undefined ? undefined : await settled(readClientCertificate(provisioningDir));
+    const provisioned =
+      provisioningDir === undefined
+        ? undefined
+        : await settled(readClientCertificate(provisioningDir));
     this.#token = token.value;
     this.#provisioned = provisioned?.value;
     if (token.value) this.#lookAtAudience(token.value);
-    const usable = (certificate: ClientCertificate | undefined, what: string) => this.#usable(certificate, what, roots, now);
+    const usable = (certificate: ClientCertificate | undefined, what: string) =>
+      this.#usable(certificate, what, roots, now);
     const print = token.value && printOf(token.value);
     const tokenRefused = print !== undefined && this.#refused?.print === print;
     const tokenOnce = token.value !== undefined && isJoinToken(token.value);
     const inService = ownCertificate?.();
     const hasEnded = inService !== undefined && now >= inService.notAfterAt;
     const own = hasEnded ? undefined : usable(inService, 'own certificate');
-    const isDue = this.#expiredRefusedAt === undefined || now >= this.#expiredRefusedAt + EXPIRED_AGAIN_MS;
-    const expired = hasEnded && isDue && this.#isRenewable(inService, roots) ? inService : undefined;
+    const isDue =
+      this.#expiredRefusedAt === undefined || now >= this.#expiredRefusedAt + EXPIRED_AGAIN_MS;
+    const expired =
+      hasEnded && isDue && this.#isRenewable(inService, roots) ? inService : undefined;
     if (tokenOnce && inService && this.#redeemed === print) this.#spent = print;
     // One that was good once, or was refused while we have what it is for, will never be good again.
     const isServed = own !== undefined || expired !== undefined || inService?.isRevoked === true;
     const spent = tokenOnce && (this.#spent === print || (tokenRefused && isServed));
     const ways = credentialWays({
-      token: token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS) ? token.value : undefined,
+      token:
+        token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS)
+          ? token.value
+          : undefined,
       tokenRefused,
       tokenOnce,
       ownRefused: this.#ownRefused,
@@ -87,11 +101,14 @@ export class IdentityProof {
     if (inService?.isRevoked) throw revoked(tokenPath, spent);
     if (hasEnded && !isDue) throw endedCertificateError(inService);
     if (spent) throw spentTokenError(tokenPath);
-    throw token.value ? expiredTokenError(tokenPath, token.value) : missing(tokenPath, token.error, provisioned?.error);
+    throw token.value
+      ? expiredTokenError(tokenPath, token.value)
+      : missing(tokenPath, token.error, provisioned?.error);
   }
 
   worked({ token, kind }: Credentials): void {
-    if (this.#worked !== kind) this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
+    if (this.#worked !== kind)
+      this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
     // What is good once is no way to go again.
     const isOnce = token !== undefined && isJoinToken(token);
     this.#worked = isOnce ? undefined : kind;
@@ -159,7 +176,10 @@ export class IdentityProof {
     const isEarly = isBlameless && this.deps.clock.now() < this.#refused.since + OUTAGE_MS;
     if (!isEarly)
       this.#complain(`same ${print}`, () =>
-        this.deps.log.error('the CA refuses the token, and nobody replaces it', { token: tokenPath, refusedSince: since }),
+        this.deps.log.error('the CA refuses the token, and nobody replaces it', {
+          token: tokenPath,
+          refusedSince: since,
+        }),
       );
     if (isJoinToken(token)) return this.#joinTokenHint();
     return `the token ${tokenPath} has not changed since the CA first refused it at ${since}${this.#audienceFault(token) ?? ''}; replace it, a new one is used at once`;
@@ -177,8 +197,12 @@ export class IdentityProof {
     // istiod takes the certificate in service, which is renewed before its end anyway. istio-csr takes one only where somebody told it to,
     // and does not say so.
     const own = ownCertificate?.();
-    if (name === 'istiod' && own && !own.isRevoked && this.deps.clock.now() < own.notAfterAt) return undefined;
-    const ends = [this.#token && (this.#token.expiresAt ?? Number.POSITIVE_INFINITY), this.#provisioned?.notAfterAt];
+    if (name === 'istiod' && own && !own.isRevoked && this.deps.clock.now() < own.notAfterAt)
+      return undefined;
+    const ends = [
+      this.#token && (this.#token.expiresAt ?? Number.POSITIVE_INFINITY),
+      this.#provisioned?.notAfterAt,
+    ];
     const lastAt = Math.max(...ends.filter((each) => each !== undefined));
     return Number.isFinite(lastAt) ? lastAt : undefined;
   }
@@ -187,13 +211,19 @@ export class IdentityProof {
   async look(): Promise<void> {
     const { tokenPath, provisioningDir } = this.settings;
     this.#token = (await settled(readToken(tokenPath))).value;
-    this.#provisioned = provisioningDir === undefined ? undefined : (await settled(readClientCertificate(provisioningDir))).value;
+    this.#provisioned =
+      provisioningDir === undefined
+        ? undefined
+        : (await settled(readClientCertificate(provisioningDir))).value;
   }
 
   /** Files whose change may make the next attempt succeed. */
   paths(): string[] {
     const { tokenPath, provisioningDir, rootSource } = this.settings;
-    const provisioned = provisioningDir === undefined ? [] : [`${provisioningDir}/key.pem`, `${provisioningDir}/cert-chain.pem`];
+    const provisioned =
+      provisioningDir === undefined
+        ? []
+        : [`${provisioningDir}/key.pem`, `${provisioningDir}/cert-chain.pem`];
     return [tokenPath, ...provisioned, ...(rootSource.kind === 'file' ? [rootSource.path] : [])];
   }
 
@@ -201,7 +231,9 @@ export class IdentityProof {
   async print(): Promise<string> {
     const hash = createHash('sha256');
     for (const path of this.paths()) {
-      const bytes = await readSmallFile(path, { field: path, code: 'ERR_TOKEN' }).catch(() => undefined);
+      const bytes = await readSmallFile(path, { field: path, code: 'ERR_TOKEN' }).catch(
+        () => undefined,
+      );
       hash.update(bytes ? `${bytes.length}:` : '-').update(bytes ?? '');
     }
     return hash.digest('hex');
@@ -210,14 +242,25 @@ export class IdentityProof {
   /** Whether a certificate that has ended is this CA's, and would be good but for its end. */
   #isRenewable(certificate: ClientCertificate, roots: readonly TrustBundle[]): boolean {
     const { name, plaintext } = this.settings;
-    return !plaintext && certificate.source === name && presentingObstacle(certificate, roots, certificate.notAfterAt - 1) === undefined;
+    return (
+      !plaintext &&
+      certificate.source === name &&
+      presentingObstacle(certificate, roots, certificate.notAfterAt - 1) === undefined
+    );
   }
 
-  #usable(certificate: ClientCertificate | undefined, what: string, roots: readonly TrustBundle[], now: number) {
+  #usable(
+    certificate: ClientCertificate | undefined,
+    what: string,
+    roots: readonly TrustBundle[],
+    now: number,
+  ) {
     if (!certificate) return undefined;
     const obstacle = presentingObstacle(certificate, roots, now);
     if (obstacle === undefined) return certificate;
-    this.#complain(`${what} ${obstacle}`, () => this.deps.log.warn('certificate is not presented to the CA', { what, reason: obstacle }));
+    this.#complain(`${what} ${obstacle}`, () =>
+      this.deps.log.warn('certificate is not presented to the CA', { what, reason: obstacle }),
+    );
     return undefined;
   }
 
@@ -226,13 +269,18 @@ export class IdentityProof {
     if (fault === undefined) return;
     const { tokenPath, tokenAudiences } = this.settings;
     this.#complain(`audience ${token.audiences}`, () =>
-      this.deps.log.warn('token is for another audience', { token: tokenPath, audiences: token.audiences, wanted: tokenAudiences }),
+      this.deps.log.warn('token is for another audience', {
+        token: tokenPath,
+        audiences: token.audiences,
+        wanted: tokenAudiences,
+      }),
     );
   }
 
   #audienceFault({ audiences }: Token): string | undefined {
     const { tokenAudiences } = this.settings;
-    if (audiences.length === 0 || audiences.some((each) => tokenAudiences.includes(each))) return undefined;
+    if (audiences.length === 0 || audiences.some((each) => tokenAudiences.includes(each)))
+      return undefined;
     return `, which is for audience ${audiences.join(', ').slice(0, 200)} and not for ${tokenAudiences.join(', ')}`;
   }
 
@@ -251,20 +299,32 @@ export class IdentityProof {
   }
 }
 
-function missing(tokenPath: string, tokenError: AgentError | undefined, certificateError: AgentError | undefined): AgentError {
+function missing(
+  tokenPath: string,
+  tokenError: AgentError | undefined,
+  certificateError: AgentError | undefined,
+): AgentError {
   const causes = [tokenError, certificateError].flatMap((each) => (each ? [each.message] : []));
-  return new AgentError('ERR_TOKEN', `sign: there is nothing to prove our identity with: ${causes.join('; ')}`, {
-    retry: 'soon',
-    hint: `mount a service account token for audience istio-ca at ${tokenPath}, or take a join token of keyturn ca serve there (keyturn vm join); it is used as soon as it is there`,
-    cause: tokenError ?? certificateError,
-  });
+  return new AgentError(
+    'ERR_TOKEN',
+    `sign: there is nothing to prove our identity with: ${causes.join('; ')}`,
+    {
+      retry: 'soon',
+      hint: `mount a service account token for audience istio-ca at ${tokenPath}, or take a join token of keyturn ca serve there (keyturn vm join); it is used as soon as it is there`,
+      cause: tokenError ?? certificateError,
+    },
+  );
 }
 
 function spentTokenError(tokenPath: string): AgentError {
-  return new AgentError('ERR_TOKEN', `sign: the one-time token ${tokenPath} was used before, and our own certificate is no longer valid`, {
-    retry: 'slow',
-    hint: NEW_JOIN_TOKEN,
-  });
+  return new AgentError(
+    'ERR_TOKEN',
+    `sign: the one-time token ${tokenPath} was used before, and our own certificate is no longer valid`,
+    {
+      retry: 'slow',
+      hint: NEW_JOIN_TOKEN,
+    },
+  );
 }
 
 const EXPIRED_HINT =
@@ -272,10 +332,14 @@ const EXPIRED_HINT =
 
 function endedCertificateError({ notAfterAt }: ClientCertificate): AgentError {
   const when = new Date(notAfterAt).toISOString();
-  return new AgentError('ERR_TOKEN', `sign: our certificate ended at ${when}, and this CA does not take it`, {
-    retry: 'slow',
-    hint: EXPIRED_HINT,
-  });
+  return new AgentError(
+    'ERR_TOKEN',
+    `sign: our certificate ended at ${when}, and this CA does not take it`,
+    {
+      retry: 'slow',
+      hint: EXPIRED_HINT,
+    },
+  );
 }
 
 /** Good for one key: see `keyturn ca token create`. */
@@ -284,8 +348,13 @@ export function isJoinToken({ value }: Token): boolean {
 }
 
 function revoked(tokenPath: string, spent: boolean): AgentError {
-  const token = spent ? `the one-time token ${tokenPath} was used before` : `the token ${tokenPath} is missing or expired`;
-  return new AgentError('ERR_TOKEN', `sign: our certificate is revoked, and ${token}`, { retry: 'slow', hint: NEW_JOIN_TOKEN });
+  const token = spent
+    ? `the one-time token ${tokenPath} was used before`
+    : `the token ${tokenPath} is missing or expired`;
+  return new AgentError('ERR_TOKEN', `sign: our certificate is revoked, and ${token}`, {
+    retry: 'slow',
+    hint: NEW_JOIN_TOKEN,
+  });
 }
 
 function printOf(token: Token): string {

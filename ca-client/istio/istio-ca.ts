@@ -23,7 +23,14 @@ import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
 import type { ServerJudge } from './server-judge';
-import { isCertificateRefused, isKeyturn, isUnauthenticated, mayBlameRequest, mayHideRefusal, refusal } from './status';
+import {
+  isCertificateRefused,
+  isKeyturn,
+  isUnauthenticated,
+  mayBlameRequest,
+  mayHideRefusal,
+  refusal,
+} from './status';
 
 /**
  * istiod, or cert-manager's istio-csr, asked over `istio.v1.auth.IstioCertificateService`. Resolves when the trust bundle and what was
@@ -34,12 +41,23 @@ import { isCertificateRefused, isKeyturn, isUnauthenticated, mayBlameRequest, ma
 export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promise<CaClient> {
   const settings = checkIstioOptions(options);
   if (settings.plaintext)
-    deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', { address: options.address });
-  const { name: ca, stateDir, rootDomains: domains, where: address, serverName, plaintext } = settings;
+    deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', {
+      address: options.address,
+    });
+  const {
+    name: ca,
+    stateDir,
+    rootDomains: domains,
+    where: address,
+    serverName,
+    plaintext,
+  } = settings;
   const proof = new IdentityProof(settings, deps);
   // At once: each is a handful of waits for files.
   const [roots, print, shared] = await Promise.all([
-    trustPath(settings).then((path) => openLearningTrust({ ca, address: formatHostPort(address), path, stateDir, domains }, deps)),
+    trustPath(settings).then((path) =>
+      openLearningTrust({ ca, address: formatHostPort(address), path, stateDir, domains }, deps),
+    ),
     proof.print(),
     settings.lendChannel?.({ address, serverName, plaintext }),
     proof.look(),
@@ -48,7 +66,11 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
 }
 
 /** By which file leaves are judged: never by the machine's own roots, which vouch for half the internet. */
-async function trustPath({ trustBundle, mountedRoot, rootSource }: IstioCaSettings): Promise<string> {
+async function trustPath({
+  trustBundle,
+  mountedRoot,
+  rootSource,
+}: IstioCaSettings): Promise<string> {
   if (trustBundle !== undefined) return trustBundle;
   const isMounted = await access(mountedRoot).then(
     () => true,
@@ -77,7 +99,11 @@ class IstioCa implements CaClient {
   ) {
     this.name = settings.name;
     this.#address = formatHostPort(settings.where);
-    this.#channel = new CaChannel({ address: settings.where, serverName: settings.serverName, plaintext: settings.plaintext });
+    this.#channel = new CaChannel({
+      address: settings.where,
+      serverName: settings.serverName,
+      plaintext: settings.plaintext,
+    });
     this.#following = followFiles(this.proof.paths(), () => this.#lookAtCredentials(), deps);
   }
 
@@ -117,12 +143,20 @@ class IstioCa implements CaClient {
     this.#stop.abort();
     this.#listeners.clear();
     await Promise.allSettled(this.#calls);
-    await Promise.all([this.#channel.close(), this.shared?.release(), this.#following.close(), this.roots.close()]);
+    await Promise.all([
+      this.#channel.close(),
+      this.shared?.release(),
+      this.#following.close(),
+      this.roots.close(),
+    ]);
   }
 
   async #sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     const { plaintext, rootSource, certSigner } = this.settings;
-    const [file] = await Promise.all([plaintext ? undefined : readCaRoot(rootSource), this.roots.refresh()]);
+    const [file] = await Promise.all([
+      plaintext ? undefined : readCaRoot(rootSource),
+      this.roots.refresh(),
+    ]);
     const root = file && this.roots.ofServer(file);
     const message = encodeCertificateRequest({
       csrPem: writePem('CERTIFICATE REQUEST', Buffer.from(request.csrDer)).toString('latin1'),
@@ -133,17 +167,25 @@ class IstioCa implements CaClient {
     try {
       return await this.#ask(message, credentials, root, request, signal);
     } catch (caught) {
-      if (!(caught instanceof CallFailure) || signal.aborted) throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
+      if (!(caught instanceof CallFailure) || signal.aborted)
+        throw AgentError.from(caught, 'ERR_CA_UNAVAILABLE', { retry: 'soon' });
       const refused = isUnauthenticated(caught);
       // Replaced while the call was under way: the refusal was of the old one.
-      const replaced = refused && credentials.token !== undefined && (await this.proof.isTokenReplaced(credentials));
+      const replaced =
+        refused &&
+        credentials.token !== undefined &&
+        (await this.proof.isTokenReplaced(credentials));
       const refusal = replaced ? undefined : await this.#refusal(caught, credentials, request);
-      const others = refused ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined) : undefined;
+      const others = refused
+        ? await this.proof.choose(this.#rootsOfPeer(root)).catch(() => undefined)
+        : undefined;
       // A token that is believed no more is no failure where a certificate proves us, nor the other way round, nor a provisioned certificate
       // where our own does: that is shown at once.
       const withoutToken = [others, credentials].filter((each) => each?.token === undefined).length;
-      const isSameKind = withoutToken === 0 || (withoutToken === 2 && others?.kind === credentials.kind);
-      if (others === undefined || (refusal && isSameKind)) throw refusal ?? (await this.#refusal(caught, credentials, request));
+      const isSameKind =
+        withoutToken === 0 || (withoutToken === 2 && others?.kind === credentials.kind);
+      if (others === undefined || (refusal && isSameKind))
+        throw refusal ?? (await this.#refusal(caught, credentials, request));
       return this.#ask(message, others, root, request, signal).catch(async (second) => {
         if (!(second instanceof CallFailure)) throw second;
         const next = await this.#refusal(second, others, request);
@@ -165,11 +207,18 @@ class IstioCa implements CaClient {
     const judge = await this.#beforeOnce(credentials, root, request, signal);
     const facts = { root, certificate: credentials.certificate, judge };
     // What a certificate proves, and what a server has to satisfy, is of the connection: it is nobody else's.
-    const channel = credentials.certificate || judge ? this.#channel : (this.shared?.value ?? this.#channel);
-    const { reply, shownDer } = await channel.call(facts, message, this.#metadata(credentials), signal);
+    const channel =
+      credentials.certificate || judge ? this.#channel : (this.shared?.value ?? this.#channel);
+    const { reply, shownDer } = await channel.call(
+      facts,
+      message,
+      this.#metadata(credentials),
+      signal,
+    );
     this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
-    if (damaged.length > 0) this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
+    if (damaged.length > 0)
+      this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
     this.roots.learn(certificatesDer, request, root?.bundle && { roots: root.bundle, shownDer });
     return { certificatesDer };
   }
@@ -183,7 +232,11 @@ class IstioCa implements CaClient {
   ): Promise<ServerJudge | undefined> {
     const now = () => this.deps.clock.now();
     if (certificate && root && kind === 'expired certificate') {
-      const judge = issuerJudge(certificate, [requireBundle(this.name, this.trust.value), ...this.#rootsOfPeer(root)], now);
+      const judge = issuerJudge(
+        certificate,
+        [requireBundle(this.name, this.trust.value), ...this.#rootsOfPeer(root)],
+        now,
+      );
       await this.#channel.judge(root, judge, signal).catch((caught) => {
         if (caught instanceof AgentError) this.proof.isNotIssuer();
         throw caught;
@@ -210,17 +263,27 @@ class IstioCa implements CaClient {
     return metadata;
   }
 
-  async #refusal(failure: CallFailure, credentials: Credentials, request: SignRequest): Promise<AgentError> {
+  async #refusal(
+    failure: CallFailure,
+    credentials: Credentials,
+    request: SignRequest,
+  ): Promise<AgentError> {
     const unauthenticated = isUnauthenticated(failure);
-    if (unauthenticated || isCertificateRefused(failure)) this.proof.refusedCertificate(credentials);
+    if (unauthenticated || isCertificateRefused(failure))
+      this.proof.refusedCertificate(credentials);
     // A server that hangs up may have refused the certificate: TLS 1.3 does not always say.
     if (unauthenticated || mayHideRefusal(failure)) this.proof.failed();
     const token = credentials.token?.value.reveal();
     // A join token is between us and a `ca serve`: Istio's rules for tokens do not speak of it.
     const judged = credentials.token && isJoinToken(credentials.token) ? undefined : token;
-    const rules = mayBlameRequest(failure) ? await this.#brokenRules(failure, request, judged) : undefined;
+    const rules = mayBlameRequest(failure)
+      ? await this.#brokenRules(failure, request, judged)
+      : undefined;
     const isBlameless = judged !== undefined && rules?.isError === false;
-    const hints = [unauthenticated ? this.proof.refused(credentials, isBlameless) : undefined, rules?.text];
+    const hints = [
+      unauthenticated ? this.proof.refused(credentials, isBlameless) : undefined,
+      rules?.text,
+    ];
     const known = hints.filter((each) => each !== undefined);
     return refusal(failure, {
       ca: this.name,
@@ -231,10 +294,22 @@ class IstioCa implements CaClient {
     });
   }
 
-  #brokenRules(failure: CallFailure, request: SignRequest, token: string | undefined): Promise<BrokenRules> {
+  #brokenRules(
+    failure: CallFailure,
+    request: SignRequest,
+    token: string | undefined,
+  ): Promise<BrokenRules> {
     const { name, clusterId } = this.settings;
-    const facts = { now: this.deps.clock.now(), clusterId, ...(token !== undefined && { token: { claims: readTokenClaims(token) } }) };
-    return brokenRules({ name, isKeyturn: isKeyturn(failure), isUnauthenticated: isUnauthenticated(failure) }, request, facts);
+    const facts = {
+      now: this.deps.clock.now(),
+      clusterId,
+      ...(token !== undefined && { token: { claims: readTokenClaims(token) } }),
+    };
+    return brokenRules(
+      { name, isKeyturn: isKeyturn(failure), isUnauthenticated: isUnauthenticated(failure) },
+      request,
+      facts,
+    );
   }
 
   async #lookAtCredentials(): Promise<void> {

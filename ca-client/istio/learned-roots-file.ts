@@ -30,7 +30,9 @@ export function learnedRootsDir(stateDir: string, ca: string): string {
  */
 export async function loadLearned(dir: string, address: string, deps: Deps): Promise<KeptRoots> {
   const path = join(dir, FILE);
-  const bytes = await readSmallFile(path, { field: FILE, code: 'ERR_PARSE' }).catch(() => undefined);
+  const bytes = await readSmallFile(path, { field: FILE, code: 'ERR_PARSE' }).catch(
+    () => undefined,
+  );
   if (!bytes) return NOTHING_LEARNED;
   try {
     return parseLearned(bytes, address);
@@ -45,25 +47,41 @@ function parseLearned(bytes: Buffer, address: string): KeptRoots {
     roots?: unknown;
     server?: { address?: unknown; roots?: unknown };
   };
-  return { learned: parseRoots(roots), server: server?.address === address ? parseRoots(server.roots) : [] };
+  return {
+    learned: parseRoots(roots),
+    server: server?.address === address ? parseRoots(server.roots) : [],
+  };
 }
 
 function parseRoots(roots: unknown): LearnedRoot[] {
-  if (!Array.isArray(roots) || roots.length > MAX_LEARNED) throw invalid('ERR_PARSE', FILE, `must hold up to ${MAX_LEARNED} roots`);
+  if (!Array.isArray(roots) || roots.length > MAX_LEARNED)
+    throw invalid('ERR_PARSE', FILE, `must hold up to ${MAX_LEARNED} roots`);
   return roots.map((each: { der?: unknown; voucher?: unknown } | null) => {
     const { der, voucher } = each ?? {};
-    if (typeof der !== 'string' || typeof voucher !== 'string') throw invalid('ERR_PARSE', FILE, 'must give each root and its voucher');
+    if (typeof der !== 'string' || typeof voucher !== 'string')
+      throw invalid('ERR_PARSE', FILE, 'must give each root and its voucher');
     const certificate = parseCertificate(Buffer.from(der, 'base64'), FILE);
-    if (!isCa(certificate) || !isSelfSigned(certificate)) throw invalid('ERR_PARSE', FILE, 'must hold roots only');
+    if (!isCa(certificate) || !isSelfSigned(certificate))
+      throw invalid('ERR_PARSE', FILE, 'must hold roots only');
     return { der: certificate.der, voucher };
   });
 }
 
 /** Keeps them; a directory that cannot be written is told, for the roots are still in use. */
-export async function saveLearned(dir: string, address: string, { learned, server }: KeptRoots, deps: Deps): Promise<void> {
-  const written = { roots: learned.map(formatRoot), ...(server.length > 0 && { server: { address, roots: server.map(formatRoot) } }) };
+export async function saveLearned(
+  dir: string,
+  address: string,
+  { learned, server }: KeptRoots,
+  deps: Deps,
+): Promise<void> {
+  const written = {
+    roots: learned.map(formatRoot),
+    ...(server.length > 0 && { server: { address, roots: server.map(formatRoot) } }),
+  };
   try {
-    await publishDir(dir, [{ name: FILE, bytes: Buffer.from(`${JSON.stringify(written, undefined, 2)}\n`), mode: 0o600 }]);
+    await publishDir(dir, [
+      { name: FILE, bytes: Buffer.from(`${JSON.stringify(written, undefined, 2)}\n`), mode: 0o600 },
+    ]);
   } catch (caught) {
     deps.log.warn('learned roots are not kept', { dir, cause: AgentError.from(caught) });
   }

@@ -1,4 +1,9 @@
-import { type Certificate, isCa, parseCertificate, uriNames } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  isCa,
+  parseCertificate,
+  uriNames,
+} from '../../agent/identity/certificate';
 import { isSelfSigned, standingObstacle } from '../../agent/identity/chain';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import { createTrustBundle, type TrustBundle } from '../../agent/identity/trust-bundle';
@@ -62,7 +67,12 @@ function rootsAtTheEnd(certificates: readonly Certificate[], now: number): Certi
   return roots;
 }
 
-function voucherOf(leaf: Certificate, certificates: readonly Certificate[], trust: TrustBundle, now: number): string | undefined {
+function voucherOf(
+  leaf: Certificate,
+  certificates: readonly Certificate[],
+  trust: TrustBundle,
+  now: number,
+): string | undefined {
   try {
     return verifyIssued(leaf, certificates, trust, now).root.sha256;
   } catch {
@@ -74,23 +84,46 @@ function voucherOf(leaf: Certificate, certificates: readonly Certificate[], trus
  * What is trusted in the end: the configured roots, and each learned one whose voucher is trusted, itself configured or learned. Whoever
  * removes a root from the configured bundle thereby removes what it vouched for. Expired learned roots are left out.
  */
-export function extendBundle(configured: TrustBundle, learned: readonly LearnedRoot[], now: number): TrustBundle {
-  const trusted = new Map(configured.rootsDer.map((der) => [parseCertificate(der, 'root').sha256, der]));
-  const waiting = new Map(learned.map((each) => [parseCertificate(each.der, 'root'), each.voucher]));
+export function extendBundle(
+  configured: TrustBundle,
+  learned: readonly LearnedRoot[],
+  now: number,
+): TrustBundle {
+  const trusted = new Map(
+    configured.rootsDer.map((der) => [parseCertificate(der, 'root').sha256, der]),
+  );
+  const waiting = new Map(
+    learned.map((each) => [parseCertificate(each.der, 'root'), each.voucher]),
+  );
   for (let grown = true; grown; ) {
     grown = false;
     for (const [root, voucher] of waiting) {
-      if (!trusted.has(voucher) || trusted.has(root.sha256) || standingObstacle(root, now) !== undefined) continue;
+      if (
+        !trusted.has(voucher) ||
+        trusted.has(root.sha256) ||
+        standingObstacle(root, now) !== undefined
+      )
+        continue;
       trusted.set(root.sha256, root.der);
       grown = true;
     }
   }
-  return trusted.size === configured.rootsDer.length ? configured : createTrustBundle([...trusted.values()]);
+  return trusted.size === configured.rootsDer.length
+    ? configured
+    : createTrustBundle([...trusted.values()]);
 }
 
 /** Adds what is new; the oldest go first where there are too many. */
-export function mergeLearned(known: readonly LearnedRoot[], more: readonly LearnedRoot[]): readonly LearnedRoot[] {
-  const fresh = more.filter((each) => !known.some((other) => other.voucher === each.voucher && Buffer.compare(other.der, each.der) === 0));
+export function mergeLearned(
+  known: readonly LearnedRoot[],
+  more: readonly LearnedRoot[],
+): readonly LearnedRoot[] {
+  const fresh = more.filter(
+    (each) =>
+      !known.some(
+        (other) => other.voucher === each.voucher && Buffer.compare(other.der, each.der) === 0,
+      ),
+  );
   return fresh.length === 0 ? known : [...known, ...fresh].slice(-MAX_LEARNED);
 }
 

@@ -1,14 +1,31 @@
 import type { Deps } from '../../agent/base/deps';
 import type { AgentError } from '../../agent/base/errors';
 import { type Watched, WatchedSource } from '../../agent/base/watched';
-import { type Certificate, certificatesPem, foreignTrustDomain, parseCertificate } from '../../agent/identity/certificate';
+import {
+  type Certificate,
+  certificatesPem,
+  foreignTrustDomain,
+  parseCertificate,
+} from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { rootsValidAt } from '../../agent/identity/valid-now';
 import type { SignRequest } from '../ca-client';
 import { type FileTrust, followTrustFile } from '../file-trust';
 import type { CaRoot } from './ca-root';
-import { extendBundle, type LearnedRoot, mergeLearned, readAnnouncement, rootsOfReply } from './learned-roots';
-import { type KeptRoots, learnedRootsDir, loadLearned, NOTHING_LEARNED, saveLearned } from './learned-roots-file';
+import {
+  extendBundle,
+  type LearnedRoot,
+  mergeLearned,
+  readAnnouncement,
+  rootsOfReply,
+} from './learned-roots';
+import {
+  type KeptRoots,
+  learnedRootsDir,
+  loadLearned,
+  NOTHING_LEARNED,
+  saveLearned,
+} from './learned-roots-file';
 import { type ProvenServer, rootsTaught, stillAnnounced } from './server-roots';
 
 export interface LearningTrustOptions {
@@ -40,12 +57,19 @@ export interface LearningTrust {
    *
    * @param server  Undefined where TLS says nothing of the mesh: none, or by the roots of the machine.
    */
-  learn(certificatesDer: readonly Uint8Array[], request: SignRequest, server: ProvenServer | undefined): void;
+  learn(
+    certificatesDer: readonly Uint8Array[],
+    request: SignRequest,
+    server: ProvenServer | undefined,
+  ): void;
   close(): Promise<void>;
 }
 
 /** Resolves when the file has been looked at, whatever was found. */
-export async function openLearningTrust(options: LearningTrustOptions, deps: Deps): Promise<LearningTrust> {
+export async function openLearningTrust(
+  options: LearningTrustOptions,
+  deps: Deps,
+): Promise<LearningTrust> {
   const { ca, address, path, stateDir, domains } = options;
   const dir = stateDir === undefined ? undefined : learnedRootsDir(stateDir, ca);
   const file = followTrustFile(path, domains, deps);
@@ -85,24 +109,40 @@ class FileAndLearned implements LearningTrust {
     const bundle = extendBundle(file.bundle, this.#kept.server, now);
     // TLS may try a dead certificate before its living self, which the server shows or the file holds.
     const { bundle: valid = bundle } = rootsValidAt(bundle, undefined, now);
-    return valid.version === file.version ? file : { pem: certificatesPem(valid.rootsDer), bundle, version: valid.version };
+    return valid.version === file.version
+      ? file
+      : { pem: certificatesPem(valid.rootsDer), bundle, version: valid.version };
   }
 
-  learn(certificatesDer: readonly Uint8Array[], request: SignRequest, server: ProvenServer | undefined): void {
+  learn(
+    certificatesDer: readonly Uint8Array[],
+    request: SignRequest,
+    server: ProvenServer | undefined,
+  ): void {
     const now = this.deps.clock.now();
-    const announced = this.trust.value && readAnnouncement(certificatesDer, request, this.trust.value, now);
+    const announced =
+      this.trust.value && readAnnouncement(certificatesDer, request, this.trust.value, now);
     if (!this.trust.value || !announced) return;
     const ours = { ...announced, roots: announced.roots.filter((each) => this.#isOurs(each)) };
-    const learned = mergeLearned(this.#kept.learned, this.#told('root learned from the CA', rootsOfReply(ours, this.trust.value)));
+    const learned = mergeLearned(
+      this.#kept.learned,
+      this.#told('root learned from the CA', rootsOfReply(ours, this.trust.value)),
+    );
     const taught = server ? rootsTaught(ours, certificatesDer, request, server, now) : [];
     const still = stillAnnounced(this.#kept.server, announced);
-    const serverRoots = mergeLearned(still, this.#told("root learned for the TLS of the CA's server", taught));
+    const serverRoots = mergeLearned(
+      still,
+      this.#told("root learned for the TLS of the CA's server", taught),
+    );
     if (learned === this.#kept.learned && serverRoots === this.#kept.server) return;
     const kept = { learned, server: serverRoots };
     this.#kept = kept;
     this.#combine();
     const { dir } = this;
-    if (dir !== undefined) this.#saving = this.#saving.then(() => saveLearned(dir, this.options.address, kept, this.deps));
+    if (dir !== undefined)
+      this.#saving = this.#saving.then(() =>
+        saveLearned(dir, this.options.address, kept, this.deps),
+      );
   }
 
   async close(): Promise<void> {
@@ -123,7 +163,11 @@ class FileAndLearned implements LearningTrust {
     const { ca, domains } = this.options;
     const named = domains && foreignTrustDomain(root, domains);
     if (named !== undefined)
-      this.deps.log.debug('root of another trust domain not learned', { ca, subject: root.subject, trustDomain: named });
+      this.deps.log.debug('root of another trust domain not learned', {
+        ca,
+        subject: root.subject,
+        trustDomain: named,
+      });
     return named === undefined;
   }
 

@@ -1,6 +1,9 @@
 import { BinaryReader, type BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { AgentError, invalid } from '../../agent/base/errors';
-import { IstioCertificateRequest, IstioCertificateResponse } from '../proto/generated/istio/v1/auth/ca';
+import {
+  IstioCertificateRequest,
+  IstioCertificateResponse,
+} from '../proto/generated/istio/v1/auth/ca';
 import { MAX_MESSAGE_BYTES } from './service';
 import { encodeStruct, parseStruct } from './struct';
 
@@ -26,7 +29,11 @@ const MAX_CHAIN_ELEMENTS = 256;
 export function encodeCertificateRequest(request: CertificateRequest): Buffer {
   const { csrPem, ttlSeconds, metadata } = request;
   const texts = new Map([...metadata].map(([name, text]) => [name, text ?? '']));
-  const message = { csr: csrPem, validityDuration: BigInt(Math.round(ttlSeconds)), metadata: encodeStruct(texts) };
+  const message = {
+    csr: csrPem,
+    validityDuration: BigInt(Math.round(ttlSeconds)),
+    metadata: encodeStruct(texts),
+  };
   return finish(IstioCertificateRequest.encode(message));
 }
 
@@ -38,14 +45,21 @@ export function encodeCertificateRequest(request: CertificateRequest): Buffer {
 export function parseCertificateRequest(bytes: Uint8Array): CertificateRequest {
   const { csr, validityDuration, metadata } = decode('request', bytes, IstioCertificateRequest);
   if (csr === '') throw invalid('ERR_PARSE', 'csr', 'must not be empty');
-  if (Buffer.byteLength(csr) > MAX_CSR_BYTES) throw invalid('ERR_PARSE', 'csr', `must not be longer than ${MAX_CSR_BYTES} bytes`);
-  return { csrPem: csr, ttlSeconds: exact(validityDuration), metadata: parseStruct(metadata, 'metadata') };
+  if (Buffer.byteLength(csr) > MAX_CSR_BYTES)
+    throw invalid('ERR_PARSE', 'csr', `must not be longer than ${MAX_CSR_BYTES} bytes`);
+  return {
+    csrPem: csr,
+    ttlSeconds: exact(validityDuration),
+    metadata: parseStruct(metadata, 'metadata'),
+  };
 }
 
 /** Written by hand: a CA does so thousands of times a second, and the generated codec takes ten times as long. */
 export function encodeCertificateReply(certChain: readonly string[]): Buffer {
   const lengths = certChain.map((pem) => Buffer.byteLength(pem));
-  const out = Buffer.allocUnsafe(lengths.reduce((sum, length) => sum + 1 + MAX_LENGTH_OCTETS + length, 0));
+  const out = Buffer.allocUnsafe(
+    lengths.reduce((sum, length) => sum + 1 + MAX_LENGTH_OCTETS + length, 0),
+  );
   let at = 0;
   for (const [index, pem] of certChain.entries()) {
     out[at++] = CERT_CHAIN_TAG;
@@ -64,13 +78,16 @@ export function encodeCertificateReply(certChain: readonly string[]): Buffer {
  */
 export function parseCertificateReply(bytes: Uint8Array): readonly string[] {
   const { certChain } = decode('reply', bytes, IstioCertificateResponse);
-  if (certChain.length === 0) throw invalid('ERR_PARSE', 'reply', 'must hold at least one certificate');
-  if (certChain.length > MAX_CHAIN_ELEMENTS) throw invalid('ERR_PARSE', 'reply', `must not hold more than ${MAX_CHAIN_ELEMENTS} elements`);
+  if (certChain.length === 0)
+    throw invalid('ERR_PARSE', 'reply', 'must hold at least one certificate');
+  if (certChain.length > MAX_CHAIN_ELEMENTS)
+    throw invalid('ERR_PARSE', 'reply', `must not hold more than ${MAX_CHAIN_ELEMENTS} elements`);
   return certChain;
 }
 
 function decode<T>(field: string, bytes: Uint8Array, codec: { decode(input: BinaryReader): T }): T {
-  if (bytes.length > MAX_MESSAGE_BYTES) throw invalid('ERR_PARSE', field, `must not be longer than ${MAX_MESSAGE_BYTES} bytes`);
+  if (bytes.length > MAX_MESSAGE_BYTES)
+    throw invalid('ERR_PARSE', field, `must not be longer than ${MAX_MESSAGE_BYTES} bytes`);
   try {
     assertFields(new BinaryReader(bytes), field);
     return codec.decode(new BinaryReader(bytes));
@@ -84,7 +101,8 @@ function decode<T>(field: string, bytes: Uint8Array, codec: { decode(input: Bina
 function assertFields(reader: BinaryReader, field: string): void {
   while (reader.pos < reader.len) {
     const [number, type] = reader.tag();
-    if (type === WireType.EndGroup) throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
+    if (type === WireType.EndGroup)
+      throw invalid('ERR_PARSE', field, 'must not contain a stray end of group');
     reader.skip(type, number);
   }
 }

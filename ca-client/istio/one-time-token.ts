@@ -19,8 +19,12 @@ export function bundleJudge(bundle: TrustBundle, now: () => number): ServerJudge
 /** @throws AgentError ERR_CA_UNAVAILABLE (retry soon) where it is not known: no certificate could be accepted. */
 export function requireBundle(ca: string, bundle: TrustBundle | undefined): TrustBundle {
   if (bundle) return bundle;
-  throw new AgentError('ERR_CA_UNAVAILABLE', `sign: the trust bundle of ${ca} is not known yet; what is good once was not shown`, {
-    retry: 'soon',
-    hint: HINT,
-  });
+  throw new AgentError(
+    'ERR_CA_UNAVAILABLE',
+    `sign: the trust bundle of ${ca} is not known yet; what is good once was not shown`,
+    {
+      retry: 'soon',
+      hint: HINT,
+    },
+  );
 }

@@ -71,9 +71,14 @@ export function checkIstioOptions(options: IstioCaOptions): IstioCaSettings {
   const where = parseHostPort(options.address, 'ca-address');
   const plaintext = where.port === PLAINTEXT_PORT;
   if (plaintext && options.allowPlaintext !== true) {
-    throw invalid('ERR_CONFIG', 'ca-address', `port ${PLAINTEXT_PORT} is without TLS: the token would travel in the clear`, {
-      hint: 'use port 15012',
-    });
+    throw invalid(
+      'ERR_CONFIG',
+      'ca-address',
+      `port ${PLAINTEXT_PORT} is without TLS: the token would travel in the clear`,
+      {
+        hint: 'use port 15012',
+      },
+    );
   }
   const mountedRoot = options.mountedRoot ?? DEFAULT_MOUNTED_ROOT;
   return {
@@ -92,14 +97,16 @@ export function checkIstioOptions(options: IstioCaOptions): IstioCaSettings {
 }
 
 /** Ours, and gRPC's own (its specification reserves names that begin with `grpc-`). */
-const RESERVED = /^(authorization|clusterid|te|user-agent|content-type|host|connection|grpc-.*|.*-bin)$/;
+const RESERVED =
+  /^(authorization|clusterid|te|user-agent|content-type|host|connection|grpc-.*|.*-bin)$/;
 
 function checkHeaders(headers: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
   return new Map(
     [...headers].map(([name, value]) => {
       const header = name.toLowerCase();
       const field = `CA header ${name}`;
-      if (!/^[a-z0-9_.-]{1,100}$/.test(header)) throw invalid('ERR_CONFIG', field, 'must be of letters, digits, "-", "_" and "."');
+      if (!/^[a-z0-9_.-]{1,100}$/.test(header))
+        throw invalid('ERR_CONFIG', field, 'must be of letters, digits, "-", "_" and "."');
       if (RESERVED.test(header)) throw invalid('ERR_CONFIG', field, 'is not for you to set');
       return [header, headerValue(field, value)];
     }),
@@ -107,6 +114,7 @@ function checkHeaders(headers: ReadonlyMap<string, string>): ReadonlyMap<string,
 }
 
 function headerValue(field: string, value: string): string {
-  if (!/^[ -~]{0,8192}$/.test(value)) throw invalid('ERR_CONFIG', field, 'must be printable ASCII of up to 8192 characters');
+  if (!/^[ -~]{0,8192}$/.test(value))
+    throw invalid('ERR_CONFIG', field, 'must be printable ASCII of up to 8192 characters');
   return value;
 }

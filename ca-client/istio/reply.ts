@@ -31,12 +31,19 @@ export function readReply(bytes: Uint8Array): Reply {
         else damaged.push(item.message);
       }
       if (certificatesDer.length > MAX_CERTIFICATES)
-        throw invalid('ERR_PARSE', 'reply', `must not hold more than ${MAX_CERTIFICATES} certificates`);
+        throw invalid(
+          'ERR_PARSE',
+          'reply',
+          `must not hold more than ${MAX_CERTIFICATES} certificates`,
+        );
     });
     return { certificatesDer, damaged };
   } catch (caught) {
     const { field, rule } = caught as AgentError;
-    throw invalid('ERR_CA_RESPONSE', field ?? 'reply', rule ?? errorText(caught), { retry: 'slow', cause: caught });
+    throw invalid('ERR_CA_RESPONSE', field ?? 'reply', rule ?? errorText(caught), {
+      retry: 'slow',
+      cause: caught,
+    });
   }
 }
 

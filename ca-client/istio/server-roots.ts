@@ -30,17 +30,27 @@ export function rootsTaught(
   if (offered.length === 0) return [];
   const vouchers = server.roots.rootsDer.filter((der) => {
     const alone = createTrustBundle([der]);
-    return isShownUnder(alone, server.shownDer, now) && readAnnouncement(reply, request, alone, now) !== undefined;
+    return (
+      isShownUnder(alone, server.shownDer, now) &&
+      readAnnouncement(reply, request, alone, now) !== undefined
+    );
   });
-  return vouchers.map((der) => parseCertificate(der, 'root').sha256).flatMap((voucher) => offered.map(({ der }) => ({ der, voucher })));
+  return vouchers
+    .map((der) => parseCertificate(der, 'root').sha256)
+    .flatMap((voucher) => offered.map(({ der }) => ({ der, voucher })));
 }
 
 /**
  * Those of the taught roots that the server still announces. A reply that announces none says nothing about them.
  */
-export function stillAnnounced(taught: readonly LearnedRoot[], { roots }: Announcement): readonly LearnedRoot[] {
+export function stillAnnounced(
+  taught: readonly LearnedRoot[],
+  { roots }: Announcement,
+): readonly LearnedRoot[] {
   if (roots.length === 0) return taught;
-  const kept = taught.filter(({ der }) => roots.some((each) => Buffer.compare(each.der, der) === 0));
+  const kept = taught.filter(({ der }) =>
+    roots.some((each) => Buffer.compare(each.der, der) === 0),
+  );
   return kept.length === taught.length ? taught : kept;
 }
 

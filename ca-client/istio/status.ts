@@ -57,13 +57,18 @@ export function isKeyturn({ trailers, headers }: CallFailure): boolean {
 export function mayHideRefusal(failure: CallFailure): boolean {
   const { code, tlsFault } = failure;
   if (MEANINGS.has(code) || code === GrpcStatus.RESOURCE_EXHAUSTED) return false;
-  if (tlsFault?.stage === 'handshake') return isCertificateRefused(failure) || systemCode(tlsFault.error) === 'ECONNRESET';
+  if (tlsFault?.stage === 'handshake')
+    return isCertificateRefused(failure) || systemCode(tlsFault.error) === 'ECONNRESET';
   return failure.wasConnected;
 }
 
 /** Whether the server said so by an alert of TLS: of 1.3 after the handshake, of 1.2 in it. */
 export function isCertificateRefused({ tlsFault }: CallFailure): boolean {
-  return tlsFault !== undefined && (tlsFault.stage === 'after handshake' || systemCode(tlsFault.error)?.includes('_ALERT_') === true);
+  return (
+    tlsFault !== undefined &&
+    (tlsFault.stage === 'after handshake' ||
+      systemCode(tlsFault.error)?.includes('_ALERT_') === true)
+  );
 }
 
 /** Whether the request may be at fault: istio-csr hides what it dislikes about a CSR behind UNAUTHENTICATED and INTERNAL. */
@@ -78,11 +83,15 @@ export function mayBlameRequest(failure: CallFailure): boolean {
 export function refusal(failure: CallFailure, context: RefusalContext): AgentError {
   const { ca, address } = context;
   if (isOversized(failure)) {
-    return new AgentError('ERR_CA_RESPONSE', `sign at ${ca}: the reply of ${address} is longer than 1 MiB`, {
-      retry: 'slow',
-      field: 'reply',
-      rule: 'must not be longer than 1048576 bytes',
-    });
+    return new AgentError(
+      'ERR_CA_RESPONSE',
+      `sign at ${ca}: the reply of ${address} is longer than 1 MiB`,
+      {
+        retry: 'slow',
+        field: 'reply',
+        rule: 'must not be longer than 1048576 bytes',
+      },
+    );
   }
   const meaning = MEANINGS.get(failure.code) ?? 'transient';
   const pushback = readPushback(failure);
@@ -91,7 +100,12 @@ export function refusal(failure: CallFailure, context: RefusalContext): AgentErr
   return new AgentError(
     meaning === 'transient' ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED',
     `sign at ${ca}: ${address} ${words(failure, context.token)}`,
-    { retry, ...(hint && { hint }), ...(typeof pushback === 'number' && { retryAfterMs: pushback }), cause: failure.tlsFault?.error },
+    {
+      retry,
+      ...(hint && { hint }),
+      ...(typeof pushback === 'number' && { retryAfterMs: pushback }),
+      cause: failure.tlsFault?.error,
+    },
   );
 }
 
@@ -101,17 +115,23 @@ function retryOf(meaning: Meaning, isBlameless: boolean): Retry {
 }
 
 /** gRPC's own words where there was nobody to answer. */
-const UNREACHABLE = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note:|^(Name resolution failed)/s;
+const UNREACHABLE =
+  /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note:|^(Name resolution failed)/s;
 const ADDRESS_HINT = 'is the address of the CA (--ca-address) right, and does it listen there';
 
 const TLS_HINTS = {
   handshake:
     "the CA's server must prove its name (--ca-server-name, by default the host of --ca-address) by the root in --ca-root; nothing was sent to it",
-  'after handshake': 'the CA refuses our client certificate; the next attempt goes without it where there is a token',
+  'after handshake':
+    'the CA refuses our client certificate; the next attempt goes without it where there is a token',
 } as const;
 
 function transportHint({ tlsFault, details }: CallFailure): string | undefined {
-  if (tlsFault) return (tlsFault.error instanceof AgentError ? tlsFault.error.hint : undefined) ?? TLS_HINTS[tlsFault.stage];
+  if (tlsFault)
+    return (
+      (tlsFault.error instanceof AgentError ? tlsFault.error.hint : undefined) ??
+      TLS_HINTS[tlsFault.stage]
+    );
   return UNREACHABLE.test(details) ? ADDRESS_HINT : undefined;
 }
 
@@ -120,7 +140,8 @@ function words(failure: CallFailure, token: string | undefined): string {
   if (tlsFault?.stage === 'handshake' && failure.code === GrpcStatus.UNAVAILABLE)
     return `could not be spoken to over TLS: ${clean(tlsFault.error.message, token)}`;
   const unreachable = UNREACHABLE.exec(failure.details);
-  if (unreachable) return `could not be reached: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
+  if (unreachable)
+    return `could not be reached: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
   const name = GrpcStatus[failure.code] ?? `status ${failure.code}`;
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }
@@ -144,11 +165,14 @@ function isOversized(failure: CallFailure): boolean {
  */
 function readPushback({ trailers, headers }: CallFailure): number | 'never' | undefined {
   const pushback = text(trailers, 'grpc-retry-pushback-ms');
-  if (pushback !== undefined) return /^\d{1,15}$/.test(pushback) ? bounded(Number(pushback)) : 'never';
+  if (pushback !== undefined)
+    return /^\d{1,15}$/.test(pushback) ? bounded(Number(pushback)) : 'never';
   const info = retryInfoMs(trailers);
   if (info !== undefined) return bounded(info);
   const after = text(trailers, 'retry-after') ?? (headers && text(headers, 'retry-after'));
-  return after !== undefined && /^\d{1,9}$/.test(after) ? bounded(Number(after) * 1_000) : undefined;
+  return after !== undefined && /^\d{1,9}$/.test(after)
+    ? bounded(Number(after) * 1_000)
+    : undefined;
 }
 
 const bounded = (ms: number) => Math.min(Math.max(ms, 0), MAX_PUSHBACK_MS);

@@ -35,7 +35,10 @@ export function encodeStruct(texts: ReadonlyMap<string, string>): Buffer {
  * @throws  AgentError ERR_PARSE with `field` and `rule`: malformed, nested beyond 16 levels, more than 64 names, or a name such as
  *          `__proto__`.
  */
-export function parseStruct(bytes: Uint8Array, field: string): ReadonlyMap<string, string | undefined> {
+export function parseStruct(
+  bytes: Uint8Array,
+  field: string,
+): ReadonlyMap<string, string | undefined> {
   const refuse = (rule: string, cause?: unknown) => invalid('ERR_PARSE', field, rule, { cause });
   try {
     return readStruct(bytes, 0, refuse);
@@ -47,7 +50,11 @@ export function parseStruct(bytes: Uint8Array, field: string): ReadonlyMap<strin
 
 type Refuse = (rule: string) => AgentError;
 
-function readStruct(bytes: Uint8Array, depth: number, refuse: Refuse): ReadonlyMap<string, string | undefined> {
+function readStruct(
+  bytes: Uint8Array,
+  depth: number,
+  refuse: Refuse,
+): ReadonlyMap<string, string | undefined> {
   if (depth > MAX_DEPTH) throw refuse(`must not nest deeper than ${MAX_DEPTH} levels`);
   const texts = new Map<string, string | undefined>();
   for (const part of parts(bytes, refuse)) {
@@ -77,19 +84,24 @@ function readValue(bytes: Uint8Array, depth: number, refuse: Refuse): string | u
     text = part.field === VALUE.string ? readText(part.bytes) : undefined;
     if (part.field === VALUE.struct) readStruct(part.bytes, depth + 1, refuse);
     if (part.field === VALUE.list) {
-      for (const item of parts(part.bytes, refuse)) if (item.field === LIST_VALUES) readValue(item.bytes, depth + 1, refuse);
+      for (const item of parts(part.bytes, refuse))
+        if (item.field === LIST_VALUES) readValue(item.bytes, depth + 1, refuse);
     }
   }
   return text;
 }
 
 /** The length-delimited fields in order. Numbers, booleans and nulls are skipped; groups, which proto3 does not have, are refused. */
-function* parts(bytes: Uint8Array, refuse: Refuse): Generator<{ readonly field: number; readonly bytes: Uint8Array }> {
+function* parts(
+  bytes: Uint8Array,
+  refuse: Refuse,
+): Generator<{ readonly field: number; readonly bytes: Uint8Array }> {
   const reader = new BinaryReader(bytes);
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
     if (type === WireType.LengthDelimited) yield { field, bytes: reader.bytes() };
-    else if (type === WireType.StartGroup || type === WireType.EndGroup) throw refuse('must not contain groups');
+    else if (type === WireType.StartGroup || type === WireType.EndGroup)
+      throw refuse('must not contain groups');
     else reader.skip(type);
   }
 }

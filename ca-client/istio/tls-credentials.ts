@@ -140,7 +140,8 @@ export class TlsCredentials extends ChannelCredentials {
           return;
         }
         tls.on('error', (error) => {
-          if (systemCode(error)?.startsWith('ERR_SSL_')) this.#fault ??= { stage: 'after handshake', error };
+          if (systemCode(error)?.startsWith('ERR_SSL_'))
+            this.#fault ??= { stage: 'after handshake', error };
         });
         this.#shownDer = shownDer;
         resolve({ socket: tls, secure: true });

@@ -9,11 +9,21 @@ import { isKubeStatus } from './kube-error';
  *
  * @throws KubeError 409 where the object has changed since: then another approver may have decided.
  */
-export async function addCondition(api: KubeApi, csr: KubeCsr, condition: CsrCondition, signal?: AbortSignal): Promise<void> {
+export async function addCondition(
+  api: KubeApi,
+  csr: KubeCsr,
+  condition: CsrCondition,
+  signal?: AbortSignal,
+): Promise<void> {
   // Of a type there is one: a later acknowledgement takes the place of an earlier one.
   const others = (csr.status?.conditions ?? []).filter(({ type }) => type !== condition.type);
   const conditions = [...others, condition];
-  const body = { ...csr, apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', status: { ...csr.status, conditions } };
+  const body = {
+    ...csr,
+    apiVersion: 'certificates.k8s.io/v1',
+    kind: 'CertificateSigningRequest',
+    status: { ...csr.status, conditions },
+  };
   await api.request('PUT', approvalPath(csr.metadata.name), { body, ...(signal && { signal }) });
 }
 
@@ -24,7 +34,11 @@ export async function addCondition(api: KubeApi, csr: KubeCsr, condition: CsrCon
  * @param reason  For the log of every approver, at most 500 characters.
  * @throws        AgentError ERR_CA_REJECTED, also where the request is gone.
  */
-export async function acknowledge(api: KubeApi, name: string, reason: string): Promise<'acknowledged' | 'already'> {
+export async function acknowledge(
+  api: KubeApi,
+  name: string,
+  reason: string,
+): Promise<'acknowledged' | 'already'> {
   for (let conflicts = 0; ; ) {
     const csr = await read(api, name);
     if (isAcknowledged(csr)) return 'already';

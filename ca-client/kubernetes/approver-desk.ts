@@ -101,7 +101,8 @@ export class ApproverDesk {
     if (fresh || this.#workingAgain >= PARALLEL_AGAIN) return fresh;
     // The one that failed least often: a conflict is over sooner than what can never be written.
     const least = this.#again.reduce(
-      (found, { failures }, index) => (failures < (this.#again[found]?.failures ?? Infinity) ? index : found),
+      (found, { failures }, index) =>
+        failures < (this.#again[found]?.failures ?? Infinity) ? index : found,
       0,
     );
     return this.#again.splice(least, 1)[0];
@@ -133,7 +134,8 @@ export class ApproverDesk {
     try {
       await this.decide(entry.name, entry.uid);
     } catch (caught) {
-      if (!this.signal.aborted && !isKubeStatus(caught, 404) && this.#entries.has(entry.uid)) return this.#failed(entry, caught);
+      if (!this.signal.aborted && !isKubeStatus(caught, 404) && this.#entries.has(entry.uid))
+        return this.#failed(entry, caught);
     }
     this.#entries.delete(entry.uid);
     return undefined;
@@ -144,9 +146,19 @@ export class ApproverDesk {
     // Another replica was faster, most likely: look again at once.
     if (isKubeStatus(caught, 409) && entry.failures === 1) return 0;
     entry.error = AgentError.from(caught);
-    const waitMs = Math.max(backoffMs(entry.failures, BACKOFF, this.deps.random), entry.error.retryAfterMs ?? 0);
-    this.deps.metrics.record('approver_failures_total', { operation: 'decide', code: entry.error.code });
-    this.deps.log.warn('request cannot be decided', { request: entry.name, retryInSeconds: waitMs / 1_000, cause: entry.error });
+    const waitMs = Math.max(
+      backoffMs(entry.failures, BACKOFF, this.deps.random),
+      entry.error.retryAfterMs ?? 0,
+    );
+    this.deps.metrics.record('approver_failures_total', {
+      operation: 'decide',
+      code: entry.error.code,
+    });
+    this.deps.log.warn('request cannot be decided', {
+      request: entry.name,
+      retryInSeconds: waitMs / 1_000,
+      cause: entry.error,
+    });
     return waitMs;
   }
 

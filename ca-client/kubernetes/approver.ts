@@ -4,7 +4,13 @@ import { AgentError } from '../../agent/base/errors';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import { addCondition } from './approval';
 import { ApproverDesk, type StuckRequest } from './approver-desk';
-import { type ApproverPolicy, judgePod, judgeRequest, type KubePod, type Requester } from './approver-rules';
+import {
+  type ApproverPolicy,
+  judgePod,
+  judgeRequest,
+  type KubePod,
+  type Requester,
+} from './approver-rules';
 import { CSR_PATH, conditionOf, csrPath, type KubeCsr } from './csr-object';
 import { APPROVER_REASON, approvalMessage } from './issued-check';
 import type { KubeApi } from './kube-api';
@@ -35,7 +41,11 @@ const WATCH_AGAIN_MS = 500;
  */
 export class Approver {
   #watching = false;
-  #problem: AgentError | undefined = new AgentError('ERR_CA_UNAVAILABLE', 'follow requests: not yet begun', { retry: 'soon' });
+  #problem: AgentError | undefined = new AgentError(
+    'ERR_CA_UNAVAILABLE',
+    'follow requests: not yet begun',
+    { retry: 'soon' },
+  );
   readonly #stop = new AbortController();
   readonly #desk: ApproverDesk;
   readonly #violations: Violations;
@@ -46,16 +56,27 @@ export class Approver {
     private readonly options: ApproverOptions,
     private readonly deps: Deps,
   ) {
-    this.#desk = new ApproverDesk((name, uid) => this.#decideNamed(name, uid), deps, this.#stop.signal);
+    this.#desk = new ApproverDesk(
+      (name, uid) => this.#decideNamed(name, uid),
+      deps,
+      this.#stop.signal,
+    );
     this.#violations = new Violations(options.trustDomain, deps);
   }
 
   /** Why somebody has to act; undefined where all is well, also for the moment between two watches. The gravest comes first. */
   problem(): AgentError | undefined {
-    const found = [this.#violations.problem(), this.#problem, stuckProblem(this.#desk.stuck())].filter((each) => each !== undefined);
+    const found = [
+      this.#violations.problem(),
+      this.#problem,
+      stuckProblem(this.#desk.stuck()),
+    ].filter((each) => each !== undefined);
     const [first, ...others] = found;
     if (!first || others.length === 0) return first;
-    return new AgentError(first.code, found.map(({ message }) => message).join('; '), { retry: first.retry, cause: first });
+    return new AgentError(first.code, found.map(({ message }) => message).join('; '), {
+      retry: first.retry,
+      cause: first,
+    });
   }
 
   /** Whether the API server reports requests to us at this moment. */
@@ -86,8 +107,15 @@ export class Approver {
     else signal.addEventListener('abort', stop, { once: true });
     const { allowedAnnotations: annotations, allowedLabels: labels } = options;
     if (annotations.length + labels.length > 0)
-      deps.log.warn('annotations or labels pass with any value, and the signer may act on them', { annotations, labels });
-    deps.log.info('approver started', { signer: options.signerName, trustDomain: options.trustDomain, server: options.api.server });
+      deps.log.warn('annotations or labels pass with any value, and the signer may act on them', {
+        annotations,
+        labels,
+      });
+    deps.log.info('approver started', {
+      signer: options.signerName,
+      trustDomain: options.trustDomain,
+      server: options.api.server,
+    });
     for (let failures = 0; !signal.aborted; ) {
       let waitMs = WATCH_AGAIN_MS;
       try {
@@ -152,19 +180,27 @@ export class Approver {
   #look(csr: KubeCsr, then = () => {}): void {
     this.#looking = this.#looking
       .then(() => this.#violations.look(csr))
-      .catch((cause: unknown) => this.deps.log.error('certificate cannot be checked', { request: csr.metadata.name, cause }))
+      .catch((cause: unknown) =>
+        this.deps.log.error('certificate cannot be checked', { request: csr.metadata.name, cause }),
+      )
       .then(then);
   }
 
   /** Returns how long to wait. */
   #failed(caught: unknown, failures: number): number {
     const error = AgentError.from(caught);
-    const waitMs = Math.max(backoffMs(failures, BACKOFF, this.deps.random), error.retryAfterMs ?? 0);
+    const waitMs = Math.max(
+      backoffMs(failures, BACKOFF, this.deps.random),
+      error.retryAfterMs ?? 0,
+    );
     // A watch that began too long ago is no event.
     if (isKubeStatus(caught, 410)) return waitMs;
     this.#problem = error;
     this.deps.metrics.record('approver_failures_total', { operation: 'follow', code: error.code });
-    this.deps.log.warn('requests cannot be followed', { retryInSeconds: waitMs / 1_000, cause: error });
+    this.deps.log.warn('requests cannot be followed', {
+      retryInSeconds: waitMs / 1_000,
+      cause: error,
+    });
     return waitMs;
   }
 
@@ -176,7 +212,11 @@ export class Approver {
 
   /** One decision, one line that says it, and its count. */
   async #decide(csr: KubeCsr, signal: AbortSignal): Promise<void> {
-    const facts = { request: csr.metadata.name, requester: csr.spec.username, expirationSeconds: csr.spec.expirationSeconds };
+    const facts = {
+      request: csr.metadata.name,
+      requester: csr.spec.username,
+      expirationSeconds: csr.spec.expirationSeconds,
+    };
     let approval: { readonly id: string; readonly pod: string | undefined };
     try {
       const { requester, id } = await judgeRequest(csr, this.options);
@@ -190,12 +230,20 @@ export class Approver {
         { type: 'Denied', status: 'True', reason: APPROVER_REASON, message: caught.message },
         signal,
       );
-      this.deps.metrics.record('approver_decisions_total', { decision: 'denied', reason: caught.field ?? 'none' });
+      this.deps.metrics.record('approver_decisions_total', {
+        decision: 'denied',
+        reason: caught.field ?? 'none',
+      });
       this.deps.log.warn('request denied', { ...facts, field: caught.field, rule: caught.rule });
       return;
     }
     const message = approvalMessage(approval.id, csr.metadata);
-    await addCondition(this.options.api, csr, { type: 'Approved', status: 'True', reason: APPROVER_REASON, message }, signal);
+    await addCondition(
+      this.options.api,
+      csr,
+      { type: 'Approved', status: 'True', reason: APPROVER_REASON, message },
+      signal,
+    );
     this.deps.metrics.record('approver_decisions_total', { decision: 'approved', reason: 'none' });
     this.deps.log.info('request approved', { ...facts, ...approval });
   }
@@ -203,7 +251,11 @@ export class Approver {
   async #podOf({ namespace, pod }: Requester, signal: AbortSignal): Promise<KubePod | undefined> {
     if (!pod) return undefined;
     try {
-      return await this.options.api.request<KubePod>('GET', kubePath`/api/v1/namespaces/${namespace}/pods/${pod.name}`, { signal });
+      return await this.options.api.request<KubePod>(
+        'GET',
+        kubePath`/api/v1/namespaces/${namespace}/pods/${pod.name}`,
+        { signal },
+      );
     } catch (caught) {
       if (isKubeStatus(caught, 404)) return undefined;
       throw caught;
@@ -224,7 +276,9 @@ function stuckProblem([first, ...others]: readonly StuckRequest[]): AgentError |
 
 /** A rule that the request breaks, as opposed to what kept us from judging it. */
 function isDenial(caught: unknown): caught is AgentError {
-  return caught instanceof AgentError && caught.code === 'ERR_CA_REJECTED' && caught.rule !== undefined;
+  return (
+    caught instanceof AgentError && caught.code === 'ERR_CA_REJECTED' && caught.rule !== undefined
+  );
 }
 
 function isDecided(csr: KubeCsr): boolean {

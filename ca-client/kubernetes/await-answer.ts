@@ -86,5 +86,9 @@ function isPassing(error: AgentError): boolean {
 }
 
 function deleted(name: string): AgentError {
-  return new AgentError('ERR_CA_REJECTED', `sign ${name}: the request was deleted before it was answered`, { retry: 'soon' });
+  return new AgentError(
+    'ERR_CA_REJECTED',
+    `sign ${name}: the request was deleted before it was answered`,
+    { retry: 'soon' },
+  );
 }

@@ -8,7 +8,8 @@ import { kubePath } from './kube-path';
 
 export const CSR_PATH = '/apis/certificates.k8s.io/v1/certificatesigningrequests';
 
-export const csrPath = (name: string) => kubePath`/apis/certificates.k8s.io/v1/certificatesigningrequests/${name}`;
+export const csrPath = (name: string) =>
+  kubePath`/apis/certificates.k8s.io/v1/certificatesigningrequests/${name}`;
 /** Of the subresource in which requests are approved and denied. */
 export const approvalPath = (name: string) => `${csrPath(name)}/approval`;
 
@@ -88,22 +89,34 @@ export function csrBody(
 ): CsrBody {
   const { csrDer, ttlSeconds } = request;
   if (ttlSeconds < MIN_EXPIRATION_SECONDS) {
-    throw invalid('ERR_CA_REJECTED', 'ttl', `must be at least ${MIN_EXPIRATION_SECONDS} s, not ${ttlSeconds} s`, {
-      retry: 'slow',
-      hint: 'the Kubernetes API takes no request for less than ten minutes: ask for more, or use another CA',
-    });
+    throw invalid(
+      'ERR_CA_REJECTED',
+      'ttl',
+      `must be at least ${MIN_EXPIRATION_SECONDS} s, not ${ttlSeconds} s`,
+      {
+        retry: 'slow',
+        hint: 'the Kubernetes API takes no request for less than ten minutes: ask for more, or use another CA',
+      },
+    );
   }
   const isRsa = usages === 'istio' || hasRsaKey(csrDer);
   return {
     apiVersion: 'certificates.k8s.io/v1',
     kind: 'CertificateSigningRequest',
     // The same request has the same name: sent again, where its answer was lost, it makes no second object.
-    metadata: { name: `keyturn-${createHash('sha256').update(csrDer).digest('hex').slice(0, NAME_DIGITS)}` },
+    metadata: {
+      name: `keyturn-${createHash('sha256').update(csrDer).digest('hex').slice(0, NAME_DIGITS)}`,
+    },
     spec: {
       request: writePem('CERTIFICATE REQUEST', csrDer).toString('base64'),
       signerName,
       expirationSeconds: Math.min(ttlSeconds, MAX_EXPIRATION_SECONDS),
-      usages: ['digital signature', ...(isRsa ? ['key encipherment'] : []), 'server auth', 'client auth'],
+      usages: [
+        'digital signature',
+        ...(isRsa ? ['key encipherment'] : []),
+        'server auth',
+        'client auth',
+      ],
     },
   };
 }
@@ -112,7 +125,10 @@ function hasRsaKey(csrDer: Uint8Array): boolean {
   try {
     return parseCsr(csrDer).publicKey.kind === 'rsa';
   } catch (caught) {
-    throw new AgentError('ERR_CA_REJECTED', `ask the Kubernetes API: ${errorText(caught)}`, { retry: 'slow', cause: caught });
+    throw new AgentError('ERR_CA_REJECTED', `ask the Kubernetes API: ${errorText(caught)}`, {
+      retry: 'slow',
+      cause: caught,
+    });
   }
 }
 
@@ -139,7 +155,10 @@ export function readCsrAnswer(csr: KubeCsr): IssuedChain | undefined {
         `sign ${name} by ${csr.spec.signerName}: ${type.toLowerCase()}${why && `: ${why.slice(0, 500)}`}`,
         {
           retry: 'slow',
-          hint: type === 'Denied' ? 'ask whoever approves requests of this signer' : 'ask whoever runs this signer',
+          hint:
+            type === 'Denied'
+              ? 'ask whoever approves requests of this signer'
+              : 'ask whoever runs this signer',
         },
       );
     }
@@ -147,8 +166,17 @@ export function readCsrAnswer(csr: KubeCsr): IssuedChain | undefined {
   const { certificate } = csr.status ?? {};
   if (!certificate) return undefined;
   try {
-    return { certificatesDer: parseCertificates(Buffer.from(certificate, 'base64'), 'status.certificate').map(({ der }) => der) };
+    return {
+      certificatesDer: parseCertificates(
+        Buffer.from(certificate, 'base64'),
+        'status.certificate',
+      ).map(({ der }) => der),
+    };
   } catch (caught) {
-    throw new AgentError('ERR_CA_RESPONSE', `read the certificate of ${name}: ${errorText(caught)}`, { retry: 'slow', cause: caught });
+    throw new AgentError(
+      'ERR_CA_RESPONSE',
+      `read the certificate of ${name}: ${errorText(caught)}`,
+      { retry: 'slow', cause: caught },
+    );
   }
 }

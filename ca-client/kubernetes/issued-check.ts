@@ -14,7 +14,15 @@ export interface Violation {
    * was approved. `denied`: the request had been denied. `unreadable`: nothing can be said of it. `metadata`: annotations or labels of an
    * approved request were changed before it was issued.
    */
-  readonly kind: 'ca' | 'identity' | 'key' | 'lifetime' | 'usage' | 'denied' | 'unreadable' | 'metadata';
+  readonly kind:
+    | 'ca'
+    | 'identity'
+    | 'key'
+    | 'lifetime'
+    | 'usage'
+    | 'denied'
+    | 'unreadable'
+    | 'metadata';
   /** Lower case, no full stop. */
   readonly detail: string;
 }
@@ -35,7 +43,11 @@ const SLACK_MS = 10 * 60_000;
  * @param now  Epoch milliseconds.
  * @returns    The gravest violation, or undefined where there is none or no certificate yet.
  */
-export async function checkIssued(csr: KubeCsr, trustDomain: string, now: number): Promise<Violation | undefined> {
+export async function checkIssued(
+  csr: KubeCsr,
+  trustDomain: string,
+  now: number,
+): Promise<Violation | undefined> {
   const { certificate } = csr.status ?? {};
   if (!certificate) return undefined;
   let chain: readonly Certificate[];
@@ -51,18 +63,30 @@ export async function checkIssued(csr: KubeCsr, trustDomain: string, now: number
     (await keyViolation(leaf!, others, csr)) ??
     usageViolation(leaf!) ??
     lifetimeViolation(leaf!, csr, now) ??
-    (conditionOf(csr, 'Denied') && { kind: 'denied', detail: 'the request was denied and a certificate was issued' })
+    (conditionOf(csr, 'Denied') && {
+      kind: 'denied',
+      detail: 'the request was denied and a certificate was issued',
+    })
   );
 }
 
 function caViolation({ basicConstraints, keyUsage }: Certificate): Violation | undefined {
-  const signs = keyUsage?.usages.filter((each) => each === 'keyCertSign' || each === 'cRLSign') ?? [];
+  const signs =
+    keyUsage?.usages.filter((each) => each === 'keyCertSign' || each === 'cRLSign') ?? [];
   if (basicConstraints?.ca) return { kind: 'ca', detail: 'the certificate is a CA' };
-  return signs.length > 0 ? { kind: 'ca', detail: `the certificate has key usage ${signs.join(', ')}` } : undefined;
+  return signs.length > 0
+    ? { kind: 'ca', detail: `the certificate has key usage ${signs.join(', ')}` }
+    : undefined;
 }
 
-function identityViolation(leaf: Certificate, csr: KubeCsr, trustDomain: string): Violation | undefined {
-  const names = (leaf.subjectAltName?.names ?? []).map(({ kind, value }) => (kind === 'uri' ? value : `${kind} name`));
+function identityViolation(
+  leaf: Certificate,
+  csr: KubeCsr,
+  trustDomain: string,
+): Violation | undefined {
+  const names = (leaf.subjectAltName?.names ?? []).map(({ kind, value }) =>
+    kind === 'uri' ? value : `${kind} name`,
+  );
   try {
     const id = formatSpiffeId(idOf(trustDomain, readRequester(csr)));
     if (names.length === 1 && uriNames(leaf)[0] === id) return undefined;
@@ -71,38 +95,66 @@ function identityViolation(leaf: Certificate, csr: KubeCsr, trustDomain: string)
       detail: `the certificate is for ${names.join(', ').slice(0, 200) || 'no name'}, and the requester is ${id}`,
     };
   } catch (caught) {
-    return { kind: 'identity', detail: `the certificate was issued to a requester without identity: ${errorText(caught)}` };
+    return {
+      kind: 'identity',
+      detail: `the certificate was issued to a requester without identity: ${errorText(caught)}`,
+    };
   }
 }
 
-async function keyViolation(leaf: Certificate, others: readonly Certificate[], csr: KubeCsr): Promise<Violation | undefined> {
+async function keyViolation(
+  leaf: Certificate,
+  others: readonly Certificate[],
+  csr: KubeCsr,
+): Promise<Violation | undefined> {
   try {
     const { spkiDer } = await readRequest(csr);
     const isOwn = ({ publicKey }: Certificate) => Buffer.compare(publicKey.spkiDer, spkiDer) === 0;
-    if (!isOwn(leaf)) return { kind: 'key', detail: 'the certificate is for another key than the request' };
-    return others.some(isOwn) ? { kind: 'key', detail: 'a CA certificate of the chain is for the key of the request' } : undefined;
+    if (!isOwn(leaf))
+      return { kind: 'key', detail: 'the certificate is for another key than the request' };
+    return others.some(isOwn)
+      ? { kind: 'key', detail: 'a CA certificate of the chain is for the key of the request' }
+      : undefined;
   } catch (caught) {
-    return { kind: 'key', detail: `the key of the request cannot be compared: ${errorText(caught)}` };
+    return {
+      kind: 'key',
+      detail: `the key of the request cannot be compared: ${errorText(caught)}`,
+    };
   }
 }
 
 function usageViolation({ extendedKeyUsage = [] }: Certificate): Violation | undefined {
-  const others = extendedKeyUsage.filter((each) => each !== PURPOSE.serverAuth && each !== PURPOSE.clientAuth);
+  const others = extendedKeyUsage.filter(
+    (each) => each !== PURPOSE.serverAuth && each !== PURPOSE.clientAuth,
+  );
   return others.length === 0
     ? undefined
-    : { kind: 'usage', detail: `the certificate has extended key usages other than server and client: ${others.join(', ').slice(0, 200)}` };
+    : {
+        kind: 'usage',
+        detail: `the certificate has extended key usages other than server and client: ${others.join(', ').slice(0, 200)}`,
+      };
 }
 
-function lifetimeViolation({ notBeforeAt, notAfterAt }: Certificate, { metadata, spec }: KubeCsr, now: number): Violation | undefined {
+function lifetimeViolation(
+  { notBeforeAt, notAfterAt }: Certificate,
+  { metadata, spec }: KubeCsr,
+  now: number,
+): Violation | undefined {
   if (spec.expirationSeconds === undefined) {
-    return { kind: 'lifetime', detail: `the request asked for no lifetime, and the certificate ends ${iso(notAfterAt)}` };
+    return {
+      kind: 'lifetime',
+      detail: `the request asked for no lifetime, and the certificate ends ${iso(notAfterAt)}`,
+    };
   }
   const createdAt = Date.parse(metadata.creationTimestamp ?? '');
   // It may have waited for its signer, and signers date back: the later of the two is nearest to the moment of issuance.
   const fromAt = Number.isNaN(createdAt) ? notBeforeAt : Math.max(notBeforeAt, createdAt);
   const lastAt = Math.min(fromAt, now) + spec.expirationSeconds * 1_000 + SLACK_MS;
   if (notAfterAt > lastAt) {
-    return { kind: 'lifetime', detail: `the certificate ends ${iso(notAfterAt)}, and ${spec.expirationSeconds} s were approved` };
+    return {
+      kind: 'lifetime',
+      detail: `the certificate ends ${iso(notAfterAt)}, and ${spec.expirationSeconds} s were approved`,
+    };
   }
   return undefined;
 }
@@ -117,18 +169,28 @@ export function approvalMessage(id: string, metadata: KubeCsr['metadata']): stri
 /** The condition by which an operator acknowledges the request as it is now, and no later change of it. */
 export function acknowledgement(csr: KubeCsr, reason: string): CsrCondition {
   const condition = { type: ACKNOWLEDGED, status: 'True' };
-  if (csr.status?.certificate) return { ...condition, reason: 'CertificateIssued', message: reason };
-  return { ...condition, reason: 'RequestChanged', message: `${reason}, with ${digestText(csr.metadata)}` };
+  if (csr.status?.certificate)
+    return { ...condition, reason: 'CertificateIssued', message: reason };
+  return {
+    ...condition,
+    reason: 'RequestChanged',
+    message: `${reason}, with ${digestText(csr.metadata)}`,
+  };
 }
 
 /** What was acknowledged of a request: its certificate, which is written once; or its annotations and labels as they are. */
 export function isAcknowledged(csr: KubeCsr): boolean {
   const found = conditionOf(csr, ACKNOWLEDGED);
   if (found?.reason === 'CertificateIssued') return true;
-  return found?.reason === 'RequestChanged' && !csr.status?.certificate && digestOf(found) === metadataDigest(csr.metadata);
+  return (
+    found?.reason === 'RequestChanged' &&
+    !csr.status?.certificate &&
+    digestOf(found) === metadataDigest(csr.metadata)
+  );
 }
 
-const digestText = (metadata: KubeCsr['metadata']) => `annotations and labels of digest ${metadataDigest(metadata)}`;
+const digestText = (metadata: KubeCsr['metadata']) =>
+  `annotations and labels of digest ${metadataDigest(metadata)}`;
 const digestOf = ({ message = '' }: CsrCondition) => /of digest ([0-9a-f]+)$/.exec(message)?.[1];
 
 /**
@@ -137,19 +199,28 @@ const digestOf = ({ message = '' }: CsrCondition) => /of digest ([0-9a-f]+)$/.ex
  */
 export function checkUnchanged(csr: KubeCsr): Violation | undefined {
   const approval = conditionOf(csr, 'Approved');
-  if (approval?.reason !== APPROVER_REASON || csr.status?.certificate || conditionOf(csr, 'Failed')) return undefined;
+  if (approval?.reason !== APPROVER_REASON || csr.status?.certificate || conditionOf(csr, 'Failed'))
+    return undefined;
   const approved = digestOf(approval) ?? NO_METADATA;
   if (metadataDigest(csr.metadata) === approved) return undefined;
   const { annotations = {}, labels = {} } = csr.metadata;
-  const keys = [...Object.keys(annotations), ...Object.keys(labels)].join(', ').slice(0, 200) || 'none';
-  return { kind: 'metadata', detail: `annotations or labels were changed after the approval and before the certificate: now ${keys}` };
+  const keys =
+    [...Object.keys(annotations), ...Object.keys(labels)].join(', ').slice(0, 200) || 'none';
+  return {
+    kind: 'metadata',
+    detail: `annotations or labels were changed after the approval and before the certificate: now ${keys}`,
+  };
 }
 
 /** Of a request that has none, which the condition leaves out. */
 const NO_METADATA = metadataDigest({});
 
-function metadataDigest({ annotations = {}, labels = {} }: Pick<KubeCsr['metadata'], 'annotations' | 'labels'>): string {
-  const sorted = (values: Readonly<Record<string, string>>) => Object.entries(values).sort(([a], [b]) => (a < b ? -1 : 1));
+function metadataDigest({
+  annotations = {},
+  labels = {},
+}: Pick<KubeCsr['metadata'], 'annotations' | 'labels'>): string {
+  const sorted = (values: Readonly<Record<string, string>>) =>
+    Object.entries(values).sort(([a], [b]) => (a < b ? -1 : 1));
   return createHash('sha256')
     .update(JSON.stringify([sorted(annotations), sorted(labels)]))
     .digest('hex')

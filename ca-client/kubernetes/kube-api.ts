@@ -56,7 +56,12 @@ export interface KubeApi {
    * @throws KubeError for an answer that is not 2xx and for an ERROR event (410: begin from a new list); AgentError as `request`, also
    *         where the connection breaks; ERR_ABORTED when the signal fires. What `onEvent` throws ends the watch and is thrown.
    */
-  watch<T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void): Promise<void>;
+  watch<T>(
+    path: string,
+    onEvent: (event: KubeEvent<T>) => void,
+    signal: AbortSignal,
+    onOpen?: () => void,
+  ): Promise<void>;
   /** Ends every request and watch. */
   close(): Promise<void>;
 }
@@ -76,7 +81,10 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
   const stop = new AbortController();
   const running = new Set<Promise<unknown>>();
 
-  async function tracked<T>(signal: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async function tracked<T>(
+    signal: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const task = linked([stop.signal, signal], `ask ${config.server}`, work);
     running.add(task);
     try {
@@ -98,7 +106,10 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
     const { statusCode = 0 } = answer;
     if (statusCode >= 200 && statusCode < 300) return answer;
     const text = (await readAll(answer, what, signal)).toString('utf8');
-    const more = { hint: hintFor(statusCode, token !== undefined, config), isBlameless: token !== undefined && looksGood(token, deps) };
+    const more = {
+      hint: hintFor(statusCode, token !== undefined, config),
+      isBlameless: token !== undefined && looksGood(token, deps),
+    };
     throw kubeError(what, statusCode, statusOf(text), answer.headers['retry-after'], more);
   }
 
@@ -116,23 +127,45 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
           `${what} at ${config.server}`,
           signal,
           async (bounded) => {
-            const bytes = await readAll(await open(exchange, bounded), what, bounded, options.maxBytes);
+            const bytes = await readAll(
+              await open(exchange, bounded),
+              what,
+              bounded,
+              options.maxBytes,
+            );
             options.onBytes?.(bytes.length);
             return parseJson<T>(bytes.toString('utf8'), what);
           },
         );
       }),
-    watch: <T>(path: string, onEvent: (event: KubeEvent<T>) => void, signal: AbortSignal, onOpen?: () => void) =>
+    watch: <T>(
+      path: string,
+      onEvent: (event: KubeEvent<T>) => void,
+      signal: AbortSignal,
+      onOpen?: () => void,
+    ) =>
       tracked(signal, async (bounded) => {
         const query = `watch=true&allowWatchBookmarks=true&timeoutSeconds=${WATCH_SECONDS}`;
-        const exchange = jsonExchange('GET', `${path}${path.includes('?') ? '&' : '?'}${query}`, {});
+        const exchange = jsonExchange(
+          'GET',
+          `${path}${path.includes('?') ? '&' : '?'}${query}`,
+          {},
+        );
         const what = `watch ${pathOnly(path)}`;
-        const answer = await withDeadline(deps.clock, READ_TIMEOUT_MS, `${what} at ${config.server}`, bounded, () =>
-          open(exchange, bounded),
+        const answer = await withDeadline(
+          deps.clock,
+          READ_TIMEOUT_MS,
+          `${what} at ${config.server}`,
+          bounded,
+          () => open(exchange, bounded),
         );
         onOpen?.();
-        await withDeadline(deps.clock, WATCH_SECONDS * 1_000 + WATCH_GRACE_MS, what, bounded, (until) =>
-          readEvents(answer, what, onEvent, until),
+        await withDeadline(
+          deps.clock,
+          WATCH_SECONDS * 1_000 + WATCH_GRACE_MS,
+          what,
+          bounded,
+          (until) => readEvents(answer, what, onEvent, until),
         );
       }),
     async close() {
@@ -143,14 +176,23 @@ export function createKubeApi(config: KubeConfig, deps: Deps): KubeApi {
   };
 }
 
-function jsonExchange(method: KubeMethod, path: string, { body, contentType }: KubeRequestOptions): KubeExchange {
+function jsonExchange(
+  method: KubeMethod,
+  path: string,
+  { body, contentType }: KubeRequestOptions,
+): KubeExchange {
   assertKubePath(path);
-  const type = contentType ?? (method === 'PATCH' ? 'application/merge-patch+json' : 'application/json');
+  const type =
+    contentType ?? (method === 'PATCH' ? 'application/merge-patch+json' : 'application/json');
   return {
     method,
     path,
     // As kubectl: the keys of service account tokens are JSON under another name, and refused to whoever takes one alone.
-    headers: { accept: 'application/json, */*', 'user-agent': 'keyturn', ...(body !== undefined && { 'content-type': type }) },
+    headers: {
+      accept: 'application/json, */*',
+      'user-agent': 'keyturn',
+      ...(body !== undefined && { 'content-type': type }),
+    },
     body: body === undefined ? undefined : Buffer.from(JSON.stringify(body)),
   };
 }
@@ -158,7 +200,9 @@ function jsonExchange(method: KubeMethod, path: string, { body, contentType }: K
 /** A JWT that has not ended, and is not for Istio's authorities alone: what is wrong with another shows from here. */
 function looksGood(token: Secret<string>, { clock }: Deps): boolean {
   const { exp, aud } = readTokenClaims(token.reveal()) ?? {};
-  return typeof exp === 'number' && clock.now() < exp * 1_000 && [aud].flat().join() !== ISTIO_AUDIENCE;
+  return (
+    typeof exp === 'number' && clock.now() < exp * 1_000 && [aud].flat().join() !== ISTIO_AUDIENCE
+  );
 }
 
 function hintFor(statusCode: number, sentToken: boolean, config: KubeConfig): string | undefined {
@@ -170,7 +214,12 @@ function hintFor(statusCode: number, sentToken: boolean, config: KubeConfig): st
   return statusCode === 403 ? `grant it by RBAC to the user of ${config.origin}` : undefined;
 }
 
-async function readAll(answer: IncomingMessage, what: string, signal: AbortSignal, maxBytes = MAX_ANSWER_BYTES): Promise<Buffer> {
+async function readAll(
+  answer: IncomingMessage,
+  what: string,
+  signal: AbortSignal,
+  maxBytes = MAX_ANSWER_BYTES,
+): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of chunksOf(answer, what, signal)) {
@@ -204,22 +253,37 @@ async function readEvents<T>(
 
 function readEvent<T>(line: string, what: string): KubeEvent<T> {
   const event = parseJson<{ type?: unknown; object?: KubeStatus & { code?: unknown } }>(line, what);
-  if (event?.type === 'ERROR') throw kubeError(what, Number(event.object?.code) || 500, event.object ?? {}, undefined);
-  if (typeof event?.type !== 'string' || typeof event.object !== 'object' || event.object === null) {
-    throw new AgentError('ERR_CA_RESPONSE', `${what}: an event without type or object`, { retry: 'soon' });
+  if (event?.type === 'ERROR')
+    throw kubeError(what, Number(event.object?.code) || 500, event.object ?? {}, undefined);
+  if (
+    typeof event?.type !== 'string' ||
+    typeof event.object !== 'object' ||
+    event.object === null
+  ) {
+    throw new AgentError('ERR_CA_RESPONSE', `${what}: an event without type or object`, {
+      retry: 'soon',
+    });
   }
   return event as KubeEvent<T>;
 }
 
 /** The body, piece by piece. However the reading ends, nothing of the answer is left open. */
-async function* chunksOf(answer: IncomingMessage, what: string, signal: AbortSignal): AsyncGenerator<Buffer> {
+async function* chunksOf(
+  answer: IncomingMessage,
+  what: string,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
   const aborted = () => answer.destroy();
   signal.addEventListener('abort', aborted, { once: true });
   try {
     if (!signal.aborted) yield* answer as AsyncIterable<Buffer>;
   } catch (caught) {
     if (!signal.aborted) {
-      throw new AgentError('ERR_CA_UNAVAILABLE', `${what}: the connection broke: ${errorText(caught)}`, { retry: 'soon', cause: caught });
+      throw new AgentError(
+        'ERR_CA_UNAVAILABLE',
+        `${what}: the connection broke: ${errorText(caught)}`,
+        { retry: 'soon', cause: caught },
+      );
     }
   } finally {
     signal.removeEventListener('abort', aborted);

@@ -12,7 +12,8 @@ export class KubeConfigSection {
     /** Relative paths are relative to the kubeconfig. */
     readonly dir: string,
   ) {
-    if (typeof values !== 'object' || values === null || Array.isArray(values)) throw invalid('ERR_CONFIG', name, 'must be a mapping');
+    if (typeof values !== 'object' || values === null || Array.isArray(values))
+      throw invalid('ERR_CONFIG', name, 'must be a mapping');
     this.#values = values as Record<string, unknown>;
   }
 
@@ -64,10 +65,13 @@ export class KubeConfigSection {
   bytes(key: string): (() => Promise<Buffer>) | undefined {
     const data = this.text(`${key}-data`);
     if (data !== undefined) {
-      if (!/^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(data)) throw this.refuse(`${key}-data`, 'must be base64');
+      if (!/^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(data))
+        throw this.refuse(`${key}-data`, 'must be base64');
       return async () => Buffer.from(data, 'base64');
     }
     const path = this.path(key);
-    return path === undefined ? undefined : () => readSmallFile(path, { field: `${this.name}: ${key}`, code: 'ERR_TOKEN' });
+    return path === undefined
+      ? undefined
+      : () => readSmallFile(path, { field: `${this.name}: ${key}`, code: 'ERR_TOKEN' });
   }
 }

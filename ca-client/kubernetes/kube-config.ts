@@ -56,33 +56,59 @@ export async function loadKubeConfig(options: KubeConfigOptions, deps: Deps): Pr
   const path = kubeconfig ?? env.KUBECONFIG;
   if (path) return readKubeConfig(path, env, deps);
   if (env.KUBERNETES_SERVICE_HOST) return inCluster(env, serviceAccountDir);
-  throw new AgentError('ERR_CONFIG', 'find the Kubernetes API: neither a kubeconfig nor a service account of a pod is here', {
-    hint: 'name a kubeconfig with --kubeconfig or KUBECONFIG; a pod has KUBERNETES_SERVICE_HOST set by itself',
-  });
+  throw new AgentError(
+    'ERR_CONFIG',
+    'find the Kubernetes API: neither a kubeconfig nor a service account of a pod is here',
+    {
+      hint: 'name a kubeconfig with --kubeconfig or KUBECONFIG; a pod has KUBERNETES_SERVICE_HOST set by itself',
+    },
+  );
 }
 
 async function inCluster(env: KubeConfigOptions['env'], dir: string): Promise<KubeConfig> {
   const host = env.KUBERNETES_SERVICE_HOST!;
   const port = env.KUBERNETES_SERVICE_PORT || '443';
   const origin = 'in-cluster configuration';
-  const read = (name: string) => readSmallFile(join(dir, name), { field: `${origin}: ${name}`, code: 'ERR_TOKEN' });
+  const read = (name: string) =>
+    readSmallFile(join(dir, name), { field: `${origin}: ${name}`, code: 'ERR_TOKEN' });
   const namespace = await read('namespace').catch(() => undefined);
   return {
     origin,
-    server: checkServer(`https://${host.includes(':') ? `[${host}]` : host}:${port}`, `${origin}: KUBERNETES_SERVICE_HOST`),
+    server: checkServer(
+      `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
+      `${origin}: KUBERNETES_SERVICE_HOST`,
+    ),
     serverName: undefined,
     namespace: namespace?.toString('utf8').trim() || undefined,
     files: ['ca.crt', 'token'].map((name) => join(dir, name)),
-    credentials: async () => ({ caPem: await read('ca.crt'), token: tokenOf(await read('token'), `${origin}: token`), client: undefined }),
+    credentials: async () => ({
+      caPem: await read('ca.crt'),
+      token: tokenOf(await read('token'), `${origin}: token`),
+      client: undefined,
+    }),
   };
 }
 
-async function readKubeConfig(path: string, env: KubeConfigOptions['env'], deps: Deps): Promise<KubeConfig> {
-  if (path.includes(':')) throw invalid('ERR_CONFIG', 'kubeconfig', `must be one file, not a list (${path})`);
+async function readKubeConfig(
+  path: string,
+  env: KubeConfigOptions['env'],
+  deps: Deps,
+): Promise<KubeConfig> {
+  if (path.includes(':'))
+    throw invalid('ERR_CONFIG', 'kubeconfig', `must be one file, not a list (${path})`);
   const name = `kubeconfig ${path}`;
-  const bytes = await readSmallFile(path, { field: name, code: 'ERR_CONFIG', maxBytes: MAX_KUBECONFIG_BYTES });
+  const bytes = await readSmallFile(path, {
+    field: name,
+    code: 'ERR_CONFIG',
+    maxBytes: MAX_KUBECONFIG_BYTES,
+  });
   const { readYaml } = await import('../../agent/base/yaml');
-  const limits = { name, code: 'ERR_CONFIG', maxBytes: MAX_KUBECONFIG_BYTES, maxTokens: MAX_KUBECONFIG_TOKENS } as const;
+  const limits = {
+    name,
+    code: 'ERR_CONFIG',
+    maxBytes: MAX_KUBECONFIG_BYTES,
+    maxTokens: MAX_KUBECONFIG_TOKENS,
+  } as const;
   const file = new KubeConfigSection(await readYaml(bytes, limits), name, dirname(resolve(path)));
   const contextName = file.text('current-context');
   if (contextName === undefined) throw file.refuse('current-context', 'must name a context');
@@ -105,11 +131,26 @@ async function readKubeConfig(path: string, env: KubeConfigOptions['env'], deps:
 
 function refuseUnsafe(cluster: KubeConfigSection, user: KubeConfigSection): void {
   if (cluster.value('insecure-skip-tls-verify') === true) {
-    throw cluster.refuse('insecure-skip-tls-verify', 'must not be set: a token would be sent to whoever answers');
+    throw cluster.refuse(
+      'insecure-skip-tls-verify',
+      'must not be set: a token would be sent to whoever answers',
+    );
   }
   if (cluster.value('proxy-url')) throw cluster.refuse('proxy-url', 'is not supported');
-  for (const key of ['as', 'as-uid', 'as-groups', 'as-user-extra', 'username', 'password', 'auth-provider']) {
-    if (user.value(key)) throw user.refuse(key, 'is not supported; use a client certificate, a token, a token file or an exec plugin');
+  for (const key of [
+    'as',
+    'as-uid',
+    'as-groups',
+    'as-user-extra',
+    'username',
+    'password',
+    'auth-provider',
+  ]) {
+    if (user.value(key))
+      throw user.refuse(
+        key,
+        'is not supported; use a client certificate, a token, a token file or an exec plugin',
+      );
   }
 }
 
@@ -128,7 +169,10 @@ function createCredentials(
   const tokenFile = user.path('tokenFile');
   const token = user.text('token');
   const exec = user.value('exec');
-  const clusterInfo = { server: cluster.need('server'), 'tls-server-name': cluster.text('tls-server-name') };
+  const clusterInfo = {
+    server: cluster.need('server'),
+    'tls-server-name': cluster.text('tls-server-name'),
+  };
   const plugin = exec ? readExecPlugin(user.section('exec'), clusterInfo) : undefined;
   const runPlugin = plugin && createPluginRunner(plugin, caOf, env, deps);
   return async (renew, signal) => {
@@ -139,9 +183,18 @@ function createCredentials(
     }
     if (tokenFile !== undefined) {
       const field = `${user.name}: tokenFile`;
-      return { ...base, client: undefined, token: tokenOf(await readSmallFile(tokenFile, { field, code: 'ERR_TOKEN' }), field) };
+      return {
+        ...base,
+        client: undefined,
+        token: tokenOf(await readSmallFile(tokenFile, { field, code: 'ERR_TOKEN' }), field),
+      };
     }
-    if (token !== undefined) return { ...base, client: undefined, token: tokenOf(Buffer.from(token), `${user.name}: token`) };
+    if (token !== undefined)
+      return {
+        ...base,
+        client: undefined,
+        token: tokenOf(Buffer.from(token), `${user.name}: token`),
+      };
     if (runPlugin) {
       const { token: answered, client } = await runPlugin(renew, signal);
       return { ...base, token: answered, client };
@@ -155,7 +208,12 @@ function tokenOf(bytes: Buffer, field: string): Secret<string> {
   const token = bytes.toString('latin1').trim();
   // What a header field may hold; anything else would be refused by node with the token in its message.
   if (!/^[\x21-\x7e]+$/.test(token)) {
-    throw invalid('ERR_TOKEN', field, token === '' ? 'must not be empty' : 'must be one word of ASCII', { retry: 'soon' });
+    throw invalid(
+      'ERR_TOKEN',
+      field,
+      token === '' ? 'must not be empty' : 'must be one word of ASCII',
+      { retry: 'soon' },
+    );
   }
   return new Secret(token);
 }

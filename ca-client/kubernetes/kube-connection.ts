@@ -47,7 +47,10 @@ export class KubeConnection {
     const credentials = await this.#current(renew, signal);
     const { token } = credentials;
     try {
-      return { answer: await this.#exchange(exchange, this.#agentFor(credentials), token, signal), token };
+      return {
+        answer: await this.#exchange(exchange, this.#agentFor(credentials), token, signal),
+        token,
+      };
     } catch (caught) {
       // The files behind them may have been replaced: the next request looks.
       this.#freshUntil = 0;
@@ -69,7 +72,8 @@ export class KubeConnection {
 
   #agentFor({ caPem, client }: KubeCredentials): Agent {
     const hash = createHash('sha256');
-    for (const part of [caPem, client?.certificatePem, client?.keyPem.reveal()]) hash.update(`${part?.length}:`).update(part ?? '');
+    for (const part of [caPem, client?.certificatePem, client?.keyPem.reveal()])
+      hash.update(`${part?.length}:`).update(part ?? '');
     const version = hash.digest('hex');
     if (!this.#agent || version !== this.#agentVersion) {
       // Watches and requests that are under way keep their sockets; what is idle goes.
@@ -90,7 +94,12 @@ export class KubeConnection {
     return this.#agent;
   }
 
-  #exchange(exchange: KubeExchange, agent: Agent, token: Secret<string> | undefined, signal: AbortSignal): Promise<IncomingMessage> {
+  #exchange(
+    exchange: KubeExchange,
+    agent: Agent,
+    token: Secret<string> | undefined,
+    signal: AbortSignal,
+  ): Promise<IncomingMessage> {
     const { method, path, body } = exchange;
     return new Promise((done, failed) => {
       const headers = {
@@ -98,16 +107,26 @@ export class KubeConnection {
         ...(token && { authorization: `Bearer ${token.reveal()}` }),
         ...(body && { 'content-length': String(body.length) }),
       };
-      const call = request(`${this.config.server}${path}`, { method, agent, headers, signal }, done);
+      const call = request(
+        `${this.config.server}${path}`,
+        { method, agent, headers, signal },
+        done,
+      );
       // Stays for the life of the socket: an error after the answer began reaches the reader of the answer as well.
-      call.on('error', (caught) => failed(this.#failure(`${method} ${pathOnly(path)}`, caught, signal)));
+      call.on('error', (caught) =>
+        failed(this.#failure(`${method} ${pathOnly(path)}`, caught, signal)),
+      );
       call.end(body);
     });
   }
 
   #failure(what: string, caught: unknown, signal: AbortSignal): AgentError {
     if (signal.aborted) return new AgentError('ERR_ABORTED', `${what}: aborted`);
-    return new AgentError('ERR_CA_UNAVAILABLE', `${what} at ${this.config.server}: ${errorText(caught)}`, { retry: 'soon', cause: caught });
+    return new AgentError(
+      'ERR_CA_UNAVAILABLE',
+      `${what} at ${this.config.server}: ${errorText(caught)}`,
+      { retry: 'soon', cause: caught },
+    );
   }
 }
 

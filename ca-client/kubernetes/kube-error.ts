@@ -29,7 +29,9 @@ export function isKubeStatus(caught: unknown, status: number): caught is KubeErr
 /** An answer of the Kubernetes API that is larger than what was asked for may be. */
 export class KubeTooLarge extends AgentError {
   constructor(what: string, bytes: number) {
-    super('ERR_CA_RESPONSE', `${what}: the answer is larger than ${bytes / 1024 / 1024} MiB`, { retry: 'slow' });
+    super('ERR_CA_RESPONSE', `${what}: the answer is larger than ${bytes / 1024 / 1024} MiB`, {
+      retry: 'slow',
+    });
   }
 }
 
@@ -56,17 +58,32 @@ export function kubeError(
   httpStatus: number,
   status: KubeStatus,
   retryAfter: string | undefined,
-  { hint, isBlameless = false }: { readonly hint?: string | undefined; readonly isBlameless?: boolean } = {},
+  {
+    hint,
+    isBlameless = false,
+  }: { readonly hint?: string | undefined; readonly isBlameless?: boolean } = {},
 ): KubeError {
   const reason = typeof status.reason === 'string' ? status.reason : '';
   const said = typeof status.message === 'string' ? status.message.slice(0, MAX_MESSAGE) : reason;
   const seconds = Number(retryAfter ?? status.details?.retryAfterSeconds);
   const retryAfterMs = seconds > 0 ? Math.min(seconds * 1_000, MAX_RETRY_AFTER_MS) : undefined;
   const transient = httpStatus === 429 || httpStatus >= 500;
-  const code = httpStatus === 401 ? 'ERR_TOKEN' : transient ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED';
-  return new KubeError(code, `${what}: ${httpStatus}${said ? ` ${said}` : ''}`, httpStatus, reason, {
-    retry: httpStatus === 401 && isBlameless ? 'unsure' : transient || httpStatus === 409 || httpStatus === 410 ? 'soon' : 'slow',
-    ...(retryAfterMs !== undefined && { retryAfterMs }),
-    ...(hint !== undefined && { hint }),
-  });
+  const code =
+    httpStatus === 401 ? 'ERR_TOKEN' : transient ? 'ERR_CA_UNAVAILABLE' : 'ERR_CA_REJECTED';
+  return new KubeError(
+    code,
+    `${what}: ${httpStatus}${said ? ` ${said}` : ''}`,
+    httpStatus,
+    reason,
+    {
+      retry:
+        httpStatus === 401 && isBlameless
+          ? 'unsure'
+          : transient || httpStatus === 409 || httpStatus === 410
+            ? 'soon'
+            : 'slow',
+      ...(retryAfterMs !== undefined && { retryAfterMs }),
+      ...(hint !== undefined && { hint }),
+    },
+  );
 }

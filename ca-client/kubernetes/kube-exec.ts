@@ -34,10 +34,15 @@ const TIMEOUT_MS = 60_000;
  * @throws AgentError ERR_CONFIG.
  * @see Kubernetes documentation, "client-go credential plugins".
  */
-export function readExecPlugin(section: KubeConfigSection, cluster: NonNullable<ExecPlugin['cluster']>): ExecPlugin {
+export function readExecPlugin(
+  section: KubeConfigSection,
+  cluster: NonNullable<ExecPlugin['cluster']>,
+): ExecPlugin {
   const apiVersion = section.need('apiVersion');
-  if (!API_VERSIONS.includes(apiVersion)) throw section.refuse('apiVersion', `must be ${API_VERSIONS.join(' or ')}`);
-  if (section.text('interactiveMode') === 'Always') throw section.refuse('interactiveMode', 'must not be Always: nobody is here to ask');
+  if (!API_VERSIONS.includes(apiVersion))
+    throw section.refuse('apiVersion', `must be ${API_VERSIONS.join(' or ')}`);
+  if (section.text('interactiveMode') === 'Always')
+    throw section.refuse('interactiveMode', 'must not be Always: nobody is here to ask');
   const command = section.need('command');
   const args = section.list('args').map((arg) => {
     if (typeof arg !== 'string') throw section.refuse('args', 'must be strings');
@@ -45,7 +50,8 @@ export function readExecPlugin(section: KubeConfigSection, cluster: NonNullable<
   });
   const env = section.list('env').map((each) => {
     const { name, value } = (each ?? {}) as { name?: unknown; value?: unknown };
-    if (typeof name !== 'string' || typeof value !== 'string') throw section.refuse('env', 'must be pairs of name and value');
+    if (typeof name !== 'string' || typeof value !== 'string')
+      throw section.refuse('env', 'must be pairs of name and value');
     return [name, value] as const;
   });
   return {
@@ -74,7 +80,9 @@ export function createPluginRunner(
   deps: Deps,
 ): (renew: boolean, signal: AbortSignal) => Promise<PluginAnswer> {
   let last: PluginAnswer | undefined;
-  let running: { readonly answer: Promise<PluginAnswer>; readonly stop: AbortController; waiting: number } | undefined;
+  let running:
+    | { readonly answer: Promise<PluginAnswer>; readonly stop: AbortController; waiting: number }
+    | undefined;
   const start = () => {
     const stop = new AbortController();
     const answer = (async () => runExecPlugin(plugin, await caOf?.(), env, deps, stop.signal))();
@@ -89,7 +97,8 @@ export function createPluginRunner(
     return run;
   };
   return async (renew, signal) => {
-    const isGood = last !== undefined && (last.expiresAt === undefined || last.expiresAt > deps.clock.now());
+    const isGood =
+      last !== undefined && (last.expiresAt === undefined || last.expiresAt > deps.clock.now());
     if (last && isGood && !renew) return last;
     running ??= start();
     const run = running;
@@ -105,7 +114,12 @@ export function createPluginRunner(
 }
 
 /** As `work`, or ERR_ABORTED as soon as the signal fires; `left` is called in that case. */
-function untilAborted<T>(work: Promise<T>, signal: AbortSignal, what: string, left: () => void): Promise<T> {
+function untilAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal,
+  what: string,
+  left: () => void,
+): Promise<T> {
   return new Promise((done, failed) => {
     const aborted = () => {
       left();
@@ -129,9 +143,20 @@ async function runExecPlugin(
   deps: Deps,
   signal: AbortSignal,
 ): Promise<PluginAnswer> {
-  const cluster = plugin.cluster && { ...plugin.cluster, 'certificate-authority-data': caPem?.toString('base64') };
-  const info = { apiVersion: plugin.apiVersion, kind: 'ExecCredential', spec: { interactive: false, ...(cluster && { cluster }) } };
-  const output = await run(plugin, { ...env, ...plugin.env, KUBERNETES_EXEC_INFO: JSON.stringify(info) }, signal);
+  const cluster = plugin.cluster && {
+    ...plugin.cluster,
+    'certificate-authority-data': caPem?.toString('base64'),
+  };
+  const info = {
+    apiVersion: plugin.apiVersion,
+    kind: 'ExecCredential',
+    spec: { interactive: false, ...(cluster && { cluster }) },
+  };
+  const output = await run(
+    plugin,
+    { ...env, ...plugin.env, KUBERNETES_EXEC_INFO: JSON.stringify(info) },
+    signal,
+  );
   const answer = readAnswer(output, plugin);
   if (answer.expiresAt !== undefined && answer.expiresAt <= deps.clock.now()) {
     throw refuse(plugin, 'expirationTimestamp', 'must lie ahead');
@@ -139,7 +164,11 @@ async function runExecPlugin(
   return answer;
 }
 
-function run(plugin: ExecPlugin, env: Record<string, string | undefined>, signal: AbortSignal): Promise<string> {
+function run(
+  plugin: ExecPlugin,
+  env: Record<string, string | undefined>,
+  signal: AbortSignal,
+): Promise<string> {
   return new Promise((done, failed) => {
     const options = {
       env,
@@ -152,10 +181,12 @@ function run(plugin: ExecPlugin, env: Record<string, string | undefined>, signal
     } as const;
     const child = execFile(plugin.command, [...plugin.args], options, (caught, stdout) => {
       if (!caught) return done(stdout);
-      if (signal.aborted) return failed(new AgentError('ERR_ABORTED', `run ${plugin.command}: aborted`));
+      if (signal.aborted)
+        return failed(new AgentError('ERR_ABORTED', `run ${plugin.command}: aborted`));
       const what = caught.killed
         ? `no answer within ${TIMEOUT_MS / 1_000} s`
-        : (systemCode(caught) ?? (typeof caught.code === 'number' ? `it ended with status ${caught.code}` : 'it failed'));
+        : (systemCode(caught) ??
+          (typeof caught.code === 'number' ? `it ended with status ${caught.code}` : 'it failed'));
       failed(
         new AgentError('ERR_TOKEN', `run ${plugin.command} for a Kubernetes credential: ${what}`, {
           retry: 'slow',
@@ -179,13 +210,21 @@ function readAnswer(output: string, plugin: ExecPlugin): PluginAnswer {
     if (typeof value !== 'string') throw refuse(plugin, `status.${name}`, 'must be a string');
     return value;
   };
-  const [token, certificate, key, expires] = ['token', 'clientCertificateData', 'clientKeyData', 'expirationTimestamp'].map(text);
-  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) throw refuse(plugin, 'status.token', 'must be one word of ASCII');
+  const [token, certificate, key, expires] = [
+    'token',
+    'clientCertificateData',
+    'clientKeyData',
+    'expirationTimestamp',
+  ].map(text);
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token))
+    throw refuse(plugin, 'status.token', 'must be one word of ASCII');
   if ((certificate === undefined) !== (key === undefined))
     throw refuse(plugin, 'status.clientKeyData', 'must come with clientCertificateData');
-  if (token === undefined && certificate === undefined) throw refuse(plugin, 'status', 'must hold a token or a client certificate');
+  if (token === undefined && certificate === undefined)
+    throw refuse(plugin, 'status', 'must hold a token or a client certificate');
   const expiresAt = expires === undefined ? undefined : Date.parse(expires);
-  if (Number.isNaN(expiresAt)) throw refuse(plugin, 'status.expirationTimestamp', 'must be an RFC 3339 time');
+  if (Number.isNaN(expiresAt))
+    throw refuse(plugin, 'status.expirationTimestamp', 'must be an RFC 3339 time');
   return {
     token: token === undefined ? undefined : new Secret(token),
     client:

@@ -30,7 +30,11 @@ const GROWTH = 4;
  * @returns  The version to watch from.
  * @throws   As `KubeApi.request`; KubeError 410 where the list took longer than the server keeps its state.
  */
-export async function listObjects<T>(api: KubeApi, options: KubeListOptions, visit: (object: T) => void): Promise<string> {
+export async function listObjects<T>(
+  api: KubeApi,
+  options: KubeListOptions,
+  visit: (object: T) => void,
+): Promise<string> {
   const { path, maxPage, signal } = options;
   const query = `${path}${path.includes('?') ? '&' : '?'}`;
   let limit = Math.min(FIRST_PAGE, maxPage);
@@ -42,7 +46,11 @@ export async function listObjects<T>(api: KubeApi, options: KubeListOptions, vis
     let page: Page<T>;
     try {
       const bound = limit > 1 && { maxBytes: MAX_BYTES };
-      page = await api.request<Page<T>>('GET', `${query}limit=${limit}${next}`, { ...(signal && { signal }), ...bound, onBytes });
+      page = await api.request<Page<T>>('GET', `${query}limit=${limit}${next}`, {
+        ...(signal && { signal }),
+        ...bound,
+        onBytes,
+      });
     } catch (caught) {
       if (!isTooLarge(caught) || limit === 1) throw caught;
       limit = Math.ceil(limit / GROWTH);
@@ -57,5 +65,8 @@ export async function listObjects<T>(api: KubeApi, options: KubeListOptions, vis
 
 /** So many objects of the size of those seen as make a good page. */
 function nextLimit(limit: number, bytes: number, maxPage: number): number {
-  return Math.max(1, Math.min(maxPage, limit * GROWTH, Math.floor((limit * GOOD_BYTES) / Math.max(bytes, 1))));
+  return Math.max(
+    1,
+    Math.min(maxPage, limit * GROWTH, Math.floor((limit * GOOD_BYTES) / Math.max(bytes, 1))),
+  );
 }

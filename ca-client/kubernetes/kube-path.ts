@@ -42,5 +42,9 @@ export function assertKubePath(target: string): void {
   const at = target.indexOf('?');
   const [path, query] = at < 0 ? [target, ''] : [target.slice(0, at), target.slice(at + 1)];
   if (PATH.test(path) && QUERY.test(query) && !/\/\.\.?(\/|$)/.test(path)) return;
-  throw invalid('ERR_BUG', 'path of a Kubernetes call', `must be encoded, not ${JSON.stringify(target.slice(0, 200))}`);
+  throw invalid(
+    'ERR_BUG',
+    'path of a Kubernetes call',
+    `must be encoded, not ${JSON.stringify(target.slice(0, 200))}`,
+  );
 }

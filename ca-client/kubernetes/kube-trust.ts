@@ -76,23 +76,34 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   const take = ({ source, pem }: Found) => {
     const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source, options.domains);
     if (skipped.length > 0 && skippedTold !== skipped.join())
-      deps.log.warn('trust anchors hold roots that are refused, using the others', { source, skipped });
+      deps.log.warn('trust anchors hold roots that are refused, using the others', {
+        source,
+        skipped,
+      });
     skippedTold = skipped.join();
     problem = undefined;
     if (bundle.version === trust.value?.version) return;
     deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
-    for (const warning of rootWarnings(bundle)) deps.log.warn('trust anchors hold unusual roots', { source, warning });
+    for (const warning of rootWarnings(bundle))
+      deps.log.warn('trust anchors hold unusual roots', { source, warning });
     trust.set(bundle);
     saving = saving.then(() => keep(options, bundle, deps));
   };
   const refused = (caught: AgentError) => {
-    problem = new AgentError('ERR_CA_UNAVAILABLE', `read trust anchors of ${options.signerName}: ${errorText(caught)}`, {
-      retry: 'soon',
-      cause: caught,
-      hint: caught.hint ?? publishHint(options),
-    });
+    problem = new AgentError(
+      'ERR_CA_UNAVAILABLE',
+      `read trust anchors of ${options.signerName}: ${errorText(caught)}`,
+      {
+        retry: 'soon',
+        cause: caught,
+        hint: caught.hint ?? publishHint(options),
+      },
+    );
     if (problemTold !== problem.message) {
-      deps.log.warn(trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet', { cause: problem });
+      deps.log.warn(
+        trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet',
+        { cause: problem },
+      );
     }
     problemTold = problem.message;
   };
@@ -115,12 +126,16 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
         const error = AgentError.from(caught);
         // A watch that began too long ago says nothing of the anchors.
         if (!isKubeStatus(caught, 410)) refused(error);
-        waitMs = Math.max(backoffMs(failures.failed(error), DEFAULT_BACKOFF, deps.random), error.retryAfterMs ?? 0);
+        waitMs = Math.max(
+          backoffMs(failures.failed(error), DEFAULT_BACKOFF, deps.random),
+          error.retryAfterMs ?? 0,
+        );
       } finally {
         firstLook();
       }
       wake = new AbortController();
-      if (!stop.signal.aborted) await deps.clock.sleepUntil(deps.clock.now() + waitMs, wake.signal).catch(() => undefined);
+      if (!stop.signal.aborted)
+        await deps.clock.sleepUntil(deps.clock.now() + waitMs, wake.signal).catch(() => undefined);
     }
   };
   const following = follow();
@@ -146,7 +161,10 @@ const publishHint = ({ namespace }: KubeTrustOptions) =>
 
 const KEPT_FILE = 'root-cert.pem';
 
-async function loadKept({ keptDir, domains }: KubeTrustOptions, deps: Deps): Promise<TrustBundle | undefined> {
+async function loadKept(
+  { keptDir, domains }: KubeTrustOptions,
+  deps: Deps,
+): Promise<TrustBundle | undefined> {
   if (keptDir === undefined) return undefined;
   const file = join(keptDir, KEPT_FILE);
   const pem = await readSmallFile(file, { field: file, code: 'ERR_PARSE' }).catch(() => undefined);
@@ -162,21 +180,37 @@ async function loadKept({ keptDir, domains }: KubeTrustOptions, deps: Deps): Pro
 async function keep({ keptDir }: KubeTrustOptions, bundle: TrustBundle, deps: Deps): Promise<void> {
   if (keptDir === undefined) return;
   try {
-    await publishDir(keptDir, [{ name: KEPT_FILE, bytes: certificatesPem(bundle.rootsDer), mode: 0o600 }]);
+    await publishDir(keptDir, [
+      { name: KEPT_FILE, bytes: certificatesPem(bundle.rootsDer), mode: 0o600 },
+    ]);
   } catch (cause) {
     deps.log.warn('trust anchors are not kept', { dir: keptDir, cause });
   }
 }
 
-async function find(api: KubeApi, { signerName, namespace }: KubeTrustOptions, signal: AbortSignal): Promise<Found> {
-  return (await findBundles(api, signerName, signal)) ?? (await findConfigMap(api, namespace, signal));
+async function find(
+  api: KubeApi,
+  { signerName, namespace }: KubeTrustOptions,
+  signal: AbortSignal,
+): Promise<Found> {
+  return (
+    (await findBundles(api, signerName, signal)) ?? (await findConfigMap(api, namespace, signal))
+  );
 }
 
-async function findBundles(api: KubeApi, signerName: string, signal: AbortSignal): Promise<Found | undefined> {
+async function findBundles(
+  api: KubeApi,
+  signerName: string,
+  signal: AbortSignal,
+): Promise<Found | undefined> {
   for (const version of BUNDLE_VERSIONS) {
     const path = `/apis/certificates.k8s.io/${version}/clustertrustbundles?${fieldSelector('spec.signerName', signerName)}`;
     try {
-      const list = await api.request<List<{ readonly spec: { readonly trustBundle: string } }>>('GET', path, { signal });
+      const list = await api.request<List<{ readonly spec: { readonly trustBundle: string } }>>(
+        'GET',
+        path,
+        { signal },
+      );
       if (list.items.length === 0) return undefined;
       return {
         source: `ClusterTrustBundle of ${signerName}`,
@@ -194,10 +228,16 @@ async function findBundles(api: KubeApi, signerName: string, signal: AbortSignal
 async function findConfigMap(api: KubeApi, namespace: string, signal: AbortSignal): Promise<Found> {
   const source = `ConfigMap ${CONFIG_MAP} in namespace ${namespace}`;
   const maps = kubePath`/api/v1/namespaces/${namespace}/configmaps`;
-  type ConfigMap = { readonly metadata: { readonly resourceVersion: string }; readonly data?: Readonly<Record<string, string>> };
+  type ConfigMap = {
+    readonly metadata: { readonly resourceVersion: string };
+    readonly data?: Readonly<Record<string, string>>;
+  };
   const map = await api.request<ConfigMap>('GET', `${maps}/${CONFIG_MAP}`, { signal });
   const pem = map.data?.[CONFIG_MAP_KEY];
-  if (!pem) throw new AgentError('ERR_CA_UNAVAILABLE', `${source}: must have the key ${CONFIG_MAP_KEY}`, { retry: 'soon' });
+  if (!pem)
+    throw new AgentError('ERR_CA_UNAVAILABLE', `${source}: must have the key ${CONFIG_MAP_KEY}`, {
+      retry: 'soon',
+    });
   return {
     source,
     pem,

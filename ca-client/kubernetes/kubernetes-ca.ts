@@ -11,7 +11,15 @@ import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { followTrustFile } from '../file-trust';
 import { type FollowedFiles, followFiles } from '../follow-files';
 import { awaitAnswer } from './await-answer';
-import { CSR_PATH, type CsrBody, type CsrUsages, conditionOf, csrBody, csrPath, type KubeCsr } from './csr-object';
+import {
+  CSR_PATH,
+  type CsrBody,
+  type CsrUsages,
+  conditionOf,
+  csrBody,
+  csrPath,
+  type KubeCsr,
+} from './csr-object';
 import type { KubeApi } from './kube-api';
 import { isKubeStatus } from './kube-error';
 import { followKubeTrust } from './kube-trust';
@@ -57,7 +65,10 @@ interface Anchors {
  *
  * The service account needs to create, get and watch certificatesigningrequests; where it may delete them too, none are left behind.
  */
-export async function createKubernetesCa(options: KubernetesCaOptions, deps: Deps): Promise<CaClient> {
+export async function createKubernetesCa(
+  options: KubernetesCaOptions,
+  deps: Deps,
+): Promise<CaClient> {
   const { api, signerName, trustBundle, namespace, stateDir, rootDomains: domains } = options;
   const keptDir = stateDir === undefined ? undefined : join(stateDir, KEPT_DIR);
   const anchors: Anchors =
@@ -72,7 +83,9 @@ export async function createKubernetesCa(options: KubernetesCaOptions, deps: Dep
 async function printOf(files: readonly string[]): Promise<string> {
   const hash = createHash('sha256');
   for (const file of files) {
-    const bytes = await readSmallFile(file, { field: file, code: 'ERR_TOKEN' }).catch(() => undefined);
+    const bytes = await readSmallFile(file, { field: file, code: 'ERR_TOKEN' }).catch(
+      () => undefined,
+    );
     hash.update(`${bytes?.length}:`).update(bytes ?? '');
   }
   return hash.digest('hex');
@@ -117,7 +130,9 @@ class KubernetesCa implements CaClient {
   }
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
-    return linked([signal, this.#stop.signal], 'sign', (either) => this.#tracked(this.#sign(request, either)));
+    return linked([signal, this.#stop.signal], 'sign', (either) =>
+      this.#tracked(this.#sign(request, either)),
+    );
   }
 
   onChange(listener: (what: 'signer' | 'credential') => void): () => void {
@@ -184,7 +199,13 @@ class KubernetesCa implements CaClient {
     this.#removeOpen();
     latest ??= await this.#create(body, signal);
     try {
-      return await awaitAnswer(this.options.api, latest, (csr) => (latest = csr), this.deps, signal);
+      return await awaitAnswer(
+        this.options.api,
+        latest,
+        (csr) => (latest = csr),
+        this.deps,
+        signal,
+      );
     } catch (caught) {
       if (isDeadline(signal) && !this.#stop.signal.aborted) {
         this.#tellUnanswered(latest, request);
@@ -202,11 +223,21 @@ class KubernetesCa implements CaClient {
     const { api } = this.options;
     try {
       // Admission webhooks take their time; cut and repeated, they would only have more to do.
-      return await api.request<KubeCsr>('POST', CSR_PATH, { body, signal, timeoutMs: Number.POSITIVE_INFINITY });
+      return await api.request<KubeCsr>('POST', CSR_PATH, {
+        body,
+        signal,
+        timeoutMs: Number.POSITIVE_INFINITY,
+      });
     } catch (caught) {
       if (!isKubeStatus(caught, 409)) throw caught;
-      const there = await api.request<KubeCsr>('GET', csrPath(body.metadata.name), { signal }).catch(() => undefined);
-      if (there?.spec.request !== body.spec.request || there.spec.signerName !== body.spec.signerName) throw caught;
+      const there = await api
+        .request<KubeCsr>('GET', csrPath(body.metadata.name), { signal })
+        .catch(() => undefined);
+      if (
+        there?.spec.request !== body.spec.request ||
+        there.spec.signerName !== body.spec.signerName
+      )
+        throw caught;
       return there;
     }
   }
@@ -228,31 +259,51 @@ class KubernetesCa implements CaClient {
     const cause = this.anchors.problem();
     const text = `sign by ${this.options.signerName}: its trust anchors are not known yet`;
     // A cluster that refuses our token says nothing of its anchors: then the token is what to look at.
-    const refusal = cause?.cause instanceof AgentError && cause.cause.code === 'ERR_TOKEN' ? cause.cause : undefined;
+    const refusal =
+      cause?.cause instanceof AgentError && cause.cause.code === 'ERR_TOKEN'
+        ? cause.cause
+        : undefined;
     const hint = cause?.hint === undefined ? {} : { hint: cause.hint };
-    if (refusal) throw new AgentError('ERR_TOKEN', `${text}: ${refusal.message}`, { retry: refusal.retry, cause: refusal, ...hint });
+    if (refusal)
+      throw new AgentError('ERR_TOKEN', `${text}: ${refusal.message}`, {
+        retry: refusal.retry,
+        cause: refusal,
+        ...hint,
+      });
     throw new AgentError('ERR_CA_UNAVAILABLE', text, { retry: 'soon', cause, ...hint });
   }
 
   #tellUnanswered(csr: KubeCsr, { id }: SignRequest): void {
     const isApproved = conditionOf(csr, 'Approved') !== undefined;
-    this.deps.log.warn(isApproved ? 'request was approved but not signed in time' : 'request was neither approved nor signed in time', {
-      request: csr.metadata.name,
-      signer: csr.spec.signerName,
-      id: formatSpiffeId(id),
-      hint: isApproved ? 'see whether the signer runs and knows this issuer' : 'run an approver for this signer, e.g. keyturn approver',
-    });
+    this.deps.log.warn(
+      isApproved
+        ? 'request was approved but not signed in time'
+        : 'request was neither approved nor signed in time',
+      {
+        request: csr.metadata.name,
+        signer: csr.spec.signerName,
+        id: formatSpiffeId(id),
+        hint: isApproved
+          ? 'see whether the signer runs and knows this issuer'
+          : 'run an approver for this signer, e.g. keyturn approver',
+      },
+    );
   }
 
   async #remove(name: string): Promise<void> {
     if (!this.#mayDelete) return;
     const { api } = this.options;
     try {
-      await api.request('DELETE', csrPath(name), { timeoutMs: REMOVE_TIMEOUT_MS, signal: this.#leaveBehind.signal });
+      await api.request('DELETE', csrPath(name), {
+        timeoutMs: REMOVE_TIMEOUT_MS,
+        signal: this.#leaveBehind.signal,
+      });
     } catch (caught) {
       if (isKubeStatus(caught, 403)) {
         this.#mayDelete = false;
-        this.deps.log.debug('requests are left for Kubernetes to clear away after an hour', { cause: caught });
+        this.deps.log.debug('requests are left for Kubernetes to clear away after an hour', {
+          cause: caught,
+        });
       } else if (!isKubeStatus(caught, 404)) {
         this.deps.log.debug('request is left behind', { request: name, cause: errorText(caught) });
       }

@@ -1,7 +1,13 @@
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { conditionOf, type KubeCsr } from './csr-object';
-import { ACKNOWLEDGED, checkIssued, checkUnchanged, isAcknowledged, type Violation } from './issued-check';
+import {
+  ACKNOWLEDGED,
+  checkIssued,
+  checkUnchanged,
+  isAcknowledged,
+  type Violation,
+} from './issued-check';
 
 /** The oldest stay; each of them needs a signer that signs what was not approved. */
 const MAX_OPEN = 1_000;
@@ -69,17 +75,21 @@ export class Violations {
   }
 
   keepOnly(uids: ReadonlySet<string>): void {
-    for (const uid of [...this.#checked, ...this.#reported.keys()]) if (!uids.has(uid)) this.forget(uid);
+    for (const uid of [...this.#checked, ...this.#reported.keys()])
+      if (!uids.has(uid)) this.forget(uid);
   }
 
   #report(csr: KubeCsr, violation: Violation): void {
     const { name, uid } = csr.metadata;
     if (this.#reported.get(uid) === violation.detail) return;
     this.#reported.set(uid, violation.detail);
-    if (this.#open.size < MAX_OPEN || this.#open.has(uid)) this.#open.set(uid, { ...violation, request: name });
+    if (this.#open.size < MAX_OPEN || this.#open.has(uid))
+      this.#open.set(uid, { ...violation, request: name });
     this.deps.metrics.record('approver_violations_total', { kind: violation.kind });
     this.deps.log.error(
-      violation.kind === 'metadata' ? 'approved request was changed before it was issued' : 'certificate violates policy',
+      violation.kind === 'metadata'
+        ? 'approved request was changed before it was issued'
+        : 'certificate violates policy',
       {
         request: name,
         requester: csr.spec.username,
@@ -96,6 +106,9 @@ export class Violations {
     // What comes after it is new, even where it reads the same.
     this.#reported.delete(uid);
     if (!this.#open.delete(uid)) return;
-    this.deps.log.info('violation acknowledged', { request: name, reason: conditionOf(csr, ACKNOWLEDGED)?.message });
+    this.deps.log.info('violation acknowledged', {
+      request: name,
+      reason: conditionOf(csr, ACKNOWLEDGED)?.message,
+    });
   }
 }

@@ -23,7 +23,9 @@ process.exitCode = total.failed === 0 ? 0 : 1;
 function listTroubles(suite) {
   for (const test of suite.assertionResults) {
     if (test.status === 'failed') process.stderr.write(`FAILED  ${test.fullName}\n`);
-    if (test.status === 'pending' || test.status === 'todo') process.stderr.write(`SKIPPED ${test.fullName}\n`);
+    if (test.status === 'pending' || test.status === 'todo')
+      process.stderr.write(`SKIPPED ${test.fullName}\n`);
   }
-  if (suite.status === 'failed' && suite.assertionResults.length === 0) process.stderr.write(`FAILED  ${suite.name} does not load\n`);
+  if (suite.status === 'failed' && suite.assertionResults.length === 0)
+    process.stderr.write(`FAILED  ${suite.name} does not load\n`);
 }

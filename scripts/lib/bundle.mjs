@@ -57,8 +57,13 @@ await writeFile(`${out}.new`, program);
 await chmod(`${out}.new`, 0o755);
 await rename(`${out}.new`, out);
 const licences = await packageLicences(root, Object.keys(bundle.metafile.inputs));
-await writeFile(`${out}.LICENSES.txt`, `keyturn ${version} contains code of these packages.\n\n${licences}`);
-process.stdout.write(`${relative(root, out)}: version ${version}, ${(Buffer.byteLength(program) / 1024).toFixed(0)} KiB\n`);
+await writeFile(
+  `${out}.LICENSES.txt`,
+  `keyturn ${version} contains code of these packages.\n\n${licences}`,
+);
+process.stdout.write(
+  `${relative(root, out)}: version ${version}, ${(Buffer.byteLength(program) / 1024).toFixed(0)} KiB\n`,
+);
 
 /**
  * Makes one file of esbuild's chunks. What the start needs is code; every chunk that is reached only through `import()` is a string until
@@ -71,15 +76,24 @@ async function link({ outputFiles, metafile }) {
   const reach = (name) => {
     if (eager.has(name)) return;
     eager.add(name);
-    for (const each of metafile.outputs[name].imports) if (each.kind === 'import-statement' && !each.external) reach(each.path);
+    for (const each of metafile.outputs[name].imports)
+      if (each.kind === 'import-statement' && !each.external) reach(each.path);
   };
   reach(main);
   const chunks = [];
   for (const [name, output] of outputs.sort(([a], [b]) => (a < b ? -1 : 1))) {
     const { text } = outputFiles.find((file) => file.path === join(root, name));
-    const transformed = await transform(text, { ...language, format: 'cjs', supported: { 'dynamic-import': false } });
-    const code = isCommonJsPackage(output) ? `${transformed.code}module.exports=module.exports.default;` : transformed.code;
-    const body = eager.has(name) ? `function(exports,require,module,__filename,__dirname){${code}}` : JSON.stringify(packed(code));
+    const transformed = await transform(text, {
+      ...language,
+      format: 'cjs',
+      supported: { 'dynamic-import': false },
+    });
+    const code = isCommonJsPackage(output)
+      ? `${transformed.code}module.exports=module.exports.default;`
+      : transformed.code;
+    const body = eager.has(name)
+      ? `function(exports,require,module,__filename,__dirname){${code}}`
+      : JSON.stringify(packed(code));
     chunks.push(`${JSON.stringify(chunkId(name))}:${body}`);
   }
   return `${head}
@@ -113,7 +127,9 @@ function packed(code) {
 
 /** `import()` of a CommonJS package: esbuild leaves its names inside `default`, where no importer looks for them. */
 function isCommonJsPackage({ entryPoint, exports: names }) {
-  return entryPoint?.includes('node_modules/') === true && names.length === 1 && names[0] === 'default';
+  return (
+    entryPoint?.includes('node_modules/') === true && names.length === 1 && names[0] === 'default'
+  );
 }
 
 /** How chunks name one another: they all lie in one folder. */

@@ -23,18 +23,38 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['format and lint', () => run('node_modules/.bin/biome', ['check', '--error-on-warnings', '.'])],
   ['no dropped promises', () => ({ problems: checkDroppedAwaits(files) })],
   ['nothing silenced', () => ({ problems: checkSilenced(files) })],
-  ['shell syntax', () => ({ problems: shellScripts().flatMap((path) => problemsOf(run('bash', ['-n', path]))) })],
+  [
+    'shell syntax',
+    () => ({ problems: shellScripts().flatMap((path) => problemsOf(run('bash', ['-n', path]))) }),
+  ],
   ['shell scripts by shellcheck', shellcheck],
   ['programs are executable', () => ({ problems: checkModes(files) })],
   [
     'import arrows as drawn in agent/ARCHITECTURE.md',
-    () => ({ problems: checkArrows(files, readDrawing(readFileSync(join(root, 'agent/ARCHITECTURE.md'), 'utf8'))) }),
+    () => ({
+      problems: checkArrows(
+        files,
+        readDrawing(readFileSync(join(root, 'agent/ARCHITECTURE.md'), 'utf8')),
+      ),
+    }),
   ],
   ['time, chance and exit only at home', () => ({ problems: checkForbiddenCalls(files) })],
-  ['no unused files, exports or dependencies', () => run('node_modules/.bin/knip', ['--no-progress'])],
-  ['no exports that only tests use', () => run('node_modules/.bin/knip', ['--no-progress', '--production'])],
-  ['generated code and the table of settings are current', () => run('scripts/generate', ['--check'])],
-  ['what ships is little, pinned, and runs nothing when installed', () => ({ problems: checkShippedPackages(root) })],
+  [
+    'no unused files, exports or dependencies',
+    () => run('node_modules/.bin/knip', ['--no-progress']),
+  ],
+  [
+    'no exports that only tests use',
+    () => run('node_modules/.bin/knip', ['--no-progress', '--production']),
+  ],
+  [
+    'generated code and the table of settings are current',
+    () => run('scripts/generate', ['--check']),
+  ],
+  [
+    'what ships is little, pinned, and runs nothing when installed',
+    () => ({ problems: checkShippedPackages(root) }),
+  ],
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
   ['the clock is held against a recent day', sourcesFrom],
   ['no known vulnerability in what ships', audit],
@@ -55,31 +75,55 @@ for (const [name, check] of CHECKS) {
     process.stderr.write(`ok      ${name} (${took})\n`);
   } else {
     failed += 1;
-    process.stderr.write(`FAILED  ${name} (${took})\n${outcome.problems.map((line) => `        ${line}\n`).join('')}`);
+    process.stderr.write(
+      `FAILED  ${name} (${took})\n${outcome.problems.map((line) => `        ${line}\n`).join('')}`,
+    );
   }
 }
 process.stdout.write(`${passed} passed, ${failed} failed, ${skipped} skipped\n`);
 process.exitCode = failed === 0 ? 0 : 1;
 
 function sourcesFrom(): Outcome {
-  const { stdout, status } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' });
-  if (status !== 0) return { skip: 'this is no clone of the repository, so nothing says how old the sources are; make one with git clone' };
+  const { stdout, status } = spawnSync('git', ['log', '-1', '--format=%ct'], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  if (status !== 0)
+    return {
+      skip: 'this is no clone of the repository, so nothing says how old the sources are; make one with git clone',
+    };
   return { problems: checkSourcesFrom(Number(stdout) * 1_000) };
 }
 
 function shellcheck(): Outcome {
-  if (spawnSync('shellcheck', ['--version']).error) return { skip: 'shellcheck is missing; install it with: apt-get install shellcheck' };
-  return run('shellcheck', ['--external-sources', '--source-path=SCRIPTDIR', '--format=gcc', ...shellScripts()]);
+  if (spawnSync('shellcheck', ['--version']).error)
+    return { skip: 'shellcheck is missing; install it with: apt-get install shellcheck' };
+  return run('shellcheck', [
+    '--external-sources',
+    '--source-path=SCRIPTDIR',
+    '--format=gcc',
+    ...shellScripts(),
+  ]);
 }
 
 function pages(): Outcome {
   const read = (path: string) => readFileSync(join(root, path), 'utf8');
-  const [{ version }, { version: locked }] = [JSON.parse(read('package.json')), JSON.parse(read('package-lock.json'))];
-  return { problems: [...checkPages(files), ...checkVersions(version, locked, read('CHANGELOG.md'))] };
+  const [{ version }, { version: locked }] = [
+    JSON.parse(read('package.json')),
+    JSON.parse(read('package-lock.json')),
+  ];
+  return {
+    problems: [...checkPages(files), ...checkVersions(version, locked, read('CHANGELOG.md'))],
+  };
 }
 
 function run(command: string, args: readonly string[]): Outcome {
-  const done = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, stdio: ['ignore', 'pipe', 'pipe'] });
+  const done = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   if (done.error) return { problems: [`${command}: ${done.error.message}`] };
   if (done.status === 0) return { problems: [] };
   const said = `${done.stdout}${done.stderr}`.trimEnd().split('\n');
@@ -91,21 +135,33 @@ function problemsOf(outcome: Outcome): readonly string[] {
 }
 
 function shellScripts(): string[] {
-  return files.filter((file) => /^#!.*\b(ba)?sh\b/.test(file.text) || file.path.endsWith('.sh')).map((file) => file.path);
+  return files
+    .filter((file) => /^#!.*\b(ba)?sh\b/.test(file.text) || file.path.endsWith('.sh'))
+    .map((file) => file.path);
 }
 
 /** Asks the registry. Machines without one, and mirrors that do not offer the question, leave it unanswered. */
 function audit(): Outcome {
-  const done = spawnSync('npm', ['audit', '--omit=dev', '--json'], { cwd: root, encoding: 'utf8', timeout: 60_000, input: '' });
+  const done = spawnSync('npm', ['audit', '--omit=dev', '--json'], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
+    input: '',
+  });
   const report = parseReport(done.stdout);
-  if (report?.vulnerabilities === undefined) return { skip: 'the registry does not answer npm audit' };
+  if (report?.vulnerabilities === undefined)
+    return { skip: 'the registry does not answer npm audit' };
   return {
-    problems: Object.values(report.vulnerabilities).map((each) => `${each.name} (${each.range}): severity ${each.severity}`),
+    problems: Object.values(report.vulnerabilities).map(
+      (each) => `${each.name} (${each.range}): severity ${each.severity}`,
+    ),
   };
 }
 
 interface AuditReport {
-  readonly vulnerabilities?: Readonly<Record<string, { readonly name: string; readonly range: string; readonly severity: string }>>;
+  readonly vulnerabilities?: Readonly<
+    Record<string, { readonly name: string; readonly range: string; readonly severity: string }>
+  >;
 }
 
 function parseReport(text: string): AuditReport | undefined {

@@ -56,11 +56,16 @@ function failures(view: DemoView): number {
 }
 
 function elapsed(view: DemoView): string {
-  return formatDuration(Math.round((Date.now() - view.startedAt) / 1_000) * 1_000).replace(/^0ms$/, '0s');
+  return formatDuration(Math.round((Date.now() - view.startedAt) / 1_000) * 1_000).replace(
+    /^0ms$/,
+    '0s',
+  );
 }
 
 function expiry(side: DemoSide): string {
-  return side.expiresAt === undefined ? '-' : formatDuration(Math.max(0, Math.round((side.expiresAt - Date.now()) / 1_000) * 1_000));
+  return side.expiresAt === undefined
+    ? '-'
+    : formatDuration(Math.max(0, Math.round((side.expiresAt - Date.now()) / 1_000) * 1_000));
 }
 
 function shortSerial(serial: string): string {

@@ -62,11 +62,19 @@ async function start(): Promise<Demo> {
   await Promise.all([agents.client.ready(), agents.server.ready()]);
   say('starting an application and two Envoys ...');
   const upstream = { host: '127.0.0.1', port: await startApplication() };
-  const server = await envoyBeside('server', { inbound: { listen: FREE_PORT, upstream, callers: [ID('client')] } });
+  const server = await envoyBeside('server', {
+    inbound: { listen: FREE_PORT, upstream, callers: [ID('client')] },
+  });
   const peer = { host: '127.0.0.1', port: await server.port('inbound') };
-  const client = await envoyBeside('client', { outbound: { listen: FREE_PORT, peer, peerId: ID('server'), requestsPerConnection: 1 } });
+  const client = await envoyBeside('client', {
+    outbound: { listen: FREE_PORT, peer, peerId: ID('server'), requestsPerConnection: 1 },
+  });
   await Promise.all([server.started(), client.started()]);
-  const traffic = startTraffic({ port: await client.port('outbound'), perSecond: REQUESTS_PER_SECOND, concurrency: 4 });
+  const traffic = startTraffic({
+    port: await client.port('outbound'),
+    perSecond: REQUESTS_PER_SECOND,
+    concurrency: 4,
+  });
   closers.push(() => traffic.stop());
   return {
     sides: [
@@ -83,13 +91,25 @@ function startAgent(name: string): Daemon {
     dir: process.cwd(),
     detached: true,
     identity: ['--spiffe-id', ID(name)],
-    flags: ['--ca-dir', `./${DIR}/ca`, '--sds-socket', socketOf(name), '--control-socket', join(sockets, `${name}.control`), '--ttl', TTL],
+    flags: [
+      '--ca-dir',
+      `./${DIR}/ca`,
+      '--sds-socket',
+      socketOf(name),
+      '--control-socket',
+      join(sockets, `${name}.control`),
+      '--ttl',
+      TTL,
+    ],
   });
   closers.push(() => agent.stop());
   return agent;
 }
 
-async function envoyBeside(name: string, side: Pick<BootstrapOptions, 'inbound' | 'outbound'>): Promise<Envoy> {
+async function envoyBeside(
+  name: string,
+  side: Pick<BootstrapOptions, 'inbound' | 'outbound'>,
+): Promise<Envoy> {
   const config = createBootstrap({
     sdsSocket: resolve(socketOf(name)),
     trustDomain: 'cluster.local',
@@ -117,7 +137,9 @@ function socketDir(): string {
 
 /** What the server-side Envoy protects: it says what it was asked. */
 async function startApplication(): Promise<number> {
-  const app = createServer((request, response) => response.end(`${request.method} ${request.url}\n`));
+  const app = createServer((request, response) =>
+    response.end(`${request.method} ${request.url}\n`),
+  );
   await new Promise<void>((done) => app.listen(0, '127.0.0.1', done));
   closers.push(async () => app.closeAllConnections());
   closers.push(async () => app.close());
@@ -147,8 +169,14 @@ async function watch(demo: Demo, stop: Promise<void>): Promise<number> {
   const sides = await Promise.all(demo.sides.map(look));
   say(summarise({ sides, traffic, startedAt: demo.startedAt, ttl: TTL }));
   for (const [kind, times] of traffic.failures) say(`  ${times} x ${kind}`);
-  const overdue = Date.now() - demo.startedAt > parseDuration(TTL, 'ttl') && sides.some((side) => side.rotations === 0);
-  const failed = traffic.failures.size > 0 || traffic.succeeded === 0 || overdue || sides.some((side) => side.rejected > 0);
+  const overdue =
+    Date.now() - demo.startedAt > parseDuration(TTL, 'ttl') &&
+    sides.some((side) => side.rotations === 0);
+  const failed =
+    traffic.failures.size > 0 ||
+    traffic.succeeded === 0 ||
+    overdue ||
+    sides.some((side) => side.rejected > 0);
   say(failed ? 'something failed' : 'no request failed');
   return failed ? 1 : 0;
 }

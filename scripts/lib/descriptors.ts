@@ -1,19 +1,30 @@
 import { readFileSync } from 'node:fs';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { type DescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import {
+  type DescriptorProto,
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+} from '@bufbuild/protobuf/wkt';
 
 // Prints a module of the files of a FileDescriptorSet, as server reflection hands them out.
 const { file: files } = fromBinary(FileDescriptorSetSchema, readFileSync(process.argv[2]!));
 const described = files.map((file) => {
   const prefix = file.package === '' ? '' : `${file.package}.`;
   const services = file.service.map(({ name }) => `${prefix}${name}`);
-  const methods = file.service.flatMap(({ name, method }) => method.map((each) => `${prefix}${name}.${each.name}`));
+  const methods = file.service.flatMap(({ name, method }) =>
+    method.map((each) => `${prefix}${name}.${each.name}`),
+  );
   const enums = file.enumType.map(({ name }) => `${prefix}${name}`);
   return {
     name: file.name,
     imports: file.dependency,
     services,
-    symbols: [...services, ...methods, ...enums, ...file.messageType.flatMap((message) => typesOf(prefix, message))],
+    symbols: [
+      ...services,
+      ...methods,
+      ...enums,
+      ...file.messageType.flatMap((message) => typesOf(prefix, message)),
+    ],
     base64: Buffer.from(toBinary(FileDescriptorProtoSchema, file)).toString('base64'),
   };
 });

@@ -7,7 +7,10 @@ const read = (file) => JSON.parse(readFileSync(file, 'utf8')).packages;
 function installed() {
   const wanted = read('package-lock.json');
   const present = read('node_modules/.package-lock.json');
-  return Object.keys(wanted).every((path) => path === '' || wanted[path].optional || present[path]?.version === wanted[path].version);
+  return Object.keys(wanted).every(
+    (path) =>
+      path === '' || wanted[path].optional || present[path]?.version === wanted[path].version,
+  );
 }
 
 let complete = false;

@@ -8,7 +8,10 @@ export function withoutStatistics() {
     setup({ onResolve, onLoad }) {
       const leftOut = (path) => ({ path, namespace: 'left-out' });
       onResolve({ filter: /^@grpc\/proto-loader$/ }, ({ path }) => leftOut(path));
-      onLoad({ filter: /.*/, namespace: 'left-out' }, () => ({ contents: 'module.exports = {};', loader: 'js' }));
+      onLoad({ filter: /.*/, namespace: 'left-out' }, () => ({
+        contents: 'module.exports = {};',
+        loader: 'js',
+      }));
     },
   };
 }

@@ -9,13 +9,23 @@ import { join } from 'node:path';
  * @param inputs  Paths of source files below it, as a bundler names them.
  */
 export async function packageLicences(root, inputs) {
-  const folders = new Set(inputs.map((input) => packageFolder(root, input)).filter((folder) => folder !== undefined));
+  const folders = new Set(
+    inputs.map((input) => packageFolder(root, input)).filter((folder) => folder !== undefined),
+  );
   const texts = [];
   for (const folder of [...folders].sort()) {
-    const { name, version, license } = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
-    const files = (await readdir(join(root, folder))).filter((file) => /^(licen[cs]e|notice)(\.|$)/i.test(file)).sort();
-    const bodies = await Promise.all(files.map((file) => readFile(join(root, folder, file), 'utf8')));
-    texts.push(`${name} ${version} (${license})\n\n${bodies.map((body) => body.trim()).join('\n\n')}\n`);
+    const { name, version, license } = JSON.parse(
+      await readFile(join(root, folder, 'package.json'), 'utf8'),
+    );
+    const files = (await readdir(join(root, folder)))
+      .filter((file) => /^(licen[cs]e|notice)(\.|$)/i.test(file))
+      .sort();
+    const bodies = await Promise.all(
+      files.map((file) => readFile(join(root, folder, file), 'utf8')),
+    );
+    texts.push(
+      `${name} ${version} (${license})\n\n${bodies.map((body) => body.trim()).join('\n\n')}\n`,
+    );
   }
   return texts.join(`\n${'-'.repeat(80)}\n\n`);
 }

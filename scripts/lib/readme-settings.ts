@@ -10,7 +10,10 @@ const [start, end] = [page.indexOf(START), page.indexOf(END)];
 if (start === -1 || end < start) fail(`README.md lacks the markers ${START} and ${END}`);
 const wanted = `${page.slice(0, start)}${START}\n\n${settingsMarkdown().trim()}\n\n${page.slice(end)}`;
 if (process.argv[2] !== '--check') writeFileSync('README.md', wanted);
-else if (wanted !== page) fail("README.md's table of settings is not what the code says; run scripts/generate and commit the result");
+else if (wanted !== page)
+  fail(
+    "README.md's table of settings is not what the code says; run scripts/generate and commit the result",
+  );
 
 function fail(text: string): never {
   process.stderr.write(`${text}\n`);

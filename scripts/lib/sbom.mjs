@@ -11,10 +11,17 @@ const { name } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 // Without --omit dev: npm then leaves out whatever a development dependency needs as well.
 const asked = ['sbom', '--sbom-format', 'cyclonedx', '--package-lock-only'];
 const packages = JSON.parse(
-  execFileSync('npm', asked, { cwd: root, encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, stdio: ['ignore', 'pipe', 'pipe'] }),
+  execFileSync('npm', asked, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  }),
 );
 const { component } = packages.metadata;
-const shipped = packages.components.filter((each) => !each.properties.some((property) => property.name === 'cdx:npm:package:development'));
+const shipped = packages.components.filter(
+  (each) => !each.properties.some((property) => property.name === 'cdx:npm:package:development'),
+);
 const refs = new Set([component, ...shipped].map((each) => each['bom-ref']));
 const others = process.argv.slice(2).map(componentOf);
 
@@ -44,7 +51,10 @@ process.stdout.write(`${JSON.stringify(bill, undefined, 2)}\n`);
 /** A package URL (https://github.com/package-url/purl-spec) as a component: `pkg:TYPE/[NAMESPACE/]NAME@VERSION[?QUALIFIERS]`. */
 function componentOf(purl) {
   const match = /^pkg:([^/]+)\/(?:[^@?]+\/)?([^/@?]+)@([^?]+)(\?.*)?$/.exec(purl);
-  if (match === null) throw new Error(`sbom: "${purl}" is no package URL with a version, e.g. pkg:deb/debian/libc6@2.36-9`);
+  if (match === null)
+    throw new Error(
+      `sbom: "${purl}" is no package URL with a version, e.g. pkg:deb/debian/libc6@2.36-9`,
+    );
   const [, type, component, version] = match;
   return {
     'bom-ref': purl,

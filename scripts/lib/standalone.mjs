@@ -14,7 +14,15 @@ const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'
 const work = await mkdtemp(join(tmpdir(), 'keyturn-'));
 const compiled = join(work, 'keyturn');
 try {
-  const inputs = JSON.parse(run(bun, [join(root, 'scripts/lib/compile.mjs'), version, resolve(bunOfTarget), target, compiled]));
+  const inputs = JSON.parse(
+    run(bun, [
+      join(root, 'scripts/lib/compile.mjs'),
+      version,
+      resolve(bunOfTarget),
+      target,
+      compiled,
+    ]),
+  );
   await mkdir(dirname(out), { recursive: true });
   await writeFile(`${out}.LICENSES.txt`, await licences(inputs));
   // Renamed into place: who starts it meanwhile must not read half a file.
@@ -24,12 +32,18 @@ try {
   await rm(work, { recursive: true });
 }
 const { size } = await stat(out);
-process.stdout.write(`${relative(root, out)}: version ${version}, ${(size / 1024 / 1024).toFixed(0)} MiB\n`);
+process.stdout.write(
+  `${relative(root, out)}: version ${version}, ${(size / 1024 / 1024).toFixed(0)} MiB\n`,
+);
 
 function run(program, args) {
   // Without the settings of whoever builds: they must not be in what is built.
   const env = { PATH: process.env.PATH, HOME: work, TMPDIR: work };
-  const { status, error, stdout, stderr } = spawnSync(program, args, { cwd: root, env, encoding: 'utf8' });
+  const { status, error, stdout, stderr } = spawnSync(program, args, {
+    cwd: root,
+    env,
+    encoding: 'utf8',
+  });
   if (status === 0) return stdout;
   process.stderr.write(`${stdout ?? ''}${stderr ?? ''}${error ? `${error.message}\n` : ''}`);
   process.exit(1);

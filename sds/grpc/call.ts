@@ -107,7 +107,9 @@ export class Call {
 /** As `grpc-message` wants it: UTF-8, and each octet that is not printable ASCII as its hex. */
 function percentEncoded(text: string): string {
   return [...Buffer.from(text)]
-    .map((byte) => (byte >= 0x20 && byte < 0x7f && byte !== 0x25 ? String.fromCharCode(byte) : hexOf(byte)))
+    .map((byte) =>
+      byte >= 0x20 && byte < 0x7f && byte !== 0x25 ? String.fromCharCode(byte) : hexOf(byte),
+    )
     .join('');
 }
 

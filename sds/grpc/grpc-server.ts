@@ -81,12 +81,18 @@ export class GrpcServer {
     }
     const call = new Call(stream, connection);
     if (bytes > LIMITS.headerBytes) {
-      call.finish(GrpcStatus.RESOURCE_EXHAUSTED, `headers: must not be longer than ${LIMITS.headerBytes} bytes`);
+      call.finish(
+        GrpcStatus.RESOURCE_EXHAUSTED,
+        `headers: must not be longer than ${LIMITS.headerBytes} bytes`,
+      );
       return;
     }
     const found = this.methods.get(path);
     if (!found) {
-      call.finish(GrpcStatus.UNIMPLEMENTED, `there is no method ${path.slice(0, LIMITS.shownName)} here`);
+      call.finish(
+        GrpcStatus.UNIMPLEMENTED,
+        `there is no method ${path.slice(0, LIMITS.shownName)} here`,
+      );
       return;
     }
     const [timeout] = values('grpc-timeout');
@@ -111,7 +117,10 @@ export class GrpcServer {
   #limit(call: Call, timeout: string): boolean {
     const ms = parseGrpcTimeout(timeout);
     if (ms === undefined) {
-      call.finish(GrpcStatus.INVALID_ARGUMENT, 'grpc-timeout: must be up to eight digits and one of H, M, S, m, u, n');
+      call.finish(
+        GrpcStatus.INVALID_ARGUMENT,
+        'grpc-timeout: must be up to eight digits and one of H, M, S, m, u, n',
+      );
       return false;
     }
     const timer = new AbortController();
@@ -119,14 +128,20 @@ export class GrpcServer {
     this.deps.clock.sleepUntil(this.deps.clock.now() + ms, timer.signal).then(
       () => call.fail(GrpcStatus.DEADLINE_EXCEEDED, 'the deadline of the call is past'),
       (caught) => {
-        if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED')) this.observer.failed({ id: 0, node: '' }, caught);
+        if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
+          this.observer.failed({ id: 0, node: '' }, caught);
       },
     );
     return true;
   }
 
   /** Waits for the one request of a call. Such a call has a place among the streams, so nobody opens any number of them and says nothing. */
-  #collect(call: Call, stream: ServerStream, reader: MessageReader, serve: (request: Buffer) => void): void {
+  #collect(
+    call: Call,
+    stream: ServerStream,
+    reader: MessageReader,
+    serve: (request: Buffer) => void,
+  ): void {
     if (!this.room.enter(call)) return;
     this.#lastId += 1;
     let request: Buffer | undefined;
@@ -140,7 +155,8 @@ export class GrpcServer {
     this.onOwed();
     stream.listener = this.#listen(call, reader, {
       message: (message) => {
-        if (request) throw new UnreadableMessage(GrpcStatus.UNIMPLEMENTED, 'request: must be one message');
+        if (request)
+          throw new UnreadableMessage(GrpcStatus.UNIMPLEMENTED, 'request: must be one message');
         request = message;
       },
       end: () => {
@@ -152,7 +168,11 @@ export class GrpcServer {
   }
 
   /** Reads messages from a stream; what is wrong with one ends its call. */
-  #listen(call: Call, reader: MessageReader, to: { message(bytes: Buffer): void; end(): void }): StreamListener {
+  #listen(
+    call: Call,
+    reader: MessageReader,
+    to: { message(bytes: Buffer): void; end(): void },
+  ): StreamListener {
     const { connection } = call;
     return {
       data: (chunk) => {
@@ -187,7 +207,8 @@ class IncompleteCall implements HeldStream {
 
   sweep(): void {
     this.#sweeps += 1;
-    if (this.#sweeps > PATIENCE.silentStreamSweeps) this.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
+    if (this.#sweeps > PATIENCE.silentStreamSweeps)
+      this.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
   }
 
   fail(code: GrpcStatus, details: string): void {

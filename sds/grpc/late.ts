@@ -28,7 +28,10 @@ export class Late<T extends Answerer> implements Answerer {
 
   /** A method with one request. */
   one(use: (service: T, call: Call, request: Buffer) => void): Method {
-    return { requests: 'one', serve: (call, request) => this.#withService(call, (service) => use(service, call, request)) };
+    return {
+      requests: 'one',
+      serve: (call, request) => this.#withService(call, (service) => use(service, call, request)),
+    };
   }
 
   /** A method with many requests; `use` sets the call's listener. */

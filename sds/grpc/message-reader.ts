@@ -74,7 +74,10 @@ export class MessageReader {
   #length(): number {
     const length = this.#room.readUInt32BE(1);
     if (length > this.maxBytes) {
-      throw new UnreadableMessage(GrpcStatus.RESOURCE_EXHAUSTED, `request: must not be longer than ${this.maxBytes} bytes`);
+      throw new UnreadableMessage(
+        GrpcStatus.RESOURCE_EXHAUSTED,
+        `request: must not be longer than ${this.maxBytes} bytes`,
+      );
     }
     return length;
   }
@@ -86,20 +89,30 @@ export class MessageReader {
       case 1:
         return this.#inflate(bytes);
       default:
-        throw new UnreadableMessage(GrpcStatus.INTERNAL, 'request: must begin with the flag 0 or 1');
+        throw new UnreadableMessage(
+          GrpcStatus.INTERNAL,
+          'request: must begin with the flag 0 or 1',
+        );
     }
   }
 
   #inflate(bytes: Buffer): Buffer {
     const unpack = { gzip: gunzipSync, deflate: inflateSync }[this.encoding ?? ''];
-    if (unpack === undefined) throw new UnreadableMessage(GrpcStatus.UNIMPLEMENTED, `request: must be packed as one of ${ENCODINGS}`);
+    if (unpack === undefined)
+      throw new UnreadableMessage(
+        GrpcStatus.UNIMPLEMENTED,
+        `request: must be packed as one of ${ENCODINGS}`,
+      );
     try {
       return unpack(bytes, { maxOutputLength: this.maxBytes });
     } catch (caught) {
       if ((caught as NodeJS.ErrnoException).code !== 'ERR_BUFFER_TOO_LARGE') {
         throw new UnreadableMessage(GrpcStatus.INTERNAL, 'request: cannot be unpacked');
       }
-      throw new UnreadableMessage(GrpcStatus.RESOURCE_EXHAUSTED, `request: must not be longer than ${this.maxBytes} bytes`);
+      throw new UnreadableMessage(
+        GrpcStatus.RESOURCE_EXHAUSTED,
+        `request: must not be longer than ${this.maxBytes} bytes`,
+      );
     }
   }
 }

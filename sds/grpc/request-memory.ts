@@ -15,7 +15,9 @@ export class RequestMemory {
   hold(connection: Connection, reader: MessageReader): void {
     this.#set(connection, reader, reader.heldBytes);
     if (this.#bytes <= LIMITS.incompleteBytes) return;
-    const [greediest] = [...this.#ofConnection].reduce((most, each) => (each[1] > most[1] ? each : most));
+    const [greediest] = [...this.#ofConnection].reduce((most, each) =>
+      each[1] > most[1] ? each : most,
+    );
     this.refused({ limit: LIMITS.incompleteBytes, connection: greediest.id });
     greediest.socket.destroy();
   }

@@ -5,7 +5,10 @@ import type { StandardServices, StandardServicesOptions } from './standard-servi
 
 const HEALTH = '/grpc.health.v1.Health';
 /** Clients of today, and those from before v1: they say the same octets. */
-const REFLECTION = ['/grpc.reflection.v1.ServerReflection', '/grpc.reflection.v1alpha.ServerReflection'];
+const REFLECTION = [
+  '/grpc.reflection.v1.ServerReflection',
+  '/grpc.reflection.v1alpha.ServerReflection',
+];
 
 /** Health and reflection as the server knows them: nothing of them is loaded before the first call. */
 export interface LateStandardServices {
@@ -13,7 +16,10 @@ export interface LateStandardServices {
   readonly methods: readonly (readonly [path: string, Method])[];
 }
 
-export function createLateStandardServices(options: StandardServicesOptions, deps: Deps): LateStandardServices {
+export function createLateStandardServices(
+  options: StandardServicesOptions,
+  deps: Deps,
+): LateStandardServices {
   const load = async () => new (await import('./standard-services')).StandardServices(options);
   const service = new Late('health or reflection', load, deps);
   return {
@@ -21,7 +27,13 @@ export function createLateStandardServices(options: StandardServicesOptions, dep
     methods: [
       [`${HEALTH}/Check`, service.one((services, call, request) => services.check(call, request))],
       [`${HEALTH}/Watch`, service.one((services, call, request) => services.watch(call, request))],
-      ...REFLECTION.map((name) => [`${name}/ServerReflectionInfo`, service.many((services, call) => services.reflect(call))] as const),
+      ...REFLECTION.map(
+        (name) =>
+          [
+            `${name}/ServerReflectionInfo`,
+            service.many((services, call) => services.reflect(call)),
+          ] as const,
+      ),
     ],
   };
 }

@@ -2,7 +2,10 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import { PATIENCE } from '../limits';
 import { decodeMessage } from '../messages';
-import { ServerReflectionRequest, ServerReflectionResponse } from '../proto/generated/grpc/reflection/v1/reflection';
+import {
+  ServerReflectionRequest,
+  ServerReflectionResponse,
+} from '../proto/generated/grpc/reflection/v1/reflection';
 import { grpcStatus } from '../status';
 import type { HeldStream } from '../stream-room';
 import { reflectionAnswer } from './reflection';
@@ -19,13 +22,18 @@ export class ReflectionStream implements HeldStream {
     readonly id: number,
     private readonly call: Call,
   ) {
-    call.follow({ message: (bytes) => this.#take(bytes), end: () => call.finish(), gone: () => undefined });
+    call.follow({
+      message: (bytes) => this.#take(bytes),
+      end: () => call.finish(),
+      gone: () => undefined,
+    });
   }
 
   /** One sweep has passed. */
   sweep(): void {
     this.#sweeps += 1;
-    if (this.#sweeps > PATIENCE.silentStreamSweeps) this.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
+    if (this.#sweeps > PATIENCE.silentStreamSweeps)
+      this.fail(GrpcStatus.DEADLINE_EXCEEDED, 'no request came');
   }
 
   fail(code: GrpcStatus, details: string): void {
@@ -40,8 +48,16 @@ export class ReflectionStream implements HeldStream {
       return;
     }
     try {
-      const originalRequest = decodeMessage('server reflection request', bytes, ServerReflectionRequest);
-      const answer = { validHost: originalRequest.host, originalRequest, messageResponse: reflectionAnswer(originalRequest) };
+      const originalRequest = decodeMessage(
+        'server reflection request',
+        bytes,
+        ServerReflectionRequest,
+      );
+      const answer = {
+        validHost: originalRequest.host,
+        originalRequest,
+        messageResponse: reflectionAnswer(originalRequest),
+      };
       this.call.send(Buffer.from(ServerReflectionResponse.encode(answer).finish()), () => {
         this.#unread -= 1;
       });

@@ -1,11 +1,18 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import { DESCRIBED_FILES, type DescribedFile } from '../proto/generated/descriptors';
-import type { ServerReflectionRequest, ServerReflectionResponse } from '../proto/generated/grpc/reflection/v1/reflection';
+import type {
+  ServerReflectionRequest,
+  ServerReflectionResponse,
+} from '../proto/generated/grpc/reflection/v1/reflection';
 
 /** Every service of the sockets, by its full name. */
-export const SERVICES: readonly string[] = DESCRIBED_FILES.flatMap(({ services }) => services).sort();
+export const SERVICES: readonly string[] = DESCRIBED_FILES.flatMap(
+  ({ services }) => services,
+).sort();
 
-const BY_NAME: ReadonlyMap<string, DescribedFile> = new Map(DESCRIBED_FILES.map((file) => [file.name, file]));
+const BY_NAME: ReadonlyMap<string, DescribedFile> = new Map(
+  DESCRIBED_FILES.map((file) => [file.name, file]),
+);
 const BY_SYMBOL: ReadonlyMap<string, DescribedFile> = new Map(
   DESCRIBED_FILES.flatMap((file) => file.symbols.map((symbol) => [symbol, file] as const)),
 );
@@ -20,14 +27,18 @@ type Answer = NonNullable<ServerReflectionResponse['messageResponse']>;
 export function reflectionAnswer({ messageRequest: asked }: ServerReflectionRequest): Answer {
   switch (asked?.$case) {
     case 'listServices':
-      return { $case: 'listServicesResponse', value: { service: SERVICES.map((name) => ({ name })) } };
+      return {
+        $case: 'listServicesResponse',
+        value: { service: SERVICES.map((name) => ({ name })) },
+      };
     case 'fileByFilename':
       return fileAnswer(BY_NAME.get(asked.value), 'file');
     case 'fileContainingSymbol':
       return fileAnswer(BY_SYMBOL.get(asked.value), 'symbol');
     case 'allExtensionNumbersOfType': {
       const baseTypeName = asked.value;
-      if (!BY_SYMBOL.has(baseTypeName)) return refusal(GrpcStatus.NOT_FOUND, 'there is no such type here');
+      if (!BY_SYMBOL.has(baseTypeName))
+        return refusal(GrpcStatus.NOT_FOUND, 'there is no such type here');
       return { $case: 'allExtensionNumbersResponse', value: { baseTypeName, extensionNumber: [] } };
     }
     case 'fileContainingExtension':

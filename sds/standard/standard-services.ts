@@ -4,7 +4,11 @@ import type { CertState } from '../../agent/identity/cert-state';
 import type { Call } from '../grpc/call';
 import type { Answerer } from '../grpc/late';
 import { decodeMessage } from '../messages';
-import { HealthCheckRequest, HealthCheckResponse, HealthCheckResponse_ServingStatus } from '../proto/generated/grpc/health/v1/health';
+import {
+  HealthCheckRequest,
+  HealthCheckResponse,
+  HealthCheckResponse_ServingStatus,
+} from '../proto/generated/grpc/health/v1/health';
 import { grpcStatus } from '../status';
 import type { StreamRoom } from '../stream-room';
 import type { Offer } from '../workload-api/offer';
@@ -41,7 +45,11 @@ export class StandardServices implements Answerer {
 
   check(call: Call, request: Buffer): void {
     this.#withService(call, request, (service) => {
-      if (!isServed(service)) return call.finish(GrpcStatus.NOT_FOUND, `there is no service ${service.slice(0, 200)} here`);
+      if (!isServed(service))
+        return call.finish(
+          GrpcStatus.NOT_FOUND,
+          `there is no service ${service.slice(0, 200)} here`,
+        );
       call.send(this.#health(service));
       call.finish();
     });
@@ -58,7 +66,8 @@ export class StandardServices implements Answerer {
         // The same octets for the same health, so that a stream hears of changes only.
         offer: () => {
           const bytes = this.#health(service);
-          if (said?.kind !== 'answer' || !said.bytes.equals(bytes)) said = { kind: 'answer', bytes };
+          if (said?.kind !== 'answer' || !said.bytes.equals(bytes))
+            said = { kind: 'answer', bytes };
           return said;
         },
         sent: onOwed,
@@ -105,7 +114,8 @@ export class StandardServices implements Answerer {
 
   async close(): Promise<void> {
     this.#unsubscribe();
-    for (const stream of [...this.#watches, ...this.#reflections]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
+    for (const stream of [...this.#watches, ...this.#reflections])
+      stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
   }
 
   #withService(call: Call, request: Buffer, use: (service: string) => void): void {
@@ -121,7 +131,9 @@ export class StandardServices implements Answerer {
     const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = HealthCheckResponse_ServingStatus;
     const { kind } = this.#options.state.value;
     const status = kind === 'current' || kind === 'overdue' ? SERVING : NOT_SERVING;
-    return Buffer.from(HealthCheckResponse.encode({ status: isServed(service) ? status : SERVICE_UNKNOWN }).finish());
+    return Buffer.from(
+      HealthCheckResponse.encode({ status: isServed(service) ? status : SERVICE_UNKNOWN }).finish(),
+    );
   }
 }
 

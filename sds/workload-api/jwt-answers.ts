@@ -15,7 +15,14 @@ import {
   ValidateJWTSVIDResponse,
 } from '../proto/generated/workload';
 import { denied, type Offer, unavailable } from './offer';
-import { ownTrustDomain, pendingAtStart, trustDomainId, validSvid, withoutSvid, type X509Sources } from './x509-answers';
+import {
+  ownTrustDomain,
+  pendingAtStart,
+  trustDomainId,
+  validSvid,
+  withoutSvid,
+  type X509Sources,
+} from './x509-answers';
 
 /** Where tokens come from, and how they are judged. */
 export interface JwtSources {
@@ -24,7 +31,11 @@ export interface JwtSources {
   /** How long tokens live, milliseconds; none outlives the certificate. */
   readonly ttlMs: number;
   /** @throws AgentError ERR_TOKEN. */
-  verify(token: string, audience: string, keysOf: (trustDomain: string) => readonly JwtKey[] | undefined): Promise<VerifiedJwt>;
+  verify(
+    token: string,
+    audience: string,
+    keysOf: (trustDomain: string) => readonly JwtKey[] | undefined,
+  ): Promise<VerifiedJwt>;
 }
 
 /** An answer, or why there is none. */
@@ -38,9 +49,15 @@ const REST_MS = 1_000;
 const MAX_DEPTH = 16;
 
 /** Opens the authority, within bounds. Resolves with undefined where the CA issues no tokens. */
-export async function openAuthority(jwt: JwtSources, deps: Deps): Promise<JwtAuthority | undefined> {
+export async function openAuthority(
+  jwt: JwtSources,
+  deps: Deps,
+): Promise<JwtAuthority | undefined> {
   const opening = jwt.open();
-  return opening && withDeadline(deps.clock, OPEN_MS, 'open the keys of JWT-SVIDs', undefined, () => opening);
+  return (
+    opening &&
+    withDeadline(deps.clock, OPEN_MS, 'open the keys of JWT-SVIDs', undefined, () => opening)
+  );
 }
 
 /**
@@ -49,13 +66,24 @@ export async function openAuthority(jwt: JwtSources, deps: Deps): Promise<JwtAut
  * @throws AgentError ERR_PARSE for a request that is malformed; ERR_CA_STATE | ERR_TIMEOUT where the authority cannot be opened.
  * @see SPIFFE Workload API, section 6.2.1.
  */
-export async function jwtSvidAnswer(request: Buffer, sources: X509Sources, jwt: JwtSources, deps: Deps): Promise<Answer> {
+export async function jwtSvidAnswer(
+  request: Buffer,
+  sources: X509Sources,
+  jwt: JwtSources,
+  deps: Deps,
+): Promise<Answer> {
   const { audience, spiffeId } = decode(request, JWTSVIDRequest);
   const wanted = [...new Set(audience)];
-  if (wanted.length === 0 || wanted.includes('')) throw invalid('ERR_PARSE', 'audience', 'must not be empty');
-  if (audience.length > LIMITS.audiences) throw invalid('ERR_PARSE', 'audience', `must not be more than ${LIMITS.audiences} values`);
+  if (wanted.length === 0 || wanted.includes(''))
+    throw invalid('ERR_PARSE', 'audience', 'must not be empty');
+  if (audience.length > LIMITS.audiences)
+    throw invalid('ERR_PARSE', 'audience', `must not be more than ${LIMITS.audiences} values`);
   if (wanted.some((each) => Buffer.byteLength(each) > LIMITS.audienceBytes)) {
-    throw invalid('ERR_PARSE', 'audience', `must not hold a value of more than ${LIMITS.audienceBytes} bytes`);
+    throw invalid(
+      'ERR_PARSE',
+      'audience',
+      `must not hold a value of more than ${LIMITS.audienceBytes} bytes`,
+    );
   }
   if (spiffeId !== '') assertSpiffeId(spiffeId);
   const authority = await openAuthority(jwt, deps);
@@ -63,7 +91,8 @@ export async function jwtSvidAnswer(request: Buffer, sources: X509Sources, jwt: 
   const now = deps.clock.now();
   const svid = validSvid(sources.state.value, now);
   if (svid?.id === undefined) return withoutSvid(sources.state.value);
-  if (spiffeId !== '' && spiffeId !== formatSpiffeId(svid.id)) return denied('the workload has another identity than the one asked for');
+  if (spiffeId !== '' && spiffeId !== formatSpiffeId(svid.id))
+    return denied('the workload has another identity than the one asked for');
   const expiresAt = Math.min(now + jwt.ttlMs, svid.notAfterAt);
   const token = authority.sign({ id: svid.id, audience: wanted, issuedAt: now, expiresAt });
   const one = { spiffeId: formatSpiffeId(svid.id), svid: token, hint: sources.hint };
@@ -76,23 +105,36 @@ export async function jwtSvidAnswer(request: Buffer, sources: X509Sources, jwt: 
  * @throws AgentError ERR_PARSE | ERR_TOKEN for a request or a token that is not; ERR_CA_STATE | ERR_TIMEOUT as above.
  * @see SPIFFE Workload API, section 6.2.3.
  */
-export async function validationAnswer(request: Buffer, sources: X509Sources, jwt: JwtSources, deps: Deps): Promise<Answer> {
+export async function validationAnswer(
+  request: Buffer,
+  sources: X509Sources,
+  jwt: JwtSources,
+  deps: Deps,
+): Promise<Answer> {
   const { audience, svid } = decode(request, ValidateJWTSVIDRequest);
   if (audience === '') throw invalid('ERR_PARSE', 'audience', 'must not be empty');
   if (svid === '') throw invalid('ERR_PARSE', 'svid', 'must not be empty');
   const authority = await openAuthority(jwt, deps);
   const own = ownTrustDomain(sources);
   const keysOf = (trustDomain: string) =>
-    trustDomain === own ? authority?.keys.value : sources.federated?.value.get(trustDomain)?.jwtKeys;
+    trustDomain === own
+      ? authority?.keys.value
+      : sources.federated?.value.get(trustDomain)?.jwtKeys;
   const verify = () => jwt.verify(svid, audience, keysOf);
   const { id, claims } = await verify().catch(async (caught) => {
     const unknownKey = AgentError.from(caught).field === 'token key';
-    if (authority === undefined || !unknownKey || !isRested(authority, deps.clock.now())) throw caught;
+    if (authority === undefined || !unknownKey || !isRested(authority, deps.clock.now()))
+      throw caught;
     // Another process may have made a key a moment ago.
     await authority.refresh();
     return verify();
   });
-  if (isDeeper(claims, MAX_DEPTH)) throw invalid('ERR_TOKEN', 'token claims', `must not be nested deeper than ${MAX_DEPTH} levels`);
+  if (isDeeper(claims, MAX_DEPTH))
+    throw invalid(
+      'ERR_TOKEN',
+      'token claims',
+      `must not be nested deeper than ${MAX_DEPTH} levels`,
+    );
   return answer(ValidateJWTSVIDResponse.encode({ spiffeId: formatSpiffeId(id), claims }));
 }
 
@@ -100,7 +142,8 @@ const refreshedAt = new WeakMap<JwtAuthority, number>();
 
 /** Whether its keys may be looked for again: anybody can make tokens of unknown keys. */
 function isRested(authority: JwtAuthority, now: number): boolean {
-  if (Math.abs(now - (refreshedAt.get(authority) ?? Number.NEGATIVE_INFINITY)) < REST_MS) return false;
+  if (Math.abs(now - (refreshedAt.get(authority) ?? Number.NEGATIVE_INFINITY)) < REST_MS)
+    return false;
   refreshedAt.set(authority, now);
   return true;
 }
@@ -108,10 +151,15 @@ function isRested(authority: JwtAuthority, now: number): boolean {
 /** Keys of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 6.2.2. */
 export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): Offer {
   const trustDomain = ownTrustDomain(sources);
-  if (trustDomain === undefined) return pendingAtStart(sources.state.value) ?? withoutSvid(sources.state.value);
-  const foreign = [...(sources.federated?.value ?? [])].filter(([name, bundle]) => name !== trustDomain && bundle !== undefined);
+  if (trustDomain === undefined)
+    return pendingAtStart(sources.state.value) ?? withoutSvid(sources.state.value);
+  const foreign = [...(sources.federated?.value ?? [])].filter(
+    ([name, bundle]) => name !== trustDomain && bundle !== undefined,
+  );
   const bundles = new Map(
-    foreign.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, bundle]) => [trustDomainId(name), formatJwks(bundle?.jwtKeys ?? [])] as const),
+    foreign
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, bundle]) => [trustDomainId(name), formatJwks(bundle?.jwtKeys ?? [])] as const),
   );
   bundles.set(trustDomainId(trustDomain), formatJwks(own));
   return answer(JWTBundlesResponse.encode({ bundles }));
@@ -123,7 +171,11 @@ export function jwtUnavailable(): Offer & { readonly kind: 'refusal' } {
 }
 
 function unimplemented(): Answer {
-  return { kind: 'refusal', code: GrpcStatus.UNIMPLEMENTED, details: 'JWT-SVIDs are issued by the built-in authority only (--ca builtin)' };
+  return {
+    kind: 'refusal',
+    code: GrpcStatus.UNIMPLEMENTED,
+    details: 'JWT-SVIDs are issued by the built-in authority only (--ca builtin)',
+  };
 }
 
 function assertSpiffeId(text: string): void {
@@ -147,7 +199,8 @@ function decode<T>(bytes: Buffer, codec: { decode(input: BinaryReader): T }): T 
   } catch (cause) {
     throw invalid('ERR_PARSE', 'request', 'must be a well-formed protobuf message', { cause });
   }
-  if (reader.pos !== reader.len) throw invalid('ERR_PARSE', 'request', 'must not contain a stray end of group');
+  if (reader.pos !== reader.len)
+    throw invalid('ERR_PARSE', 'request', 'must not contain a stray end of group');
   return message;
 }
 

@@ -16,8 +16,16 @@ export function createLateWorkloadApi(options: WorkloadApiOptions, deps: Deps): 
   return {
     service,
     methods: [
-      ...STREAMED_METHODS.map((name) => [pathOf(name), service.one((api, call) => api.open(name, call))] as const),
-      ...UNARY_METHODS.map((name) => [pathOf(name), service.one((api, call, request) => void api.answer(name, call, request))] as const),
+      ...STREAMED_METHODS.map(
+        (name) => [pathOf(name), service.one((api, call) => api.open(name, call))] as const,
+      ),
+      ...UNARY_METHODS.map(
+        (name) =>
+          [
+            pathOf(name),
+            service.one((api, call, request) => void api.answer(name, call, request)),
+          ] as const,
+      ),
     ],
   };
 }

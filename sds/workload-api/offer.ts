@@ -21,5 +21,7 @@ export function unavailable(details: string): Offer & { readonly kind: 'refusal'
 
 /** Keeps the object of an answer as long as its bytes stay the same. */
 export function sameAnswer(previous: Offer | undefined, next: Offer): Offer {
-  return previous?.kind === 'answer' && next.kind === 'answer' && previous.bytes.equals(next.bytes) ? previous : next;
+  return previous?.kind === 'answer' && next.kind === 'answer' && previous.bytes.equals(next.bytes)
+    ? previous
+    : next;
 }

@@ -8,7 +8,14 @@ import { LIMITS } from '../limits';
 import type { Observer } from '../observer';
 import { grpcStatus } from '../status';
 import type { StreamRoom } from '../stream-room';
-import { type Answer, type JwtSources, jwtBundlesAnswer, jwtSvidAnswer, jwtUnavailable, validationAnswer } from './jwt-answers';
+import {
+  type Answer,
+  type JwtSources,
+  jwtBundlesAnswer,
+  jwtSvidAnswer,
+  jwtUnavailable,
+  validationAnswer,
+} from './jwt-answers';
 import { type Offer, sameAnswer } from './offer';
 import { OwnJwtKeys } from './own-jwt-keys';
 import { PushStream } from './push-stream';
@@ -53,13 +60,22 @@ export class WorkloadApi implements Answerer {
     this.#deps = deps;
     this.#failures = new LogBudget(deps.clock, LINES_A_MINUTE);
     const failed = (cause: unknown) =>
-      this.#failures.spend((withheld) => deps.log.error('the keys of JWT-SVIDs cannot be had', { cause, withheld }));
-    this.#ownKeys = new OwnJwtKeys(options.jwt, () => this.#changed(['FetchJWTBundles']), failed, deps);
+      this.#failures.spend((withheld) =>
+        deps.log.error('the keys of JWT-SVIDs cannot be had', { cause, withheld }),
+      );
+    this.#ownKeys = new OwnJwtKeys(
+      options.jwt,
+      () => this.#changed(['FetchJWTBundles']),
+      failed,
+      deps,
+    );
     const changed = () => {
       this.#ownKeys.look();
       this.#changed(['FetchX509SVID', 'FetchX509Bundles', 'FetchJWTBundles']);
     };
-    this.#endings = [options.state, options.crl, options.federated].flatMap((each) => (each ? [each.subscribe(changed)] : []));
+    this.#endings = [options.state, options.crl, options.federated].flatMap((each) =>
+      each ? [each.subscribe(changed)] : [],
+    );
   }
 
   /** Takes a call of a method that streams. */
@@ -78,7 +94,11 @@ export class WorkloadApi implements Answerer {
         this.#streams.delete(ended);
         room.leave(connection, ended);
         this.#forgetUnheard(method);
-        if (typeof status === 'number') this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(status) });
+        if (typeof status === 'number')
+          this.#deps.metrics.record('workload_api_refusals_total', {
+            method,
+            code: statusName(status),
+          });
       },
     });
     this.#streams.add(stream);
@@ -93,7 +113,8 @@ export class WorkloadApi implements Answerer {
       call.finish(code, details);
     };
     if (!isSecure(call)) return refuse(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
-    if (this.#waiting >= LIMITS.fetches) return refuse(GrpcStatus.UNAVAILABLE, `more than ${LIMITS.fetches} calls wait already`);
+    if (this.#waiting >= LIMITS.fetches)
+      return refuse(GrpcStatus.UNAVAILABLE, `more than ${LIMITS.fetches} calls wait already`);
     this.#waiting += 1;
     try {
       const answer = await this.#answer(method, request);
@@ -126,12 +147,16 @@ export class WorkloadApi implements Answerer {
   async close(): Promise<void> {
     for (const end of this.#endings) end();
     this.#ownKeys.close();
-    for (const stream of [...this.#streams]) stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
+    for (const stream of [...this.#streams])
+      stream.fail(GrpcStatus.UNAVAILABLE, 'the agent is stopping');
   }
 
   #accept(method: string, call: Call): boolean {
     if (isSecure(call)) return true;
-    this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(GrpcStatus.INVALID_ARGUMENT) });
+    this.#deps.metrics.record('workload_api_refusals_total', {
+      method,
+      code: statusName(GrpcStatus.INVALID_ARGUMENT),
+    });
     this.#options.observer.refused('security-header', { method });
     call.finish(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
     return false;
@@ -154,7 +179,9 @@ export class WorkloadApi implements Answerer {
   #statusOf(caught: unknown): { readonly code: GrpcStatus; readonly details: string } {
     const status = grpcStatus(caught);
     if (status.code !== GrpcStatus.INTERNAL) return status;
-    this.#failures.spend((withheld) => this.#deps.log.error('a call of the workload api failed', { cause: caught, withheld }));
+    this.#failures.spend((withheld) =>
+      this.#deps.log.error('a call of the workload api failed', { cause: caught, withheld }),
+    );
     return caught instanceof AgentError ? jwtUnavailable() : status;
   }
 

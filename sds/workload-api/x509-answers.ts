@@ -39,7 +39,9 @@ export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
     hint,
   };
   const federatedBundles = foreignBundles(sources.federated, svid.id.trustDomain);
-  const bytes = encode(X509SVIDResponse.encode({ svids: [one], crl: crlsDer(crl), federatedBundles }));
+  const bytes = encode(
+    X509SVIDResponse.encode({ svids: [one], crl: crlsDer(crl), federatedBundles }),
+  );
   one.x509SvidKey.fill(0);
   return { kind: 'answer', bytes };
 }
@@ -49,12 +51,16 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
   const { state, crl } = sources;
   const { bundle } = state.value;
   const trustDomain = ownTrustDomain(sources);
-  if (bundle === undefined) return pendingAtStart(state.value) ?? unavailable('no trust bundle is known yet');
+  if (bundle === undefined)
+    return pendingAtStart(state.value) ?? unavailable('no trust bundle is known yet');
   if (trustDomain === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
   if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
   const bundles = foreignBundles(sources.federated, trustDomain);
   bundles.set(trustDomainId(trustDomain), bundleDer(bundle));
-  return { kind: 'answer', bytes: encode(X509BundlesResponse.encode({ crl: crlsDer(crl), bundles })) };
+  return {
+    kind: 'answer',
+    bytes: encode(X509BundlesResponse.encode({ crl: crlsDer(crl), bundles })),
+  };
 }
 
 /** No attempt has ended yet: whoever waits is told at once when it has. */
@@ -67,7 +73,8 @@ export function pendingAtStart(state: CertState): Offer | undefined {
  * which may be a good certificate of the agent before its restart.
  */
 export function withoutSvid(state: CertState): Offer & { readonly kind: 'refusal' } {
-  const hadOne = heldSvid(state) !== undefined || (state.kind === 'unavailable' && state.expired !== undefined);
+  const hadOne =
+    heldSvid(state) !== undefined || (state.kind === 'unavailable' && state.expired !== undefined);
   return hadOne ? denied('no identity is valid now') : unavailable('no certificate yet');
 }
 
@@ -77,7 +84,10 @@ export function trustDomainId(trustDomain: string): string {
 }
 
 /** The trust domain that is served, as far as it is known. */
-export function ownTrustDomain({ id, state }: Pick<X509Sources, 'id' | 'state'>): string | undefined {
+export function ownTrustDomain({
+  id,
+  state,
+}: Pick<X509Sources, 'id' | 'state'>): string | undefined {
   return (id ?? heldSvid(state.value)?.id)?.trustDomain;
 }
 
@@ -111,8 +121,14 @@ function crlsDer(crl: X509Sources['crl']): Buffer[] {
 
 /** In the order of their names. One without roots is left out: what is not in an answer is not believed any more. */
 function foreignBundles(federated: X509Sources['federated'], own: string): Map<string, Buffer> {
-  const bundles = [...(federated?.value ?? [])].filter(([name]) => name !== own).sort(([a], [b]) => (a < b ? -1 : 1));
-  return new Map(bundles.flatMap(([name, bundle]) => (bundle?.roots ? [[trustDomainId(name), bundleDer(bundle.roots)] as const] : [])));
+  const bundles = [...(federated?.value ?? [])]
+    .filter(([name]) => name !== own)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  return new Map(
+    bundles.flatMap(([name, bundle]) =>
+      bundle?.roots ? [[trustDomainId(name), bundleDer(bundle.roots)] as const] : [],
+    ),
+  );
 }
 
 function encode(writer: { finish(): Uint8Array }): Buffer {

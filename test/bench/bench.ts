@@ -49,28 +49,42 @@ async function main(): Promise<void> {
     },
   });
   if (values.help) return void process.stdout.write(HELP);
-  if (values.output !== 'text' && values.output !== 'json') throw new Error(`--output is text or json, not ${values.output}`);
+  if (values.output !== 'text' && values.output !== 'json')
+    throw new Error(`--output is text or json, not ${values.output}`);
   const [what, ...rest] = positionals;
   if (rest.length > 0 || (what !== undefined && what !== 'ca' && what !== 'workloads'))
     throw new Error(`what to measure is ca, workloads or nothing, not ${positionals.join(' ')}`);
   if (values.flood && what !== 'ca') throw new Error('--flood goes with ca');
-  if (what === 'ca') return values.flood ? benchFlood(values.quick, values.output) : benchCas(values.quick, values.output);
+  if (what === 'ca')
+    return values.flood
+      ? benchFlood(values.quick, values.output)
+      : benchCas(values.quick, values.output);
   if (what === 'workloads') return benchWorkloads(values.quick, values.output);
   const caDir = join(mkdtempSync(join(tmpdir(), 'keyturn-bench-')), 'ca');
   const ours = [keyturn('node', caDir), keyturn('standalone', caDir)];
   const askers = await startAskers();
-  const all = [...ours, ...askers.subjects, ...(values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])])];
+  const all = [
+    ...ours,
+    ...askers.subjects,
+    ...(values.peer === undefined ? [] : [peer(values.peer, values['peer-socket'])]),
+  ];
   try {
     const report = {
       runtime: `node ${process.versions.node}`,
       sizes: measureSizes(),
       start: await measureStart(all, values.quick ? 5 : 15),
-      memory: await measureMemory([bareNode(), ...all], values.quick ? 1 : 3, values.quick ? 10_000 : 30_000),
+      memory: await measureMemory(
+        [bareNode(), ...all],
+        values.quick ? 1 : 3,
+        values.quick ? 10_000 : 30_000,
+      ),
       rotation: await measureRotations(ours, [1, 100, 1000], values.quick ? 5 : 15),
       signing: await measureSigning(values.quick ? 500 : 2_000, values.quick ? 2 : 5),
       missing: askers.missing,
     };
-    process.stdout.write(values.output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printReport(report));
+    process.stdout.write(
+      values.output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printReport(report),
+    );
   } finally {
     await askers.stop();
     rmSync(join(caDir, '..'), { recursive: true, force: true });
@@ -84,15 +98,26 @@ async function benchCas(quick: boolean, output: string): Promise<void> {
     windowMs: quick ? 2_000 : 5_000,
     oneTimeTokens: quick ? 500 : 2_000,
   });
-  process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printCaReport(report));
+  process.stdout.write(
+    output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printCaReport(report),
+  );
 }
 
 async function benchFlood(quick: boolean, output: string): Promise<void> {
   const report = await measureFlood({ rounds: quick ? 1 : 3, windowMs: quick ? 3_000 : 8_000 });
-  process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printFloodReport(report));
+  process.stdout.write(
+    output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printFloodReport(report),
+  );
 }
 
 async function benchWorkloads(quick: boolean, output: string): Promise<void> {
-  const report = await measureWorkloads({ counts: [1, 10, 100], rounds: quick ? 1 : 3, idleMs: quick ? 8_000 : 12_000, others: 3 });
-  process.stdout.write(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printWorkloads(report));
+  const report = await measureWorkloads({
+    counts: [1, 10, 100],
+    rounds: quick ? 1 : 3,
+    idleMs: quick ? 8_000 : 12_000,
+    others: 3,
+  });
+  process.stdout.write(
+    output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : printWorkloads(report),
+  );
 }

@@ -3,11 +3,22 @@ import { type Kube, startKube } from '../support/kube';
 import { type PeerName, peerPath } from '../support/peer-path';
 import { liveCa } from '../support/tls-ca';
 import { type LoadResult, runLoad } from './ca-load';
-import { type CaSubject, clusterCallers, startIstiodCa, startKeyturnCa, unknownCallers } from './ca-subjects';
+import {
+  type CaSubject,
+  clusterCallers,
+  startIstiodCa,
+  startKeyturnCa,
+  unknownCallers,
+} from './ca-subjects';
 import { keep, type Samples, samples, tell } from './samples';
 
 /** How callers prove who they are. */
-export const PROOFS = ['client certificate', 'token, reviewed by the cluster', 'token, verified with keys', 'one-time token'] as const;
+export const PROOFS = [
+  'client certificate',
+  'token, reviewed by the cluster',
+  'token, verified with keys',
+  'one-time token',
+] as const;
 export type Proof = (typeof PROOFS)[number];
 
 /** One authority under one kind of load. */
@@ -53,11 +64,23 @@ export async function measureCas(options: CaBenchOptions): Promise<CaReport> {
   const has = (name: PeerName) => peerPath(name) !== undefined;
   const kube = has('kube') ? await startKube() : undefined;
   try {
-    const callers = kube ? await clusterCallers(kube, options.connections) : unknownCallers(options.connections);
+    const callers = kube
+      ? await clusterCallers(kube, options.connections)
+      : unknownCallers(options.connections);
     const cells: CaCell[] = [];
-    for (const issuer of ISSUERS) cells.push(...(await measureIssuer(issuer, { kube, istiod: has('istiod'), callers }, options)));
-    const missing = (['kube', 'istiod'] as const).filter((name) => !has(name)).map((name) => REMEDIES[name]!);
-    return { runtime: `node ${process.versions.node}`, connections: options.connections, cells, missing };
+    for (const issuer of ISSUERS)
+      cells.push(
+        ...(await measureIssuer(issuer, { kube, istiod: has('istiod'), callers }, options)),
+      );
+    const missing = (['kube', 'istiod'] as const)
+      .filter((name) => !has(name))
+      .map((name) => REMEDIES[name]!);
+    return {
+      runtime: `node ${process.versions.node}`,
+      connections: options.connections,
+      cells,
+      missing,
+    };
   } finally {
     await kube?.stop();
   }
@@ -74,13 +97,18 @@ interface Load {
   readonly subject: CaSubject;
 }
 
-async function measureIssuer(issuer: KeyAlgorithm, around: Surroundings, options: CaBenchOptions): Promise<readonly CaCell[]> {
+async function measureIssuer(
+  issuer: KeyAlgorithm,
+  around: Surroundings,
+  options: CaBenchOptions,
+): Promise<readonly CaCell[]> {
   const { kube, callers } = around;
   const ca = await liveCa({ algorithm: issuer, name: `bench ${issuer}` });
   const byKeys = await startKeyturnCa(ca, { by: 'keys' }, callers);
   const byReview = kube && (await startKeyturnCa(ca, { by: 'review', kube }, callers));
   const istiod = kube && around.istiod ? await startIstiodCa(ca, kube, callers) : undefined;
-  const load = (proof: Proof, subject: CaSubject | undefined): Load[] => (subject ? [{ proof, subject }] : []);
+  const load = (proof: Proof, subject: CaSubject | undefined): Load[] =>
+    subject ? [{ proof, subject }] : [];
   const loads = [
     ...load('client certificate', byKeys),
     ...load('client certificate', istiod),
@@ -96,20 +124,28 @@ async function measureIssuer(issuer: KeyAlgorithm, around: Surroundings, options
   }
 }
 
-async function measureLoads(issuer: KeyAlgorithm, loads: readonly Load[], options: CaBenchOptions): Promise<readonly CaCell[]> {
+async function measureLoads(
+  issuer: KeyAlgorithm,
+  loads: readonly Load[],
+  options: CaBenchOptions,
+): Promise<readonly CaCell[]> {
   const values = new Map<string, number[]>();
   const failures = loads.map((): Record<string, number> => ({}));
   // An authority runs for days: what it compiles in its first seconds is not looked at.
   for (let round = -1; round < options.rounds; round += 1) {
     for (const [index, load] of loads.entries()) {
-      tell(`${issuer}, ${load.proof}, ${load.subject.name}, round ${Math.max(round + 1, 0)} of ${options.rounds}`);
+      tell(
+        `${issuer}, ${load.proof}, ${load.subject.name}, round ${Math.max(round + 1, 0)} of ${options.rounds}`,
+      );
       const result = await measureLoad(load, options);
       const measured = { ...result, perCpuSecond: result.perSecond / result.serverCpu };
       for (const what of MEASURED) keep(values, `${what} ${index}`, round, measured[what]);
-      for (const [status, count] of Object.entries(result.failures)) failures[index]![status] = (failures[index]![status] ?? 0) + count;
+      for (const [status, count] of Object.entries(result.failures))
+        failures[index]![status] = (failures[index]![status] ?? 0) + count;
     }
   }
-  const sampled = (what: (typeof MEASURED)[number], index: number) => samples(what, values.get(`${what} ${index}`)!);
+  const sampled = (what: (typeof MEASURED)[number], index: number) =>
+    samples(what, values.get(`${what} ${index}`)!);
   return loads.map(({ proof, subject }, index) => ({
     issuer,
     proof,
@@ -125,9 +161,24 @@ async function measureLoads(issuer: KeyAlgorithm, loads: readonly Load[], option
 async function measureLoad({ proof, subject }: Load, options: CaBenchOptions): Promise<LoadResult> {
   const { address, pid, serverName, rootPem, callers } = subject;
   const { connections, windowMs } = options;
-  const order = { address, pid, serverName, rootPem, callers, connections, warmUpMs: WARM_UP_MS, windowMs };
+  const order = {
+    address,
+    pid,
+    serverName,
+    rootPem,
+    callers,
+    connections,
+    warmUpMs: WARM_UP_MS,
+    windowMs,
+  };
   if (proof === 'client certificate') return runLoad({ ...order, certificate: true });
   if (proof !== 'one-time token') return runLoad(order);
   const oneTimeTokens = await subject.oneTimeTokens!(options.oneTimeTokens);
-  return runLoad({ ...order, callers: callers.slice(0, 1), oneTimeTokens, warmUpMs: 0, windowMs: 60_000 });
+  return runLoad({
+    ...order,
+    callers: callers.slice(0, 1),
+    oneTimeTokens,
+    warmUpMs: 0,
+    windowMs: 60_000,
+  });
 }

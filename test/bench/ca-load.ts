@@ -58,7 +58,8 @@ export interface LoadResult {
 /** Runs it to its end, in a process of its own. */
 export function runLoad(order: LoadOrder): Promise<LoadResult> {
   const program = peerPath('caload');
-  if (program === undefined) throw new Error('caload is missing; provide it with: scripts/peers caload');
+  if (program === undefined)
+    throw new Error('caload is missing; provide it with: scripts/peers caload');
   return new Promise((done, failed) => {
     const child = spawn(program, { stdio: ['pipe', 'pipe', 'inherit'] });
     let text = '';
@@ -66,7 +67,9 @@ export function runLoad(order: LoadOrder): Promise<LoadResult> {
       text += chunk;
     });
     child.once('error', failed);
-    child.once('close', (code) => (code === 0 ? done(JSON.parse(text)) : failed(new Error(`caload ended with ${code}`))));
+    child.once('close', (code) =>
+      code === 0 ? done(JSON.parse(text)) : failed(new Error(`caload ended with ${code}`)),
+    );
     child.stdin.end(JSON.stringify(order));
   });
 }

@@ -4,7 +4,9 @@ import { ratio, table } from './report';
 /** The report as a Markdown table, and what it lacks. */
 export function printCaReport({ runtime, connections, cells, missing }: CaReport): string {
   const peerOf = ({ issuer, proof }: CaCell) =>
-    cells.find((other) => other.issuer === issuer && other.proof === proof && other.authority === 'istiod');
+    cells.find(
+      (other) => other.issuer === issuer && other.proof === proof && other.authority === 'istiod',
+    );
   const order = [...cells].sort((a, b) => PROOFS.indexOf(a.proof) - PROOFS.indexOf(b.proof));
   const rows = order.map((cell) => {
     const { issuer, proof, authority, perSecond, p99Ms, perCpuSecond, clientCpu } = cell;
@@ -22,7 +24,10 @@ export function printCaReport({ runtime, connections, cells, missing }: CaReport
     ];
   });
   const failed = cells.flatMap(({ issuer, proof, authority, failures }) =>
-    Object.entries(failures).map(([status, count]) => `${authority}, ${proof}, ${issuer}: ${count} calls failed with ${status}`),
+    Object.entries(failures).map(
+      ([status, count]) =>
+        `${authority}, ${proof}, ${issuer}: ${count} calls failed with ${status}`,
+    ),
   );
   return [
     `On ${runtime}: ${connections} connections, one call at a time in each, interleaved, medians; ratios to istiod.\n`,

@@ -33,7 +33,9 @@ export interface CaSubject {
   stop(): Promise<unknown>;
 }
 
-export type KeyturnAuthentication = { readonly by: 'keys' } | { readonly by: 'review'; readonly kube: Kube };
+export type KeyturnAuthentication =
+  | { readonly by: 'keys' }
+  | { readonly by: 'review'; readonly kube: Kube };
 
 const NAMESPACE = 'bench';
 const ISSUER = 'https://tokens.bench.example';
@@ -43,7 +45,10 @@ export async function clusterCallers(kube: Kube, count: number): Promise<readonl
   const names = accounts(count);
   await kube.namespace(NAMESPACE, ...names);
   return Promise.all(
-    names.map(async (name) => ({ uri: uriOf(name), token: await kube.token(NAMESPACE, name, { audiences: ['istio-ca'] }) })),
+    names.map(async (name) => ({
+      uri: uriOf(name),
+      token: await kube.token(NAMESPACE, name, { audiences: ['istio-ca'] }),
+    })),
   );
 }
 
@@ -59,8 +64,20 @@ export async function startKeyturnCa(
   const tokens = authentication.by === 'keys' ? signedTokens(dir, callers) : undefined;
   const flags =
     authentication.by === 'review'
-      ? ['--authenticators', 'client-certificate,token-review', '--kubeconfig', authentication.kube.kubeconfig]
-      : ['--authenticators', 'client-certificate,join-token,oidc', '--oidc-issuer', ISSUER, '--jwks', 'jwks.json'];
+      ? [
+          '--authenticators',
+          'client-certificate,token-review',
+          '--kubeconfig',
+          authentication.kube.kubeconfig,
+        ]
+      : [
+          '--authenticators',
+          'client-certificate,join-token,oidc',
+          '--oidc-issuer',
+          ISSUER,
+          '--jwks',
+          'jwks.json',
+        ];
   const places = [
     '--listen',
     '127.0.0.1:0',
@@ -71,7 +88,14 @@ export async function startKeyturnCa(
     '--audit-log',
     join(tempDir(), 'audit.log'),
   ];
-  const limits = ['--rate-per-identity', '0', '--rate-total', '0', '--trust-domain', 'cluster.local'];
+  const limits = [
+    '--rate-per-identity',
+    '0',
+    '--rate-total',
+    '0',
+    '--trust-domain',
+    'cluster.local',
+  ];
   const daemon = startDaemon({
     dir,
     args: ['ca', 'serve', ...places, ...limits, ...flags, '--log-format', 'json'],
@@ -92,11 +116,23 @@ export async function startKeyturnCa(
 }
 
 /** A real istiod that signs with the same key. */
-export async function startIstiodCa(ca: TestCa, kube: Kube, callers: readonly LoadCaller[]): Promise<CaSubject> {
+export async function startIstiodCa(
+  ca: TestCa,
+  kube: Kube,
+  callers: readonly LoadCaller[],
+): Promise<CaSubject> {
   const dir = tempDir();
   writeCaDir(cacertsDir(dir), { signer: ca, roots: [ca] });
   const { address, pid, stop } = await startIstiod(kube, { dir });
-  return { name: 'istiod', pid, address, serverName: ISTIOD_NAME, rootPem: rootsPem(ca).toString(), callers, stop };
+  return {
+    name: 'istiod',
+    pid,
+    address,
+    serverName: ISTIOD_NAME,
+    rootPem: rootsPem(ca).toString(),
+    callers,
+    stop,
+  };
 }
 
 /** Service accounts that no cluster knows: for measurements without one. */
@@ -112,7 +148,10 @@ function signedTokens(dir: string, callers: readonly LoadCaller[]): readonly Loa
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
   const jwk = { ...publicKey.export({ format: 'jwk' }), kid: 'bench', use: 'sig', alg: 'ES256' };
   writeFileSync(join(dir, 'jwks.json'), JSON.stringify({ keys: [jwk] }));
-  return callers.map(({ uri }) => ({ uri, token: signToken(privateKey, `system:serviceaccount:${NAMESPACE}:${uri.split('/').at(-1)}`) }));
+  return callers.map(({ uri }) => ({
+    uri,
+    token: signToken(privateKey, `system:serviceaccount:${NAMESPACE}:${uri.split('/').at(-1)}`),
+  }));
 }
 
 function signToken(key: KeyObject, sub: string): string {
@@ -123,8 +162,17 @@ function signToken(key: KeyObject, sub: string): string {
   return `${signed}.${sign('sha256', Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
 }
 
-async function makeJoinTokens(caDir: string, uri: string, count: number): Promise<readonly string[]> {
-  const store = await openFileStore(caDir, { clock: systemClock, random: systemRandom, log: noLog, metrics: noMetrics });
+async function makeJoinTokens(
+  caDir: string,
+  uri: string,
+  count: number,
+): Promise<readonly string[]> {
+  const store = await openFileStore(caDir, {
+    clock: systemClock,
+    random: systemRandom,
+    log: noLog,
+    metrics: noMetrics,
+  });
   const tokens: string[] = [];
   for (let made = 0; made < count; made += 1) {
     tokens.push((await store.createJoinToken(parseSpiffeId(uri), 3_600, Date.now())).reveal());

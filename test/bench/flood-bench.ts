@@ -41,14 +41,22 @@ const ANEW = { connections: 16, calls: 1, anew: true } as const;
 const floods = (): readonly Flood[] => [
   { name: 'none' },
   { name: 'open connections', strangers: OPEN },
-  { name: 'open connections, chains of P-521', without: 'open connections', strangers: { ...OPEN, chain: 'name' } },
+  {
+    name: 'open connections, chains of P-521',
+    without: 'open connections',
+    strangers: { ...OPEN, chain: 'name' },
+  },
   {
     name: 'open connections, requests of RSA-8192',
     without: 'open connections',
     strangers: { ...OPEN, requestPem: writePem('CERTIFICATE REQUEST', makeDearCsr()).toString() },
   },
   { name: 'a connection for each call', strangers: ANEW },
-  { name: 'a connection for each call, chains of P-521', without: 'a connection for each call', strangers: { ...ANEW, chain: 'name' } },
+  {
+    name: 'a connection for each call, chains of P-521',
+    without: 'a connection for each call',
+    strangers: { ...ANEW, chain: 'name' },
+  },
   {
     name: 'a connection for each call, chains of other names',
     without: 'a connection for each call',
@@ -61,7 +69,9 @@ const MEASURED = ['p50Ms', 'p99Ms', 'loopMs', 'strangers'] as const;
 /** What a caller with a certificate waits for its next one, while strangers do what they can to be dear. */
 export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<FloodReport> {
   const ca = await liveCa({ algorithm: 'ecdsa-p256', name: 'bench flood' });
-  const subject = await startKeyturnCa(ca, { by: 'keys' }, unknownCallers(1), { tellsLoopDelay: true });
+  const subject = await startKeyturnCa(ca, { by: 'keys' }, unknownCallers(1), {
+    tellsLoopDelay: true,
+  });
   const { address, pid, serverName, rootPem, callers } = subject;
   const order: LoadOrder = {
     address,
@@ -84,15 +94,21 @@ export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<
         await subject.loopDelayMs!();
         const result = await runLoad({ ...order, ...(strangers && { strangers }) });
         const loopMs = await subject.loopDelayMs!();
-        const measured = { ...result, loopMs, strangers: (result.strangers * 1_000) / (WARM_UP_MS + windowMs) };
+        const measured = {
+          ...result,
+          loopMs,
+          strangers: (result.strangers * 1_000) / (WARM_UP_MS + windowMs),
+        };
         for (const what of MEASURED) keep(values, `${what} ${index}`, round, measured[what]);
-        for (const [status, count] of Object.entries(result.failures)) failures[index]![status] = (failures[index]![status] ?? 0) + count;
+        for (const [status, count] of Object.entries(result.failures))
+          failures[index]![status] = (failures[index]![status] ?? 0) + count;
       }
     }
   } finally {
     await subject.stop();
   }
-  const sampled = (what: (typeof MEASURED)[number], index: number) => samples(what, values.get(`${what} ${index}`)!);
+  const sampled = (what: (typeof MEASURED)[number], index: number) =>
+    samples(what, values.get(`${what} ${index}`)!);
   const cells = all.map(({ name, without }, index) => ({
     flood: name,
     without,
@@ -109,7 +125,8 @@ export async function measureFlood({ rounds, windowMs }: FloodOptions): Promise<
 export function printFloodReport({ runtime, cells }: FloodReport): string {
   const rows = cells.map((cell) => {
     const base = cells.find(({ flood }) => flood === cell.without);
-    const compared = (what: 'p50Ms' | 'p99Ms') => (base ? ratio(cell[what].median, base[what].median) : '');
+    const compared = (what: 'p50Ms' | 'p99Ms') =>
+      base ? ratio(cell[what].median, base[what].median) : '';
     return [
       cell.flood,
       cell.strangers.median.toFixed(0),
@@ -121,12 +138,22 @@ export function printFloodReport({ runtime, cells }: FloodReport): string {
     ];
   });
   const failed = cells.flatMap(({ flood, failures }) =>
-    Object.entries(failures).map(([status, count]) => `${flood}: ${count} calls failed with ${status}\n`),
+    Object.entries(failures).map(
+      ([status, count]) => `${flood}: ${count} calls failed with ${status}\n`,
+    ),
   );
   return [
     `On ${runtime}: a caller with a certificate, one call at a time, among strangers; medians; ratios to the same flood without what is dear.\n`,
     table(
-      ['strangers', 'answers a second to them', 'median of the caller', 'ratio', '99th percentile', 'ratio', 'longest hold of the loop'],
+      [
+        'strangers',
+        'answers a second to them',
+        'median of the caller',
+        'ratio',
+        '99th percentile',
+        'ratio',
+        'longest hold of the loop',
+      ],
       rows,
     ),
     ...failed,

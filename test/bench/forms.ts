@@ -15,19 +15,26 @@ export interface Askers {
 
 /** Starts the authority, which answers without limits on loopback, and signs with P-256. */
 export async function startAskers(): Promise<Askers> {
-  const ca: CaSubject = await startKeyturnCa(await liveCa({ name: 'bench' }), { by: 'keys' }, unknownCallers(1));
+  const ca: CaSubject = await startKeyturnCa(
+    await liveCa({ name: 'bench' }),
+    { by: 'keys' },
+    unknownCallers(1),
+  );
   const ours = [keyturnAsking('node', ca), keyturnAsking('standalone', ca)];
   const present = peerPath('pilot-agent') !== undefined;
   return {
     subjects: present ? [...ours, pilotAgent(ca)] : ours,
-    missing: present ? [] : ['no pilot-agent to compare with: scripts/peers pilot-agent (about 10 minutes)'],
+    missing: present
+      ? []
+      : ['no pilot-agent to compare with: scripts/peers pilot-agent (about 10 minutes)'],
     stop: () => ca.stop(),
   };
 }
 
 /** Bytes that each of them has on disk, its runtime included. */
 export function measureSizes(): readonly { readonly name: string; readonly bytes: number }[] {
-  const bytesOf = (files: readonly string[]) => files.reduce((sum, file) => sum + statSync(file).size, 0);
+  const bytesOf = (files: readonly string[]) =>
+    files.reduce((sum, file) => sum + statSync(file).size, 0);
   const pilot = peerPath('pilot-agent');
   return [
     { name: 'keyturn, and Node.js', bytes: bytesOf(programCommand('node')) },

@@ -19,14 +19,21 @@ import type { Running, Subject } from './subject';
 const PATIENCE_MS = 20_000;
 
 /** Milliseconds from exec to the first secret over SDS, and of a bare start of the runtime to its end. One warm-up round is thrown away. */
-export async function measureStart(subjects: readonly Subject[], rounds: number): Promise<readonly Samples[]> {
+export async function measureStart(
+  subjects: readonly Subject[],
+  rounds: number,
+): Promise<readonly Samples[]> {
   const times = new Map<string, number[]>();
   for (let round = -1; round < rounds; round += 1) {
     tell(`start, round ${Math.max(round + 1, 0)} of ${rounds}`);
     keep(times, 'node -e 0', round, await bareStart());
     for (const subject of subjects) {
       const running = await subject.start();
-      const connection = await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS));
+      const connection = await firstSecret(
+        running.sdsSocket,
+        'default',
+        AbortSignal.timeout(PATIENCE_MS),
+      );
       keep(times, subject.name, round, performance.now() - running.startedAt);
       connection.close();
       await running.stop();
@@ -51,12 +58,20 @@ export async function measureMemory(
       keep(all, subjects[index]!.name, round, rss);
     }
   }
-  return [...anon].map(([name, values]) => ({ rssAnon: samples(name, values), rss: samples(name, all.get(name)!) }));
+  return [...anon].map(([name, values]) => ({
+    rssAnon: samples(name, values),
+    rss: samples(name, all.get(name)!),
+  }));
 }
 
-async function idleMemory(subject: Subject, idleMs: number): Promise<{ readonly rssAnon: number; readonly rss: number }> {
+async function idleMemory(
+  subject: Subject,
+  idleMs: number,
+): Promise<{ readonly rssAnon: number; readonly rss: number }> {
   const running = await subject.start();
-  const connection = running.sdsSocket && (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS)));
+  const connection =
+    running.sdsSocket &&
+    (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS)));
   await pause(idleMs);
   const found = running.memory();
   if (connection) connection.close();
@@ -71,14 +86,17 @@ export async function measureRotations(
   rounds: number,
 ): Promise<readonly Samples[]> {
   const times = new Map<string, number[]>();
-  const all = await Promise.all(subjects.map(async (subject) => ({ name: subject.name, running: await subject.start() })));
+  const all = await Promise.all(
+    subjects.map(async (subject) => ({ name: subject.name, running: await subject.start() })),
+  );
   for (const streams of crowds) {
     for (const { name, running } of all) {
       const what = `${streams} ${streams === 1 ? 'stream' : 'streams'} of ${name}`;
       tell(`rotation to ${what}`);
       (await firstSecret(running.sdsSocket, 'default', AbortSignal.timeout(PATIENCE_MS))).close();
       const crowd = await SdsCrowd.open(running.sdsSocket, streams);
-      for (let round = -2; round < rounds; round += 1) keep(times, what, round, await rotation(running, crowd, round + 4));
+      for (let round = -2; round < rounds; round += 1)
+        keep(times, what, round, await rotation(running, crowd, round + 4));
       crowd.close();
     }
   }
@@ -88,7 +106,9 @@ export async function measureRotations(
 
 async function rotation(running: Running, crowd: SdsCrowd, secrets: number): Promise<number> {
   const begun = performance.now();
-  const asked = callControl<RotateResult>(running.controlSocket!, 'POST', '/rotate', { reason: 'bench' });
+  const asked = callControl<RotateResult>(running.controlSocket!, 'POST', '/rotate', {
+    reason: 'bench',
+  });
   await crowd.each(secrets);
   const took = performance.now() - begun;
   await asked;
@@ -98,7 +118,10 @@ async function rotation(running: Running, crowd: SdsCrowd, secrets: number): Pro
 }
 
 /** Certificates a second that the built-in CA makes of requests for P-256 keys, P-256 root, one at a time, by engine. */
-export async function measureSigning(windowMs: number, rounds: number): Promise<readonly Samples[]> {
+export async function measureSigning(
+  windowMs: number,
+  rounds: number,
+): Promise<readonly Samples[]> {
   const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
   const id = parseSpiffeId('spiffe://cluster.local/ns/bench/sa/bench');
   const deps = { clock: systemClock, random: systemRandom, log: noLog, metrics: noMetrics };
@@ -106,7 +129,15 @@ export async function measureSigning(windowMs: number, rounds: number): Promise<
   const engines = await Promise.all(ENGINES.map((name) => loadEngine(name)));
   const authorities = await Promise.all(
     engines.map((engine) =>
-      openAuthority({ dir: join(dir, engine.name), trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine }, deps),
+      openAuthority(
+        {
+          dir: join(dir, engine.name),
+          trustDomain: 'cluster.local',
+          rootAlgorithm: 'ecdsa-p256',
+          engine,
+        },
+        deps,
+      ),
     ),
   );
   for (let round = -1; round < rounds; round += 1) {
@@ -115,7 +146,8 @@ export async function measureSigning(windowMs: number, rounds: number): Promise<
       const csrDer = await engine.createCsr(await engine.generateKeyPair('ecdsa-p256'), id);
       const begun = performance.now();
       let signed = 0;
-      for (; performance.now() - begun < windowMs; signed += 1) await authorities[index]!.sign(csrDer, id, 3_600);
+      for (; performance.now() - begun < windowMs; signed += 1)
+        await authorities[index]!.sign(csrDer, id, 3_600);
       keep(rates, engine.name, round, (signed * 1_000) / (performance.now() - begun));
     }
   }

@@ -27,11 +27,20 @@ export function printReport(report: Report): string {
     `On ${report.runtime}, interleaved, medians.\n`,
     table(
       ['size on disk', 'bytes', 'ratio'],
-      report.sizes.map(({ name, bytes }) => [name, `${(bytes / 1_048_576).toFixed(0)} MB`, ratio(bytes, report.sizes[0]!.bytes)]),
+      report.sizes.map(({ name, bytes }) => [
+        name,
+        `${(bytes / 1_048_576).toFixed(0)} MB`,
+        ratio(bytes, report.sizes[0]!.bytes),
+      ]),
     ),
     table(
       ['exec to first secret', 'median', 'least', 'ratio'],
-      report.start.map((each) => [each.name, ms(each.median), ms(each.min), ratio(each.median, bareStart!.median)]),
+      report.start.map((each) => [
+        each.name,
+        ms(each.median),
+        ms(each.min),
+        ratio(each.median, bareStart!.median),
+      ]),
     ),
     table(
       ['memory at idle', 'RssAnon', 'Rss', 'ratio of RssAnon', 'ratio of Rss'],
@@ -45,11 +54,20 @@ export function printReport(report: Report): string {
     ),
     table(
       ['rotation to the last of', 'median', 'least', 'ratio'],
-      report.rotation.map((each) => [each.name, ms(each.median), ms(each.min), ratio(each.median, oneStream!.median)]),
+      report.rotation.map((each) => [
+        each.name,
+        ms(each.median),
+        ms(each.min),
+        ratio(each.median, oneStream!.median),
+      ]),
     ),
     table(
       ['built-in CA, engine', 'certificates a second', 'ratio'],
-      report.signing.map((each) => [each.name, each.median.toFixed(0), ratio(each.median, firstEngine!.median)]),
+      report.signing.map((each) => [
+        each.name,
+        each.median.toFixed(0),
+        ratio(each.median, firstEngine!.median),
+      ]),
     ),
     ...report.missing.map((line) => `not measured: ${line}\n`),
   ].join('\n');
@@ -62,7 +80,9 @@ export function ratio(value: number, base: number): string {
 
 /** A Markdown table, readable as it is. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
+  const widths = head.map((title, column) =>
+    Math.max(title.length, ...rows.map((row) => row[column]!.length)),
+  );
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join(' | ')} |`;
   const rule = `|${widths.map((width, column) => (column === 0 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`;

@@ -7,7 +7,12 @@ export interface Samples {
 }
 
 /** Rounds below zero warm up caches and are not kept. */
-export function keep(into: Map<string, number[]>, name: string, round: number, value: number): void {
+export function keep(
+  into: Map<string, number[]>,
+  name: string,
+  round: number,
+  value: number,
+): void {
   const values = into.get(name) ?? [];
   into.set(name, values);
   if (round >= 0) values.push(value);
@@ -17,7 +22,10 @@ export function keep(into: Map<string, number[]>, name: string, round: number, v
 export function samples(name: string, values: readonly number[]): Samples {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length / 2;
-  const median = sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  const median =
+    sorted.length % 2 === 1
+      ? sorted[Math.floor(middle)]!
+      : (sorted[middle - 1]! + sorted[middle]!) / 2;
   return { name, median, min: sorted[0]!, rounds: sorted.length };
 }
 

@@ -1,6 +1,13 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect as connectHttp2,
+} from 'node:http2';
 import { connect, type Socket } from 'node:net';
-import { DiscoveryRequest, DiscoveryResponse } from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
+import {
+  DiscoveryRequest,
+  DiscoveryResponse,
+} from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
 
 const METHOD = '/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets';
 const SECRET = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
@@ -16,14 +23,28 @@ export class SdsConnection {
   }
 
   /** Watches one name until the connection is closed. `ended` is called when the server ends the stream. */
-  watch(name: string, node: string, received: (response: DiscoveryResponse) => void, ended: () => void): void {
-    const stream = this.#session.request({ ':method': 'POST', ':path': METHOD, 'content-type': 'application/grpc', te: 'trailers' });
+  watch(
+    name: string,
+    node: string,
+    received: (response: DiscoveryResponse) => void,
+    ended: () => void,
+  ): void {
+    const stream = this.#session.request({
+      ':method': 'POST',
+      ':path': METHOD,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
     let pending = Buffer.alloc(0);
     stream.on('data', (chunk: Buffer) => {
       pending = Buffer.concat([pending, chunk]);
       for (let message = takeMessage(); message; message = takeMessage()) {
         const response = DiscoveryResponse.decode(message);
-        send(stream, { resourceNames: [name], versionInfo: response.versionInfo, responseNonce: response.nonce });
+        send(stream, {
+          resourceNames: [name],
+          versionInfo: response.versionInfo,
+          responseNonce: response.nonce,
+        });
         received(response);
       }
     });
@@ -58,7 +79,11 @@ async function connectWhenThere(path: string, signal: AbortSignal): Promise<Sock
 }
 
 /** Resolves, with the open connection, when somebody on the socket has given out `name` for the first time. */
-export async function firstSecret(path: string, name: string, signal: AbortSignal): Promise<SdsConnection> {
+export async function firstSecret(
+  path: string,
+  name: string,
+  signal: AbortSignal,
+): Promise<SdsConnection> {
   for (;;) {
     const connection = new SdsConnection(await connectWhenThere(path, signal));
     const got = await new Promise<boolean>((done) => {
@@ -86,7 +111,9 @@ export class SdsCrowd {
     const crowd = new SdsCrowd();
     for (let stream = 0; stream < streams; stream += 1) {
       if (stream % MAX_STREAMS_PER_CONNECTION === 0) {
-        crowd.#connections.push(new SdsConnection(await connectWhenThere(path, AbortSignal.timeout(5_000))));
+        crowd.#connections.push(
+          new SdsConnection(await connectWhenThere(path, AbortSignal.timeout(5_000))),
+        );
       }
       crowd.#counts.push(0);
       crowd.#connections.at(-1)!.watch(
@@ -122,7 +149,14 @@ export class SdsCrowd {
 }
 
 function send(stream: ClientHttp2Stream, request: Partial<DiscoveryRequest>): void {
-  const empty = { versionInfo: '', node: undefined, resourceNames: [], typeUrl: SECRET, responseNonce: '', errorDetail: undefined };
+  const empty = {
+    versionInfo: '',
+    node: undefined,
+    resourceNames: [],
+    typeUrl: SECRET,
+    responseNonce: '',
+    errorDetail: undefined,
+  };
   const body = DiscoveryRequest.encode({ ...empty, ...request }).finish();
   const head = Buffer.alloc(5);
   head.writeUInt32BE(body.length, 1);

@@ -27,7 +27,10 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-const FORMS: Readonly<Record<ProgramForm, string>> = { node: 'keyturn on Node.js', standalone: 'keyturn, executable' };
+const FORMS: Readonly<Record<ProgramForm, string>> = {
+  node: 'keyturn on Node.js',
+  standalone: 'keyturn, executable',
+};
 
 /** `keyturn run` as it ships, with a built-in CA that was made before. */
 export function keyturn(form: ProgramForm, caDir: string): Subject {
@@ -40,7 +43,16 @@ export function keyturnAsking(form: ProgramForm, ca: CaSubject): Subject {
   return agent(`${FORMS[form]}, asking a CA`, form, (dir) => {
     writeFileSync(join(dir, 'root.pem'), ca.rootPem);
     writeFileSync(join(dir, 'token'), caller.token);
-    const trust = ['--ca-root', 'root.pem', '--trust-bundle', 'root.pem', '--token', 'token', '--spiffe-id', caller.uri];
+    const trust = [
+      '--ca-root',
+      'root.pem',
+      '--trust-bundle',
+      'root.pem',
+      '--token',
+      'token',
+      '--spiffe-id',
+      caller.uri,
+    ];
     return ['--ca', 'istiod', '--ca-address', ca.address, ...trust];
   });
 }
@@ -53,27 +65,57 @@ export function pilotAgent(ca: CaSubject): Subject {
     name: 'pilot-agent, asking a CA',
     start: async () => {
       const env = { POD_NAMESPACE: namespace!, SERVICE_ACCOUNT: account! };
-      const peer = await startPilotAgent({ caAddress: ca.address, rootPem: ca.rootPem, token, env });
+      const peer = await startPilotAgent({
+        caAddress: ca.address,
+        rootPem: ca.rootPem,
+        token,
+        env,
+      });
       const { pid, startedAt, sdsSocket, stop } = peer;
       const dir = resolve(sdsSocket, '../../../../..');
-      return { pid, dir, startedAt, sdsSocket, controlSocket: undefined, memory: () => memoryOf(pid), stop };
+      return {
+        pid,
+        dir,
+        startedAt,
+        sdsSocket,
+        controlSocket: undefined,
+        memory: () => memoryOf(pid),
+        stop,
+      };
     },
   };
 }
 
-function agent(name: string, form: ProgramForm, source: (dir: string) => readonly string[]): Subject {
+function agent(
+  name: string,
+  form: ProgramForm,
+  source: (dir: string) => readonly string[],
+): Subject {
   return {
     name,
     start: () => {
       const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
       const [program, ...runtime] = programCommand(form);
-      const args = [...runtime, 'run', ...source(dir), '--admin-address', '127.0.0.1:0', '--log-level', 'warn'];
+      const args = [
+        ...runtime,
+        'run',
+        ...source(dir),
+        '--admin-address',
+        '127.0.0.1:0',
+        '--log-level',
+        'warn',
+      ];
       const child = spawn(program, args, {
         cwd: dir,
         stdio: ['ignore', 'ignore', 'inherit'],
         env: { PATH: process.env.PATH },
       });
-      return running(child, dir, join(dir, 'var/run/secrets/workload-spiffe-uds/socket'), join(dir, 'var/run/keyturn/control.sock'));
+      return running(
+        child,
+        dir,
+        join(dir, 'var/run/secrets/workload-spiffe-uds/socket'),
+        join(dir, 'var/run/keyturn/control.sock'),
+      );
     },
   };
 }
@@ -87,7 +129,17 @@ export function keyturnWith(caDir: string, count: number): Subject {
       mkdirSync(join(dir, 'workloads'));
       for (let index = 0; index < count; index += 1)
         writeFileSync(join(dir, 'workloads', `w${index}.yaml`), `service-account: w${index}\n`);
-      const args = ['run', '--ca', 'builtin', '--ca-dir', caDir, '--workloads', 'workloads', '--admin-address', '127.0.0.1:0'];
+      const args = [
+        'run',
+        '--ca',
+        'builtin',
+        '--ca-dir',
+        caDir,
+        '--workloads',
+        'workloads',
+        '--admin-address',
+        '127.0.0.1:0',
+      ];
       const [program, ...runtime] = programCommand();
       const child = spawn(program, [...runtime, ...args, '--log-level', 'warn'], {
         cwd: dir,
@@ -118,7 +170,10 @@ export function peer(command: string, socket: string | undefined): Subject {
       const path = socket ?? join(dir, 'sds.sock');
       mkdirSync(join(dir, 'work'));
       const line = command.replaceAll('{socket}', path).replaceAll('{dir}', join(dir, 'work'));
-      const child = spawn('bash', ['-c', `exec ${line}`], { cwd: join(dir, 'work'), stdio: ['ignore', 'ignore', 'ignore'] });
+      const child = spawn('bash', ['-c', `exec ${line}`], {
+        cwd: join(dir, 'work'),
+        stdio: ['ignore', 'ignore', 'ignore'],
+      });
       return running(child, dir, path, undefined);
     },
   };
@@ -130,7 +185,12 @@ export function bareNode(): Subject {
     name: 'node -e 0',
     start: () => {
       const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
-      return running(spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' }), dir, '', undefined);
+      return running(
+        spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' }),
+        dir,
+        '',
+        undefined,
+      );
     },
   };
 }
@@ -138,11 +198,17 @@ export function bareNode(): Subject {
 /** Kilobytes, of /proc/PID/status. */
 export function memoryOf(pid: number): { readonly rssAnon: number; readonly rss: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]);
+  const field = (name: string) =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]);
   return { rssAnon: field('RssAnon'), rss: field('VmRSS') };
 }
 
-function running(child: ChildProcess, dir: string, sdsSocket: string, controlSocket: string | undefined): Running {
+function running(
+  child: ChildProcess,
+  dir: string,
+  sdsSocket: string,
+  controlSocket: string | undefined,
+): Running {
   const startedAt = performance.now();
   const ended = new Promise<void>((done) => child.once('close', () => done()));
   return {

@@ -21,7 +21,11 @@ export interface WorkloadsPlan {
 export interface WorkloadsReport {
   readonly runtime: string;
   /** Kilobytes of RssAnon of the one process, by the number of workloads; least and median. */
-  readonly keyturn: readonly { readonly workloads: number; readonly rssAnon: Samples; readonly rss: Samples }[];
+  readonly keyturn: readonly {
+    readonly workloads: number;
+    readonly rssAnon: Samples;
+    readonly rss: Samples;
+  }[];
   /** Kilobytes of one process of Istio's agent; undefined where it is not built. */
   readonly pilotAgent: { readonly rssAnon: Samples; readonly rss: Samples } | undefined;
 }
@@ -49,7 +53,8 @@ export async function measureWorkloads(plan: WorkloadsPlan): Promise<WorkloadsRe
         rssAnon: samples(`${workloads}`, anon.get(`${workloads}`)!),
         rss: samples(`${workloads}`, all.get(`${workloads}`)!),
       })),
-      pilotAgent: peerPath('pilot-agent') === undefined ? undefined : await measurePilotAgents(plan),
+      pilotAgent:
+        peerPath('pilot-agent') === undefined ? undefined : await measurePilotAgents(plan),
     };
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -60,7 +65,9 @@ async function inOneProcess(caDir: string, count: number, idleMs: number) {
   const running = await keyturnWith(caDir, count).start();
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const indexes = Array.from({ length: count }, (_, index) => index);
-  const connections = await Promise.all(indexes.map((index) => firstSecret(socketOf(running.dir, index), 'default', signal)));
+  const connections = await Promise.all(
+    indexes.map((index) => firstSecret(socketOf(running.dir, index), 'default', signal)),
+  );
   await pause(idleMs);
   const memory = running.memory();
   for (const connection of connections) connection.close();
@@ -69,12 +76,34 @@ async function inOneProcess(caDir: string, count: number, idleMs: number) {
 }
 
 /** Each a process with a certificate of a `keyturn ca serve`, and a client. */
-async function measurePilotAgents({ others, idleMs }: WorkloadsPlan): Promise<NonNullable<WorkloadsReport['pilotAgent']>> {
+async function measurePilotAgents({
+  others,
+  idleMs,
+}: WorkloadsPlan): Promise<NonNullable<WorkloadsReport['pilotAgent']>> {
   const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
   // It looks for that name at an address of this machine.
-  const serve = ['ca', 'serve', '--trust-domain', 'cluster.local', '--ca-dir', 'ca', '--server-names', 'localhost,istiod.istio-system.svc'];
-  const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
-  const ca = startDaemon({ dir, args: [...serve, ...ports, '--authenticators', 'join-token,client-certificate'] });
+  const serve = [
+    'ca',
+    'serve',
+    '--trust-domain',
+    'cluster.local',
+    '--ca-dir',
+    'ca',
+    '--server-names',
+    'localhost,istiod.istio-system.svc',
+  ];
+  const ports = [
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--log-format',
+    'json',
+  ];
+  const ca = startDaemon({
+    dir,
+    args: [...serve, ...ports, '--authenticators', 'join-token,client-certificate'],
+  });
   const agents: PilotAgent[] = [];
   try {
     const { address } = await ca.event('ca server listening');
@@ -82,16 +111,22 @@ async function measurePilotAgents({ others, idleMs }: WorkloadsPlan): Promise<No
     for (let index = 0; index < others; index += 1) {
       tell(`memory of Istio's agent, process ${index + 1} of ${others}`);
       const id = 'spiffe://cluster.local/ns/shop/sa/cart';
-      const { stdout } = await runKeyturn(['ca', 'token', 'create', '--ca-dir', 'ca', '--spiffe-id', id], { dir });
+      const { stdout } = await runKeyturn(
+        ['ca', 'token', 'create', '--ca-dir', 'ca', '--spiffe-id', id],
+        { dir },
+      );
       const caAddress = String(address).replace(/^127\.0\.0\.1/, 'localhost');
       agents.push(await startPilotAgent({ caAddress, rootPem, token: stdout.trim() }));
     }
     const signal = AbortSignal.timeout(PATIENCE_MS);
-    const connections = await Promise.all(agents.map(({ sdsSocket }) => firstSecret(sdsSocket, 'default', signal)));
+    const connections = await Promise.all(
+      agents.map(({ sdsSocket }) => firstSecret(sdsSocket, 'default', signal)),
+    );
     await pause(idleMs);
     const memories = agents.map(({ pid }) => memoryOf(pid));
     for (const connection of connections) connection.close();
-    const of = (read: (memory: ReturnType<typeof memoryOf>) => number) => samples('pilot-agent', memories.map(read));
+    const of = (read: (memory: ReturnType<typeof memoryOf>) => number) =>
+      samples('pilot-agent', memories.map(read));
     return { rssAnon: of(({ rssAnon }) => rssAnon), rss: of(({ rss }) => rss) };
   } finally {
     for (const agent of agents) await agent.stop();
@@ -116,7 +151,14 @@ export function printWorkloads({ runtime, keyturn, pilotAgent }: WorkloadsReport
       theirs === undefined ? '' : ratio(rssAnon.median, theirs),
     ];
   });
-  const head = ['workloads', 'RssAnon of keyturn', 'Rss', 'each further one', "RssAnon of Istio's agents", 'ratio'];
+  const head = [
+    'workloads',
+    'RssAnon of keyturn',
+    'Rss',
+    'each further one',
+    "RssAnon of Istio's agents",
+    'ratio',
+  ];
   return `On ${runtime}, at rest, a client at each, medians.\n\n${table(head, rows)}`;
 }
 

@@ -21,7 +21,10 @@ test('every command of the built program finds what it loads late', async () => 
     [['secret', 'get'], /ROOTCA: roots to trust/],
     [['secret', 'get', 'default', '--output', 'json'], /"serial"/],
     [['cert', 'show', 'out/cert-chain.pem'], /certificate 1 of 1/],
-    [['csr', 'create', '--spiffe-id', 'spiffe://td/a', '--key-out', 'key.pem'], /BEGIN CERTIFICATE REQUEST/],
+    [
+      ['csr', 'create', '--spiffe-id', 'spiffe://td/a', '--key-out', 'key.pem'],
+      /BEGIN CERTIFICATE REQUEST/,
+    ],
     [['bootstrap'], /initial_fetch_timeout/],
     [['config', 'show', '--config', 'keyturn.yaml', '--ca', 'builtin'], /ttl +1h +file/],
     [['completion', 'bash'], /complete/],

@@ -27,7 +27,10 @@ describe('the one file that ships', () => {
   });
 
   test('stands alone and knows its version', () => {
-    const { stdout } = spawnSync(process.execPath, [keyturn, 'version'], { encoding: 'utf8', cwd: '/' });
+    const { stdout } = spawnSync(process.execPath, [keyturn, 'version'], {
+      encoding: 'utf8',
+      cwd: '/',
+    });
     expect(stdout).toContain(`keyturn ${version} `);
   });
 
@@ -39,14 +42,27 @@ describe('the one file that ships', () => {
       `Object.defineProperty(process, 'versions', { value: { node: '20.20.2' } });
        Object.defineProperty(process, 'version', { value: 'v20.20.2' });`,
     );
-    const { status, stdout, stderr } = spawnSync(process.execPath, ['-r', pretend, keyturn, 'run'], { encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      ['-r', pretend, keyturn, 'run'],
+      { encoding: 'utf8' },
+    );
     expect({ status, stdout }).toEqual({ status: 78, stdout: '' });
-    expect(stderr).toBe(`keyturn: needs Node.js 22 or newer, this is v20.20.2 (${process.execPath})\n`);
+    expect(stderr).toBe(
+      `keyturn: needs Node.js 22 or newer, this is v20.20.2 (${process.execPath})\n`,
+    );
   });
 
   test('names the licence of every package in it', () => {
     const licences = readFileSync(`${keyturn}.LICENSES.txt`, 'utf8');
-    for (const name of ['@grpc/grpc-js', '@peculiar/x509', 'chokidar', 'commander', 'prom-client', 'yaml']) {
+    for (const name of [
+      '@grpc/grpc-js',
+      '@peculiar/x509',
+      'chokidar',
+      'commander',
+      'prom-client',
+      'yaml',
+    ]) {
       expect(licences).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(.+\\)$`, 'm'));
     }
     expect(licences).not.toContain('@grpc/proto-loader');

@@ -13,7 +13,8 @@ import { tempDir } from '../support/temp-dir';
 const scripts: Record<string, string> = {};
 
 beforeAll(async () => {
-  for (const shell of ['bash', 'zsh', 'fish']) scripts[shell] = (await keyturn(['completion', shell], { cwd: '/' })).stdout;
+  for (const shell of ['bash', 'zsh', 'fish'])
+    scripts[shell] = (await keyturn(['completion', shell], { cwd: '/' })).stdout;
 });
 
 function bashEnvironment() {
@@ -26,14 +27,21 @@ function bashOffers(line: string, cwd = '/'): string[] {
   const words = line.split(/ |(=)/).filter((word) => word !== undefined && word !== '');
   if (line.endsWith(' ')) words.push('');
   const program = join(__dirname, 'complete.bash');
-  const offered = execFileSync('bash', ['--norc', program, ...words], { cwd, env: bashEnvironment(), encoding: 'utf8' });
+  const offered = execFileSync('bash', ['--norc', program, ...words], {
+    cwd,
+    env: bashEnvironment(),
+    encoding: 'utf8',
+  });
   return offered.split('\n').filter((word) => word !== '');
 }
 
 describe('in a real bash', () => {
   test('the script has no mistakes and registers itself', () => {
     const program = 'set -e; eval "$SCRIPT"; complete -p keyturn';
-    const registered = execFileSync('bash', ['--norc', '-c', program], { env: bashEnvironment(), encoding: 'utf8' });
+    const registered = execFileSync('bash', ['--norc', '-c', program], {
+      env: bashEnvironment(),
+      encoding: 'utf8',
+    });
     expect(registered).toBe('complete -F _keyturn keyturn\n');
   });
 
@@ -61,12 +69,17 @@ describe('in a real bash', () => {
     writeFileSync(join(cwd, 'chain file.pem'), '');
     expect(bashOffers('keyturn cert show c', cwd).sort()).toEqual(['certs', 'chain file.pem']);
     expect(bashOffers('keyturn run --ca-dir c', cwd)).toEqual(['certs']);
-    expect(bashOffers('keyturn csr create --key-out c', cwd).sort()).toEqual(['certs', 'chain file.pem']);
+    expect(bashOffers('keyturn csr create --key-out c', cwd).sort()).toEqual([
+      'certs',
+      'chain file.pem',
+    ]);
   });
 
   test('every command of the top is offered, and none that is hidden', async () => {
     const help = (await keyturn(['--help'], { cwd: '/' })).stdout;
-    const listed = [...help.split('\nExamples:')[0]!.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
+    const listed = [...help.split('\nExamples:')[0]!.matchAll(/^ {2}([a-z]+)\b/gm)].map(
+      ([, name]) => name,
+    );
     expect(listed).toContain('run');
     expect(bashOffers('keyturn ').sort()).toEqual(listed.sort());
     expect(bashOffers('keyturn config ')).toEqual(['show']);
@@ -77,7 +90,11 @@ describeWith('shells')('in a real fish', () => {
   const fishOffers = (line: string) => {
     const program = 'eval $SCRIPT; complete --do-complete $argv[1]';
     const env = { PATH: process.env.PATH, HOME: tempDir(), SCRIPT: scripts.fish };
-    const offered = execFileSync('fish', ['--no-config', '-c', program, line], { cwd: '/', env, encoding: 'utf8' });
+    const offered = execFileSync('fish', ['--no-config', '-c', program, line], {
+      cwd: '/',
+      env,
+      encoding: 'utf8',
+    });
     return offered.split('\n').flatMap((each) => (each === '' ? [] : [each.split('\t')[0]]));
   };
 
@@ -99,7 +116,11 @@ describeWith('shells')('in a real zsh', () => {
       words=("$@"); CURRENT=$#; _keyturn`;
     const words = line.split(' ');
     const env = { PATH: process.env.PATH, HOME: tempDir(), SCRIPT: scripts.zsh };
-    const [registered, ...offered] = execFileSync('zsh', ['-f', '-c', program, 'zsh', ...words], { cwd: '/', env, encoding: 'utf8' })
+    const [registered, ...offered] = execFileSync('zsh', ['-f', '-c', program, 'zsh', ...words], {
+      cwd: '/',
+      env,
+      encoding: 'utf8',
+    })
       .trimEnd()
       .split('\n');
     expect(registered).toBe('_keyturn');
@@ -116,16 +137,26 @@ describeWith('shells')('in a real zsh', () => {
 const context = { terminal: { columns: 100 } as never, done: () => undefined };
 const program = addCommands(createProgram(context), context);
 
-test.each(['bash', 'zsh', 'fish'])('the script for %s knows every command and every setting', (shell) => {
-  for (const { path } of completionModel(program)) expect(scripts[shell]).toContain(`'${path.replace("'", '')}'`.slice(1, -1));
-  for (const name of SETTING_NAMES) expect(scripts[shell]).toMatch(new RegExp(`(--| -l )${name}\\b`));
-});
+test.each(['bash', 'zsh', 'fish'])(
+  'the script for %s knows every command and every setting',
+  (shell) => {
+    for (const { path } of completionModel(program))
+      expect(scripts[shell]).toContain(`'${path.replace("'", '')}'`.slice(1, -1));
+    for (const name of SETTING_NAMES)
+      expect(scripts[shell]).toMatch(new RegExp(`(--| -l )${name}\\b`));
+  },
+);
 
 test('no flag takes a value in one command and none in another: the scripts rely on it', () => {
   const flags = completionModel(program).flatMap((command) => command.flags);
   for (const flag of flags) {
-    for (const other of flags.filter((each) => each.long === flag.long || (each.short && each.short === flag.short))) {
-      expect([flag.long, flag.value !== undefined]).toEqual([other.long, other.value !== undefined]);
+    for (const other of flags.filter(
+      (each) => each.long === flag.long || (each.short && each.short === flag.short),
+    )) {
+      expect([flag.long, flag.value !== undefined]).toEqual([
+        other.long,
+        other.value !== undefined,
+      ]);
     }
   }
 });

@@ -2,13 +2,22 @@ import { describe, expect, test } from '@jest/globals';
 import type { Command } from 'commander';
 import { addCommands } from '../../agent/cli/commands';
 import { createProgram } from '../../agent/cli/program';
-import { environmentNames, GROUPS, OPTIONS, type Option, SETTING_NAMES } from '../../agent/config/options';
+import {
+  environmentNames,
+  GROUPS,
+  OPTIONS,
+  type Option,
+  SETTING_NAMES,
+} from '../../agent/config/options';
 import { keyturn } from '../support/command-line';
 
 const context = { terminal: { columns: 100 } as never, done: () => undefined };
 const program = addCommands(createProgram(context), context);
 
-function paths(command: Command, path: readonly string[] = []): [string, readonly string[], Command][] {
+function paths(
+  command: Command,
+  path: readonly string[] = [],
+): [string, readonly string[], Command][] {
   const own: [string, readonly string[], Command] = [['keyturn', ...path].join(' '), path, command];
   return [own, ...command.commands.flatMap((each) => paths(each, [...path, each.name()]))];
 }
@@ -43,6 +52,8 @@ test('help fits a terminal of 80 columns', async () => {
   const { stdout } = await keyturn(['--help'], { cwd: '/', columns: 80 });
   const run = await keyturn(['run', '--help'], { cwd: '/', columns: 80 });
   // A command line that is to be copied is not broken.
-  const described = (stdout + run.stdout).split('\n').filter((line) => !/^ {2}\S*(?:keyturn|=true) /.test(line));
+  const described = (stdout + run.stdout)
+    .split('\n')
+    .filter((line) => !/^ {2}\S*(?:keyturn|=true) /.test(line));
   expect(described.filter((line) => line.length > 80)).toEqual([]);
 });

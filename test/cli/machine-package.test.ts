@@ -19,19 +19,22 @@ function machineTree(): string {
 }
 
 describe('H16 the units of a machine', () => {
-  test.each(UNITS)('%s is exposed by at most 1.5 of 10, as systemd-analyze security judges', (unit) => {
-    const { stdout, status } = spawnSync(
-      'systemd-analyze',
-      ['security', '--offline=true', '--threshold=15', '--no-pager', join(PARTS, unit)],
-      {
-        encoding: 'utf8',
-      },
-    );
-    const score = Number(/Overall exposure level for .*: (\d+\.\d)/.exec(stdout)?.[1]);
-    process.stderr.write(`H16 ${unit}: ${score}\n`);
-    expect(score).toBeLessThanOrEqual(1.5);
-    expect(status).toBe(0);
-  });
+  test.each(UNITS)(
+    '%s is exposed by at most 1.5 of 10, as systemd-analyze security judges',
+    (unit) => {
+      const { stdout, status } = spawnSync(
+        'systemd-analyze',
+        ['security', '--offline=true', '--threshold=15', '--no-pager', join(PARTS, unit)],
+        {
+          encoding: 'utf8',
+        },
+      );
+      const score = Number(/Overall exposure level for .*: (\d+\.\d)/.exec(stdout)?.[1]);
+      process.stderr.write(`H16 ${unit}: ${score}\n`);
+      expect(score).toBeLessThanOrEqual(1.5);
+      expect(status).toBe(0);
+    },
+  );
 
   test('hold nothing that systemd does not know or cannot find', () => {
     const tree = machineTree();
@@ -39,7 +42,11 @@ describe('H16 the units of a machine', () => {
     // Envoy is for the machine's owner to install.
     execFileSync('install', ['-D', '-m', '0755', execPath, join(tree, 'usr/bin/envoy')]);
     const units = UNITS.map((unit) => join(tree, 'usr/lib/systemd/system', unit));
-    const { stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', '--root', tree, ...UNITS], { encoding: 'utf8' });
+    const { stderr } = spawnSync(
+      'systemd-analyze',
+      ['verify', '--man=no', '--root', tree, ...UNITS],
+      { encoding: 'utf8' },
+    );
     // What systemd itself brings is not in the tree; whatever else cannot be found is missing.
     const foreign = /: Unit (sysinit|basic|shutdown)\.target not found\.$/;
     const said = stderr.split('\n').filter((line) => line !== '' && !foreign.test(line));
@@ -50,7 +57,8 @@ describe('H16 the units of a machine', () => {
     const text = readFileSync(join(PARTS, unit), 'utf8');
     expect(text).toMatch(/^LimitCORE=0$/m);
     if (unit === 'keyturn-envoy.service') expect(text).toMatch(/^Type=exec$/m);
-    else expect(text).toMatch(/^Type=notify\n.*^RestartPreventExitStatus=64 78\n.*^WatchdogSec=60$/ms);
+    else
+      expect(text).toMatch(/^Type=notify\n.*^RestartPreventExitStatus=64 78\n.*^WatchdogSec=60$/ms);
     expect(text).not.toMatch(/^MemoryDenyWriteExecute/m);
   });
 });
@@ -92,14 +100,26 @@ describe('the Debian package', () => {
         '-rw-r--r-- root/root /usr/share/zsh/vendor-completions/_keyturn',
       ].sort(),
     );
-    expect(dpkg('--field', path, 'Package', 'Depends')).toBe('Package: keyturn\nDepends: libc6 (>= 2.28), systemd (>= 252)\n');
+    expect(dpkg('--field', path, 'Package', 'Depends')).toBe(
+      'Package: keyturn\nDepends: libc6 (>= 2.28), systemd (>= 252)\n',
+    );
     const control = tempDir();
     dpkg('--control', path, control);
-    expect(readdirSync(control).sort()).toEqual(['conffiles', 'control', 'md5sums', 'postinst', 'postrm', 'prerm']);
-    expect(readFileSync(join(control, 'conffiles'), 'utf8')).toBe('/etc/keyturn/ca.env\n/etc/keyturn/keyturn.yaml\n');
+    expect(readdirSync(control).sort()).toEqual([
+      'conffiles',
+      'control',
+      'md5sums',
+      'postinst',
+      'postrm',
+      'prerm',
+    ]);
+    expect(readFileSync(join(control, 'conffiles'), 'utf8')).toBe(
+      '/etc/keyturn/ca.env\n/etc/keyturn/keyturn.yaml\n',
+    );
     const root = tempDir();
     dpkg('--extract', path, root);
     execFileSync('md5sum', ['--check', '--quiet', join(control, 'md5sums')], { cwd: root });
-    for (const script of ['postinst', 'prerm', 'postrm']) execFileSync('sh', ['-n', join(control, script)]);
+    for (const script of ['postinst', 'prerm', 'postrm'])
+      execFileSync('sh', ['-n', join(control, script)]);
   });
 });

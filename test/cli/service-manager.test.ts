@@ -9,37 +9,45 @@ const test = testWith('systemd-tools');
 const ID = 'spiffe://cluster.local/ns/shop/sa/cart';
 
 describe('G14 keyturn run under a service manager', () => {
-  test.each(['path', 'abstract name'])('says that it is ready when SDS serves, and which certificate it has, over a %s', async (kind) => {
-    const dir = tempDir();
-    const name = kind === 'path' ? join(dir, 'notify') : `@keyturn-test-${process.pid}-run`;
-    const socket = await openNotifySocket(name);
-    const agent = testDaemon({ dir, env: { NOTIFY_SOCKET: name } });
-    const ready = await socket.datagram(/^READY=1/);
-    const { certificate } = (await agent.ready()).workloads[0]!;
-    const said = ({ serial, notAfter, renewAt }: NonNullable<typeof certificate>) =>
-      `STATUS=${ID}: certificate ${serial} until ${notAfter}, renewal at ${renewAt}`;
-    expect(ready).toBe(`READY=1\n${said(certificate!)}`);
-    await agent.command('rotate');
-    const renewed = (await agent.ready()).workloads[0]!.certificate!;
-    expect(await socket.datagram(new RegExp(`^STATUS=.*${renewed.serial}`))).toBe(said(renewed));
-    expect((await agent.stop()).code).toBe(0);
-    expect(await socket.datagram(/^STOPPING=1/)).toBe('STOPPING=1\nSTATUS=stopping');
-    expect(socket.datagrams).toHaveLength(3);
-  });
+  test.each(['path', 'abstract name'])(
+    'says that it is ready when SDS serves, and which certificate it has, over a %s',
+    async (kind) => {
+      const dir = tempDir();
+      const name = kind === 'path' ? join(dir, 'notify') : `@keyturn-test-${process.pid}-run`;
+      const socket = await openNotifySocket(name);
+      const agent = testDaemon({ dir, env: { NOTIFY_SOCKET: name } });
+      const ready = await socket.datagram(/^READY=1/);
+      const { certificate } = (await agent.ready()).workloads[0]!;
+      const said = ({ serial, notAfter, renewAt }: NonNullable<typeof certificate>) =>
+        `STATUS=${ID}: certificate ${serial} until ${notAfter}, renewal at ${renewAt}`;
+      expect(ready).toBe(`READY=1\n${said(certificate!)}`);
+      await agent.command('rotate');
+      const renewed = (await agent.ready()).workloads[0]!.certificate!;
+      expect(await socket.datagram(new RegExp(`^STATUS=.*${renewed.serial}`))).toBe(said(renewed));
+      expect((await agent.stop()).code).toBe(0);
+      expect(await socket.datagram(/^STOPPING=1/)).toBe('STOPPING=1\nSTATUS=stopping');
+      expect(socket.datagrams).toHaveLength(3);
+    },
+  );
 
   test('a CA that is away is no failed start: it is ready without a certificate, and says why', async () => {
     const dir = tempDir();
     const socket = await openNotifySocket(join(dir, 'notify'));
     const source = ['--ca', 'istiod', '--ca-address', '127.0.0.1:1', '--ca-root', 'root.pem'];
     testDaemon({ dir, source, env: { NOTIFY_SOCKET: join(dir, 'notify') } });
-    expect(await socket.datagram(/no certificate: /)).toMatch(new RegExp(`^(READY=1\n)?STATUS=${ID}: no certificate: .*root\\.pem`));
+    expect(await socket.datagram(/no certificate: /)).toMatch(
+      new RegExp(`^(READY=1\n)?STATUS=${ID}: no certificate: .*root\\.pem`),
+    );
     expect(socket.datagrams[0]).toMatch(/^READY=1\nSTATUS=/);
   });
 
   test('feeds the watchdog thrice in its time, and no longer when it is stopped', async () => {
     const dir = tempDir();
     const socket = await openNotifySocket(join(dir, 'notify'));
-    const agent = testDaemon({ dir, env: { NOTIFY_SOCKET: join(dir, 'notify'), WATCHDOG_USEC: '900000' } });
+    const agent = testDaemon({
+      dir,
+      env: { NOTIFY_SOCKET: join(dir, 'notify'), WATCHDOG_USEC: '900000' },
+    });
     await agent.ready();
     const fed = () => socket.datagrams.filter((each) => each === 'WATCHDOG=1').length;
     const before = fed();
@@ -65,7 +73,18 @@ describe('G14 keyturn run under a service manager', () => {
 test('G14 keyturn ca serve says that it is ready when it listens, for whom and until when', async () => {
   const dir = tempDir();
   const socket = await openNotifySocket(join(dir, 'notify'));
-  const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+  const args = [
+    'ca',
+    'serve',
+    '--ca-dir',
+    './ca',
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--log-format',
+    'json',
+  ];
   const server = testDaemon({ dir, args, env: { NOTIFY_SOCKET: join(dir, 'notify') } });
   const { address } = await server.event('ca server started');
   expect(await socket.datagram(/^READY=1/)).toMatch(

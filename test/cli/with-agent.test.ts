@@ -7,7 +7,10 @@ import { until } from '../support/until';
 
 /** Runs a command against an agent of this process, found by its environment. */
 function ask(running: RunningAgent, ...argv: string[]) {
-  const env = { KEYTURN_CONTROL_SOCKET: join(running.dir, 'control.sock'), KEYTURN_SDS_SOCKET: running.socket };
+  const env = {
+    KEYTURN_CONTROL_SOCKET: join(running.dir, 'control.sock'),
+    KEYTURN_SDS_SOCKET: running.socket,
+  };
   return keyturn(argv, { cwd: running.dir, env });
 }
 
@@ -27,10 +30,23 @@ test('status shows people the facts that its JSON has', async () => {
   const json = JSON.parse((await ask(running, 'status', '--output', 'json')).stdout);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   const [{ certificate, sds, roots }] = json.workloads;
-  for (const fact of [json.version, String(json.pid), ID, certificate.serial, certificate.keyAlgorithm, certificate.issuer, sds.socket]) {
+  for (const fact of [
+    json.version,
+    String(json.pid),
+    ID,
+    certificate.serial,
+    certificate.keyAlgorithm,
+    certificate.issuer,
+    sds.socket,
+  ]) {
     expect(stdout).toContain(fact);
   }
-  for (const at of [certificate.notBefore, certificate.notAfter, certificate.renewAt, roots[0].notAfter]) {
+  for (const at of [
+    certificate.notBefore,
+    certificate.notAfter,
+    certificate.renewAt,
+    roots[0].notAfter,
+  ]) {
     expect(stdout).toContain(at.slice(0, 19).replace('T', ' '));
   }
 });
@@ -44,7 +60,9 @@ test('status shows each stream with what it has acknowledged, and names that nob
   expect(before).toMatch(/sotw +sidecar~10\.0\.0\.1 +default .* not yet$/m);
   expect(before).toMatch(/unknown name +nope \(asked for/);
   stream.nack('no such\x1b[31m luck');
-  await until('the refusal', async () => (await ask(running, 'status')).stdout.includes('REFUSED: no such\\u001b[31m luck'));
+  await until('the refusal', async () =>
+    (await ask(running, 'status')).stdout.includes('REFUSED: no such\\u001b[31m luck'),
+  );
 });
 
 test('plan shows when and why', async () => {
@@ -86,11 +104,21 @@ test('secret get shows certificate and roots, and never the key unless asked', a
   expect(stdout).toContain(`serial       ${serialOf(running)}\n`);
   expect(stdout).toMatch(/^ROOTCA: roots to trust, version [0-9a-f]{32}$/m);
   for (const argv of [[], ['--pem'], ['--output', 'json'], ['--pem', '--output', 'json']]) {
-    expect((await ask(running, 'secret', 'get', 'default', ...argv)).stdout).not.toContain('PRIVATE KEY');
+    expect((await ask(running, 'secret', 'get', 'default', ...argv)).stdout).not.toContain(
+      'PRIVATE KEY',
+    );
   }
-  expect((await ask(running, 'secret', 'get', 'default', '--show-private-key')).stdout).toContain('-----BEGIN PRIVATE KEY-----');
-  const json = JSON.parse((await ask(running, 'secret', 'get', 'default', '--show-private-key', '-o', 'json')).stdout);
-  expect(json.secrets[0]).toMatchObject({ name: 'default', kind: 'certificate', privateKeyPem: expect.stringContaining('PRIVATE KEY') });
+  expect((await ask(running, 'secret', 'get', 'default', '--show-private-key')).stdout).toContain(
+    '-----BEGIN PRIVATE KEY-----',
+  );
+  const json = JSON.parse(
+    (await ask(running, 'secret', 'get', 'default', '--show-private-key', '-o', 'json')).stdout,
+  );
+  expect(json.secrets[0]).toMatchObject({
+    name: 'default',
+    kind: 'certificate',
+    privateKeyPem: expect.stringContaining('PRIVATE KEY'),
+  });
 });
 
 test('cert show reads what secret get --pem prints', async () => {
@@ -98,9 +126,13 @@ test('cert show reads what secret get --pem prints', async () => {
   const pem = (await ask(running, 'secret', 'get', '--pem')).stdout;
   const { code, stdout } = await keyturn(['cert', 'show', '-'], { cwd: running.dir, stdin: pem });
   expect(code).toBe(0);
-  expect(stdout).toMatch(/^certificate 1 of 2\n {2}identity {5}spiffe:\/\/cluster\.local\/ns\/default\/sa\/default\n/);
+  expect(stdout).toMatch(
+    /^certificate 1 of 2\n {2}identity {5}spiffe:\/\/cluster\.local\/ns\/default\/sa\/default\n/,
+  );
   writeFileSync(join(running.dir, 'chain.pem'), pem);
-  const json = JSON.parse((await keyturn(['cert', 'show', 'chain.pem', '--output', 'json'], { cwd: running.dir })).stdout);
+  const json = JSON.parse(
+    (await keyturn(['cert', 'show', 'chain.pem', '--output', 'json'], { cwd: running.dir })).stdout,
+  );
   expect(json.certificates).toMatchObject([
     {
       serial: serialOf(running),
@@ -112,20 +144,27 @@ test('cert show reads what secret get --pem prints', async () => {
     },
     { ca: true, keyUsage: ['keyCertSign', 'cRLSign'] },
   ]);
-  expect((await keyturn(['cert', 'show', '--full', 'chain.pem'], { cwd: running.dir })).stdout).toContain('Subject Alternative Name');
+  expect(
+    (await keyturn(['cert', 'show', '--full', 'chain.pem'], { cwd: running.dir })).stdout,
+  ).toContain('Subject Alternative Name');
 });
 
 test('an unknown secret is an error with its own exit code, whatever else was asked for', async () => {
   const running = await readyAgent();
   const { code, stdout, stderr } = await ask(running, 'secret', 'get', 'default', 'nope');
   expect({ code, stdout }).toEqual({ code: 66, stdout: '' });
-  expect(stderr).toMatch(/^keyturn: error: secret nope: the agent does not serve that name\nkeyturn: hint: /);
+  expect(stderr).toMatch(
+    /^keyturn: error: secret nope: the agent does not serve that name\nkeyturn: hint: /,
+  );
 });
 
 test('secret watch prints a line for each change', async () => {
   const running = await readyAgent();
   const watching = ask(running, 'secret', 'watch', 'default', '--count', '2', '--output', 'json');
-  await until('the watcher to have the first', async () => running.workload().sds.streams[0]?.names[0]?.acknowledgedVersion !== undefined);
+  await until(
+    'the watcher to have the first',
+    async () => running.workload().sds.streams[0]?.names[0]?.acknowledgedVersion !== undefined,
+  );
   const first = serialOf(running);
   await running.agent.view.rotate({ wait: true, reason: 'test' }, new AbortController().signal);
   const { code, stdout } = await watching;
@@ -139,9 +178,12 @@ test('secret watch prints a line for each change', async () => {
 });
 
 test('bootstrap names the socket of the agent by its absolute path', async () => {
-  const { stdout } = await keyturn(['bootstrap', '--sds-socket', './run/sds', '--peer', '10.0.0.7:8443', '--peer-id', ID], {
-    cwd: '/srv/app',
-  });
+  const { stdout } = await keyturn(
+    ['bootstrap', '--sds-socket', './run/sds', '--peer', '10.0.0.7:8443', '--peer-id', ID],
+    {
+      cwd: '/srv/app',
+    },
+  );
   const bootstrap = JSON.parse(stdout);
   expect(stdout).toContain('"/srv/app/run/sds"');
   expect(bootstrap.static_resources.listeners).toHaveLength(1);

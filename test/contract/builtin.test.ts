@@ -14,10 +14,22 @@ import { describeCaClient } from './ca-client';
 
 const id = parseSpiffeId(TEST_ID);
 
-async function makeBuiltin(dir = join(tempDir(), 'ca'), rootAlgorithm: KeyAlgorithm = 'ecdsa-p256') {
+async function makeBuiltin(
+  dir = join(tempDir(), 'ca'),
+  rootAlgorithm: KeyAlgorithm = 'ecdsa-p256',
+) {
   const deps = testDeps();
-  const authority = await openAuthority({ dir, trustDomain: id.trustDomain, rootAlgorithm, engine: directEngine }, deps);
-  return { ca: createBuiltinCa({ authority, caller: id }, deps), id, now: Date.now, close: () => authority.close(), authority };
+  const authority = await openAuthority(
+    { dir, trustDomain: id.trustDomain, rootAlgorithm, engine: directEngine },
+    deps,
+  );
+  return {
+    ca: createBuiltinCa({ authority, caller: id }, deps),
+    id,
+    now: Date.now,
+    close: () => authority.close(),
+    authority,
+  };
 }
 
 describeCaClient('builtin', () => makeBuiltin());
@@ -28,7 +40,10 @@ test('a changed signer reaches the listeners of each client of an authority, unt
   writeCaDir(dir, { signer: old, roots: [old, next] });
   const { ca, authority, close } = await makeBuiltin(dir);
   const deps = testDeps();
-  const others = [createBuiltinCa({ authority, caller: id }, deps), createBuiltinCa({ authority, caller: id }, deps)];
+  const others = [
+    createBuiltinCa({ authority, caller: id }, deps),
+    createBuiltinCa({ authority, caller: id }, deps),
+  ];
   const told: string[] = [];
   ca.onChange((what) => told.push(`first ${what}`));
   others[0]!.onChange((what) => told.push(`second ${what}`));
@@ -36,7 +51,10 @@ test('a changed signer reaches the listeners of each client of an authority, unt
   others[0]!.onChange((what) => told.push(`stopped ${what}`))();
   await others[1]!.close();
   const key = await directEngine.generateKeyPair('ecdsa-p256');
-  await ca.sign({ id, csrDer: await directEngine.createCsr(key, id), ttlSeconds: 60 }, new AbortController().signal);
+  await ca.sign(
+    { id, csrDer: await directEngine.createCsr(key, id), ttlSeconds: 60 },
+    new AbortController().signal,
+  );
   writeCaDir(dir, { signer: next });
   await until('the new signer', async () => told.length > 0);
   expect(told).toEqual(['first signer', 'second signer']);
@@ -46,7 +64,9 @@ test('a changed signer reaches the listeners of each client of an authority, unt
 test('a request for another identity than the caller is refused by name, before its CSR is read', async () => {
   const { ca, close } = await makeBuiltin();
   const other = parseSpiffeId('spiffe://cluster.local/ns/shop/sa/admin');
-  await expect(ca.sign({ id: other, csrDer: new Uint8Array(), ttlSeconds: 60 }, new AbortController().signal)).rejects.toMatchObject({
+  await expect(
+    ca.sign({ id: other, csrDer: new Uint8Array(), ttlSeconds: 60 }, new AbortController().signal),
+  ).rejects.toMatchObject({
     code: 'ERR_CA_REJECTED',
     retry: 'slow',
     field: 'request id',

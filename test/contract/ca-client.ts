@@ -21,7 +21,14 @@ export interface CaUnderTest {
 
 /** Asks for this long: no backend refuses it, the shortest that the Kubernetes API signs is ten minutes. */
 const TTL_SECONDS = 900;
-const CODES = ['ERR_CA_UNAVAILABLE', 'ERR_CA_REJECTED', 'ERR_TOKEN', 'ERR_CA_STATE', 'ERR_CA_RESPONSE', 'ERR_ABORTED'];
+const CODES = [
+  'ERR_CA_UNAVAILABLE',
+  'ERR_CA_REJECTED',
+  'ERR_TOKEN',
+  'ERR_CA_STATE',
+  'ERR_CA_RESPONSE',
+  'ERR_ABORTED',
+];
 
 /** What every implementation of `CaClient` promises. */
 export function describeCaClient(name: string, make: () => Promise<CaUnderTest>): void {
@@ -37,15 +44,30 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
 
     /** One certificate for `id`, as the gate takes it. */
     async function issue(
-      options: { algorithm?: KeyAlgorithm; id?: SpiffeId; ttlSeconds?: number; signal?: AbortSignal } = {},
+      options: {
+        algorithm?: KeyAlgorithm;
+        id?: SpiffeId;
+        ttlSeconds?: number;
+        signal?: AbortSignal;
+      } = {},
     ): Promise<Svid> {
-      const { algorithm = 'ecdsa-p256', id = peer.id, ttlSeconds = TTL_SECONDS, signal = AbortSignal.timeout(20_000) } = options;
+      const {
+        algorithm = 'ecdsa-p256',
+        id = peer.id,
+        ttlSeconds = TTL_SECONDS,
+        signal = AbortSignal.timeout(20_000),
+      } = options;
       const key = await directEngine.generateKeyPair(algorithm);
       const csrDer = await directEngine.createCsr(key, id);
       const { certificatesDer } = await peer.ca.sign({ id, csrDer, ttlSeconds }, signal);
       const trust = peer.ca.trust.value;
       if (!trust) throw new Error('the trust bundle is not known after a signature');
-      return acceptIssuedChain({ id, key, source: peer.ca.name }, certificatesDer, trust, peer.now());
+      return acceptIssuedChain(
+        { id, key, source: peer.ca.name },
+        certificatesDer,
+        trust,
+        peer.now(),
+      );
     }
 
     const failure = (promise: Promise<unknown>) =>
@@ -54,13 +76,25 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
         (caught: unknown) => caught,
       );
 
-    test.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)('certifies a key of %s, and the gate accepts it', async (algorithm) => {
-      const svid = await issue({ algorithm });
-      expect(svid).toMatchObject({ id: peer.id, source: name, warnings: peer.warnings ?? [], key: { algorithm } });
-    });
+    test.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)(
+      'certifies a key of %s, and the gate accepts it',
+      async (algorithm) => {
+        const svid = await issue({ algorithm });
+        expect(svid).toMatchObject({
+          id: peer.id,
+          source: name,
+          warnings: peer.warnings ?? [],
+          key: { algorithm },
+        });
+      },
+    );
 
     test('knows its roots, and they are those that the certificate verified to', async () => {
-      const trust = await firstValue(peer.ca.trust, (value) => value !== undefined, AbortSignal.timeout(20_000));
+      const trust = await firstValue(
+        peer.ca.trust,
+        (value) => value !== undefined,
+        AbortSignal.timeout(20_000),
+      );
       expect((await issue()).bundle).toEqual(trust);
     });
 
@@ -83,7 +117,9 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
 
     test('certifies no other identity than that of its caller', async () => {
       const other = parseSpiffeId(`spiffe://${peer.id.trustDomain}/ns/kube-system/sa/admin`);
-      expect(await failure(issue({ id: other }))).toMatchObject({ code: expect.stringMatching(/^ERR_CA_(REJECTED|RESPONSE)$/) });
+      expect(await failure(issue({ id: other }))).toMatchObject({
+        code: expect.stringMatching(/^ERR_CA_(REJECTED|RESPONSE)$/),
+      });
     });
 
     test('refuses a request that is not one, in a typed error that says when to try again', async () => {
@@ -99,7 +135,9 @@ export function describeCaClient(name: string, make: () => Promise<CaUnderTest>)
     });
 
     test('gives up at once when its signal fires, before the request and during it', async () => {
-      expect(await failure(issue({ signal: AbortSignal.abort() }))).toMatchObject({ code: 'ERR_ABORTED' });
+      expect(await failure(issue({ signal: AbortSignal.abort() }))).toMatchObject({
+        code: 'ERR_ABORTED',
+      });
       const giveUp = new AbortController();
       const during = failure(issue({ signal: giveUp.signal }));
       setImmediate(() => giveUp.abort());

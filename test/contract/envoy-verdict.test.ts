@@ -24,7 +24,11 @@ const SEED = 9;
 
 function verdictOf({ leafDer, chainDer, rootsDer, listsDer }: MadeSet): string | undefined {
   const read = (ders: readonly Uint8Array[]) => ders.map((der) => parseCertificate(der));
-  const set = { chain: read([leafDer, ...chainDer]), roots: read(rootsDer), lists: listsDer?.map((der) => parseCrl(der)) };
+  const set = {
+    chain: read([leafDer, ...chainDer]),
+    roots: read(rootsDer),
+    lists: listsDer?.map((der) => parseCrl(der)),
+  };
   return proxyObstacle(set, Date.now())?.rule;
 }
 
@@ -37,7 +41,9 @@ describeWith('envoy')('what is found of a set is what a real Envoy says of it', 
     );
     const ours = sets.map(verdictOf);
     const differing = sets.flatMap(({ name }, index) =>
-      envoy[index] === (ours[index] === undefined) ? [] : [`${name}: Envoy ${envoy[index] ? 'takes' : 'refuses'} it; ours: ${ours[index]}`],
+      envoy[index] === (ours[index] === undefined)
+        ? []
+        : [`${name}: Envoy ${envoy[index] ? 'takes' : 'refuses'} it; ours: ${ours[index]}`],
     );
     expect(differing).toEqual([]);
     return envoy;
@@ -56,7 +62,10 @@ describeWith('envoy')('what is found of a set is what a real Envoy says of it', 
   test('field A3: lists with extensions that Envoy does not take are refused, and those that it takes are not', async () => {
     const [base] = (await fieldWorlds()).filter(({ name }) => name === 'field A3 lists of both');
     const signer = base!.signer;
-    const listsWith = (options: MadeListOptions) => ({ ...base!, lists: () => [makeList(signer, options)] });
+    const listsWith = (options: MadeListOptions) => ({
+      ...base!,
+      lists: () => [makeList(signer, options)],
+    });
     const good = { ...GOOD_LISTS, ...GOOD_ENTRIES };
     const all = Object.entries({ ...BAD_LISTS, ...BAD_ENTRIES, ...good });
     const sets = await Promise.all(all.map(([, options]) => madeSet(listsWith(options))));

@@ -13,7 +13,12 @@ import { loadKubeConfig } from '../../ca-client/kubernetes/kube-config';
 import { createKubernetesCa } from '../../ca-client/kubernetes/kubernetes-ca';
 import { TEST_ID } from '../support/certs';
 import { type Kube, type KubeObject, startKube } from '../support/kube';
-import { type CsrInHand, makeSignerCa, startTestSigner, type TestSigner } from '../support/kube-signer';
+import {
+  type CsrInHand,
+  makeSignerCa,
+  startTestSigner,
+  type TestSigner,
+} from '../support/kube-signer';
 import { underLoad } from '../support/load';
 import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
@@ -23,7 +28,8 @@ import { describeCaClient } from './ca-client';
 
 const SIGNER = 'test.keyturn.dev/mesh';
 const id = parseSpiffeId(TEST_ID);
-const manifests = (name: string) => readFileSync(join(__dirname, '../../scripts/deploy', name), 'utf8');
+const manifests = (name: string) =>
+  readFileSync(join(__dirname, '../../scripts/deploy', name), 'utf8');
 
 describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
   let kube: Kube;
@@ -67,14 +73,22 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
   async function apiAt(server: string): Promise<KubeApi> {
     const kubeconfig = join(tempDir(), 'kubeconfig');
     const named = (key: string, value: object) => [{ name: 'x', [key]: value }];
-    const file = { 'current-context': 'x', clusters: named('cluster', { server }), users: named('user', { token: 'x' }) };
-    writeFileSync(kubeconfig, JSON.stringify({ ...file, contexts: named('context', { cluster: 'x', user: 'x' }) }));
+    const file = {
+      'current-context': 'x',
+      clusters: named('cluster', { server }),
+      users: named('user', { token: 'x' }),
+    };
+    writeFileSync(
+      kubeconfig,
+      JSON.stringify({ ...file, contexts: named('context', { cluster: 'x', user: 'x' }) }),
+    );
     const deps = testDeps();
     return createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), deps);
   }
 
   const byDefault = async (request: Parameters<TestSigner['behave']>[0]) => {
-    if (request.uris.length !== 1 || request.uris[0] !== TEST_ID) return request.deny('NotYours', 'that identity is not yours');
+    if (request.uris.length !== 1 || request.uris[0] !== TEST_ID)
+      return request.deny('NotYours', 'that identity is not yours');
     await request.approve();
     await request.issue();
   };
@@ -82,7 +96,13 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
   async function makeCa(options: { usages?: CsrUsages; api?: KubeApi } = {}) {
     const deps = testDeps();
     const { usages = 'by-key', api = agentApi } = options;
-    return { ca: await createKubernetesCa({ api, signerName: SIGNER, usages, trustBundle: undefined, namespace: 'shop' }, deps), deps };
+    return {
+      ca: await createKubernetesCa(
+        { api, signerName: SIGNER, usages, trustBundle: undefined, namespace: 'shop' },
+        deps,
+      ),
+      deps,
+    };
   }
 
   describeCaClient('kubernetes-csr', async () => {
@@ -101,13 +121,26 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       signer.behave = byDefault;
     });
 
-    async function ask(options: { ttlSeconds?: number; client?: CaClient; deadlineMs?: number; rsa?: boolean } = {}) {
+    async function ask(
+      options: { ttlSeconds?: number; client?: CaClient; deadlineMs?: number; rsa?: boolean } = {},
+    ) {
       const { ttlSeconds = 3_600, client = ca, deadlineMs = 15_000, rsa = false } = options;
       const key = await directEngine.generateKeyPair(rsa ? 'rsa-2048' : 'ecdsa-p256');
       const csrDer = await directEngine.createCsr(key, id);
       const sign = (signal: AbortSignal) => client.sign({ id, csrDer, ttlSeconds }, signal);
-      const { certificatesDer } = await withDeadline(systemClock, deadlineMs, 'sign', undefined, sign);
-      return acceptIssuedChain({ id, key, source: client.name }, certificatesDer, client.trust.value!, Date.now());
+      const { certificatesDer } = await withDeadline(
+        systemClock,
+        deadlineMs,
+        'sign',
+        undefined,
+        sign,
+      );
+      return acceptIssuedChain(
+        { id, key, source: client.name },
+        certificatesDer,
+        client.trust.value!,
+        Date.now(),
+      );
     }
     const failure = (promise: Promise<unknown>) =>
       promise.then(
@@ -121,7 +154,9 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       expect(await failure(ask())).toMatchObject({
         code: 'ERR_CA_REJECTED',
         retry: 'slow',
-        message: expect.stringMatching(/^sign keyturn-\w+ by test\.keyturn\.dev\/mesh: denied: NoSuchWorkload: cart is not on the list$/),
+        message: expect.stringMatching(
+          /^sign keyturn-\w+ by test\.keyturn\.dev\/mesh: denied: NoSuchWorkload: cart is not on the list$/,
+        ),
       });
       expect(Date.now() - startedAt).toBeLessThan(underLoad(3_000));
     });
@@ -134,7 +169,9 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       expect(await failure(ask())).toMatchObject({
         code: 'ERR_CA_REJECTED',
         retry: 'slow',
-        message: expect.stringContaining('failed: SignerValidationFailure: the issuer is not ready'),
+        message: expect.stringContaining(
+          'failed: SignerValidationFailure: the issuer is not ready',
+        ),
       });
     });
 
@@ -145,17 +182,32 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
 
     test.each([
       ['nobody approves', async () => undefined, 'request was neither approved nor signed in time'],
-      ['nobody signs', (request: CsrInHand) => request.approve(), 'request was approved but not signed in time'],
-    ])('whose requests %s is waited for as long as the caller wishes, and the log says what is missing', async (_, behave, event) => {
-      signer.behave = behave;
-      deps.events.length = 0;
-      expect(await failure(ask({ deadlineMs: 700 }))).toMatchObject({ code: 'ERR_TIMEOUT' });
-      const warnings = () => deps.events.filter(({ level }) => level === 'warn');
-      await until('a warning', async () => warnings().length > 0);
-      expect(warnings()).toEqual([
-        { level: 'warn', event, facts: expect.objectContaining({ signer: SIGNER, id: TEST_ID, hint: expect.any(String) }) },
-      ]);
-    });
+      [
+        'nobody signs',
+        (request: CsrInHand) => request.approve(),
+        'request was approved but not signed in time',
+      ],
+    ])(
+      'whose requests %s is waited for as long as the caller wishes, and the log says what is missing',
+      async (_, behave, event) => {
+        signer.behave = behave;
+        deps.events.length = 0;
+        expect(await failure(ask({ deadlineMs: 700 }))).toMatchObject({ code: 'ERR_TIMEOUT' });
+        const warnings = () => deps.events.filter(({ level }) => level === 'warn');
+        await until('a warning', async () => warnings().length > 0);
+        expect(warnings()).toEqual([
+          {
+            level: 'warn',
+            event,
+            facts: expect.objectContaining({
+              signer: SIGNER,
+              id: TEST_ID,
+              hint: expect.any(String),
+            }),
+          },
+        ]);
+      },
+    );
 
     test('whose request is deleted says so, and the next attempt is a new request', async () => {
       signer.behave = (request) => request.remove();
@@ -176,7 +228,11 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
         await request.approve();
         await request.issue(request.chainPem(hijacker));
       };
-      expect(await failure(ask())).toMatchObject({ code: 'ERR_CA_RESPONSE', field: 'chain', retry: 'slow' });
+      expect(await failure(ask())).toMatchObject({
+        code: 'ERR_CA_RESPONSE',
+        field: 'chain',
+        retry: 'slow',
+      });
     });
 
     test('that answers with a certificate for another key is refused by the gate', async () => {
@@ -187,13 +243,22 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
         await request.issue(first);
       };
       await ask();
-      expect(await failure(ask())).toMatchObject({ code: 'ERR_CA_RESPONSE', rule: 'must be for the key of the request' });
+      expect(await failure(ask())).toMatchObject({
+        code: 'ERR_CA_RESPONSE',
+        rule: 'must be for the key of the request',
+      });
     });
 
     test('that puts text around the blocks is understood', async () => {
       signer.behave = async (request) => {
         await request.approve();
-        await request.issue(Buffer.concat([Buffer.from('subject=\r\n'), request.chainPem(), Buffer.from('\n# the end')]));
+        await request.issue(
+          Buffer.concat([
+            Buffer.from('subject=\r\n'),
+            request.chainPem(),
+            Buffer.from('\n# the end'),
+          ]),
+        );
       };
       await expect(ask()).resolves.toMatchObject({ warnings: [] });
     });
@@ -239,7 +304,9 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       await ask({ client: bound.ca });
       const { name } = signer.seen.at(-1)!.metadata;
       await until('the refusal', async () => bound.deps.events.some(isTold));
-      expect(await kube.api.request<KubeObject>('GET', `${CSR_PATH}/${name}`)).toMatchObject({ metadata: { name } });
+      expect(await kube.api.request<KubeObject>('GET', `${CSR_PATH}/${name}`)).toMatchObject({
+        metadata: { name },
+      });
       await ask({ client: bound.ca });
       await bound.ca.close();
       expect(bound.deps.events.filter(isTold)).toHaveLength(1);
@@ -249,13 +316,17 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
         await ask({ client: free.ca });
         await free.ca.close();
         const path = `${CSR_PATH}/${signer.seen.at(-1)!.metadata.name}`;
-        return failure(kube.api.request('GET', path)).then((error) => (error as { status?: number } | undefined)?.status === 404);
+        return failure(kube.api.request('GET', path)).then(
+          (error) => (error as { status?: number } | undefined)?.status === 404,
+        );
       });
     });
 
     test('is not asked by an account that may not, and the error says what to grant', async () => {
       await kube.namespace('bare', 'nobody');
-      const bare = await makeCa({ api: await kube.as({ token: await kube.token('bare', 'nobody') }) });
+      const bare = await makeCa({
+        api: await kube.as({ token: await kube.token('bare', 'nobody') }),
+      });
       expect(await failure(ask({ client: bare.ca }))).toMatchObject({
         code: 'ERR_CA_REJECTED',
         retry: 'slow',
@@ -273,7 +344,10 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       const versions: (string | undefined)[] = [];
       ca.trust.subscribe((bundle) => versions.push(bundle?.version));
       const next = await makeSignerCa('next');
-      const both = Buffer.concat([Buffer.from(await rootOf(signer)), certificatesPem(next.bundle.rootsDer)]).toString();
+      const both = Buffer.concat([
+        Buffer.from(await rootOf(signer)),
+        certificatesPem(next.bundle.rootsDer),
+      ]).toString();
       const startedAt = Date.now();
       await publish(both);
       await until('both roots', async () => ca.trust.value?.rootsDer.length === 2);
@@ -305,9 +379,17 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       const told: string[] = [];
       ca.onChange((what) => told.push(what));
       expect(ca.trust.value).toBeUndefined();
-      expect(ca.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', hint: expect.stringContaining('istio-ca-root-cert') });
-      const csrDer = await directEngine.createCsr(await directEngine.generateKeyPair('ecdsa-p256'), id);
-      await expect(ca.sign({ id, csrDer, ttlSeconds: 600 }, AbortSignal.timeout(5_000))).rejects.toMatchObject({
+      expect(ca.problem()).toMatchObject({
+        code: 'ERR_CA_UNAVAILABLE',
+        hint: expect.stringContaining('istio-ca-root-cert'),
+      });
+      const csrDer = await directEngine.createCsr(
+        await directEngine.generateKeyPair('ecdsa-p256'),
+        id,
+      );
+      await expect(
+        ca.sign({ id, csrDer, ttlSeconds: 600 }, AbortSignal.timeout(5_000)),
+      ).rejects.toMatchObject({
         code: 'ERR_CA_UNAVAILABLE',
         retry: 'soon',
         message: 'sign by test.keyturn.dev/other: its trust anchors are not known yet',
@@ -330,11 +412,20 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
 
     test('are kept over a restart while the cluster does not answer, and replaced as soon as it does', async () => {
       const stateDir = join(tempDir(), 'state');
-      const options = { signerName: SIGNER, usages: 'by-key', trustBundle: undefined, namespace: 'shop', stateDir } as const;
+      const options = {
+        signerName: SIGNER,
+        usages: 'by-key',
+        trustBundle: undefined,
+        namespace: 'shop',
+        stateDir,
+      } as const;
       const before = await createKubernetesCa({ api: agentApi, ...options }, testDeps());
       expect(before.trust.value?.rootsDer).toHaveLength(1);
       await before.close();
-      const away = await createKubernetesCa({ api: await apiAt('https://127.0.0.1:1'), ...options }, testDeps());
+      const away = await createKubernetesCa(
+        { api: await apiAt('https://127.0.0.1:1'), ...options },
+        testDeps(),
+      );
       expect(away.trust.value).toEqual(before.trust.value);
       expect(away.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
       await away.close();

@@ -6,7 +6,12 @@ import { describe, expect, test } from '@jest/globals';
 import { encodeCertificateReply } from '../../ca-client/istio/messages';
 import { TEST_ID } from '../support/certs';
 import type { Daemon } from '../support/daemon';
-import { type FakeCa, type FakeCaOptions, makeJwt, startFakeIstiod } from '../support/fake-istio-csr';
+import {
+  type FakeCa,
+  type FakeCaOptions,
+  makeJwt,
+  startFakeIstiod,
+} from '../support/fake-istio-csr';
 import { createIstioMachine, type IstioMachine } from '../support/istio-machine';
 import { closing } from '../support/istio-world';
 import { makeMountedFiles } from '../support/mounted-files';
@@ -24,14 +29,19 @@ const SOCKET = 'var/run/secrets/workload-spiffe-uds/socket';
 const MOUNTED = 'var/run/secrets/workload-spiffe-credentials';
 const FILES = ['cert-chain.pem', 'key.pem', 'root-cert.pem'];
 
-async function world(options: FakeCaOptions = {}): Promise<{ readonly ca: FakeCa; readonly machine: IstioMachine }> {
+async function world(
+  options: FakeCaOptions = {},
+): Promise<{ readonly ca: FakeCa; readonly machine: IstioMachine }> {
   const ca = closing(await startFakeIstiod(options));
   return { ca, machine: createIstioMachine(ca) };
 }
 
 /** What each call proved itself by. */
 const proofs = (ca: FakeCa) =>
-  ca.server.calls.map(({ clientUris, headers }) => ({ certificate: clientUris?.[0], token: headers.authorization !== undefined }));
+  ca.server.calls.map(({ clientUris, headers }) => ({
+    certificate: clientUris?.[0],
+    token: headers.authorization !== undefined,
+  }));
 
 /** PROV_CERT as whoever sets a machine up leaves it: the CA's root is there from the first, the pair may come later. */
 function provideRoot(machine: IstioMachine, ca: FakeCa, dir = 'prov'): void {
@@ -50,7 +60,11 @@ async function mount(machine: IstioMachine, dir: string, ca: FakeCa): Promise<st
 }
 
 /** The workload's last error, once there is one. */
-const failure = (daemon: Daemon) => until('an error', async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.lastError);
+const failure = (daemon: Daemon) =>
+  until(
+    'an error',
+    async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.lastError,
+  );
 
 const served = async (daemon: Daemon) => leafSerial((await getSecret(daemon.sdsSocket)).chainPem);
 
@@ -58,14 +72,17 @@ describe("upstream's CA client, numbers 34 to 38", () => {
   test.each([
     ['tokens alone', false, true],
     ['certificates alone', true, false],
-  ])('34 with a certificate in PROV_CERT a server that takes %s is content', async (_, clientCertificates, tokenIsKnown) => {
-    const { ca, machine } = await world({ clientCertificates });
-    provideRoot(machine, ca);
-    provide(machine, clientPair(ca.signer));
-    if (!tokenIsKnown) machine.token(makeJwt({ sub: 'unknown' }));
-    await machine.start({ PROV_CERT: './prov' }).ready();
-    expect(proofs(ca)).toEqual([{ certificate: TEST_ID, token: true }]);
-  });
+  ])(
+    '34 with a certificate in PROV_CERT a server that takes %s is content',
+    async (_, clientCertificates, tokenIsKnown) => {
+      const { ca, machine } = await world({ clientCertificates });
+      provideRoot(machine, ca);
+      provide(machine, clientPair(ca.signer));
+      if (!tokenIsKnown) machine.token(makeJwt({ sub: 'unknown' }));
+      await machine.start({ PROV_CERT: './prov' }).ready();
+      expect(proofs(ca)).toEqual([{ certificate: TEST_ID, token: true }]);
+    },
+  );
 
   test('35 without one a server that takes certificates alone refuses, and nothing is served', async () => {
     const { ca, machine } = await world();
@@ -93,7 +110,9 @@ describe("upstream's CA client, numbers 34 to 38", () => {
     ['UNKNOWN, which upstream passes on, is tried again too', status.UNKNOWN],
   ])('37 %s', async (_, code) => {
     let left = 1;
-    const { machine } = await world({ misbehave: () => (left-- > 0 ? { status: code, words: 'busy' } : undefined) });
+    const { machine } = await world({
+      misbehave: () => (left-- > 0 ? { status: code, words: 'busy' } : undefined),
+    });
     const daemon = machine.start();
     await daemon.ready();
     const { body } = await daemon.http('/metrics');
@@ -120,7 +139,9 @@ describe("upstream's CA client, numbers 34 to 38", () => {
   test('38 the token is sent as Bearer', async () => {
     const { ca, machine } = await world();
     await machine.start().ready();
-    expect(ca.server.calls[0]!.headers.authorization).toBe(`Bearer ${machine.read('var/run/secrets/tokens/istio-token')}`);
+    expect(ca.server.calls[0]!.headers.authorization).toBe(
+      `Bearer ${machine.read('var/run/secrets/tokens/istio-token')}`,
+    );
   });
 
   test('38 an empty token is no header: upstream calls without one, ours has nothing to prove itself with and does not call', async () => {
@@ -147,9 +168,13 @@ describe("upstream's agent, numbers 39 to 57", () => {
     const daemon = machine.start();
     await daemon.ready();
     expect(existsSync(join(machine.dir, SOCKET))).toBe(true);
-    expect(new X509Certificate((await getSecret(daemon.sdsSocket)).chainPem!).subjectAltName).toBe(`URI:${TEST_ID}`);
+    expect(new X509Certificate((await getSecret(daemon.sdsSocket)).chainPem!).subjectAltName).toBe(
+      `URI:${TEST_ID}`,
+    );
     const roots = await getSecret(daemon.sdsSocket, 'ROOTCA');
-    expect(new X509Certificate(roots.rootsPem!).raw).toEqual(Buffer.from(ca.signer.bundle.rootsDer[0]!));
+    expect(new X509Certificate(roots.rootsPem!).raw).toEqual(
+      Buffer.from(ca.signer.bundle.rootsDer[0]!),
+    );
     expect(proofs(ca)).toEqual([{ certificate: undefined, token: true }]);
   });
 
@@ -158,7 +183,10 @@ describe("upstream's agent, numbers 39 to 57", () => {
     const daemon = machine.start({ WORKLOAD_RSA_KEY_SIZE: '2048' });
     await daemon.ready();
     const { publicKey } = new X509Certificate((await getSecret(daemon.sdsSocket)).chainPem!);
-    expect([publicKey.asymmetricKeyType, publicKey.asymmetricKeyDetails?.modulusLength]).toEqual(['rsa', 2048]);
+    expect([publicKey.asymmetricKeyType, publicKey.asymmetricKeyDetails?.modulusLength]).toEqual([
+      'rsa',
+      2048,
+    ]);
   });
 
   test('41, 42 OUTPUT_CERTS holds exactly three files, with or without a client, and they change with every certificate', async () => {
@@ -182,22 +210,41 @@ describe("upstream's agent, numbers 39 to 57", () => {
 
   test.each([
     ['43 with FILE_MOUNTED_CERTS', MOUNTED, { FILE_MOUNTED_CERTS: 'true' }, true],
-    ['44 with FILE_MOUNTED_CERTS and a token that is not there', MOUNTED, { FILE_MOUNTED_CERTS: 'true' }, false],
-    ['46 with FILE_MOUNTED_CERTS and ./etc/certs alone', 'etc/certs', { FILE_MOUNTED_CERTS: 'true' }, true],
-    ['51 with certificates in workload-spiffe-credentials and no word about them', MOUNTED, {}, true],
-  ])('%s the files are served, by every name, and the CA is never called', async (_, dir, env, hasToken) => {
-    const { ca, machine } = await world();
-    const chain = await mount(machine, dir, ca);
-    if (!hasToken) machine.token(undefined);
-    const daemon = machine.start(env as Record<string, string>);
-    expect((await daemon.ready()).workloads[0]).toMatchObject({ id: TEST_ID, source: 'file' });
-    const names = ['default', `file-cert:./${dir}/cert-chain.pem~./${dir}/key.pem`];
-    for (const name of names) expect((await getSecret(daemon.sdsSocket, name)).chainPem).toBe(chain);
-    const roots = machine.read(`${dir}/root-cert.pem`);
-    for (const name of ['ROOTCA', `file-root:./${dir}/root-cert.pem`])
-      expect((await getSecret(daemon.sdsSocket, name)).rootsPem).toBe(roots);
-    expect(ca.server.handshakes).toEqual({ done: 0, failed: 0 });
-  });
+    [
+      '44 with FILE_MOUNTED_CERTS and a token that is not there',
+      MOUNTED,
+      { FILE_MOUNTED_CERTS: 'true' },
+      false,
+    ],
+    [
+      '46 with FILE_MOUNTED_CERTS and ./etc/certs alone',
+      'etc/certs',
+      { FILE_MOUNTED_CERTS: 'true' },
+      true,
+    ],
+    [
+      '51 with certificates in workload-spiffe-credentials and no word about them',
+      MOUNTED,
+      {},
+      true,
+    ],
+  ])(
+    '%s the files are served, by every name, and the CA is never called',
+    async (_, dir, env, hasToken) => {
+      const { ca, machine } = await world();
+      const chain = await mount(machine, dir, ca);
+      if (!hasToken) machine.token(undefined);
+      const daemon = machine.start(env as Record<string, string>);
+      expect((await daemon.ready()).workloads[0]).toMatchObject({ id: TEST_ID, source: 'file' });
+      const names = ['default', `file-cert:./${dir}/cert-chain.pem~./${dir}/key.pem`];
+      for (const name of names)
+        expect((await getSecret(daemon.sdsSocket, name)).chainPem).toBe(chain);
+      const roots = machine.read(`${dir}/root-cert.pem`);
+      for (const name of ['ROOTCA', `file-root:./${dir}/root-cert.pem`])
+        expect((await getSecret(daemon.sdsSocket, name)).rootsPem).toBe(roots);
+      expect(ca.server.handshakes).toEqual({ done: 0, failed: 0 });
+    },
+  );
 
   test('46 files in ./etc/certs without FILE_MOUNTED_CERTS: upstream serves them, ours asks the CA that is named and lets them lie', async () => {
     const { ca, machine } = await world();
@@ -242,9 +289,14 @@ describe("upstream's agent, numbers 39 to 57", () => {
 
   test('50 and behaviour 15: a socket of another name that is not there ends upstream; ours is who makes it', async () => {
     const { machine } = await world();
-    const daemon = machine.start({ WORKLOAD_IDENTITY_SOCKET_FILE: 'other', KEYTURN_ADMIN_ADDRESS: '127.0.0.1:0' });
+    const daemon = machine.start({
+      WORKLOAD_IDENTITY_SOCKET_FILE: 'other',
+      KEYTURN_ADMIN_ADDRESS: '127.0.0.1:0',
+    });
     await daemon.ready();
-    expect((await getSecret(join(machine.dir, SOCKET, '../other'))).chainPem).toContain('BEGIN CERTIFICATE');
+    expect((await getSecret(join(machine.dir, SOCKET, '../other'))).chainPem).toContain(
+      'BEGIN CERTIFICATE',
+    );
     expect(existsSync(join(machine.dir, SOCKET))).toBe(false);
   });
 
@@ -297,7 +349,8 @@ describe("upstream's agent, numbers 39 to 57", () => {
     provideRoot(machine, ca);
     machine.token(undefined);
     provide(machine, clientPair(ca.signer));
-    const print = () => readdirSync(join(machine.dir, 'prov')).map((name) => [name, machine.read(`prov/${name}`)]);
+    const print = () =>
+      readdirSync(join(machine.dir, 'prov')).map((name) => [name, machine.read(`prov/${name}`)]);
     const before = print();
     const daemon = machine.start({ PROV_CERT: './prov' });
     await daemon.ready();
@@ -310,8 +363,14 @@ describe("upstream's agent, numbers 39 to 57", () => {
     const { port } = ca.server;
     await ca.close();
     const daemon = machine.start();
-    await until('two failures', async () => ((await daemon.status().catch(() => undefined))?.workloads[0]?.failures ?? 0) >= 2);
-    const again = closing(await startFakeIstiod({ signer: ca.signer, port, tokens: ca.tokens as Map<string, never> }));
+    await until(
+      'two failures',
+      async () =>
+        ((await daemon.status().catch(() => undefined))?.workloads[0]?.failures ?? 0) >= 2,
+    );
+    const again = closing(
+      await startFakeIstiod({ signer: ca.signer, port, tokens: ca.tokens as Map<string, never> }),
+    );
     await daemon.ready();
     expect(again.server.calls).toHaveLength(1);
     expect(await served(daemon)).toBe((await daemon.status()).workloads[0]!.certificate!.serial);

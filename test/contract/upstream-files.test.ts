@@ -3,7 +3,12 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { generateKeyPair } from '../../agent/identity/keys';
 import { type RunningAgent, runAgent, subdir } from '../support/agent';
-import { makeMountedFiles, publishLikeKubelet, swapFile, writeFiles } from '../support/mounted-files';
+import {
+  makeMountedFiles,
+  publishLikeKubelet,
+  swapFile,
+  writeFiles,
+} from '../support/mounted-files';
 import type { SotwClientStream } from '../support/sds-client';
 import { issueCa } from '../support/sds-world';
 
@@ -12,11 +17,16 @@ import { issueCa } from '../support/sds-world';
 /** Longer than the watcher's debounce: what is going to be pushed has been pushed. */
 const QUIET_MS = 500;
 
-async function mounted(prepare: (dir: string) => Promise<void>): Promise<RunningAgent & { readonly files: string }> {
+async function mounted(
+  prepare: (dir: string) => Promise<void>,
+): Promise<RunningAgent & { readonly files: string }> {
   let ready: Promise<void> | undefined;
   const running = await runAgent((dir) => {
     ready = prepare(subdir(dir, 'mounted'));
-    return { env: { FILE_MOUNTED_CERTS: 'true' }, flags: { 'credentials-dir': join(dir, 'mounted') } };
+    return {
+      env: { FILE_MOUNTED_CERTS: 'true' },
+      flags: { 'credentials-dir': join(dir, 'mounted') },
+    };
   });
   await ready;
   return { ...running, files: join(running.dir, 'mounted') };
@@ -50,7 +60,11 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     await leaf.silence(QUIET_MS);
 
     const other = await issueCa('other');
-    swapFile(running.files, 'root-cert.pem', Buffer.concat([first['root-cert.pem'], (await makeMountedFiles(other))['root-cert.pem']]));
+    swapFile(
+      running.files,
+      'root-cert.pem',
+      Buffer.concat([first['root-cert.pem'], (await makeMountedFiles(other))['root-cert.pem']]),
+    );
     expect((await roots.next()).names).toEqual(['ROOTCA']);
     roots.ack();
     await roots.silence(QUIET_MS);
@@ -63,7 +77,10 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     const dir = join(running.dir, 'files');
     const files = await makeMountedFiles(ca);
     writeFiles(dir, files);
-    const [certName, rootName] = [`file-cert:${dir}/cert-chain.pem~${dir}/key.pem`, `file-root:${dir}/root-cert.pem`];
+    const [certName, rootName] = [
+      `file-cert:${dir}/cert-chain.pem~${dir}/key.pem`,
+      `file-root:${dir}/root-cert.pem`,
+    ];
     const [pair, roots] = [await watch(running, certName), await watch(running, rootName)];
     expect((await running.client.get(certName)).keyPem).toBe(files['key.pem'].toString());
 
@@ -75,7 +92,9 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     roots.ack();
     await pair.silence(0);
     // The workload's own identity is untouched by any of it.
-    expect((await running.client.get('default')).chainPem).not.toBe(files['cert-chain.pem'].toString());
+    expect((await running.client.get('default')).chainPem).not.toBe(
+      files['cert-chain.pem'].toString(),
+    );
   });
 
   test('10 files that are not there: upstream ends the stream with "no such file", ours waits and says why in status', async () => {
@@ -83,7 +102,10 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     const stream = running.client.openStream();
     stream.request(['default']);
     await stream.silence();
-    expect(running.status()).toMatchObject({ ready: false, reasons: [expect.stringContaining('there is no such file')] });
+    expect(running.status()).toMatchObject({
+      ready: false,
+      reasons: [expect.stringContaining('there is no such file')],
+    });
     const files = await makeMountedFiles(await issueCa());
     writeFiles(running.files, files);
     expect((await stream.next()).secrets[0]!.chainPem).toBe(files['cert-chain.pem'].toString());
@@ -94,7 +116,8 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     const system = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt']
       .map(readIfThere)
       .find((text) => text !== undefined);
-    if (system === undefined) throw new Error('this machine has no bundle of its own: install ca-certificates');
+    if (system === undefined)
+      throw new Error('this machine has no bundle of its own: install ca-certificates');
     const served = (await client.get('file-root:system')).rootsPem!;
     expect(served.match(/BEGIN CERTIFICATE/g)!.length).toBeGreaterThan(50);
     expect(served).not.toBe((await client.get('ROOTCA')).rootsPem);
@@ -105,16 +128,23 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     const files = await makeMountedFiles(await issueCa());
     writeFiles(join(running.dir, 'files'), files);
     const absolute = await running.client.get(`file-root:${running.dir}/files/root-cert.pem`);
-    const relative = await running.client.get(`file-root:${relativeTo(join(running.dir, 'files', 'root-cert.pem'))}`);
+    const relative = await running.client.get(
+      `file-root:${relativeTo(join(running.dir, 'files', 'root-cert.pem'))}`,
+    );
     expect(relative.rootsPem).toBe(absolute.rootsPem);
   });
 
   test('16 and behaviour 10: files behind a symlink, whose target is replaced or which points elsewhere, are followed', async () => {
     const ca = await issueCa();
-    const [first, second, third] = [await makeMountedFiles(ca), await makeMountedFiles(ca), await makeMountedFiles(ca)];
+    const [first, second, third] = [
+      await makeMountedFiles(ca),
+      await makeMountedFiles(ca),
+      await makeMountedFiles(ca),
+    ];
     const running = await mounted(async (dir) => {
       writeFiles(join(dir, '..', 'one'), first);
-      for (const name of Object.keys(first)) symlinkSync(join(dir, '..', 'one', name), join(dir, name));
+      for (const name of Object.keys(first))
+        symlinkSync(join(dir, '..', 'one', name), join(dir, name));
     });
     const leaf = await watch(running, 'default');
     writeFiles(join(running.dir, 'one'), second);
@@ -141,7 +171,9 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
 
   test('18 and behaviour 10: a kubelet swap of ..data is followed at the first, the second and every later time', async () => {
     const ca = await issueCa();
-    const running = await mounted(async (dir) => publishLikeKubelet(dir, await makeMountedFiles(ca)));
+    const running = await mounted(async (dir) =>
+      publishLikeKubelet(dir, await makeMountedFiles(ca)),
+    );
     const leaf = await watch(running, 'default');
     for (const _ of [1, 2, 3]) {
       const next = await makeMountedFiles(ca);
@@ -160,7 +192,10 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
       symlinkSync('real', join(dir, 'relative'));
       symlinkSync(join(dir, 'relative'), join(dir, 'chained'));
       symlinkSync(join(dir, 'chained', 'gone'), join(dir, 'broken'));
-      return { env: { FILE_MOUNTED_CERTS: 'true' }, flags: { 'credentials-dir': join(dir, 'chained'), 'sds-file-dir': dir } };
+      return {
+        env: { FILE_MOUNTED_CERTS: 'true' },
+        flags: { 'credentials-dir': join(dir, 'chained'), 'sds-file-dir': dir },
+      };
     });
     expect((await running.client.get('default')).chainPem).toBe(files['cert-chain.pem'].toString());
     const broken = running.client.openStream();
@@ -174,9 +209,16 @@ describe("upstream's files, numbers 9, 10 and 14 to 20", () => {
     const ca = await issueCa();
     const running = await mounted(async (dir) => writeFiles(dir, await makeMountedFiles(ca)));
     const leaf = await watch(running, 'default');
-    swapFile(running.files, 'cert-chain.pem', Buffer.from('-----BEGIN CERTIFICATE-----\ngarbage\n-----END CERTIFICATE-----\n'));
+    swapFile(
+      running.files,
+      'cert-chain.pem',
+      Buffer.from('-----BEGIN CERTIFICATE-----\ngarbage\n-----END CERTIFICATE-----\n'),
+    );
     await leaf.silence(QUIET_MS);
-    expect(running.workload()).toMatchObject({ state: 'overdue', lastError: { code: 'ERR_FILE_SOURCE' } });
+    expect(running.workload()).toMatchObject({
+      state: 'overdue',
+      lastError: { code: 'ERR_FILE_SOURCE' },
+    });
     expect((await running.client.get('default')).name).toBe('default');
     const good = await makeMountedFiles(ca);
     writeFiles(running.files, good);

@@ -2,7 +2,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { loadConfig } from '../../agent/config/load';
-import { certificatesPem, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
+import {
+  certificatesPem,
+  parseCertificates,
+  parseRootBundle,
+} from '../../agent/identity/certificate';
 import { planRenewal } from '../../agent/lifecycle/rotation';
 import { runAgent } from '../support/agent';
 import { writeCaDir } from '../support/ca-dir';
@@ -18,7 +22,11 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
   test('1 the chain is leaf and intermediates in order, without the root that upstream appends; ROOTCA is the bundle', async () => {
     const root = await issueCa();
     const now = Date.now();
-    const intermediate = await makeTestCa({ parent: root, notBeforeAt: now - HOUR_MS, notAfterAt: now + 1_000 * HOUR_MS });
+    const intermediate = await makeTestCa({
+      parent: root,
+      notBeforeAt: now - HOUR_MS,
+      notAfterAt: now + 1_000 * HOUR_MS,
+    });
     const { client } = await runAgent((dir) => {
       writeCaDir(join(dir, 'ca'), { signer: intermediate, roots: [root] });
       return {};
@@ -26,7 +34,9 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     const chain = parseCertificates(Buffer.from((await client.get('default')).chainPem!), 'chain');
     expect(chain).toHaveLength(2);
     expect(chain[1]!.der).toEqual(Buffer.from(intermediate.certificateDer));
-    expect((await client.get('ROOTCA')).rootsPem).toBe(certificatesPem([root.certificateDer]).toString());
+    expect((await client.get('ROOTCA')).rootsPem).toBe(
+      certificatesPem([root.certificateDer]).toString(),
+    );
   });
 
   test('2 and behaviour 1: a second request is answered from memory, without another CSR', async () => {
@@ -40,7 +50,11 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
   test('3 cert_expiry_seconds of default is positive and below the validity', async () => {
     const { client, metrics } = await runAgent(() => ({ flags: { ttl: '1h' } }));
     await client.get('default');
-    const seconds = Number(/^istio_agent_cert_expiry_seconds\{resource_name="default"\} (\S+)$/m.exec(await metrics())?.[1]);
+    const seconds = Number(
+      /^istio_agent_cert_expiry_seconds\{resource_name="default"\} (\S+)$/m.exec(
+        await metrics(),
+      )?.[1],
+    );
     expect(seconds).toBeGreaterThan(3_500);
     expect(seconds).toBeLessThanOrEqual(3_600);
   });
@@ -56,7 +70,10 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     const first = await leaf.next();
     leaf.ack();
     for (const round of [1, 2]) {
-      await agent.view.rotate({ wait: false, reason: `test ${round}` }, new AbortController().signal);
+      await agent.view.rotate(
+        { wait: false, reason: `test ${round}` },
+        new AbortController().signal,
+      );
       const next = await leaf.next();
       expect(next.names).toEqual(['default']);
       expect(next.secrets[0]!.chainPem).not.toBe(first.secrets[0]!.chainPem);
@@ -70,29 +87,49 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     ['0.5', 30],
     ['0.25', 45],
     ['0.75', 15],
-  ])('5 and behaviour 3: SECRET_GRACE_PERIOD_RATIO %s renews a one-hour certificate after %d minutes', async (ratio, minutes) => {
-    const { config } = await load({ SECRET_GRACE_PERIOD_RATIO: ratio, SECRET_GRACE_PERIOD_RATIO_JITTER: '0' });
-    const plan = planRenewal({ notBeforeAt: -120_000, receivedAt: 0, notAfterAt: HOUR_MS }, policyOf(config), 0.7);
-    expect(plan.renewAt).toBe(minutes * 60_000);
-  });
+  ])(
+    '5 and behaviour 3: SECRET_GRACE_PERIOD_RATIO %s renews a one-hour certificate after %d minutes',
+    async (ratio, minutes) => {
+      const { config } = await load({
+        SECRET_GRACE_PERIOD_RATIO: ratio,
+        SECRET_GRACE_PERIOD_RATIO_JITTER: '0',
+      });
+      const plan = planRenewal(
+        { notBeforeAt: -120_000, receivedAt: 0, notAfterAt: HOUR_MS },
+        policyOf(config),
+        0.7,
+      );
+      expect(plan.renewAt).toBe(minutes * 60_000);
+    },
+  );
 
   test.each(['0', '1', '-0.1', '1.1', 'x'])(
     '5 SECRET_GRACE_PERIOD_RATIO %s is refused with its origin, where upstream renews at once or never',
     (ratio) =>
       expect(load({ SECRET_GRACE_PERIOD_RATIO: ratio })).rejects.toThrow(
-        expect.objectContaining({ code: 'ERR_CONFIG', message: expect.stringContaining('SECRET_GRACE_PERIOD_RATIO') }),
+        expect.objectContaining({
+          code: 'ERR_CONFIG',
+          message: expect.stringContaining('SECRET_GRACE_PERIOD_RATIO'),
+        }),
       ),
   );
 
   test('5 and behaviour 3: a certificate is due before it expires; one that is received expired, at the pace of one request a second', () => {
     const dueAt = (receivedAt: number) =>
-      planRenewal({ notBeforeAt: 0, receivedAt, notAfterAt: HOUR_MS }, { ratio: 0.5, jitterRatio: 0 }, 0).renewAt;
+      planRenewal(
+        { notBeforeAt: 0, receivedAt, notAfterAt: HOUR_MS },
+        { ratio: 0.5, jitterRatio: 0 },
+        0,
+      ).renewAt;
     expect(dueAt(0)).toBe(0.5 * HOUR_MS);
     expect(dueAt(2 * HOUR_MS)).toBe(2 * HOUR_MS + 1_000);
   });
 
   test('6 and behaviour 3: jitter only moves renewal earlier, by no more than its width, and never before receipt', async () => {
-    const { config } = await load({ SECRET_GRACE_PERIOD_RATIO: '0.5', SECRET_GRACE_PERIOD_RATIO_JITTER: '0.4' });
+    const { config } = await load({
+      SECRET_GRACE_PERIOD_RATIO: '0.5',
+      SECRET_GRACE_PERIOD_RATIO_JITTER: '0.4',
+    });
     const interval = { notBeforeAt: 0, receivedAt: 0, notAfterAt: HOUR_MS };
     for (let draw = 0; draw < 1_000; draw += 1) {
       const { renewAt } = planRenewal(interval, policyOf(config), draw / 1_000);
@@ -106,7 +143,9 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     const files = await makeMountedFiles(await issueCa());
     const flags = { 'credentials-dir': dir };
     writeFiles(dir, { 'cert-chain.pem': files['cert-chain.pem'], 'key.pem': files['key.pem'] });
-    await expect(loadConfig({ flags, env: {} })).rejects.toThrow(expect.objectContaining({ code: 'ERR_CONFIG', field: 'flag --ca' }));
+    await expect(loadConfig({ flags, env: {} })).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_CONFIG', field: 'flag --ca' }),
+    );
     writeFiles(dir, files);
     expect((await loadConfig({ flags, env: {} })).config.ca).toEqual(['file']);
   });
@@ -121,17 +160,24 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
     expect(kept.bundle.rootsDer).toHaveLength(3);
     expect(kept.skipped).toHaveLength(1);
     const tail = parseRootBundle(
-      Buffer.concat([certificatesPem([roots[0]!.certificateDer]), Buffer.from('-----BEGIN CERTIFICATE-----\nAAAA\n')]),
+      Buffer.concat([
+        certificatesPem([roots[0]!.certificateDer]),
+        Buffer.from('-----BEGIN CERTIFICATE-----\nAAAA\n'),
+      ]),
       'roots',
     );
     expect(tail.bundle.rootsDer).toHaveLength(1);
-    expect(() => parseRootBundle(Buffer.alloc(0), 'roots')).toThrow(expect.objectContaining({ code: 'ERR_PARSE' }));
+    expect(() => parseRootBundle(Buffer.alloc(0), 'roots')).toThrow(
+      expect.objectContaining({ code: 'ERR_PARSE' }),
+    );
   });
 
   test('11 certificates are joined with exactly one newline after each', async () => {
     const { client } = await runAgent();
     const { chainPem } = await client.get('default');
-    expect(chainPem).toMatch(/^(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n)+$/);
+    expect(chainPem).toMatch(
+      /^(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n)+$/,
+    );
   });
 
   test('12, 13 and behaviour 12: a trust bundle update sends ROOTCA once, sorted and without doubles, and leaves the certificate alone', async () => {
@@ -162,7 +208,10 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
 
   test('behaviour 8: a failed generation is held, not spread: the stream stays and is answered when the CA can sign again', async () => {
     const now = Date.now();
-    const [dying, next] = [await makeTestCa({ notBeforeAt: now - HOUR_MS, notAfterAt: now + 1_500 }), await issueCa('next')];
+    const [dying, next] = [
+      await makeTestCa({ notBeforeAt: now - HOUR_MS, notAfterAt: now + 1_500 }),
+      await issueCa('next'),
+    ];
     const { client, dir, workload } = await runAgent((base) => {
       writeCaDir(join(base, 'ca'), { signer: dying, roots: [dying] });
       return {};
@@ -177,7 +226,9 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
   });
 
   test('behaviour 12: the key on disk of OUTPUT_CERTS belongs to the certificate that is served', async () => {
-    const { client, dir, workload } = await runAgent((base) => ({ env: { OUTPUT_CERTS: join(base, 'out') } }));
+    const { client, dir, workload } = await runAgent((base) => ({
+      env: { OUTPUT_CERTS: join(base, 'out') },
+    }));
     const { chainPem, keyPem } = await client.get('default');
     await until('files to be written', async () => workload().output?.serial);
     expect(readFileSync(join(dir, 'out', 'cert-chain.pem'), 'utf8')).toBe(chainPem);
@@ -186,7 +237,11 @@ describe("upstream's secret cache, numbers 1 to 8 and 11 to 13", () => {
 });
 
 function load(env: Record<string, string>) {
-  return loadConfig({ flags: 'SECRET_GRACE_PERIOD_RATIO' in env ? { ca: 'builtin' } : {}, env, cwd: '/nonexistent' });
+  return loadConfig({
+    flags: 'SECRET_GRACE_PERIOD_RATIO' in env ? { ca: 'builtin' } : {},
+    env,
+    cwd: '/nonexistent',
+  });
 }
 
 function policyOf(config: { readonly renewRatio: number; readonly renewJitter: number }) {

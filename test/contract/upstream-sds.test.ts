@@ -46,7 +46,8 @@ describe("upstream's SDS service, numbers 21 to 33", () => {
     const connected = await Promise.all(others.map((other) => other.get('default')));
     for (const other of others) other.close();
     const serial = await client.get('default');
-    for (const secret of [...parallel.map(({ secrets }) => secrets[0]), ...connected]) expect(secret).toEqual(serial);
+    for (const secret of [...parallel.map(({ secrets }) => secrets[0]), ...connected])
+      expect(secret).toEqual(serial);
   });
 
   test('25 an unknown name is no secret and no error: upstream ends the stream, ours is silent, keeps it, and serves the others', async () => {
@@ -86,7 +87,10 @@ describe("upstream's SDS service, numbers 21 to 33", () => {
 
   test('28, 29 and behaviour 5: nonce and version of an earlier agent on a new stream are answered, also for many at once', async () => {
     const { client, socket } = await runAgent();
-    const old = { nonce: 'b1a5a1b6-0000-4000-8000-000000000000', version: '2026-01-01T00:00:00Z/7' };
+    const old = {
+      nonce: 'b1a5a1b6-0000-4000-8000-000000000000',
+      version: '2026-01-01T00:00:00Z/7',
+    };
     const stream = client.openStream();
     stream.request(['default'], old);
     expect((await stream.next()).names).toEqual(['default']);
@@ -124,7 +128,9 @@ describe("upstream's SDS service, numbers 21 to 33", () => {
     const refused = await stream.next();
     stream.nack('cannot load it');
     await stream.silence();
-    expect(workload().sds.streams[0]!.names[0]).toMatchObject({ nack: { message: 'cannot load it' } });
+    expect(workload().sds.streams[0]!.names[0]).toMatchObject({
+      nack: { message: 'cannot load it' },
+    });
     await rotate(agent);
     expect((await stream.next()).secrets[0]!.chainPem).not.toBe(refused.secrets[0]!.chainPem);
   });

@@ -21,7 +21,11 @@ let signer: TestCa;
 beforeAll(async () => {
   const now = Date.now();
   root = await makeTestCa({ notBeforeAt: now - 24 * HOUR_MS, notAfterAt: now + 9_000 * HOUR_MS });
-  signer = await makeTestCa({ parent: root, notBeforeAt: now - 24 * HOUR_MS, notAfterAt: now + 9_000 * HOUR_MS });
+  signer = await makeTestCa({
+    parent: root,
+    notBeforeAt: now - 24 * HOUR_MS,
+    notAfterAt: now + 9_000 * HOUR_MS,
+  });
 });
 
 const keepers: CertSource[] = [];
@@ -51,7 +55,13 @@ const newCa = () => new ScriptedCa(signer, systemClock);
 /** From now on every reply is this one. */
 function answerWith(ca: ScriptedCa, [, make]: Reply): void {
   ca.behave(async (request) => ({
-    certificatesDer: await make({ ca: signer, root, request, spkiDer: request.csrDer, now: Date.now() }),
+    certificatesDer: await make({
+      ca: signer,
+      root,
+      request,
+      spkiDer: request.csrDer,
+      now: Date.now(),
+    }),
   }));
 }
 
@@ -76,7 +86,15 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'keyturn-test-'));
   const socketPath = join(dir, 'socket');
   sds = await createSdsServer(
-    { socketPath, mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], jwt: NO_TOKENS, state: keeper.state },
+    {
+      socketPath,
+      mode: 0o600,
+      group: undefined,
+      keyFormat: 'pkcs8',
+      fileDirs: [],
+      jwt: NO_TOKENS,
+      state: keeper.state,
+    },
     deps,
   );
   client = createSdsClient(socketPath);
@@ -93,16 +111,19 @@ afterAll(async () => {
 });
 afterEach(endKeepers);
 
-test.each(WRONG_REPLIES)('%s: a renewal answered so leaves the last certificate with the proxy', async (...reply) => {
-  answerWith(ca, reply);
-  await expect(keeper.renewNow('test')).rejects.toMatchObject({
-    code: 'ERR_CA_RESPONSE',
-    field: expect.any(String),
-    rule: expect.any(String),
-  });
-  expect(serialIn((await client.get('default')).chainPem)).toBe(serial);
-  expect(stream.waiting).toBe(0);
-});
+test.each(WRONG_REPLIES)(
+  '%s: a renewal answered so leaves the last certificate with the proxy',
+  async (...reply) => {
+    answerWith(ca, reply);
+    await expect(keeper.renewNow('test')).rejects.toMatchObject({
+      code: 'ERR_CA_RESPONSE',
+      field: expect.any(String),
+      rule: expect.any(String),
+    });
+    expect(serialIn((await client.get('default')).chainPem)).toBe(serial);
+    expect(stream.waiting).toBe(0);
+  },
+);
 
 test.each(WRONG_REPLIES)(
   '%s: a first request answered so gives the proxy nothing, and the next good answer is served',
@@ -111,23 +132,43 @@ test.each(WRONG_REPLIES)(
     answerWith(first, reply);
     const fresh = await startKeeper(first);
     await expect(fresh.renewNow('test')).rejects.toMatchObject({ code: 'ERR_CA_RESPONSE' });
-    expect(fresh.state.value).toMatchObject({ kind: 'unavailable', expired: undefined, error: { code: 'ERR_CA_RESPONSE' } });
+    expect(fresh.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: undefined,
+      error: { code: 'ERR_CA_RESPONSE' },
+    });
     first.work();
     const svid = await fresh.renewNow('test');
     expect(fresh.state.value).toMatchObject({ kind: 'current', svid: { serial: svid.serial } });
   },
 );
 
-test.each(ODD_REPLIES)('%s: an answer that is odd and right is put in order and served', async (...reply) => {
-  const odd = newCa();
-  answerWith(odd, reply);
-  const svid = await (await startKeeper(odd)).renewNow('test');
-  expect(svid.chainDer.slice(1)).toEqual([signer.certificateDer]);
-  expect(parseCertificate(svid.chainDer[0]!).serial).toBe(svid.serial);
-});
+test.each(ODD_REPLIES)(
+  '%s: an answer that is odd and right is put in order and served',
+  async (...reply) => {
+    const odd = newCa();
+    answerWith(odd, reply);
+    const svid = await (await startKeeper(odd)).renewNow('test');
+    expect(svid.chainDer.slice(1)).toEqual([signer.certificateDer]);
+    expect(parseCertificate(svid.chainDer[0]!).serial).toBe(svid.serial);
+  },
+);
 
 test('the catalogue of wrong replies covers C1 to C14 but for those that are right', () => {
   const covered = new Set([...WRONG_REPLIES, ...ODD_REPLIES].map(([title]) => title.split(' ')[0]));
   // C10 (concatenated PEM) is the wire's, C13 (200 roots of one name) the bundle's.
-  expect([...covered].sort()).toEqual(['C1', 'C11', 'C12', 'C14', 'C2', 'C3', 'C4', 'C5', 'C6', 'C7', 'C8', 'C9']);
+  expect([...covered].sort()).toEqual([
+    'C1',
+    'C11',
+    'C12',
+    'C14',
+    'C2',
+    'C3',
+    'C4',
+    'C5',
+    'C6',
+    'C7',
+    'C8',
+    'C9',
+  ]);
 });

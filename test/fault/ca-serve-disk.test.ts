@@ -27,7 +27,12 @@ async function start(onDisk: 'audit log' | 'register', ...flags: readonly string
   const disk: SmallDisk = mountSmallDisk(512, join(dir, onDisk === 'register' ? 'ca' : 'log'));
   open.push(disk);
   mkdirSync(join(dir, 'log'), { recursive: true });
-  const { daemon, address, admin } = await serveCa(dir, '--audit-log', './log/audit.jsonl', ...flags);
+  const { daemon, address, admin } = await serveCa(
+    dir,
+    '--audit-log',
+    './log/audit.jsonl',
+    ...flags,
+  );
   const roots = await readFile(join(dir, 'ca/root-cert.pem'));
   const ask = async (token: string) => {
     const client: CaTestClient = createCaTestClient(address, roots);
@@ -56,7 +61,11 @@ test.each<['audit log' | 'register', string[]]>([
     });
     expect(await ask(token)).toBe(UNAVAILABLE);
     disk.free();
-    await until('readiness, without a request', async () => (await readiness()).status === 200, 30_000);
+    await until(
+      'readiness, without a request',
+      async () => (await readiness()).status === 200,
+      30_000,
+    );
     // With another key: it was not bound.
     expect(await ask(token)).toBe(0);
   },

@@ -22,7 +22,13 @@ import {
 } from '../support/ca-server';
 import { HOUR_MS, issueLeaf, makeTestCa, TEST_ID, type TestCa } from '../support/certs';
 import { tempDir } from '../support/temp-dir';
-import { hmac, makeTokenIssuer, TEST_AUDIENCE, TEST_ISSUER, type TokenOptions } from '../support/tokens';
+import {
+  hmac,
+  makeTokenIssuer,
+  TEST_AUDIENCE,
+  TEST_ISSUER,
+  type TokenOptions,
+} from '../support/tokens';
 import { until } from '../support/until';
 
 const INVALID_ARGUMENT = 3;
@@ -41,7 +47,10 @@ const CART = {
 const OTHER_SUBJECT = 'system:serviceaccount:shop:admin';
 /** What the Kubernetes API says of any token that it is asked about. */
 let review: () => Promise<unknown> = async () => ({ authenticated: false });
-const api = { request: async () => ({ status: await review() }) } as unknown as Pick<KubeApi, 'request'>;
+const api = { request: async () => ({ status: await review() }) } as unknown as Pick<
+  KubeApi,
+  'request'
+>;
 
 let world: CaWorld;
 let client: CaTestClient;
@@ -50,7 +59,10 @@ const more: CaWorld[] = [];
 
 async function start(options: CaWorldOptions = {}): Promise<CaWorld> {
   const jwks = join(tempDir(), 'jwks.json');
-  writeFileSync(jwks, JSON.stringify({ keys: [issuer, rsaIssuer].flatMap((each) => JSON.parse(each.jwks()).keys) }));
+  writeFileSync(
+    jwks,
+    JSON.stringify({ keys: [issuer, rsaIssuer].flatMap((each) => JSON.parse(each.jwks()).keys) }),
+  );
   return startCaWorld({
     authenticators: ['client-certificate', 'join-token', 'oidc', 'token-review'],
     oidc: { issuers: [TEST_ISSUER], jwks, audiences: [TEST_AUDIENCE] },
@@ -76,7 +88,12 @@ afterEach(async () => {
 });
 afterAll(() => world.close());
 
-async function expectRefused(code: number, options: CallOptions, by: CaTestClient = client, of = world): Promise<CallOutcome> {
+async function expectRefused(
+  code: number,
+  options: CallOptions,
+  by: CaTestClient = client,
+  of = world,
+): Promise<CallOutcome> {
   const before = of.issued();
   const outcome = await by.create(csrDer, options);
   expect(outcome).toMatchObject({ code, chain: [] });
@@ -84,11 +101,13 @@ async function expectRefused(code: number, options: CallOptions, by: CaTestClien
   expect(of.issued()).toBe(before);
   // Whatever was sent as a token is nowhere to be read.
   const secret = options.token?.split('.').at(-1);
-  if (secret !== undefined && secret.length > 16) expect(JSON.stringify([of.events, of.audit()])).not.toContain(secret);
+  if (secret !== undefined && secret.length > 16)
+    expect(JSON.stringify([of.events, of.audit()])).not.toContain(secret);
   return outcome;
 }
 
-const refusedToken = (options: TokenOptions, by = issuer) => expectRefused(UNAUTHENTICATED, { token: by.token(options) });
+const refusedToken = (options: TokenOptions, by = issuer) =>
+  expectRefused(UNAUTHENTICATED, { token: by.token(options) });
 
 test('the issuer of these cases makes tokens that are taken', async () => {
   expect(await client.create(csrDer, { token: issuer.token() })).toMatchObject({ code: 0 });
@@ -130,7 +149,10 @@ test.each<[string, Record<string, unknown>]>([
   ['has an end with a fraction', { exp: now() + 3_600.5 }],
   ['ends never', { exp: 1e308 }],
   ['was made later', { iat: now() + 600 }],
-])('A26 a token that %s is UNAUTHENTICATED', async (_, claims) => void (await refusedToken({ claims })));
+])(
+  'A26 a token that %s is UNAUTHENTICATED',
+  async (_, claims) => void (await refusedToken({ claims })),
+);
 
 test.each<[string, unknown]>([
   ['another', 'istiod'],
@@ -138,7 +160,10 @@ test.each<[string, unknown]>([
   ['none', undefined],
   ['an object', { 'istio-ca': true }],
   ['ours within another', 'istio-ca.evil'],
-])('A27 a token for the audience %s is UNAUTHENTICATED', async (_, aud) => void (await refusedToken({ claims: { aud } })));
+])(
+  'A27 a token for the audience %s is UNAUTHENTICATED',
+  async (_, aud) => void (await refusedToken({ claims: { aud } })),
+);
 
 test.each<[string, TokenOptions]>([
   ['another issuer', { claims: { iss: 'https://evil.test' } }],
@@ -148,25 +173,45 @@ test.each<[string, TokenOptions]>([
   ['a key that is a path', { header: { kid: '../../../../dev/zero' } }],
   ['a key that is SQL', { header: { kid: "' OR 1=1 --" } }],
   ['a key that is a number', { header: { kid: 7 } }],
-])('A28 a token of %s is UNAUTHENTICATED', async (_, options) => void (await refusedToken(options)));
+])(
+  'A28 a token of %s is UNAUTHENTICATED',
+  async (_, options) => void (await refusedToken(options)),
+);
 
-test.each(['none', 'None', 'nOnE', 'NONE', ''])('A29 a token with the algorithm %j is UNAUTHENTICATED', async (alg) => {
-  await refusedToken({ header: { alg }, signature: () => Buffer.alloc(0) });
-  await refusedToken({ header: { alg } });
-});
+test.each(['none', 'None', 'nOnE', 'NONE', ''])(
+  'A29 a token with the algorithm %j is UNAUTHENTICATED',
+  async (alg) => {
+    await refusedToken({ header: { alg }, signature: () => Buffer.alloc(0) });
+    await refusedToken({ header: { alg } });
+  },
+);
 test('A29 a token of two parts is UNAUTHENTICATED', async () => {
   const [header, claims] = issuer.token().split('.');
-  for (const token of [`${header}.${claims}`, `${header}.${claims}.`, `${header}.${claims}.${claims}.x`])
+  for (const token of [
+    `${header}.${claims}`,
+    `${header}.${claims}.`,
+    `${header}.${claims}.${claims}.x`,
+  ])
     await expectRefused(UNAUTHENTICATED, { token });
 });
 
 test.each<[string, (key: KeyObject) => string | Buffer]>([
   ['PEM', (key) => key.export({ type: 'spki', format: 'pem' })],
   ['DER', (key) => key.export({ type: 'spki', format: 'der' })],
-  ['the modulus', (key) => Buffer.from(String(key.export({ format: 'jwk' }).n ?? key.export({ format: 'jwk' }).x), 'base64url')],
+  [
+    'the modulus',
+    (key) =>
+      Buffer.from(
+        String(key.export({ format: 'jwk' }).n ?? key.export({ format: 'jwk' }).x),
+        'base64url',
+      ),
+  ],
 ])('A30 a token signed by HMAC with the public key as %s is UNAUTHENTICATED', async (_, secret) => {
   for (const each of [issuer, rsaIssuer]) {
-    await refusedToken({ header: { alg: 'HS256' }, signature: hmac(secret(createPublicKey(each.privateKey))) }, each);
+    await refusedToken(
+      { header: { alg: 'HS256' }, signature: hmac(secret(createPublicKey(each.privateKey))) },
+      each,
+    );
   }
 });
 
@@ -194,16 +239,21 @@ describe('A31 what a token says of its own key is not looked at', () => {
     expect(asked).toBe(0);
     await new Promise((done) => trap.close(done));
   });
-  test.each([{ crit: ['exp'], exp: 1 }, { crit: ['b64'], b64: false }, { crit: [] }, { zip: 'DEF', crit: ['zip'] }])(
-    'header %j',
-    async (header) => {
-      await refusedToken({ header });
-    },
-  );
+  test.each([
+    { crit: ['exp'], exp: 1 },
+    { crit: ['b64'], b64: false },
+    { crit: [] },
+    { zip: 'DEF', crit: ['zip'] },
+  ])('header %j', async (header) => {
+    await refusedToken({ header });
+  });
 });
 
 describe('A32 signatures that are none are UNAUTHENTICATED', () => {
-  const order = Buffer.from('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551', 'hex');
+  const order = Buffer.from(
+    'ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551',
+    'hex',
+  );
   const one = Buffer.concat([Buffer.alloc(31), Buffer.of(1)]);
   test.each<[string, (input: string) => Uint8Array]>([
     ['all zeros', () => Buffer.alloc(64)],
@@ -214,7 +264,11 @@ describe('A32 signatures that are none are UNAUTHENTICATED', () => {
     ['DER', (input) => sign('sha256', Buffer.from(input), issuer.privateKey)],
     [
       'a byte more',
-      (input) => Buffer.concat([sign('sha256', Buffer.from(input), { key: issuer.privateKey, dsaEncoding: 'ieee-p1363' }), Buffer.of(0)]),
+      (input) =>
+        Buffer.concat([
+          sign('sha256', Buffer.from(input), { key: issuer.privateKey, dsaEncoding: 'ieee-p1363' }),
+          Buffer.of(0),
+        ]),
     ],
     ['nothing', () => Buffer.alloc(0)],
   ])('%s', async (_, signature) => void (await refusedToken({ signature })));
@@ -228,20 +282,26 @@ describe('A32 signatures that are none are UNAUTHENTICATED', () => {
 });
 
 test('A33 a token of one account and a CSR for another is PERMISSION_DENIED', async () => {
-  await expectRefused(PERMISSION_DENIED, { token: issuer.token({ claims: { sub: OTHER_SUBJECT } }) });
+  await expectRefused(PERMISSION_DENIED, {
+    token: issuer.token({ claims: { sub: OTHER_SUBJECT } }),
+  });
 });
 
 describe('A34 what the Kubernetes API does not vouch for gets nothing', () => {
   const kube = makeTokenIssuer();
   let count = 0;
-  const token = () => kube.token({ claims: { iss: 'https://kubernetes.default.svc', jti: String(count++) } });
+  const token = () =>
+    kube.token({ claims: { iss: 'https://kubernetes.default.svc', jti: String(count++) } });
   test('a token that it knows', async () => {
     review = async () => ({ authenticated: true, audiences: [TEST_AUDIENCE], user: CART });
     expect(await client.create(csrDer, { token: token() })).toMatchObject({ code: 0 });
     expect(world.audit().at(-1)).toMatchObject({ method: 'token-review', caller: TEST_ID });
   });
   test('a token of a pod that is gone is UNAUTHENTICATED', async () => {
-    review = async () => ({ authenticated: false, error: 'service account token has been invalidated' });
+    review = async () => ({
+      authenticated: false,
+      error: 'service account token has been invalidated',
+    });
     await expectRefused(UNAUTHENTICATED, { token: token() });
   });
   test.each([
@@ -260,7 +320,9 @@ describe('A35 replay', () => {
     const limited = await startAnother({ rates: { perIdentity: 20, total: 0 } });
     const by = limited.client();
     const token = issuer.token();
-    const outcomes = await Promise.all(Array.from({ length: 200 }, () => by.create(csrDer, { token })));
+    const outcomes = await Promise.all(
+      Array.from({ length: 200 }, () => by.create(csrDer, { token })),
+    );
     const served = outcomes.filter(({ code }) => code === 0).length;
     expect(served).toBeGreaterThanOrEqual(20);
     expect(served).toBeLessThan(60);
@@ -272,11 +334,15 @@ describe('A35 replay', () => {
   });
   test('a join token is good for one key, whoever is fastest', async () => {
     const clients = Array.from({ length: 10 }, () => world.client());
-    const csrs = await Promise.all(Array.from({ length: 100 }, async () => (await makeRequest()).csrDer));
+    const csrs = await Promise.all(
+      Array.from({ length: 100 }, async () => (await makeRequest()).csrDer),
+    );
     for (let round = 0; round < 3; round += 1) {
       const token = await world.joinToken();
       const before = world.issued();
-      const outcomes = await Promise.all(csrs.map((csr, each) => clients[each % 10]!.create(csr, { token })));
+      const outcomes = await Promise.all(
+        csrs.map((csr, each) => clients[each % 10]!.create(csr, { token })),
+      );
       expect(outcomes.filter(({ code }) => code === 0)).toHaveLength(1);
       expect(outcomes.filter(({ code }) => code === UNAUTHENTICATED)).toHaveLength(99);
       expect(world.issued()).toBe(before + 1);
@@ -289,7 +355,9 @@ describe('A35 replay', () => {
     expect(await client.create(csrDer, { token })).toMatchObject({ code: 0 });
   });
   test('a join token of another identity, and one that never was, get nothing', async () => {
-    await expectRefused(PERMISSION_DENIED, { token: await world.joinToken('spiffe://cluster.local/vm/other') });
+    await expectRefused(PERMISSION_DENIED, {
+      token: await world.joinToken('spiffe://cluster.local/vm/other'),
+    });
     await expectRefused(UNAUTHENTICATED, { token: `kt1_${'A'.repeat(43)}` });
     await expectRefused(UNAUTHENTICATED, { token: 'kt1_short' });
   });
@@ -305,7 +373,8 @@ test.each([
   await expectRefused(UNAUTHENTICATED, { headers: { [name]: value } });
 });
 
-const makeCa = () => makeTestCa({ notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 100 * HOUR_MS });
+const makeCa = () =>
+  makeTestCa({ notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 100 * HOUR_MS });
 
 describe('A38 client certificates', () => {
   /** A directory's CA as a test CA, so that it signs whatever is asked. */
@@ -315,9 +384,15 @@ describe('A38 client certificates', () => {
     return startAnother({ dir });
   }
   const times = { notBeforeAt: Date.now() - 60_000, notAfterAt: Date.now() + HOUR_MS };
-  const leafOf = async (ca: TestCa, options: Partial<Parameters<typeof issueLeaf>[1]>): Promise<ClientIdentity> => {
+  const leafOf = async (
+    ca: TestCa,
+    options: Partial<Parameters<typeof issueLeaf>[1]>,
+  ): Promise<ClientIdentity> => {
     const key = await generateKeyPair('ecdsa-p256');
-    return { key, certificatesDer: [issueLeaf(ca, { key, ...times, ...options }), ...ca.intermediatesDer] };
+    return {
+      key,
+      certificatesDer: [issueLeaf(ca, { key, ...times, ...options }), ...ca.intermediatesDer],
+    };
   };
 
   test('one that is right', async () => {
@@ -349,38 +424,61 @@ describe('A38 client certificates', () => {
     const one = await startWith(ca);
     const foreign = await makeCa();
     await expectRefused(UNAUTHENTICATED, {}, one.client(await leafOf(foreign, {})), one);
-    const itself = { key: keyPairOf(ca.privateKey, 'ecdsa-p256'), certificatesDer: [ca.certificateDer] };
+    const itself = {
+      key: keyPairOf(ca.privateKey, 'ecdsa-p256'),
+      certificatesDer: [ca.certificateDer],
+    };
     await expectRefused(UNAUTHENTICATED, {}, one.client(itself), one);
   });
 
   test('one below an intermediate proves itself, by the chain that it brings', async () => {
     const root = await makeCa();
-    const between = await makeTestCa({ parent: root, notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 90 * HOUR_MS });
+    const between = await makeTestCa({
+      parent: root,
+      notBeforeAt: Date.now() - HOUR_MS,
+      notAfterAt: Date.now() + 90 * HOUR_MS,
+    });
     const one = await startWith(root);
     const identity = await leafOf(between, {});
     expect(await one.client(identity).create(csrDer)).toMatchObject({ code: 0 });
-    await expectRefused(UNAUTHENTICATED, {}, one.client({ ...identity, certificatesDer: identity.certificatesDer.slice(0, 1) }), one);
+    await expectRefused(
+      UNAUTHENTICATED,
+      {},
+      one.client({ ...identity, certificatesDer: identity.certificatesDer.slice(0, 1) }),
+      one,
+    );
   });
 
   test.each([
     ['signed it', [{ keyUsage: undefined }]],
     ['stands higher in its chain', [{ keyUsage: undefined }, {}]],
-  ])('field E14 one is UNAUTHENTICATED where a CA without key usage %s: such CAs are made by mistake', async (_, options) => {
-    const root = await makeCa();
-    const one = await startWith(root);
-    const times = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 90 * HOUR_MS };
-    let ca = root;
-    for (const each of options) ca = await makeTestCa({ parent: ca, name: 'made by mistake', ...times, ...each });
-    const by = one.client(await leafOf(ca, {}));
-    await expectRefused(UNAUTHENTICATED, {}, by, one);
-    expect(one.audit().at(-1)).toMatchObject({ reason: expect.stringContaining('must have the key usage keyCertSign') });
-  });
+  ])(
+    'field E14 one is UNAUTHENTICATED where a CA without key usage %s: such CAs are made by mistake',
+    async (_, options) => {
+      const root = await makeCa();
+      const one = await startWith(root);
+      const times = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 90 * HOUR_MS };
+      let ca = root;
+      for (const each of options)
+        ca = await makeTestCa({ parent: ca, name: 'made by mistake', ...times, ...each });
+      const by = one.client(await leafOf(ca, {}));
+      await expectRefused(UNAUTHENTICATED, {}, by, one);
+      expect(one.audit().at(-1)).toMatchObject({
+        reason: expect.stringContaining('must have the key usage keyCertSign'),
+      });
+    },
+  );
 
   test('one that proves nothing does not stand in the way of a token', async () => {
     const ca = await makeCa();
     const one = await startWith(ca);
-    const expired = await leafOf(ca, { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() - 1_000 });
-    expect(await one.client(expired).create(csrDer, { token: issuer.token() })).toMatchObject({ code: 0 });
+    const expired = await leafOf(ca, {
+      notBeforeAt: Date.now() - HOUR_MS,
+      notAfterAt: Date.now() - 1_000,
+    });
+    expect(await one.client(expired).create(csrDer, { token: issuer.token() })).toMatchObject({
+      code: 0,
+    });
     expect(one.audit().at(-1)).toMatchObject({ method: 'oidc' });
   });
 
@@ -401,7 +499,11 @@ describe('A38 client certificates', () => {
       rootKeySha256: '00',
     });
     await one.store.revoke({ serial: own.serial }, 'keyCompromise', Date.now());
-    await until('the revocation', async () => (await by.create(csrDer)).code === UNAUTHENTICATED, 5_000);
+    await until(
+      'the revocation',
+      async () => (await by.create(csrDer)).code === UNAUTHENTICATED,
+      5_000,
+    );
     await expectRefused(UNAUTHENTICATED, {}, one.client(identity), one);
   });
 
@@ -410,7 +512,11 @@ describe('A38 client certificates', () => {
     const dir = join(tempDir(), 'ca');
     writeCaDir(dir, { signer: ca, roots: [ca] });
     const one = await startAnother({ dir, aliases: ['old.local'] });
-    expect(await one.client(await leafOf(ca, { uris: ['spiffe://old.local/ns/shop/sa/cart'] })).create(csrDer)).toMatchObject({ code: 0 });
+    expect(
+      await one
+        .client(await leafOf(ca, { uris: ['spiffe://old.local/ns/shop/sa/cart'] }))
+        .create(csrDer),
+    ).toMatchObject({ code: 0 });
     expect(one.audit().at(-1)).toMatchObject({ caller: TEST_ID });
   });
 });
@@ -425,45 +531,55 @@ describe('A39 a connection is worth what its certificate is worth now', () => {
     const by = one.client(identity);
     expect(await by.create(csrDer)).toMatchObject({ code: 0 });
     writeCaDir(dir, { signer: next, roots: [old, next] });
-    await until('the new signer', async () => one.events.some(({ event }) => event === 'CA signer changed'));
+    await until('the new signer', async () =>
+      one.events.some(({ event }) => event === 'CA signer changed'),
+    );
     expect(await by.create(csrDer)).toMatchObject({ code: 0 });
     writeCaDir(dir, { roots: [next] });
     await until('the old root to go', async () => one.authority.trust.value.rootsDer.length === 1);
     await expectRefused(UNAUTHENTICATED, {}, by, one);
   });
 
-  test.each(['TLSv1.2', 'TLSv1.3'] as const)('no session of %s is ever resumed', async (version) => {
-    const identity = await issueIdentity(world.authority);
-    const [host, port] = world.server.address.split(':');
-    const open = (session?: Buffer) =>
-      new Promise<{ socket: TLSSocket; session: Buffer | undefined }>((resolve, reject) => {
-        let kept: Buffer | undefined;
-        const socket = connect({
-          host: host!,
-          port: Number(port),
-          servername: 'localhost',
-          ALPNProtocols: ['h2'],
-          ca: certificatesPem(world.authority.trust.value.rootsDer),
-          key: privateKeyPem(identity.key, 'pkcs8'),
-          cert: certificatesPem(identity.certificatesDer),
-          minVersion: version,
-          maxVersion: version,
-          ...(session && { session }),
+  test.each(['TLSv1.2', 'TLSv1.3'] as const)(
+    'no session of %s is ever resumed',
+    async (version) => {
+      const identity = await issueIdentity(world.authority);
+      const [host, port] = world.server.address.split(':');
+      const open = (session?: Buffer) =>
+        new Promise<{ socket: TLSSocket; session: Buffer | undefined }>((resolve, reject) => {
+          let kept: Buffer | undefined;
+          const socket = connect({
+            host: host!,
+            port: Number(port),
+            servername: 'localhost',
+            ALPNProtocols: ['h2'],
+            ca: certificatesPem(world.authority.trust.value.rootsDer),
+            key: privateKeyPem(identity.key, 'pkcs8'),
+            cert: certificatesPem(identity.certificatesDer),
+            minVersion: version,
+            maxVersion: version,
+            ...(session && { session }),
+          });
+          socket.on('session', (each: Buffer) => {
+            kept = each;
+          });
+          socket.once('error', reject);
+          // Tickets of TLS 1.3 follow the handshake, with the server's SETTINGS.
+          socket.once('data', () => resolve({ socket, session: kept ?? socket.getSession() }));
+          socket.once('secureConnect', () =>
+            socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0'),
+          );
         });
-        socket.on('session', (each: Buffer) => {
-          kept = each;
-        });
-        socket.once('error', reject);
-        // Tickets of TLS 1.3 follow the handshake, with the server's SETTINGS.
-        socket.once('data', () => resolve({ socket, session: kept ?? socket.getSession() }));
-        socket.once('secureConnect', () => socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0'));
-      });
-    const first = await open();
-    const second = await open(first.session);
-    expect([first.socket.isSessionReused(), second.socket.isSessionReused()]).toEqual([false, false]);
-    first.socket.destroy();
-    second.socket.destroy();
-  });
+      const first = await open();
+      const second = await open(first.session);
+      expect([first.socket.isSessionReused(), second.socket.isSessionReused()]).toEqual([
+        false,
+        false,
+      ]);
+      first.socket.destroy();
+      second.socket.destroy();
+    },
+  );
 });
 
 test('B11 no token, key or password of all these cases is in a log', () => {

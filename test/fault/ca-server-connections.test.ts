@@ -7,7 +7,13 @@ import { certificatesPem } from '../../agent/identity/certificate';
 import { generateKeyPair, privateKeyPem } from '../../agent/identity/keys';
 import { encodeCertificateRequest } from '../../ca-client/istio/messages';
 import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
-import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
+import {
+  type CaWorld,
+  type ClientIdentity,
+  issueIdentity,
+  makeRequest,
+  startCaWorld,
+} from '../support/ca-server';
 import { HOUR_MS, issueLeaf, makeKey, makeTestCa } from '../support/certs';
 import { TestClock } from '../support/test-clock';
 import { until } from '../support/until';
@@ -33,7 +39,12 @@ function connect({ server, authority }: CaWorld, { key, certificatesDer }: Clien
     });
     const head = Buffer.alloc(5);
     head.writeUInt32BE(request.length, 1);
-    const fields = { ':method': 'POST', ':path': CREATE_CERTIFICATE.path, 'content-type': 'application/grpc', te: 'trailers' };
+    const fields = {
+      ':method': 'POST',
+      ':path': CREATE_CERTIFICATE.path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    };
     return new Promise<{ status?: string; reset: number }>((done) => {
       let status: string | undefined;
       const stream = session.request(fields);
@@ -42,7 +53,9 @@ function connect({ server, authority }: CaWorld, { key, certificatesDer }: Clien
       };
       stream.on('response', take).on('trailers', take);
       stream.on('error', () => undefined);
-      stream.on('close', () => done({ ...(status !== undefined && { status }), reset: stream.rstCode ?? 0 }));
+      stream.on('close', () =>
+        done({ ...(status !== undefined && { status }), reset: stream.rstCode ?? 0 }),
+      );
       stream.resume();
       stream.end(Buffer.concat([head, request]));
     });
@@ -67,7 +80,10 @@ describe('a client certificate that ends while its connection is open', () => {
     await clock.advanceBy(MINUTE_MS - 400);
     const refusals = () => world.audit().filter(({ decision }) => decision === 'refused');
     expect(await client.call()).toEqual({ reset: REFUSED_STREAM });
-    await until('the end of the connection', async () => client.session.closed || client.session.destroyed);
+    await until(
+      'the end of the connection',
+      async () => client.session.closed || client.session.destroyed,
+    );
     // Nobody was told that a credential is not good.
     expect(refusals()).toEqual([]);
     const next = connect(world, newer);
@@ -83,7 +99,10 @@ describe('a client certificate that ends while its connection is open', () => {
     await clock.advanceBy(MINUTE_MS - 5_000);
     expect(client.session.closed).toBe(false);
     await clock.advanceBy(10_000);
-    await until('the end of the connection', async () => client.session.closed || client.session.destroyed);
+    await until(
+      'the end of the connection',
+      async () => client.session.closed || client.session.destroyed,
+    );
     client.close();
     await world.close();
   });
@@ -112,7 +131,8 @@ describe('field E4: a TLS handshake', () => {
     const dearKey = () => generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey;
     const key = await generateKeyPair('ecdsa-p256');
     const cas = [await makeTestCa({ privateKey: dearKey() })];
-    while (cas.length < count) cas.unshift(await makeTestCa({ privateKey: dearKey(), parent: cas[0]! }));
+    while (cas.length < count)
+      cas.unshift(await makeTestCa({ privateKey: dearKey(), parent: cas[0]! }));
     const leaf = issueLeaf(cas[0]!, { key, notAfterAt: Date.now() + HOUR_MS });
     return { key, certificatesDer: [leaf, ...cas.map(({ certificateDer }) => certificateDer)] };
   }
@@ -134,7 +154,10 @@ describe('field E4: a TLS handshake', () => {
 
   test('with a long chain of dear certificates is not completed, and costs the authority nothing', async () => {
     const [short, long] = [shake(await chainOf(4)), shake(await chainOf(60))];
-    await until('the settings over the one', async () => short.bytesRead > 0 && short.readableLength > 0);
+    await until(
+      'the settings over the one',
+      async () => short.bytesRead > 0 && short.readableLength > 0,
+    );
     // By TLS 1.3 the client is done before the server looks at its certificates: what shows it are the settings of HTTP/2.
     expect(long.readableLength).toBe(0);
     const agent = connect(world, await issueIdentity(world.authority));
@@ -154,7 +177,10 @@ describe('field E4: a TLS handshake', () => {
       cas.unshift(ca);
     }
     const leaf = issueLeaf(ca, { key, notAfterAt: Date.now() + HOUR_MS });
-    const socket = shake({ key, certificatesDer: [leaf, ...cas.map(({ certificateDer }) => certificateDer)] });
+    const socket = shake({
+      key,
+      certificatesDer: [leaf, ...cas.map(({ certificateDer }) => certificateDer)],
+    });
     await until('the settings', async () => socket.readableLength > 0);
     socket.destroy();
   });
@@ -163,7 +189,9 @@ describe('field E4: a TLS handshake', () => {
     const [dear, own] = [await chainOf(8), await issueIdentity(world.authority)];
     const strangers = Array.from({ length: 30 }, () => shake(dear));
     // By TLS 1.3 their certificates are on their way then.
-    await Promise.all(strangers.map((each) => new Promise((done) => each.once('secureConnect', done))));
+    await Promise.all(
+      strangers.map((each) => new Promise((done) => each.once('secureConnect', done))),
+    );
     const agent = shake(own);
     await until('the settings', async () => agent.readableLength > 0);
     const served = strangers.filter(({ readableLength }) => readableLength > 0);

@@ -14,7 +14,14 @@ import { HOUR_MS, makeCsr, makeKey, TEST_ID } from '../support/certs';
 import { type FakeCaOptions, startFakeIstioCsr, startFakeIstiod } from '../support/fake-istio-csr';
 import { type Fault, startFaultServer } from '../support/fault-server';
 import { freePort } from '../support/free-port';
-import { type ClientOptions, closing, id, issue, openClient, WorkloadFiles } from '../support/istio-world';
+import {
+  type ClientOptions,
+  closing,
+  id,
+  issue,
+  openClient,
+  WorkloadFiles,
+} from '../support/istio-world';
 import { underLoad } from '../support/load';
 import { testDeps } from '../support/test-deps';
 import { liveCa, serverPair } from '../support/tls-ca';
@@ -78,17 +85,20 @@ describe('a CA that hangs', () => {
         stream.on('close', () => clearInterval(drip));
       }),
     ],
-  ])('C15 with %s is left at the deadline; the next attempt has a connection of its own', async (_, fault) => {
-    const { server, ca } = await world();
-    server.behave(fault);
-    const startedAt = performance.now();
-    await expect(issueWithin(ca)).rejects.toMatchObject({ code: 'ERR_TIMEOUT', retry: 'soon' });
-    expect(performance.now() - startedAt).toBeLessThan(underLoad(ATTEMPT_MS + 1_000));
-    const before = server.connections();
-    server.behave('none');
-    await expect(issue(ca)).resolves.toBeDefined();
-    expect(server.connections()).toBe(before + 1);
-  });
+  ])(
+    'C15 with %s is left at the deadline; the next attempt has a connection of its own',
+    async (_, fault) => {
+      const { server, ca } = await world();
+      server.behave(fault);
+      const startedAt = performance.now();
+      await expect(issueWithin(ca)).rejects.toMatchObject({ code: 'ERR_TIMEOUT', retry: 'soon' });
+      expect(performance.now() - startedAt).toBeLessThan(underLoad(ATTEMPT_MS + 1_000));
+      const before = server.connections();
+      server.behave('none');
+      await expect(issue(ca)).resolves.toBeDefined();
+      expect(server.connections()).toBe(before + 1);
+    },
+  );
 });
 
 test('an attempt that was refused leaves no connection to a CA that comes back', async () => {
@@ -119,7 +129,10 @@ const midway = (work: (call: UnaryCall) => void) =>
 describe('a connection that breaks', () => {
   test.each<[string, Fault]>([
     ['a reset instead of TLS', 'reset at once'],
-    ['the end of the connection in the middle of a message', midway(({ session }) => session.destroy())],
+    [
+      'the end of the connection in the middle of a message',
+      midway(({ session }) => session.destroy()),
+    ],
     ['a reset of the stream in the middle of a message', midway(({ stream }) => stream.close(2))],
     ['the end of the stream in the middle of a message', midway(({ stream }) => stream.end())],
     [
@@ -129,8 +142,14 @@ describe('a connection that breaks', () => {
         setImmediate(() => session.destroy());
       }),
     ],
-    ['the end of the stream without a status', byHand(({ stream }) => stream.respond(RESPONSE_HEADERS, { endStream: true }))],
-    ['an answer that is no gRPC', byHand(({ stream }) => answerHttp(stream, { ':status': 502, 'content-type': 'text/html' }))],
+    [
+      'the end of the stream without a status',
+      byHand(({ stream }) => stream.respond(RESPONSE_HEADERS, { endStream: true })),
+    ],
+    [
+      'an answer that is no gRPC',
+      byHand(({ stream }) => answerHttp(stream, { ':status': 502, 'content-type': 'text/html' })),
+    ],
   ])('C16 by %s fails at once, and the next attempt is on a new one', async (_, fault) => {
     const { server, ca } = await world();
     server.behave(fault);
@@ -169,26 +188,40 @@ describe('a status', () => {
     },
   );
 
-  test.each(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'ABORTED', 'INTERNAL', 'CANCELLED'] as const)(
-    'C17 %s is transient',
-    async (name) => {
-      const { server, ca } = await world();
-      server.behave({ call: () => ({ status: status[name], words: 'not now' }) });
-      await expect(issue(ca)).rejects.toMatchObject({ ...SOON, message: expect.stringContaining(`${name}: not now`) });
-      server.behave('none');
-      await expect(issue(ca)).resolves.toBeDefined();
-    },
-  );
+  test.each([
+    'UNAVAILABLE',
+    'DEADLINE_EXCEEDED',
+    'RESOURCE_EXHAUSTED',
+    'ABORTED',
+    'INTERNAL',
+    'CANCELLED',
+  ] as const)('C17 %s is transient', async (name) => {
+    const { server, ca } = await world();
+    server.behave({ call: () => ({ status: status[name], words: 'not now' }) });
+    await expect(issue(ca)).rejects.toMatchObject({
+      ...SOON,
+      message: expect.stringContaining(`${name}: not now`),
+    });
+    server.behave('none');
+    await expect(issue(ca)).resolves.toBeDefined();
+  });
 
   test('C18 RESOURCE_EXHAUSTED with a push-back is not repeated before its time', async () => {
     const { server, ca } = await world();
-    server.behave({ call: () => ({ status: status.RESOURCE_EXHAUSTED, trailers: { 'grpc-retry-pushback-ms': '120000' } }) });
+    server.behave({
+      call: () => ({
+        status: status.RESOURCE_EXHAUSTED,
+        trailers: { 'grpc-retry-pushback-ms': '120000' },
+      }),
+    });
     await expect(issue(ca)).rejects.toMatchObject({ ...SOON, retryAfterMs: 120_000 });
   });
 
   test('C18 HTTP 429 of a proxy with Retry-After is not repeated before its time', async () => {
     const { server, ca } = await world();
-    server.behave(byHand(({ stream }) => answerHttp(stream, { ':status': 429, 'retry-after': '60' })));
+    server.behave(
+      byHand(({ stream }) => answerHttp(stream, { ':status': 429, 'retry-after': '60' })),
+    );
     await expect(issue(ca)).rejects.toMatchObject({ ...SOON, retryAfterMs: 60_000 });
   });
 
@@ -211,8 +244,13 @@ describe('a status', () => {
     const fake = closing(await startFakeIstioCsr({ answerAfterMs: 0 }));
     const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
     const { ca } = await openClient(files, { name: 'istio-csr', address: fake.server.address });
-    const csrDer = makeCsr({ privateKey: makeKey('ec', 'prime256v1'), subjectDer: encodeName([['CN', 'admin']]) });
-    await expect(ca.sign({ id, csrDer, ttlSeconds: 60 }, AbortSignal.timeout(5_000))).rejects.toMatchObject({
+    const csrDer = makeCsr({
+      privateKey: makeKey('ec', 'prime256v1'),
+      subjectDer: encodeName([['CN', 'admin']]),
+    });
+    await expect(
+      ca.sign({ id, csrDer, ttlSeconds: 60 }, AbortSignal.timeout(5_000)),
+    ).rejects.toMatchObject({
       code: 'ERR_CA_REJECTED',
       retry: 'slow',
       hint: expect.stringContaining('istio-csr has the rule csr-common-name'),
@@ -244,7 +282,11 @@ describe('a reply without measure', () => {
     const { server, ca } = await world();
     server.behave(fault);
     const before = process.memoryUsage().rss;
-    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_RESPONSE', retry: 'slow', field: 'reply' });
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_CA_RESPONSE',
+      retry: 'slow',
+      field: 'reply',
+    });
     expect(process.memoryUsage().rss - before).toBeLessThan(100 << 20);
     server.behave('none');
     await expect(issue(ca)).resolves.toBeDefined();
@@ -261,7 +303,15 @@ describe('a CA that is away', () => {
     const deps = testDeps({ metrics: { record: (name, labels) => counted.push([name, labels]) } });
     const { ca } = await openClient(files, { address: `localhost:${port}` }, deps);
     const rotation = { ratio: 0.5, jitterRatio: 0 };
-    const options = { ca, id, engine: directEngine, keyAlgorithm: 'ecdsa-p256', ttlMs: HOUR_MS, rotation, warmStart: undefined } as const;
+    const options = {
+      ca,
+      id,
+      engine: directEngine,
+      keyAlgorithm: 'ecdsa-p256',
+      ttlMs: HOUR_MS,
+      rotation,
+      warmStart: undefined,
+    } as const;
     const keeper = closing(createKeeper(options, deps));
     await until('two failures', async () => keeper.describe().failures >= 2);
     closing(await startFakeIstiod({ signer: first.signer, port, tokens: first.tokens }));
@@ -272,28 +322,55 @@ describe('a CA that is away', () => {
 
 describe('a server that is not the CA', () => {
   test.each<[string, () => Promise<{ ours: FakeCaOptions }>, string]>([
-    ['with another name', async () => named((ca) => serverPair(ca, ['istiod.istio-system.svc'])), "does not match certificate's altnames"],
-    ['whose certificate has expired', async () => named((ca) => serverPair(ca, undefined, { notAfterAt: Date.now() - 1_000 })), 'expired'],
+    [
+      'with another name',
+      async () => named((ca) => serverPair(ca, ['istiod.istio-system.svc'])),
+      "does not match certificate's altnames",
+    ],
+    [
+      'whose certificate has expired',
+      async () => named((ca) => serverPair(ca, undefined, { notAfterAt: Date.now() - 1_000 })),
+      'expired',
+    ],
     [
       'whose certificate is not valid yet',
-      async () => named((ca) => serverPair(ca, undefined, { notBeforeAt: Date.now() + HOUR_MS, notAfterAt: Date.now() + 2 * HOUR_MS })),
+      async () =>
+        named((ca) =>
+          serverPair(ca, undefined, {
+            notBeforeAt: Date.now() + HOUR_MS,
+            notAfterAt: Date.now() + 2 * HOUR_MS,
+          }),
+        ),
       'not yet valid',
     ],
-    ['of another root', async () => named(async () => serverPair(await liveCa({ name: 'stranger' }))), 'unable to'],
+    [
+      'of another root',
+      async () => named(async () => serverPair(await liveCa({ name: 'stranger' }))),
+      'unable to',
+    ],
     [
       'that speaks TLS 1.1 at most',
-      async () => ({ ours: { tls: { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' } } }),
+      async () => ({
+        ours: {
+          tls: { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' },
+        },
+      }),
       '',
     ],
   ])('C24 %s gets no token', async (_, make, words) => {
     const { ours } = await make();
     const { server, ca } = await world({}, ours);
-    await expect(issue(ca)).rejects.toMatchObject({ ...SOON, message: expect.stringContaining(words) });
+    await expect(issue(ca)).rejects.toMatchObject({
+      ...SOON,
+      message: expect.stringContaining(words),
+    });
     expect(server.fake.server.calls).toEqual([]);
   });
 
   async function named(
-    make: (ca: Awaited<ReturnType<typeof liveCa>>) => ReturnType<typeof serverPair> | Promise<ReturnType<typeof serverPair>>,
+    make: (
+      ca: Awaited<ReturnType<typeof liveCa>>,
+    ) => ReturnType<typeof serverPair> | Promise<ReturnType<typeof serverPair>>,
   ) {
     const signer = await liveCa();
     return { ours: { signer, pair: await make(signer) } };
@@ -302,7 +379,10 @@ describe('a server that is not the CA', () => {
   test('C24 that does not agree on HTTP/2 gets no token', async () => {
     const { server, ca } = await world();
     server.behave('tls without http/2');
-    await expect(issue(ca)).rejects.toMatchObject({ ...SOON, message: expect.stringContaining('does not speak HTTP/2') });
+    await expect(issue(ca)).rejects.toMatchObject({
+      ...SOON,
+      message: expect.stringContaining('does not speak HTTP/2'),
+    });
     expect(server.rawBytes().length).toBe(0);
   });
 
@@ -317,7 +397,10 @@ describe('a server that is not the CA', () => {
   test('C24 may have any name that --ca-server-name gives it, and its address where that is what was asked', async () => {
     const signer = await liveCa();
     const pair = serverPair(signer, ['istiod.istio-system.svc', '127.0.0.1']);
-    const { server, ca, files } = await world({ serverName: 'istiod.istio-system.svc' }, { signer, pair });
+    const { server, ca, files } = await world(
+      { serverName: 'istiod.istio-system.svc' },
+      { signer, pair },
+    );
     await expect(issue(ca)).resolves.toBeDefined();
     const byAddress = await openClient(files, { address: `127.0.0.1:${server.port}` });
     await expect(issue(byAddress.ca)).resolves.toBeDefined();
@@ -330,7 +413,8 @@ describe('a server that is not the CA', () => {
       done(null);
     };
     const { server, files } = await world({}, { tls: { SNICallback: sni as never } });
-    for (const host of ['localhost', '127.0.0.1']) await issue((await openClient(files, { address: `${host}:${server.port}` })).ca);
+    for (const host of ['localhost', '127.0.0.1'])
+      await issue((await openClient(files, { address: `${host}:${server.port}` })).ca);
     expect(names).toEqual(['localhost']);
   });
 
@@ -344,17 +428,29 @@ describe('a server that is not the CA', () => {
     await new Promise<void>((done) => plain.listen(0, '127.0.0.1', done));
     closing({ close: () => new Promise<void>((done) => plain.close(() => done())) });
     const { port } = plain.address() as AddressInfo;
-    const channel = new CaChannel({ address: { host: '127.0.0.1', port }, serverName: '127.0.0.1', plaintext: true });
+    const channel = new CaChannel({
+      address: { host: '127.0.0.1', port },
+      serverName: '127.0.0.1',
+      plaintext: true,
+    });
     const metadata = new Metadata();
     metadata.set('authorization', 'Bearer abc');
-    const call = channel.call({ root: undefined, certificate: undefined }, Buffer.alloc(0), metadata, AbortSignal.timeout(5_000));
+    const call = channel.call(
+      { root: undefined, certificate: undefined },
+      Buffer.alloc(0),
+      metadata,
+      AbortSignal.timeout(5_000),
+    );
     await expect(call).rejects.toMatchObject({ code: status.UNAVAILABLE });
     expect(tokens).toEqual(['Bearer abc']);
     await channel.close();
   });
 
   test('without TLS is warned of at the start', async () => {
-    const { deps } = await openClient(new WorkloadFiles(), { address: '127.0.0.1:15010', allowPlaintext: true });
+    const { deps } = await openClient(new WorkloadFiles(), {
+      address: '127.0.0.1:15010',
+      allowPlaintext: true,
+    });
     expect(deps.events[0]).toMatchObject({
       level: 'warn',
       event: 'the CA is asked without TLS: token and certificate travel in the clear',
@@ -375,18 +471,27 @@ describe('a name in the DNS', () => {
 
   test('C26 that does not exist is an outage, until it does', async () => {
     const { server, files } = await world({}, {});
-    const { ca } = await openClient(files, { address: `ca.test:${server.port}`, serverName: 'localhost' });
+    const { ca } = await openClient(files, {
+      address: `ca.test:${server.port}`,
+      serverName: 'localhost',
+    });
     resolving(async () => {
       throw Object.assign(new Error('getaddrinfo ENOTFOUND ca.test'), { code: 'ENOTFOUND' });
     });
-    await expect(issue(ca)).rejects.toMatchObject({ ...SOON, message: expect.stringContaining('ca.test') });
+    await expect(issue(ca)).rejects.toMatchObject({
+      ...SOON,
+      message: expect.stringContaining('ca.test'),
+    });
     resolving(async () => ['127.0.0.1']);
     await expect(issue(ca)).resolves.toBeDefined();
   });
 
   test('C26 that takes half a minute to resolve is left at the deadline', async () => {
     const { server, files } = await world();
-    const { ca } = await openClient(files, { address: `ca.test:${server.port}`, serverName: 'localhost' });
+    const { ca } = await openClient(files, {
+      address: `ca.test:${server.port}`,
+      serverName: 'localhost',
+    });
     resolving(() => new Promise(() => undefined));
     await expect(issueWithin(ca)).rejects.toMatchObject({ code: 'ERR_TIMEOUT', retry: 'soon' });
   });
@@ -394,20 +499,37 @@ describe('a name in the DNS', () => {
   test.each([
     ['refuses', false],
     ['swallows', true],
-  ])('C26 whose first address %s every connection is reached by the second, within the deadline', async (_, swallows) => {
-    const { server, files } = await world();
-    const { ca } = await openClient(files, { address: `ca.test:${server.port}`, serverName: 'localhost' });
-    if (swallows) closing(await startFaultServer({ host: '127.0.0.2', frontPort: server.port })).behave('no tls');
-    resolving(async () => ['127.0.0.2', '127.0.0.1']);
-    await expect(issueWithin(ca, 5_000)).resolves.toBeDefined();
-  });
+  ])(
+    'C26 whose first address %s every connection is reached by the second, within the deadline',
+    async (_, swallows) => {
+      const { server, files } = await world();
+      const { ca } = await openClient(files, {
+        address: `ca.test:${server.port}`,
+        serverName: 'localhost',
+      });
+      if (swallows)
+        closing(await startFaultServer({ host: '127.0.0.2', frontPort: server.port })).behave(
+          'no tls',
+        );
+      resolving(async () => ['127.0.0.2', '127.0.0.1']);
+      await expect(issueWithin(ca, 5_000)).resolves.toBeDefined();
+    },
+  );
 
   test('C26 that changes its address is followed', async () => {
     const { server, files } = await world();
     const moved = closing(
-      await startFaultServer({ host: '127.0.0.2', frontPort: server.port, signer: server.fake.signer, tokens: server.fake.tokens }),
+      await startFaultServer({
+        host: '127.0.0.2',
+        frontPort: server.port,
+        signer: server.fake.signer,
+        tokens: server.fake.tokens,
+      }),
     );
-    const { ca } = await openClient(files, { address: `ca.test:${server.port}`, serverName: 'localhost' });
+    const { ca } = await openClient(files, {
+      address: `ca.test:${server.port}`,
+      serverName: 'localhost',
+    });
     resolving(async () => ['127.0.0.1']);
     await issue(ca);
     await server.close();

@@ -5,8 +5,22 @@ import { generateKeyPair } from '../../agent/identity/keys';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { createClientCertificateAuthenticator } from '../../ca-client/builtin/server/client-certificate';
 import { but } from '../support/but';
-import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
-import { HOUR_MS, issueLeaf, makeCsr, makeDearCsr, makeTestCa, TEST_ID, TEST_NOW } from '../support/certs';
+import {
+  type CaWorld,
+  type ClientIdentity,
+  issueIdentity,
+  makeRequest,
+  startCaWorld,
+} from '../support/ca-server';
+import {
+  HOUR_MS,
+  issueLeaf,
+  makeCsr,
+  makeDearCsr,
+  makeTestCa,
+  TEST_ID,
+  TEST_NOW,
+} from '../support/certs';
 import { cpuMs } from '../support/load';
 import { TestClock } from '../support/test-clock';
 import { testDeps } from '../support/test-deps';
@@ -21,7 +35,10 @@ async function strangersChain({ rootsDer }: TrustBundle): Promise<ClientIdentity
   const { subjectDer } = parseCertificate(rootsDer[0]!);
   const key = await generateKeyPair('ecdsa-p256');
   const cas = [await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dearKey() })];
-  while (cas.length < 7) cas.unshift(await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dearKey(), parent: cas[0] }));
+  while (cas.length < 7)
+    cas.unshift(
+      await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dearKey(), parent: cas[0] }),
+    );
   const leaf = issueLeaf(cas[0]!, { key, noKeyIds: true, notAfterAt: Date.now() + HOUR_MS });
   return { key, certificatesDer: [leaf, ...cas.map(({ certificateDer }) => certificateDer)] };
 }
@@ -46,33 +63,52 @@ describe('field E4: strangers do not make the authority compute', () => {
   test.each([
     ['RSA-8192', makeDearCsr, INVALID_ARGUMENT],
     ['P-521', () => makeCsr({ privateKey: dearKey() }), 0],
-  ] as const)('the signature of a request of %s is verified for an authenticated caller alone', async (_, makeRequestDer, code) => {
-    const csr = makeRequestDer();
-    const before = verified;
-    for (const client of [world.client(), world.client(await strangersChain(world.authority.trust.value))]) {
-      expect(await client.create(csr)).toMatchObject({ code: UNAUTHENTICATED });
-      expect(await client.create(csr, { token: `kt1_${'A'.repeat(43)}` })).toMatchObject({ code: UNAUTHENTICATED });
-    }
-    expect(verified).toBe(before);
-    expect(await world.client(await issueIdentity(world.authority)).create(csr)).toMatchObject({ code });
-    expect(verified).toBe(before + 1);
-  });
+  ] as const)(
+    'the signature of a request of %s is verified for an authenticated caller alone',
+    async (_, makeRequestDer, code) => {
+      const csr = makeRequestDer();
+      const before = verified;
+      for (const client of [
+        world.client(),
+        world.client(await strangersChain(world.authority.trust.value)),
+      ]) {
+        expect(await client.create(csr)).toMatchObject({ code: UNAUTHENTICATED });
+        expect(await client.create(csr, { token: `kt1_${'A'.repeat(43)}` })).toMatchObject({
+          code: UNAUTHENTICATED,
+        });
+      }
+      expect(verified).toBe(before);
+      expect(await world.client(await issueIdentity(world.authority)).create(csr)).toMatchObject({
+        code,
+      });
+      expect(verified).toBe(before + 1);
+    },
+  );
 
   test('a request that its own key did not sign leaves the one-time token that came with it good', async () => {
     const token = await world.joinToken();
     const [{ csrDer }, another] = [await makeRequest(), await makeRequest()];
     const forged = makeCsr({ privateKey: dearKey(), signer: dearKey() });
-    expect(await world.client().create(forged, { token })).toMatchObject({ code: INVALID_ARGUMENT });
+    expect(await world.client().create(forged, { token })).toMatchObject({
+      code: INVALID_ARGUMENT,
+    });
     expect(await world.client().create(csrDer, { token })).toMatchObject({ code: 0 });
-    expect(await world.client().create(another.csrDer, { token })).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client().create(another.csrDer, { token })).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
   });
 
   test('a chain of eight certificates of its own name is refused, and an agent beside it is served', async () => {
     const { csrDer } = await makeRequest();
-    const [stranger, agent] = [await strangersChain(world.authority.trust.value), await issueIdentity(world.authority)];
+    const [stranger, agent] = [
+      await strangersChain(world.authority.trust.value),
+      await issueIdentity(world.authority),
+    ];
     const calls = Array.from({ length: 50 }, () => world.client(stranger).create(csrDer));
     expect(await world.client(agent).create(csrDer)).toMatchObject({ code: 0 });
-    expect(new Set((await Promise.all(calls)).map(({ code }) => code))).toEqual(new Set([UNAUTHENTICATED]));
+    expect(new Set((await Promise.all(calls)).map(({ code }) => code))).toEqual(
+      new Set([UNAUTHENTICATED]),
+    );
   });
 });
 
@@ -82,10 +118,18 @@ describe('field E4: what a client certificate was found to be is remembered', ()
     const clock = new TestClock(TEST_NOW);
     const trust = { value: root.bundle, subscribe: () => () => undefined };
     const revoked = new Set<string>();
-    const options = { trustDomain: 'cluster.local', aliases: [], trust, isRevoked: (serial: string) => revoked.has(serial) };
+    const options = {
+      trustDomain: 'cluster.local',
+      aliases: [],
+      trust,
+      isRevoked: (serial: string) => revoked.has(serial),
+    };
     const authenticator = createClientCertificateAuthenticator(options, testDeps({ clock }));
     const show = (certificatesDer: readonly Uint8Array[]) =>
-      authenticator.authenticate({ bearer: undefined, certificatesDer, address: '127.0.0.1', keySha256: '' }, new AbortController().signal);
+      authenticator.authenticate(
+        { bearer: undefined, certificatesDer, address: '127.0.0.1', keySha256: '' },
+        new AbortController().signal,
+      );
     return { root, clock, show, revoked };
   };
 
@@ -103,7 +147,10 @@ describe('field E4: what a client certificate was found to be is remembered', ()
     const { root, clock, show, revoked } = await setUp();
     const key = await generateKeyPair('ecdsa-p256');
     const [one, other] = [issueLeaf(root, { key }), issueLeaf(root, { key })];
-    for (const each of [one, other]) await expect(show([each])).resolves.toMatchObject({ id: { path: new URL(TEST_ID).pathname } });
+    for (const each of [one, other])
+      await expect(show([each])).resolves.toMatchObject({
+        id: { path: new URL(TEST_ID).pathname },
+      });
     revoked.add(parseCertificate(one).serial);
     await expect(show([one])).rejects.toThrow('must not be revoked');
     await clock.advanceTo(TEST_NOW + 25 * HOUR_MS);

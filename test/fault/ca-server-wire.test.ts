@@ -10,9 +10,25 @@ import { LIMITS, PATIENCE } from '../../ca-client/builtin/server/limits';
 import { encodeCertificateRequest } from '../../ca-client/istio/messages';
 import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
 import { but } from '../support/but';
-import { type CaTestClient, type CaWorld, issueIdentity, makeRequest, startCaWorld } from '../support/ca-server';
+import {
+  type CaTestClient,
+  type CaWorld,
+  issueIdentity,
+  makeRequest,
+  startCaWorld,
+} from '../support/ca-server';
 import { underLoad } from '../support/load';
-import { END_HEADERS, frame, headerBlock, message, openCall, PREFACE, type RawClient, rawClient, reset } from '../support/raw-http2';
+import {
+  END_HEADERS,
+  frame,
+  headerBlock,
+  message,
+  openCall,
+  PREFACE,
+  type RawClient,
+  rawClient,
+  reset,
+} from '../support/raw-http2';
 import { TestClock } from '../support/test-clock';
 import { until } from '../support/until';
 
@@ -34,7 +50,11 @@ beforeAll(async () => {
   world = await startCaWorld();
   honest = world.client(await issueIdentity(world.authority));
   csrDer = (await makeRequest()).csrDer;
-  request = encodeCertificateRequest({ csrPem: writePem('CERTIFICATE REQUEST', csrDer).toString(), ttlSeconds: 60, metadata: new Map() });
+  request = encodeCertificateRequest({
+    csrPem: writePem('CERTIFICATE REQUEST', csrDer).toString(),
+    ttlSeconds: 60,
+    metadata: new Map(),
+  });
 });
 /** Whatever a stranger did, the next one is served, at once. */
 afterEach(async () => {
@@ -46,11 +66,19 @@ afterEach(async () => {
 });
 afterAll(() => world.close());
 
-const place = (of = world) => ({ host: '127.0.0.1', port: Number(of.server.address.split(':')[1]) });
+const place = (of = world) => ({
+  host: '127.0.0.1',
+  port: Number(of.server.address.split(':')[1]),
+});
 const roots = (of = world) => certificatesPem(of.authority.trust.value.rootsDer);
 
 async function raw(of = world): Promise<RawClient> {
-  const socket = connectTls({ ...place(of), servername: 'localhost', ALPNProtocols: ['h2'], ca: roots(of) });
+  const socket = connectTls({
+    ...place(of),
+    servername: 'localhost',
+    ALPNProtocols: ['h2'],
+    ca: roots(of),
+  });
   const client = await rawClient(socket, 'secureConnect');
   open.push(client);
   return client;
@@ -64,9 +92,19 @@ function session(of = world): ClientHttp2Session {
   return made;
 }
 
-const HEADERS = { ':method': 'POST', ':path': CREATE_CERTIFICATE.path, 'content-type': 'application/grpc', te: 'trailers' };
+const HEADERS = {
+  ':method': 'POST',
+  ':path': CREATE_CERTIFICATE.path,
+  'content-type': 'application/grpc',
+  te: 'trailers',
+};
 const call = (stream: number, fields: Readonly<Record<string, string>> = {}) =>
-  openCall(stream, '', { ':scheme': 'https', ':path': CREATE_CERTIFICATE.path, ':authority': 'localhost', ...fields });
+  openCall(stream, '', {
+    ':scheme': 'https',
+    ':path': CREATE_CERTIFICATE.path,
+    ':authority': 'localhost',
+    ...fields,
+  });
 
 /** Sends one request and gives its HTTP and gRPC status, or the code with which its stream was reset. */
 async function ask(
@@ -99,15 +137,26 @@ function framed(bytes: Uint8Array, { length = bytes.length, compressed = 0 } = {
 
 test('the harness of these cases reaches the service', async () => {
   expect(await ask({}, framed(request))).toEqual({ http: 200, grpc: UNAUTHENTICATED });
-  expect(await ask({ authorization: `Bearer ${await world.joinToken()}` }, framed(request))).toEqual({ http: 200, grpc: 0 });
+  expect(
+    await ask({ authorization: `Bearer ${await world.joinToken()}` }, framed(request)),
+  ).toEqual({ http: 200, grpc: 0 });
 });
 
 test('A25 two authorization headers are UNAUTHENTICATED, and the token in the first stays good', async () => {
   const token = await world.joinToken();
   const client = await raw();
   const twice = Buffer.concat([
-    headerBlock({ ':method': 'POST', ':scheme': 'https', ':path': CREATE_CERTIFICATE.path, ':authority': 'localhost' }),
-    headerBlock({ 'content-type': 'application/grpc', te: 'trailers', authorization: `Bearer ${token}` }),
+    headerBlock({
+      ':method': 'POST',
+      ':scheme': 'https',
+      ':path': CREATE_CERTIFICATE.path,
+      ':authority': 'localhost',
+    }),
+    headerBlock({
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      authorization: `Bearer ${token}`,
+    }),
     headerBlock({ authorization: 'Bearer other' }),
   ]);
   client.send(PREFACE, frame('headers', 1, twice, END_HEADERS), message(1, request, { flags: 1 }));
@@ -117,17 +166,28 @@ test('A25 two authorization headers are UNAUTHENTICATED, and the token in the fi
     status: 'UNAUTHENTICATED',
     reason: 'authorization: must be there once',
   });
-  expect(await ask({ authorization: `Bearer ${token}` }, framed(request))).toEqual({ http: 200, grpc: 0 });
+  expect(await ask({ authorization: `Bearer ${token}` }, framed(request))).toEqual({
+    http: 200,
+    grpc: 0,
+  });
 });
 
 describe('a call whose deadline is past', () => {
   test('is not signed and told so, and a token that came with it stays good', async () => {
     const token = `Bearer ${await world.joinToken()}`;
     const issued = world.issued();
-    expect(await ask({ authorization: token, 'grpc-timeout': '1n' }, framed(request))).toEqual({ http: 200, grpc: DEADLINE_EXCEEDED });
+    expect(await ask({ authorization: token, 'grpc-timeout': '1n' }, framed(request))).toEqual({
+      http: 200,
+      grpc: DEADLINE_EXCEEDED,
+    });
     expect(world.issued()).toBe(issued);
-    expect(world.audit().at(-1)).toMatchObject({ decision: 'refused', status: 'DEADLINE_EXCEEDED' });
-    expect(await ask({ authorization: token, 'grpc-timeout': '99999999H' }, framed(request))).toEqual({ http: 200, grpc: 0 });
+    expect(world.audit().at(-1)).toMatchObject({
+      decision: 'refused',
+      status: 'DEADLINE_EXCEEDED',
+    });
+    expect(
+      await ask({ authorization: token, 'grpc-timeout': '99999999H' }, framed(request)),
+    ).toEqual({ http: 200, grpc: 0 });
   });
 
   test('is not signed either where finding out who calls took until then', async () => {
@@ -141,52 +201,35 @@ describe('a call whose deadline is past', () => {
         }),
     });
     const headers = { authorization: `Bearer ${await slow.joinToken()}`, 'grpc-timeout': '30m' };
-    expect(await ask(headers, framed(request), slow)).toEqual({ http: 200, grpc: DEADLINE_EXCEEDED });
+    expect(await ask(headers, framed(request), slow)).toEqual({
+      http: 200,
+      grpc: DEADLINE_EXCEEDED,
+    });
     expect(slow.issued()).toBe(0);
     await slow.close();
   });
 
-  test.each(['', '5', 'S', '5s', '-5S', '1.5S', '123456789S', '5S, 5S'])('is none where it says %j: INVALID_ARGUMENT', async (value) => {
-    expect(await ask({ 'grpc-timeout': value }, framed(request))).toEqual({ http: 200, grpc: INVALID_ARGUMENT });
-  });
+  test.each(['', '5', 'S', '5s', '-5S', '1.5S', '123456789S', '5S, 5S'])(
+    'is none where it says %j: INVALID_ARGUMENT',
+    async (value) => {
+      expect(await ask({ 'grpc-timeout': value }, framed(request))).toEqual({
+        http: 200,
+        grpc: INVALID_ARGUMENT,
+      });
+    },
+  );
 });
 
 describe('A40 a flood of headers ends a stream or its connection, and nothing else', () => {
   /** An answer, which would be a decision, is no such end. */
   const cutOff = (client: RawClient) =>
-    until('the end', async () => client.resetWith(1) !== undefined || (client.socket.destroyed && !client.ended(1)));
+    until(
+      'the end',
+      async () =>
+        client.resetWith(1) !== undefined || (client.socket.destroyed && !client.ended(1)),
+    );
 
   test('ten thousand headers', async () => {
-    const decisions = world.audit().length;
-    const client = await raw();
-    const block = Buffer.concat([
-      headerBlock({ ':method': 'POST', ':scheme': 'https', ':path': CREATE_CERTIFICATE.path, ':authority': 'x' }),
-      ...Array.from({ length: 10_000 }, (_, each) => headerBlock({ [`x-${each}`]: 'y' })),
-    ]);
-    client.send(PREFACE, frame('headers', 1, block.subarray(0, 10_000), 0));
-    for (let at = 10_000; at < block.length; at += 16_000) {
-      client.send(frame('continuation', 1, block.subarray(at, at + 16_000), at + 16_000 >= block.length ? END_HEADERS : 0));
-    }
-    await cutOff(client);
-    expect(world.audit()).toHaveLength(decisions);
-  });
-  test('a header of 40 kB', async () => {
-    expect(await ask({ 'x-large': 'x'.repeat(40_000) }, framed(request))).toEqual({ http: 200, grpc: RESOURCE_EXHAUSTED });
-  });
-  test('a header of 70 kB', async () =>
-    expect(await ask({ 'x-large': 'x'.repeat(60_000), 'x-more': 'x'.repeat(5_000) }, framed(request))).not.toHaveProperty('grpc', 0));
-  test('a header of 1 MiB', async () => {
-    const client = await raw();
-    const large = headerBlock({ 'x-large': 'x'.repeat(1_048_576) });
-    client.send(PREFACE, frame('headers', 1, headerBlock({ ':method': 'POST', ':path': '/' }), 0));
-    for (let at = 0; at < large.length; at += 16_000) client.send(frame('continuation', 1, large.subarray(at, at + 16_000), 0));
-    await cutOff(client);
-  });
-  test.each<[string, Buffer, string]>([
-    ['bad UTF-8', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0xc3, 0x28)]), 'UNAUTHENTICATED'],
-    ['a NUL', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0x61, 0x00)]), 'PROTOCOL_ERROR'],
-    ['a name in capitals', Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x58), Buffer.of(1, 0x61)]), 'PROTOCOL_ERROR'],
-  ])('%s in a header is answered as if it were not there, or resets the stream (RFC 9113 section 8.2.1)', async (_, field, end) => {
     const decisions = world.audit().length;
     const client = await raw();
     const block = Buffer.concat([
@@ -195,16 +238,88 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
         ':scheme': 'https',
         ':path': CREATE_CERTIFICATE.path,
         ':authority': 'x',
-        'content-type': 'application/grpc',
       }),
-      field,
+      ...Array.from({ length: 10_000 }, (_, each) => headerBlock({ [`x-${each}`]: 'y' })),
     ]);
-    client.send(PREFACE, frame('headers', 1, block, END_HEADERS), message(1, request, { flags: 1 }));
-    await until('the end of the stream', async () => client.ended(1) || client.socket.destroyed);
-    const decided = world.audit().slice(decisions);
-    if (end === 'PROTOCOL_ERROR') expect([decided, client.resetWith(1)]).toEqual([[], PROTOCOL_ERROR]);
-    else expect([decided.map(({ status }) => status), client.resetWith(1)]).toEqual([[end], undefined]);
+    client.send(PREFACE, frame('headers', 1, block.subarray(0, 10_000), 0));
+    for (let at = 10_000; at < block.length; at += 16_000) {
+      client.send(
+        frame(
+          'continuation',
+          1,
+          block.subarray(at, at + 16_000),
+          at + 16_000 >= block.length ? END_HEADERS : 0,
+        ),
+      );
+    }
+    await cutOff(client);
+    expect(world.audit()).toHaveLength(decisions);
   });
+  test('a header of 40 kB', async () => {
+    expect(await ask({ 'x-large': 'x'.repeat(40_000) }, framed(request))).toEqual({
+      http: 200,
+      grpc: RESOURCE_EXHAUSTED,
+    });
+  });
+  test('a header of 70 kB', async () =>
+    expect(
+      await ask({ 'x-large': 'x'.repeat(60_000), 'x-more': 'x'.repeat(5_000) }, framed(request)),
+    ).not.toHaveProperty('grpc', 0));
+  test('a header of 1 MiB', async () => {
+    const client = await raw();
+    const large = headerBlock({ 'x-large': 'x'.repeat(1_048_576) });
+    client.send(PREFACE, frame('headers', 1, headerBlock({ ':method': 'POST', ':path': '/' }), 0));
+    for (let at = 0; at < large.length; at += 16_000)
+      client.send(frame('continuation', 1, large.subarray(at, at + 16_000), 0));
+    await cutOff(client);
+  });
+  test.each<[string, Buffer, string]>([
+    [
+      'bad UTF-8',
+      Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0xc3, 0x28)]),
+      'UNAUTHENTICATED',
+    ],
+    [
+      'a NUL',
+      Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x78), Buffer.of(2, 0x61, 0x00)]),
+      'PROTOCOL_ERROR',
+    ],
+    [
+      'a name in capitals',
+      Buffer.concat([Buffer.from([0]), Buffer.of(1, 0x58), Buffer.of(1, 0x61)]),
+      'PROTOCOL_ERROR',
+    ],
+  ])(
+    '%s in a header is answered as if it were not there, or resets the stream (RFC 9113 section 8.2.1)',
+    async (_, field, end) => {
+      const decisions = world.audit().length;
+      const client = await raw();
+      const block = Buffer.concat([
+        headerBlock({
+          ':method': 'POST',
+          ':scheme': 'https',
+          ':path': CREATE_CERTIFICATE.path,
+          ':authority': 'x',
+          'content-type': 'application/grpc',
+        }),
+        field,
+      ]);
+      client.send(
+        PREFACE,
+        frame('headers', 1, block, END_HEADERS),
+        message(1, request, { flags: 1 }),
+      );
+      await until('the end of the stream', async () => client.ended(1) || client.socket.destroyed);
+      const decided = world.audit().slice(decisions);
+      if (end === 'PROTOCOL_ERROR')
+        expect([decided, client.resetWith(1)]).toEqual([[], PROTOCOL_ERROR]);
+      else
+        expect([decided.map(({ status }) => status), client.resetWith(1)]).toEqual([
+          [end],
+          undefined,
+        ]);
+    },
+  );
 });
 
 describe('A41 a message that is not as long as it says, or packed, is refused', () => {
@@ -212,14 +327,23 @@ describe('A41 a message that is not as long as it says, or packed, is refused', 
     const bomb = gzipSync(Buffer.alloc(50 * 1024 * 1024));
     expect(bomb.length).toBeLessThan(LIMITS.requestBytes);
     const before = process.memoryUsage.rss();
-    expect(await ask({ 'grpc-encoding': 'gzip' }, framed(bomb, { compressed: 1 }))).toEqual({ http: 200, grpc: UNIMPLEMENTED });
+    expect(await ask({ 'grpc-encoding': 'gzip' }, framed(bomb, { compressed: 1 }))).toEqual({
+      http: 200,
+      grpc: UNIMPLEMENTED,
+    });
     expect(process.memoryUsage.rss() - before).toBeLessThan(50 * 1024 * 1024);
   });
   test('an encoding that nobody knows, with its flag, is UNIMPLEMENTED', async () => {
-    expect(await ask({ 'grpc-encoding': 'snappy' }, framed(request, { compressed: 1 }))).toEqual({ http: 200, grpc: UNIMPLEMENTED });
+    expect(await ask({ 'grpc-encoding': 'snappy' }, framed(request, { compressed: 1 }))).toEqual({
+      http: 200,
+      grpc: UNIMPLEMENTED,
+    });
   });
   test('a length of 4 GiB is RESOURCE_EXHAUSTED', async () => {
-    expect(await ask({}, framed(request, { length: 0xffff_ffff }))).toEqual({ http: 200, grpc: RESOURCE_EXHAUSTED });
+    expect(await ask({}, framed(request, { length: 0xffff_ffff }))).toEqual({
+      http: 200,
+      grpc: RESOURCE_EXHAUSTED,
+    });
   });
   test.each([
     ['longer than it is', framed(Buffer.from('abc'), { length: 10 })],
@@ -244,7 +368,11 @@ describe('A42 floods of HTTP/2 end their own connection', () => {
   };
   test('streams that are reset as soon as they are opened', async () => {
     const client = await flood((at) => [call(2 * at + 1), reset(2 * at + 1)], 10_000);
-    await until('the end of the connection', async () => client.socket.destroyed || client.socket.readableEnded, 10_000);
+    await until(
+      'the end of the connection',
+      async () => client.socket.destroyed || client.socket.readableEnded,
+      10_000,
+    );
   });
   test('a stream that is reset without an error is over, and its half request is no request', async () => {
     const client = await raw();
@@ -267,13 +395,22 @@ describe('A42 floods of HTTP/2 end their own connection', () => {
       client.send(frame('continuation', 1, headerBlock({ [`x${at}`]: 'y'.repeat(1_000) }), 0));
       if (at % 50 === 0) await new Promise((done) => setImmediate(done));
     }
-    await until('the end of the connection', async () => client.socket.destroyed || client.ended(1), 10_000);
+    await until(
+      'the end of the connection',
+      async () => client.socket.destroyed || client.ended(1),
+      10_000,
+    );
   });
   test('a window of zero holds nobody else up', async () => {
     const client = await raw();
     const zero = Buffer.from([0, 4, 0, 0, 0, 0]);
     const token = await world.joinToken();
-    client.send(PREFACE, frame('settings', 0, zero), call(1, { authorization: `Bearer ${token}` }), message(1, request, { flags: 1 }));
+    client.send(
+      PREFACE,
+      frame('settings', 0, zero),
+      call(1, { authorization: `Bearer ${token}` }),
+      message(1, request, { flags: 1 }),
+    );
     await until('the decision', async () => world.audit().at(-1)?.method === 'join-token');
   });
 });
@@ -292,7 +429,8 @@ describe('A43 who is slow or silent is let go', () => {
       await new Promise((done) => setImmediate(done));
     }
   };
-  const gone = (socket: Socket) => until('the end of the connection', async () => socket.destroyed, 5_000);
+  const gone = (socket: Socket) =>
+    until('the end of the connection', async () => socket.destroyed, 5_000);
 
   test('a connection that sends nothing, or a part of its TLS handshake', async () => {
     const { own, clock } = await startOnTestClock();
@@ -336,7 +474,10 @@ describe('A43 who is slow or silent is let go', () => {
   test('a refused stream that is left half open is reset', async () => {
     const { own, clock } = await startOnTestClock();
     const { host, port } = place(own);
-    const http2 = connectHttp2(`https://${host}:${port}`, { servername: 'localhost', ca: roots(own) });
+    const http2 = connectHttp2(`https://${host}:${port}`, {
+      servername: 'localhost',
+      ca: roots(own),
+    });
     http2.on('error', () => undefined);
     const stream = http2.request({ ...HEADERS });
     stream.on('error', () => undefined);
@@ -369,7 +510,10 @@ describe('A43 who is slow or silent is let go', () => {
     await until('all of them', async () => idle.every((socket) => !socket.connecting), 20_000);
     const fresh = world.client(await issueIdentity(world.authority));
     expect(await fresh.create(csrDer)).toMatchObject({ code: 0 });
-    await until('the oldest to go', async () => idle.filter((socket) => !socket.destroyed).length <= LIMITS.connections);
+    await until(
+      'the oldest to go',
+      async () => idle.filter((socket) => !socket.destroyed).length <= LIMITS.connections,
+    );
   });
 });
 
@@ -380,16 +524,26 @@ describe('A44 more calls than there is room for', () => {
   });
   test('a client that does not care has its streams refused', async () => {
     const client = await raw();
-    client.send(PREFACE, ...Array.from({ length: LIMITS.callsPerConnection + 10 }, (_, at) => call(2 * at + 1)));
+    client.send(
+      PREFACE,
+      ...Array.from({ length: LIMITS.callsPerConnection + 10 }, (_, at) => call(2 * at + 1)),
+    );
     const last = 2 * (LIMITS.callsPerConnection + 9) + 1;
     await until('the refusal', async () => client.ended(last) || client.socket.destroyed);
   });
   test('calls without an end on many connections make room for one that has few', async () => {
-    const clients = await Promise.all(Array.from({ length: LIMITS.incompleteCalls / LIMITS.callsPerConnection }, () => raw()));
-    for (const client of clients) client.send(PREFACE, ...Array.from({ length: LIMITS.callsPerConnection }, (_, at) => call(2 * at + 1)));
+    const clients = await Promise.all(
+      Array.from({ length: LIMITS.incompleteCalls / LIMITS.callsPerConnection }, () => raw()),
+    );
+    for (const client of clients)
+      client.send(
+        PREFACE,
+        ...Array.from({ length: LIMITS.callsPerConnection }, (_, at) => call(2 * at + 1)),
+      );
     await until('the settings', async () => clients.every((client) => client.received() > 0));
     await new Promise((done) => setTimeout(done, 300));
-    for (let each = 0; each < 10; each += 1) expect(await honest.create(csrDer)).toMatchObject({ code: 0 });
+    for (let each = 0; each < 10; each += 1)
+      expect(await honest.create(csrDer)).toMatchObject({ code: 0 });
   });
 });
 
@@ -406,8 +560,10 @@ describe('A45 what is not gRPC over TLS 1.2 or 1.3 is refused', () => {
     await until('the end', async () => socket.destroyed || socket.readableEnded, 12_000);
     return received;
   };
-  test('plain HTTP/2', async () => expect(await plain(Buffer.concat([PREFACE, call(1)]))).not.toContain('grpc'));
-  test('plain HTTP/1', async () => expect(await plain('GET / HTTP/1.1\r\nhost: x\r\n\r\n')).not.toContain('HTTP/1.1 2'));
+  test('plain HTTP/2', async () =>
+    expect(await plain(Buffer.concat([PREFACE, call(1)]))).not.toContain('grpc'));
+  test('plain HTTP/1', async () =>
+    expect(await plain('GET / HTTP/1.1\r\nhost: x\r\n\r\n')).not.toContain('HTTP/1.1 2'));
 
   test.each<[string, SecureVersion, string[] | undefined]>([
     ['TLS 1.0', 'TLSv1', ['h2']],
@@ -442,12 +598,15 @@ describe('A45 what is not gRPC over TLS 1.2 or 1.3 is refused', () => {
     await once(socket, 'secureConnect');
     expect([socket.authorized, socket.alpnProtocol]).toEqual([true, 'h2']);
   });
-  test.each([{ 'content-type': 'application/json' }, { 'content-type': 'application/grpc-web' }, { ':method': 'GET' }])(
-    'headers %j',
-    async (headers) => {
-      expect(await ask(headers, headers[':method'] ? undefined : framed(request))).toEqual({ http: 415 });
-    },
-  );
+  test.each([
+    { 'content-type': 'application/json' },
+    { 'content-type': 'application/grpc-web' },
+    { ':method': 'GET' },
+  ])('headers %j', async (headers) => {
+    expect(await ask(headers, headers[':method'] ? undefined : framed(request))).toEqual({
+      http: 415,
+    });
+  });
   test.each([
     '/istio.v1.auth.IstioCertificateService/DeleteCertificate',
     '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
@@ -456,6 +615,9 @@ describe('A45 what is not gRPC over TLS 1.2 or 1.3 is refused', () => {
     '/constructor',
     '/',
   ])('method %s is UNIMPLEMENTED', async (path) => {
-    expect(await ask({ ':path': path }, framed(request))).toEqual({ http: 200, grpc: UNIMPLEMENTED });
+    expect(await ask({ ':path': path }, framed(request))).toEqual({
+      http: 200,
+      grpc: UNIMPLEMENTED,
+    });
   });
 });

@@ -17,7 +17,9 @@ const YEAR = 365 * DAY;
 function ownClock(story: Story): { jumpTo: (at: number) => Promise<void> } {
   let ahead = 0;
   const truth = () => story.clock.now() + ahead;
-  story.ca.behave((request) => story.ca.issue(request, { notBeforeAt: truth() - 2 * MINUTE, notAfterAt: truth() + DAY }));
+  story.ca.behave((request) =>
+    story.ca.issue(request, { notBeforeAt: truth() - 2 * MINUTE, notAfterAt: truth() + DAY }),
+  );
   return {
     jumpTo: (at) => {
       ahead += story.clock.now() - at;
@@ -26,7 +28,8 @@ function ownClock(story: Story): { jumpTo: (at: number) => Promise<void> } {
   };
 }
 
-const jumpsLogged = (story: Story) => story.events.filter(({ event }) => event === 'wall clock jumped, or the machine was suspended');
+const jumpsLogged = (story: Story) =>
+  story.events.filter(({ event }) => event === 'wall clock jumped, or the machine was suspended');
 
 describe('F1 a wall clock that jumps forward', () => {
   test.each([
@@ -34,22 +37,30 @@ describe('F1 a wall clock that jumps forward', () => {
     [12, 'current', 2],
     [23.9, 'current', 2],
     [48, 'current', 2],
-  ] as const)('by %d h leaves a certificate in service that is due later', async (hours, kind, attempts) => {
-    const story = await tell();
-    await story.clock.advanceBy(MINUTE);
-    await story.clock.jumpTo(story.clock.now() + hours * HOUR);
-    await story.clock.advanceBy(MINUTE);
-    expect(story.keeper.state.value.kind).toBe(kind);
-    expect(story.svid!.notAfterAt).toBeGreaterThan(story.clock.now());
-    expect(story.ca.attempts).toHaveLength(attempts);
-    expect(jumpsLogged(story)).toMatchObject([{ level: 'warn', facts: { bySeconds: hours * 3_600 } }]);
-  });
+  ] as const)(
+    'by %d h leaves a certificate in service that is due later',
+    async (hours, kind, attempts) => {
+      const story = await tell();
+      await story.clock.advanceBy(MINUTE);
+      await story.clock.jumpTo(story.clock.now() + hours * HOUR);
+      await story.clock.advanceBy(MINUTE);
+      expect(story.keeper.state.value.kind).toBe(kind);
+      expect(story.svid!.notAfterAt).toBeGreaterThan(story.clock.now());
+      expect(story.ca.attempts).toHaveLength(attempts);
+      expect(jumpsLogged(story)).toMatchObject([
+        { level: 'warn', facts: { bySeconds: hours * 3_600 } },
+      ]);
+    },
+  );
 
   test('beyond the expiry while the CA is away is told as expired at once', async () => {
     const story = await tell({ random: seeded(1) });
     story.ca.failWith('ERR_CA_UNAVAILABLE');
     await story.clock.jumpTo(story.after(25 * HOUR));
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', expired: { serial: expect.any(String) } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: { serial: expect.any(String) },
+    });
   });
 });
 
@@ -57,19 +68,26 @@ describe('F2 a wall clock that is set back', () => {
   test.each([
     ['an hour', HOUR],
     ['a year', YEAR],
-  ])('by %s renews now, as the certificate is not valid yet by it, and no more than once', async (_, ms) => {
-    const story = await tell();
-    await story.clock.advanceBy(MINUTE);
-    await story.clock.jumpTo(story.clock.now() - ms);
-    await story.clock.advanceBy(MINUTE);
-    expect(story.svid!.notBeforeAt).toBeLessThan(story.clock.now());
-    expect(story.ca.attempts).toHaveLength(2);
-    expect(story.events.filter(({ event }) => event.startsWith('certificate in service is not valid yet'))).toHaveLength(1);
-    await story.clock.advanceBy(11 * HOUR);
-    expect(story.ca.attempts).toHaveLength(2);
-    await story.clock.advanceBy(HOUR);
-    expect(story.ca.attempts).toHaveLength(3);
-  });
+  ])(
+    'by %s renews now, as the certificate is not valid yet by it, and no more than once',
+    async (_, ms) => {
+      const story = await tell();
+      await story.clock.advanceBy(MINUTE);
+      await story.clock.jumpTo(story.clock.now() - ms);
+      await story.clock.advanceBy(MINUTE);
+      expect(story.svid!.notBeforeAt).toBeLessThan(story.clock.now());
+      expect(story.ca.attempts).toHaveLength(2);
+      expect(
+        story.events.filter(({ event }) =>
+          event.startsWith('certificate in service is not valid yet'),
+        ),
+      ).toHaveLength(1);
+      await story.clock.advanceBy(11 * HOUR);
+      expect(story.ca.attempts).toHaveLength(2);
+      await story.clock.advanceBy(HOUR);
+      expect(story.ca.attempts).toHaveLength(3);
+    },
+  );
 
   test('by a year against a CA with the right time serves on, tries without a storm and recovers when it is put right', async () => {
     const story = await tell({ random: seeded(2) });
@@ -78,7 +96,11 @@ describe('F2 a wall clock that is set back', () => {
     await story.clock.advanceBy(HOUR);
     await jumpTo(story.clock.now() - YEAR);
     await story.clock.advanceBy(6 * HOUR);
-    expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', svid: first, error: { code: 'ERR_CA_RESPONSE' } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'overdue',
+      svid: first,
+      error: { code: 'ERR_CA_RESPONSE' },
+    });
     expect(story.ca.attempts.length).toBeGreaterThan((6 * HOUR) / (55 * SECOND));
     expect(story.ca.attempts.length).toBeLessThan((6 * HOUR) / (35 * SECOND));
     await jumpTo(story.clock.now() + YEAR);
@@ -94,9 +116,15 @@ describe('F2 a wall clock that is set back', () => {
     await story.clock.jumpTo(story.after(5 * MINUTE));
     await story.clock.advanceBy(HOUR - 1);
     expect(story.ca.attempts).toHaveLength(1);
-    expect(story.keeper.describe().plan[0]).toMatchObject({ rule: 'renewal at its age, not at its hour', at: story.clock.now() + 1 });
+    expect(story.keeper.describe().plan[0]).toMatchObject({
+      rule: 'renewal at its age, not at its hour',
+      at: story.clock.now() + 1,
+    });
     // Status, metric and service manager say what the plan says.
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.clock.now() + 1 });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      renewAt: story.clock.now() + 1,
+    });
     await story.clock.advanceBy(1);
     expect(story.ca.attempts).toHaveLength(2);
   });
@@ -107,23 +135,32 @@ describe('F2 a wall clock that is set back', () => {
     ['a credential changes', async ({ ca }) => ca.tell('credential')],
     [
       'the bundle changes',
-      async ({ ca }) => ca.trust.set(createTrustBundle((await testRoots()).map(({ certificateDer }) => certificateDer))),
+      async ({ ca }) =>
+        ca.trust.set(
+          createTrustBundle((await testRoots()).map(({ certificateDer }) => certificateDer)),
+        ),
     ],
     ['it is put right', (story) => story.clock.jumpTo(story.after(6 * HOUR))],
-  ])('and is planned for the instant that plan and state alike say, also after %s', async (_, change) => {
-    const story = await tell();
-    ownClock(story);
-    await story.clock.advanceTo(story.after(6 * HOUR));
-    await story.clock.jumpTo(story.after(5 * HOUR));
-    await change(story);
-    await story.clock.advanceBy(SECOND);
-    const { dueAt, plan } = story.keeper.describe();
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: dueAt });
-    expect(plan[0]!.at).toBe(dueAt);
-  });
+  ])(
+    'and is planned for the instant that plan and state alike say, also after %s',
+    async (_, change) => {
+      const story = await tell();
+      ownClock(story);
+      await story.clock.advanceTo(story.after(6 * HOUR));
+      await story.clock.jumpTo(story.after(5 * HOUR));
+      await change(story);
+      await story.clock.advanceBy(SECOND);
+      const { dueAt, plan } = story.keeper.describe();
+      expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: dueAt });
+      expect(plan[0]!.at).toBe(dueAt);
+    },
+  );
 
   test('while an attempt waits for its retry puts the retry off by nothing', async () => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }), random: () => 0.5 });
+    const story = await tell({
+      prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }),
+      random: () => 0.5,
+    });
     await story.clock.advanceBy(30 * SECOND);
     await story.clock.jumpTo(story.clock.now() - YEAR);
     story.ca.work();
@@ -157,7 +194,10 @@ describe('F3 a machine that was suspended for 16 hours', () => {
     const story = await tell({ lifeMs: 10 * HOUR, random: seeded(4) });
     story.ca.failWith('ERR_TOKEN', { retry: 'slow' });
     await story.clock.jumpTo(story.after(16 * HOUR));
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', expired: { serial: expect.any(String) } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: { serial: expect.any(String) },
+    });
     await story.clock.advanceBy(10 * SECOND);
     story.ca.work();
     story.ca.tell('credential');
@@ -169,7 +209,8 @@ describe('F3 a machine that was suspended for 16 hours', () => {
 test('F4 an agent five minutes behind its CA gets nothing until its clock is right, says why and makes no storm', async () => {
   const story = await tell({
     random: seeded(5),
-    prepare: (ca, clock) => ca.behave((request) => ca.issue(request, { notBeforeAt: clock.now() + 5 * MINUTE })),
+    prepare: (ca, clock) =>
+      ca.behave((request) => ca.issue(request, { notBeforeAt: clock.now() + 5 * MINUTE })),
   });
   await story.clock.advanceBy(10 * MINUTE);
   expect(story.keeper.state.value).toMatchObject({
@@ -177,7 +218,9 @@ test('F4 an agent five minutes behind its CA gets nothing until its clock is rig
     error: { code: 'ERR_CA_RESPONSE', hint: expect.stringContaining('clock') },
   });
   expect(story.ca.attempts.length).toBeLessThan(20);
-  story.ca.behave((request) => story.ca.issue(request, { notBeforeAt: story.clock.now() + 3 * SECOND }));
+  story.ca.behave((request) =>
+    story.ca.issue(request, { notBeforeAt: story.clock.now() + 3 * SECOND }),
+  );
   await story.clock.advanceBy(MINUTE);
   expect(story.keeper.state.value.kind).toBe('current');
 });
@@ -185,13 +228,16 @@ test('F4 an agent five minutes behind its CA gets nothing until its clock is rig
 test.each([
   ['60 days', 60 * DAY],
   ['ten years', 3650 * DAY],
-])('F5 a certificate of %s, whose half no timer can hold, is renewed once, at its half', async (_, lifeMs) => {
-  const story = await tell({ lifeMs });
-  await story.clock.advanceTo(story.after(lifeMs / 2 - 1));
-  expect(story.ca.attempts).toHaveLength(1);
-  await story.clock.advanceBy(1);
-  expect(story.ca.attempts).toHaveLength(2);
-});
+])(
+  'F5 a certificate of %s, whose half no timer can hold, is renewed once, at its half',
+  async (_, lifeMs) => {
+    const story = await tell({ lifeMs });
+    await story.clock.advanceTo(story.after(lifeMs / 2 - 1));
+    expect(story.ca.attempts).toHaveLength(1);
+    await story.clock.advanceBy(1);
+    expect(story.ca.attempts).toHaveLength(2);
+  },
+);
 
 test.each([
   ['10 s', 10 * SECOND, 13],

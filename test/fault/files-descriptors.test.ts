@@ -23,7 +23,11 @@ function cpuSeconds(pid: number): number {
 test('E12 an agent with few file descriptors turns clients away, idles, still renews, and is all right when some are free again', async () => {
   const dir = tempDir();
   // As many as it needs, and few more.
-  daemon = startDaemon({ dir, through: ['sh', '-c', 'ulimit -n 48; exec "$@"', 'sh'], flags: ['--output-certs', 'certs'] });
+  daemon = startDaemon({
+    dir,
+    through: ['sh', '-c', 'ulimit -n 48; exec "$@"', 'sh'],
+    flags: ['--output-certs', 'certs'],
+  });
   await daemon.ready();
   const first = (await daemon.status()).workloads[0]!.certificate!.serial;
   await daemon.event('certificate files written', (event) => event.serial === first);
@@ -48,7 +52,11 @@ test('E12 an agent with few file descriptors turns clients away, idles, still re
   await daemon.event('certificate files written', (event) => event.serial === renewed.serial);
   const leaf = new X509Certificate(readFileSync(join(dir, 'certs', 'cert-chain.pem')));
   expect(leaf.serialNumber.toLowerCase()).toBe(renewed.serial);
-  expect(leaf.publicKey.equals(createPublicKey(createPrivateKey(readFileSync(join(dir, 'certs', 'key.pem')))))).toBe(true);
+  expect(
+    leaf.publicKey.equals(
+      createPublicKey(createPrivateKey(readFileSync(join(dir, 'certs', 'key.pem')))),
+    ),
+  ).toBe(true);
   const again = daemon;
   await until('an agent that answers again', async () => (await again.status()).ready);
 });

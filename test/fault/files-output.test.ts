@@ -1,4 +1,11 @@
-import { lutimesSync, readdirSync, readFileSync, readlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  lutimesSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { type OutputFile, publishDir } from '../../agent/base/atomic-dir';
@@ -9,7 +16,8 @@ import { tempDir } from '../support/temp-dir';
 
 const FULL = process.env.KEYTURN_TEST === 'full';
 const NAMES = ['key.pem', 'cert-chain.pem', 'root-cert.pem'] as const;
-const files = (generation: string): OutputFile[] => NAMES.map((name) => ({ name, bytes: Buffer.from(generation), mode: 0o600 }));
+const files = (generation: string): OutputFile[] =>
+  NAMES.map((name) => ({ name, bytes: Buffer.from(generation), mode: 0o600 }));
 
 /** A directory as a writer may find it, all its files of generation `old`. */
 const BEFORE: Record<string, (dir: string) => Promise<void>> = {
@@ -33,7 +41,9 @@ function expectOneGeneration(dir: string): string {
 }
 
 function expectNoLitter(dir: string): void {
-  expect(readdirSync(dir).sort()).toEqual(['..data', readlinkSync(join(dir, '..data')), ...NAMES].sort());
+  expect(readdirSync(dir).sort()).toEqual(
+    ['..data', readlinkSync(join(dir, '..data')), ...NAMES].sort(),
+  );
 }
 
 describe('E7 a SIGKILL at any step of a write leaves a matching set, and the next writer mends the rest', () => {
@@ -92,7 +102,11 @@ describe('E5 E6 an error at any step of a write leaves a matching set and no lit
         if (outcome) expect(outcome).toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
         expectOneGeneration(dir);
         await publishDir(dir, files('new'));
-        expect({ kind, failing, seen: expectOneGeneration(dir) }).toEqual({ kind, failing, seen: 'new' });
+        expect({ kind, failing, seen: expectOneGeneration(dir) }).toEqual({
+          kind,
+          failing,
+          seen: 'new',
+        });
       }
     }
   });
@@ -101,9 +115,13 @@ describe('E5 E6 an error at any step of a write leaves a matching set and no lit
     const dir = tempDir();
     await publishDir(dir, files('old'));
     const restore = await onFsStep((name) => {
-      if (name === 'writeFile') throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+      if (name === 'writeFile')
+        throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
     });
-    await expect(publishDir(dir, files('new'))).rejects.toMatchObject({ code: 'ERR_OUTPUT', hint: 'free some space on its file system' });
+    await expect(publishDir(dir, files('new'))).rejects.toMatchObject({
+      code: 'ERR_OUTPUT',
+      hint: 'free some space on its file system',
+    });
     restore();
     expect(expectOneGeneration(dir)).toBe('old');
     expectNoLitter(dir);
@@ -149,7 +167,8 @@ describe('E8 a reader that resolves ..data once', () => {
       }
       await new Promise((resolve) => setImmediate(resolve));
     }
-    for (const writer of writers) expect(await writer.exited).toMatchObject({ code: 0, stderr: '' });
+    for (const writer of writers)
+      expect(await writer.exited).toMatchObject({ code: 0, stderr: '' });
     expect(reads).toBeGreaterThan(rounds);
     expect(generations.size).toBeGreaterThan(rounds / 10);
     expect(readFileSync(join(dir, 'key.pem'), 'utf8')).toMatch(new RegExp(`^[ab]${rounds - 1}$`));

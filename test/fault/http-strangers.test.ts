@@ -35,7 +35,10 @@ describe.each([
   beforeAll(async () => {
     address = `127.0.0.1:${await freePort()}`;
     const listen = name === 'run' ? [] : ['--listen', `127.0.0.1:${await freePort()}`];
-    daemon = startDaemon({ dir: tempDir(), args: [...command, ...listen, '--admin-address', address, '--log-format', 'json'] });
+    daemon = startDaemon({
+      dir: tempDir(),
+      args: [...command, ...listen, '--admin-address', address, '--log-format', 'json'],
+    });
     const live = () => fetchText(`http://${address}/healthz/live`).catch(() => undefined);
     await until('the port to answer', async () => (await live())?.status === 200);
   });
@@ -44,13 +47,18 @@ describe.each([
   test.each([
     ['say nothing or half a header', '', 'GET /healthz/live HTTP/1.1\r\nHost: x\r\nX: '],
     ['send half a body', 'POST /healthz/live HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{'],
-    ['ask fifty times at once and read nothing', 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(50)],
+    [
+      'ask fifty times at once and read nothing',
+      'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(50),
+    ],
   ])(
     'a thousand strangers who %s keep nobody from an answer, and are gone in time',
     async (_, ...texts) => {
       const before = { memory: daemon.rssAnon(), descriptors: descriptors() };
       gather(texts);
-      await until('the crowd to be there', async () => crowd.every(({ connecting }) => !connecting));
+      await until('the crowd to be there', async () =>
+        crowd.every(({ connecting }) => !connecting),
+      );
       for (let probe = 0; probe < 5; probe += 1) {
         expect(await fetchText(`http://${address}/healthz/live`)).toMatchObject({ status: 200 });
         expect(descriptors()).toBeLessThan(MOST_DESCRIPTORS);

@@ -22,7 +22,9 @@ const AT_A_TIME = FULL ? 8 : 4;
 /** Clients of each attack on each server, and octets that one pours at the most. */
 const USUAL = { connections: FULL ? 40 : 4, pourBytes: 96 * 1024 };
 /** As field flood/abort does it; the long one ends a process that uses the HTTP/2 of Node.js. */
-const LONG = FULL ? { connections: 400, pourBytes: 3 * 1024 * 1024 } : { connections: 30, pourBytes: 1024 * 1024 };
+const LONG = FULL
+  ? { connections: 400, pourBytes: 3 * 1024 * 1024 }
+  : { connections: 30, pourBytes: 1024 * 1024 };
 
 /** Which methods are attacked, and how a client reaches them. */
 interface Target {
@@ -32,7 +34,11 @@ interface Target {
 }
 
 /** Many clients at a time, each of another kind of haste: reading or not, hanging up between frames or within one, at once or later. */
-async function attack({ daemon, paths, connect: open }: Target, [, pour]: Attack, { connections, pourBytes } = USUAL): Promise<void> {
+async function attack(
+  { daemon, paths, connect: open }: Target,
+  [, pour]: Attack,
+  { connections, pourBytes } = USUAL,
+): Promise<void> {
   let begun = 0;
   const one = async () => {
     while (begun < connections) {
@@ -40,14 +46,17 @@ async function attack({ daemon, paths, connect: open }: Target, [, pour]: Attack
       begun += 1;
       const random = seeded(turn + 1);
       const path = paths[turn % paths.length]!;
-      const call = (stream: number, flags?: number) => openCall(stream, '', { ':path': path, 'workload.spiffe.io': 'true' }, flags);
+      const call = (stream: number, flags?: number) =>
+        openCall(stream, '', { ':path': path, 'workload.spiffe.io': 'true' }, flags);
       const client = await open();
       client.send(opening(call));
       // Half of them hang up within a frame.
       const enough = pourBytes * (turn % 2 === 0 ? 1 : random());
       let poured = 0;
       for (let round = 0; poured < enough && !client.socket.destroyed; round += 1) {
-        const bytes = Buffer.concat([...Array(100)].map((_, each) => pour(round * 100 + each, call)));
+        const bytes = Buffer.concat(
+          [...Array(100)].map((_, each) => pour(round * 100 + each, call)),
+        );
         client.send(bytes.subarray(0, enough - poured));
         poured += bytes.length;
         if (random() < 0.2) await pause(random() * 5);
@@ -68,7 +77,10 @@ async function reach(daemon: Daemon, open: () => Promise<RawClient>): Promise<Ra
     } catch (caught) {
       daemon.assertAlive();
       // The backlog of the socket is full, or the client was hung up on in its handshake.
-      if (!['EAGAIN', 'ECONNRESET', 'EPIPE'].includes(String((caught as NodeJS.ErrnoException).code))) throw caught;
+      if (
+        !['EAGAIN', 'ECONNRESET', 'EPIPE'].includes(String((caught as NodeJS.ErrnoException).code))
+      )
+        throw caught;
       await pause(5);
     }
   }
@@ -112,8 +124,13 @@ describe('field flood/abort: no client ends the process', () => {
     await attack(unixTarget(daemon), ATTACKS[0]!, LONG);
     for (const each of ATTACKS) await attack(unixTarget(daemon), each);
     await expectWell(daemon);
-    await until('no stream', async () => (await daemon.status()).workloads[0]!.sds.streams.length === 0);
-    expect(refused((await daemon.http('/metrics')).body, 'keyturn_sds_refused_total')).toBeGreaterThan(0);
+    await until(
+      'no stream',
+      async () => (await daemon.status()).workloads[0]!.sds.streams.length === 0,
+    );
+    expect(
+      refused((await daemon.http('/metrics')).body, 'keyturn_sds_refused_total'),
+    ).toBeGreaterThan(0);
     expect(await daemon.stop()).toMatchObject({ code: 0, signal: null });
   }, 900_000);
 
@@ -121,14 +138,23 @@ describe('field flood/abort: no client ends the process', () => {
     const dir = tempDir();
     mkdirSync(join(dir, 'wl'));
     for (const name of ['good', 'bad']) {
-      writeFileSync(join(dir, `wl/${name}.yaml`), `namespace: shop\nservice-account: ${name}\n`, { mode: 0o600 });
+      writeFileSync(join(dir, `wl/${name}.yaml`), `namespace: shop\nservice-account: ${name}\n`, {
+        mode: 0o600,
+      });
     }
-    const daemon = testDaemon({ dir, identity: ['--trust-domain', 'cluster.local'], flags: ['--workloads', 'wl'] });
-    const socket = (name: string) => join(dir, `var/run/secrets/workload-spiffe-uds/${name}/socket`);
+    const daemon = testDaemon({
+      dir,
+      identity: ['--trust-domain', 'cluster.local'],
+      flags: ['--workloads', 'wl'],
+    });
+    const socket = (name: string) =>
+      join(dir, `var/run/secrets/workload-spiffe-uds/${name}/socket`);
     await daemon.event('sds listening', (event) => String(event.socket).includes('/bad/'));
     await daemon.ready();
-    for (const each of ATTACKS.slice(0, FULL ? undefined : 4)) await attack(unixTarget(daemon, socket('bad')), each);
-    for (const name of ['good', 'bad']) expect((await getSecret(socket(name))).chainPem).toContain('CERTIFICATE');
+    for (const each of ATTACKS.slice(0, FULL ? undefined : 4))
+      await attack(unixTarget(daemon, socket('bad')), each);
+    for (const name of ['good', 'bad'])
+      expect((await getSecret(socket(name))).chainPem).toContain('CERTIFICATE');
     expect(await daemon.stop()).toMatchObject({ code: 0, signal: null });
   }, 900_000);
 
@@ -150,7 +176,14 @@ describe('field flood/abort: no client ends the process', () => {
     });
     const started = await daemon.event('ca server started');
     const port = Number(String(started.address).split(':').at(-1));
-    const tls = () => connectTls({ host: '127.0.0.1', port, servername: 'localhost', ALPNProtocols: ['h2'], rejectUnauthorized: false });
+    const tls = () =>
+      connectTls({
+        host: '127.0.0.1',
+        port,
+        servername: 'localhost',
+        ALPNProtocols: ['h2'],
+        rejectUnauthorized: false,
+      });
     const target = {
       daemon,
       paths: [CREATE_CERTIFICATE.path, '/nobody.serves/This'],

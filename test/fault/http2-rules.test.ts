@@ -53,23 +53,38 @@ async function sent(...parts: readonly Uint8Array[]): Promise<RawClient> {
 
 const uint32 = (value: number) => Buffer.from([value >>> 24, value >>> 16, value >>> 8, value]);
 const whole = (stream: number) =>
-  Buffer.concat([openCall(stream, 'FetchSecrets'), message(stream, sotwRequest(['default']), { flags: END_STREAM })]);
-const isAnswered = (client: RawClient, stream: number) => until('an answer', async () => client.dataBytes(stream) > 0, 10_000, 5);
-const isEnded = (client: RawClient, stream: number) => until('its end', async () => client.ended(stream), 10_000, 5);
+  Buffer.concat([
+    openCall(stream, 'FetchSecrets'),
+    message(stream, sotwRequest(['default']), { flags: END_STREAM }),
+  ]);
+const isAnswered = (client: RawClient, stream: number) =>
+  until('an answer', async () => client.dataBytes(stream) > 0, 10_000, 5);
+const isEnded = (client: RawClient, stream: number) =>
+  until('its end', async () => client.ended(stream), 10_000, 5);
 
-test.each([4_096, 1_000, 0])('a client of nghttp2 that allows %d bytes of header table is answered', async (headerTableSize) => {
-  const session = connectHttp2('http://localhost', { createConnection: () => connect(daemon.sdsSocket), settings: { headerTableSize } });
-  for (const _time of ['first', 'again']) {
-    const stream = session.request({ ':method': 'POST', ':path': `${SDS_SERVICE}/Nothing`, 'content-type': 'application/grpc' });
-    stream.end();
-    const status = await new Promise((done, failed) => {
-      stream.on('response', (headers) => done(headers['grpc-status'])).on('error', failed);
-      session.on('error', failed).on('close', () => failed(new Error('hung up')));
+test.each([4_096, 1_000, 0])(
+  'a client of nghttp2 that allows %d bytes of header table is answered',
+  async (headerTableSize) => {
+    const session = connectHttp2('http://localhost', {
+      createConnection: () => connect(daemon.sdsSocket),
+      settings: { headerTableSize },
     });
-    expect(status).toBe('12');
-  }
-  session.destroy();
-});
+    for (const _time of ['first', 'again']) {
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': `${SDS_SERVICE}/Nothing`,
+        'content-type': 'application/grpc',
+      });
+      stream.end();
+      const status = await new Promise((done, failed) => {
+        stream.on('response', (headers) => done(headers['grpc-status'])).on('error', failed);
+        session.on('error', failed).on('close', () => failed(new Error('hung up')));
+      });
+      expect(status).toBe('12');
+    }
+    session.destroy();
+  },
+);
 
 test.each<[string, number, Buffer]>([
   ['DATA after the end', STREAM_CLOSED, frame('data', 3, Buffer.of(0))],
@@ -86,9 +101,16 @@ test.each<[string, number, Buffer]>([
 test.each<[string, Buffer]>([
   ['a body longer than its content-length', message(1, Buffer.alloc(10))],
   ['a body shorter than its content-length', frame('data', 1, Buffer.alloc(1), END_STREAM)],
-  ['a pseudo-header in trailers', frame('headers', 1, headerBlock({ ':method': 'POST' }), END_HEADERS | END_STREAM)],
+  [
+    'a pseudo-header in trailers',
+    frame('headers', 1, headerBlock({ ':method': 'POST' }), END_HEADERS | END_STREAM),
+  ],
 ])('%s ends its stream', async (_what, then) => {
-  const client = await sent(openCall(1, 'StreamSecrets', { 'content-length': '5' }), then, whole(3));
+  const client = await sent(
+    openCall(1, 'StreamSecrets', { 'content-length': '5' }),
+    then,
+    whole(3),
+  );
   await isAnswered(client, 3);
   expect(client.resetWith(1)).toBe(PROTOCOL_ERROR);
 });
@@ -128,19 +150,36 @@ test('a connection that said goodbye ends with its last stream, though that is r
   client.send(frame('window', 1, Buffer.alloc(4)));
   await client.closed;
   // It was not swept.
-  const { samples } = parseExposition((await daemon.http('/metrics')).body).get('keyturn_sds_refused_total')!;
+  const { samples } = parseExposition((await daemon.http('/metrics')).body).get(
+    'keyturn_sds_refused_total',
+  )!;
   expect(samples.find(({ labels }) => labels.reason === 'silent')?.value ?? 0).toBe(0);
 });
 
 test('ca serve tells a client why it hangs up', async () => {
-  const args = ['ca', 'serve', '--trust-domain', 'example.org', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
+  const args = [
+    'ca',
+    'serve',
+    '--trust-domain',
+    'example.org',
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+  ];
   const ca = testDaemon({ dir: tempDir(), args: [...args, '--log-format', 'json'] });
   const port = Number(
     String((await ca.event('ca server started')).address)
       .split(':')
       .at(-1),
   );
-  const tls = connectTls({ host: '127.0.0.1', port, servername: 'localhost', ALPNProtocols: ['h2'], rejectUnauthorized: false });
+  const tls = connectTls({
+    host: '127.0.0.1',
+    port,
+    servername: 'localhost',
+    ALPNProtocols: ['h2'],
+    rejectUnauthorized: false,
+  });
   const client = await rawClient(tls, 'secureConnect');
   client.send(PREFACE, frame('window', 0, Buffer.from([0x7f, 0xff, 0xff, 0xff])));
   await client.closed;

@@ -31,10 +31,13 @@ describe('field A6: a one-time token whose answer got lost', () => {
     await first.close();
     const after = await testCaWorld({ dir });
     const codes = [];
-    for (let each = 0; each < 3; each += 1) codes.push((await after.client().create(csr, { token })).code);
+    for (let each = 0; each < 3; each += 1)
+      codes.push((await after.client().create(csr, { token })).code);
     expect(codes).toEqual([0, 0, UNAUTHENTICATED]);
     expect(
-      [first, second, after].flatMap((world) => world.audit()).map(({ event, proof }) => [event, (proof as { again?: string })?.again]),
+      [first, second, after]
+        .flatMap((world) => world.audit())
+        .map(({ event, proof }) => [event, (proof as { again?: string })?.again]),
     ).toEqual([
       [undefined, undefined],
       ...['1', '2', '3', '4', '5'].map((again) => ['join-token-answered-again', again]),
@@ -51,24 +54,36 @@ describe('field A6: a one-time token whose answer got lost', () => {
       await someCsr(),
     ];
     const by = world.client();
-    for (const token of [long, short.reveal()]) expect(await by.create(csr, { token })).toMatchObject({ code: 0 });
+    for (const token of [long, short.reveal()])
+      expect(await by.create(csr, { token })).toMatchObject({ code: 0 });
     await clock.advanceBy(59_000);
-    for (const token of [long, short.reveal()]) expect(await by.create(csr, { token })).toMatchObject({ code: 0 });
+    for (const token of [long, short.reveal()])
+      expect(await by.create(csr, { token })).toMatchObject({ code: 0 });
     await clock.advanceBy(1_000);
-    expect(await world.client().create(csr, { token: short.reveal() })).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client().create(csr, { token: short.reveal() })).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     await clock.advanceBy(539_000);
     expect(await world.client().create(csr, { token: long })).toMatchObject({ code: 0 });
     await clock.advanceBy(1_000);
-    expect(await world.client().create(csr, { token: long })).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client().create(csr, { token: long })).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
   });
 
   test('is refused with another key, which is an audit event of its own and an error in the log', async () => {
     const world = await testCaWorld();
     const token = await world.joinToken();
     expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: 0 });
-    expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client().create(await someCsr(), { token })).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     const [issued, refused] = world.audit();
-    expect(refused).toMatchObject({ event: 'join-token-stolen', decision: 'refused', reason: expect.stringContaining('two machines') });
+    expect(refused).toMatchObject({
+      event: 'join-token-stolen',
+      decision: 'refused',
+      reason: expect.stringContaining('two machines'),
+    });
     expect(refused!.proof).toEqual(issued!.proof);
     expect(world.events.at(-1)).toMatchObject({
       level: 'error',
@@ -87,13 +102,18 @@ describe('field A6: a one-time token whose answer got lost', () => {
     expect((await world.client().create(forged, { token })).code).not.toBe(0);
     expect(world.issued()).toBe(1);
     const other = await world.joinToken();
-    expect(await world.client().create(await someCsr(`${TEST_ID}-2`), { token: other })).toMatchObject({ code: PERMISSION_DENIED });
+    expect(
+      await world.client().create(await someCsr(`${TEST_ID}-2`), { token: other }),
+    ).toMatchObject({ code: PERMISSION_DENIED });
     expect(await world.client().create(mine, { token: other })).toMatchObject({ code: 0 });
   });
 
   test.each<[string, (store: CaStore, token: string) => Promise<unknown>]>([
     ['ca revoke', (store) => store.revoke({ id: TEST_ID }, 'keyCompromise', Date.now())],
-    ['ca token delete', (store, token) => store.deleteJoinTokens({ token: new Secret(token) }, Date.now())],
+    [
+      'ca token delete',
+      (store, token) => store.deleteJoinTokens({ token: new Secret(token) }, Date.now()),
+    ],
   ])('is answered never again after %s', async (_, close) => {
     const world = await testCaWorld();
     const [token, csr] = [await world.joinToken(), await someCsr()];
@@ -106,7 +126,8 @@ describe('field A6: a one-time token whose answer got lost', () => {
 });
 
 describe('field B5: a one-time token, and a CA that fails', () => {
-  const unavailable = (what: string) => () => Promise.reject(new AgentError('ERR_CA_STATE', `${what}: ENOSPC`, { retry: 'soon' }));
+  const unavailable = (what: string) => () =>
+    Promise.reject(new AgentError('ERR_CA_STATE', `${what}: ENOSPC`, { retry: 'soon' }));
   interface Trouble {
     readonly store?: Partial<CaStore>;
     readonly authority?: Partial<Authority>;
@@ -114,7 +135,14 @@ describe('field B5: a one-time token, and a CA that fails', () => {
 
   test.each<[string, Trouble]>([
     ['its register cannot be written', { store: { probe: unavailable('write') } }],
-    ['its signer has ended', { authority: { problem: () => new AgentError('ERR_CA_UNAVAILABLE', 'the signer has expired') } }],
+    [
+      'its signer has ended',
+      {
+        authority: {
+          problem: () => new AgentError('ERR_CA_UNAVAILABLE', 'the signer has expired'),
+        },
+      },
+    ],
     ['a token cannot be bound', { store: { redeemJoinToken: unavailable('redeem') } }],
     ['nothing can be signed', { authority: { issue: unavailable('sign') } }],
   ])('stays good for any key where %s', async (_, trouble) => {
@@ -128,7 +156,9 @@ describe('field B5: a one-time token, and a CA that fails', () => {
       wrapAuthority: (authority) => whileBroken(authority, trouble.authority),
     });
     const token = await world.joinToken();
-    expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: UNAVAILABLE });
+    expect(await world.client().create(await someCsr(), { token })).toMatchObject({
+      code: UNAVAILABLE,
+    });
     expect(world.issued()).toBe(0);
     broken = false;
     expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: 0 });
@@ -138,13 +168,18 @@ describe('field B5: a one-time token, and a CA that fails', () => {
     let broken = false;
     const world = await testCaWorld({
       wrapStore: (store) =>
-        but(store, { recordIssued: (entry) => (broken ? unavailable('write the register')() : store.recordIssued(entry)) }),
+        but(store, {
+          recordIssued: (entry) =>
+            broken ? unavailable('write the register')() : store.recordIssued(entry),
+        }),
     });
     const [token, csr] = [await world.joinToken(), await someCsr()];
     broken = true;
     expect(await world.client().create(csr, { token })).toMatchObject({ code: UNAVAILABLE });
     broken = false;
-    expect(await world.client().create(await someCsr(), { token })).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client().create(await someCsr(), { token })).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     expect(await world.client().create(csr, { token })).toMatchObject({ code: 0 });
   });
 });

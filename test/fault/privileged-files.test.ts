@@ -31,7 +31,11 @@ import { identity, startWorkloads } from '../support/workload-list';
 
 const FULL = process.env.KEYTURN_TEST === 'full';
 
-const asRoot = testWhere(process.geteuid!() === 0 && !IN_IMAGE, 'root, to write where another user may too', 'run the tests as root');
+const asRoot = testWhere(
+  process.geteuid!() === 0 && !IN_IMAGE,
+  'root, to write where another user may too',
+  'run the tests as root',
+);
 
 /** `nobody`, who may do with names in his directory what he wants. */
 const OTHER = 65_534;
@@ -52,7 +56,8 @@ function inventory(dir: string): string[] {
 function makeCanary(): string {
   const canary = tempDir();
   mkdirSync(join(canary, 'dir'), { mode: 0o700 });
-  for (const name of ['secret', 'dir/secret']) writeFileSync(join(canary, name), 'only root', { mode: 0o600 });
+  for (const name of ['secret', 'dir/secret'])
+    writeFileSync(join(canary, name), 'only root', { mode: 0o600 });
   return canary;
 }
 
@@ -70,66 +75,86 @@ function exchange(path: string, target: string): void {
   lchownSync(path, OTHER, OTHER);
 }
 
-asRoot('field E2 whichever step of making a socket another user exchanges names at, nothing else of root changes hands', async () => {
-  const canary = makeCanary();
-  const before = inventory(canary);
-  for (const [name, exchanged, target] of [
-    ['s.sock', 's.sock', 'secret'],
-    ['s.sock', 's.sock.lock', 'secret'],
-    ['sub/s.sock', 'sub', 'dir'],
-    ['sub/s.sock', 'sub/s.sock', 'secret'],
-    ['new/sub/s.sock', 'new', 'dir'],
-  ] as const) {
-    for (let [at, steps] = [1, 1]; at <= steps; at += 1) {
-      const home = makeHome();
-      if (name.startsWith('sub')) mkdirSync(join(home, 'sub'));
-      const end = onSyncFsStep((_, step) => {
-        steps = Math.max(steps, step);
-        if (step === at) exchangeIfThere(home, exchanged, join(canary, target));
-      });
-      const options = { path: join(home, name), mode: 0o666, owner: String(OTHER), what: 'test socket' };
-      const listening = await listenUnix(options, createServer(), { clock: systemClock, log: noLog }).catch(() => undefined);
-      end();
-      await listening?.close();
-      expect([name, exchanged, at, inventory(canary)]).toEqual([name, exchanged, at, before]);
+asRoot(
+  'field E2 whichever step of making a socket another user exchanges names at, nothing else of root changes hands',
+  async () => {
+    const canary = makeCanary();
+    const before = inventory(canary);
+    for (const [name, exchanged, target] of [
+      ['s.sock', 's.sock', 'secret'],
+      ['s.sock', 's.sock.lock', 'secret'],
+      ['sub/s.sock', 'sub', 'dir'],
+      ['sub/s.sock', 'sub/s.sock', 'secret'],
+      ['new/sub/s.sock', 'new', 'dir'],
+    ] as const) {
+      for (let [at, steps] = [1, 1]; at <= steps; at += 1) {
+        const home = makeHome();
+        if (name.startsWith('sub')) mkdirSync(join(home, 'sub'));
+        const end = onSyncFsStep((_, step) => {
+          steps = Math.max(steps, step);
+          if (step === at) exchangeIfThere(home, exchanged, join(canary, target));
+        });
+        const options = {
+          path: join(home, name),
+          mode: 0o666,
+          owner: String(OTHER),
+          what: 'test socket',
+        };
+        const listening = await listenUnix(options, createServer(), {
+          clock: systemClock,
+          log: noLog,
+        }).catch(() => undefined);
+        end();
+        await listening?.close();
+        expect([name, exchanged, at, inventory(canary)]).toEqual([name, exchanged, at, before]);
+      }
     }
-  }
-});
+  },
+);
 
 /** Some names are not there before some step; their directory always is. */
 function exchangeIfThere(home: string, name: string, target: string): void {
-  if (lstatSync(dirname(join(home, name)), { throwIfNoEntry: false })) exchange(join(home, name), target);
+  if (lstatSync(dirname(join(home, name)), { throwIfNoEntry: false }))
+    exchange(join(home, name), target);
 }
 
-asRoot('field E2 whichever step of writing files another user exchanges names at, nothing else of root changes hands', async () => {
-  const canary = makeCanary();
-  const before = inventory(canary);
-  const files = [{ name: 'key.pem', bytes: Buffer.from('key'), mode: 0o600 }];
-  for (const exchanged of ['certs', 'certs/..data', 'certs/key.pem', 'certs/VERSION']) {
-    for (let [at, steps] = [1, 1]; at <= steps; at += 1) {
-      const home = makeHome();
-      const dir = join(home, 'certs');
-      await publishDir(dir, files);
-      const now = () => {
-        // The newest version, of which its maker has not told anybody yet.
-        const versions = readdirSync(dir).filter((name) => /^\.\.\d{4}.*[0-9a-f]$/.test(name));
-        const name = exchanged === 'certs/VERSION' ? `certs/${versions.sort().at(-1)}` : exchanged;
-        exchangeIfThere(home, name, join(canary, exchanged === 'certs/key.pem' ? 'secret' : 'dir'));
-      };
-      let step = 0;
-      const next = () => {
-        step += 1;
-        steps = Math.max(steps, step);
-        if (step === at) now();
-      };
-      const ends = [onSyncFsStep(next), await onFsStep(next)];
-      await publishDir(dir, files).catch(() => undefined);
-      await unpublishDir(dir).catch(() => undefined);
-      for (const end of ends) end();
-      expect([exchanged, at, inventory(canary)]).toEqual([exchanged, at, before]);
+asRoot(
+  'field E2 whichever step of writing files another user exchanges names at, nothing else of root changes hands',
+  async () => {
+    const canary = makeCanary();
+    const before = inventory(canary);
+    const files = [{ name: 'key.pem', bytes: Buffer.from('key'), mode: 0o600 }];
+    for (const exchanged of ['certs', 'certs/..data', 'certs/key.pem', 'certs/VERSION']) {
+      for (let [at, steps] = [1, 1]; at <= steps; at += 1) {
+        const home = makeHome();
+        const dir = join(home, 'certs');
+        await publishDir(dir, files);
+        const now = () => {
+          // The newest version, of which its maker has not told anybody yet.
+          const versions = readdirSync(dir).filter((name) => /^\.\.\d{4}.*[0-9a-f]$/.test(name));
+          const name =
+            exchanged === 'certs/VERSION' ? `certs/${versions.sort().at(-1)}` : exchanged;
+          exchangeIfThere(
+            home,
+            name,
+            join(canary, exchanged === 'certs/key.pem' ? 'secret' : 'dir'),
+          );
+        };
+        let step = 0;
+        const next = () => {
+          step += 1;
+          steps = Math.max(steps, step);
+          if (step === at) now();
+        };
+        const ends = [onSyncFsStep(next), await onFsStep(next)];
+        await publishDir(dir, files).catch(() => undefined);
+        await unpublishDir(dir).catch(() => undefined);
+        for (const end of ends) end();
+        expect([exchanged, at, inventory(canary)]).toEqual([exchanged, at, before]);
+      }
     }
-  }
-});
+  },
+);
 
 /**
  * As another user, exchanges what has a name in `home` for a link to what is not his, gives it back or leaves it, and begins again, until it
@@ -179,7 +204,14 @@ asRoot(
     let [exchanged, served] = [0, 0];
     for (let tries = 0; tries < (FULL ? 10_000 : 500); tries += 2 * AT_ONCE) {
       const home = makeHome();
-      const rival = spawn(process.execPath, ['-e', EXCHANGE, home, canary, String(AT_ONCE), String(OTHER)]);
+      const rival = spawn(process.execPath, [
+        '-e',
+        EXCHANGE,
+        home,
+        canary,
+        String(AT_ONCE),
+        String(OTHER),
+      ]);
       let said = '';
       rival.stdout.on('data', (text) => {
         said += text;
@@ -198,7 +230,11 @@ asRoot(
       const { daemon } = startWorkloads(Object.fromEntries(files));
       // Each has been tried: it serves, or was refused because of what its path led to.
       const tried = () =>
-        new Set(daemon.events.filter(({ event }) => /^workload (started|refused)/.test(event)).map((each) => each.workload));
+        new Set(
+          daemon.events
+            .filter(({ event }) => /^workload (started|refused)/.test(event))
+            .map((each) => each.workload),
+        );
       await until('all workloads', async () => tried().size >= AT_ONCE);
       served += daemon.events.filter(({ event }) => event === 'workload started').length;
       await daemon.stop();
@@ -235,9 +271,33 @@ function make(dir: string, uid: number, mode: number): string {
   return dir;
 }
 
-const RUN = ['run', '--ca', 'builtin', '--admin-address', '127.0.0.1:0', '--spiffe-id', 'spiffe://example.org/ns/shop/sa/cart'];
-const SERVE = ['ca', 'serve', '--trust-domain', 'example.org', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
-const BUNDLE = ['vm', 'bundle', '--spiffe-id', 'spiffe://example.org/db', '--ca-address', 'ca.example.org:15012'];
+const RUN = [
+  'run',
+  '--ca',
+  'builtin',
+  '--admin-address',
+  '127.0.0.1:0',
+  '--spiffe-id',
+  'spiffe://example.org/ns/shop/sa/cart',
+];
+const SERVE = [
+  'ca',
+  'serve',
+  '--trust-domain',
+  'example.org',
+  '--listen',
+  '127.0.0.1:0',
+  '--admin-address',
+  '127.0.0.1:0',
+];
+const BUNDLE = [
+  'vm',
+  'bundle',
+  '--spiffe-id',
+  'spiffe://example.org/db',
+  '--ca-address',
+  'ca.example.org:15012',
+];
 
 /** Everything that we write to, by the command that does, with the exit code of its refusal. */
 const WRITERS: readonly (readonly [string, (dir: string) => readonly string[], number])[] = [
@@ -249,61 +309,99 @@ const WRITERS: readonly (readonly [string, (dir: string) => readonly string[], n
   ['the CA directory of ca serve', (dir) => [...SERVE, '--ca-dir', `${dir}/ca`], 78],
   ['the audit log', (dir) => [...SERVE, '--audit-log', `${dir}/audit.log`], 78],
   ['a new CA', (dir) => ['ca', 'init', '--ca-dir', `${dir}/sub/ca`], 78],
-  ['a key', (dir) => ['csr', 'create', '--spiffe-id', 'spiffe://example.org/x', '--key-out', `${dir}/key.pem`], 73],
+  [
+    'a key',
+    (dir) => [
+      'csr',
+      'create',
+      '--spiffe-id',
+      'spiffe://example.org/x',
+      '--key-out',
+      `${dir}/key.pem`,
+    ],
+    73,
+  ],
   ['a join file', (dir) => [...BUNDLE, '--out', `${dir}/db.join`], 73],
 ];
 
-describe.each(UNSAFE.map((each, index) => [...each, index] as const))('field E2 in a directory %s', (_, unsafe, because, index) => {
-  // Each in one kind of directory at least; in all of them, in the full run.
-  asRoot.each(WRITERS.filter((_, at) => FULL || at % UNSAFE.length === index))(
-    'root refuses to put %s there, with a remedy, and makes nothing',
-    async (_what, args, code) => {
-      const parent = tempDir();
-      chmodSync(parent, 0o1777);
-      const dir = unsafe(join(parent, 'unsafe'));
-      const before = inventory(dir);
-      const ended = await runKeyturn(args(dir), { dir: tempDir() });
-      expect(ended.stderr).toMatch(because);
-      expect(ended.stderr).toContain('other users can exchange names in');
-      expect(ended.stderr).toMatch(/hint|chmod|chown|give the path without the link/);
-      expect(inventory(dir)).toEqual(before);
-      expect(ended.code).toBe(code);
-    },
-  );
-});
+describe.each(UNSAFE.map((each, index) => [...each, index] as const))(
+  'field E2 in a directory %s',
+  (_, unsafe, because, index) => {
+    // Each in one kind of directory at least; in all of them, in the full run.
+    asRoot.each(WRITERS.filter((_, at) => FULL || at % UNSAFE.length === index))(
+      'root refuses to put %s there, with a remedy, and makes nothing',
+      async (_what, args, code) => {
+        const parent = tempDir();
+        chmodSync(parent, 0o1777);
+        const dir = unsafe(join(parent, 'unsafe'));
+        const before = inventory(dir);
+        const ended = await runKeyturn(args(dir), { dir: tempDir() });
+        expect(ended.stderr).toMatch(because);
+        expect(ended.stderr).toContain('other users can exchange names in');
+        expect(ended.stderr).toMatch(/hint|chmod|chown|give the path without the link/);
+        expect(inventory(dir)).toEqual(before);
+        expect(ended.code).toBe(code);
+      },
+    );
+  },
+);
 
 /** The daemon in a tmpfs of its own with mode 0777, as an emptyDir of Kubernetes is, whose path is that of the directory. */
 function inOpenMemory(dir: string, uid: number, flags: readonly string[]): Daemon {
   const memory = join(dir, 'memory');
   mkdirSync(memory);
-  const become = uid === 0 ? '' : `setpriv --no-new-privs --clear-groups unshare --user --map-user=${uid} --map-group=${uid}`;
+  const become =
+    uid === 0
+      ? ''
+      : `setpriv --no-new-privs --clear-groups unshare --user --map-user=${uid} --map-group=${uid}`;
   const mount = `mount -t tmpfs -o mode=0777 tmpfs "$0" && exec ${become} "$@"`;
   const through = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', mount, memory];
   return testDaemon({ dir, flags, through });
 }
 
-asRoot('field E2 in a tmpfs of mode 0777 an agent without privileges works, with a warning', async () => {
-  const dir = tempDir();
-  const socket = join(dir, 'memory/s.sock');
-  const daemon = inOpenMemory(dir, 1337, ['--sds-socket', socket, '--output-certs', join(dir, 'memory/certs')]);
-  await daemon.ready();
-  const warned = await daemon.event('other users can exchange the sds socket');
-  expect(warned).toMatchObject({ level: 'warn', dir: join(dir, 'memory'), because: 'every user may write to it' });
-  expect((await getSecret(`/proc/${daemon.pid}/root${socket}`)).chainPem).toContain('BEGIN CERTIFICATE');
-  await daemon.event('certificate files written');
-  expect((await daemon.stop()).code).toBe(0);
-});
+asRoot(
+  'field E2 in a tmpfs of mode 0777 an agent without privileges works, with a warning',
+  async () => {
+    const dir = tempDir();
+    const socket = join(dir, 'memory/s.sock');
+    const daemon = inOpenMemory(dir, 1337, [
+      '--sds-socket',
+      socket,
+      '--output-certs',
+      join(dir, 'memory/certs'),
+    ]);
+    await daemon.ready();
+    const warned = await daemon.event('other users can exchange the sds socket');
+    expect(warned).toMatchObject({
+      level: 'warn',
+      dir: join(dir, 'memory'),
+      because: 'every user may write to it',
+    });
+    expect((await getSecret(`/proc/${daemon.pid}/root${socket}`)).chainPem).toContain(
+      'BEGIN CERTIFICATE',
+    );
+    await daemon.event('certificate files written');
+    expect((await daemon.stop()).code).toBe(0);
+  },
+);
 
 asRoot('field E2 in a tmpfs of mode 0777 root refuses', async () => {
   const dir = tempDir();
-  const { code, stderr } = await inOpenMemory(dir, 0, ['--sds-socket', join(dir, 'memory/s.sock')]).finished;
-  expect(stderr).toContain(`other users can exchange names in ${join(dir, 'memory')}: every user may write to it`);
+  const { code, stderr } = await inOpenMemory(dir, 0, ['--sds-socket', join(dir, 'memory/s.sock')])
+    .finished;
+  expect(stderr).toContain(
+    `other users can exchange names in ${join(dir, 'memory')}: every user may write to it`,
+  );
   expect(stderr).toContain(`chmod go-w ${join(dir, 'memory')}`);
   expect(code).toBe(71);
 });
 
 asRoot.each<readonly [string, (path: string) => void, RegExp]>([
-  ['a link of another user', (path) => exchange(path, '/etc/hostname'), /it is a symbolic link of user 65534/],
+  [
+    'a link of another user',
+    (path) => exchange(path, '/etc/hostname'),
+    /it is a symbolic link of user 65534/,
+  ],
   [
     'a file of another user',
     (path) => {
@@ -312,21 +410,25 @@ asRoot.each<readonly [string, (path: string) => void, RegExp]>([
     },
     /it is a file of user 65534/,
   ],
-])('field E2 where all may make names, root appends to no audit log that is %s', async (_, plant, because) => {
-  const shared = tempDir();
-  chmodSync(shared, 0o1777);
-  const path = join(shared, 'audit.log');
-  plant(path);
-  const before = inventory(shared);
-  const { code, stderr } = await runKeyturn([...SERVE, '--audit-log', path], { dir: tempDir() });
-  expect(stderr).toMatch(because);
-  expect(code).toBe(78);
-  expect(inventory(shared)).toEqual(before);
-});
+])(
+  'field E2 where all may make names, root appends to no audit log that is %s',
+  async (_, plant, because) => {
+    const shared = tempDir();
+    chmodSync(shared, 0o1777);
+    const path = join(shared, 'audit.log');
+    plant(path);
+    const before = inventory(shared);
+    const { code, stderr } = await runKeyturn([...SERVE, '--audit-log', path], { dir: tempDir() });
+    expect(stderr).toMatch(because);
+    expect(code).toBe(78);
+    expect(inventory(shared)).toEqual(before);
+  },
+);
 
 asRoot('field E2 inject writes through no link that another user could exchange', async () => {
   const canary = makeCanary();
-  const pod = 'kind: Pod\napiVersion: v1\nmetadata: { name: a }\nspec: { containers: [{ name: a, image: a }] }\n';
+  const pod =
+    'kind: Pod\napiVersion: v1\nmetadata: { name: a }\nspec: { containers: [{ name: a, image: a }] }\n';
   writeFileSync(join(canary, 'secret'), pod, { mode: 0o600 });
   const before = inventory(canary);
   const home = makeHome();
@@ -334,7 +436,13 @@ asRoot('field E2 inject writes through no link that another user could exchange'
   exchange(join(home, 'his.yaml'), join(canary, 'secret'));
   symlinkSync(join(canary, 'secret'), join(home, 'roots.yaml'));
   for (const name of ['his.yaml', 'roots.yaml']) {
-    const { code, stderr } = await runKeyturn(['inject', '--in-place', '-f', join(home, name)], { dir: home });
-    expect([code, stderr, inventory(canary)]).toEqual([73, expect.stringContaining(`the symbolic link ${name} in it`), before]);
+    const { code, stderr } = await runKeyturn(['inject', '--in-place', '-f', join(home, name)], {
+      dir: home,
+    });
+    expect([code, stderr, inventory(canary)]).toEqual([
+      73,
+      expect.stringContaining(`the symbolic link ${name} in it`),
+      before,
+    ]);
   }
 });

@@ -33,7 +33,8 @@ function memoryCgroup(): { readonly path: string; peak(): number; kills(): numbe
     return {
       path,
       peak: () => Number(file(unified ? 'memory.peak' : 'memory.max_usage_in_bytes')),
-      kills: () => number(file(unified ? 'memory.events' : 'memory.oom_control'), /^oom_kill (\d+)$/m),
+      kills: () =>
+        number(file(unified ? 'memory.events' : 'memory.oom_control'), /^oom_kill (\d+)$/m),
     };
   } catch {
     if (existsSync(path)) rmdirSync(path);
@@ -46,9 +47,15 @@ async function load(daemon: Daemon, ms: number, each: () => void): Promise<void>
   const end = performance.now() + ms;
   const control = join(daemon.dir, 'var/run/keyturn/control.sock');
   while (performance.now() < end) {
-    const streams = Array.from({ length: 20 }, () => openSdsStream(daemon.sdsSocket, ['default', 'ROOTCA']));
+    const streams = Array.from({ length: 20 }, () =>
+      openSdsStream(daemon.sdsSocket, ['default', 'ROOTCA']),
+    );
     await Promise.all(streams.map((stream) => stream.response(1)));
-    await Promise.all([callControl(control, 'POST', '/rotate'), daemon.http('/metrics'), daemon.http('/healthz/ready')]);
+    await Promise.all([
+      callControl(control, 'POST', '/rotate'),
+      daemon.http('/metrics'),
+      daemon.http('/healthz/ready'),
+    ]);
     each();
     for (const stream of streams) stream.close();
     await Promise.all(streams.map((stream) => stream.ended));
@@ -78,11 +85,16 @@ testWhere(
   const group = memoryCgroup()!;
   try {
     // A shell enters the group and becomes the agent, so that every page is counted from the first.
-    const daemon = testDaemon({ dir: tempDir(), through: ['/bin/sh', '-c', `echo $$ > ${group.path}/cgroup.procs && exec "$@"`, 'sh'] });
+    const daemon = testDaemon({
+      dir: tempDir(),
+      through: ['/bin/sh', '-c', `echo $$ > ${group.path}/cgroup.procs && exec "$@"`, 'sh'],
+    });
     await daemon.ready();
     await load(daemon, LOAD_MS, () => undefined);
     expect(group.kills()).toBe(0);
-    process.stderr.write(`G6 charged to the cgroup: at most ${(group.peak() / 1_048_576).toFixed(1)} MiB\n`);
+    process.stderr.write(
+      `G6 charged to the cgroup: at most ${(group.peak() / 1_048_576).toFixed(1)} MiB\n`,
+    );
     expect((await daemon.stop()).code).toBe(0);
   } finally {
     rmdirSync(group.path);
@@ -96,24 +108,50 @@ testWhere(
   ownPids,
   'a process namespace of our own (G13)',
   'root and unshare of util-linux',
-)('G13 as process 1 it serves, turns the key on SIGHUP and ends on SIGTERM, which the kernel would withhold from it', async () => {
-  const dir = tempDir();
-  const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
-  const args = [...programCommand(), 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'];
-  const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), ...args], {
-    cwd: dir,
-    env: { PATH: process.env.PATH },
-    stdio: 'ignore',
-  });
-  const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
-  const status = () => callControl<AgentStatus>(join(dir, 'var/run/keyturn/control.sock'), 'GET', '/status').catch(() => undefined);
-  const first = await until('a ready agent', async () => (await status())?.ready && status());
-  expect(first?.pid).toBe(1);
-  // Signals go to the agent itself, which outside has another number: the only child of unshare.
-  const agent = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim());
-  process.kill(agent, 'SIGHUP');
-  const serial = first?.workloads[0]?.certificate?.serial;
-  await until('another certificate', async () => (await status())?.workloads[0]?.certificate?.serial !== serial);
-  process.kill(agent, 'SIGTERM');
-  expect(await exited).toBe(0);
-});
+)(
+  'G13 as process 1 it serves, turns the key on SIGHUP and ends on SIGTERM, which the kernel would withhold from it',
+  async () => {
+    const dir = tempDir();
+    const identity = [
+      '--trust-domain',
+      'cluster.local',
+      '--namespace',
+      'shop',
+      '--service-account',
+      'cart',
+    ];
+    const args = [
+      ...programCommand(),
+      'run',
+      '--ca',
+      'builtin',
+      ...identity,
+      '--admin-address',
+      '127.0.0.1:0',
+    ];
+    const child = spawn(UNSHARE[0], [...UNSHARE.slice(1), ...args], {
+      cwd: dir,
+      env: { PATH: process.env.PATH },
+      stdio: 'ignore',
+    });
+    const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+    const status = () =>
+      callControl<AgentStatus>(join(dir, 'var/run/keyturn/control.sock'), 'GET', '/status').catch(
+        () => undefined,
+      );
+    const first = await until('a ready agent', async () => (await status())?.ready && status());
+    expect(first?.pid).toBe(1);
+    // Signals go to the agent itself, which outside has another number: the only child of unshare.
+    const agent = Number(
+      readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim(),
+    );
+    process.kill(agent, 'SIGHUP');
+    const serial = first?.workloads[0]?.certificate?.serial;
+    await until(
+      'another certificate',
+      async () => (await status())?.workloads[0]?.certificate?.serial !== serial,
+    );
+    process.kill(agent, 'SIGTERM');
+    expect(await exited).toBe(0);
+  },
+);

@@ -19,20 +19,23 @@ describe('G7 a bug', () => {
   test.each([
     ['uncaught exception', "setTimeout(() => { throw new Error('injected') }, 700)"],
     ['unhandled rejection', "setTimeout(() => { Promise.reject(new Error('injected')) }, 700)"],
-  ])('that ends in an %s ends the agent at once, loudly, with the exit code of a bug', async (event, bug) => {
-    const dir = tempDir();
-    const daemon = testDaemon({ dir, preload: bug });
-    const seen = await daemon.event(event);
-    const before = performance.now();
-    const ended = await daemon.finished;
-    expect(performance.now() - before).toBeLessThan(underLoad(1_000));
-    expect(ended).toMatchObject({ code: 70, signal: null });
-    expect(seen).toMatchObject({ level: 'error', code: 'ERR_BUG', cause: 'injected' });
-    // What it left is what SIGKILL leaves: the next agent takes it over.
-    const next = testDaemon({ dir });
-    await next.ready();
-    expect((await next.stop()).code).toBe(0);
-  });
+  ])(
+    'that ends in an %s ends the agent at once, loudly, with the exit code of a bug',
+    async (event, bug) => {
+      const dir = tempDir();
+      const daemon = testDaemon({ dir, preload: bug });
+      const seen = await daemon.event(event);
+      const before = performance.now();
+      const ended = await daemon.finished;
+      expect(performance.now() - before).toBeLessThan(underLoad(1_000));
+      expect(ended).toMatchObject({ code: 70, signal: null });
+      expect(seen).toMatchObject({ level: 'error', code: 'ERR_BUG', cause: 'injected' });
+      // What it left is what SIGKILL leaves: the next agent takes it over.
+      const next = testDaemon({ dir });
+      await next.ready();
+      expect((await next.stop()).code).toBe(0);
+    },
+  );
 });
 
 describe('G9 the environment', () => {
@@ -67,14 +70,42 @@ describe('G9 the environment', () => {
 
   test('with a trace of gRPC shows no token', async () => {
     const dir = tempDir();
-    const traced = { GRPC_TRACE: 'all', GRPC_NODE_TRACE: 'all', GRPC_VERBOSITY: 'DEBUG', GRPC_NODE_VERBOSITY: 'DEBUG' };
-    const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+    const traced = {
+      GRPC_TRACE: 'all',
+      GRPC_NODE_TRACE: 'all',
+      GRPC_VERBOSITY: 'DEBUG',
+      GRPC_NODE_VERBOSITY: 'DEBUG',
+    };
+    const args = [
+      'ca',
+      'serve',
+      '--ca-dir',
+      './ca',
+      '--listen',
+      '127.0.0.1:0',
+      '--admin-address',
+      '127.0.0.1:0',
+      '--log-format',
+      'json',
+    ];
     const ca = testDaemon({ dir, args, env: traced });
     const { address } = await ca.event('ca server started');
     writeFileSync(join(dir, 'token'), 'a-token-of-no-form');
-    const source = ['--ca', 'istiod', '--ca-address', String(address), '--ca-root', './ca/root-cert.pem', '--token', './token'];
+    const source = [
+      '--ca',
+      'istiod',
+      '--ca-address',
+      String(address),
+      '--ca-root',
+      './ca/root-cert.pem',
+      '--token',
+      './token',
+    ];
     const agent = testDaemon({ dir, source, env: traced });
-    await until('the refusal', async () => (await agent.status().catch(() => undefined))?.workloads[0]?.lastError);
+    await until(
+      'the refusal',
+      async () => (await agent.status().catch(() => undefined))?.workloads[0]?.lastError,
+    );
     expect([...ca.strayLines, ...agent.strayLines]).toEqual([]);
     expect(JSON.stringify([ca.events, agent.events])).not.toContain('a-token-of-no-form');
   });
@@ -84,16 +115,42 @@ describe('G9 the environment', () => {
     const keys = await startHttpsServer((_, response) => response.end(issuer.jwks()));
     writeFileSync(join(dir, 'token'), issuer.token());
     writeFileSync(join(dir, 'more.pem'), keys.caPem);
-    const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+    const ports = [
+      '--listen',
+      '127.0.0.1:0',
+      '--admin-address',
+      '127.0.0.1:0',
+      '--log-format',
+      'json',
+    ];
     const believed = ['--authenticators', 'oidc', '--oidc-issuer', TEST_ISSUER, '--jwks', keys.url];
-    const env = { NODE_EXTRA_CA_CERTS: join(dir, 'more.pem'), SSL_CERT_FILE: join(dir, 'more.pem'), NODE_USE_SYSTEM_CA: '1' };
-    const ca = testDaemon({ dir, args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...believed], env });
+    const env = {
+      NODE_EXTRA_CA_CERTS: join(dir, 'more.pem'),
+      SSL_CERT_FILE: join(dir, 'more.pem'),
+      NODE_USE_SYSTEM_CA: '1',
+    };
+    const ca = testDaemon({
+      dir,
+      args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...believed],
+      env,
+    });
     const { address } = await ca.event('ca server started');
     testDaemon({
       dir,
-      source: ['--ca', 'istiod', '--ca-address', String(address), '--ca-root', './ca/root-cert.pem', '--token', './token'],
+      source: [
+        '--ca',
+        'istiod',
+        '--ca-address',
+        String(address),
+        '--ca-root',
+        './ca/root-cert.pem',
+        '--token',
+        './token',
+      ],
     });
-    expect(await ca.event('token keys cannot be fetched')).toMatchObject({ hint: expect.stringContaining('--jwks-ca') });
+    expect(await ca.event('token keys cannot be fetched')).toMatchObject({
+      hint: expect.stringContaining('--jwks-ca'),
+    });
     await keys.close();
   });
 
@@ -119,7 +176,12 @@ const PERMITTED = {
     NODE_OPTIONS:
       '--max-old-space-size=64 --max_semi_space_size=1 --stack-trace-limit=20 --dns-result-order=verbatim --disable-warning=DEP0190 --no-warnings --trace-warnings --disable-sigusr1 --disable-wasm-trap-handler',
   },
-  standalone: { BUN_JSC_forceRAMSize: '67108864', BUN_JSC_useJIT: '0', BUN_INSTALL: '/opt/bun', BUN_SERVICE_HOST: '10.0.0.1' },
+  standalone: {
+    BUN_JSC_forceRAMSize: '67108864',
+    BUN_JSC_useJIT: '0',
+    BUN_INSTALL: '/opt/bun',
+    BUN_SERVICE_HOST: '10.0.0.1',
+  },
 };
 
 describe('G9 switches of the runtime', () => {
@@ -135,10 +197,15 @@ describe('G9 switches of the runtime', () => {
       const dir = tempDir();
       writeFileSync(join(dir, 'nothing.cjs'), '');
       const [program, ...args] = programCommand('node', [flag]);
-      const { status, stderr } = spawnSync(program, [...args, 'run', '--ca', 'builtin'], { cwd: dir, encoding: 'utf8' });
+      const { status, stderr } = spawnSync(program, [...args, 'run', '--ca', 'builtin'], {
+        cwd: dir,
+        encoding: 'utf8',
+      });
       expect({ status, stderr }).toEqual({
         status: 78,
-        stderr: expect.stringContaining(`command line of Node.js: must not have ${flag.split('=')[0]}`),
+        stderr: expect.stringContaining(
+          `command line of Node.js: must not have ${flag.split('=')[0]}`,
+        ),
       });
       expect(readdirSync(dir).sort()).toEqual(['nothing.cjs']);
     },
@@ -148,22 +215,44 @@ describe('G9 switches of the runtime', () => {
 describe('G11 health', () => {
   test('is live but not ready while there is no certificate, ready with one, also when its files go bad, not once it has expired, and again with the next', async () => {
     const dir = tempDir();
-    const waiting = testDaemon({ dir, source: ['--ca', 'file'], flags: ['--credentials-dir', './certs'] });
+    const waiting = testDaemon({
+      dir,
+      source: ['--ca', 'file'],
+      flags: ['--credentials-dir', './certs'],
+    });
     const ready = async () => (await waiting.http('/healthz/ready')).status;
-    expect(await waiting.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('no certificate yet') });
+    expect(await waiting.http('/healthz/ready')).toMatchObject({
+      status: 503,
+      body: expect.stringContaining('no certificate yet'),
+    });
     expect((await waiting.http('/healthz/live')).status).toBe(200);
-    expect(parseExposition((await waiting.http('/metrics')).body).get('keyturn_ready')?.samples[0]?.value).toBe(0);
+    expect(
+      parseExposition((await waiting.http('/metrics')).body).get('keyturn_ready')?.samples[0]
+        ?.value,
+    ).toBe(0);
 
     const maker = () =>
       testDaemon({
         dir,
-        flags: ['--output-certs', './certs', '--ttl', '5s', '--sds-socket', './var/m/socket', '--control-socket', './var/m/control'],
+        flags: [
+          '--output-certs',
+          './certs',
+          '--ttl',
+          '5s',
+          '--sds-socket',
+          './var/m/socket',
+          '--control-socket',
+          './var/m/control',
+        ],
       });
     const first = maker();
     await until('readiness', async () => (await ready()) === 200);
     await first.stop();
     writeFileSync(join(dir, 'certs/key.pem'), 'nonsense');
-    await until('the bad read', async () => (await waiting.status()).workloads[0]?.state === 'overdue');
+    await until(
+      'the bad read',
+      async () => (await waiting.status()).workloads[0]?.state === 'overdue',
+    );
     expect(await ready()).toBe(200);
     const gone = await until('the expiry', async () => {
       const answer = await waiting.http('/healthz/ready');
@@ -197,11 +286,15 @@ test('G12 health flooded in the middle of a burst of renewals answers within a s
       tookMs.push(performance.now() - started);
     }
   });
-  await new Promise((resolve) => setTimeout(resolve, process.env.KEYTURN_TEST === 'full' ? 30_000 : 2_000));
+  await new Promise((resolve) =>
+    setTimeout(resolve, process.env.KEYTURN_TEST === 'full' ? 30_000 : 2_000),
+  );
   await until('a burst and a flood', async () => tookMs.length > 100 && renewals > 10);
   done = true;
   await Promise.all([...burst, ...flood]);
   // 99 of 100: the rest may have waited for this process, which asks 24 things at a time.
-  expect(tookMs.sort((a, b) => a - b)[Math.floor(tookMs.length * 0.99)]).toBeLessThan(underLoad(1_000));
+  expect(tookMs.sort((a, b) => a - b)[Math.floor(tookMs.length * 0.99)]).toBeLessThan(
+    underLoad(1_000),
+  );
   expect((await daemon.stop()).code).toBe(0);
 });

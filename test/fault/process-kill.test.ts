@@ -58,7 +58,10 @@ test(`G5 ${KILLS} times kill -9 at any moment leaves key and certificate of one 
   ageLeftovers(dir);
   const last = testDaemon({ dir, flags: FLAGS });
   await last.ready();
-  await until('the files of the last certificate', async () => (await last.status()).workloads[0]?.output?.serial !== undefined);
+  await until(
+    'the files of the last certificate',
+    async () => (await last.status()).workloads[0]?.output?.serial !== undefined,
+  );
   checkTriple(join(dir, 'certs'));
   await last.stop();
   expect(tree(dir)).toEqual(tree(clean));

@@ -34,14 +34,19 @@ test('G1 SIGTERM says goodbye to streams, removes the sockets and exits 0 in und
 test('G1 SIGTERM at any moment of the start or in the middle of rotations ends cleanly', async () => {
   const rounds = FULL ? 40 : 8;
   for (let round = 0; round < rounds; round += 1) {
-    const daemon = testDaemon({ dir: tempDir(), flags: ['--output-certs', './certs', '--state-dir', './state'] });
+    const daemon = testDaemon({
+      dir: tempDir(),
+      flags: ['--output-certs', './certs', '--state-dir', './state'],
+    });
     await daemon.event('agent starting');
     if (round % 2 === 0) {
       await pause((round / rounds) * 300);
     } else {
       await daemon.ready();
       const rotating = [1, 2, 3].map(() =>
-        callControl(join(daemon.dir, 'var/run/keyturn/control.sock'), 'POST', '/rotate').catch(() => undefined),
+        callControl(join(daemon.dir, 'var/run/keyturn/control.sock'), 'POST', '/rotate').catch(
+          () => undefined,
+        ),
       );
       await pause(round);
       void rotating;
@@ -58,7 +63,9 @@ test('G1 SIGTERM at any moment of the start or in the middle of rotations ends c
 test('G1 SIGTERM while 200 workloads are being started leaves out those that wait, and no socket of the others', async () => {
   const names = Array.from({ length: 200 }, (_, index) => `w${index}`);
   const state = ['--state-dir', './state', '--output-certs', './certs'];
-  const world = startWorkloads(Object.fromEntries(names.map((name) => [name, [identity(name)]])), { flags: state });
+  const world = startWorkloads(Object.fromEntries(names.map((name) => [name, [identity(name)]])), {
+    flags: state,
+  });
   await world.daemon.event('workload started');
   expect(await world.daemon.stop()).toMatchObject({ code: 0, signal: null });
   expect(readdirSync(join(world.dir, 'var/run/secrets/workload-spiffe-uds'))).toEqual([]);
@@ -139,19 +146,35 @@ test('F6 a storm of SIGHUPs is one wish a second', async () => {
 
 test('G8 an agent whose standard output and error are closed goes on, logging or not', async () => {
   const dir = tempDir();
-  const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
+  const identity = [
+    '--trust-domain',
+    'cluster.local',
+    '--namespace',
+    'shop',
+    '--service-account',
+    'cart',
+  ];
   const [program, ...runtime] = programCommand();
-  const child = spawn(program, [...runtime, 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'], {
-    cwd: dir,
-    env: {},
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    program,
+    [...runtime, 'run', '--ca', 'builtin', ...identity, '--admin-address', '127.0.0.1:0'],
+    {
+      cwd: dir,
+      env: {},
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
   child.stdout.destroy();
   child.stderr.destroy();
   const socket = join(dir, 'var/run/keyturn/control.sock');
   const status = () => callControl<AgentStatus>(socket, 'GET', '/status');
-  const before = serialOf(await until('a ready agent', async () => (await status().catch(() => undefined))?.ready && status()));
+  const before = serialOf(
+    await until(
+      'a ready agent',
+      async () => (await status().catch(() => undefined))?.ready && status(),
+    ),
+  );
   for (let round = 0; round < 5; round += 1) {
     // Each renewal logs.
     await callControl(socket, 'POST', '/rotate', { reason: `round ${round}` });
@@ -172,16 +195,25 @@ test('G8 an agent whose log nobody reads goes on: the line is lost, not the rene
   }).toThrow('EAGAIN');
   const log = openSync(fifo, constants.O_WRONLY);
   const [program, ...runtime] = programCommand();
-  const child = spawn(program, [...runtime, 'run', '--ca', 'builtin', '--admin-address', '127.0.0.1:0'], {
-    cwd: dir,
-    env: {},
-    stdio: ['ignore', 'ignore', log],
-  });
+  const child = spawn(
+    program,
+    [...runtime, 'run', '--ca', 'builtin', '--admin-address', '127.0.0.1:0'],
+    {
+      cwd: dir,
+      env: {},
+      stdio: ['ignore', 'ignore', log],
+    },
+  );
   try {
     const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
     const socket = join(dir, 'var/run/keyturn/control.sock');
     const status = () => callControl<AgentStatus>(socket, 'GET', '/status');
-    const before = serialOf(await until('a ready agent', async () => (await status().catch(() => undefined))?.ready && status()));
+    const before = serialOf(
+      await until(
+        'a ready agent',
+        async () => (await status().catch(() => undefined))?.ready && status(),
+      ),
+    );
     await callControl(socket, 'POST', '/rotate');
     expect(serialOf(await status())).not.toBe(before);
     child.kill('SIGTERM');

@@ -29,11 +29,18 @@ function connects(path: string): Promise<boolean> {
 }
 
 /** Milliseconds from exec to the first secret. */
-async function startAndServe(dir: string): Promise<{ readonly daemon: Daemon; readonly tookMs: number }> {
+async function startAndServe(
+  dir: string,
+): Promise<{ readonly daemon: Daemon; readonly tookMs: number }> {
   const dead = print(join(dir, 'var/run/secrets/workload-spiffe-uds/socket'));
   const started = performance.now();
   const daemon = testDaemon({ dir });
-  await until('the socket', async () => print(daemon.sdsSocket) !== dead && (await connects(daemon.sdsSocket)), 20_000, 5);
+  await until(
+    'the socket',
+    async () => print(daemon.sdsSocket) !== dead && (await connects(daemon.sdsSocket)),
+    20_000,
+    5,
+  );
   const stream = openSdsStream(daemon.sdsSocket, ['default']);
   await stream.response(1);
   stream.close();
@@ -62,7 +69,8 @@ test('G2 after SIGKILL the next agent takes the dead sockets over and serves wit
   expect(median(next)).toBeLessThan(median(first) + 250);
 });
 
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+const median = (values: readonly number[]) =>
+  [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 test('G3 a second agent on the same sockets refuses to start and leaves the first untouched', async () => {
   const dir = tempDir();
@@ -76,7 +84,9 @@ test('G3 a second agent on the same sockets refuses to start and leaves the firs
   expect(second.stderr).toContain('ERR_SOCKET_IN_USE');
   expect(second.stderr).toContain('a living process listens on it');
   expect(print(first.sdsSocket)).toBe(before);
-  expect((await first.status()).workloads[0]?.certificate?.serial).toBe(workloads[0]?.certificate?.serial);
+  expect((await first.status()).workloads[0]?.certificate?.serial).toBe(
+    workloads[0]?.certificate?.serial,
+  );
   stream.close();
   expect((await first.stop()).code).toBe(0);
 });
@@ -94,11 +104,14 @@ test('G3 a living socket whose backlog is full is not taken for a dead one', asy
   const dir = tempDir();
   const path = join(dir, 'var/run/secrets/workload-spiffe-uds/socket');
   mkdirSync(dirname(path), { recursive: true });
-  const deaf = spawn(process.execPath, ['-e', DEAF, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const deaf = spawn(process.execPath, ['-e', DEAF, path], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const waiting: Socket[] = [];
   try {
     await new Promise((resolve) => deaf.stdout.once('data', resolve));
-    for (let count = 0; count < 4; count += 1) waiting.push(connect(path).on('error', () => undefined));
+    for (let count = 0; count < 4; count += 1)
+      waiting.push(connect(path).on('error', () => undefined));
     await until('a full backlog', async () => !(await connects(path)));
     const before = print(path);
     const agent = await testDaemon({ dir }).finished;

@@ -2,7 +2,12 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { parseCertificates } from '../../agent/identity/certificate';
 import type { KeyPair } from '../../agent/identity/keys';
-import { type CaWorld, type ClientIdentity, issueIdentity, makeRequest } from '../support/ca-server';
+import {
+  type CaWorld,
+  type ClientIdentity,
+  issueIdentity,
+  makeRequest,
+} from '../support/ca-server';
 import { HOUR_MS, TEST_ID } from '../support/certs';
 import { tempDir } from '../support/temp-dir';
 import { testCaWorld } from '../support/test-ca-world';
@@ -13,7 +18,11 @@ const UNAUTHENTICATED = 16;
 const BOUND_MS = 2 * HOUR_MS;
 
 /** An authority some hours ago, since TLS goes by the machine's clock. */
-async function start(boundMs: number | 'off' = BOUND_MS, dir = join(tempDir(), 'ca'), clock = new TestClock(Date.now() - 8 * HOUR_MS)) {
+async function start(
+  boundMs: number | 'off' = BOUND_MS,
+  dir = join(tempDir(), 'ca'),
+  clock = new TestClock(Date.now() - 8 * HOUR_MS),
+) {
   const world = await testCaWorld({
     dir,
     ...(boundMs !== 'off' && { renewAfterExpiryMs: boundMs }),
@@ -37,8 +46,14 @@ async function joined(world: CaWorld): Promise<Machine> {
 }
 
 function machine(key: KeyPair, chain: readonly string[]): Machine {
-  const certificates = chain.slice(0, -1).flatMap((pem) => parseCertificates(Buffer.from(pem), 'reply'));
-  return { key, certificatesDer: certificates.map(({ der }) => der), serial: certificates[0]!.serial };
+  const certificates = chain
+    .slice(0, -1)
+    .flatMap((pem) => parseCertificates(Buffer.from(pem), 'reply'));
+  return {
+    key,
+    certificatesDer: certificates.map(({ der }) => der),
+    serial: certificates[0]!.serial,
+  };
 }
 
 describe('a certificate that has ended', () => {
@@ -57,9 +72,18 @@ describe('a certificate that has ended', () => {
     });
     // Its answer may have got lost.
     expect(await world.client(old).create(csr)).toMatchObject({ code: 0 });
-    expect(world.audit().at(-1)).toMatchObject({ event: 'renewed-after-expiry', proof: { again: '1' } });
-    expect(await world.client(old).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
-    expect(world.audit().at(-1)).toMatchObject({ event: 'client-certificate-stolen', decision: 'refused', proof: { serial: old.serial } });
+    expect(world.audit().at(-1)).toMatchObject({
+      event: 'renewed-after-expiry',
+      proof: { again: '1' },
+    });
+    expect(await world.client(old).create(await someCsr())).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
+    expect(world.audit().at(-1)).toMatchObject({
+      event: 'client-certificate-stolen',
+      decision: 'refused',
+      proof: { serial: old.serial },
+    });
   });
 
   test('is good for it in the next process too, and after tidying up, until the bound', async () => {
@@ -73,7 +97,9 @@ describe('a certificate that has ended', () => {
     expect(await next.client(one).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
     expect(await next.client(other).create(await someCsr())).toMatchObject({ code: 0 });
     await clock.advanceBy(HOUR_MS + 1_000);
-    expect(await next.client(late).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await next.client(late).create(await someCsr())).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     await next.store.sweep(clock.now() + 24 * HOUR_MS);
     expect(await next.store.issued({ about: new Set([late.serial]) }, 0)).toEqual([]);
   });
@@ -82,7 +108,9 @@ describe('a certificate that has ended', () => {
     const { world, clock } = await start();
     const old = await joined(world);
     await clock.advanceBy(2 * HOUR_MS);
-    expect(await world.client(old).create(await someCsr(`${TEST_ID}-2`))).toMatchObject({ code: PERMISSION_DENIED });
+    expect(await world.client(old).create(await someCsr(`${TEST_ID}-2`))).toMatchObject({
+      code: PERMISSION_DENIED,
+    });
     expect(await world.client(old).create(await someCsr())).toMatchObject({ code: 0 });
   });
 
@@ -123,7 +151,9 @@ describe('a certificate that has ended', () => {
     const { world, clock } = await start();
     const old = await make(world);
     await clock.advanceBy(2 * HOUR_MS);
-    expect(await world.client(old).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await world.client(old).create(await someCsr())).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     expect(world.audit().at(-1)!.reason).toMatch(why);
   });
 
@@ -132,21 +162,36 @@ describe('a certificate that has ended', () => {
     const [one, other] = [await joined(world), await joined(world)];
     await clock.advanceBy(2 * HOUR_MS);
     await world.store.revoke({ serial: one.serial }, 'keyCompromise', clock.now());
-    expect((await world.store.revoke({ id: TEST_ID }, 'keyCompromise', clock.now())).map(({ serial }) => serial)).toEqual([other.serial]);
-    expect((await world.store.revocations(clock.now())).map(({ serial }) => serial).sort()).toEqual([one.serial, other.serial].sort());
-    for (const each of [one, other]) expect(await world.client(each).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
+    expect(
+      (await world.store.revoke({ id: TEST_ID }, 'keyCompromise', clock.now())).map(
+        ({ serial }) => serial,
+      ),
+    ).toEqual([other.serial]);
+    expect((await world.store.revocations(clock.now())).map(({ serial }) => serial).sort()).toEqual(
+      [one.serial, other.serial].sort(),
+    );
+    for (const each of [one, other])
+      expect(await world.client(each).create(await someCsr())).toMatchObject({
+        code: UNAUTHENTICATED,
+      });
   });
 
   test('proves nothing by default, nor beside a token', async () => {
     const { world: strict, clock } = await start('off');
     const old = await joined(strict);
     await clock.advanceBy(2 * HOUR_MS);
-    expect(await strict.client(old).create(await someCsr())).toMatchObject({ code: UNAUTHENTICATED });
+    expect(await strict.client(old).create(await someCsr())).toMatchObject({
+      code: UNAUTHENTICATED,
+    });
     const { world, clock: later } = await start();
     const mine = await joined(world);
     await later.advanceBy(2 * HOUR_MS);
-    expect(await world.client(mine).create(await someCsr(), { token: `kt1_${'A'.repeat(43)}` })).toMatchObject({ code: UNAUTHENTICATED });
-    expect(await world.client(mine).create(await someCsr(), { token: await world.joinToken() })).toMatchObject({ code: 0 });
+    expect(
+      await world.client(mine).create(await someCsr(), { token: `kt1_${'A'.repeat(43)}` }),
+    ).toMatchObject({ code: UNAUTHENTICATED });
+    expect(
+      await world.client(mine).create(await someCsr(), { token: await world.joinToken() }),
+    ).toMatchObject({ code: 0 });
     expect(world.audit().at(-1)).toMatchObject({ method: 'join-token' });
   });
 
@@ -155,10 +200,14 @@ describe('a certificate that has ended', () => {
     const old = await joined(world);
     await clock.advanceBy(2 * HOUR_MS);
     const csrs = await Promise.all(Array.from({ length: 20 }, () => someCsr()));
-    const codes = await Promise.all(csrs.map(async (csr) => (await world.client(old).create(csr)).code));
-    expect(codes.sort((a, b) => a - b)).toEqual([0, ...Array(19).fill(UNAUTHENTICATED)]);
-    expect((await world.store.issued({ about: new Set([old.serial]) }, 0)).filter(({ provenBy }) => provenBy === old.serial)).toHaveLength(
-      1,
+    const codes = await Promise.all(
+      csrs.map(async (csr) => (await world.client(old).create(csr)).code),
     );
+    expect(codes.sort((a, b) => a - b)).toEqual([0, ...Array(19).fill(UNAUTHENTICATED)]);
+    expect(
+      (await world.store.issued({ about: new Set([old.serial]) }, 0)).filter(
+        ({ provenBy }) => provenBy === old.serial,
+      ),
+    ).toHaveLength(1);
   });
 });

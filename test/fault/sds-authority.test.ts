@@ -6,7 +6,16 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { X509SVIDResponse } from '../../sds/proto/generated/workload';
 import { type Daemon, startDaemon } from '../support/daemon';
 import { parseExposition } from '../support/exposition';
-import { END_HEADERS, END_STREAM, frame, headerBlock, message, PREFACE, type RawClient, rawConnect } from '../support/raw-http2';
+import {
+  END_HEADERS,
+  END_STREAM,
+  frame,
+  headerBlock,
+  message,
+  PREFACE,
+  type RawClient,
+  rawConnect,
+} from '../support/raw-http2';
 import { sotwRequest } from '../support/sds-client';
 import { expectWell } from '../support/sds-daemon';
 import { until } from '../support/until';
@@ -46,13 +55,19 @@ function call(path: string, authority: string | undefined, more: Fields = []): F
 async function sent(fields: Fields, request: Uint8Array): Promise<RawClient> {
   const client = await rawConnect(daemon.sdsSocket);
   clients.push(client);
-  client.send(PREFACE, frame('headers', 1, headerBlock(fields), END_HEADERS), message(1, request, { flags: END_STREAM }));
+  client.send(
+    PREFACE,
+    frame('headers', 1, headerBlock(fields), END_HEADERS),
+    message(1, request, { flags: END_STREAM }),
+  );
   await until('an answer', async () => client.dataBytes(1) > 0 || client.ended(1), 10_000, 5);
   return client;
 }
 
 const refusals = async (reason: string): Promise<number> => {
-  const family = parseExposition((await daemon.http('/metrics')).body).get('keyturn_sds_refused_total');
+  const family = parseExposition((await daemon.http('/metrics')).body).get(
+    'keyturn_sds_refused_total',
+  );
   return family?.samples.find(({ labels }) => labels.reason === reason)?.value ?? 0;
 };
 
@@ -73,19 +88,27 @@ describe('field B1: any :authority is served', () => {
     ['a path of 4 kB', `/${'x'.repeat(4_095)}`],
     ['UTF-8', Buffer.from('/run/schlüssel.sock').toString('latin1')],
   ])('%s', async (_what, authority) => {
-    const svid = await sent(call(`${WORKLOAD}/FetchX509SVID`, authority, SECURITY), new Uint8Array());
+    const svid = await sent(
+      call(`${WORKLOAD}/FetchX509SVID`, authority, SECURITY),
+      new Uint8Array(),
+    );
     expect(svid.dataBytes(1)).toBeGreaterThan(500);
     const secret = await sent(call(`${SDS}/FetchSecrets`, authority), sotwRequest(['default']));
     expect(secret.dataBytes(1)).toBeGreaterThan(500);
   });
 
-  test.each(['/run/x.sock', '', undefined])('%p gets no SVID without the header', async (authority) => {
-    const svid = await sent(call(`${WORKLOAD}/FetchX509SVID`, authority), new Uint8Array());
-    expect([svid.dataBytes(1), svid.resetWith(1)]).toEqual([0, undefined]);
-  });
+  test.each(['/run/x.sock', '', undefined])(
+    '%p gets no SVID without the header',
+    async (authority) => {
+      const svid = await sent(call(`${WORKLOAD}/FetchX509SVID`, authority), new Uint8Array());
+      expect([svid.dataBytes(1), svid.resetWith(1)]).toEqual([0, undefined]);
+    },
+  );
 
   test('a client of gRPC that puts a path there gets its SVID', async () => {
-    const client = new Client(`unix:${daemon.sdsSocket}`, credentials.createInsecure(), { 'grpc.default_authority': daemon.sdsSocket });
+    const client = new Client(`unix:${daemon.sdsSocket}`, credentials.createInsecure(), {
+      'grpc.default_authority': daemon.sdsSocket,
+    });
     const metadata = new Metadata();
     metadata.set('workload.spiffe.io', 'true');
     const stream = client.makeServerStreamRequest(
@@ -95,7 +118,9 @@ describe('field B1: any :authority is served', () => {
       Buffer.alloc(0),
       metadata,
     );
-    const answer = await new Promise<X509SVIDResponse>((done, failed) => stream.on('data', done).on('error', failed));
+    const answer = await new Promise<X509SVIDResponse>((done, failed) =>
+      stream.on('data', done).on('error', failed),
+    );
     expect(answer.svids[0]!.spiffeId).toBe('spiffe://cluster.local/ns/shop/sa/cart');
     stream.removeAllListeners('error').on('error', () => undefined);
     stream.cancel();
@@ -118,15 +143,31 @@ describe('field B1: a stream that is reset for its headers is counted and logged
     const client = await rawConnect(daemon.sdsSocket);
     clients.push(client);
     const block = headerBlock(fields);
-    client.send(PREFACE, frame('headers', 1, block.subarray(0, 16_000), block.length <= 16_000 ? END_HEADERS : 0));
+    client.send(
+      PREFACE,
+      frame('headers', 1, block.subarray(0, 16_000), block.length <= 16_000 ? END_HEADERS : 0),
+    );
     for (let at = 16_000; at < block.length; at += 16_000) {
-      client.send(frame('continuation', 1, block.subarray(at, at + 16_000), at + 16_000 < block.length ? 0 : END_HEADERS));
+      client.send(
+        frame(
+          'continuation',
+          1,
+          block.subarray(at, at + 16_000),
+          at + 16_000 < block.length ? 0 : END_HEADERS,
+        ),
+      );
     }
     await until('the reset', async () => client.resetWith(1) !== undefined, 10_000, 5);
-    await daemon.event('sds client refused', (event) => event.reason === 'http2-stream' && event.rule === rule);
+    await daemon.event(
+      'sds client refused',
+      (event) => event.reason === 'http2-stream' && event.rule === rule,
+    );
     expect(await refusals('http2-stream')).toBe(before + 1);
     // Its connection is none the worse for it.
-    client.send(frame('headers', 3, headerBlock(good), END_HEADERS), message(3, sotwRequest(['default']), { flags: END_STREAM }));
+    client.send(
+      frame('headers', 3, headerBlock(good), END_HEADERS),
+      message(3, sotwRequest(['default']), { flags: END_STREAM }),
+    );
     await until('an answer', async () => client.dataBytes(3) > 0, 10_000, 5);
   });
 
@@ -135,9 +176,14 @@ describe('field B1: a stream that is reset for its headers is counted and logged
     const client = await rawConnect(daemon.sdsSocket);
     clients.push(client);
     const bad = headerBlock([...good, ['X', '1']]);
-    client.send(PREFACE, ...[...Array(300)].map((_, index) => frame('headers', index * 2 + 1, bad, END_HEADERS)));
+    client.send(
+      PREFACE,
+      ...[...Array(300)].map((_, index) => frame('headers', index * 2 + 1, bad, END_HEADERS)),
+    );
     await until('the last reset', async () => client.resetWith(599) !== undefined, 10_000, 5);
     expect(await refusals('http2-stream')).toBe(before + 300);
-    expect(daemon.events.filter(({ event }) => event === 'sds client refused').length).toBeLessThan(50);
+    expect(daemon.events.filter(({ event }) => event === 'sds client refused').length).toBeLessThan(
+      50,
+    );
   });
 });

@@ -14,7 +14,9 @@ const subscribe = sotwRequest(['default'], { node: 'hostile' });
 describe('floods', () => {
   test('D6 messages without pause from one client do not keep another waiting', async () => {
     const storm = await world.connect();
-    const bytes = Buffer.concat([...Array(500)].map(() => message(1, sotwRequest(['default'], { nonce: 'x', error: 'no' }))));
+    const bytes = Buffer.concat(
+      [...Array(500)].map(() => message(1, sotwRequest(['default'], { nonce: 'x', error: 'no' }))),
+    );
     storm.send(PREFACE, openCall(1), message(1, subscribe));
     let stop = false;
     const pouring = (async () => {
@@ -39,10 +41,19 @@ describe('floods', () => {
     ['PRIORITY', (index) => frame('priority', index * 2 + 1, Buffer.alloc(5))],
     [
       'CONTINUATION',
-      (index) => (index === 0 ? frame('headers', 3, headerBlock({ a: 'b' })) : frame('continuation', 3, headerBlock({ a: 'b' }))),
+      (index) =>
+        index === 0
+          ? frame('headers', 3, headerBlock({ a: 'b' }))
+          : frame('continuation', 3, headerBlock({ a: 'b' })),
     ],
-    ['calls that are reset at once', (index) => Buffer.concat([openCall(index * 2 + 3), reset(index * 2 + 3)])],
-    ['calls that nobody serves, reset at once', (index) => Buffer.concat([openCall(index * 2 + 3, 'Nothing'), reset(index * 2 + 3)])],
+    [
+      'calls that are reset at once',
+      (index) => Buffer.concat([openCall(index * 2 + 3), reset(index * 2 + 3)]),
+    ],
+    [
+      'calls that nobody serves, reset at once',
+      (index) => Buffer.concat([openCall(index * 2 + 3, 'Nothing'), reset(index * 2 + 3)]),
+    ],
   ])('a flood of %s over four connections at once ends at them', async (_what, make) => {
     const clients = await Promise.all([...Array(4)].map(() => world.connect({ paused: true })));
     for (const client of clients) client.send(PREFACE, openCall(1));
@@ -63,9 +74,16 @@ describe('floods', () => {
       const client = await world.connect();
       client.send(
         PREFACE,
-        ...[...Array(128)].map((_, index) => Buffer.concat([openCall(index * 2 + 1), message(index * 2 + 1, subscribe)])),
+        ...[...Array(128)].map((_, index) =>
+          Buffer.concat([openCall(index * 2 + 1), message(index * 2 + 1, subscribe)]),
+        ),
       );
-      await until('answers', async () => client.received() > 50_000 || client.socket.destroyed, 20_000, 2);
+      await until(
+        'answers',
+        async () => client.received() > 50_000 || client.socket.destroyed,
+        20_000,
+        2,
+      );
       client.send(...[...Array(64)].map((_, index) => reset(index * 4 + 1)));
       client.destroy();
       opened += 128;

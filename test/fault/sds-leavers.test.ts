@@ -1,6 +1,14 @@
 import { describe, expect, test } from '@jest/globals';
 import { pause, useHostileWorld } from '../support/hostile-world';
-import { END_STREAM, frame, message, openCall, PREFACE, type RawClient, reset } from '../support/raw-http2';
+import {
+  END_STREAM,
+  frame,
+  message,
+  openCall,
+  PREFACE,
+  type RawClient,
+  reset,
+} from '../support/raw-http2';
 import { createSdsClient, sotwRequest } from '../support/sds-client';
 import { leafSerial, openStreams, rotate } from '../support/sds-daemon';
 import { until } from '../support/until';
@@ -35,7 +43,8 @@ describe('clients that do not read, or leave', () => {
     const client = await world.connect();
     client.socket.pause();
     // A window of one byte: not even the first response leaves the server.
-    const window = (bytes: number) => frame('settings', 0, Buffer.from([0, 4, 0, 0, bytes >> 8, bytes & 0xff]));
+    const window = (bytes: number) =>
+      frame('settings', 0, Buffer.from([0, 4, 0, 0, bytes >> 8, bytes & 0xff]));
     client.send(PREFACE, window(1), openCall(1));
     for (let round = 0; round < 50; round += 1) {
       client.send(...[...Array(200)].map(() => message(1, subscribe)));
@@ -51,7 +60,10 @@ describe('clients that do not read, or leave', () => {
   test.each<[string, (client: RawClient) => void]>([
     ['a reset stream', (client) => client.send(reset(1))],
     ['a half-closed connection', (client) => client.socket.end()],
-    ['a half-closed stream', (client) => client.send(frame('data', 1, Buffer.alloc(0), END_STREAM))],
+    [
+      'a half-closed stream',
+      (client) => client.send(frame('data', 1, Buffer.alloc(0), END_STREAM)),
+    ],
     ['a destroyed connection', (client) => client.destroy()],
     ['a GOAWAY', (client) => client.send(frame('goaway', 0, Buffer.alloc(8)))],
   ])('D12 %s in the middle of a push leaves no stream behind', async (_what, leave) => {

@@ -42,7 +42,14 @@ function client(of: Daemon = daemon): SdsClient {
 
 test('D1 an unknown name yields nobody a secret, kills no stream, and is logged once and shown', async () => {
   const stream = client().openStream();
-  const names = ['not-a-name', 'file-cert:only-one-part', 'file-root:a~b', 'kubernetes://secret', 'Default', 'default '];
+  const names = [
+    'not-a-name',
+    'file-cert:only-one-part',
+    'file-root:a~b',
+    'kubernetes://secret',
+    'Default',
+    'default ',
+  ];
   stream.request(names);
   await stream.silence();
   stream.request([...names, 'default']);
@@ -52,7 +59,8 @@ test('D1 an unknown name yields nobody a secret, kills no stream, and is logged 
   expect((await delta.next()).removed).toEqual(names);
   await expect(client().fetch(names)).rejects.toMatchObject({ code: status.NOT_FOUND });
   const lines = daemon.events.filter(
-    ({ event, name }) => event === 'a client asks for a secret that is not served here' && name === 'not-a-name',
+    ({ event, name }) =>
+      event === 'a client asks for a secret that is not served here' && name === 'not-a-name',
   );
   expect(lines).toHaveLength(1);
   const { unknownNames } = (await daemon.status()).workloads[0]!.sds;
@@ -62,17 +70,28 @@ test('D1 an unknown name yields nobody a secret, kills no stream, and is logged 
 test('D2 a wrong type ends its stream with a reason, and no names at all are silence', async () => {
   const wrong = client().openStream();
   wrong.request(['default'], { typeUrl: 'type.googleapis.com/envoy.config.listener.v3.Listener' });
-  expect(await wrong.ended).toMatchObject({ code: status.INVALID_ARGUMENT, details: expect.stringContaining('type_url') });
+  expect(await wrong.ended).toMatchObject({
+    code: status.INVALID_ARGUMENT,
+    details: expect.stringContaining('type_url'),
+  });
   const none = client().openStream();
   none.request([]);
   await none.silence();
 });
 
 test.each([
-  ['10,000 names', sotwRequest([...Array(10_000)].map((_, index) => `name-${index}`)), status.INVALID_ARGUMENT],
+  [
+    '10,000 names',
+    sotwRequest([...Array(10_000)].map((_, index) => `name-${index}`)),
+    status.INVALID_ARGUMENT,
+  ],
   ['a name of 100 KB', sotwRequest(['n'.repeat(100_000)]), status.INVALID_ARGUMENT],
   ['a name of 1 MiB', sotwRequest(['n'.repeat(1_048_576)]), status.RESOURCE_EXHAUSTED],
-  ['a version of 1 MiB', sotwRequest(['default'], { version: 'v'.repeat(1_048_576) }), status.RESOURCE_EXHAUSTED],
+  [
+    'a version of 1 MiB',
+    sotwRequest(['default'], { version: 'v'.repeat(1_048_576) }),
+    status.RESOURCE_EXHAUSTED,
+  ],
 ])('D2 a request with %s ends its stream and nothing else', async (_what, bytes, code) => {
   const beside = client().openStream();
   beside.request(['default']);
@@ -257,7 +276,9 @@ test('D23, D24 through changes of roots and leaves every push belongs together, 
     const leaves = new Set(oracles[0]!.serials);
     // At once: a bundle that holds old and new, and the new signer.
     writeCaDir(caDir, { signer: next, roots: [current, next] });
-    await until('a leaf of the new signer', async () => [...oracles[0]!.serials].some((serial) => !leaves.has(serial)));
+    await until('a leaf of the new signer', async () =>
+      [...oracles[0]!.serials].some((serial) => !leaves.has(serial)),
+    );
     writeCaDir(caDir, { roots: [next] });
     await rotate(agent);
     [current, next] = [next, await issueCa(`three-${round}`)];
@@ -306,21 +327,24 @@ test('D26 two epochs of a proxy in hot restart are both served, and the first ma
   expect(leafSerial((await streams[1]!.next()).secrets[0]!.chainPem)).toBe(next);
 });
 
-test.each(['StreamSecrets', 'DeltaSecrets'])('a first message of %s that carries an error is taken for a subscription', async (method) => {
-  const message = 'SSL error: key values mismatch';
-  if (method === 'StreamSecrets') {
-    const stream = client().openStream();
-    stream.request(['default'], { error: message, nonce: '' });
-    expect((await stream.next()).names).toEqual(['default']);
-    const empty = client().openStream();
-    empty.request([], { error: message });
-    await empty.silence();
-  } else {
-    const stream = client().openDelta();
-    stream.request({ subscribe: ['default'], error: message });
-    expect((await stream.next()).names).toEqual(['default']);
-    const empty = client().openDelta();
-    empty.request({ error: message });
-    await empty.silence();
-  }
-});
+test.each(['StreamSecrets', 'DeltaSecrets'])(
+  'a first message of %s that carries an error is taken for a subscription',
+  async (method) => {
+    const message = 'SSL error: key values mismatch';
+    if (method === 'StreamSecrets') {
+      const stream = client().openStream();
+      stream.request(['default'], { error: message, nonce: '' });
+      expect((await stream.next()).names).toEqual(['default']);
+      const empty = client().openStream();
+      empty.request([], { error: message });
+      await empty.silence();
+    } else {
+      const stream = client().openDelta();
+      stream.request({ subscribe: ['default'], error: message });
+      expect((await stream.next()).names).toEqual(['default']);
+      const empty = client().openDelta();
+      empty.request({ error: message });
+      await empty.silence();
+    }
+  },
+);

@@ -17,7 +17,9 @@ const asRoot = testWhere(
 );
 
 /** A group that the daemon can give its socket to; in the image it has one only, which is the tests' own here. */
-const SHARED_GROUP = IN_IMAGE ? { theirs: 1337, ours: process.getegid!() } : { theirs: 4242, ours: 4242 };
+const SHARED_GROUP = IN_IMAGE
+  ? { theirs: 1337, ours: process.getegid!() }
+  : { theirs: 4242, ours: 4242 };
 
 /** What a process of that user and group gets by connecting: `connected` or the error's code. */
 function connectAs(path: string, uid: number, gid: number): Promise<string> {
@@ -27,14 +29,20 @@ function connectAs(path: string, uid: number, gid: number): Promise<string> {
     const socket = require('node:net').connect(${JSON.stringify(path)}, () => { console.log('connected'); socket.destroy(); });
     socket.on('error', (error) => console.log(error.code));`;
   return new Promise((done, failed) => {
-    execFile(process.execPath, ['-e', program], (error, stdout) => (error ? failed(error) : done(stdout.trim())));
+    execFile(process.execPath, ['-e', program], (error, stdout) =>
+      error ? failed(error) : done(stdout.trim()),
+    );
   });
 }
 
 /** A daemon whose socket lies where other users may go, but for its own mode. */
 async function start(flags: readonly string[], through: readonly string[] = []): Promise<Daemon> {
   const dir = tempDir();
-  const daemon = startDaemon({ dir, flags: ['--sds-socket', join(dir, 's/socket'), ...flags], through });
+  const daemon = startDaemon({
+    dir,
+    flags: ['--sds-socket', join(dir, 's/socket'), ...flags],
+    through,
+  });
   await daemon.ready();
   chmodSync(dir, 0o755);
   return { ...daemon, sdsSocket: join(dir, 's/socket') };
@@ -49,29 +57,55 @@ asRoot('D18 a process of another user cannot connect', async () => {
   await daemon.stop();
 });
 
-asRoot('D19 a proxy of another user connects through the group that it shares, and nobody else does', async () => {
-  const daemon = await start(['--sds-socket-mode', '0660', '--sds-socket-group', `${SHARED_GROUP.theirs}`]);
-  expect(await connectAs(daemon.sdsSocket, 1337, SHARED_GROUP.ours)).toBe('connected');
-  expect(await connectAs(daemon.sdsSocket, 1337, 1337)).toBe('EACCES');
-  await daemon.stop();
-});
-
-test.each(['0000', '0077', '0777'])('D20 under umask %s the mode of the socket is exact', async (umask) => {
-  const under = ['/bin/sh', '-c', `umask ${umask} && exec "$@"`, 'sh'];
-  const [closed, shared] = [await start([], under), await start(['--sds-socket-mode', '0660'], under)];
-  expect([modeOf(closed.sdsSocket), modeOf(shared.sdsSocket)]).toEqual(['600', '660']);
-  for (const daemon of [closed, shared]) {
-    await expectWell(daemon);
+asRoot(
+  'D19 a proxy of another user connects through the group that it shares, and nobody else does',
+  async () => {
+    const daemon = await start([
+      '--sds-socket-mode',
+      '0660',
+      '--sds-socket-group',
+      `${SHARED_GROUP.theirs}`,
+    ]);
+    expect(await connectAs(daemon.sdsSocket, 1337, SHARED_GROUP.ours)).toBe('connected');
+    expect(await connectAs(daemon.sdsSocket, 1337, 1337)).toBe('EACCES');
     await daemon.stop();
-  }
-});
+  },
+);
+
+test.each(['0000', '0077', '0777'])(
+  'D20 under umask %s the mode of the socket is exact',
+  async (umask) => {
+    const under = ['/bin/sh', '-c', `umask ${umask} && exec "$@"`, 'sh'];
+    const [closed, shared] = [
+      await start([], under),
+      await start(['--sds-socket-mode', '0660'], under),
+    ];
+    expect([modeOf(closed.sdsSocket), modeOf(shared.sdsSocket)]).toEqual(['600', '660']);
+    for (const daemon of [closed, shared]) {
+      await expectWell(daemon);
+      await daemon.stop();
+    }
+  },
+);
 
 describe('D21 a socket that cannot be made is a fatal error that says why', () => {
   test.each<[string, (dir: string) => string, RegExp]>([
-    ['a path of 108 bytes', (dir) => join(dir, 'x'.repeat(107 - Buffer.byteLength(dir))), /108 bytes.*107/],
-    ['a regular file in its place', (dir) => made(join(dir, 'file'), (path) => writeFileSync(path, 'precious')), /a regular file/],
+    [
+      'a path of 108 bytes',
+      (dir) => join(dir, 'x'.repeat(107 - Buffer.byteLength(dir))),
+      /108 bytes.*107/,
+    ],
+    [
+      'a regular file in its place',
+      (dir) => made(join(dir, 'file'), (path) => writeFileSync(path, 'precious')),
+      /a regular file/,
+    ],
     ['a directory in its place', (dir) => made(join(dir, 'dir'), mkdirSync), /a directory/],
-    ['a symbolic link in its place', (dir) => made(join(dir, 'link'), (path) => symlinkSync('/nowhere', path)), /a symbolic link/],
+    [
+      'a symbolic link in its place',
+      (dir) => made(join(dir, 'link'), (path) => symlinkSync('/nowhere', path)),
+      /a symbolic link/,
+    ],
     [
       'a file where its directory should be',
       (dir) =>
@@ -93,7 +127,10 @@ describe('D21 a socket that cannot be made is a fatal error that says why', () =
   });
 
   test('an unknown group', async () => {
-    const { code, stderr } = await startDaemon({ dir: tempDir(), flags: ['--sds-socket-group', 'no-such-group'] }).finished;
+    const { code, stderr } = await startDaemon({
+      dir: tempDir(),
+      flags: ['--sds-socket-group', 'no-such-group'],
+    }).finished;
     expect(code).toBeGreaterThan(0);
     expect(stderr).toMatch(/no group no-such-group/);
   });

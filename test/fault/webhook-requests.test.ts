@@ -12,9 +12,19 @@ import { testDeps } from '../support/test-deps';
 import { until } from '../support/until';
 
 const MIB = 1024 * 1024;
-const REQUEST = { uid: 'u', kind: { group: '', version: 'v1', kind: 'Pod' }, operation: 'CREATE', namespace: 'shop', object: {} };
+const REQUEST = {
+  uid: 'u',
+  kind: { group: '', version: 'v1', kind: 'Pod' },
+  operation: 'CREATE',
+  namespace: 'shop',
+  object: {},
+};
 const review = (change: object = {}) =>
-  JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', request: { ...REQUEST, ...change } });
+  JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: { ...REQUEST, ...change },
+  });
 
 let server: HttpsListener;
 let ca: Buffer;
@@ -24,7 +34,10 @@ let decide: (request: AdmissionRequest) => Verdict;
 beforeAll(async () => {
   const key = await makeServerKey();
   ca = key.caPem;
-  server = await createAdmissionServer({ address: parseHostPort('127.0.0.1:0', 'x'), decide: (asked) => decide(asked) }, testDeps());
+  server = await createAdmissionServer(
+    { address: parseHostPort('127.0.0.1:0', 'x'), decide: (asked) => decide(asked) },
+    testDeps(),
+  );
   server.use(key);
   port = parseHostPort(server.address, 'x').port;
 });
@@ -41,16 +54,30 @@ interface Sent {
   readonly agent?: Agent;
 }
 
-function send({ method = 'POST', path = '/inject?timeout=5s', headers = {}, body = review() }: Sent = {}) {
+function send({
+  method = 'POST',
+  path = '/inject?timeout=5s',
+  headers = {},
+  body = review(),
+}: Sent = {}) {
   return new Promise<{ status: number; body: string; closed: boolean }>((resolve, reject) => {
     const head = { 'content-type': 'application/json', ...headers };
-    const asked = request({ host: '127.0.0.1', port, ca, method, path, headers: head, agent: false }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        text += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode!, body: text, closed: response.headers.connection === 'close' }));
-    });
+    const asked = request(
+      { host: '127.0.0.1', port, ca, method, path, headers: head, agent: false },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          text += chunk;
+        });
+        response.on('end', () =>
+          resolve({
+            status: response.statusCode!,
+            body: text,
+            closed: response.headers.connection === 'close',
+          }),
+        );
+      },
+    );
     asked.on('error', reject);
     asked.end(body);
   });
@@ -78,16 +105,34 @@ const stillAnswers = async () => expect(await send()).toMatchObject({ status: 20
 test('a review is answered by its uid', async () => {
   const { status, body } = await send();
   expect(status).toBe(200);
-  expect(JSON.parse(body)).toMatchObject({ kind: 'AdmissionReview', response: { uid: 'u', allowed: true } });
+  expect(JSON.parse(body)).toMatchObject({
+    kind: 'AdmissionReview',
+    response: { uid: 'u', allowed: true },
+  });
 });
 
 test.each([
   ['W26 another path', { path: '/' }, 404, 'not found'],
   ['W27 a path of the prototype', { path: '/constructor' }, 404, 'not found'],
   ['W28 another method', { method: 'GET', body: '' }, 405, 'method not allowed'],
-  ['W29 no content type', { headers: { 'content-type': '' } }, 415, 'content-type: must be application/json'],
-  ['W30 YAML', { headers: { 'content-type': 'application/yaml' } }, 415, 'content-type: must be application/json'],
-  ['W31 something packed', { headers: { 'content-encoding': 'gzip' } }, 415, 'content-encoding: must not be there'],
+  [
+    'W29 no content type',
+    { headers: { 'content-type': '' } },
+    415,
+    'content-type: must be application/json',
+  ],
+  [
+    'W30 YAML',
+    { headers: { 'content-type': 'application/yaml' } },
+    415,
+    'content-type: must be application/json',
+  ],
+  [
+    'W31 something packed',
+    { headers: { 'content-encoding': 'gzip' } },
+    415,
+    'content-encoding: must not be there',
+  ],
   ['W32 no review', { body: '{}' }, 400, 'apiVersion: must be admission.k8s.io/v1'],
   [
     'W33 more than any object, as it says itself',
@@ -98,7 +143,8 @@ test.each([
 ])('%s is refused, and the next one is served', async (_, sent, status, text) => {
   const answer = await send(sent).catch((caught: NodeJS.ErrnoException) => caught.code);
   // A body that is still being written when the answer comes may break off at its sender.
-  if (answer !== 'EPIPE' && answer !== 'ECONNRESET') expect(answer).toMatchObject({ status, body: `${text}\n` });
+  if (answer !== 'EPIPE' && answer !== 'ECONNRESET')
+    expect(answer).toMatchObject({ status, body: `${text}\n` });
   else expect(status).toBe(413);
   await stillAnswers();
 });
@@ -107,7 +153,9 @@ test('W34 a body without end, in pieces, is cut off', async () => {
   const socket = await open();
   const over = ended(socket);
   socket.on('error', () => undefined);
-  socket.write('POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n');
+  socket.write(
+    'POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
+  );
   const piece = `${(64 * 1024).toString(16)}\r\n${' '.repeat(64 * 1024)}\r\n`;
   const more = setInterval(() => {
     if (!socket.destroyed && socket.writableLength < MIB) socket.write(piece);
@@ -121,7 +169,9 @@ test('W34 a body without end, in pieces, is cut off', async () => {
 test('W35 a body that never comes is given up', async () => {
   const socket = await open();
   const over = ended(socket);
-  socket.write('POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{');
+  socket.write(
+    'POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{',
+  );
   const startedAt = Date.now();
   expect(await over).toMatch(/^HTTP\/1.1 408 /);
   expect(Date.now() - startedAt).toBeLessThan(underLoad(15_000));
@@ -140,7 +190,9 @@ test('W36 headers that come one octet a second are given up', async () => {
 }, 20_000);
 
 test('W37 headers without end are refused', async () => {
-  const answer = await send({ headers: { 'x-long': 'x'.repeat(64 * 1024) } }).catch((caught: NodeJS.ErrnoException) => caught.code);
+  const answer = await send({ headers: { 'x-long': 'x'.repeat(64 * 1024) } }).catch(
+    (caught: NodeJS.ErrnoException) => caught.code,
+  );
   if (typeof answer === 'object') expect(answer.status).toBe(431);
   await stillAnswers();
 });
@@ -151,7 +203,11 @@ test('W38 what is no TLS, and a handshake that stops, hold up nobody', async () 
   const silent = connectTcp(port, '127.0.0.1');
   silent.on('error', () => undefined);
   await stillAnswers();
-  await until('the silent one to be given up', async () => silent.destroyed || silent.closed, 15_000);
+  await until(
+    'the silent one to be given up',
+    async () => silent.destroyed || silent.closed,
+    15_000,
+  );
   plain.destroy();
 }, 20_000);
 
@@ -160,7 +216,9 @@ test('W39 many large bodies at once are refused as a whole, not kept', async () 
   const answers = sockets.map(async (socket) => {
     socket.on('error', () => undefined);
     const over = ended(socket);
-    socket.write(`POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${4 * MIB}\r\n\r\n`);
+    socket.write(
+      `POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${4 * MIB}\r\n\r\n`,
+    );
     socket.write(Buffer.alloc(4 * MIB - 1, 0x20));
     return over;
   });
@@ -186,10 +244,15 @@ test('a pod with 1.5 MiB of annotations is read', async () => {
 });
 
 test('at its end it answers what has arrived, and leaves no connection', async () => {
-  const own = await createAdmissionServer({ address: parseHostPort('127.0.0.1:0', 'x'), decide: (asked) => decide(asked) }, testDeps());
+  const own = await createAdmissionServer(
+    { address: parseHostPort('127.0.0.1:0', 'x'), decide: (asked) => decide(asked) },
+    testDeps(),
+  );
   await own.close();
   await own.close();
-  await expect(connectOnce(parseHostPort(own.address, 'x').port)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  await expect(connectOnce(parseHostPort(own.address, 'x').port)).rejects.toMatchObject({
+    code: 'ECONNREFUSED',
+  });
 });
 
 function connectOnce(to: number): Promise<void> {

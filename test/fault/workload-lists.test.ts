@@ -12,7 +12,11 @@ import { identity, startWorkloads } from '../support/workload-list';
 
 /** What a list says: the names of good entries, and the errors of the others. */
 async function read(place: string) {
-  const { judgeWorkload } = await loadConfig({ flags: { ca: 'builtin', workloads: place }, env: {}, cwd: '/nonexistent' });
+  const { judgeWorkload } = await loadConfig({
+    flags: { ca: 'builtin', workloads: place },
+    env: {},
+    cwd: '/nonexistent',
+  });
   const entries = await (await readListText(place)).entries();
   const judged = entries.map((entry) => ('error' in entry ? entry.error : judgeWorkload(entry)));
   return judged.map((each) => (each instanceof Error ? each.message : 'good'));
@@ -35,13 +39,21 @@ describe('a list of workloads that is wrong as a whole is refused in words that 
       Array.from({ length: 10_000 }, (_, index) => `- name: w${index}\n`).join(''),
       /must not have more than 1000 workloads, it has 10000$/,
     ],
-    ['half a megabyte and an octet', Buffer.alloc(512 * 1024 + 1, 0x23), /must not be larger than 524288 bytes/],
+    [
+      'half a megabyte and an octet',
+      Buffer.alloc(512 * 1024 + 1, 0x23),
+      /must not be larger than 524288 bytes/,
+    ],
     [
       'an alias bomb',
       `- &a [x,x]\n${Array.from({ length: 30 }, () => '- &b [*a,*a,*a,*a]\n').join('')}`,
       /element \d+: must be a mapping of settings to values$/,
     ],
-    ['signs without end', '[{'.repeat(100_000), /must not have more than 150000 words and signs|is nested too deeply/],
+    [
+      'signs without end',
+      '[{'.repeat(100_000),
+      /must not have more than 150000 words and signs|is nested too deeply/,
+    ],
     ['no YAML', '- name: [\n', /is not YAML/],
     ['no UTF-8', Buffer.from([0x2d, 0x20, 0xff]), /must be UTF-8/],
   ])('%s', async (_, text, message) => {
@@ -70,7 +82,8 @@ test('an element that is wrong is refused by field, and the others are good', as
   const path = file(text);
   const at = (number: number) => `file ${path} element ${number}`;
   const messages = await read(path);
-  const naming = 'must be at most 63 lower-case letters, digits, "-", "_" and ".", no sign at either end';
+  const naming =
+    'must be at most 63 lower-case letters, digits, "-", "_" and ".", no sign at either end';
   expect(messages).toEqual([
     'good',
     `${at(2)}: name: "Cart" ${naming}`,
@@ -94,7 +107,8 @@ test('of a directory only files are read that are files, none is waited for, and
   put('large.yaml', Buffer.alloc(32 * 1024 + 1, 0x23));
   put('Upper.yaml', 'namespace: shop\nservice-account: upper\n');
   put('other.yml', 'name: another\nnamespace: shop\nservice-account: other\n');
-  for (const name of ['.hidden.yaml', 'note.txt', 'good.yaml~', 'good.yaml.bak', '..data']) put(name, 'not: ours\n');
+  for (const name of ['.hidden.yaml', 'note.txt', 'good.yaml~', 'good.yaml.bak', '..data'])
+    put(name, 'not: ours\n');
   execFileSync('mkfifo', [join(dir, 'fifo.yaml')]);
   mkdirSync(join(dir, 'dir.yaml'));
   symlinkSync('/dev/zero', join(dir, 'zero.yaml'));
@@ -117,8 +131,11 @@ test('of a directory only files are read that are files, none is waited for, and
 
 test('a directory with more files than workloads may run is refused as a whole', async () => {
   const dir = tempDir();
-  for (let count = 0; count <= MAX_WORKLOADS; count += 1) writeFileSync(join(dir, `w${count}.yaml`), '');
-  await expect(read(dir)).rejects.toThrow(`workloads ${dir}: must not have more than 1000 workloads, it has 1001`);
+  for (let count = 0; count <= MAX_WORKLOADS; count += 1)
+    writeFileSync(join(dir, `w${count}.yaml`), '');
+  await expect(read(dir)).rejects.toThrow(
+    `workloads ${dir}: must not have more than 1000 workloads, it has 1001`,
+  );
 });
 
 test.each([
@@ -127,20 +144,29 @@ test.each([
 ])('the agent does not start on %s', async (_, place, message) => {
   const dir = tempDir();
   writeFileSync(join(dir, 'text'), 'text');
-  const { code, stderr } = await runKeyturn(['run', '--ca', 'builtin', '--workloads', place, '--admin-address', '127.0.0.1:0'], { dir });
+  const { code, stderr } = await runKeyturn(
+    ['run', '--ca', 'builtin', '--workloads', place, '--admin-address', '127.0.0.1:0'],
+    { dir },
+  );
   expect({ code, stderr }).toEqual({ code: 78, stderr: expect.stringMatching(message) });
 });
 
 test('while it runs, a directory that goes bad takes nothing away', async () => {
   const world = startWorkloads({ cart: [identity('cart')], till: [identity('till')] });
   await world.daemon.ready();
-  for (let count = 0; count <= MAX_WORKLOADS; count += 1) writeFileSync(join(world.dir, 'workloads', `w${count}.yaml`), 'x');
+  for (let count = 0; count <= MAX_WORKLOADS; count += 1)
+    writeFileSync(join(world.dir, 'workloads', `w${count}.yaml`), 'x');
   const refused = await world.daemon.event('list of workloads refused, what runs goes on');
   expect(refused.cause).toMatch(/must not have more than 1000 workloads/);
   const { workloads, ready, refused: told } = await world.daemon.status();
-  expect({ names: workloads.map(({ name }) => name), ready }).toEqual({ names: ['cart', 'till'], ready: true });
+  expect({ names: workloads.map(({ name }) => name), ready }).toEqual({
+    names: ['cart', 'till'],
+    ready: true,
+  });
   expect(told).toMatchObject([{ file: 'workloads', inService: true }]);
-  expect(world.daemon.events.filter(({ event }) => event.startsWith('list of workloads refused'))).toHaveLength(1);
+  expect(
+    world.daemon.events.filter(({ event }) => event.startsWith('list of workloads refused')),
+  ).toHaveLength(1);
 });
 
 test('a file that nobody may read is told as what it is', async () => {

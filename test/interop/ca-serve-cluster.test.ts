@@ -39,8 +39,19 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
   async function serveCa(...authenticators: readonly string[]) {
     const dir = tempDir();
     const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
-    const flags = ['--trust-domain', 'cluster.local', '--audit-log', 'audit.log', '--log-format', 'json', ...authenticators];
-    const daemon = testDaemon({ dir, args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...flags] });
+    const flags = [
+      '--trust-domain',
+      'cluster.local',
+      '--audit-log',
+      'audit.log',
+      '--log-format',
+      'json',
+      ...authenticators,
+    ];
+    const daemon = testDaemon({
+      dir,
+      args: ['ca', 'serve', '--ca-dir', './ca', ...ports, ...flags],
+    });
     const address = String((await daemon.event('ca server started')).address);
     const methods = async () =>
       (await readFile(join(dir, 'audit.log'), 'utf8'))
@@ -50,23 +61,47 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
     return { daemon, address, root: join(dir, 'ca/root-cert.pem'), methods };
   }
 
-  const byReview = () => ['--authenticators', 'client-certificate,token-review', '--kubeconfig', kubeconfig];
-  const byKeys = () => ['--authenticators', 'client-certificate,oidc', '--oidc-issuer', ISSUER, '--jwks', jwks];
+  const byReview = () => [
+    '--authenticators',
+    'client-certificate,token-review',
+    '--kubeconfig',
+    kubeconfig,
+  ];
+  const byKeys = () => [
+    '--authenticators',
+    'client-certificate,oidc',
+    '--oidc-issuer',
+    ISSUER,
+    '--jwks',
+    jwks,
+  ];
 
   test.each([
     ['has the API server review', 'token-review', byReview],
     ["verifies with the API server's keys", 'oidc', byKeys],
-  ])('certifies an agent by a token that it %s, and again by the certificate', async (_, method, authenticators) => {
-    const ca = await serveCa(...authenticators());
-    const dir = tempDir();
-    mkdirSync(dirname(join(dir, TOKEN)), { recursive: true });
-    writeFileSync(join(dir, TOKEN), await kube.token('shop', 'cart', { audiences: ['istio-ca'] }));
-    const agent = testDaemon({ dir, source: ['--ca', 'istiod', '--ca-address', ca.address, '--ca-root', ca.root] });
-    expect((await agent.ready()).workloads[0]).toMatchObject({ id: TEST_ID, certificate: { warnings: [] } });
-    rmSync(join(dir, TOKEN));
-    expect(await agent.command('rotate')).toMatchObject({ code: 0 });
-    expect(await ca.methods()).toEqual([method, 'client-certificate']);
-  });
+  ])(
+    'certifies an agent by a token that it %s, and again by the certificate',
+    async (_, method, authenticators) => {
+      const ca = await serveCa(...authenticators());
+      const dir = tempDir();
+      mkdirSync(dirname(join(dir, TOKEN)), { recursive: true });
+      writeFileSync(
+        join(dir, TOKEN),
+        await kube.token('shop', 'cart', { audiences: ['istio-ca'] }),
+      );
+      const agent = testDaemon({
+        dir,
+        source: ['--ca', 'istiod', '--ca-address', ca.address, '--ca-root', ca.root],
+      });
+      expect((await agent.ready()).workloads[0]).toMatchObject({
+        id: TEST_ID,
+        certificate: { warnings: [] },
+      });
+      rmSync(join(dir, TOKEN));
+      expect(await agent.command('rotate')).toMatchObject({ code: 0 });
+      expect(await ca.methods()).toEqual([method, 'client-certificate']);
+    },
+  );
 
   test('answers a new pod within 2 s while strangers show it new tokens as fast as they can', async () => {
     const ca = await serveCa(...byReview());
@@ -79,7 +114,9 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
     const flood = strangers.flatMap((client) =>
       Array.from({ length: 25 }, async () => {
         while (flooding) {
-          const { code } = await client.create(csrDer, { token: stranger.token({ claims: { iss: ISSUER, jti: randomUUID() } }) });
+          const { code } = await client.create(csrDer, {
+            token: stranger.token({ claims: { iss: ISSUER, jti: randomUUID() } }),
+          });
           codes.set(code, (codes.get(code) ?? 0) + 1);
         }
       }),
@@ -109,7 +146,11 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
       const env = { SECRET_TTL: '10s', ECC_SIGNATURE_ALGORITHM: algorithm };
       const agent = await startPilotAgent({ caAddress: ca.address, rootPem: root, token, env });
       const proxy = watchCertificates(agent.sdsSocket);
-      await until('two certificates', async () => agent.running() && proxy.seen.length >= 2, 60_000);
+      await until(
+        'two certificates',
+        async () => agent.running() && proxy.seen.length >= 2,
+        60_000,
+      );
       const [ours] = parseCertificates(root, 'root');
       for (const { leaf } of proxy.seen) {
         expect(leaf.issuerDer).toEqual(ours!.subjectDer);
@@ -130,13 +171,19 @@ const ISSUER = 'https://kubernetes.default.svc.cluster.local';
 function publishedKeys(kube: Kube, token: string): Promise<string> {
   return new Promise((done, failed) => {
     const headers = { authorization: `Bearer ${token}` };
-    const request = get(`${kube.url}/openid/v1/jwks`, { ca: readFileSync(kube.caFile), headers }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => {
-        body += text;
-      });
-      response.on('end', () => (response.statusCode === 200 ? done(body) : failed(new Error(body))));
-    });
+    const request = get(
+      `${kube.url}/openid/v1/jwks`,
+      { ca: readFileSync(kube.caFile), headers },
+      (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (text: string) => {
+          body += text;
+        });
+        response.on('end', () =>
+          response.statusCode === 200 ? done(body) : failed(new Error(body)),
+        );
+      },
+    );
     request.on('error', failed);
   });
 }

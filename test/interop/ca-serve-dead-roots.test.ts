@@ -1,7 +1,11 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, jest, test } from '@jest/globals';
-import { certificatesPem, parseCertificates, parseRootBundle } from '../../agent/identity/certificate';
+import {
+  certificatesPem,
+  parseCertificates,
+  parseRootBundle,
+} from '../../agent/identity/certificate';
 import { isValidAt } from '../../agent/identity/valid-now';
 import { writeCaDir } from '../support/ca-dir';
 import { type CaWorld, makeRequest, startCaWorld } from '../support/ca-server';
@@ -26,10 +30,19 @@ afterEach(async () => {
 });
 
 /** A CA directory as the world has it. */
-function caDirOf({ signer, chainDer, rootsDer }: Pick<ProxySetWorld, 'signer' | 'chainDer' | 'rootsDer'>): string {
+function caDirOf({
+  signer,
+  chainDer,
+  rootsDer,
+}: Pick<ProxySetWorld, 'signer' | 'chainDer' | 'rootsDer'>): string {
   const dir = join(tempDir(), 'ca');
-  const of = (ders: readonly Uint8Array[]) => ders.map((certificateDer) => ({ ...signer, certificateDer }));
-  writeCaDir(dir, { signer, chain: of(chainDer.length === 0 ? [signer.certificateDer] : chainDer), roots: of(rootsDer) });
+  const of = (ders: readonly Uint8Array[]) =>
+    ders.map((certificateDer) => ({ ...signer, certificateDer }));
+  writeCaDir(dir, {
+    signer,
+    chain: of(chainDer.length === 0 ? [signer.certificateDer] : chainDer),
+    roots: of(rootsDer),
+  });
   return dir;
 }
 
@@ -38,7 +51,9 @@ async function readAsPilotAgent(world: CaWorld): Promise<ProxyPem> {
   const { key, csrDer } = await makeRequest();
   const { chain } = await world.client().create(csrDer, { token: await world.joinToken() });
   const keyPem = String(key.privateKey.reveal().export({ type: 'pkcs8', format: 'pem' }));
-  const roots = parseCertificates(Buffer.from(chain.at(-1)!), 'roots').map(({ der }) => certificatesPem([der]).toString());
+  const roots = parseCertificates(Buffer.from(chain.at(-1)!), 'roots').map(({ der }) =>
+    certificatesPem([der]).toString(),
+  );
   return { keyPem, chainPem: chain.join(''), rootsPem: roots.sort().join(''), crlPem: undefined };
 }
 
@@ -71,7 +86,8 @@ describeWith('envoy')('what ca serve hands to agents that are not ours', () => {
 async function copies() {
   const now = Date.now();
   const live = await liveCa();
-  const again = (notBeforeAt: number, notAfterAt: number) => liveCa({ privateKey: live.privateKey, notBeforeAt, notAfterAt });
+  const again = (notBeforeAt: number, notAfterAt: number) =>
+    liveCa({ privateKey: live.privateKey, notBeforeAt, notAfterAt });
   const others = [
     await again(now - 9 * HOUR_MS, now - HOUR_MS),
     await again(now + HOUR_MS, now + 9 * HOUR_MS),
@@ -87,16 +103,51 @@ testWith('pilot-agent', 'envoy')(
     const { live, rootsDer } = await copies();
     const dir = tempDir();
     writeFileSync(join(dir, 'keys.json'), issuer.jwks());
-    const believed = ['--authenticators', 'oidc', '--oidc-issuer', TEST_ISSUER, '--jwks', 'keys.json'];
-    const free = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+    const believed = [
+      '--authenticators',
+      'oidc',
+      '--oidc-issuer',
+      TEST_ISSUER,
+      '--jwks',
+      'keys.json',
+    ];
+    const free = [
+      '--listen',
+      '127.0.0.1:0',
+      '--admin-address',
+      '127.0.0.1:0',
+      '--log-format',
+      'json',
+    ];
     const caDir = caDirOf({ signer: live, chainDer: [], rootsDer });
-    const daemon = testDaemon({ dir, args: ['ca', 'serve', ...free, '--ca-dir', caDir, '--trust-domain', 'cluster.local', ...believed] });
+    const daemon = testDaemon({
+      dir,
+      args: [
+        'ca',
+        'serve',
+        ...free,
+        '--ca-dir',
+        caDir,
+        '--trust-domain',
+        'cluster.local',
+        ...believed,
+      ],
+    });
     const { address } = await daemon.event('ca server started');
     const token = issuer.token({ claims: { sub: 'system:serviceaccount:shop:cart' } });
-    const agent = await startPilotAgent({ caAddress: String(address), rootPem: certificatesPem([live.certificateDer]), token });
+    const agent = await startPilotAgent({
+      caAddress: String(address),
+      rootPem: certificatesPem([live.certificateDer]),
+      token,
+    });
     const [leaf, roots] = [await agent.secret('default'), await agent.secret('ROOTCA')];
     expect(roots.rootsPem!.trim()).toBe(certificatesPem([live.certificateDer]).toString().trim());
-    const pem = { keyPem: leaf.keyPem!, chainPem: leaf.chainPem!, rootsPem: roots.rootsPem!, crlPem: undefined };
+    const pem = {
+      keyPem: leaf.keyPem!,
+      chainPem: leaf.chainPem!,
+      rootsPem: roots.rootsPem!,
+      crlPem: undefined,
+    };
     expect(await envoyVerdicts(tempDir(), [pem])).toEqual([true]);
     await agent.stop();
   },
@@ -110,7 +161,8 @@ test('field A1: nor do files and pages that others copy: bundle.pem, bundle.json
   const only = certificatesPem([live.certificateDer]).toString();
   const x5c = [[Buffer.from(live.certificateDer).toString('base64')]];
   const at = `http://${world.server.httpAddress}`;
-  const keysOf = (text: string) => JSON.parse(text).keys.map((key: { readonly x5c: unknown }) => key.x5c);
+  const keysOf = (text: string) =>
+    JSON.parse(text).keys.map((key: { readonly x5c: unknown }) => key.x5c);
   expect((await fetchText(`${at}/bundle.pem`)).body).toBe(only);
   expect(keysOf((await fetchText(`${at}/bundle.json`)).body)).toEqual(x5c);
   const run = (...args: readonly string[]) => keyturn([...args, '--ca-dir', dir], { cwd: dir });
@@ -118,7 +170,18 @@ test('field A1: nor do files and pages that others copy: bundle.pem, bundle.json
   expect(keysOf((await run('ca', 'bundle', '--format', 'spiffe')).stdout)).toEqual(x5c);
   const out = join(tempDir(), 'db.join');
   const id = 'spiffe://cluster.local/db';
-  expect(await run('vm', 'bundle', '--spiffe-id', id, '--ca-address', 'ca.example.org:15012', '--out', out)).toMatchObject({ code: 0 });
+  expect(
+    await run(
+      'vm',
+      'bundle',
+      '--spiffe-id',
+      id,
+      '--ca-address',
+      'ca.example.org:15012',
+      '--out',
+      out,
+    ),
+  ).toMatchObject({ code: 0 });
   expect(JSON.parse(readFileSync(out, 'utf8')).roots).toBe(only);
   const { bundle } = parseRootBundle(readFileSync(join(dir, 'root-cert.pem')), 'roots');
   expect(bundle.rootsDer).toHaveLength(4);
@@ -131,7 +194,11 @@ test('field A1: a root is in the replies from the moment at which it begins, and
   const live = await liveCa();
   const other = await liveCa({ name: 'other', notBeforeAt: begins, notAfterAt: ends });
   const world = await startCaWorld({
-    dir: caDirOf({ signer: live, chainDer: [], rootsDer: [live, other].map(({ certificateDer }) => certificateDer) }),
+    dir: caDirOf({
+      signer: live,
+      chainDer: [],
+      rootsDer: [live, other].map(({ certificateDer }) => certificateDer),
+    }),
   });
   worlds.push(world);
   const handed = async () => (await readAsPilotAgent(world)).rootsPem.match(/BEGIN/g)!.length;
@@ -141,7 +208,9 @@ test('field A1: a root is in the replies from the moment at which it begins, and
   await until('its end', async () => Date.now() >= ends);
   expect(await handed()).toBe(1);
   const entries = await world.store.issued({}, Date.now());
-  const registered = entries.filter(({ id }) => id === TEST_ID).sort((a, b) => a.issuedAt - b.issuedAt);
+  const registered = entries
+    .filter(({ id }) => id === TEST_ID)
+    .sort((a, b) => a.issuedAt - b.issuedAt);
   expect(registered.map(({ handedRoots }) => handedRoots!.length)).toEqual([1, 2, 1]);
 });
 
@@ -149,15 +218,49 @@ test('field A1: an agent whose file of roots holds a dead copy of what its CA sh
   const now = Date.now();
   const root = await liveCa();
   const signer = await liveCa({ parent: root });
-  const dead = await liveCa({ parent: root, privateKey: signer.privateKey, notBeforeAt: now - 9 * HOUR_MS, notAfterAt: now - HOUR_MS });
-  const world = await startCaWorld({ dir: caDirOf({ signer, chainDer: [signer.certificateDer], rootsDer: [root.certificateDer] }) });
+  const dead = await liveCa({
+    parent: root,
+    privateKey: signer.privateKey,
+    notBeforeAt: now - 9 * HOUR_MS,
+    notAfterAt: now - HOUR_MS,
+  });
+  const world = await startCaWorld({
+    dir: caDirOf({ signer, chainDer: [signer.certificateDer], rootsDer: [root.certificateDer] }),
+  });
   worlds.push(world);
   const dir = tempDir();
-  writeFileSync(join(dir, 'roots.pem'), certificatesPem([dead, root].map(({ certificateDer }) => certificateDer)));
+  writeFileSync(
+    join(dir, 'roots.pem'),
+    certificatesPem([dead, root].map(({ certificateDer }) => certificateDer)),
+  );
   writeFileSync(join(dir, 'token'), await world.joinToken());
-  const trusted = ['--ca', 'istiod', '--ca-address', world.server.address, '--ca-root', 'roots.pem', '--token', 'token'];
-  const daemon = testDaemon({ dir, args: ['run', ...trusted, '--namespace', 'shop', '--service-account', 'cart', '--log-format', 'json'] });
-  await until('a certificate', async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.state === 'current');
+  const trusted = [
+    '--ca',
+    'istiod',
+    '--ca-address',
+    world.server.address,
+    '--ca-root',
+    'roots.pem',
+    '--token',
+    'token',
+  ];
+  const daemon = testDaemon({
+    dir,
+    args: [
+      'run',
+      ...trusted,
+      '--namespace',
+      'shop',
+      '--service-account',
+      'cart',
+      '--log-format',
+      'json',
+    ],
+  });
+  await until(
+    'a certificate',
+    async () => (await daemon.status().catch(() => undefined))?.workloads[0]?.state === 'current',
+  );
   expect(world.issued()).toBe(1);
 });
 
@@ -166,5 +269,7 @@ test('field A8: more roots than a handshake can name do not keep callers away', 
   const world = await startCaWorld({ dir: caDirOf(many) });
   worlds.push(world);
   const { csrDer } = await makeRequest();
-  expect(await world.client().create(csrDer, { token: await world.joinToken() })).toMatchObject({ code: 0 });
+  expect(await world.client().create(csrDer, { token: await world.joinToken() })).toMatchObject({
+    code: 0,
+  });
 });

@@ -25,7 +25,14 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
   }, 60_000);
   afterAll(() => kube?.stop());
 
-  const state = () => ['--state', 'kubernetes', '--namespace', NAMESPACE, '--kubeconfig', kubeconfig];
+  const state = () => [
+    '--state',
+    'kubernetes',
+    '--namespace',
+    NAMESPACE,
+    '--kubeconfig',
+    kubeconfig,
+  ];
 
   /** A replica with its own copy of one intermediate, as a mounted Secret would be. */
   async function startReplica(caDir: string) {
@@ -33,7 +40,10 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
     cpSync(caDir, join(dir, 'ca'), { recursive: true });
     chmodSync(join(dir, 'ca'), 0o700);
     const ports = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
-    const daemon = testDaemon({ dir, args: ['ca', 'serve', '--ca-dir', './ca', '--log-format', 'json', ...ports, ...state()] });
+    const daemon = testDaemon({
+      dir,
+      args: ['ca', 'serve', '--ca-dir', './ca', '--log-format', 'json', ...ports, ...state()],
+    });
     const { address, admin } = await daemon.event('ca server started');
     return { daemon, dir, address: String(address), admin: String(admin) };
   }
@@ -42,13 +52,31 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
     const home = tempDir();
     const first = await startReplica(await madeCa(home));
     const second = await startReplica(join(home, 'ca'));
-    const { code, stdout } = await second.daemon.command('ca', 'token', 'create', '--spiffe-id', ID, '--ca-dir', './ca', ...state());
+    const { code, stdout } = await second.daemon.command(
+      'ca',
+      'token',
+      'create',
+      '--spiffe-id',
+      ID,
+      '--ca-dir',
+      './ca',
+      ...state(),
+    );
     expect(code).toBe(0);
 
     const ask = (replica: typeof first) => {
       const dir = tempDir();
       writeFileSync(join(dir, 'token'), stdout);
-      const source = ['--ca', 'istiod', '--ca-address', replica.address, '--ca-root', join(home, 'ca/root-cert.pem'), '--token', './token'];
+      const source = [
+        '--ca',
+        'istiod',
+        '--ca-address',
+        replica.address,
+        '--ca-root',
+        join(home, 'ca/root-cert.pem'),
+        '--token',
+        './token',
+      ];
       return testDaemon({ dir, source });
     };
     const agents = [ask(first), ask(second)];
@@ -61,12 +89,25 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
     });
 
     const revoke = (...flags: readonly string[]) =>
-      first.daemon.command('ca', 'revoke', String(serial), '--ca-dir', './ca', ...flags, ...state());
-    expect(JSON.parse((await revoke('--output', 'json')).stdout)).toMatchObject({ revoked: [{ serial, id: ID }] });
+      first.daemon.command(
+        'ca',
+        'revoke',
+        String(serial),
+        '--ca-dir',
+        './ca',
+        ...flags,
+        ...state(),
+      );
+    expect(JSON.parse((await revoke('--output', 'json')).stdout)).toMatchObject({
+      revoked: [{ serial, id: ID }],
+    });
     for (const { admin } of [first, second]) {
       await until('the CRL of each to name it', async () => {
         const { body } = await fetchText(`http://${admin}/crl.pem`);
-        const { stdout: text } = spawnSync('openssl', ['crl', '-noout', '-text'], { input: body, encoding: 'utf8' });
+        const { stdout: text } = spawnSync('openssl', ['crl', '-noout', '-text'], {
+          input: body,
+          encoding: 'utf8',
+        });
         return text.toLowerCase().includes(String(serial));
       });
     }

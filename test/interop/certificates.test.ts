@@ -15,7 +15,13 @@ import { peerPath } from '../support/peer-path';
 import { testWith } from '../support/peers';
 
 const full = process.env.KEYTURN_TEST === 'full';
-const most = { 'ecdsa-p256': 1000, 'ecdsa-p384': 1000, 'rsa-2048': 200, 'rsa-3072': 50, 'rsa-4096': 20 } as const;
+const most = {
+  'ecdsa-p256': 1000,
+  'ecdsa-p384': 1000,
+  'rsa-2048': 200,
+  'rsa-3072': 50,
+  'rsa-4096': 20,
+} as const;
 const at = new Date(TEST_NOW).toISOString().replace('.000', '');
 
 jest.setTimeout(full ? 900_000 : 180_000);
@@ -55,7 +61,9 @@ async function issueLeaf(
   common: Pick<CertificateSpec, 'issuerDer' | 'authorityKeyId' | 'notAfterAt'>,
 ): Promise<Uint8Array> {
   const key = await directEngine.generateKeyPair(algorithm);
-  const { spkiDer, uris } = await directEngine.readCsr(await directEngine.createCsr(key, parseSpiffeId(TEST_ID)));
+  const { spkiDer, uris } = await directEngine.readCsr(
+    await directEngine.createCsr(key, parseSpiffeId(TEST_ID)),
+  );
   return directEngine.createCertificate(
     {
       ...common,
@@ -86,35 +94,57 @@ beforeAll(async () => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 describe.each(rows)('%s', (algorithm, count) => {
-  test.each(['sslserver', 'sslclient'])(`openssl verify -x509_strict -purpose %s takes ${count} certificates`, (purpose) => {
-    const paths = issued.get(algorithm)!.leavesDer.map((der, index) => {
-      const path = join(dir, `leaf-${algorithm}-${index}.pem`);
-      writeFileSync(path, certificatesPem([der]));
-      return path;
-    });
-    const common = ['verify', '-x509_strict', '-purpose', purpose, '-attime', String(TEST_NOW / 1000), '-CAfile', rootPath(algorithm)];
-    const answer = execFileSync('openssl', [...common, ...paths], { encoding: 'utf8' });
-    expect(answer.match(/: OK$/gm)).toHaveLength(count);
-  });
+  test.each(['sslserver', 'sslclient'])(
+    `openssl verify -x509_strict -purpose %s takes ${count} certificates`,
+    (purpose) => {
+      const paths = issued.get(algorithm)!.leavesDer.map((der, index) => {
+        const path = join(dir, `leaf-${algorithm}-${index}.pem`);
+        writeFileSync(path, certificatesPem([der]));
+        return path;
+      });
+      const common = [
+        'verify',
+        '-x509_strict',
+        '-purpose',
+        purpose,
+        '-attime',
+        String(TEST_NOW / 1000),
+        '-CAfile',
+        rootPath(algorithm),
+      ];
+      const answer = execFileSync('openssl', [...common, ...paths], { encoding: 'utf8' });
+      expect(answer.match(/: OK$/gm)).toHaveLength(count);
+    },
+  );
 
   testWith('goverify')(`Go takes ${count} certificates as a server's and as a client's`, () => {
     const input = certificatesPem(issued.get(algorithm)!.leavesDer);
-    const answer = execFileSync(peerPath('goverify')!, [rootPath(algorithm), at], { input, encoding: 'utf8' });
+    const answer = execFileSync(peerPath('goverify')!, [rootPath(algorithm), at], {
+      input,
+      encoding: 'utf8',
+    });
     expect(answer).toBe(`passed ${count}\n`);
   });
 });
 
 // One process for all: Python takes seconds to load it.
-testWith('pkilint')('pkilint finds nothing in any of them but URIs that it takes for web addresses', () => {
-  const all = [...issued.values()].flatMap(({ rootDer, leavesDer }) => [rootDer, ...leavesDer]);
-  const script = join(__dirname, 'lint_certificates.py');
-  const run = spawnSync(peerPath('pkilint')!, [script], { input: certificatesPem(all), encoding: 'utf8', maxBuffer: 2 ** 26 });
-  expect(run.stderr).toBe('');
-  expect(run.stdout.split('\n')).toEqual([
-    `finding ERROR pkix.invalid_uri_syntax ${all.length}`,
-    // Not a fault but a fact: it names the method of each key identifier, and none other than this one.
-    `finding INFO pkix.subject_key_identifier_rfc7093_method_1_identified ${all.length}`,
-    `linted ${all.length}`,
-    '',
-  ]);
-});
+testWith('pkilint')(
+  'pkilint finds nothing in any of them but URIs that it takes for web addresses',
+  () => {
+    const all = [...issued.values()].flatMap(({ rootDer, leavesDer }) => [rootDer, ...leavesDer]);
+    const script = join(__dirname, 'lint_certificates.py');
+    const run = spawnSync(peerPath('pkilint')!, [script], {
+      input: certificatesPem(all),
+      encoding: 'utf8',
+      maxBuffer: 2 ** 26,
+    });
+    expect(run.stderr).toBe('');
+    expect(run.stdout.split('\n')).toEqual([
+      `finding ERROR pkix.invalid_uri_syntax ${all.length}`,
+      // Not a fault but a fact: it names the method of each key identifier, and none other than this one.
+      `finding INFO pkix.subject_key_identifier_rfc7093_method_1_identified ${all.length}`,
+      `linted ${all.length}`,
+      '',
+    ]);
+  },
+);

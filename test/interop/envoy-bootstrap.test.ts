@@ -19,8 +19,16 @@ afterEach(async () => {
   for (const server of servers.splice(0)) server.close();
 });
 
-async function start(dir: string, name: string, options: Omit<BootstrapOptions, 'admin' | 'trustDomain'>): Promise<Envoy> {
-  const envoy = await startEnvoy({ dir, name, config: createBootstrap({ ...options, trustDomain: 'cluster.local', admin: FREE }) });
+async function start(
+  dir: string,
+  name: string,
+  options: Omit<BootstrapOptions, 'admin' | 'trustDomain'>,
+): Promise<Envoy> {
+  const envoy = await startEnvoy({
+    dir,
+    name,
+    config: createBootstrap({ ...options, trustDomain: 'cluster.local', admin: FREE }),
+  });
   envoys.push(envoy);
   return envoy;
 }
@@ -33,13 +41,17 @@ async function outboundPort(envoy: Envoy): Promise<number> {
 
 /** An application that answers with what its proxy told it about the caller. */
 async function application(): Promise<number> {
-  const server = createServer((request, response) => response.end(String(request.headers['x-forwarded-client-cert'])));
+  const server = createServer((request, response) =>
+    response.end(String(request.headers['x-forwarded-client-cert'])),
+  );
   servers.push(server);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return (server.address() as AddressInfo).port;
 }
 
-function ask(port: number): Promise<{ readonly status: number | undefined; readonly body: string }> {
+function ask(
+  port: number,
+): Promise<{ readonly status: number | undefined; readonly body: string }> {
   return new Promise((resolve, reject) => {
     const headers = { 'x-forwarded-client-cert': 'URI=spiffe://cluster.local/forged' };
     get({ host: '127.0.0.1', port, headers, agent: false }, (response) => {
@@ -69,38 +81,60 @@ testWith('envoy')(
   60_000,
 );
 
-testWith('envoy')('two Envoys with our bootstrap speak mutual TLS, know each other by SPIFFE ID and let in nobody else', async () => {
-  const dir = tempDir();
-  const daemon = testDaemon({ dir });
-  const sdsSocket = daemon.sdsSocket;
-  const upstream = { host: '127.0.0.1', port: await application() };
-  const peer = async (envoy: Envoy) => ({ host: '127.0.0.1', port: await envoy.port('inbound') });
-  const inbound = { listen: FREE, upstream };
+testWith('envoy')(
+  'two Envoys with our bootstrap speak mutual TLS, know each other by SPIFFE ID and let in nobody else',
+  async () => {
+    const dir = tempDir();
+    const daemon = testDaemon({ dir });
+    const sdsSocket = daemon.sdsSocket;
+    const upstream = { host: '127.0.0.1', port: await application() };
+    const peer = async (envoy: Envoy) => ({ host: '127.0.0.1', port: await envoy.port('inbound') });
+    const inbound = { listen: FREE, upstream };
 
-  const open = await start(dir, 'open', { sdsSocket, inbound });
-  const strict = await start(dir, 'strict', { sdsSocket, inbound: { ...inbound, callers: ['spiffe://cluster.local/ns/shop/sa/pay'] } });
-  const caller = await start(dir, 'caller', {
-    sdsSocket,
-    sessionResumption: false,
-    outbound: { listen: FREE, peer: await peer(open), peerId: CART, requestsPerConnection: 1 },
-  });
-  const port = await outboundPort(caller);
-  const first = await until('an answer through both', async () => (await ask(port)).status === 200 && ask(port));
-  expect(first.body.replace(/Hash=[0-9a-f]{64};/, '')).toBe(`By=${CART};URI=${CART}`);
+    const open = await start(dir, 'open', { sdsSocket, inbound });
+    const strict = await start(dir, 'strict', {
+      sdsSocket,
+      inbound: { ...inbound, callers: ['spiffe://cluster.local/ns/shop/sa/pay'] },
+    });
+    const caller = await start(dir, 'caller', {
+      sdsSocket,
+      sessionResumption: false,
+      outbound: { listen: FREE, peer: await peer(open), peerId: CART, requestsPerConnection: 1 },
+    });
+    const port = await outboundPort(caller);
+    const first = await until(
+      'an answer through both',
+      async () => (await ask(port)).status === 200 && ask(port),
+    );
+    expect(first.body.replace(/Hash=[0-9a-f]{64};/, '')).toBe(`By=${CART};URI=${CART}`);
 
-  const before = await open.sum(/^listener\..*\.ssl\.handshake$/);
-  for (let request = 0; request < 10; request += 1) expect((await ask(port)).status).toBe(200);
-  expect((await open.sum(/^listener\..*\.ssl\.handshake$/)) - before).toBe(10);
-  expect(await open.sum(/^listener\..*\.ssl\.session_reused$/)).toBe(0);
+    const before = await open.sum(/^listener\..*\.ssl\.handshake$/);
+    for (let request = 0; request < 10; request += 1) expect((await ask(port)).status).toBe(200);
+    expect((await open.sum(/^listener\..*\.ssl\.handshake$/)) - before).toBe(10);
+    expect(await open.sum(/^listener\..*\.ssl\.session_reused$/)).toBe(0);
 
-  const refused = await start(dir, 'refused', { sdsSocket, outbound: { listen: FREE, peer: await peer(strict), peerId: CART } });
-  const doubting = await start(dir, 'doubting', {
-    sdsSocket,
-    outbound: { listen: FREE, peer: await peer(open), peerId: 'spiffe://cluster.local/ns/shop/sa/pay' },
-  });
-  expect((await ask(await outboundPort(refused))).status).toBe(503);
-  await until('the refusal', async () => (await strict.sum(/^listener\..*\.ssl\.fail_verify_san$/)) > 0);
-  expect((await ask(await outboundPort(doubting))).status).toBe(503);
-  await until('the doubt', async () => (await doubting.sum(/^cluster\.peer\.ssl\.fail_verify_san$/)) > 0);
-  expect((await daemon.stop()).code).toBe(0);
-});
+    const refused = await start(dir, 'refused', {
+      sdsSocket,
+      outbound: { listen: FREE, peer: await peer(strict), peerId: CART },
+    });
+    const doubting = await start(dir, 'doubting', {
+      sdsSocket,
+      outbound: {
+        listen: FREE,
+        peer: await peer(open),
+        peerId: 'spiffe://cluster.local/ns/shop/sa/pay',
+      },
+    });
+    expect((await ask(await outboundPort(refused))).status).toBe(503);
+    await until(
+      'the refusal',
+      async () => (await strict.sum(/^listener\..*\.ssl\.fail_verify_san$/)) > 0,
+    );
+    expect((await ask(await outboundPort(doubting))).status).toBe(503);
+    await until(
+      'the doubt',
+      async () => (await doubting.sum(/^cluster\.peer\.ssl\.fail_verify_san$/)) > 0,
+    );
+    expect((await daemon.stop()).code).toBe(0);
+  },
+);

@@ -13,7 +13,10 @@ import { tempDir } from '../support/temp-dir';
 import { until } from '../support/until';
 
 const idOf = (trustDomain: string) => `spiffe://${trustDomain}/ns/shop/sa/cart`;
-const namesOf = (trustDomain: string, roots = 'ALL'): SecretNames => ({ identity: idOf(trustDomain), roots });
+const namesOf = (trustDomain: string, roots = 'ALL'): SecretNames => ({
+  identity: idOf(trustDomain),
+  roots,
+});
 
 const closing: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -28,10 +31,25 @@ interface Side {
 }
 
 /** An agent with an authority of its own, which believes `friends`. */
-async function startSide(trustDomain: string, bundleOf: (trustDomain: string) => string, friends: readonly string[]): Promise<Side> {
+async function startSide(
+  trustDomain: string,
+  bundleOf: (trustDomain: string) => string,
+  friends: readonly string[],
+): Promise<Side> {
   const dir = tempDir();
-  const identity = ['--trust-domain', trustDomain, '--namespace', 'shop', '--service-account', 'cart'];
-  const agent = startDaemon({ dir, identity, flags: friends.flatMap((each) => ['--federated-bundle', `${each}=${bundleOf(each)}`]) });
+  const identity = [
+    '--trust-domain',
+    trustDomain,
+    '--namespace',
+    'shop',
+    '--service-account',
+    'cart',
+  ];
+  const agent = startDaemon({
+    dir,
+    identity,
+    flags: friends.flatMap((each) => ['--federated-bundle', `${each}=${bundleOf(each)}`]),
+  });
   closing.push(() => agent.stop());
   await agent.ready();
   const bundle = bundleOf(trustDomain);
@@ -56,7 +74,8 @@ async function startClient(
   closing.push(() => envoy.stop());
   const app = await envoy.port('app');
   // Its listener listens once it has its secrets.
-  const ask = async () => (await fetchText(`http://127.0.0.1:${app}/`).catch(() => ({ status: 0 }))).status;
+  const ask = async () =>
+    (await fetchText(`http://127.0.0.1:${app}/`).catch(() => ({ status: 0 }))).status;
   return { envoy, ask };
 }
 
@@ -76,7 +95,11 @@ testWith('envoy')(
       dir: one.agent.dir,
       name: 'server',
       config: serverConfig({
-        friends: { sds: { socket: one.agent.sdsSocket }, allow: idOf(two.trustDomain), secrets: namesOf(one.trustDomain) },
+        friends: {
+          sds: { socket: one.agent.sdsSocket },
+          allow: idOf(two.trustDomain),
+          secrets: namesOf(one.trustDomain),
+        },
         // Its own trust domain alone, as SPIRE names it.
         own: {
           sds: { socket: one.agent.sdsSocket },
@@ -87,14 +110,32 @@ testWith('envoy')(
     });
     closing.push(() => server.stop());
     const id = idOf(one.trustDomain);
-    const friend = await startClient(two, await server.port('friends'), id, namesOf(two.trustDomain));
+    const friend = await startClient(
+      two,
+      await server.port('friends'),
+      id,
+      namesOf(two.trustDomain),
+    );
     await until('a request of the other trust domain', async () => (await friend.ask()) === 200);
     // Names of one trust domain: the friend's certificate is right, but not for this listener.
-    const toOwn = await startClient(two, await server.port('own'), id, namesOf(two.trustDomain, 'spiffe://one.example'));
-    await until('the answer of a listener for its own trust domain', async () => (await toOwn.ask()) === 503);
+    const toOwn = await startClient(
+      two,
+      await server.port('own'),
+      id,
+      namesOf(two.trustDomain, 'spiffe://one.example'),
+    );
+    await until(
+      'the answer of a listener for its own trust domain',
+      async () => (await toOwn.ask()) === 503,
+    );
     // By its roots, before anybody looks at its name.
     const refusals = () => server.sum(/^listener\.friends\.ssl\.fail_verify_error$/);
-    const stranger = await startClient(three, await server.port('friends'), id, namesOf(three.trustDomain));
+    const stranger = await startClient(
+      three,
+      await server.port('friends'),
+      id,
+      namesOf(three.trustDomain),
+    );
     await until('a refusal', async () => (await stranger.ask()) === 503 && (await refusals()) > 0);
     expect(await server.sum(/^sds\..*\.update_rejected$/)).toBe(0);
 
@@ -117,8 +158,19 @@ testWith('envoy')(
     const app = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1');
     await once(app, 'listening');
     closing.push(async () => app.close());
-    const serves = ['--listen', '127.0.0.1:0', '--app', `127.0.0.1:${(app.address() as AddressInfo).port}`];
-    const open = await startFromBootstrap(one, ['--validation-context', 'ALL', ...serves, '--caller', idOf('two.example')]);
+    const serves = [
+      '--listen',
+      '127.0.0.1:0',
+      '--app',
+      `127.0.0.1:${(app.address() as AddressInfo).port}`,
+    ];
+    const open = await startFromBootstrap(one, [
+      '--validation-context',
+      'ALL',
+      ...serves,
+      '--caller',
+      idOf('two.example'),
+    ]);
     const shut = await startFromBootstrap(one, ['--validation-context', 'ALL', ...serves]);
     const caller = async (server: Envoy, flags: readonly string[]) => {
       const peer = [
@@ -131,7 +183,8 @@ testWith('envoy')(
       ];
       const envoy = await startFromBootstrap(two, [...flags, ...peer]);
       const port = await envoy.port('outbound');
-      const ask = async () => (await fetchText(`http://127.0.0.1:${port}/`).catch(() => ({ status: 0 }))).status;
+      const ask = async () =>
+        (await fetchText(`http://127.0.0.1:${port}/`).catch(() => ({ status: 0 }))).status;
       return { envoy, ask };
     };
     const friend = await caller(open, ['--validation-context', 'ALL']);
@@ -147,7 +200,10 @@ testWith('envoy')(
 );
 
 /** An Envoy as `keyturn bootstrap` makes it. */
-async function startFromBootstrap({ agent, trustDomain }: Side, flags: readonly string[]): Promise<Envoy> {
+async function startFromBootstrap(
+  { agent, trustDomain }: Side,
+  flags: readonly string[],
+): Promise<Envoy> {
   const made = await agent.command(
     'bootstrap',
     '--trust-domain',
@@ -158,7 +214,11 @@ async function startFromBootstrap({ agent, trustDomain }: Side, flags: readonly 
     '127.0.0.1:0',
     ...flags,
   );
-  const envoy = await startEnvoy({ dir: agent.dir, name: `bootstrap-${closing.length}`, config: JSON.parse(made.stdout) });
+  const envoy = await startEnvoy({
+    dir: agent.dir,
+    name: `bootstrap-${closing.length}`,
+    config: JSON.parse(made.stdout),
+  });
   closing.push(() => envoy.stop());
   return envoy;
 }

@@ -33,11 +33,19 @@ interface World {
 const CRL = ['--crl', 'crl.pem'];
 
 /** @param signer  What signs: a root that is made, or an intermediate that is plugged in. */
-async function withWorld(signer: 'root' | 'intermediate', work: (world: World) => Promise<void>): Promise<void> {
+async function withWorld(
+  signer: 'root' | 'intermediate',
+  work: (world: World) => Promise<void>,
+): Promise<void> {
   const dir = tempDir();
   const caDir = join(dir, 'ca');
   const deps = testDeps();
-  const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  const options = {
+    dir: caDir,
+    trustDomain: 'cluster.local',
+    rootAlgorithm: 'ecdsa-p256',
+    engine: directEngine,
+  } as const;
   if (signer === 'intermediate') {
     const validity = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 24 * HOUR_MS };
     const root = await makeTestCa(validity);
@@ -63,7 +71,8 @@ async function withWorld(signer: 'root' | 'intermediate', work: (world: World) =
   }
 }
 
-const workloadOf = async (mesh: Mesh, side: SideName) => (await mesh.agent(side).status()).workloads[0]!;
+const workloadOf = async (mesh: Mesh, side: SideName) =>
+  (await mesh.agent(side).status()).workloads[0]!;
 
 /** Publishes until agents, default both, have lists of which `wanted` holds. */
 async function listsReach(
@@ -74,7 +83,9 @@ async function listsReach(
 ): Promise<void> {
   await until('the new lists', async () => {
     await world.publish(sides);
-    const each = await Promise.all(sides.map(async (side) => (await workloadOf(mesh, side)).revocation));
+    const each = await Promise.all(
+      sides.map(async (side) => (await workloadOf(mesh, side)).revocation),
+    );
     return each.every((lists) => lists !== undefined && wanted(lists));
   });
 }
@@ -88,35 +99,52 @@ describe('real Envoys with revocation lists', () => {
     'H11 refuse a peer whose certificate was revoked, within seconds, and take the next one, which its agent asks for (signer: %s, roots: %s)',
     (signer, roots) =>
       withWorld(signer, (world) =>
-        withMesh({ dir: world.dir, ttl: '1h', perSecond: 20, flags: CRL, secrets: { identity: 'default', roots } }, async (mesh) => {
-          const refusals = () => mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
-          const succeeded = () => mesh.traffic.report().succeeded;
-          await until('traffic', async () => succeeded() > 20);
-          expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
-          const { certificate, revocation } = await workloadOf(mesh, 'client');
-          expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
-          // As `ca serve` would have entered it.
-          const { serial } = certificate!;
-          const issuerKeyId = Buffer.from((await readSigner(world.caDir)).certificate.subjectKeyId!).toString('hex');
-          await world.store.recordIssued(issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }));
-          await world.store.revoke({ serial }, 'keyCompromise', Date.now());
-          const revokedAt = Date.now();
-          // The one that it is about does not know yet.
-          await listsReach(mesh, world, ({ revoked }) => revoked === 1, ['server']);
-          await until('the first refusal', async () => (await refusals()) > 0);
-          expect(Date.now() - revokedAt).toBeLessThan(underLoad(10_000));
-          // What is under way goes through; each new connection is refused, and every request makes one.
-          const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
-          await until('more requests', async () => mesh.traffic.report().sent >= before.sent + 40);
-          expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
-          const now = succeeded();
-          // Once it does, it asks for another by itself.
-          await until('traffic with the new certificate', async () => {
-            await world.publish();
-            return succeeded() >= now + 40;
-          });
-          expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
-        }),
+        withMesh(
+          {
+            dir: world.dir,
+            ttl: '1h',
+            perSecond: 20,
+            flags: CRL,
+            secrets: { identity: 'default', roots },
+          },
+          async (mesh) => {
+            const refusals = () =>
+              mesh.envoys.server.sum(/^listener\.server\.ssl\.fail_verify_error$/);
+            const succeeded = () => mesh.traffic.report().succeeded;
+            await until('traffic', async () => succeeded() > 20);
+            expect([await refusals(), mesh.traffic.report().failures.size]).toEqual([0, 0]);
+            const { certificate, revocation } = await workloadOf(mesh, 'client');
+            expect(revocation).toMatchObject({ lists: 1, revoked: 0 });
+            // As `ca serve` would have entered it.
+            const { serial } = certificate!;
+            const issuerKeyId = Buffer.from(
+              (await readSigner(world.caDir)).certificate.subjectKeyId!,
+            ).toString('hex');
+            await world.store.recordIssued(
+              issuedEntry({ serial, issuerKeyId, notAfterAt: Date.now() + HOUR_MS }),
+            );
+            await world.store.revoke({ serial }, 'keyCompromise', Date.now());
+            const revokedAt = Date.now();
+            // The one that it is about does not know yet.
+            await listsReach(mesh, world, ({ revoked }) => revoked === 1, ['server']);
+            await until('the first refusal', async () => (await refusals()) > 0);
+            expect(Date.now() - revokedAt).toBeLessThan(underLoad(10_000));
+            // What is under way goes through; each new connection is refused, and every request makes one.
+            const before = { sent: mesh.traffic.report().sent, succeeded: succeeded() };
+            await until(
+              'more requests',
+              async () => mesh.traffic.report().sent >= before.sent + 40,
+            );
+            expect(succeeded() - before.succeeded).toBeLessThanOrEqual(8);
+            const now = succeeded();
+            // Once it does, it asks for another by itself.
+            await until('traffic with the new certificate', async () => {
+              await world.publish();
+              return succeeded() >= now + 40;
+            });
+            expect((await workloadOf(mesh, 'client')).certificate!.serial).not.toBe(serial);
+          },
+        ),
       ),
     90_000,
   );

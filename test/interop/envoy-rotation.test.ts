@@ -27,7 +27,12 @@ describe('two real Envoys, certificates of 4 s, one connection per request, sess
         await rotationsReach(mesh, ROTATIONS / 2);
         await rotateRoot(mesh);
         await rotationsReach(mesh, ROTATIONS);
-        await until('enough handshakes', async () => (await mesh.handshakes()) >= HANDSHAKES, 10 * MINUTES, 500);
+        await until(
+          'enough handshakes',
+          async () => (await mesh.handshakes()) >= HANDSHAKES,
+          10 * MINUTES,
+          500,
+        );
         await expectNoFailure(mesh);
       }),
     30 * MINUTES,
@@ -43,7 +48,10 @@ describe('two real Envoys, certificates of 4 s, one connection per request, sess
           const { serial } = (await mesh.agent(side).status()).workloads[0]!.certificate!;
           await holdsOrPasses(mesh, side, serial);
           const { sent } = mesh.traffic.report();
-          await until('traffic between two kills', async () => mesh.traffic.report().sent >= sent + 50);
+          await until(
+            'traffic between two kills',
+            async () => mesh.traffic.report().sent >= sent + 50,
+          );
           progress(`${kill + 1} of ${KILLS} restarts, ${mesh.traffic.report().sent} requests`);
         }
         // Life goes on afterwards: each agent renews at its usual time.
@@ -81,7 +89,10 @@ describe('two real Envoys, certificates of 4 s, one connection per request, sess
 });
 
 /** Read between two rotations: the agent's count before and after has to be the same for a comparison to mean anything. */
-async function counts(mesh: Mesh, side: SideName): Promise<{ made: number; accepted: number } | undefined> {
+async function counts(
+  mesh: Mesh,
+  side: SideName,
+): Promise<{ made: number; accepted: number } | undefined> {
   const renewals = async () => (await mesh.agent(side).status()).workloads[0]!.renewals;
   const made = await renewals();
   const accepted = await mesh.envoys[side].sum(/^sds\.default\.update_success$/);
@@ -90,7 +101,9 @@ async function counts(mesh: Mesh, side: SideName): Promise<{ made: number; accep
 
 async function expectNoFailure(at: Mesh): Promise<void> {
   const traffic = await at.traffic.stop();
-  progress(`${at.rotations()} rotations, ${await at.handshakes()} handshakes, ${traffic.sent} requests`);
+  progress(
+    `${at.rotations()} rotations, ${await at.handshakes()} handshakes, ${traffic.sent} requests`,
+  );
   expect([...traffic.failures]).toEqual([]);
   expect(await at.troubles()).toEqual([]);
   expect(traffic.succeeded).toBe(traffic.sent);
@@ -104,7 +117,8 @@ async function rotationsReach(at: Mesh, wanted: number): Promise<void> {
     `${wanted} rotations`,
     async () => {
       const passed = Math.floor((Date.now() - begun) / 10_000);
-      if (passed > told) progress(`${at.rotations()} of ${wanted} rotations, ${at.traffic.report().sent} requests`);
+      if (passed > told)
+        progress(`${at.rotations()} of ${wanted} rotations, ${at.traffic.report().sent} requests`);
       told = passed;
       return at.rotations() >= wanted;
     },
@@ -121,7 +135,8 @@ async function rotateRoot(at: Mesh): Promise<void> {
   replaceFile(at.caDir, 'root-cert.pem', Buffer.concat([oldRoot, newRoot]));
   await rootsBecome(at, [oldRoot, newRoot]);
   progress('both Envoys trust the old and the new root');
-  for (const file of ['ca-key.pem', 'ca-cert.pem', 'cert-chain.pem']) replaceFile(at.caDir, file, readFileSync(join(next, file)));
+  for (const file of ['ca-key.pem', 'ca-cert.pem', 'cert-chain.pem'])
+    replaceFile(at.caDir, file, readFileSync(join(next, file)));
   for (const side of SIDES) {
     const { serial } = await at
       .agent(side)
@@ -135,13 +150,19 @@ async function rotateRoot(at: Mesh): Promise<void> {
   progress('both Envoys trust the new root alone');
 }
 
-const renewedFor = (word: string) => (event: { readonly [fact: string]: unknown }) => String(event.reason).includes(word);
+const renewedFor = (word: string) => (event: { readonly [fact: string]: unknown }) =>
+  String(event.reason).includes(word);
 
 /** Another CA directory with a root of its own. */
 async function makeAuthority(): Promise<string> {
   const dir = join(tempDir(), 'ca');
   const engine = await loadEngine('direct');
-  await (await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine }, testDeps())).close();
+  await (
+    await openAuthority(
+      { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine },
+      testDeps(),
+    )
+  ).close();
   return dir;
 }
 
@@ -157,7 +178,9 @@ async function rootsBecome(at: Mesh, rootsPem: readonly Buffer[]): Promise<void>
   for (const side of SIDES) {
     await until(`${wanted.length} roots in the ${side} Envoy`, async () => {
       const contexts = await at.envoys[side].certs();
-      const held = contexts.map((context) => context.roots.map((root) => normalised(root.serial)).sort());
+      const held = contexts.map((context) =>
+        context.roots.map((root) => normalised(root.serial)).sort(),
+      );
       return held.length > 0 && held.every((serials) => String(serials) === String(wanted));
     });
   }
@@ -166,8 +189,12 @@ async function rootsBecome(at: Mesh, rootsPem: readonly Buffer[]): Promise<void>
 /** Waits until Envoy holds the certificate, or one that the agent made after it. */
 async function holdsOrPasses(at: Mesh, side: 'client' | 'server', serial: string): Promise<void> {
   await until(`certificate ${serial} in the ${side} Envoy`, async () => {
-    const made = at.agent(side).events.filter((event) => event.scope === 'keeper' && event.serial !== undefined);
-    const since = made.slice(made.findIndex((event) => event.serial === serial)).map((event) => normalised(String(event.serial)));
+    const made = at
+      .agent(side)
+      .events.filter((event) => event.scope === 'keeper' && event.serial !== undefined);
+    const since = made
+      .slice(made.findIndex((event) => event.serial === serial))
+      .map((event) => normalised(String(event.serial)));
     const held = (await at.envoys[side].certs()).flatMap((context) => context.chain.slice(0, 1));
     return held.length > 0 && held.every((leaf) => since.includes(normalised(leaf.serial)));
   });

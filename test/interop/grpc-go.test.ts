@@ -13,11 +13,21 @@ testWith('gospiffe')(
     const ca = await liveCa();
     const files = new WorkloadFiles().roots(ca).token('opaque');
     const pair = serverPair(ca);
-    const args = ['slow', String(SECONDS), files.write('server.crt', pair.chainPem), files.write('server.key', pair.keyPem)];
+    const args = [
+      'slow',
+      String(SECONDS),
+      files.write('server.crt', pair.chainPem),
+      files.write('server.key', pair.keyPem),
+    ];
     const server = startGospiffe('', args);
     const { port } = await server.next();
-    const { ca: client } = await openClient(files, { name: 'istio-csr', address: `localhost:${port}` });
-    await expect(issue(client, AbortSignal.timeout((SECONDS + 60) * 1_000))).rejects.toThrow('ABORTED: waited to the end');
+    const { ca: client } = await openClient(files, {
+      name: 'istio-csr',
+      address: `localhost:${port}`,
+    });
+    await expect(issue(client, AbortSignal.timeout((SECONDS + 60) * 1_000))).rejects.toThrow(
+      'ABORTED: waited to the end',
+    );
     await server.stop();
   },
   240_000,

@@ -9,7 +9,14 @@ import { getSecret } from '../support/sds-client';
 import { until } from '../support/until';
 
 const ROOT = resolve(__dirname, '../..');
-const IDENTITY = ['--trust-domain', 'example.org', '--namespace', 'shop', '--service-account', 'cart'];
+const IDENTITY = [
+  '--trust-domain',
+  'example.org',
+  '--namespace',
+  'shop',
+  '--service-account',
+  'cart',
+];
 
 interface ImageConfig {
   readonly User: string;
@@ -21,7 +28,11 @@ interface ImageConfig {
 describeWith('image')('the container image', () => {
   const rootfs = peerPath('image')!;
   const config = () =>
-    (JSON.parse(readFileSync(join(dirname(rootfs), 'image.json'), 'utf8')) as { Docker: { config: ImageConfig } }).Docker.config;
+    (
+      JSON.parse(readFileSync(join(dirname(rootfs), 'image.json'), 'utf8')) as {
+        Docker: { config: ImageConfig };
+      }
+    ).Docker.config;
   const containers: Container[] = [];
   afterEach(async () => {
     for (const each of containers.splice(0)) await each.stop();
@@ -29,12 +40,22 @@ describeWith('image')('the container image', () => {
 
   const start = (...flags: readonly string[]): Container => {
     const { Entrypoint, Cmd } = config();
-    const container = startContainer(rootfs, [...Entrypoint, ...Cmd, '--ca', 'builtin', '--log-format', 'json', ...IDENTITY, ...flags]);
+    const container = startContainer(rootfs, [
+      ...Entrypoint,
+      ...Cmd,
+      '--ca',
+      'builtin',
+      '--log-format',
+      'json',
+      ...IDENTITY,
+      ...flags,
+    ]);
     containers.push(container);
     return container;
   };
   const socketOf = ({ run }: Container) => join(run, 'secrets/workload-spiffe-uds/socket');
-  const healthCheck = async (container: Container) => (await container.exec(...config().Healthcheck.Test.slice(1))).code;
+  const healthCheck = async (container: Container) =>
+    (await container.exec(...config().Healthcheck.Test.slice(1))).code;
 
   test('H15 as user 1337 with a read-only root, no capability, no new privileges and the default seccomp profile it serves and rotates', async () => {
     expect(config().User).toBe('1337:1337');
@@ -52,51 +73,96 @@ describeWith('image')('the container image', () => {
     });
     expect(await container.exec('/usr/local/bin/keyturn', 'rotate')).toMatchObject({ code: 0 });
     expect((await getSecret(socketOf(container), 'default')).chainPem).not.toBe(first.chainPem);
-    expect(await container.stop()).toMatchObject({ code: 0, output: expect.stringContaining('"agent stopped"') });
+    expect(await container.stop()).toMatchObject({
+      code: 0,
+      output: expect.stringContaining('"agent stopped"'),
+    });
   });
 
   test('the health check of the image is keyturn itself: 0 with a certificate, another code without', async () => {
     const container = start();
     await until('a healthy container', async () => (await healthCheck(container)) === 0);
     const waiting = startContainer(rootfs, [
-      ...['/usr/local/bin/keyturn', 'run', '--ca', 'istiod', '--ca-address', '127.0.0.1:1', '--ca-root', 'SYSTEM', '--log-format', 'json'],
+      ...[
+        '/usr/local/bin/keyturn',
+        'run',
+        '--ca',
+        'istiod',
+        '--ca-address',
+        '127.0.0.1:1',
+        '--ca-root',
+        'SYSTEM',
+        '--log-format',
+        'json',
+      ],
       ...IDENTITY,
     ]);
     containers.push(waiting);
-    await until('an agent that says that it has no certificate', async () => (await healthCheck(waiting)) === 75);
+    await until(
+      'an agent that says that it has no certificate',
+      async () => (await healthCheck(waiting)) === 75,
+    );
   });
 
   test('nothing is in it but the program, the C library and what tells of them: no shell, no package manager, nothing setuid', () => {
     const files = filesBelow(rootfs);
-    const programs = files.filter((path) => (lstatSync(join(rootfs, path)).mode & 0o111) !== 0 && lstatSync(join(rootfs, path)).isFile());
-    expect(programs.filter((path) => !/^\/(lib|lib64|usr\/lib)\//.test(path))).toEqual(['/usr/local/bin/keyturn']);
-    expect(programs.filter((path) => !/\.so(\.\d+)*$/.test(path))).toEqual(['/usr/local/bin/keyturn']);
+    const programs = files.filter(
+      (path) =>
+        (lstatSync(join(rootfs, path)).mode & 0o111) !== 0 &&
+        lstatSync(join(rootfs, path)).isFile(),
+    );
+    expect(programs.filter((path) => !/^\/(lib|lib64|usr\/lib)\//.test(path))).toEqual([
+      '/usr/local/bin/keyturn',
+    ]);
+    expect(programs.filter((path) => !/\.so(\.\d+)*$/.test(path))).toEqual([
+      '/usr/local/bin/keyturn',
+    ]);
     expect(files.filter((path) => (lstatSync(join(rootfs, path)).mode & 0o6000) !== 0)).toEqual([]);
-    expect(files.filter((path) => lstatSync(join(rootfs, path)).isFile() && lstatSync(join(rootfs, path)).uid !== 0)).toEqual([]);
+    expect(
+      files.filter(
+        (path) => lstatSync(join(rootfs, path)).isFile() && lstatSync(join(rootfs, path)).uid !== 0,
+      ),
+    ).toEqual([]);
   });
 
-  testWith('cyclonedx')('H18 its bill of materials is valid CycloneDX and names every package whose code or file is in it', () => {
-    const path = join(rootfs, 'usr/local/share/doc/keyturn/sbom.cdx.json');
-    const judge =
-      'import sys; from cyclonedx.schema import SchemaVersion; from cyclonedx.validation.json import JsonStrictValidator; ' +
-      'error = JsonStrictValidator(SchemaVersion.V1_5).validate_str(open(sys.argv[1]).read()); print(error or "valid")';
-    expect(execFileSync(peerPath('cyclonedx')!, ['-c', judge, path], { encoding: 'utf8' })).toBe('valid\n');
-    const { components } = JSON.parse(readFileSync(path, 'utf8')) as { components: { name: string; version: string; purl: string }[] };
-    const named = new Set(components.map(({ name, version }) => `${name} ${version}`));
-    const licences = readFileSync(join(rootfs, 'usr/local/share/doc/keyturn/LICENSES.txt'), 'utf8');
-    const bundled = [...licences.matchAll(/^(@?[a-z][\w./-]*) (\d+\.\d+\.\d+\S*) \(/gm)].map(([, name, version]) => `${name} ${version}`);
-    expect(bundled.length).toBeGreaterThan(10);
-    expect(bundled.filter((each) => !named.has(each))).toEqual([]);
-    const debian = components.filter(({ purl }) => purl.startsWith('pkg:deb/debian/')).map(({ name }) => name);
-    expect(debian.sort()).toEqual(readdirSync(join(rootfs, 'var/lib/dpkg/status.d')).sort());
-    expect(debian).toContain('libc6');
-  });
+  testWith('cyclonedx')(
+    'H18 its bill of materials is valid CycloneDX and names every package whose code or file is in it',
+    () => {
+      const path = join(rootfs, 'usr/local/share/doc/keyturn/sbom.cdx.json');
+      const judge =
+        'import sys; from cyclonedx.schema import SchemaVersion; from cyclonedx.validation.json import JsonStrictValidator; ' +
+        'error = JsonStrictValidator(SchemaVersion.V1_5).validate_str(open(sys.argv[1]).read()); print(error or "valid")';
+      expect(execFileSync(peerPath('cyclonedx')!, ['-c', judge, path], { encoding: 'utf8' })).toBe(
+        'valid\n',
+      );
+      const { components } = JSON.parse(readFileSync(path, 'utf8')) as {
+        components: { name: string; version: string; purl: string }[];
+      };
+      const named = new Set(components.map(({ name, version }) => `${name} ${version}`));
+      const licences = readFileSync(
+        join(rootfs, 'usr/local/share/doc/keyturn/LICENSES.txt'),
+        'utf8',
+      );
+      const bundled = [...licences.matchAll(/^(@?[a-z][\w./-]*) (\d+\.\d+\.\d+\S*) \(/gm)].map(
+        ([, name, version]) => `${name} ${version}`,
+      );
+      expect(bundled.length).toBeGreaterThan(10);
+      expect(bundled.filter((each) => !named.has(each))).toEqual([]);
+      const debian = components
+        .filter(({ purl }) => purl.startsWith('pkg:deb/debian/'))
+        .map(({ name }) => name);
+      expect(debian.sort()).toEqual(readdirSync(join(rootfs, 'var/lib/dpkg/status.d')).sort());
+      expect(debian).toContain('libc6');
+    },
+  );
 
   if (process.env.KEYTURN_TEST === 'full') {
     test('H18 two builds of the same sources have one digest', () => {
       const build = () => {
         const args = ['--image', '--tag', 'keyturn-test-again', '--no-cache'];
-        const { status, stdout, stderr } = spawnSync(join(ROOT, 'scripts/build'), args, { encoding: 'utf8' });
+        const { status, stdout, stderr } = spawnSync(join(ROOT, 'scripts/build'), args, {
+          encoding: 'utf8',
+        });
         if (status !== 0) throw new Error(stderr);
         return stdout;
       };

@@ -17,7 +17,12 @@ testWith('envoy', 'istio-files').each<[string, Record<string, string>]>([
   "an Envoy with Istio's bootstrap waits for the socket named %s, and has from it the certificate, each rotation and those of a restarted agent",
   async (name, env) => {
     const dir = tempDir();
-    envoy = await startEnvoy({ dir: tempDir(), name: 'envoy', cwd: dir, config: istioConfig(name) });
+    envoy = await startEnvoy({
+      dir: tempDir(),
+      name: 'envoy',
+      cwd: dir,
+      config: istioConfig(name),
+    });
     expect(await envoy.certs()).toEqual([]);
     const first = testDaemon({ dir, env });
     await holds(envoy, first);

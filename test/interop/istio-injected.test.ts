@@ -19,26 +19,34 @@ describeWith('istio-files')("a pod that Istio's injector has made", () => {
     ['where a CNI plugin leads its traffic', 'hello.yaml.cni'],
   ]);
 
-  pods('%s gets the agent in front of all, on the socket of its proxy, as the user of its proxy', async (_, name) => {
-    const before = injectedByIstio(name);
-    const { text, notes } = await inject(before, JOIN);
-    const [was, is] = [podOf(before), podOf(text)];
-    const [agent, ...others] = [...is.spec.initContainers, ...is.spec.containers];
-    expect(agent.name).toBe('keyturn');
-    expect(others).toEqual([...(was.spec.initContainers ?? []), ...was.spec.containers]);
-    const proxy = others.find((each: KubeObject) => each.name === 'istio-proxy');
-    const socket = proxy.volumeMounts.find((each: KubeObject) => each.mountPath === '/var/run/secrets/workload-spiffe-uds');
-    expect(agent.volumeMounts).toContainEqual({ name: socket.name, mountPath: socket.mountPath });
-    expect(agent.securityContext.runAsUser).toBe(proxy.securityContext.runAsUser);
-    expect(agent).toMatchObject({ restartPolicy: 'Always', ports: [{ containerPort: 15_022 }] });
-    expect(agent.args).toContain('--admin-address=0.0.0.0:15022');
-    expect(agent.startupProbe.httpGet).toEqual({ path: '/healthz/ready', port: 15_022 });
-    expect(notes).toContain(`${EXCLUDED}"]: should have 15022 before Istio injects`);
-    expect((await inject(text, JOIN)).text).toBe(text);
-  });
+  pods(
+    '%s gets the agent in front of all, on the socket of its proxy, as the user of its proxy',
+    async (_, name) => {
+      const before = injectedByIstio(name);
+      const { text, notes } = await inject(before, JOIN);
+      const [was, is] = [podOf(before), podOf(text)];
+      const [agent, ...others] = [...is.spec.initContainers, ...is.spec.containers];
+      expect(agent.name).toBe('keyturn');
+      expect(others).toEqual([...(was.spec.initContainers ?? []), ...was.spec.containers]);
+      const proxy = others.find((each: KubeObject) => each.name === 'istio-proxy');
+      const socket = proxy.volumeMounts.find(
+        (each: KubeObject) => each.mountPath === '/var/run/secrets/workload-spiffe-uds',
+      );
+      expect(agent.volumeMounts).toContainEqual({ name: socket.name, mountPath: socket.mountPath });
+      expect(agent.securityContext.runAsUser).toBe(proxy.securityContext.runAsUser);
+      expect(agent).toMatchObject({ restartPolicy: 'Always', ports: [{ containerPort: 15_022 }] });
+      expect(agent.args).toContain('--admin-address=0.0.0.0:15022');
+      expect(agent.startupProbe.httpGet).toEqual({ path: '/healthz/ready', port: 15_022 });
+      expect(notes).toContain(`${EXCLUDED}"]: should have 15022 before Istio injects`);
+      expect((await inject(text, JOIN)).text).toBe(text);
+    },
+  );
 
   pods('%s and lets probes of the agent by is taken without a word about them', async (_, name) => {
-    const others = injectedByIstio(name).replace(/^ *traffic.sidecar.istio.io\/excludeInboundPorts:.*\n/m, '');
+    const others = injectedByIstio(name).replace(
+      /^ *traffic.sidecar.istio.io\/excludeInboundPorts:.*\n/m,
+      '',
+    );
     const annotated = others.replace(/^( *)annotations:$/m, `$&\n$1  ${EXCLUDED}: "9000,15022"`);
     expect((await inject(annotated, JOIN)).notes).not.toContain(EXCLUDED);
   });
@@ -49,15 +57,21 @@ describeWith('istio-files')("a pod that Istio's injector has made", () => {
       '$1- name: WORKLOAD_IDENTITY_SOCKET_FILE\n$1  value: keyturn\n$&',
     );
     const { text } = await inject(named, JOIN);
-    expect(podOf(text).spec.initContainers[0].env).toContainEqual({ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', value: 'keyturn' });
+    expect(podOf(text).spec.initContainers[0].env).toContainEqual({
+      name: 'WORKLOAD_IDENTITY_SOCKET_FILE',
+      value: 'keyturn',
+    });
     expect((await inject(text, JOIN)).text).toBe(text);
   });
 
   pods("%s is refused where the agent would take a port of Istio's agent", async (_, name) => {
     const path = written(injectedByIstio(name));
-    const { code, stdout, stderr } = await runKeyturn(['inject', '-f', path, ...JOIN, '--admin-address', '0.0.0.0:15020'], {
-      dir: tempDir(),
-    });
+    const { code, stdout, stderr } = await runKeyturn(
+      ['inject', '-f', path, ...JOIN, '--admin-address', '0.0.0.0:15020'],
+      {
+        dir: tempDir(),
+      },
+    );
     expect({ code, stdout }).toEqual({ code: 65, stdout: '' });
     expect(stderr).toContain("has Istio's agent, which listens on port 15020");
   });
@@ -71,24 +85,31 @@ describeWith('istio-files', 'kube')("the README's recipe for pods, followed word
   }, 60_000);
   afterAll(() => kube?.stop());
 
-  test.each(['native-sidecar.yaml', 'hello.yaml.cni'])('makes of %s what a real API server takes', async (name) => {
-    const dir = tempDir();
-    const tool = (file: string, command: string) => {
-      writeFileSync(join(dir, file), `#!/bin/sh\n${command}\n`, { mode: 0o755 });
-      return join(dir, file);
-    };
-    const programs = {
-      istioctl: tool('istioctl', `cat ${written(injectedByIstio(name))}`),
-      kubectl: tool('kubectl', `cat >${dir}/applied.yaml`),
-    };
-    const cook = follow(recipeOf("Beside Istio's agent", 1), { cwd: dir, env: { PATH: process.env.PATH }, programs });
-    await cook.done;
-    const [first] = parseAllDocuments(readFileSync(join(dir, 'applied.yaml'), 'utf8'));
-    const object = first!.toJS() as KubeObject;
-    object.metadata.namespace = 'shop';
-    await kube.apply(JSON.stringify(object), { dryRun: true });
-    await kube.apply(JSON.stringify(object));
-  });
+  test.each(['native-sidecar.yaml', 'hello.yaml.cni'])(
+    'makes of %s what a real API server takes',
+    async (name) => {
+      const dir = tempDir();
+      const tool = (file: string, command: string) => {
+        writeFileSync(join(dir, file), `#!/bin/sh\n${command}\n`, { mode: 0o755 });
+        return join(dir, file);
+      };
+      const programs = {
+        istioctl: tool('istioctl', `cat ${written(injectedByIstio(name))}`),
+        kubectl: tool('kubectl', `cat >${dir}/applied.yaml`),
+      };
+      const cook = follow(recipeOf("Beside Istio's agent", 1), {
+        cwd: dir,
+        env: { PATH: process.env.PATH },
+        programs,
+      });
+      await cook.done;
+      const [first] = parseAllDocuments(readFileSync(join(dir, 'applied.yaml'), 'utf8'));
+      const object = first!.toJS() as KubeObject;
+      object.metadata.namespace = 'shop';
+      await kube.apply(JSON.stringify(object), { dryRun: true });
+      await kube.apply(JSON.stringify(object));
+    },
+  );
 });
 
 /** What Istio's own tests want its injector to make. */
@@ -102,8 +123,13 @@ function written(manifest: string): string {
   return path;
 }
 
-async function inject(manifest: string, flags: readonly string[]): Promise<{ text: string; notes: string }> {
-  const { code, stdout, stderr } = await runKeyturn(['inject', '-f', written(manifest), ...flags], { dir: tempDir() });
+async function inject(
+  manifest: string,
+  flags: readonly string[],
+): Promise<{ text: string; notes: string }> {
+  const { code, stdout, stderr } = await runKeyturn(['inject', '-f', written(manifest), ...flags], {
+    dir: tempDir(),
+  });
   if (code !== 0) throw new Error(stderr);
   return { text: stdout, notes: stderr };
 }

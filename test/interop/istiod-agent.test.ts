@@ -49,7 +49,9 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
 
   /** What is mounted once that is these roots: istiod writes it a moment after it has taken them up. */
   async function mounted(...roots: readonly TestCa[]): Promise<string> {
-    const wanted = roots.map(({ certificateDer }) => Buffer.from(certificateDer).toString('base64')).sort();
+    const wanted = roots
+      .map(({ certificateDer }) => Buffer.from(certificateDer).toString('base64'))
+      .sort();
     const found = (pem: string) =>
       parseCertificates(Buffer.from(pem), 'mounted')
         .map(({ der }) => Buffer.from(der).toString('base64'))
@@ -60,10 +62,26 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
     });
   }
 
-  function start(dir: string, istiod: Istiod, options: Partial<DaemonOptions> = {}): { agent: Daemon; proxy: CertificateWatch } {
+  function start(
+    dir: string,
+    istiod: Istiod,
+    options: Partial<DaemonOptions> = {},
+  ): { agent: Daemon; proxy: CertificateWatch } {
     const { flags = [], ...others } = options;
-    const source = ['--ca', 'istiod', '--ca-address', istiod.address, '--ca-server-name', ISTIOD_NAME];
-    const agent = startDaemon({ dir, source, flags: flags.includes('--ttl') ? flags : ['--ttl', TTL, ...flags], ...others });
+    const source = [
+      '--ca',
+      'istiod',
+      '--ca-address',
+      istiod.address,
+      '--ca-server-name',
+      ISTIOD_NAME,
+    ];
+    const agent = startDaemon({
+      dir,
+      source,
+      flags: flags.includes('--ttl') ? flags : ['--ttl', TTL, ...flags],
+      ...others,
+    });
     const proxy = watchCertificates(agent.sdsSocket);
     running.push(agent);
     watches.push(proxy);
@@ -105,8 +123,16 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
   );
 
   test.each([
-    ['that has expired', () => tokenUntil(kube, 'shop', 'cart', Date.now() - 120_000), /expired at .* and was not replaced/],
-    ['that is for another audience', () => kube.token('shop', 'cart', { audiences: ['vault'] }), /answered UNAUTHENTICATED/],
+    [
+      'that has expired',
+      () => tokenUntil(kube, 'shop', 'cart', Date.now() - 120_000),
+      /expired at .* and was not replaced/,
+    ],
+    [
+      'that is for another audience',
+      () => kube.token('shop', 'cart', { audiences: ['vault'] }),
+      /answered UNAUTHENTICATED/,
+    ],
   ])(
     'tells of a token %s, and takes the next one within a minute',
     async (_, token, reason) => {
@@ -137,7 +163,10 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
       const again = start(dir, istiod, { env });
       await again.proxy.next({ count: 3, ms: 3 * LIFE_MS });
       const { serial } = again.proxy.seen.at(-1)!.leaf;
-      await until('the files', async () => leafOf(join(dir, 'etc/certs/cert-chain.pem')) === serial);
+      await until(
+        'the files',
+        async () => leafOf(join(dir, 'etc/certs/cert-chain.pem')) === serial,
+      );
       expect(again.proxy.gaps()).toEqual([]);
     },
     TEST_MS,
@@ -152,7 +181,9 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
       await giver.agent.event('certificate files written');
       await giver.agent.stop();
       rmSync(join(dir, TOKEN));
-      const files = ['key.pem', 'cert-chain.pem', 'root-cert.pem'].map((name) => join(dir, 'prov', name));
+      const files = ['key.pem', 'cert-chain.pem', 'root-cert.pem'].map((name) =>
+        join(dir, 'prov', name),
+      );
       const before = files.map((file) => readFileSync(file, 'utf8'));
       const { proxy } = start(dir, istiod, { flags: ['--prov-cert', 'prov'] });
       await proxy.next({ count: 3, ms: 3 * LIFE_MS });
@@ -180,12 +211,23 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
       await until('both roots', async () => (await proxy.roots()).length === 2);
 
       writeCaDir(cacertsDir(dir), { signer: next.signer });
-      const changed = await proxy.next({ where: ({ leaf }) => leaf.issuer === 'O=cluster.local, CN=new intermediate', ms: 2 * LIFE_MS });
-      expect(changed.chain.map(({ subject }) => subject)).toEqual(['', 'O=cluster.local, CN=new intermediate']);
+      const changed = await proxy.next({
+        where: ({ leaf }) => leaf.issuer === 'O=cluster.local, CN=new intermediate',
+        ms: 2 * LIFE_MS,
+      });
+      expect(changed.chain.map(({ subject }) => subject)).toEqual([
+        '',
+        'O=cluster.local, CN=new intermediate',
+      ]);
 
       writeCaDir(cacertsDir(dir), { roots: [next.root] });
       mount(place, ROOT, await mounted(next.root));
-      await until('one root', async () => (await proxy.roots()).map(({ subject }) => subject).join() === 'O=cluster.local, CN=new root');
+      await until(
+        'one root',
+        async () =>
+          (await proxy.roots()).map(({ subject }) => subject).join() ===
+          'O=cluster.local, CN=new root',
+      );
       await proxy.next({ ms: 2 * LIFE_MS });
       expect(proxy.gaps()).toEqual([]);
     },
@@ -209,7 +251,11 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
       await agent.event(/^renewal failed/);
       mount(place, ROOT, await mounted(next.root));
       const issuer = 'O=cluster.local, CN=new intermediate';
-      await until('a certificate of the new root', async () => proxy.seen.some(({ leaf }) => leaf.issuer === issuer), 60_000);
+      await until(
+        'a certificate of the new root',
+        async () => proxy.seen.some(({ leaf }) => leaf.issuer === issuer),
+        60_000,
+      );
     },
     TEST_MS,
   );

@@ -9,7 +9,13 @@ import { createIstioCa } from '../../ca-client/istio/istio-ca';
 import { describeCaClient } from '../contract/ca-client';
 import { type CertManager, startCertManager } from '../support/cert-manager';
 import { TEST_ID } from '../support/certs';
-import { ISTIOD_NAME, type Istiod, mountedRoot, registrationAuthority, startIstiod } from '../support/istiod';
+import {
+  ISTIOD_NAME,
+  type Istiod,
+  mountedRoot,
+  registrationAuthority,
+  startIstiod,
+} from '../support/istiod';
 import { type Kube, startKube } from '../support/kube';
 import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';
@@ -31,7 +37,9 @@ describeWith('kube', 'istiod')('a real istiod with a root of its own', () => {
     await kube?.stop();
   });
 
-  describeCaClient('istiod', async () => underTest(await connect(kube, istiod, await mountedRoot(kube, 'shop'))));
+  describeCaClient('istiod', async () =>
+    underTest(await connect(kube, istiod, await mountedRoot(kube, 'shop'))),
+  );
 });
 
 describeWith(
@@ -66,23 +74,49 @@ describeWith(
     ['mesh', ['O=cluster.local, CN=intermediate', 'O=cluster.local, CN=root']],
   ])('with CertSigner "%s" its reply goes on from the leaf with %s', async (certSigner, rest) => {
     const ca = await connect(kube, istiod, rootPem, certSigner);
-    const csrDer = await directEngine.createCsr(await directEngine.generateKeyPair('ecdsa-p256'), id);
-    const { certificatesDer } = await ca.sign({ id, csrDer, ttlSeconds: 600 }, AbortSignal.timeout(20_000));
-    expect(certificatesDer.slice(1).map((der) => parseCertificate(der, 'reply').subject)).toEqual(rest);
+    const csrDer = await directEngine.createCsr(
+      await directEngine.generateKeyPair('ecdsa-p256'),
+      id,
+    );
+    const { certificatesDer } = await ca.sign(
+      { id, csrDer, ttlSeconds: 600 },
+      AbortSignal.timeout(20_000),
+    );
+    expect(certificatesDer.slice(1).map((der) => parseCertificate(der, 'reply').subject)).toEqual(
+      rest,
+    );
     await ca.close();
   });
 });
 
-const underTest = (ca: CaClient) => ({ ca, id, now: () => Date.now(), close: async () => undefined });
+const underTest = (ca: CaClient) => ({
+  ca,
+  id,
+  now: () => Date.now(),
+  close: async () => undefined,
+});
 
-async function connect(kube: Kube, istiod: Istiod, rootPem: string, certSigner = ''): Promise<CaClient> {
+async function connect(
+  kube: Kube,
+  istiod: Istiod,
+  rootPem: string,
+  certSigner = '',
+): Promise<CaClient> {
   const dir = tempDir();
   const [caRoot, tokenPath] = [join(dir, 'root.pem'), join(dir, 'token')];
   writeFileSync(caRoot, rootPem);
   writeFileSync(tokenPath, await kube.token('shop', 'cart', { audiences: ['istio-ca'] }));
   const clusterId = 'Kubernetes';
   return createIstioCa(
-    { name: 'istiod', address: istiod.address, serverName: ISTIOD_NAME, caRoot, tokenPath, clusterId, certSigner },
+    {
+      name: 'istiod',
+      address: istiod.address,
+      serverName: ISTIOD_NAME,
+      caRoot,
+      tokenPath,
+      clusterId,
+      certSigner,
+    },
     testDeps(),
   );
 }

@@ -46,7 +46,8 @@ async function open(): Promise<CaStore> {
   return store;
 }
 
-const serialsOf = (entries: readonly { serial: string }[]) => entries.map(({ serial }) => serial).sort();
+const serialsOf = (entries: readonly { serial: string }[]) =>
+  entries.map(({ serial }) => serial).sort();
 
 test('replicas know each other’s certificates, tokens, revocations and CRL numbers', async () => {
   const [one, two] = [await open(), await open()];
@@ -58,14 +59,29 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
 
   const token = await one.createJoinToken(ID, 60, TEST_NOW);
   const late = await one.createJoinToken(ID, 60, TEST_NOW);
-  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
-  expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
-  expect(await two.redeemJoinToken(late, tokenClaim(), TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
-  expect(await two.redeemJoinToken(new Secret(`kt1_${'A'.repeat(43)}`), tokenClaim(), TEST_NOW)).toEqual({
+  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+    kind: 'redeemed',
+    id: ID,
+    again: 0,
+  });
+  expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+    kind: 'refused',
+    why: 'another key',
+  });
+  expect(await two.redeemJoinToken(late, tokenClaim(), TEST_NOW + 60_000)).toEqual({
+    kind: 'refused',
+    why: 'expired',
+  });
+  expect(
+    await two.redeemJoinToken(new Secret(`kt1_${'A'.repeat(43)}`), tokenClaim(), TEST_NOW),
+  ).toEqual({
     kind: 'refused',
     why: 'unknown',
   });
-  expect(await two.redeemJoinToken(new Secret('kt1_'), tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
+  expect(await two.redeemJoinToken(new Secret('kt1_'), tokenClaim(), TEST_NOW)).toEqual({
+    kind: 'refused',
+    why: 'malformed',
+  });
 
   let told = () => {};
   const call = () => new Promise<void>((done) => (told = done));
@@ -77,12 +93,17 @@ test('replicas know each other’s certificates, tokens, revocations and CRL num
   await second;
   expect(await two.revocations(TEST_NOW)).toEqual(revoked);
   expect(await two.revoke({ serial: mine.serial }, 'superseded', TEST_NOW)).toEqual([]);
-  const numbers = await Promise.all(Array.from({ length: 10 }, (_, index) => [one, two][index % 2]!.nextCrlNumber()));
+  const numbers = await Promise.all(
+    Array.from({ length: 10 }, (_, index) => [one, two][index % 2]!.nextCrlNumber()),
+  );
   expect(new Set(numbers).size).toBe(10);
 
   await one.sweep(TEST_NOW + 26 * HOUR_MS);
   expect([await one.revocations(0), await two.issued({}, 0)]).toEqual([[], []]);
-  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
+  expect(await two.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+    kind: 'refused',
+    why: 'unknown',
+  });
   // Both go on, though the objects that they were filling are gone.
   const next = [issuedEntry(), issuedEntry()];
   await Promise.all([one.recordIssued(next[0]!), two.recordIssued(next[1]!)]);
@@ -100,13 +121,25 @@ test('a certificate that has ended is renewed once, by one replica, and closed w
   expect(await two.issued({ about: new Set([entry.serial]) }, 0)).toEqual([entry]);
   const expired = { serial: entry.serial, id: ID, renewableUntilAt: TEST_NOW + 3 * HOUR_MS };
   const claims = Array.from({ length: 6 }, () => tokenClaim());
-  const outcomes = await Promise.all(claims.map((claim, index) => [one, two][index % 2]!.redeemExpired(expired, claim, now)));
-  expect(outcomes.filter(({ kind }) => kind === 'redeemed')).toEqual([{ kind: 'redeemed', id: ID, again: 0 }]);
+  const outcomes = await Promise.all(
+    claims.map((claim, index) => [one, two][index % 2]!.redeemExpired(expired, claim, now)),
+  );
+  expect(outcomes.filter(({ kind }) => kind === 'redeemed')).toEqual([
+    { kind: 'redeemed', id: ID, again: 0 },
+  ]);
   const won = claims[outcomes.findIndex(({ kind }) => kind === 'redeemed')]!;
-  expect(await two.redeemExpired(expired, { ...won, by: 'again' }, now)).toMatchObject({ kind: 'redeemed', again: 1 });
-  expect(await two.revoke({ id: TEST_ID }, 'keyCompromise', now)).toMatchObject([{ serial: entry.serial }]);
+  expect(await two.redeemExpired(expired, { ...won, by: 'again' }, now)).toMatchObject({
+    kind: 'redeemed',
+    again: 1,
+  });
+  expect(await two.revoke({ id: TEST_ID }, 'keyCompromise', now)).toMatchObject([
+    { serial: entry.serial },
+  ]);
   expect(await one.revocations(now)).toHaveLength(1);
-  expect(await one.redeemExpired(expired, { ...won, by: 'later' }, now)).toEqual({ kind: 'refused', why: 'deleted' });
+  expect(await one.redeemExpired(expired, { ...won, by: 'later' }, now)).toEqual({
+    kind: 'refused',
+    why: 'deleted',
+  });
   await one.sweep(TEST_NOW + 48 * HOUR_MS);
   expect([await one.revocations(0), await one.issued({}, 0)]).toEqual([[], []]);
 });
@@ -128,8 +161,10 @@ test('what has expired makes room for revocations; where there is none, nothing 
   const store = await open();
   // As long as identities may be, so that some hundreds fill the object.
   const id = `spiffe://cluster.local/${'x'.repeat(1_900)}`;
-  const batch = (notAfterAt: number) => Array.from({ length: 300 }, () => issuedEntry({ id, notAfterAt }));
-  const record = (entries: ReturnType<typeof batch>) => Promise.all(entries.map((entry) => store.recordIssued(entry)));
+  const batch = (notAfterAt: number) =>
+    Array.from({ length: 300 }, () => issuedEntry({ id, notAfterAt }));
+  const record = (entries: ReturnType<typeof batch>) =>
+    Promise.all(entries.map((entry) => store.recordIssued(entry)));
   await record(batch(TEST_NOW + HOUR_MS));
   expect(await store.revoke({ id }, 'superseded', TEST_NOW)).toHaveLength(300);
   const next = batch(TEST_NOW + 2 * HOUR_MS);
@@ -140,7 +175,9 @@ test('what has expired makes room for revocations; where there is none, nothing 
     hint: expect.stringContaining('ca root add'),
   });
   expect(await store.revocations(TEST_NOW)).toHaveLength(300);
-  expect(serialsOf(await store.revoke({ id }, 'superseded', TEST_NOW + HOUR_MS))).toEqual(serialsOf(next));
+  expect(serialsOf(await store.revoke({ id }, 'superseded', TEST_NOW + HOUR_MS))).toEqual(
+    serialsOf(next),
+  );
   expect(serialsOf(await store.revocations(TEST_NOW))).toEqual(serialsOf(next));
   await store.sweep(TEST_NOW + 26 * HOUR_MS);
 }, 60_000);
@@ -167,11 +204,15 @@ test(
   'of three replicas one is killed under load: a token is won once, nothing is lost, no number comes twice',
   async () => {
     const store = await open();
-    const tokens = await Promise.all(Array.from({ length: FULL ? 200 : 40 }, () => store.createJoinToken(ID, 600, TEST_NOW)));
+    const tokens = await Promise.all(
+      Array.from({ length: FULL ? 200 : 40 }, () => store.createJoinToken(ID, 600, TEST_NOW)),
+    );
     const texts = tokens.map((token) => token.reveal());
     const program = bundle(REPLICA);
     const kubeconfig = kube.writeKubeconfig({ token: userToken });
-    const replicas = [0, 1, 2].map((turn) => startReplica(program, kubeconfig, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]));
+    const replicas = [0, 1, 2].map((turn) =>
+      startReplica(program, kubeconfig, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]),
+    );
     await Promise.all(replicas.map((each) => each.seen('ready', 1)));
     for (const each of replicas) each.go();
     const [victim, ...others] = replicas;
@@ -185,10 +226,15 @@ test(
     // One whose winner died before it could say so is lost, and good for nobody: at most the one that was under way.
     expect(won.length).toBeGreaterThanOrEqual(texts.length - 1);
     for (const token of tokens)
-      expect(await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+      expect(await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+        kind: 'refused',
+        why: 'another key',
+      });
 
     const entered = replicas.flatMap(({ said }) => said('entered'));
-    const found = new Set((await store.issued({ id: LOAD_ID }, TEST_NOW)).map(({ serial }) => serial));
+    const found = new Set(
+      (await store.issued({ id: LOAD_ID }, TEST_NOW)).map(({ serial }) => serial),
+    );
     expect(entered.filter((serial) => !found.has(serial))).toEqual([]);
     expect(new Set(entered).size).toBe(entered.length);
     // What the victim had entered and not yet said is there too, and is no more than what it had under way.

@@ -73,7 +73,12 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
         apiVersion: 'certificates.k8s.io/v1beta1',
         kind: 'ClusterTrustBundle',
         metadata: { name: `${SIGNER.replace('/', ':')}:roots` },
-        spec: { signerName: SIGNER, trustBundle: certificatesPem(authorities.flatMap(({ bundle }) => bundle.rootsDer)).toString() },
+        spec: {
+          signerName: SIGNER,
+          trustBundle: certificatesPem(
+            authorities.flatMap(({ bundle }) => bundle.rootsDer),
+          ).toString(),
+        },
       }),
     );
 
@@ -82,14 +87,22 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
     const { dir = tempDir(), flags = [] } = options;
     const tokenFile = join(dir, 'token');
     writeFileSync(tokenFile, options.token ?? (await kube.token('shop', 'cart')));
-    const source = ['--ca', 'kubernetes-csr', '--signer-name', SIGNER, '--kubeconfig', kube.writeKubeconfig({ tokenFile })];
+    const source = [
+      '--ca',
+      'kubernetes-csr',
+      '--signer-name',
+      SIGNER,
+      '--kubeconfig',
+      kube.writeKubeconfig({ tokenFile }),
+    ];
     const agent: Daemon = startDaemon({ dir, source, flags: ['--ttl', '10m', ...flags] });
     const proxy = watchCertificates(agent.sdsSocket);
     running.push(agent);
     watches.push(proxy);
     return { agent, proxy, tokenFile, dir };
   }
-  const first = (proxy: CertificateWatch) => until('a certificate', async () => proxy.seen[0], 60_000);
+  const first = (proxy: CertificateWatch) =>
+    until('a certificate', async () => proxy.seen[0], 60_000);
 
   test(
     'bridges an API server that is away for 40 % of the life of a certificate',
@@ -155,9 +168,17 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
       await publish(ca, next);
       await until('both roots', async () => (await proxy.roots()).length === 2);
       await sign(next);
-      await proxy.next({ where: ({ leaf }) => leaf.issuer === 'O=cluster.local, CN=next signer', ms: 2 * LIFE_MS });
+      await proxy.next({
+        where: ({ leaf }) => leaf.issuer === 'O=cluster.local, CN=next signer',
+        ms: 2 * LIFE_MS,
+      });
       await publish(next);
-      await until('one root', async () => (await proxy.roots()).map(({ subject }) => subject).join() === 'O=cluster.local, CN=next root');
+      await until(
+        'one root',
+        async () =>
+          (await proxy.roots()).map(({ subject }) => subject).join() ===
+          'O=cluster.local, CN=next root',
+      );
       await proxy.next({ ms: 2 * LIFE_MS });
       expect(proxy.gaps()).toEqual([]);
       await sign(ca);

@@ -25,16 +25,24 @@ describeWith('kube')('the API of a real kube-apiserver', () => {
   });
 
   test('objects are made, read, changed on one condition and removed', async () => {
-    const made = await kube.api.request<KubeObject>('POST', CONFIG_MAPS, { body: configMap('one', { a: '1' }) });
+    const made = await kube.api.request<KubeObject>('POST', CONFIG_MAPS, {
+      body: configMap('one', { a: '1' }),
+    });
     const change = (a: string) =>
-      kube.api.request('PUT', `${CONFIG_MAPS}/one`, { body: configMap('one', { a }, { resourceVersion: made.metadata.resourceVersion }) });
+      kube.api.request('PUT', `${CONFIG_MAPS}/one`, {
+        body: configMap('one', { a }, { resourceVersion: made.metadata.resourceVersion }),
+      });
     const both = await Promise.allSettled([change('2'), change('3')]);
     const lost = both.filter((each) => each.status === 'rejected');
     expect(lost).toHaveLength(1);
     expect(isKubeStatus(lost[0]!.reason, 409)).toBe(true);
     expect(lost[0]!.reason).toMatchObject({ reason: 'Conflict', retry: 'soon' });
     await kube.api.request('DELETE', `${CONFIG_MAPS}/one`);
-    await expect(kube.api.request('GET', `${CONFIG_MAPS}/one`)).rejects.toMatchObject({ status: 404, reason: 'NotFound', retry: 'slow' });
+    await expect(kube.api.request('GET', `${CONFIG_MAPS}/one`)).rejects.toMatchObject({
+      status: 404,
+      reason: 'NotFound',
+      retry: 'slow',
+    });
   });
 
   test('a watch tells what happens from a version on', async () => {
@@ -45,7 +53,11 @@ describeWith('kube')('the API of a real kube-apiserver', () => {
       // The cluster's own controllers write here too, e.g. kube-root-ca.crt.
       if (object.metadata.name === 'two') seen.push(`${type} two`);
     };
-    const watching = kube.api.watch(`${CONFIG_MAPS}?resourceVersion=${metadata.resourceVersion}`, onEvent, stop.signal);
+    const watching = kube.api.watch(
+      `${CONFIG_MAPS}?resourceVersion=${metadata.resourceVersion}`,
+      onEvent,
+      stop.signal,
+    );
     await kube.api.request('POST', CONFIG_MAPS, { body: configMap('two', {}) });
     await kube.api.request('PATCH', `${CONFIG_MAPS}/two`, { body: { data: { b: '1' } } });
     await kube.api.request('DELETE', `${CONFIG_MAPS}/two`);
@@ -60,7 +72,8 @@ describeWith('kube')('the API of a real kube-apiserver', () => {
     writeFileSync(tokenFile, await kube.token('shop', 'cart', { audiences: ['istio-ca'] }));
     const cart = await kube.as({ tokenFile });
     const whoAmI = { body: { kind: 'SelfSubjectReview', apiVersion: 'authentication.k8s.io/v1' } };
-    const ask = () => cart.request<KubeObject>('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', whoAmI);
+    const ask = () =>
+      cart.request<KubeObject>('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', whoAmI);
     await expect(ask()).rejects.toMatchObject({
       code: 'ERR_TOKEN',
       retry: 'slow',

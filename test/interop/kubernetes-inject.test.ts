@@ -30,7 +30,11 @@ const indented = (text: string) => text.replace(/\n/g, '\n    ');
 
 const MANIFEST = [
   workload('apps/v1', 'Deployment', `  ${SELECTED}\n  template:${template('{app: x}')}`),
-  workload('apps/v1', 'StatefulSet', `  serviceName: x\n  ${SELECTED}\n  template:${template('{app: x}')}`),
+  workload(
+    'apps/v1',
+    'StatefulSet',
+    `  serviceName: x\n  ${SELECTED}\n  template:${template('{app: x}')}`,
+  ),
   workload('apps/v1', 'DaemonSet', `  ${SELECTED}\n  template:${template('{app: x}')}`),
   workload('apps/v1', 'ReplicaSet', `  ${SELECTED}\n  template:${template('{app: x}')}`),
   workload('batch/v1', 'Job', `  template:${template('{job: x}', '\n      restartPolicy: Never')}`),
@@ -55,7 +59,8 @@ const PLURALS: Readonly<Record<string, string>> = {
 };
 
 /** What makes pods of this object, or the pod itself. */
-const podOf = (object: KubeObject) => object.spec.jobTemplate?.spec.template ?? object.spec.template ?? object;
+const podOf = (object: KubeObject) =>
+  object.spec.jobTemplate?.spec.template ?? object.spec.template ?? object;
 
 describeWith('kube')('an injected manifest', () => {
   let kube: Kube;
@@ -63,12 +68,17 @@ describeWith('kube')('an injected manifest', () => {
   beforeAll(async () => {
     kube = await startKube();
     for (const name of ['shop', 'lax']) await kube.namespace(name, 'cart');
-    await kube.apply('{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: restricted}}}');
+    await kube.apply(
+      '{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: restricted}}}',
+    );
   }, 60_000);
   afterAll(() => kube?.stop());
 
   async function injected(...flags: string[]): Promise<KubeObject[]> {
-    const { code, stdout, stderr } = await keyturn(['inject', '-f', '-', ...flags], { cwd: tempDir(), stdin: MANIFEST });
+    const { code, stdout, stderr } = await keyturn(['inject', '-f', '-', ...flags], {
+      cwd: tempDir(),
+      stdin: MANIFEST,
+    });
     if (code !== 0) throw new Error(stderr);
     return parseAllDocuments(stdout).map((document) => document.toJS());
   }
@@ -76,7 +86,10 @@ describeWith('kube')('an injected manifest', () => {
   /** By server-side apply, with every field known. */
   function apply(object: KubeObject, query = ''): Promise<KubeObject> {
     const path = `/${PLURALS[object.kind]}/${object.metadata.name}?fieldManager=test&force=true&fieldValidation=Strict${query}`;
-    return kube.api.request('PATCH', path, { body: object, contentType: 'application/apply-patch+yaml' });
+    return kube.api.request('PATCH', path, {
+      body: object,
+      contentType: 'application/apply-patch+yaml',
+    });
   }
 
   function create(pod: KubeObject, namespace = 'shop'): Promise<KubeObject> {
@@ -86,7 +99,9 @@ describeWith('kube')('an injected manifest', () => {
       metadata: { ...pod.metadata, name: undefined, namespace, generateName: 'made-' },
       spec: pod.spec,
     };
-    return kube.api.request('POST', `/api/v1/namespaces/${namespace}/pods?fieldValidation=Strict`, { body });
+    return kube.api.request('POST', `/api/v1/namespaces/${namespace}/pods?fieldValidation=Strict`, {
+      body,
+    });
   }
 
   test('of every kind is taken by the API server, dry and for real, and its pods are as they were meant', async () => {
@@ -118,21 +133,32 @@ describeWith('kube')('an injected manifest', () => {
       if (object.kind === 'ConfigMap') continue;
       const stored = await create(podOf(object));
       const [agent] = stored.spec.initContainers;
-      expect(agent).toMatchObject({ name: 'keyturn', restartPolicy: 'Always', startupProbe: { httpGet: { path: '/healthz/ready' } } });
+      expect(agent).toMatchObject({
+        name: 'keyturn',
+        restartPolicy: 'Always',
+        startupProbe: { httpGet: { path: '/healthz/ready' } },
+      });
       // What the server has filled in is not taken out again.
       const { image, args } = agent;
-      const settings = Object.fromEntries(args.slice(1).map((arg: string) => arg.slice(2).split(/=(.*)/s, 2)));
+      const settings = Object.fromEntries(
+        args.slice(1).map((arg: string) => arg.slice(2).split(/=(.*)/s, 2)),
+      );
       const options = injectOptions({ image, settings, ...choice });
       const again = injectPod(stored, options);
       const changes =
-        again.kind === 'injected' ? again.changes.filter(({ path }) => !path.includes('args') && !path.includes('image')) : again;
+        again.kind === 'injected'
+          ? again.changes.filter(({ path }) => !path.includes('args') && !path.includes('image'))
+          : again;
       expect(changes).toEqual([]);
     }
   });
 
   test('makes such pods with a plain container too, where they do not end', async () => {
     const lasting = (await injected()).filter(({ kind }) => kind === 'Deployment');
-    const { stdout } = await keyturn(['inject', '-f', '-', '--plain'], { cwd: tempDir(), stdin: JSON.stringify(lasting[0]) });
+    const { stdout } = await keyturn(['inject', '-f', '-', '--plain'], {
+      cwd: tempDir(),
+      stdin: JSON.stringify(lasting[0]),
+    });
     const stored = await create(podOf(JSON.parse(stdout)));
     expect(stored.spec.containers.map(({ name }: KubeObject) => name)).toEqual(['app', 'keyturn']);
     expect(stored.spec.initContainers).toBeUndefined();

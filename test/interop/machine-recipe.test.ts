@@ -8,11 +8,14 @@ import { describeWith } from '../support/peers';
 
 const ROOT = resolve(__dirname, '../..');
 /** What a clone has, as far as the recipe needs it, with what was built there. */
-const CLONE = 'agent ca-client sds scripts dist package.json package-lock.json tsconfig.json .npmrc LICENSE CHANGELOG.md';
+const CLONE =
+  'agent ca-client sds scripts dist package.json package-lock.json tsconfig.json .npmrc LICENSE CHANGELOG.md';
 
 /** The commands that the README has below a heading. */
 function recipe(heading: string): string {
-  const section = readFileSync(join(ROOT, 'README.md'), 'utf8').split(`\n## ${heading}\n`)[1]!.split('\n## ')[0]!;
+  const section = readFileSync(join(ROOT, 'README.md'), 'utf8')
+    .split(`\n## ${heading}\n`)[1]!
+    .split('\n## ')[0]!;
   return [...section.matchAll(/```sh\n(.*?)```/gs)].map(([, commands]) => commands).join('\n');
 }
 
@@ -24,20 +27,35 @@ describeWith(
   let machine: Machine;
 
   beforeAll(async () => {
-    execFileSync(join(ROOT, 'scripts/build'), ['--deb', '--if-changed'], { stdio: ['ignore', 'ignore', 'inherit'] });
-    const npm = dirname(dirname(realpathSync(execFileSync('which', ['npm'], { encoding: 'utf8' }).trim())));
+    execFileSync(join(ROOT, 'scripts/build'), ['--deb', '--if-changed'], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    const npm = dirname(
+      dirname(realpathSync(execFileSync('which', ['npm'], { encoding: 'utf8' }).trim())),
+    );
     machine = createMachine({
       '/usr/local/bin/envoy': envoyBinary(),
       '/usr/local/bin/node': join(ROOT, 'node_modules/node/bin/node'),
       '/usr/local/lib/node_modules/npm': npm,
       '/srv/keyturn/node_modules': join(ROOT, 'node_modules'),
     });
-    execFileSync('bash', ['-c', `mkdir -p "$0/srv/keyturn/node_modules" && cp -a ${CLONE} "$0/srv/keyturn/"`, machine.dir], { cwd: ROOT });
+    execFileSync(
+      'bash',
+      [
+        '-c',
+        `mkdir -p "$0/srv/keyturn/node_modules" && cp -a ${CLONE} "$0/srv/keyturn/"`,
+        machine.dir,
+      ],
+      { cwd: ROOT },
+    );
     await machine.boot();
     machine.run('ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm');
     // It stands for the name that a person would have in DNS, and root needs no sudo.
     machine.run('echo 127.0.0.1 ca.example.org >> /etc/hosts');
-    machine.write('/srv/recipe', `set -e\nsudo() { "$@"; }\ncd /srv/keyturn\nexport HOME=/srv\n${recipe('On a machine')}`);
+    machine.write(
+      '/srv/recipe',
+      `set -e\nsudo() { "$@"; }\ncd /srv/keyturn\nexport HOME=/srv\n${recipe('On a machine')}`,
+    );
   }, 300_000);
 
   afterAll(async () => machine?.powerOff(), 60_000);
@@ -46,6 +64,7 @@ describeWith(
     expect(machine.run('bash /srv/recipe 2>&1')).toMatch(
       /Active: active \(running\).*Status: "spiffe:\/\/example\.org\/ns\/shop\/sa\/cart: certificate \w+ until 20/s,
     );
-    for (const unit of ['keyturn', 'keyturn-ca', 'keyturn-envoy']) expect(machine.unit(unit, 'ActiveState').ActiveState).toBe('active');
+    for (const unit of ['keyturn', 'keyturn-ca', 'keyturn-envoy'])
+      expect(machine.unit(unit, 'ActiveState').ActiveState).toBe('active');
   }, 60_000);
 });

@@ -40,7 +40,10 @@ describeWith(
     const [proxyListenPort, proxyInboundListenPort] = [await freePort(), await freePort()];
     // The Envoy of Istio's images has filters for it that no other has.
     const env = { PILOT_ENABLE_METADATA_EXCHANGE: 'false' };
-    istiod = await startIstiod(kube, { env, meshConfig: { proxyListenPort, proxyInboundListenPort } });
+    istiod = await startIstiod(kube, {
+      env,
+      meshConfig: { proxyListenPort, proxyInboundListenPort },
+    });
     rootPem = await mountedRoot(kube, 'shop');
   }, 2 * MINUTE);
   afterEach(async () => {
@@ -81,16 +84,23 @@ describeWith(
       const first = run();
       await first.ready();
       const port = await freePort();
-      const agent = await start({ realEnvoy: true, env: { ENVOY_SECURE_METRICS_PORT: String(port) } });
+      const agent = await start({
+        realEnvoy: true,
+        env: { ENVOY_SECURE_METRICS_PORT: String(port) },
+      });
       await holds(agent, first);
       expect(agent.log()).toContain(FOUND);
       expect(existsSync(filesSocket(at.dir))).toBe(true);
       const { streams } = (await first.status()).workloads[0]!.sds;
-      expect(new Set(streams.map(({ node }) => node))).toEqual(new Set(['sidecar~127.0.0.1~cart-0.shop~shop.svc.cluster.local']));
+      expect(new Set(streams.map(({ node }) => node))).toEqual(
+        new Set(['sidecar~127.0.0.1~cart-0.shop~shop.svc.cluster.local']),
+      );
 
       expect(await first.command('rotate', '--wait')).toMatchObject({ code: 0 });
       await holds(agent, first);
-      expect(await servedOver(port, first.sdsSocket, rootPem)).toBe(leafSerial((await getSecret(first.sdsSocket)).chainPem));
+      expect(await servedOver(port, first.sdsSocket, rootPem)).toBe(
+        leafSerial((await getSecret(first.sdsSocket)).chainPem),
+      );
 
       await first.kill('SIGKILL');
       const second = run();
@@ -132,14 +142,30 @@ describeWith(
       const token = await kube.token('shop', 'cart', { audiences: ['istio-ca'] });
       const own = { KEYTURN_ADMIN_ADDRESS: '127.0.0.1:0', KEYTURN_CA_SERVER_NAME: ISTIOD_NAME };
       const discoveryAddress = `localhost:${istiod.port}`;
-      const { env, envoy } = await layOut({ dir, caAddress: istiod.address, discoveryAddress, rootPem, token, realEnvoy: true, env: own });
-      const cook = follow(recipeOf("Beside Istio's agent"), { cwd: dir, env, programs: { 'pilot-agent': peerPath('pilot-agent')! } });
+      const { env, envoy } = await layOut({
+        dir,
+        caAddress: istiod.address,
+        discoveryAddress,
+        rootPem,
+        token,
+        realEnvoy: true,
+        env: own,
+      });
+      const cook = follow(recipeOf("Beside Istio's agent"), {
+        cwd: dir,
+        env,
+        programs: { 'pilot-agent': peerPath('pilot-agent')! },
+      });
       try {
         const serial = await until('a certificate in its Envoy', async () => {
           const [first] = await envoy.certs().catch(() => []);
           return first?.chain[0]?.serial;
         });
-        expect(leafSerial((await getSecret(join(dir, 'var/run/secrets/workload-spiffe-uds/socket'))).chainPem)).toBe(serial);
+        expect(
+          leafSerial(
+            (await getSecret(join(dir, 'var/run/secrets/workload-spiffe-uds/socket'))).chainPem,
+          ),
+        ).toBe(serial);
         expect(cook.said()).toContain(FOUND);
       } finally {
         await cook.stop();
@@ -165,11 +191,22 @@ describeWith(
     const keyturn = run({ flags: ['--admin-address', `127.0.0.1:${statusPort}`] });
     await keyturn.ready();
     const agent = await start({ statusPort });
-    await until('its complaint', async () => agent.running() && agent.log().includes('Error listening on status port'));
+    await until(
+      'its complaint',
+      async () => agent.running() && agent.log().includes('Error listening on status port'),
+    );
     // Its proxy is not ready: there is none.
-    expect(await fetchText(`http://127.0.0.1:${statusPort}/healthz/ready`)).toMatchObject({ status: 200, body: 'ready\n' });
-    const { settings } = await loadConfig({ flags: { ca: 'builtin' }, env: { PROXY_CONFIG: '{}' } });
-    expect(settings).toContainEqual(expect.objectContaining({ name: 'admin-address', value: '127.0.0.1:15022' }));
+    expect(await fetchText(`http://127.0.0.1:${statusPort}/healthz/ready`)).toMatchObject({
+      status: 200,
+      body: 'ready\n',
+    });
+    const { settings } = await loadConfig({
+      flags: { ca: 'builtin' },
+      env: { PROXY_CONFIG: '{}' },
+    });
+    expect(settings).toContainEqual(
+      expect.objectContaining({ name: 'admin-address', value: '127.0.0.1:15022' }),
+    );
   });
 
   test("started after Istio's agent it leaves that one its socket, and says which has to start first", async () => {
@@ -205,16 +242,19 @@ describeWith(
         return () => new Promise((done) => silent.close(done));
       },
     ],
-  ])("a socket %s is nobody's to Istio's agent, which takes its place and asks its own CA", async (_, prepare) => {
-    const at = await pod();
-    const path = join(at.dir, 'var/run/secrets/workload-spiffe-uds/socket');
-    const end = await prepare(at, path);
-    expect(existsSync(path)).toBe(true);
-    const agent = await at.agent();
-    await until('a call for a certificate', async () => agent.running() && at.calls() > 0);
-    expect(agent.log()).not.toContain(FOUND);
-    await end();
-  });
+  ])(
+    "a socket %s is nobody's to Istio's agent, which takes its place and asks its own CA",
+    async (_, prepare) => {
+      const at = await pod();
+      const path = join(at.dir, 'var/run/secrets/workload-spiffe-uds/socket');
+      const end = await prepare(at, path);
+      expect(existsSync(path)).toBe(true);
+      const agent = await at.agent();
+      await until('a call for a certificate', async () => agent.running() && at.calls() > 0);
+      expect(agent.log()).not.toContain(FOUND);
+      await end();
+    },
+  );
 });
 
 function hasEnded(agent: PilotAgent): boolean {
@@ -228,15 +268,28 @@ function hasEnded(agent: PilotAgent): boolean {
 /** The serial that a listener of Istio's bootstrap shows to a client of the same identity, after both have judged each other. */
 async function servedOver(port: number, sdsSocket: string, rootPem: string): Promise<string> {
   const { keyPem, chainPem } = await getSecret(sdsSocket);
-  const options = { host: '127.0.0.1', port, key: keyPem, cert: chainPem, ca: rootPem, checkServerIdentity: () => undefined };
+  const options = {
+    host: '127.0.0.1',
+    port,
+    key: keyPem,
+    cert: chainPem,
+    ca: rootPem,
+    checkServerIdentity: () => undefined,
+  };
   return until('an answer over mutual TLS', () => askOnce(options), 20_000, 200);
 }
 
 function askOnce(options: object): Promise<string | undefined> {
   return new Promise((done) => {
-    const socket = connect(options, () => socket.write('GET /stats/prometheus HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n'));
+    const socket = connect(options, () =>
+      socket.write('GET /stats/prometheus HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n'),
+    );
     socket.on('data', (bytes: Buffer) => {
-      done(bytes.toString('latin1').startsWith('HTTP/1.1 200') ? socket.getPeerCertificate().serialNumber.toLowerCase() : undefined);
+      done(
+        bytes.toString('latin1').startsWith('HTTP/1.1 200')
+          ? socket.getPeerCertificate().serialNumber.toLowerCase()
+          : undefined,
+      );
       socket.destroy();
     });
     socket.on('error', () => done(undefined)).on('close', () => done(undefined));

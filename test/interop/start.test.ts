@@ -11,10 +11,14 @@ const CLONE = join(ROOT, '.cache/a fresh clone');
 
 beforeAll(() => {
   rmSync(CLONE, { recursive: true, force: true });
-  const sources = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  }).split('\0');
+  const sources = execFileSync(
+    'git',
+    ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+    {
+      cwd: ROOT,
+      encoding: 'utf8',
+    },
+  ).split('\0');
   for (const file of sources.filter((each) => each !== '' && existsSync(join(ROOT, each)))) {
     mkdirSync(dirname(join(CLONE, file)), { recursive: true });
     cpSync(join(ROOT, file), join(CLONE, file), { preserveTimestamps: true });
@@ -34,25 +38,49 @@ interface Shown {
 function start(...args: readonly string[]): Shown {
   // What says which form of the program is under test is no setting of an agent.
   const { KEYTURN_FORM, ...env } = process.env;
-  const child = spawn(join(CLONE, 'scripts/start'), args, { cwd: '/', env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(join(CLONE, 'scripts/start'), args, {
+    cwd: '/',
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let text = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
     });
   }
-  return { child, text: () => text, ended: new Promise((done) => child.on('close', (code) => done(code))) };
+  return {
+    child,
+    text: () => text,
+    ended: new Promise((done) => child.on('close', (code) => done(code))),
+  };
 }
 
 describe('scripts/start in a fresh clone', () => {
   test('shows the certificate, tells of rotations, keeps everything below ./var and ends cleanly', async () => {
-    const shown = start('--ttl', '4s', '--service-account', 'cart', '--admin-address', '127.0.0.1:0');
-    await until('two rotations', async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2, 40_000).catch((caught) => {
+    const shown = start(
+      '--ttl',
+      '4s',
+      '--service-account',
+      'cart',
+      '--admin-address',
+      '127.0.0.1:0',
+    );
+    await until(
+      'two rotations',
+      async () => (shown.text().match(/ renewed: serial /g)?.length ?? 0) >= 2,
+      40_000,
+    ).catch((caught) => {
       throw new Error(`${(caught as Error).message}; it said:\n${shown.text()}`);
     });
     const text = shown.text();
     expect(text).toContain('keeps spiffe://cluster.local/ns/default/sa/cart');
-    for (const fact of [/serial {7}[0-9a-f]{20,}/, /valid until {2}2\d{3}-/, /renews at {4}2\d{3}-/]) expect(text).toMatch(fact);
+    for (const fact of [
+      /serial {7}[0-9a-f]{20,}/,
+      /valid until {2}2\d{3}-/,
+      /renews at {4}2\d{3}-/,
+    ])
+      expect(text).toMatch(fact);
     expect(text).toContain('SDS socket   var/run/secrets/workload-spiffe-uds/socket');
     expect(existsSync(join(CLONE, 'var/lib/keyturn/ca/ca-key.pem'))).toBe(true);
 
@@ -77,7 +105,10 @@ describe('scripts/start in a fresh clone', () => {
     async () => {
       const shown = start('--demo', '--for', '14s');
       const code = await shown.ended;
-      expect({ code, text: shown.text() }).toEqual({ code: 0, text: expect.stringContaining('no request failed') });
+      expect({ code, text: shown.text() }).toEqual({
+        code: 0,
+        text: expect.stringContaining('no request failed'),
+      });
       expect(shown.text()).toMatch(/1\ds: 2 rotations, [5-9]\d\d requests, 0 failures/);
     },
     60_000,

@@ -14,7 +14,8 @@ import { until } from '../support/until';
 
 const NAMESPACE = 'keyturn';
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/keyturn-webhook-root`;
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/keyturn-webhook';
+const CONFIGURATION =
+  '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/keyturn-webhook';
 const LONG_AGO = '2000-01-01T00:00:00Z';
 const TEST_MS = 60_000;
 
@@ -28,7 +29,9 @@ describeWith('kube')('the root of the webhook', () => {
     for (const each of ['namespace/namespace.yaml', 'webhook/rbac.yaml', 'webhook/root.yaml'])
       await kube.apply(readFileSync(deployPath(each), 'utf8'));
     for (const name of ['shop', 'bank']) await kube.namespace(name, 'cart');
-    await kube.api.request('PATCH', '/api/v1/namespaces/shop', { body: { metadata: { labels: { 'keyturn.dev/inject': 'true' } } } });
+    await kube.api.request('PATCH', '/api/v1/namespaces/shop', {
+      body: { metadata: { labels: { 'keyturn.dev/inject': 'true' } } },
+    });
     kubeconfig = kube.writeKubeconfig({ token: await kube.token(NAMESPACE, 'keyturn-webhook') });
   }, 60_000);
   afterEach(async () => {
@@ -59,7 +62,8 @@ describeWith('kube')('the root of the webhook', () => {
       deps,
     );
     running.push(service);
-    const ready = async () => (await fetchText(`http://${service.adminAddress}/healthz/ready`)).body.trim();
+    const ready = async () =>
+      (await fetchText(`http://${service.adminAddress}/healthz/ready`)).body.trim();
     return {
       ...service,
       ready,
@@ -70,10 +74,14 @@ describeWith('kube')('the root of the webhook', () => {
 
   /** The configuration of the manifest, with each of its two webhooks at a replica: there is no network of services here. */
   async function configure(...replicas: readonly WebhookService[]) {
-    const [configuration] = parseAllDocuments(readFileSync(deployPath('webhook/configuration.yaml'), 'utf8'));
+    const [configuration] = parseAllDocuments(
+      readFileSync(deployPath('webhook/configuration.yaml'), 'utf8'),
+    );
     const object = configuration!.toJS();
     object.webhooks.forEach((webhook: KubeObject, index: number) => {
-      webhook.clientConfig = { url: `https://${replicas[index % replicas.length]!.address}/inject` };
+      webhook.clientConfig = {
+        url: `https://${replicas[index % replicas.length]!.address}/inject`,
+      };
     });
     await kube.apply(JSON.stringify(object));
   }
@@ -94,7 +102,11 @@ describeWith('kube')('the root of the webhook', () => {
         metadata,
         spec: { serviceAccountName: 'cart', containers: [{ name: 'main', image: 'none' }] },
       };
-      const made = await kube.api.request<KubeObject>('POST', `/api/v1/namespaces/${namespace}/pods`, { body });
+      const made = await kube.api.request<KubeObject>(
+        'POST',
+        `/api/v1/namespaces/${namespace}/pods`,
+        { body },
+      );
       asked.push(made.metadata.labels.by);
     }
     return asked;
@@ -132,10 +144,16 @@ describeWith('kube')('the root of the webhook', () => {
         [1, 1],
       ] as const) {
         const before = (await secret()).metadata.annotations[SINCE];
-        await kube.api.request('PATCH', SECRET, { body: { metadata: { annotations: { [SINCE]: LONG_AGO } } } });
-        await until('the next stage', async () => ![LONG_AGO, before].includes((await secret()).metadata.annotations[SINCE]));
+        await kube.api.request('PATCH', SECRET, {
+          body: { metadata: { annotations: { [SINCE]: LONG_AGO } } },
+        });
+        await until(
+          'the next stage',
+          async () => ![LONG_AGO, before].includes((await secret()).metadata.annotations[SINCE]),
+        );
         expect((await secret()).data['ca-cert.pem'] === first).toBe(signers === 0);
-        if (roots === 2) await until('the API server to be told', async () => (await rootsTold()) === 2);
+        if (roots === 2)
+          await until('the API server to be told', async () => (await rootsTold()) === 2);
         // Both replicas show what is signed by the new root for a while.
         const from = made;
         await until('pods of that stage', async () => made > from + 20);
@@ -143,7 +161,9 @@ describeWith('kube')('the root of the webhook', () => {
       over = true;
       await stream;
       expect(made).toBeGreaterThan(60);
-      const troubles = replicas.flatMap(({ events }) => events.filter(({ level }) => level === 'warn' || level === 'error'));
+      const troubles = replicas.flatMap(({ events }) =>
+        events.filter(({ level }) => level === 'warn' || level === 'error'),
+      );
       expect(troubles).toEqual([]);
     },
     TEST_MS,
@@ -164,7 +184,11 @@ describeWith('kube')('the root of the webhook', () => {
             events.some(({ event }) => event === 'webhook root changed'),
       );
       let made = 0;
-      for (const end = Date.now() + 20_000; !changed.every((each) => each()) && Date.now() < end; made += 2) {
+      for (
+        const end = Date.now() + 20_000;
+        !changed.every((each) => each()) && Date.now() < end;
+        made += 2
+      ) {
         expect(await makePods()).toEqual(['a', 'b']);
       }
       expect((await secret()).data['ca-cert.pem']).not.toBe(before.data['ca-cert.pem']);
@@ -196,11 +220,14 @@ describeWith('kube')('the root of the webhook', () => {
     const replica = await startReplica('a');
     await until(
       'a word of the Secret',
-      async () => (await replica.ready()) === 'read Secret keyturn/keyturn-webhook-root: it is not there',
+      async () =>
+        (await replica.ready()) === 'read Secret keyturn/keyturn-webhook-root: it is not there',
     );
     await kube.apply(readFileSync(deployPath('webhook/root.yaml'), 'utf8'));
     await until('a word of the configuration', async () =>
-      (await replica.ready()).startsWith('read MutatingWebhookConfiguration keyturn-webhook: it is not there'),
+      (await replica.ready()).startsWith(
+        'read MutatingWebhookConfiguration keyturn-webhook: it is not there',
+      ),
     );
     await configure(replica);
     await replica.becomesReady();
@@ -212,12 +239,16 @@ describeWith('kube')('the root of the webhook', () => {
     await configure(replica);
     await replica.becomesReady();
     const good = (await secret()).data;
-    await kube.api.request('PATCH', SECRET, { body: { data: { 'ca-key.pem': Buffer.from('x').toString('base64') } } });
+    await kube.api.request('PATCH', SECRET, {
+      body: { data: { 'ca-key.pem': Buffer.from('x').toString('base64') } },
+    });
     await until('a word of the key', async () =>
       (await replica.ready()).startsWith('read Secret keyturn/keyturn-webhook-root: ca-key.pem: '),
     );
     expect(await makePods()).toEqual(['a', 'a']);
-    await kube.api.request('PATCH', SECRET, { body: { data: { 'ca-key.pem': good['ca-key.pem'] } } });
+    await kube.api.request('PATCH', SECRET, {
+      body: { data: { 'ca-key.pem': good['ca-key.pem'] } },
+    });
     await replica.becomesReady();
   }, 30_000);
 });

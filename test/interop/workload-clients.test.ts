@@ -22,16 +22,19 @@ import { createWorkloadClient, type WorkloadStream } from '../support/workload-c
 const ID = 'spiffe://cluster.local/ns/shop/sa/cart';
 const PYTHON = resolve(__dirname, 'pyspiffe');
 
-testWith('javaspiffe')('field B1 java-spiffe, on grpc-java, is served over a rotation and a restart', () =>
-  watchedBy((socket) => startFactSource([peerPath('javaspiffe')!], socket)),
+testWith('javaspiffe')(
+  'field B1 java-spiffe, on grpc-java, is served over a rotation and a restart',
+  () => watchedBy((socket) => startFactSource([peerPath('javaspiffe')!], socket)),
 );
 
 testWith('pyspiffe')('py-spiffe is served over a rotation and a restart', () =>
   watchedBy((socket) => startFactSource([peerPath('pyspiffe')!, `${PYTHON}/pyspiffe.py`], socket)),
 );
 
-testWith('pyspiffe')('grpcio of Python, asynchronous, is served over a rotation and a restart', () =>
-  watchedBy((socket) => startFactSource([peerPath('pyspiffe')!, `${PYTHON}/grpcio.py`], socket)),
+testWith('pyspiffe')(
+  'grpcio of Python, asynchronous, is served over a rotation and a restart',
+  () =>
+    watchedBy((socket) => startFactSource([peerPath('pyspiffe')!, `${PYTHON}/grpcio.py`], socket)),
 );
 
 testWith('rustspiffe')('the crate spiffe, on tonic, is served over a rotation and a restart', () =>
@@ -42,7 +45,14 @@ test('@grpc/grpc-js is served over a rotation and a restart', () => watchedBy(st
 
 async function watchedBy(start: (socketPath: string) => FactSource): Promise<void> {
   const dir = tempDir();
-  const identity = ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
+  const identity = [
+    '--trust-domain',
+    'cluster.local',
+    '--namespace',
+    'shop',
+    '--service-account',
+    'cart',
+  ];
   const agent = testDaemon({ dir, identity });
   await agent.ready();
   const client = start(agent.sdsSocket);
@@ -75,19 +85,33 @@ async function sees(client: FactSource, serial: string): Promise<void> {
 
 /** Undefined where the stream has ended, which is a moment to wait before the next. */
 const answerOf = (stream: WorkloadStream<X509SVIDResponse>) =>
-  stream.next().catch(() => new Promise<undefined>((done) => setTimeout(() => done(undefined), 100)));
+  stream
+    .next()
+    .catch(() => new Promise<undefined>((done) => setTimeout(() => done(undefined), 100)));
 
 /** What the programs in other languages do, in this process. */
 function startGrpcJs(socketPath: string): FactSource {
   const client = createWorkloadClient(socketPath);
   const facts = (async function* () {
     const asked = JWTSVIDRequest.encode({ audience: ['shop'], spiffeId: '' }).finish();
-    const { svids } = await client.call('FetchJWTSVID', asked, (bytes) => JWTSVIDResponse.decode(bytes));
-    const shown = ValidateJWTSVIDRequest.encode({ audience: 'shop', svid: svids[0]!.svid }).finish();
-    yield { token: (await client.call('ValidateJWTSVID', shown, (bytes) => ValidateJWTSVIDResponse.decode(bytes))).spiffeId };
+    const { svids } = await client.call('FetchJWTSVID', asked, (bytes) =>
+      JWTSVIDResponse.decode(bytes),
+    );
+    const shown = ValidateJWTSVIDRequest.encode({
+      audience: 'shop',
+      svid: svids[0]!.svid,
+    }).finish();
+    yield {
+      token: (
+        await client.call('ValidateJWTSVID', shown, (bytes) =>
+          ValidateJWTSVIDResponse.decode(bytes),
+        )
+      ).spiffeId,
+    };
     for (;;) {
       const stream = client.stream('FetchX509SVID', (bytes) => X509SVIDResponse.decode(bytes));
-      for (let update = await answerOf(stream); update; update = await answerOf(stream)) yield certificateOf(update.svids[0]!);
+      for (let update = await answerOf(stream); update; update = await answerOf(stream))
+        yield certificateOf(update.svids[0]!);
     }
   })();
   return {
@@ -102,5 +126,8 @@ function startGrpcJs(socketPath: string): FactSource {
 function certificateOf({ x509Svid, bundle }: X509SVIDResponse['svids'][number]): Fact {
   const [leaf, root] = [new X509Certificate(x509Svid), new X509Certificate(bundle)];
   expect(leaf.checkIssued(root) && leaf.verify(root.publicKey)).toBe(true);
-  return { id: leaf.subjectAltName?.replace('URI:', ''), serial: leaf.serialNumber.toLowerCase().replace(/^0+/, '') };
+  return {
+    id: leaf.subjectAltName?.replace('URI:', ''),
+    serial: leaf.serialNumber.toLowerCase().replace(/^0+/, ''),
+  };
 }

@@ -13,26 +13,36 @@ interface Group {
   /** Absent where the key is symmetric. A key, or a set of one. */
   readonly public?: Jwk | { readonly keys: readonly Jwk[] };
   readonly private: Jwk | { readonly keys: readonly Jwk[] };
-  readonly tests: readonly { readonly tcId: number; readonly comment: string; readonly jws: string; readonly result: string }[];
+  readonly tests: readonly {
+    readonly tcId: number;
+    readonly comment: string;
+    readonly jws: string;
+    readonly result: string;
+  }[];
 }
 
 const FILES = ['json_web_signature_test.json', 'json_web_key_test.json'] as const;
 
-testWith('wycheproof').each(FILES)('%s: no false token is taken, and every true one that policy lets through', async (file) => {
-  const wrong: string[] = [];
-  let taken = 0;
-  for (const group of groupsOf(file)) {
-    const keySet = await parseKeySet(keysOf(group), 'jwks', TOKEN_ALGORITHMS).catch(() => undefined);
-    for (const { tcId, comment, jws, result } of group.tests) {
-      const isTaken = await isVerified(keySet, jws);
-      taken += isTaken ? 1 : 0;
-      const isDue = result === 'valid' && !isAgainstPolicy(group, jws);
-      if (isTaken !== isDue) wrong.push(`${tcId} ${comment}: ${isTaken ? 'taken' : 'refused'}`);
+testWith('wycheproof').each(FILES)(
+  '%s: no false token is taken, and every true one that policy lets through',
+  async (file) => {
+    const wrong: string[] = [];
+    let taken = 0;
+    for (const group of groupsOf(file)) {
+      const keySet = await parseKeySet(keysOf(group), 'jwks', TOKEN_ALGORITHMS).catch(
+        () => undefined,
+      );
+      for (const { tcId, comment, jws, result } of group.tests) {
+        const isTaken = await isVerified(keySet, jws);
+        taken += isTaken ? 1 : 0;
+        const isDue = result === 'valid' && !isAgainstPolicy(group, jws);
+        if (isTaken !== isDue) wrong.push(`${tcId} ${comment}: ${isTaken ? 'taken' : 'refused'}`);
+      }
     }
-  }
-  expect(wrong).toEqual([]);
-  expect(taken).toBeGreaterThan(0);
-});
+    expect(wrong).toEqual([]);
+    expect(taken).toBeGreaterThan(0);
+  },
+);
 
 function groupsOf(file: string): readonly Group[] {
   return JSON.parse(readFileSync(join(peerPath('wycheproof')!, file), 'utf8')).testGroups;

@@ -17,7 +17,12 @@ const [executable] = programCommand('standalone');
 
 /** Runs a command of the executable with nothing around it that it could need. */
 function keyturn(args: readonly string[], cwd = '/', env: Readonly<Record<string, string>> = {}) {
-  const { status, stdout, stderr } = spawnSync(executable, args, { cwd, env, encoding: 'utf8', timeout: 20_000 });
+  const { status, stdout, stderr } = spawnSync(executable, args, {
+    cwd,
+    env,
+    encoding: 'utf8',
+    timeout: 20_000,
+  });
   return { status, stdout, stderr };
 }
 
@@ -34,24 +39,50 @@ test('the executable needs no Node.js and no files, and says what it is made of'
 
 test('it has the same bytes wherever it is built', () => {
   const elsewhere = tempDir();
-  for (const each of ['agent', 'sds', 'ca-client', 'scripts', 'package.json', 'package-lock.json', 'tsconfig.json', '.npmrc']) {
+  for (const each of [
+    'agent',
+    'sds',
+    'ca-client',
+    'scripts',
+    'package.json',
+    'package-lock.json',
+    'tsconfig.json',
+    '.npmrc',
+  ]) {
     cpSync(join(ROOT, each), join(elsewhere, each), { recursive: true });
   }
-  const packages = readFileSync(`${executable}.LICENSES.txt`, 'utf8').matchAll(/^(\S+) \d+\.\d+\.\d+ \(/gm);
-  for (const name of ['.package-lock.json', ...[...packages].map(([, name]) => name!)].filter((name) => name !== 'Bun')) {
-    cpSync(join(ROOT, 'node_modules', name), join(elsewhere, 'node_modules', name), { recursive: true });
+  const packages = readFileSync(`${executable}.LICENSES.txt`, 'utf8').matchAll(
+    /^(\S+) \d+\.\d+\.\d+ \(/gm,
+  );
+  for (const name of ['.package-lock.json', ...[...packages].map(([, name]) => name!)].filter(
+    (name) => name !== 'Bun',
+  )) {
+    cpSync(join(ROOT, 'node_modules', name), join(elsewhere, 'node_modules', name), {
+      recursive: true,
+    });
   }
-  for (const name of ['.bin', 'node']) symlinkSync(join(ROOT, 'node_modules', name), join(elsewhere, 'node_modules', name));
+  for (const name of ['.bin', 'node'])
+    symlinkSync(join(ROOT, 'node_modules', name), join(elsewhere, 'node_modules', name));
   // Older than what is installed, or it would be installed anew.
   utimesSync(join(elsewhere, 'package-lock.json'), 0, 0);
-  const { status, stdout, stderr } = spawnSync(join(elsewhere, 'scripts/build'), ['--standalone'], { encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(join(elsewhere, 'scripts/build'), ['--standalone'], {
+    encoding: 'utf8',
+  });
   expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
   expect(readFileSync(stdout.trim()).equals(readFileSync(executable))).toBe(true);
 });
 
 test('its licences name Bun and every package in it', () => {
   const licences = readFileSync(`${executable}.LICENSES.txt`, 'utf8');
-  for (const name of ['Bun', '@grpc/grpc-js', '@peculiar/x509', 'chokidar', 'commander', 'prom-client', 'yaml']) {
+  for (const name of [
+    'Bun',
+    '@grpc/grpc-js',
+    '@peculiar/x509',
+    'chokidar',
+    'commander',
+    'prom-client',
+    'yaml',
+  ]) {
     expect(licences).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(.+\\)`, 'm'));
   }
   expect(licences).not.toContain('@grpc/proto-loader');
@@ -63,10 +94,20 @@ describe('it takes nothing from the directory that it is started in', () => {
     writeFileSync(join(dir, 'code.js'), 'console.log("I am inside"); process.exit(3);');
     const bunfig = 'preload = ["./code.js"]\n[run]\npreload = ["./code.js"]\n';
     for (const name of ['bunfig.toml', '.bunfig.toml']) writeFileSync(join(dir, name), bunfig);
-    writeFileSync(join(dir, 'package.json'), '{"type":"module","imports":{"#x":"./code.js"},"main":"./code.js"');
+    writeFileSync(
+      join(dir, 'package.json'),
+      '{"type":"module","imports":{"#x":"./code.js"},"main":"./code.js"',
+    );
     writeFileSync(join(dir, 'tsconfig.json'), '{"compilerOptions":{"paths":{"*":["./code.js"]}}');
-    const { status, stdout, stderr } = keyturn(['--version'], dir, { HOME: dir, XDG_CONFIG_HOME: dir });
-    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: `keyturn ${version}\n`, stderr: '' });
+    const { status, stdout, stderr } = keyturn(['--version'], dir, {
+      HOME: dir,
+      XDG_CONFIG_HOME: dir,
+    });
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: `keyturn ${version}\n`,
+      stderr: '',
+    });
   });
 
   test('no environment', () => {
@@ -103,7 +144,11 @@ test('a client that has asked once may be quiet for as long as it likes', async 
   const daemon = testDaemon({ dir: tempDir() });
   await daemon.ready();
   const client = await rawConnect(daemon.sdsSocket);
-  client.send(PREFACE, openCall(1, 'FetchSecrets'), message(1, sotwRequest(['default']), { flags: END_STREAM }));
+  client.send(
+    PREFACE,
+    openCall(1, 'FetchSecrets'),
+    message(1, sotwRequest(['default']), { flags: END_STREAM }),
+  );
   await until('the answer', async () => client.ended(1));
   await new Promise((done) => setTimeout(done, 10_000));
   expect(client.socket.destroyed).toBe(false);

@@ -15,9 +15,15 @@ test('a CA directory that goes bad is told in status while the last good CA stil
   expect(workload().sourceProblem).toBeUndefined();
   writeFileSync(join(dir, 'ca', 'root-cert.pem'), 'garbage');
   const problem = await until('the bad directory to be told', async () => workload().sourceProblem);
-  expect(problem).toMatchObject({ code: 'ERR_CA_STATE', message: expect.stringContaining('root-cert.pem') });
+  expect(problem).toMatchObject({
+    code: 'ERR_CA_STATE',
+    message: expect.stringContaining('root-cert.pem'),
+  });
   await agent.view.rotate({ wait: false, reason: 'test' }, new AbortController().signal);
   expect(workload()).toMatchObject({ state: 'current', renewals: 2 });
   writeCaDir(join(dir, 'ca'), { roots: [root] });
-  await until('the mended directory to be taken up', async () => workload().sourceProblem === undefined);
+  await until(
+    'the mended directory to be taken up',
+    async () => workload().sourceProblem === undefined,
+  );
 });

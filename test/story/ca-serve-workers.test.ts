@@ -6,7 +6,12 @@ import { parseCertificate, parseCertificates } from '../../agent/identity/certif
 import { directEngine } from '../../agent/identity/direct-engine';
 import { openAuthority } from '../../ca-client/builtin/authority';
 import { writeCaDir } from '../support/ca-dir';
-import { type CaTestClient, createCaTestClient, issueIdentity, makeRequest } from '../support/ca-server';
+import {
+  type CaTestClient,
+  createCaTestClient,
+  issueIdentity,
+  makeRequest,
+} from '../support/ca-server';
 import { HOUR_MS, makeTestCa, TEST_ID } from '../support/certs';
 import { fetchText } from '../support/fetch-text';
 import { FORM } from '../support/program';
@@ -29,20 +34,48 @@ afterEach(async () => {
 /** `keyturn ca serve` of several workers on a CA with one key, and the means to ask it. */
 async function startWorkers(...flags: readonly string[]) {
   const dir = tempDir();
-  const ca = await makeTestCa({ notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 24 * HOUR_MS });
+  const ca = await makeTestCa({
+    notBeforeAt: Date.now() - HOUR_MS,
+    notAfterAt: Date.now() + 24 * HOUR_MS,
+  });
   const caDir = join(dir, 'ca');
 
   const logDir = join(dir, 'log');
   const auditLog = join(logDir, 'audit.jsonl');
   mkdirSync(logDir);
   writeCaDir(caDir, { signer: ca, roots: [ca] });
-  const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
+  const args = [
+    'ca',
+    'serve',
+    '--ca-dir',
+    './ca',
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--log-format',
+    'json',
+  ];
   const daemon = testDaemon({
     dir,
-    args: [...args, '--server-names', 'localhost', '--audit-log', auditLog, '--workers', String(WORKERS), ...flags],
+    args: [
+      ...args,
+      '--server-names',
+      'localhost',
+      '--audit-log',
+      auditLog,
+      '--workers',
+      String(WORKERS),
+      ...flags,
+    ],
   });
   const { address, admin } = await daemon.event('ca server started');
-  const options = { dir: caDir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  const options = {
+    dir: caDir,
+    trustDomain: 'cluster.local',
+    rootAlgorithm: 'ecdsa-p256',
+    engine: directEngine,
+  } as const;
   const authority = await openAuthority(options, testDeps());
   open.push(authority);
   const identity = await issueIdentity(authority);
@@ -54,11 +87,18 @@ async function startWorkers(...flags: readonly string[]) {
     admin: String(admin),
     address: String(address),
     /** The workers' process numbers, in the order in which they started. */
-    pids: () => daemon.events.filter(({ event }) => event === 'ca worker starting').map(({ pid }) => Number(pid)),
+    pids: () =>
+      daemon.events
+        .filter(({ event }) => event === 'ca worker starting')
+        .map(({ pid }) => Number(pid)),
     /** One connection each, at whichever worker. */
     clients: (): CaTestClient[] =>
       Array.from({ length: CONNECTIONS }, () => {
-        const client = createCaTestClient(String(address), readFileSync(join(caDir, 'root-cert.pem')), identity);
+        const client = createCaTestClient(
+          String(address),
+          readFileSync(join(caDir, 'root-cert.pem')),
+          identity,
+        );
         open.push(client);
         return client;
       }),
@@ -81,7 +121,10 @@ const isAlive = (pid: number) => {
 
 if (FORM === 'standalone') {
   test('the executable without Node.js refuses several workers, and says why', async () => {
-    const { code, stderr } = await testDaemon({ dir: tempDir(), args: ['ca', 'serve', '--workers', '2'] }).finished;
+    const { code, stderr } = await testDaemon({
+      dir: tempDir(),
+      args: ['ca', 'serve', '--workers', '2'],
+    }).finished;
     expect(code).toBe(78);
     expect(stderr).toContain('flag --workers: must be 1 in the executable without Node.js');
   });
@@ -95,7 +138,10 @@ function describeWorkers() {
     const world = await startWorkers('--rate-per-identity', '0.01');
     const { csrDer } = await makeRequest();
     const outcomes = await Promise.all(world.clients().map((client) => client.create(csrDer)));
-    expect(outcomes.map(({ code }) => code).sort()).toEqual([0, ...Array(CONNECTIONS - 1).fill(RESOURCE_EXHAUSTED)]);
+    expect(outcomes.map(({ code }) => code).sort()).toEqual([
+      0,
+      ...Array(CONNECTIONS - 1).fill(RESOURCE_EXHAUSTED),
+    ]);
     expect(
       world
         .audit()
@@ -103,44 +149,72 @@ function describeWorkers() {
         .sort(),
     ).toEqual(['issued', ...Array(CONNECTIONS - 1).fill('refused')]);
     const { body } = await fetchText(`http://${world.admin}/metrics`);
-    expect(body).toMatch(/^keyturn_ca_signing_requests_total\{outcome="ok",method="client-certificate"\} 1$/m);
+    expect(body).toMatch(
+      /^keyturn_ca_signing_requests_total\{outcome="ok",method="client-certificate"\} 1$/m,
+    );
     expect(body).toMatch(
       new RegExp(
         `^keyturn_ca_signing_requests_total\\{outcome="RESOURCE_EXHAUSTED",method="client-certificate"\\} ${CONNECTIONS - 1}$`,
         'm',
       ),
     );
-    expect(body).toMatch(new RegExp(`^keyturn_ca_sign_duration_seconds_count ${CONNECTIONS}$`, 'm'));
+    expect(body).toMatch(
+      new RegExp(`^keyturn_ca_sign_duration_seconds_count ${CONNECTIONS}$`, 'm'),
+    );
     expect(await fetchText(`http://${world.admin}/healthz/ready`)).toMatchObject({ status: 200 });
   });
 
   test('takes a join token of one key, at whichever of them it comes first', async () => {
     const world = await startWorkers();
-    const made = await world.daemon.command('ca', 'token', 'create', '--ca-dir', './ca', '--spiffe-id', TEST_ID);
+    const made = await world.daemon.command(
+      'ca',
+      'token',
+      'create',
+      '--ca-dir',
+      './ca',
+      '--spiffe-id',
+      TEST_ID,
+    );
     const token = made.stdout.trim();
     const strangers = Array.from({ length: CONNECTIONS }, () => {
-      const client = createCaTestClient(world.address, readFileSync(join(world.caDir, 'root-cert.pem')));
+      const client = createCaTestClient(
+        world.address,
+        readFileSync(join(world.caDir, 'root-cert.pem')),
+      );
       open.push(client);
       return client;
     });
-    const outcomes = await Promise.all(strangers.map(async (client) => client.create((await makeRequest()).csrDer, { token })));
-    expect(outcomes.map(({ code }) => code).sort((a, b) => a - b)).toEqual([0, ...Array(CONNECTIONS - 1).fill(UNAUTHENTICATED)]);
+    const outcomes = await Promise.all(
+      strangers.map(async (client) => client.create((await makeRequest()).csrDer, { token })),
+    );
+    expect(outcomes.map(({ code }) => code).sort((a, b) => a - b)).toEqual([
+      0,
+      ...Array(CONNECTIONS - 1).fill(UNAUTHENTICATED),
+    ]);
   });
 
   test('signs with a new signer in each of them once it lies in the directory', async () => {
     const world = await startWorkers('--rate-per-identity', '0');
     const { csrDer } = await makeRequest();
-    const next = await makeTestCa({ name: 'next', notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 24 * HOUR_MS });
+    const next = await makeTestCa({
+      name: 'next',
+      notBeforeAt: Date.now() - HOUR_MS,
+      notAfterAt: Date.now() + 24 * HOUR_MS,
+    });
     await Promise.all(world.clients().map((client) => client.create(csrDer)));
     writeCaDir(world.caDir, { signer: next, roots: [world.ca, next] });
     await until('the new signer in each', async () => {
-      const changed = world.daemon.events.filter(({ event, scope }) => event === 'CA signer changed' && scope === 'ca-worker');
+      const changed = world.daemon.events.filter(
+        ({ event, scope }) => event === 'CA signer changed' && scope === 'ca-worker',
+      );
       return changed.length === WORKERS;
     });
     const outcomes = await Promise.all(world.clients().map((client) => client.create(csrDer)));
     const issuer = Buffer.from(parseCertificate(next.certificateDer).subjectKeyId!).toString('hex');
     const issuers = outcomes.map(({ chain }) =>
-      Buffer.from(parseCertificates(Buffer.from(chain[0]!), 'leaf')[0]!.authorityKeyId!).toString('hex'),
+      Buffer.from(parseCertificates(Buffer.from(chain[0]!), 'leaf')[0]!.authorityKeyId!).toString(
+        'hex',
+      ),
     );
     expect(issuers).toEqual(Array(CONNECTIONS).fill(issuer));
   });
@@ -159,7 +233,10 @@ function describeWorkers() {
     await until('certificates', async () => serials.length > 50);
     const [first] = world.pids();
     process.kill(first!, 'SIGKILL');
-    await world.daemon.event('ca worker ended, another takes its place', ({ worker }) => worker === first);
+    await world.daemon.event(
+      'ca worker ended, another takes its place',
+      ({ worker }) => worker === first,
+    );
     await until('its successor', async () => world.pids().length === WORKERS + 1);
     const before = serials.length;
     await until('more certificates', async () => serials.length > before + 50);
@@ -190,7 +267,9 @@ function describeWorkers() {
     const world = await startWorkers();
     expect(await world.daemon.stop()).toMatchObject({ code: 0 });
     expect(world.pids().filter(isAlive)).toEqual([]);
-    expect(world.daemon.events.filter(({ event }) => event === 'ca worker stopped')).toHaveLength(WORKERS);
+    expect(world.daemon.events.filter(({ event }) => event === 'ca worker stopped')).toHaveLength(
+      WORKERS,
+    );
   });
 
   test('leaves none of them behind when it is killed', async () => {
@@ -205,7 +284,18 @@ function describeWorkers() {
     await new Promise<void>((listening) => taken.listen(0, '127.0.0.1', listening));
     open.push({ close: () => taken.close() });
     const { port } = taken.address() as { port: number };
-    const args = ['ca', 'serve', '--ca-dir', './ca', '--listen', `127.0.0.1:${port}`, '--admin-address', '127.0.0.1:0', '--workers', '2'];
+    const args = [
+      'ca',
+      'serve',
+      '--ca-dir',
+      './ca',
+      '--listen',
+      `127.0.0.1:${port}`,
+      '--admin-address',
+      '127.0.0.1:0',
+      '--workers',
+      '2',
+    ];
     const { code, stderr } = await testDaemon({ dir: tempDir(), args }).finished;
     expect(code).toBe(71);
     expect(stderr.match(/it is taken/g)).toHaveLength(1);

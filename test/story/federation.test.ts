@@ -13,7 +13,17 @@ async function serveOther(dir: string) {
   const listen = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0'];
   const daemon = testDaemon({
     dir,
-    args: ['ca', 'serve', ...listen, '--trust-domain', 'other.example', '--ca-dir', './ca', '--log-format', 'json'],
+    args: [
+      'ca',
+      'serve',
+      ...listen,
+      '--trust-domain',
+      'other.example',
+      '--ca-dir',
+      './ca',
+      '--log-format',
+      'json',
+    ],
   });
   return { daemon, admin: String((await daemon.event('ca server started')).admin) };
 }
@@ -21,7 +31,12 @@ async function serveOther(dir: string) {
 test('an agent believes another trust domain by the bundle that its authority publishes, also after a restart while that is away', async () => {
   const { daemon: other, admin } = await serveOther(tempDir());
   const dir = tempDir();
-  const flags = ['--state-dir', './state', '--federated-bundle', `other.example=http://${admin}/bundle.json`];
+  const flags = [
+    '--state-dir',
+    './state',
+    '--federated-bundle',
+    `other.example=http://${admin}/bundle.json`,
+  ];
   const first = testDaemon({ dir, flags });
   await first.ready();
   await first.event('federated bundle in use');
@@ -34,10 +49,16 @@ test('an agent believes another trust domain by the bundle that its authority pu
   const second = testDaemon({ dir, flags });
   await second.ready();
   await second.event('federated bundle in use');
-  await until('the complaint', async () => (await second.status()).workloads[0]!.federated?.[0]?.problem !== undefined);
+  await until(
+    'the complaint',
+    async () => (await second.status()).workloads[0]!.federated?.[0]?.problem !== undefined,
+  );
   const client = createWorkloadClient(second.sdsSocket);
   const stream = client.stream('FetchX509Bundles', (bytes) => X509BundlesResponse.decode(bytes));
-  expect([...(await stream.next()).bundles.keys()].sort()).toEqual(['spiffe://cluster.local', 'spiffe://other.example']);
+  expect([...(await stream.next()).bundles.keys()].sort()).toEqual([
+    'spiffe://cluster.local',
+    'spiffe://other.example',
+  ]);
   expect((await second.command('status')).stdout).toMatch(/Workload API +1 stream$/m);
   client.close();
   // Roots of others never get among our own.
@@ -46,7 +67,13 @@ test('an agent believes another trust domain by the bundle that its authority pu
 });
 
 test('a bundle that comes from another machine without TLS stops the start, and says why', async () => {
-  const flags = ['run', '--ca', 'builtin', '--federated-bundle', 'other.example=http://192.0.2.1/bundle.json'];
+  const flags = [
+    'run',
+    '--ca',
+    'builtin',
+    '--federated-bundle',
+    'other.example=http://192.0.2.1/bundle.json',
+  ];
   const { code, stderr } = await runKeyturn(flags, { dir: tempDir() });
   expect(code).toBe(78);
   expect(stderr).toContain('--federated-bundle other.example: must be a file or an https URL');

@@ -29,23 +29,33 @@ test('a hundred workloads in one process have an identity, a key and a socket ea
       return leaf!.secrets[0]!;
     }),
   );
-  expect(secrets.map(({ chainPem }) => new X509Certificate(chainPem!).subjectAltName)).toEqual(names.map((name) => `URI:${idOf(name)}`));
+  expect(secrets.map(({ chainPem }) => new X509Certificate(chainPem!).subjectAltName)).toEqual(
+    names.map((name) => `URI:${idOf(name)}`),
+  );
   expect(new Set(secrets.map(({ keyPem }) => keyPem)).size).toBe(100);
 
   // Five seconds after its start it gives back what the start needed.
   await until('memory at rest', async () => world.daemon.rssAnon() < 60e6, 10_000);
   const metrics = (await world.daemon.http('/metrics')).body;
-  expect(metrics).toContain(`keyturn_certificate_state{workload="w042",id="${idOf('w042')}",state="current"} 1`);
+  expect(metrics).toContain(
+    `keyturn_certificate_state{workload="w042",id="${idOf('w042')}",state="current"} 1`,
+  );
   expect(metrics).toContain('keyturn_workloads 100');
 
-  const answer = JSON.parse((await world.daemon.command('rotate', '--output', 'json')).stdout) as RotateResult;
+  const answer = JSON.parse(
+    (await world.daemon.command('rotate', '--output', 'json')).stdout,
+  ) as RotateResult;
   expect(answer.workloads.map(({ name }) => name)).toEqual(names);
-  const one = JSON.parse((await world.daemon.command('rotate', '--workload', 'w007', '--output', 'json')).stdout) as RotateResult;
+  const one = JSON.parse(
+    (await world.daemon.command('rotate', '--workload', 'w007', '--output', 'json')).stdout,
+  ) as RotateResult;
   expect(one.workloads.map(({ name }) => name)).toEqual(['w007']);
   const got = await world.daemon.command('secret', 'get', 'default', '--pem', '--workload', 'w007');
   expect(leafSerial(got.stdout)).toBe(one.workloads[0]!.serial);
   const table = (await world.daemon.command('status')).stdout;
-  expect(table.split('\n').filter((line) => /^w\d{3} +spiffe:.* current /.test(line))).toHaveLength(100);
+  expect(table.split('\n').filter((line) => /^w\d{3} +spiffe:.* current /.test(line))).toHaveLength(
+    100,
+  );
   // A hundred renewals at once leave nothing behind.
   await until('memory at rest again', async () => world.daemon.rssAnon() < 60e6, 10_000);
   for (const client of clients) client.close();
@@ -54,7 +64,13 @@ test('a hundred workloads in one process have an identity, a key and a socket ea
 test('what befalls one is not felt by the others: a wrong CA, files that cannot be written, a storm, a broken file', async () => {
   const world = startWorkloads({
     good: [identity('good')],
-    alone: [identity('alone'), 'ca: istiod', 'ca-address: 127.0.0.1:1', 'ca-root: no-root.pem', 'token: no-token'],
+    alone: [
+      identity('alone'),
+      'ca: istiod',
+      'ca-address: 127.0.0.1:1',
+      'ca-root: no-root.pem',
+      'token: no-token',
+    ],
     full: [identity('full'), 'output-certs: in-the-way/certs'],
     stormy: [identity('stormy')],
     broken: ['spiffe-id: ['],
@@ -68,12 +84,24 @@ test('what befalls one is not felt by the others: a wrong CA, files that cannot 
     const told = (await world.daemon.status()).reasons;
     return told.length === 2 && told;
   });
-  expect(reasons.map((reason) => /^workload (\w+)/.exec(reason)?.[1]).sort()).toEqual(['alone', 'orphan']);
-  expect((await world.daemon.status()).refused!.map(({ name, file, outcome }) => [name ?? file, outcome])).toEqual([
+  expect(reasons.map((reason) => /^workload (\w+)/.exec(reason)?.[1]).sort()).toEqual([
+    'alone',
+    'orphan',
+  ]);
+  expect(
+    (await world.daemon.status()).refused!.map(({ name, file, outcome }) => [
+      name ?? file,
+      outcome,
+    ]),
+  ).toEqual([
     ['workloads/broken.yaml', 'refused'],
     ['orphan', 'failed'],
   ]);
-  await world.becomes('full', 'told', ({ output, state }) => state === 'current' && output?.error !== undefined);
+  await world.becomes(
+    'full',
+    'told',
+    ({ output, state }) => state === 'current' && output?.error !== undefined,
+  );
 
   const storm = new Storm(world.socket('stormy'), 1_500);
   try {
@@ -90,9 +118,12 @@ test('what befalls one is not felt by the others: a wrong CA, files that cannot 
 
 test('where descriptors are few, storms at three sockets leave the fourth its clients, and room for a fifth', async () => {
   const stormy = ['a', 'b', 'c'];
-  const world = startWorkloads(Object.fromEntries([...stormy, 'calm'].map((name) => [name, [identity(name)]])), {
-    through: ['sh', '-c', 'ulimit -n 192; exec "$@"', 'sh'],
-  });
+  const world = startWorkloads(
+    Object.fromEntries([...stormy, 'calm'].map((name) => [name, [identity(name)]])),
+    {
+      through: ['sh', '-c', 'ulimit -n 192; exec "$@"', 'sh'],
+    },
+  );
   await world.daemon.ready();
   const storms = stormy.map((name) => new Storm(world.socket(name), 200));
   try {

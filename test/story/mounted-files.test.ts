@@ -14,7 +14,8 @@ afterEach(async () => {
 });
 
 const fresh = async () => makeCertFiles((await testRoots())[0], Date.now());
-const serialOf = (files: CertFileSet) => new X509Certificate(files['cert-chain.pem']).serialNumber.toLowerCase();
+const serialOf = (files: CertFileSet) =>
+  new X509Certificate(files['cert-chain.pem']).serialNumber.toLowerCase();
 
 test('FILE_MOUNTED_CERTS serves what others mount and renew, and never asks or makes a CA', async () => {
   const dir = tempDir();
@@ -22,9 +23,20 @@ test('FILE_MOUNTED_CERTS serves what others mount and renew, and never asks or m
   mkdirSync(mounted, { recursive: true });
   const first = await fresh();
   swapData(mounted, first);
-  daemon = startDaemon({ dir, source: [], identity: [], env: { FILE_MOUNTED_CERTS: 'true' }, flags: ['--output-certs', 'copy'] });
+  daemon = startDaemon({
+    dir,
+    source: [],
+    identity: [],
+    env: { FILE_MOUNTED_CERTS: 'true' },
+    flags: ['--output-certs', 'copy'],
+  });
   const status = await daemon.ready();
-  expect(status.workloads[0]).toMatchObject({ id: TEST_ID, source: 'file', state: 'current', certificate: { serial: serialOf(first) } });
+  expect(status.workloads[0]).toMatchObject({
+    id: TEST_ID,
+    source: 'file',
+    state: 'current',
+    certificate: { serial: serialOf(first) },
+  });
 
   for (let rotation = 0; rotation < 3; rotation += 1) {
     const next = await fresh();
@@ -35,7 +47,10 @@ test('FILE_MOUNTED_CERTS serves what others mount and renew, and never asks or m
   const bad = await fresh();
   writeFileSync(join(mounted, 'key.pem'), 'garbage');
   await daemon.event('certificate files are bad, serving the last good ones');
-  expect(await daemon.status()).toMatchObject({ ready: true, workloads: [{ state: 'overdue', lastError: { code: 'ERR_FILE_SOURCE' } }] });
+  expect(await daemon.status()).toMatchObject({
+    ready: true,
+    workloads: [{ state: 'overdue', lastError: { code: 'ERR_FILE_SOURCE' } }],
+  });
   swapData(mounted, bad);
   await daemon.event('certificate files replaced', (event) => event.serial === serialOf(bad));
   expect(existsSync(join(dir, 'var/lib'))).toBe(false);

@@ -18,14 +18,25 @@ async function joinWorld() {
   const token = await createToken(ca, ID);
   writeFileSync(join(dir, 'token'), token);
   const machine = (flags: readonly string[] = [], identity = CART, at = address): Daemon => {
-    const asking = ['--ca', 'istiod', '--ca-address', at, '--ca-root', './ca/root-cert.pem', '--token', './token'];
+    const asking = [
+      '--ca',
+      'istiod',
+      '--ca-address',
+      at,
+      '--ca-root',
+      './ca/root-cert.pem',
+      '--token',
+      './token',
+    ];
     return testDaemon({ dir, source: [...asking, '--state-dir', './state'], identity, flags });
   };
   return { dir, ca, address, token, machine };
 }
 
 const failure = (agent: Daemon, text: string) =>
-  agent.event('no certificate yet, trying again', ({ cause }) => JSON.stringify(cause).includes(text));
+  agent.event('no certificate yet, trying again', ({ cause }) =>
+    JSON.stringify(cause).includes(text),
+  );
 
 test('field A6 a machine without a trust bundle, or with another authority’s, joins by the token that it has once the bundle is right', async () => {
   const { dir, machine } = await joinWorld();
@@ -46,13 +57,20 @@ test('field A6 a machine with a wrong account or trust domain joins by the token
     ['example.org', 'crat'],
     ['example.com', 'cart'],
   ] as const) {
-    const mistaken = machine([], ['--trust-domain', domain, '--namespace', 'shop', '--service-account', account]);
+    const mistaken = machine(
+      [],
+      ['--trust-domain', domain, '--namespace', 'shop', '--service-account', account],
+    );
     await mistaken.event('no certificate yet, trying again');
     await mistaken.stop();
   }
   expect(readAudit(dir).map(({ decision }) => decision)).not.toContain('issued');
   await machine().ready();
-  expect(readAudit(dir).at(-1)).toMatchObject({ decision: 'issued', method: 'join-token', caller: ID });
+  expect(readAudit(dir).at(-1)).toMatchObject({
+    decision: 'issued',
+    method: 'join-token',
+    caller: ID,
+  });
 });
 
 const proxies: DeafProxy[] = [];
@@ -86,7 +104,11 @@ test.each(['goes on', 'is killed and started again'])(
     await agent.ready();
     await agent.event('certificate files written');
     const [lost, answered] = readAudit(dir);
-    expect(answered).toMatchObject({ decision: 'issued', event: 'join-token-answered-again', proof: { again: '1' } });
+    expect(answered).toMatchObject({
+      decision: 'issued',
+      event: 'join-token-answered-again',
+      proof: { again: '1' },
+    });
     expect(answered!.keySha256).toBe(lost!.keySha256);
     // The next key is another one, and the old one is nowhere.
     expect(await agent.command('rotate')).toMatchObject({ code: 0 });
@@ -105,9 +127,15 @@ test('field A6 ca token delete makes a token worthless that was shown before', a
   const way = await deafFrom(dir, address);
   const agent = machine([], CART, way.at);
   await failure(agent, way.at);
-  expect(await ca.command('ca', 'token', 'delete', './token', '--ca-dir', './ca')).toMatchObject({ code: 0, stdout: '1 token deleted\n' });
+  expect(await ca.command('ca', 'token', 'delete', './token', '--ca-dir', './ca')).toMatchObject({
+    code: 0,
+    stdout: '1 token deleted\n',
+  });
   way.hear();
   await failure(agent, 'UNAUTHENTICATED');
-  expect(readAudit(dir).at(-1)).toMatchObject({ decision: 'refused', reason: expect.stringContaining('deleted') });
+  expect(readAudit(dir).at(-1)).toMatchObject({
+    decision: 'refused',
+    reason: expect.stringContaining('deleted'),
+  });
   for (const proxy of proxies.splice(0)) await proxy.close();
 });

@@ -12,12 +12,19 @@ describe('an outage of the CA', () => {
     await story.clock.advanceTo(story.after(18 * HOUR));
     expect(story.svid).toBe(first);
     expect(story.keeper.state.value.kind).toBe('overdue');
-    expect(story.ca.attemptsBetween(story.after(12 * HOUR), story.after(18 * HOUR))).toBeGreaterThan(400);
-    expect(story.ca.attemptsBetween(story.after(12 * HOUR), story.after(18 * HOUR))).toBeLessThan(700);
+    expect(
+      story.ca.attemptsBetween(story.after(12 * HOUR), story.after(18 * HOUR)),
+    ).toBeGreaterThan(400);
+    expect(story.ca.attemptsBetween(story.after(12 * HOUR), story.after(18 * HOUR))).toBeLessThan(
+      700,
+    );
     await story.clock.advanceTo(story.after(DAY - 1));
     expect(story.svid).toBe(first);
     await story.clock.advanceTo(story.after(DAY));
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', expired: { serial: first.serial } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      expired: { serial: first.serial },
+    });
     expect(story.events.filter(({ event }) => event === 'certificate expired')).toHaveLength(1);
   });
 
@@ -49,13 +56,15 @@ describe('an outage of the CA', () => {
   test('C21 that comes and goes every second is met in an open moment, at no more than a request a second', async () => {
     const story = await tell({ random: seeded(4) });
     story.ca.behave((request) => {
-      if (Math.floor(story.clock.now() / SECOND) % 2 === 0) throw new AgentError('ERR_CA_UNAVAILABLE', 'sign: down', { retry: 'soon' });
+      if (Math.floor(story.clock.now() / SECOND) % 2 === 0)
+        throw new AgentError('ERR_CA_UNAVAILABLE', 'sign: down', { retry: 'soon' });
       return story.ca.issue(request);
     });
     await story.clock.advanceTo(story.after(12 * HOUR + MINUTE));
     expect(story.keeper.state.value.kind).toBe('current');
     const during = story.ca.attempts.slice(1);
-    for (const [index, at] of during.entries()) if (index > 0) expect(at - during[index - 1]!).toBeGreaterThanOrEqual(SECOND);
+    for (const [index, at] of during.entries())
+      if (index > 0) expect(at - during[index - 1]!).toBeGreaterThanOrEqual(SECOND);
     await story.clock.advanceBy(HOUR);
     expect(story.ca.attempts).toHaveLength(1 + during.length);
   });
@@ -79,13 +88,19 @@ describe('an outage of the CA', () => {
   test.each([
     [undefined, 60],
     [90_000, 90],
-  ])('a CA under --ca-timeout %p is waited for %i seconds: an approver may be a person', async (caTimeoutMs, seconds) => {
-    const story = await tell({ random: seeded(6), caTimeoutMs, prepare: (ca) => ca.hang(true) });
-    await story.clock.advanceTo(story.after((seconds - 1) * SECOND));
-    expect(story.keeper.state.value.kind).toBe('starting');
-    await story.clock.advanceTo(story.after((seconds + 1) * SECOND));
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', error: { code: 'ERR_TIMEOUT' } });
-  });
+  ])(
+    'a CA under --ca-timeout %p is waited for %i seconds: an approver may be a person',
+    async (caTimeoutMs, seconds) => {
+      const story = await tell({ random: seeded(6), caTimeoutMs, prepare: (ca) => ca.hang(true) });
+      await story.clock.advanceTo(story.after((seconds - 1) * SECOND));
+      expect(story.keeper.state.value.kind).toBe('starting');
+      await story.clock.advanceTo(story.after((seconds + 1) * SECOND));
+      expect(story.keeper.state.value).toMatchObject({
+        kind: 'unavailable',
+        error: { code: 'ERR_TIMEOUT' },
+      });
+    },
+  );
 
   test.each([
     ['C16 C17 unavailable', 'ERR_CA_UNAVAILABLE', 'soon'],
@@ -94,17 +109,20 @@ describe('an outage of the CA', () => {
     ['C20 permission denied', 'ERR_CA_REJECTED', 'slow'],
     ['C20 unimplemented', 'ERR_CA_REJECTED', 'never'],
     ['a broken invariant of ours', 'ERR_BUG', 'never'],
-  ] as const)('%s is tried again until the end of the certificate and beyond', async (_, code, retry) => {
-    const story = await tell({ random: seeded(6) });
-    story.ca.failWith(code, { retry });
-    await story.clock.advanceTo(story.after(26 * HOUR));
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', error: { code } });
-    expect(story.counted('renewals_total', { outcome: code })).toBe(story.ca.attempts.length - 1);
-    expect(story.ca.attempts.length).toBeGreaterThan((14 * HOUR) / (54 * SECOND));
-    story.ca.work();
-    await story.clock.advanceBy(MINUTE);
-    expect(story.keeper.state.value.kind).toBe('current');
-  });
+  ] as const)(
+    '%s is tried again until the end of the certificate and beyond',
+    async (_, code, retry) => {
+      const story = await tell({ random: seeded(6) });
+      story.ca.failWith(code, { retry });
+      await story.clock.advanceTo(story.after(26 * HOUR));
+      expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', error: { code } });
+      expect(story.counted('renewals_total', { outcome: code })).toBe(story.ca.attempts.length - 1);
+      expect(story.ca.attempts.length).toBeGreaterThan((14 * HOUR) / (54 * SECOND));
+      story.ca.work();
+      await story.clock.advanceBy(MINUTE);
+      expect(story.keeper.state.value.kind).toBe('current');
+    },
+  );
 
   test.each([20, 60, 300])(
     'that outlasts a certificate of %d s is over soon after: what its end has hurried costs no long wait',
@@ -128,7 +146,10 @@ describe('an outage of the CA', () => {
     await story.clock.advanceTo(story.after(50 * SECOND));
     expect(story.ca.attempts).toHaveLength(2);
     expect(story.kinds).not.toContain('unavailable');
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: { receivedAt: expect.any(Number) } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      svid: { receivedAt: expect.any(Number) },
+    });
     expect(story.keeper.describe().renewals).toBe(2);
   });
 

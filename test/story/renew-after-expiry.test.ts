@@ -16,8 +16,23 @@ test('a machine whose certificate ended while the authority was away comes back 
   const serve = () => serveCa(dir, '--listen', listen, ...WITH_RENEWAL);
   const first = await serve();
   writeFileSync(join(dir, 'token'), await createToken(first.daemon, ID));
-  const asking = ['--ca', 'istiod', '--ca-address', listen, '--ca-root', './ca/root-cert.pem', '--token', './token'];
-  const machine = () => testDaemon({ dir, source: [...asking, '--state-dir', './state'], identity: CART, flags: ['--ttl', '3s'] });
+  const asking = [
+    '--ca',
+    'istiod',
+    '--ca-address',
+    listen,
+    '--ca-root',
+    './ca/root-cert.pem',
+    '--token',
+    './token',
+  ];
+  const machine = () =>
+    testDaemon({
+      dir,
+      source: [...asking, '--state-dir', './state'],
+      identity: CART,
+      flags: ['--ttl', '3s'],
+    });
 
   const agent = machine();
   await agent.event('certificate files written');
@@ -25,7 +40,9 @@ test('a machine whose certificate ended while the authority was away comes back 
   await agent.event('certificate expired');
   const second = await serve();
   const came = () => readAudit(dir).filter(({ event }) => event === 'renewed-after-expiry');
-  await agent.event('certificate renewed', ({ time }) => came().some((each) => String(each.time) <= time));
+  await agent.event('certificate renewed', ({ time }) =>
+    came().some((each) => String(each.time) <= time),
+  );
   expect(came()).toMatchObject([{ decision: 'issued', caller: ID, method: 'client-certificate' }]);
 
   await agent.event('certificate files written', ({ time }) => String(came()[0]!.time) <= time);
@@ -37,7 +54,11 @@ test('a machine whose certificate ended while the authority was away comes back 
   await kept.ready();
   expect(came()).toHaveLength(2);
   // Of all that nothing was a second use of the token.
-  expect(readAudit(dir).filter(({ method, decision }) => method === 'join-token' || decision === 'refused')).toHaveLength(1);
+  expect(
+    readAudit(dir).filter(
+      ({ method, decision }) => method === 'join-token' || decision === 'refused',
+    ),
+  ).toHaveLength(1);
   await third.daemon.stop();
 });
 
@@ -50,8 +71,22 @@ test('a certificate that has ended is shown to the authority that issued it alon
   writeFileSync(join(dir, 'roots.pem'), roots.join(''));
   writeFileSync(join(dir, 'token'), await createToken(own.daemon, ID));
   const machine = (address: string) => {
-    const asking = ['--ca', 'istiod', '--ca-address', address, '--ca-root', './roots.pem', '--token', './token'];
-    return testDaemon({ dir, source: [...asking, '--state-dir', './state'], identity: CART, flags: ['--ttl', '2s'] });
+    const asking = [
+      '--ca',
+      'istiod',
+      '--ca-address',
+      address,
+      '--ca-root',
+      './roots.pem',
+      '--token',
+      './token',
+    ];
+    return testDaemon({
+      dir,
+      source: [...asking, '--state-dir', './state'],
+      identity: CART,
+      flags: ['--ttl', '2s'],
+    });
   };
   const agent = machine(own.address);
   await agent.event('certificate files written');
@@ -62,16 +97,25 @@ test('a certificate that has ended is shown to the authority that issued it alon
 
   const again = await serveCa(dir, '--audit-log', './audit.jsonl');
   const home = machine(again.address);
-  const refused = await home.event(/trying again|has expired/, (event) => JSON.stringify(event).includes('UNAUTHENTICATED'));
+  const refused = await home.event(/trying again|has expired/, (event) =>
+    JSON.stringify(event).includes('UNAUTHENTICATED'),
+  );
   expect(JSON.stringify(refused)).toContain('--renew-after-expiry');
-  expect(readAudit(dir).at(-1)).toMatchObject({ decision: 'refused', reason: expect.stringContaining('must not be expired') });
+  expect(readAudit(dir).at(-1)).toMatchObject({
+    decision: 'refused',
+    reason: expect.stringContaining('must not be expired'),
+  });
   await home.stop();
 
   const elsewhere = machine(stranger.address);
-  const { cause } = await elsewhere.event(/trying again|has expired/, (event) => JSON.stringify(event).includes('was not shown'));
+  const { cause } = await elsewhere.event(/trying again|has expired/, (event) =>
+    JSON.stringify(event).includes('was not shown'),
+  );
   expect(JSON.stringify(cause)).toContain('does not lead to the issuer of our certificate');
   expect(readAudit(other)).toEqual([]);
   // A token of that authority is taken all the same.
   writeFileSync(join(dir, 'token'), await createToken(stranger.daemon, ID));
-  await elsewhere.event('certificate files written', ({ serial }) => readAudit(other).some((each) => each.serial === serial));
+  await elsewhere.event('certificate files written', ({ serial }) =>
+    readAudit(other).some((each) => each.serial === serial),
+  );
 });

@@ -11,14 +11,22 @@ test('a root is replaced in three steps, and at each the bundle is out before th
 
   await story.clock.advanceBy(HOUR);
   story.ca.trust.set(both);
-  expect(story.states.at(-1)!.state).toMatchObject({ kind: 'current', bundle: both, svid: { bundle: old.bundle } });
+  expect(story.states.at(-1)!.state).toMatchObject({
+    kind: 'current',
+    bundle: both,
+    svid: { bundle: old.bundle },
+  });
   expect(story.ca.attempts).toHaveLength(1);
 
   await story.clock.advanceBy(HOUR);
   story.ca.signer = next;
   story.ca.tell('signer');
   await settle();
-  expect(story.states.at(-1)!.state).toMatchObject({ kind: 'current', bundle: both, svid: { bundle: both } });
+  expect(story.states.at(-1)!.state).toMatchObject({
+    kind: 'current',
+    bundle: both,
+    svid: { bundle: both },
+  });
   expect(story.ca.attempts).toHaveLength(2);
 
   await story.clock.advanceBy(HOUR);
@@ -37,7 +45,9 @@ test('a root that is exchanged at once is published first, and the leaf follows 
   story.ca.signer = next;
   story.ca.trust.set(next.bundle);
   await story.clock.advanceBy(SECOND);
-  const [before, bundle, leaf] = story.states.slice(-3).map(({ state }) => state as { svid: object; bundle: object });
+  const [before, bundle, leaf] = story.states
+    .slice(-3)
+    .map(({ state }) => state as { svid: object; bundle: object });
   expect(bundle!.bundle).toBe(next.bundle);
   expect(bundle!.svid).toBe(before!.svid);
   expect(leaf).toMatchObject({ bundle: next.bundle, svid: { bundle: next.bundle } });
@@ -50,9 +60,16 @@ test('a root that is exchanged while the CA is away leaves the old leaf in servi
   story.ca.failWith('ERR_CA_UNAVAILABLE');
   story.ca.trust.set(next.bundle);
   await story.clock.advanceBy(HOUR);
-  expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', svid: first, bundle: next.bundle });
+  expect(story.keeper.state.value).toMatchObject({
+    kind: 'overdue',
+    svid: first,
+    bundle: next.bundle,
+  });
   story.ca.signer = next;
   story.ca.work();
   await story.clock.advanceBy(MINUTE);
-  expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: { bundle: next.bundle } });
+  expect(story.keeper.state.value).toMatchObject({
+    kind: 'current',
+    svid: { bundle: next.bundle },
+  });
 });

@@ -13,7 +13,10 @@ test('rotate with wait answers when every stream that watches the certificate ha
   const answer = agent.view.rotate({ wait: true, reason: 'test' }, within(5_000));
   await stream.next();
   stream.ack();
-  expect((await answer).workloads[0]).toMatchObject({ acknowledged: 1, previousSerial: expect.any(String) });
+  expect((await answer).workloads[0]).toMatchObject({
+    acknowledged: 1,
+    previousSerial: expect.any(String),
+  });
 });
 
 test('rotate with wait names the stream that is behind, in the words of its refusal, and the certificate stays in service', async () => {
@@ -48,5 +51,7 @@ test('H9 a key that may be known to others is replaced at every stream within se
 });
 
 function publicKeyOf(chainPem: string): string {
-  return new X509Certificate(chainPem).publicKey.export({ type: 'spki', format: 'der' }).toString('hex');
+  return new X509Certificate(chainPem).publicKey
+    .export({ type: 'spki', format: 'der' })
+    .toString('hex');
 }

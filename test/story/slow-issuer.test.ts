@@ -11,8 +11,15 @@ const IDENTITY = { namespace: 'shop', 'service-account': 'cart', 'trust-domain':
 /** An agent in this process that asks istio-csr, with other flags besides. */
 function ask(fake: FakeCa, flags: Readonly<Record<string, string>> = {}) {
   const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
-  const own = { ca: 'istio-csr', 'ca-address': fake.server.address, 'ca-root': files.rootPath, token: files.tokenPath };
-  return runAgent(() => ({ flags: { ...own, 'trust-bundle': files.rootPath, ...IDENTITY, ...flags } }));
+  const own = {
+    ca: 'istio-csr',
+    'ca-address': fake.server.address,
+    'ca-root': files.rootPath,
+    token: files.tokenPath,
+  };
+  return runAgent(() => ({
+    flags: { ...own, 'trust-bundle': files.rootPath, ...IDENTITY, ...flags },
+  }));
 }
 
 test('field: an issuer that takes longer than --ca-timeout is asked one call at a time, for the same key, and what it signs later counts', async () => {
@@ -20,7 +27,10 @@ test('field: an issuer that takes longer than --ca-timeout is asked one call at 
   const agent = await ask(fake, { 'ca-timeout': '1s' });
   await until('three calls', async () => fake.server.calls.length === 3);
   expect(fake.waiting()).toBeLessThanOrEqual(1);
-  expect(agent.workload().lastError).toMatchObject({ code: 'ERR_TIMEOUT', hint: expect.stringContaining('--ca-timeout') });
+  expect(agent.workload().lastError).toMatchObject({
+    code: 'ERR_TIMEOUT',
+    hint: expect.stringContaining('--ca-timeout'),
+  });
   const requests = new Set(fake.server.calls.map(({ message }) => message.toString('latin1')));
   expect(requests.size).toBe(1);
   fake.become({ answerAfterMs: 0 });
@@ -30,7 +40,11 @@ test('field: an issuer that takes longer than --ca-timeout is asked one call at 
 async function waitsForTheIssuer(): Promise<void> {
   const fake = closing(await startFakeIstioCsr({ answerAfterMs: 12_000 }));
   const agent = await ask(fake);
-  await until('a certificate of the slow issuer', async () => agent.workload().state === 'current', 30_000);
+  await until(
+    'a certificate of the slow issuer',
+    async () => agent.workload().state === 'current',
+    30_000,
+  );
   expect(fake.server.calls).toHaveLength(1);
   expect(agent.workload()).toMatchObject({ attempts: 1, failures: 0 });
 }
@@ -47,7 +61,11 @@ async function asksTheSecondMeanwhile(): Promise<void> {
     'trust-bundle': files.rootPath,
   });
   for (const [token, known] of slow.tokens) quick.tokens.set(token, known);
-  await until('a certificate of the second', async () => agent.workload().state === 'current', 30_000);
+  await until(
+    'a certificate of the second',
+    async () => agent.workload().state === 'current',
+    30_000,
+  );
   expect(agent.workload().certificate?.signedBy).toBe('istio-csr');
   expect([slow.server.calls.length, quick.server.calls.length]).toEqual([1, 1]);
   await until('the end of the call that is no longer needed', async () => slow.waiting() === 0);
@@ -63,8 +81,14 @@ test('istio-csr whose issuer leaves the mesh costs no certificate, and is taken 
   await until('a certificate', async () => agent.workload().state === 'current');
   const { serial } = agent.workload().certificate!;
   fake.changeIssuer(await liveCa({ name: 'stranger' }));
-  const rotated = agent.agent.view.rotate({ wait: false, reason: 'drill' }, AbortSignal.timeout(10_000));
-  await expect(rotated).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', message: expect.stringContaining('INTERNAL') });
+  const rotated = agent.agent.view.rotate(
+    { wait: false, reason: 'drill' },
+    AbortSignal.timeout(10_000),
+  );
+  await expect(rotated).rejects.toMatchObject({
+    code: 'ERR_CA_UNAVAILABLE',
+    message: expect.stringContaining('INTERNAL'),
+  });
   expect(agent.workload()).toMatchObject({ state: 'overdue', certificate: { serial } });
   fake.changeIssuer(fake.signer);
   await until('a renewed certificate', async () => agent.workload().state === 'current');
@@ -78,7 +102,9 @@ test('field: a new pod that meets istio-csr while no token can be reviewed tries
   await until('three refusals', async () => fake.server.calls.length === 3);
   fake.become({ reviewsTokens: true });
   await until('a certificate', async () => agent.workload().state === 'current');
-  const waits = agent.events.filter(({ event }) => event === 'no certificate yet, trying again').map(({ facts }) => facts.retryInSeconds);
+  const waits = agent.events
+    .filter(({ event }) => event === 'no certificate yet, trying again')
+    .map(({ facts }) => facts.retryInSeconds);
   expect(waits).toEqual([expect.any(Number), expect.any(Number), expect.any(Number)]);
   for (const [index, wait] of waits.entries()) expect(wait).toBeLessThanOrEqual(1.2 * 2 ** index);
   expect(agent.events.filter(({ level }) => level === 'error')).toEqual([]);

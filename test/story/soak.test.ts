@@ -16,7 +16,8 @@ const FAULTS: readonly ((story: Story, random: () => number) => void)[] = [
   ({ ca }) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }),
   ({ ca }) => ca.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', retryAfterMs: HOUR }),
   ({ ca }, random) => ca.hang(random() < 0.5),
-  ({ ca, clock }) => ca.behave((request) => ca.issue(request, { notAfterAt: clock.now() - SECOND })),
+  ({ ca, clock }) =>
+    ca.behave((request) => ca.issue(request, { notAfterAt: clock.now() - SECOND })),
   ({ ca }) => ca.behave((request) => ca.issue(request, { uris: [] })),
 ];
 
@@ -41,10 +42,13 @@ test.each(Array.from({ length: SEEDS }, (_, index) => index + 1))(
       await story.clock.advanceBy(lengthMs);
     }
     expect(story.kinds.filter((kind) => kind === 'unavailable')).toEqual([]);
-    for (const { at, state } of story.states) if ('svid' in state) expect(state.svid.notAfterAt).toBeGreaterThan(at);
+    for (const { at, state } of story.states)
+      if ('svid' in state) expect(state.svid.notAfterAt).toBeGreaterThan(at);
     expect(story.ca.mostInFlight).toBe(1);
     const ideal = (DAYS * DAY) / (0.475 * DAY);
-    expect(story.ca.attempts.length).toBeLessThan(1.2 * ideal + prompted + faultyMs / (36 * SECOND) + 10 * DAYS);
+    expect(story.ca.attempts.length).toBeLessThan(
+      1.2 * ideal + prompted + faultyMs / (36 * SECOND) + 10 * DAYS,
+    );
     expect(story.keeper.describe().renewals).toBeGreaterThan(0.7 * ideal);
     for (const [index, at] of story.ca.attempts.entries())
       if (index > 0) expect(at - story.ca.attempts[index - 1]!).toBeGreaterThanOrEqual(SECOND);

@@ -1,8 +1,21 @@
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { createSdsClient, getSecret, type SdsClient, type SotwClientStream } from '../support/sds-client';
+import {
+  createSdsClient,
+  getSecret,
+  type SdsClient,
+  type SotwClientStream,
+} from '../support/sds-client';
 import { leafSerial } from '../support/sds-daemon';
 import { until } from '../support/until';
 import { identity, idOf, startWorkloads, type WorkloadsDaemon } from '../support/workload-list';
@@ -14,7 +27,9 @@ afterEach(() => {
 });
 
 /** A stream that watches `default`, with the serial number of what it got. */
-async function watch(socket: string): Promise<{ readonly stream: SotwClientStream; readonly serial: string }> {
+async function watch(
+  socket: string,
+): Promise<{ readonly stream: SotwClientStream; readonly serial: string }> {
   const client = createSdsClient(socket);
   clients.push(client);
   const stream = client.openStream();
@@ -24,13 +39,16 @@ async function watch(socket: string): Promise<{ readonly stream: SotwClientStrea
   return { stream, serial };
 }
 
-async function served(socket: string): Promise<{ readonly serial: string; readonly uri: string | undefined; readonly keyPem: string }> {
+async function served(
+  socket: string,
+): Promise<{ readonly serial: string; readonly uri: string | undefined; readonly keyPem: string }> {
   const { chainPem, keyPem } = await getSecret(socket);
   const uri = /URI:([^,]+)/.exec(new X509Certificate(chainPem!).subjectAltName ?? '')?.[1];
   return { serial: leafSerial(chainPem), uri, keyPem: keyPem! };
 }
 
-const refusals = ({ daemon }: WorkloadsDaemon) => daemon.events.filter(({ event }) => event === 'workload refused');
+const refusals = ({ daemon }: WorkloadsDaemon) =>
+  daemon.events.filter(({ event }) => event === 'workload refused');
 
 describe('workloads that come and go while streams are open', () => {
   test('each serves its own identity, and no step of one is seen at the others', async () => {
@@ -50,9 +68,15 @@ describe('workloads that come and go while streams are open', () => {
     await world.daemon.event('workload stopped', ({ workload }) => workload === 'gone');
     expect(existsSync(join(world.socket('gone'), '..'))).toBe(false);
 
-    expect(await served(world.socket('steady'))).toMatchObject({ serial: steady.serial, uri: idOf('steady') });
+    expect(await served(world.socket('steady'))).toMatchObject({
+      serial: steady.serial,
+      uri: idOf('steady'),
+    });
     await steady.stream.silence();
-    expect((await world.daemon.status()).workloads.map(({ name }) => name)).toEqual(['late', 'steady']);
+    expect((await world.daemon.status()).workloads.map(({ name }) => name)).toEqual([
+      'late',
+      'steady',
+    ]);
   });
 
   test('another life or key is taken on under open streams, and counts from the next certificate', async () => {
@@ -75,8 +99,19 @@ describe('workloads that come and go while streams are open', () => {
     const world = startWorkloads({ cart: [identity('cart'), 'ttl: 4s'] });
     await world.daemon.ready();
     const { stream, serial } = await watch(world.socket('cart'));
-    world.put('cart', identity('cart'), 'ttl: 4s', 'ca: istiod', 'ca-address: 127.0.0.1:1', 'ca-root: no-root.pem');
-    const told = await world.becomes('cart', 'in trouble', ({ sourceProblem }) => sourceProblem !== undefined);
+    world.put(
+      'cart',
+      identity('cart'),
+      'ttl: 4s',
+      'ca: istiod',
+      'ca-address: 127.0.0.1:1',
+      'ca-root: no-root.pem',
+    );
+    const told = await world.becomes(
+      'cart',
+      'in trouble',
+      ({ sourceProblem }) => sourceProblem !== undefined,
+    );
     expect(told).toMatchObject({ state: 'current', source: 'builtin' });
     // The CA before still renews what it has certified.
     const renewed = leafSerial((await stream.next()).secrets[0]!.chainPem);
@@ -99,7 +134,11 @@ describe('workloads that come and go while streams are open', () => {
     expect(await served(join(world.dir, 'elsewhere.sock'))).toEqual(before);
 
     world.put('basket', identity('till'), 'sds-socket: elsewhere.sock');
-    await world.becomes('basket', 'somebody else', ({ id, state }) => id === idOf('till') && state === 'current');
+    await world.becomes(
+      'basket',
+      'somebody else',
+      ({ id, state }) => id === idOf('till') && state === 'current',
+    );
     const after = await served(join(world.dir, 'elsewhere.sock'));
     expect(after.uri).toBe(idOf('till'));
     expect(after.keyPem).not.toBe(before.keyPem);
@@ -109,7 +148,10 @@ describe('workloads that come and go while streams are open', () => {
     const at = (name: string, socket: string) => [identity(name), `sds-socket: ${socket}.sock`];
     const world = startWorkloads({ a: at('a', 'one'), b: at('b', 'two') });
     await world.daemon.ready();
-    const [one, two] = [await served(join(world.dir, 'one.sock')), await served(join(world.dir, 'two.sock'))];
+    const [one, two] = [
+      await served(join(world.dir, 'one.sock')),
+      await served(join(world.dir, 'two.sock')),
+    ];
     // In one step for the agent, which looks once the files stand still.
     world.put('a', ...at('a', 'two'));
     world.put('b', ...at('b', 'one'));
@@ -120,17 +162,31 @@ describe('workloads that come and go while streams are open', () => {
   });
 
   test('what is taken off the list leaves its files, or none where that is wished', async () => {
-    const files = (name: string, wish: string) => [identity(name), `state-dir: state/${name}`, `output-certs: certs/${name}`, wish];
-    const world = startWorkloads({ kept: files('kept', 'on-removal: keep'), deleted: files('deleted', 'on-removal: delete') });
+    const files = (name: string, wish: string) => [
+      identity(name),
+      `state-dir: state/${name}`,
+      `output-certs: certs/${name}`,
+      wish,
+    ];
+    const world = startWorkloads({
+      kept: files('kept', 'on-removal: keep'),
+      deleted: files('deleted', 'on-removal: delete'),
+    });
     await world.daemon.ready();
-    const written = (name: string) => [`state/${name}/key.pem`, `certs/${name}/key.pem`].map((each) => existsSync(join(world.dir, each)));
+    const written = (name: string) =>
+      [`state/${name}/key.pem`, `certs/${name}/key.pem`].map((each) =>
+        existsSync(join(world.dir, each)),
+      );
     await until('the files', async () => ['kept', 'deleted'].flatMap(written).every(Boolean));
     for (const name of ['kept', 'deleted']) {
       world.remove(name);
       await world.daemon.event('workload stopped', ({ workload }) => workload === name);
     }
     expect(written('kept')).toEqual([true, true]);
-    expect([existsSync(join(world.dir, 'state/deleted')), existsSync(join(world.dir, 'certs/deleted'))]).toEqual([false, false]);
+    expect([
+      existsSync(join(world.dir, 'state/deleted')),
+      existsSync(join(world.dir, 'certs/deleted')),
+    ]).toEqual([false, false]);
   });
 });
 
@@ -141,7 +197,11 @@ describe('an entry that is wrong', () => {
     const { stream, serial } = await watch(world.socket('cart'));
     world.put('cart', identity('cart'), 'tll: 1h');
     const refused = await world.daemon.event('workload refused');
-    expect(refused).toMatchObject({ workload: 'cart', file: 'workloads/cart.yaml', hint: 'did you mean ttl?' });
+    expect(refused).toMatchObject({
+      workload: 'cart',
+      file: 'workloads/cart.yaml',
+      hint: 'did you mean ttl?',
+    });
     expect(refused.cause).toBe('workload cart: file workloads/cart.yaml: tll: is not a setting');
 
     world.put('till', identity('till'), 'ttl: 2h');
@@ -153,8 +213,13 @@ describe('an entry that is wrong', () => {
     expect(await served(world.socket('cart'))).toMatchObject({ serial });
     await stream.silence();
     const { ready, refused: told } = await world.daemon.status();
-    expect({ ready, told }).toMatchObject({ ready: true, told: [{ name: 'cart', inService: true, file: 'workloads/cart.yaml' }] });
-    expect((await world.daemon.command('status')).stdout).toContain('an earlier version is in service');
+    expect({ ready, told }).toMatchObject({
+      ready: true,
+      told: [{ name: 'cart', inService: true, file: 'workloads/cart.yaml' }],
+    });
+    expect((await world.daemon.command('status')).stdout).toContain(
+      'an earlier version is in service',
+    );
 
     world.put('cart', identity('cart'), 'ttl: 1h');
     await world.daemon.event('workload no longer refused');
@@ -171,8 +236,13 @@ describe('an entry that is wrong', () => {
     expect((await world.daemon.http('/healthz/ready')).status).toBe(503);
     expect((await world.daemon.command('status', '--workload', 'cart')).code).toBe(0);
     expect((await world.daemon.command('status', '--workload', 'bad')).code).toBe(75);
-    expect(await world.daemon.command('status', '--workload', 'nobody')).toMatchObject({ code: 64 });
-    const any = startWorkloads({ cart: [identity('cart')], bad }, { flags: ['--workloads-ready', 'any'] });
+    expect(await world.daemon.command('status', '--workload', 'nobody')).toMatchObject({
+      code: 64,
+    });
+    const any = startWorkloads(
+      { cart: [identity('cart')], bad },
+      { flags: ['--workloads-ready', 'any'] },
+    );
     expect((await any.daemon.ready()).ready).toBe(true);
   });
 
@@ -188,8 +258,14 @@ describe('an entry that is wrong', () => {
       file: 'workloads/cart.yaml',
       cause: expect.stringContaining('must name the identity'),
     });
-    expect(await world.status('cart')).toMatchObject({ id: idOf('cart'), certificate: { serial: before.certificate!.serial } });
-    expect((await world.daemon.status()).workloads.map(({ id }) => id)).toEqual([idOf('cart'), idOf('till')]);
+    expect(await world.status('cart')).toMatchObject({
+      id: idOf('cart'),
+      certificate: { serial: before.certificate!.serial },
+    });
+    expect((await world.daemon.status()).workloads.map(({ id }) => id)).toEqual([
+      idOf('cart'),
+      idOf('till'),
+    ]);
   });
 
   test('field 39 that is new and wrong leaves the process ready, with a metric and a line of its own', async () => {
@@ -199,13 +275,22 @@ describe('an entry that is wrong', () => {
     await world.daemon.event('workload refused');
     expect((await world.daemon.http('/healthz/ready')).status).toBe(200);
     const { ready, refused } = await world.daemon.status();
-    expect({ ready, refused }).toMatchObject({ ready: true, refused: [{ name: 'till', outcome: 'refused', inService: false }] });
+    expect({ ready, refused }).toMatchObject({
+      ready: true,
+      refused: [{ name: 'till', outcome: 'refused', inService: false }],
+    });
     const { body } = await world.daemon.http('/metrics');
     expect(body).toMatch(/^keyturn_workloads_refused 1$/m);
     expect(body).toMatch(/^keyturn_workloads_failed 0$/m);
     world.remove('cart');
-    await until('nothing in service', async () => (await world.daemon.status()).workloads.length === 0);
-    expect(await world.daemon.http('/healthz/ready')).toMatchObject({ status: 503, body: expect.stringContaining('tll') });
+    await until(
+      'nothing in service',
+      async () => (await world.daemon.status()).workloads.length === 0,
+    );
+    expect(await world.daemon.http('/healthz/ready')).toMatchObject({
+      status: 503,
+      body: expect.stringContaining('tll'),
+    });
   });
 
   test.each([
@@ -213,7 +298,10 @@ describe('an entry that is wrong', () => {
     ['that is refused', 'tll: 1h', 'cart'],
     ['that is empty', '', 'cart'],
   ])('field 39 %s after a restart is served from its state', async (_, text, name) => {
-    const world = startWorkloads({ cart: [identity('cart'), 'ttl: 2h'], till: [identity('till')] }, { flags: ['--state-dir', 'state'] });
+    const world = startWorkloads(
+      { cart: [identity('cart'), 'ttl: 2h'], till: [identity('till')] },
+      { flags: ['--state-dir', 'state'] },
+    );
     await world.daemon.ready();
     const before = await served(world.socket('cart'));
     await world.daemon.stop();
@@ -271,10 +359,15 @@ describe('an entry that is wrong', () => {
     world.put('cart', identity('cart'), 'sds-socket: taken/socket');
     await world.daemon.event('workload started: failed');
     await world.becomes('till', 'in service', ({ state }) => state === 'current');
-    expect((await world.daemon.status()).reasons).toEqual([expect.stringMatching(/^workload cart: sds socket taken\/socket: /)]);
+    expect((await world.daemon.status()).reasons).toEqual([
+      expect.stringMatching(/^workload cart: sds socket taken\/socket: /),
+    ]);
     rmSync(join(world.dir, 'taken'));
     process.kill(world.daemon.pid, 'SIGHUP');
-    expect((await world.daemon.ready()).workloads.map(({ name }) => name)).toEqual(['cart', 'till']);
+    expect((await world.daemon.ready()).workloads.map(({ name }) => name)).toEqual([
+      'cart',
+      'till',
+    ]);
     expect((await served(join(world.dir, 'taken/socket'))).uri).toBe(idOf('cart'));
   });
 
@@ -311,9 +404,14 @@ describe('an entry that is wrong', () => {
     world.put('b', ...cart, 'ca-dir: broken-ca');
     await world.daemon.event('workload changed: failed');
     await world.becomes('a', 'the other', ({ id }) => id === idOf('till'));
-    await until('the end of what has no name', async () => !existsSync(join(world.dir, 'cart.sock')));
+    await until(
+      'the end of what has no name',
+      async () => !existsSync(join(world.dir, 'cart.sock')),
+    );
     expect((await served(join(world.dir, 'till.sock'))).uri).toBe(idOf('till'));
-    expect((await world.daemon.status()).refused).toMatchObject([{ name: 'b', code: 'ERR_CA_STATE', inService: false }]);
+    expect((await world.daemon.status()).refused).toMatchObject([
+      { name: 'b', code: 'ERR_CA_STATE', inService: false },
+    ]);
     world.put('b', ...cart);
     await world.becomes('b', 'in service', ({ state }) => state === 'current');
     expect((await served(join(world.dir, 'cart.sock'))).uri).toBe(idOf('cart'));
@@ -327,16 +425,31 @@ describe('an entry that is wrong', () => {
     await world.daemon.event('workload changed: failed');
     await until('the socket to be back', async () => existsSync(world.socket('cart')));
     expect(await served(world.socket('cart'))).toEqual(before);
-    expect((await world.daemon.status()).refused).toMatchObject([{ name: 'cart', code: 'ERR_SOCKET', inService: true }]);
+    expect((await world.daemon.status()).refused).toMatchObject([
+      { name: 'cart', code: 'ERR_SOCKET', inService: true },
+    ]);
   });
 });
 
 test('config show tells beforehand what of a list would be started and what refused, and starts nothing', async () => {
-  const world = startWorkloads({ cart: [identity('cart')], till: [identity('till'), 'sds-socket-mode: 0777'], twin: [identity('cart')] });
+  const world = startWorkloads({
+    cart: [identity('cart')],
+    till: [identity('till'), 'sds-socket-mode: 0777'],
+    twin: [identity('cart')],
+  });
   await world.daemon.stop();
-  const { code, stdout, stderr } = await world.daemon.command('config', 'show', '--ca', 'builtin', '--workloads', 'workloads');
+  const { code, stdout, stderr } = await world.daemon.command(
+    'config',
+    'show',
+    '--ca',
+    'builtin',
+    '--workloads',
+    'workloads',
+  );
   expect(code).toBe(78);
-  expect(stdout).toMatch(/^cart +spiffe:\/\/cluster\.local\/ns\/shop\/sa\/cart +var\/run\/secrets\/workload-spiffe-uds\/cart\/socket$/m);
+  expect(stdout).toMatch(
+    /^cart +spiffe:\/\/cluster\.local\/ns\/shop\/sa\/cart +var\/run\/secrets\/workload-spiffe-uds\/cart\/socket$/m,
+  );
   expect(stderr).toMatch(/till\.yaml: sds-socket-mode: "0777" must not have executable bits/);
   expect(stderr).toMatch(/twin\.yaml: spiffe-id: .* is that of workload cart/);
 });
@@ -347,7 +460,12 @@ test('field 39 a list of one file that is damaged as a whole after a restart is 
   const list = join(world.dir, 'list.yaml');
   writeFileSync(list, `- name: a\n  ${identity('a')}\n`);
   const { startDaemon } = await import('../support/daemon');
-  const start = () => startDaemon({ dir: world.dir, identity: [], flags: ['--workloads', 'list.yaml', '--state-dir', 'state'] });
+  const start = () =>
+    startDaemon({
+      dir: world.dir,
+      identity: [],
+      flags: ['--workloads', 'list.yaml', '--state-dir', 'state'],
+    });
   const first = start();
   await first.ready();
   await first.stop();
@@ -357,7 +475,10 @@ test('field 39 a list of one file that is damaged as a whole after a restart is 
     await second.event('list of workloads refused, what runs goes on');
     expect((await second.ready()).workloads.map(({ name }) => name)).toEqual(['a']);
     writeFileSync(list, `- name: b\n  ${identity('b')}\n`);
-    await until('b alone', async () => (await second.status()).workloads.map(({ name }) => name).join() === 'b');
+    await until(
+      'b alone',
+      async () => (await second.status()).workloads.map(({ name }) => name).join() === 'b',
+    );
   } finally {
     await second.stop();
   }
@@ -382,12 +503,18 @@ test('a list that is one file says the same, and keeps everything where it is da
     expect(refused.cause).toBe('file list.yaml element 2: name: is required');
     expect((await daemon.status()).workloads.map(({ name }) => name)).toEqual(['a', 'b']);
     writeFileSync(list, element('c'));
-    await until('c alone', async () => (await daemon.status()).workloads.map(({ name }) => name).join() === 'c');
+    await until(
+      'c alone',
+      async () => (await daemon.status()).workloads.map(({ name }) => name).join() === 'c',
+    );
     writeFileSync(list, '[]\n');
     await until('nobody', async () => (await daemon.status()).workloads.length === 0);
     expect((await daemon.status()).ready).toBe(true);
     // Out of service first, then the socket and its directory go.
-    await until('no directory', async () => readdirSync(join(world.dir, 'var/run/secrets/workload-spiffe-uds')).length === 0);
+    await until(
+      'no directory',
+      async () => readdirSync(join(world.dir, 'var/run/secrets/workload-spiffe-uds')).length === 0,
+    );
   } finally {
     await daemon.stop();
   }

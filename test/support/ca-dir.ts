@@ -17,7 +17,8 @@ export interface CaDirContent {
 /** Writes the files in place one by one, as `cp` does: roots, chain, certificate, key. */
 export function writeCaDir(dir: string, content: CaDirContent): void {
   const { signer, key = signer?.privateKey, chain, roots } = content;
-  const write = (name: string, ders: readonly Uint8Array[]) => writeFileSync(join(dir, name), certificatesPem(ders));
+  const write = (name: string, ders: readonly Uint8Array[]) =>
+    writeFileSync(join(dir, name), certificatesPem(ders));
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   if (roots)
     write(
@@ -25,7 +26,11 @@ export function writeCaDir(dir: string, content: CaDirContent): void {
       roots.map(({ certificateDer }) => certificateDer),
     );
   const chainDer = chain?.map(({ certificateDer }) => certificateDer) ?? signer?.intermediatesDer;
-  if (chainDer) write('cert-chain.pem', chainDer.length === 0 && signer && !chain ? [signer.certificateDer] : chainDer);
+  if (chainDer)
+    write(
+      'cert-chain.pem',
+      chainDer.length === 0 && signer && !chain ? [signer.certificateDer] : chainDer,
+    );
   if (signer) write('ca-cert.pem', [signer.certificateDer]);
   if (!key) return;
   const path = join(dir, 'ca-key.pem');

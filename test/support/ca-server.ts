@@ -1,15 +1,30 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client, credentials, Metadata, type MetadataValue, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  Metadata,
+  type MetadataValue,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import type { Deps } from '../../agent/base/deps';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
-import { generateKeyPair, type KeyAlgorithm, type KeyPair, privateKeyPem } from '../../agent/identity/keys';
+import {
+  generateKeyPair,
+  type KeyAlgorithm,
+  type KeyPair,
+  privateKeyPem,
+} from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { rootsToHandOut } from '../../agent/identity/valid-now';
 import { type Authority, openAuthority } from '../../ca-client/builtin/authority';
-import { type CaServer, type CaServerOptions, createCaServer } from '../../ca-client/builtin/server/ca-server';
+import {
+  type CaServer,
+  type CaServerOptions,
+  createCaServer,
+} from '../../ca-client/builtin/server/ca-server';
 import { openFileStore } from '../../ca-client/builtin/store/file-store';
 import type { CaStore } from '../../ca-client/builtin/store/store';
 import { encodeCertificateRequest, parseCertificateReply } from '../../ca-client/istio/messages';
@@ -20,7 +35,8 @@ import { type LogEvent, testDeps } from './test-deps';
 
 const PATIENCE_MS = 15_000;
 
-export interface CaWorldOptions extends Partial<Omit<CaServerOptions, 'authority' | 'store' | 'audit'>> {
+export interface CaWorldOptions
+  extends Partial<Omit<CaServerOptions, 'authority' | 'store' | 'audit'>> {
   readonly dir?: string;
   readonly rootAlgorithm?: KeyAlgorithm;
   readonly audit?: Partial<CaServerOptions['audit']>;
@@ -90,7 +106,10 @@ export async function startCaWorld(options: CaWorldOptions = {}): Promise<CaWorl
     ...rest
   } = options;
   const deps = testDeps(given);
-  const opened = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm, engine: directEngine }, deps);
+  const opened = await openAuthority(
+    { dir, trustDomain: 'cluster.local', rootAlgorithm, engine: directEngine },
+    deps,
+  );
   const authority = wrapAuthority?.(opened) ?? opened;
   const realStore = await openFileStore(dir, deps);
   const store = wrapStore?.(realStore) ?? realStore;
@@ -140,7 +159,8 @@ export async function startCaWorld(options: CaWorldOptions = {}): Promise<CaWorl
       clients.add(client);
       return client;
     },
-    joinToken: async (id = TEST_ID) => (await store.createJoinToken(parseSpiffeId(id), 3_600, deps.clock.now())).reveal(),
+    joinToken: async (id = TEST_ID) =>
+      (await store.createJoinToken(parseSpiffeId(id), 3_600, deps.clock.now())).reveal(),
     close: async () => {
       for (const client of clients) client.close();
       await server.close();
@@ -151,8 +171,14 @@ export async function startCaWorld(options: CaWorldOptions = {}): Promise<CaWorl
 }
 
 /** A client of the service that sends whatever it is told. */
-export function createCaTestClient(address: string, rootsPem: Buffer, identity?: ClientIdentity): CaTestClient {
-  const [key, chain] = identity ? [privateKeyPem(identity.key, 'pkcs8'), certificatesPem(identity.certificatesDer)] : [null, null];
+export function createCaTestClient(
+  address: string,
+  rootsPem: Buffer,
+  identity?: ClientIdentity,
+): CaTestClient {
+  const [key, chain] = identity
+    ? [privateKeyPem(identity.key, 'pkcs8'), certificatesPem(identity.certificatesDer)]
+    : [null, null];
   const client = new Client(address, credentials.createSsl(rootsPem, key, chain), {
     'grpc.use_local_subchannel_pool': 1,
     'grpc.enable_retries': 0,
@@ -164,10 +190,15 @@ export function createCaTestClient(address: string, rootsPem: Buffer, identity?:
         if (options.token !== undefined) metadata.set('authorization', `Bearer ${options.token}`);
         for (const [name, values] of Object.entries(options.headers ?? {}))
           for (const value of [values].flat()) metadata.add(name, value as MetadataValue);
-        const csrPem = typeof csr === 'string' ? csr : writePem('CERTIFICATE REQUEST', csr).toString();
+        const csrPem =
+          typeof csr === 'string' ? csr : writePem('CERTIFICATE REQUEST', csr).toString();
         const request = Buffer.from(
           options.raw ??
-            encodeCertificateRequest({ csrPem, ttlSeconds: options.ttlSeconds ?? 3_600, metadata: options.metadata ?? new Map() }),
+            encodeCertificateRequest({
+              csrPem,
+              ttlSeconds: options.ttlSeconds ?? 3_600,
+              metadata: options.metadata ?? new Map(),
+            }),
         );
         const { requestSerialize, responseDeserialize } = CREATE_CERTIFICATE;
         const deadline = Date.now() + PATIENCE_MS;
@@ -175,7 +206,12 @@ export function createCaTestClient(address: string, rootsPem: Buffer, identity?:
           resolve(
             error
               ? { code: error.code, details: error.details, chain: [], trailers: error.metadata }
-              : { code: 0, details: '', chain: parseCertificateReply(reply!), trailers: new Metadata() },
+              : {
+                  code: 0,
+                  details: '',
+                  chain: parseCertificateReply(reply!),
+                  trailers: new Metadata(),
+                },
           );
         client.makeUnaryRequest(
           options.path ?? CREATE_CERTIFICATE.path,
@@ -201,7 +237,11 @@ export async function makeRequest(
 }
 
 /** A workload's certificate straight from the authority. */
-export async function issueIdentity(authority: Authority, id = TEST_ID, ttlSeconds = 3_600): Promise<ClientIdentity> {
+export async function issueIdentity(
+  authority: Authority,
+  id = TEST_ID,
+  ttlSeconds = 3_600,
+): Promise<ClientIdentity> {
   const { key, csrDer } = await makeRequest(id);
   return { key, certificatesDer: await authority.sign(csrDer, parseSpiffeId(id), ttlSeconds) };
 }

@@ -14,7 +14,12 @@ export async function makeCertFiles(
   options: Partial<LeafOptions> & { format?: KeyFormat } = {},
 ): Promise<CertFileSet> {
   const key = await generateKeyPair('ecdsa-p256');
-  const leaf = issueLeaf(ca, { key, notBeforeAt: now - 120_000, notAfterAt: now + 86_400_000, ...options });
+  const leaf = issueLeaf(ca, {
+    key,
+    notBeforeAt: now - 120_000,
+    notAfterAt: now + 86_400_000,
+    ...options,
+  });
   return {
     'key.pem': privateKeyPem(key, options.format ?? 'pkcs8'),
     'cert-chain.pem': certificatesPem([leaf, ...ca.intermediatesDer]),

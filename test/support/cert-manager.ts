@@ -22,7 +22,8 @@ const READY_MS = 30_000;
 /** Defines its resources first. Without the program it throws, so guard tests with `testWith('kube', 'certmanager')`. */
 export async function startCertManager(kube: Kube): Promise<CertManager> {
   const program = peerPath('certmanager');
-  if (program === undefined) throw new Error('certmanager is missing; provide it with: scripts/peers certmanager');
+  if (program === undefined)
+    throw new Error('certmanager is missing; provide it with: scripts/peers certmanager');
   const crds = join(dirname(program), 'crds');
   for (const file of readdirSync(crds)) await kube.apply(readFileSync(join(crds, file), 'utf8'));
   await kube.namespace(NAMESPACE);
@@ -31,12 +32,20 @@ export async function startCertManager(kube: Kube): Promise<CertManager> {
     ...peer,
     clusterIssuer: async (name, ca) => {
       await kube.apply(JSON.stringify(caSecret(name, ca)));
-      const issuer = { apiVersion: 'cert-manager.io/v1', kind: 'ClusterIssuer', metadata: { name }, spec: { ca: { secretName: name } } };
+      const issuer = {
+        apiVersion: 'cert-manager.io/v1',
+        kind: 'ClusterIssuer',
+        metadata: { name },
+        spec: { ca: { secretName: name } },
+      };
       await kube.apply(JSON.stringify(issuer));
       await until(
         `ClusterIssuer ${name}`,
         async () => {
-          const { status } = await kube.api.request<KubeObject>('GET', `/apis/cert-manager.io/v1/clusterissuers/${name}`);
+          const { status } = await kube.api.request<KubeObject>(
+            'GET',
+            `/apis/cert-manager.io/v1/clusterissuers/${name}`,
+          );
           const isReady = (each: KubeObject) => each.type === 'Ready' && each.status === 'True';
           return peer.running() && status?.conditions?.some(isReady);
         },

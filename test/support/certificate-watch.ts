@@ -64,7 +64,8 @@ export function watchCertificates(sdsSocket: string): CertificateWatch {
       const look = async () => (where ? seen.slice(from).find(where) : seen[from + count - 1]);
       return until('the next certificate', look, ms, 20);
     },
-    roots: async () => parseCertificates(Buffer.from((await client.get('ROOTCA')).rootsPem!), 'ROOTCA'),
+    roots: async () =>
+      parseCertificates(Buffer.from((await client.get('ROOTCA')).rootsPem!), 'ROOTCA'),
     gaps: () => [...seen.keys()].flatMap((index) => gapAfter(seen, index)),
     close: () => {
       closed = true;
@@ -76,14 +77,17 @@ export function watchCertificates(sdsSocket: string): CertificateWatch {
 function note(seen: SeenCertificate[], secret: ReceivedSecret): void {
   const chain = parseCertificates(Buffer.from(secret.chainPem!), 'default');
   // A new connection is told again what is known already.
-  if (chain[0]!.serial !== seen.at(-1)?.leaf.serial) seen.push({ at: Date.now(), leaf: chain[0]!, chain });
+  if (chain[0]!.serial !== seen.at(-1)?.leaf.serial)
+    seen.push({ at: Date.now(), leaf: chain[0]!, chain });
 }
 
 function gapAfter(seen: readonly SeenCertificate[], index: number): string[] {
   const { leaf } = seen[index]!;
   const until = seen[index + 1]?.at ?? Date.now();
   if (until <= leaf.notAfterAt) return [];
-  return [`${until - leaf.notAfterAt} ms after ${leaf.serial} ended at ${new Date(leaf.notAfterAt).toISOString()}`];
+  return [
+    `${until - leaf.notAfterAt} ms after ${leaf.serial} ended at ${new Date(leaf.notAfterAt).toISOString()}`,
+  ];
 }
 
 function pause(): Promise<void> {

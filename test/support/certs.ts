@@ -1,5 +1,21 @@
-import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto';
-import { contextTag, derBitString, derElement, derInteger, derOid, derSequence, derTime, TAG } from '../../agent/base/der';
+import {
+  createHash,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+  sign,
+} from 'node:crypto';
+import {
+  contextTag,
+  derBitString,
+  derElement,
+  derInteger,
+  derOid,
+  derSequence,
+  derTime,
+  TAG,
+} from '../../agent/base/der';
 import {
   EXTENSION,
   encodeBasicConstraints,
@@ -71,8 +87,13 @@ export function naturalSignature(key: KeyObject): SignatureName {
 }
 
 /** Writes and signs a certificate exactly as told. */
-export function signCertificate(fields: CertificateFields, signer: KeyObject, signature = naturalSignature(signer)): Uint8Array {
-  const { version, serial, issuerDer, subjectDer, notBefore, notAfter, spkiDer, extensions } = fields;
+export function signCertificate(
+  fields: CertificateFields,
+  signer: KeyObject,
+  signature = naturalSignature(signer),
+): Uint8Array {
+  const { version, serial, issuerDer, subjectDer, notBefore, notAfter, spkiDer, extensions } =
+    fields;
   const tbs = derSequence(
     ...(version === undefined ? [] : [derElement(contextTag(0), derInteger(version))]),
     derElement(TAG.integer, serial),
@@ -124,7 +145,11 @@ export interface TestCaOptions {
 
 /** A root, or with `parent` an intermediate: P-256, valid from a day before TEST_NOW for ten years. */
 export async function makeTestCa(options: TestCaOptions = {}): Promise<TestCa> {
-  const { algorithm = 'ecdsa-p256', name = options.parent ? 'intermediate' : 'root', parent } = options;
+  const {
+    algorithm = 'ecdsa-p256',
+    name = options.parent ? 'intermediate' : 'root',
+    parent,
+  } = options;
   const privateKey = options.privateKey ?? (await generateKeyPair(algorithm)).privateKey.reveal();
   const spkiDer = spkiOf(privateKey);
   const subjectDer =
@@ -151,7 +176,11 @@ export async function makeTestCa(options: TestCaOptions = {}): Promise<TestCa> {
     spkiDer,
     extensions: options.version === undefined && 'version' in options ? [] : extensions,
   };
-  const certificateDer = signCertificate(fields, parent?.privateKey ?? privateKey, options.signature);
+  const certificateDer = signCertificate(
+    fields,
+    parent?.privateKey ?? privateKey,
+    options.signature,
+  );
   return {
     certificateDer,
     subjectDer,
@@ -196,14 +225,22 @@ export interface LeafOptions {
 export function issueLeaf(ca: TestCa, options: LeafOptions): Uint8Array {
   const { key, uris = [TEST_ID], otherNames = [], sanCritical = true } = options;
   const usages = 'keyUsage' in options ? options.keyUsage : (['digitalSignature'] as const);
-  const purposes = 'purposes' in options ? options.purposes : [PURPOSE.serverAuth, PURPOSE.clientAuth];
-  const names = [...uris.map((uri) => derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))), ...otherNames];
+  const purposes =
+    'purposes' in options ? options.purposes : [PURPOSE.serverAuth, PURPOSE.clientAuth];
+  const names = [
+    ...uris.map((uri) => derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))),
+    ...otherNames,
+  ];
   const extensions = [
     ...(usages ? [encodeKeyUsage(usages, options.keyUsageCritical)] : []),
     ...(purposes ? [encodePurposes(purposes)] : []),
     encodeBasicConstraints(options.isCa ?? false),
-    ...(options.noKeyIds ? [] : encodeKeyIds(leafKeyId(key.spkiDer), options.authorityKeyId ?? ca.keyId)),
-    ...(names.length === 0 ? [] : [encodeExtension(EXTENSION.subjectAltName, sanCritical, derSequence(...names))]),
+    ...(options.noKeyIds
+      ? []
+      : encodeKeyIds(leafKeyId(key.spkiDer), options.authorityKeyId ?? ca.keyId)),
+    ...(names.length === 0
+      ? []
+      : [encodeExtension(EXTENSION.subjectAltName, sanCritical, derSequence(...names))]),
     ...(options.extraExtensions ?? []),
   ];
   const fields = {
@@ -226,38 +263,78 @@ export function randomSerial(): Uint8Array {
   return octets;
 }
 
-export const dnsName = (name: string): Uint8Array => derElement(contextTag(2, 'primitive'), Buffer.from(name, 'latin1'));
-export const ipName = (...octets: number[]): Uint8Array => derElement(contextTag(7, 'primitive'), Buffer.from(octets));
-export const emailName = (name: string): Uint8Array => derElement(contextTag(1, 'primitive'), Buffer.from(name, 'latin1'));
+export const dnsName = (name: string): Uint8Array =>
+  derElement(contextTag(2, 'primitive'), Buffer.from(name, 'latin1'));
+export const ipName = (...octets: number[]): Uint8Array =>
+  derElement(contextTag(7, 'primitive'), Buffer.from(octets));
+export const emailName = (name: string): Uint8Array =>
+  derElement(contextTag(1, 'primitive'), Buffer.from(name, 'latin1'));
 
 /** A SubjectAltName of one URI, for `extraExtensions`. */
 export function uriAltName(uri: string): Uint8Array {
-  return encodeExtension(EXTENSION.subjectAltName, false, derSequence(derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))));
+  return encodeExtension(
+    EXTENSION.subjectAltName,
+    false,
+    derSequence(derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))),
+  );
 }
 
 /** NameConstraints on URIs. */
-export function uriConstraints(permitted: readonly string[], excluded: readonly string[]): Uint8Array {
+export function uriConstraints(
+  permitted: readonly string[],
+  excluded: readonly string[],
+): Uint8Array {
   const subtrees = (uris: readonly string[]) =>
-    uris.map((uri) => derSequence(derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))));
-  const part = (number: number, uris: readonly string[]) => (uris.length === 0 ? [] : [derElement(contextTag(number), ...subtrees(uris))]);
-  return encodeExtension(EXTENSION.nameConstraints, true, derSequence(...part(0, permitted), ...part(1, excluded)));
+    uris.map((uri) =>
+      derSequence(derElement(contextTag(6, 'primitive'), Buffer.from(uri, 'latin1'))),
+    );
+  const part = (number: number, uris: readonly string[]) =>
+    uris.length === 0 ? [] : [derElement(contextTag(number), ...subtrees(uris))];
+  return encodeExtension(
+    EXTENSION.nameConstraints,
+    true,
+    derSequence(...part(0, permitted), ...part(1, excluded)),
+  );
 }
 
 /** A CSR exactly as told, right unless `options` say otherwise. */
 export function makeCsr(options: CsrOptions): Uint8Array {
-  const { privateKey, spkiDer = spkiOf(privateKey), subjectDer = encodeName([['O', '']]), version = 0 } = options;
+  const {
+    privateKey,
+    spkiDer = spkiOf(privateKey),
+    subjectDer = encodeName([['O', '']]),
+    version = 0,
+  } = options;
   const extensions = options.extensions ?? [encodeUriNames([TEST_ID], true)];
-  const request = derSequence(derOid('1.2.840.113549.1.9.14'), derElement(TAG.set, derSequence(...extensions)));
+  const request = derSequence(
+    derOid('1.2.840.113549.1.9.14'),
+    derElement(TAG.set, derSequence(...extensions)),
+  );
   const attributes = options.attributes ?? [request];
-  const info = derSequence(derInteger(version), subjectDer, spkiDer, derElement(contextTag(0), ...attributes));
-  return signDer(info, options.signer ?? privateKey, options.signature ?? naturalSignature(options.signer ?? privateKey));
+  const info = derSequence(
+    derInteger(version),
+    subjectDer,
+    spkiDer,
+    derElement(contextTag(0), ...attributes),
+  );
+  return signDer(
+    info,
+    options.signer ?? privateKey,
+    options.signature ?? naturalSignature(options.signer ?? privateKey),
+  );
 }
 
 /** A request of RSA-8192, for which a number stands that took no time to make. Another key signed it, which only verifying it tells. */
 export function makeDearCsr(): Uint8Array {
   const modulus = Buffer.concat([randomBytes(1_023), Buffer.of(0xa5)]).fill(0xc1, 0, 1);
-  const key = createPublicKey({ key: { kty: 'RSA', e: 'AQAB', n: modulus.toString('base64url') }, format: 'jwk' });
-  return makeCsr({ privateKey: makeKey('rsa', 2_048), spkiDer: key.export({ type: 'spki', format: 'der' }) });
+  const key = createPublicKey({
+    key: { kty: 'RSA', e: 'AQAB', n: modulus.toString('base64url') },
+    format: 'jwk',
+  });
+  return makeCsr({
+    privateKey: makeKey('rsa', 2_048),
+    spkiDer: key.export({ type: 'spki', format: 'der' }),
+  });
 }
 
 export interface CsrOptions {
@@ -277,8 +354,14 @@ export interface CsrOptions {
 export function makeKey(kind: 'rsa', bits: number, exponent?: number): KeyObject;
 export function makeKey(kind: 'ec', curve: string): KeyObject;
 export function makeKey(kind: 'ed25519'): KeyObject;
-export function makeKey(kind: 'rsa' | 'ec' | 'ed25519', detail?: number | string, exponent = 65_537): KeyObject {
-  if (kind === 'rsa') return generateKeyPairSync('rsa', { modulusLength: detail as number, publicExponent: exponent }).privateKey;
+export function makeKey(
+  kind: 'rsa' | 'ec' | 'ed25519',
+  detail?: number | string,
+  exponent = 65_537,
+): KeyObject {
+  if (kind === 'rsa')
+    return generateKeyPairSync('rsa', { modulusLength: detail as number, publicExponent: exponent })
+      .privateKey;
   if (kind === 'ec') return generateKeyPairSync('ec', { namedCurve: detail as string }).privateKey;
   return generateKeyPairSync('ed25519').privateKey;
 }

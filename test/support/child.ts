@@ -32,7 +32,10 @@ export interface Exit {
 }
 
 /** Starts a bundle with the runtime of the tests. */
-export function start(file: string, args: readonly string[] = []): { readonly process: ChildProcess; readonly exited: Promise<Exit> } {
+export function start(
+  file: string,
+  args: readonly string[] = [],
+): { readonly process: ChildProcess; readonly exited: Promise<Exit> } {
   const child = spawn(process.execPath, [file, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const text = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => (text.stdout += chunk));

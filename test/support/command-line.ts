@@ -17,7 +17,10 @@ export interface CommandSurroundings {
 }
 
 /** Runs a command line of keyturn in this process. */
-export async function keyturn(argv: readonly string[], around: CommandSurroundings): Promise<CommandResult> {
+export async function keyturn(
+  argv: readonly string[],
+  around: CommandSurroundings,
+): Promise<CommandResult> {
   let [stdout, stderr] = ['', ''];
   const terminal: Terminal = {
     out: (text) => {

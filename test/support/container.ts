@@ -39,16 +39,25 @@ export function startContainer(rootfs: string, args: readonly string[]): Contain
   writeFileSync(join(dir, 'config.json'), JSON.stringify(ociConfig(rootfs, run, args)));
   const id = `keyturn-${process.pid}-${Math.random().toString(36).slice(2)}`;
   const runc = (...rest: readonly string[]) => ['--root', state, ...rest];
-  const finished = collect(spawn('runc', runc('run', '--bundle', dir, id), { stdio: ['ignore', 'pipe', 'pipe'] }));
-  const ask = (...rest: readonly string[]) => collect(spawn('runc', runc(...rest), { stdio: ['ignore', 'pipe', 'pipe'] }));
+  const finished = collect(
+    spawn('runc', runc('run', '--bundle', dir, id), { stdio: ['ignore', 'pipe', 'pipe'] }),
+  );
+  const ask = (...rest: readonly string[]) =>
+    collect(spawn('runc', runc(...rest), { stdio: ['ignore', 'pipe', 'pipe'] }));
   return {
     run,
     finished,
-    exec: (...program) => ask('exec', '--cwd', '/', '--user', `${USER.uid}:${USER.gid}`, id, ...program),
+    exec: (...program) =>
+      ask('exec', '--cwd', '/', '--user', `${USER.uid}:${USER.gid}`, id, ...program),
     processStatus: async () => {
       const { output } = await ask('state', id);
-      const text = readFileSync(`/proc/${(JSON.parse(output) as { pid: number }).pid}/status`, 'utf8');
-      return Object.fromEntries(text.split('\n').map((line) => line.split(':\t') as [string, string]));
+      const text = readFileSync(
+        `/proc/${(JSON.parse(output) as { pid: number }).pid}/status`,
+        'utf8',
+      );
+      return Object.fromEntries(
+        text.split('\n').map((line) => line.split(':\t') as [string, string]),
+      );
     },
     stop: async () => {
       await ask('kill', id, 'TERM');
@@ -62,16 +71,33 @@ function seccomp(): object {
   const profile = JSON.parse(readFileSync(SECCOMP, 'utf8')) as {
     defaultAction: string;
     defaultErrnoRet: number;
-    syscalls: { names: string[]; action: string; args?: object[]; includes?: Conditions; excludes?: Conditions; errnoRet?: number }[];
+    syscalls: {
+      names: string[];
+      action: string;
+      args?: object[];
+      includes?: Conditions;
+      excludes?: Conditions;
+      errnoRet?: number;
+    }[];
   };
   const machine = { x64: 'amd64', arm64: 'arm64' }[process.arch as 'x64' | 'arm64'];
-  const applies = ({ includes = {}, excludes = {} }: { includes?: Conditions; excludes?: Conditions }) =>
-    !includes.caps && (includes.arches?.includes(machine) ?? true) && !(excludes.arches?.includes(machine) ?? false);
+  const applies = ({
+    includes = {},
+    excludes = {},
+  }: {
+    includes?: Conditions;
+    excludes?: Conditions;
+  }) =>
+    !includes.caps &&
+    (includes.arches?.includes(machine) ?? true) &&
+    !(excludes.arches?.includes(machine) ?? false);
   return {
     defaultAction: profile.defaultAction,
     defaultErrnoRet: profile.defaultErrnoRet,
     architectures: [process.arch === 'x64' ? 'SCMP_ARCH_X86_64' : 'SCMP_ARCH_AARCH64'],
-    syscalls: profile.syscalls.filter(applies).map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet })),
+    syscalls: profile.syscalls
+      .filter(applies)
+      .map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet })),
   };
 }
 
@@ -100,10 +126,25 @@ function ociConfig(rootfs: string, run: string, args: readonly string[]): object
     root: { path: rootfs, readonly: true },
     mounts: [
       { destination: '/proc', type: 'proc', source: 'proc' },
-      { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
-      { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', 'ro'] },
+      {
+        destination: '/dev',
+        type: 'tmpfs',
+        source: 'tmpfs',
+        options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+      },
+      {
+        destination: '/sys',
+        type: 'sysfs',
+        source: 'sysfs',
+        options: ['nosuid', 'noexec', 'nodev', 'ro'],
+      },
       // A file system in memory that the machine sees too, as the volume that a pod's containers share.
-      { ...tmpfs('/run', '0755'), type: 'bind', source: run, options: ['rbind', 'nosuid', 'nodev', 'noexec'] },
+      {
+        ...tmpfs('/run', '0755'),
+        type: 'bind',
+        source: run,
+        options: ['rbind', 'nosuid', 'nodev', 'noexec'],
+      },
       tmpfs('/var/lib/keyturn', '0700'),
     ],
     linux: {
@@ -119,7 +160,8 @@ function ociConfig(rootfs: string, run: string, args: readonly string[]): object
 function collect(child: ChildProcess): Promise<Finished> {
   return new Promise((done, failed) => {
     let output = '';
-    for (const stream of [child.stdout!, child.stderr!]) stream.on('data', (chunk) => (output += chunk));
+    for (const stream of [child.stdout!, child.stderr!])
+      stream.on('data', (chunk) => (output += chunk));
     child.on('error', failed);
     child.on('close', (code) => done({ code, output }));
   });

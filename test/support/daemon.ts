@@ -84,7 +84,14 @@ const DEADLINE_MS = 60_000;
 
 /** Starts the daemon and returns at once; `ready()` waits. Health and metrics take a free port. */
 export function startDaemon(options: DaemonOptions): Daemon {
-  const identity = options.identity ?? ['--trust-domain', 'cluster.local', '--namespace', 'shop', '--service-account', 'cart'];
+  const identity = options.identity ?? [
+    '--trust-domain',
+    'cluster.local',
+    '--namespace',
+    'shop',
+    '--service-account',
+    'cart',
+  ];
   const source = options.source ?? ['--ca', 'builtin'];
   const fixed = ['--admin-address', '127.0.0.1:0', '--log-format', 'json', '--log-level', 'debug'];
   const args = options.args ?? ['run', ...source, ...identity, ...fixed, ...(options.flags ?? [])];
@@ -110,10 +117,18 @@ function spawnKeyturn(
   const preload = options.preload === undefined ? undefined : join(options.dir, 'preload.cjs');
   if (preload) writeFileSync(preload, `${UNSEEN}\n${options.preload}`);
   const nodeFlags = preload ? ['--require', preload] : [];
-  const [program, ...rest] = [...(options.through ?? []), ...programCommand(FORM, nodeFlags), ...args];
+  const [program, ...rest] = [
+    ...(options.through ?? []),
+    ...programCommand(FORM, nodeFlags),
+    ...args,
+  ];
   return spawn(program!, rest, {
     cwd: options.dir,
-    env: { PATH: process.env.PATH, ...(preload && FORM === 'standalone' && { BUN_OPTIONS: `--preload ${preload}` }), ...options.env },
+    env: {
+      PATH: process.env.PATH,
+      ...(preload && FORM === 'standalone' && { BUN_OPTIONS: `--preload ${preload}` }),
+      ...options.env,
+    },
     detached: options.detached ?? false,
     stdio: ['pipe', 'pipe', 'pipe'],
   });
@@ -149,14 +164,20 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
       `the event ${sentence}`,
       () => {
         const found = events.find(
-          (each) => (typeof sentence === 'string' ? each.event === sentence : sentence.test(each.event)) && where(each),
+          (each) =>
+            (typeof sentence === 'string' ? each.event === sentence : sentence.test(each.event)) &&
+            where(each),
         );
-        if (!found && ended) throw new Error(`${obituary(ended)}\nwhile the event ${sentence} was waited for`);
+        if (!found && ended)
+          throw new Error(`${obituary(ended)}\nwhile the event ${sentence} was waited for`);
         return found;
       },
       waiting,
     );
-  const controlSocket = join(options.dir, flagValue(options.flags, '--control-socket') ?? 'var/run/keyturn/control.sock');
+  const controlSocket = join(
+    options.dir,
+    flagValue(options.flags, '--control-socket') ?? 'var/run/keyturn/control.sock',
+  );
   const status = () => callControl<AgentStatus>(controlSocket, 'GET', '/status');
   const kill = async (signal: NodeJS.Signals) => {
     if (!ended) child.kill(signal);
@@ -165,7 +186,10 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
   return {
     pid: child.pid!,
     dir: options.dir,
-    sdsSocket: join(options.dir, flagValue(options.flags, '--sds-socket') ?? 'var/run/secrets/workload-spiffe-uds/socket'),
+    sdsSocket: join(
+      options.dir,
+      flagValue(options.flags, '--sds-socket') ?? 'var/run/secrets/workload-spiffe-uds/socket',
+    ),
     events,
     strayLines,
     assertAlive,
@@ -179,8 +203,11 @@ function describeDaemon(child: ChildProcess, options: DaemonOptions): Daemon {
         return now?.ready && now;
       }),
     command: (...args) => runKeyturn(args, options),
-    http: async (path) => fetchText(`http://${(await event('admin server listening')).address}${path}`),
-    rssAnon: () => Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) * 1024,
+    http: async (path) =>
+      fetchText(`http://${(await event('admin server listening')).address}${path}`),
+    rssAnon: () =>
+      Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) *
+      1024,
     kill,
     stop: () => kill('SIGTERM'),
     finished,
@@ -211,7 +238,9 @@ function collect(child: ChildProcess): Promise<Finished> {
 function parseEvent(line: string): LogEvent | undefined {
   try {
     const parsed: unknown = JSON.parse(line);
-    return typeof parsed === 'object' && parsed !== null && 'event' in parsed ? (parsed as LogEvent) : undefined;
+    return typeof parsed === 'object' && parsed !== null && 'event' in parsed
+      ? (parsed as LogEvent)
+      : undefined;
   } catch {
     return undefined;
   }
@@ -233,7 +262,10 @@ function waitFor<T>(what: string, look: () => T | undefined, waiting: Set<() => 
         settle(() => failed(caught));
       }
     };
-    const timer = setTimeout(() => settle(() => failed(new Error(`${what} did not come within ${DEADLINE_MS / 1000} s`))), DEADLINE_MS);
+    const timer = setTimeout(
+      () => settle(() => failed(new Error(`${what} did not come within ${DEADLINE_MS / 1000} s`))),
+      DEADLINE_MS,
+    );
     waiting.add(again);
     again();
   });

@@ -10,14 +10,20 @@ const DEPLOY = resolve(__dirname, '../../scripts/deploy');
 /** Every folder of `scripts/deploy` that can be applied, e.g. `overlays/own-ca`; components only go with others. */
 export function deployable(): string[] {
   return readdirSync(DEPLOY, { recursive: true, withFileTypes: true })
-    .filter(({ name, parentPath }) => name === 'kustomization.yaml' && !parentPath.includes('components'))
+    .filter(
+      ({ name, parentPath }) => name === 'kustomization.yaml' && !parentPath.includes('components'),
+    )
     .map(({ parentPath }) => relative(DEPLOY, parentPath))
     .sort();
 }
 
 /** What `kubectl apply -k` would send of a folder of `scripts/deploy`, or of another by its absolute path. YAML. */
 export function kustomize(folder: string): string {
-  const { status, stdout, stderr } = spawnSync(peerPath('kustomize')!, ['build', resolve(DEPLOY, folder)], { encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(
+    peerPath('kustomize')!,
+    ['build', resolve(DEPLOY, folder)],
+    { encoding: 'utf8' },
+  );
   if (status !== 0) throw new Error(`kustomize build ${folder}: ${stderr}`);
   return stdout;
 }

@@ -47,7 +47,10 @@ export function clientConfig(options: ClientSide): object {
   });
 }
 
-function bootstrap(resources: { readonly listeners: readonly object[]; readonly clusters: readonly object[] }): object {
+function bootstrap(resources: {
+  readonly listeners: readonly object[];
+  readonly clusters: readonly object[];
+}): object {
   return {
     node: { id: 'test', cluster: 'test' },
     admin: { address: address(0) },
@@ -63,11 +66,19 @@ function tlsListener(name: string, side: ServerSide): object {
     address: address(0),
     filter_chains: [
       {
-        filters: [httpManager(name, [{ match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok' } } }])],
+        filters: [
+          httpManager(name, [
+            {
+              match: { prefix: '/' },
+              direct_response: { status: 200, body: { inline_string: 'ok' } },
+            },
+          ]),
+        ],
         transport_socket: {
           name: 'envoy.transport_sockets.tls',
           typed_config: {
-            '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
+            '@type':
+              'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
             require_client_certificate: side.allow !== undefined,
             disable_stateless_session_resumption: true,
             disable_stateful_session_resumption: true,
@@ -80,7 +91,9 @@ function tlsListener(name: string, side: ServerSide): object {
 }
 
 function plainListener(name: string, cluster: string): object {
-  const filters = [httpManager(name, [{ match: { prefix: '/' }, route: { cluster, timeout: '5s' } }])];
+  const filters = [
+    httpManager(name, [{ match: { prefix: '/' }, route: { cluster, timeout: '5s' } }]),
+  ];
   return { name, stat_prefix: name, address: address(0), filter_chains: [{ filters }] };
 }
 
@@ -89,13 +102,16 @@ export function httpManager(name: string, routes: readonly object[]): object {
   return {
     name: 'envoy.filters.network.http_connection_manager',
     typed_config: {
-      '@type': 'type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+      '@type':
+        'type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
       stat_prefix: name,
       route_config: { virtual_hosts: [{ name: 'all', domains: ['*'], routes }] },
       http_filters: [
         {
           name: 'envoy.filters.http.router',
-          typed_config: { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' },
+          typed_config: {
+            '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router',
+          },
         },
       ],
     },
@@ -107,7 +123,10 @@ function tlsCluster(name: string, options: ClientSide): object {
     name,
     type: 'STATIC',
     connect_timeout: '5s',
-    load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address: address(options.port) } }] }] },
+    load_assignment: {
+      cluster_name: name,
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: address(options.port) } }] }],
+    },
     typed_extension_protocol_options: {
       'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
         '@type': 'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions',
@@ -120,13 +139,23 @@ function tlsCluster(name: string, options: ClientSide): object {
       typed_config: {
         '@type': 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext',
         max_session_keys: 0,
-        common_tls_context: tlsContext(`sds-${name}`, options.sds, options.secrets ?? SERVED, options.server),
+        common_tls_context: tlsContext(
+          `sds-${name}`,
+          options.sds,
+          options.secrets ?? SERVED,
+          options.server,
+        ),
       },
     },
   };
 }
 
-function tlsContext(cluster: string, sds: SdsSource, secrets: SecretNames, peer: string | undefined): object {
+function tlsContext(
+  cluster: string,
+  sds: SdsSource,
+  secrets: SecretNames,
+  peer: string | undefined,
+): object {
   const secret = (name: string) => ({ name, sds_config: sdsConfig(cluster, sds) });
   const names = peer === undefined ? [] : [{ san_type: 'URI', matcher: { exact: peer } }];
   return {

@@ -22,7 +22,10 @@ const FRONT = 'front';
  * @param dir  For its files and sockets.
  */
 export async function envoyVerdicts(dir: string, sets: readonly ProxyPem[]): Promise<boolean[]> {
-  const routes = sets.map((_, index) => ({ match: { path: `/${index}` }, route: { cluster: `${index}`, timeout: '5s' } }));
+  const routes = sets.map((_, index) => ({
+    match: { path: `/${index}` },
+    route: { cluster: `${index}`, timeout: '5s' },
+  }));
   const front = {
     name: FRONT,
     address: { socket_address: { address: '127.0.0.1', port_value: 0 } },
@@ -42,7 +45,8 @@ export async function envoyVerdicts(dir: string, sets: readonly ProxyPem[]): Pro
     await envoy.started();
     const port = await envoy.port(FRONT);
     const answers: boolean[] = [];
-    for (const index of sets.keys()) answers.push((await fetchText(`http://127.0.0.1:${port}/${index}`)).status === 200);
+    for (const index of sets.keys())
+      answers.push((await fetchText(`http://127.0.0.1:${port}/${index}`)).status === 200);
     return answers;
   } finally {
     await envoy.stop();
@@ -50,10 +54,21 @@ export async function envoyVerdicts(dir: string, sets: readonly ProxyPem[]): Pro
 }
 
 function listener(name: string, address: object, set: ProxyPem): object {
-  const routes = [{ match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok' } } }];
-  const typedConfig = { '@type': `${TLS}.DownstreamTlsContext`, require_client_certificate: true, common_tls_context: tlsContext(set) };
+  const routes = [
+    { match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok' } } },
+  ];
+  const typedConfig = {
+    '@type': `${TLS}.DownstreamTlsContext`,
+    require_client_certificate: true,
+    common_tls_context: tlsContext(set),
+  };
   const transportSocket = { name: 'envoy.transport_sockets.tls', typed_config: typedConfig };
-  return { name, stat_prefix: name, address, filter_chains: [{ filters: [httpManager(name, routes)], transport_socket: transportSocket }] };
+  return {
+    name,
+    stat_prefix: name,
+    address,
+    filter_chains: [{ filters: [httpManager(name, routes)], transport_socket: transportSocket }],
+  };
 }
 
 function cluster(name: string, address: object, set: ProxyPem): object {
@@ -61,7 +76,10 @@ function cluster(name: string, address: object, set: ProxyPem): object {
     name,
     type: 'STATIC',
     connect_timeout: '5s',
-    load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }] },
+    load_assignment: {
+      cluster_name: name,
+      endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }],
+    },
     transport_socket: {
       name: 'envoy.transport_sockets.tls',
       typed_config: { '@type': `${TLS}.UpstreamTlsContext`, common_tls_context: tlsContext(set) },

@@ -61,10 +61,19 @@ export interface EnvoyOptions {
  */
 export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
   const program = peerPath('envoy');
-  if (program === undefined) throw new Error('envoy is missing; provide it with: scripts/peers envoy');
+  if (program === undefined)
+    throw new Error('envoy is missing; provide it with: scripts/peers envoy');
   const file = (suffix: string) => join(options.dir, `${options.name}.${suffix}`);
   writeFileSync(file('json'), JSON.stringify(options.config, undefined, 2));
-  const flags = ['--disable-hot-restart', '--concurrency', '1', '--log-level', 'info', '--admin-address-path', file('admin')];
+  const flags = [
+    '--disable-hot-restart',
+    '--concurrency',
+    '1',
+    '--log-level',
+    'info',
+    '--admin-address-path',
+    file('admin'),
+  ];
   const child = spawn(program, ['-c', file('json'), ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: options.detached ?? false,
@@ -105,18 +114,33 @@ export async function startEnvoy(options: EnvoyOptions): Promise<Envoy> {
 /** @param admin  `host:port` of its admin interface. */
 export function viewEnvoy(name: string, admin: string): EnvoyView {
   const stats = async (filter: RegExp) => {
-    const { stats: all } = JSON.parse(await ask(admin, `/stats?format=json&filter=${encodeURIComponent(filter.source)}`)) as StatsReply;
-    return new Map(all.flatMap((each) => (typeof each.value === 'number' ? [[each.name!, each.value] as const] : [])));
+    const { stats: all } = JSON.parse(
+      await ask(admin, `/stats?format=json&filter=${encodeURIComponent(filter.source)}`),
+    ) as StatsReply;
+    return new Map(
+      all.flatMap((each) =>
+        typeof each.value === 'number' ? [[each.name!, each.value] as const] : [],
+      ),
+    );
   };
-  const workersStarted = async () => (await stats(/^listener_manager\.workers_started$/)).get('listener_manager.workers_started') === 1;
+  const workersStarted = async () =>
+    (await stats(/^listener_manager\.workers_started$/)).get('listener_manager.workers_started') ===
+    1;
   return {
     started: async () => {
       await until(`${name}: Envoy's start`, workersStarted, START_MS);
     },
-    port: (listener) => until(`${name}: the port of listener ${listener}`, () => listenerPort(admin, listener), START_MS),
-    certs: async () => (JSON.parse(await ask(admin, '/certs')) as CertsReply).certificates.map(contextOf),
+    port: (listener) =>
+      until(
+        `${name}: the port of listener ${listener}`,
+        () => listenerPort(admin, listener),
+        START_MS,
+      ),
+    certs: async () =>
+      (JSON.parse(await ask(admin, '/certs')) as CertsReply).certificates.map(contextOf),
     stats,
-    sum: async (filter) => [...(await stats(filter)).values()].reduce((sum, value) => sum + value, 0),
+    sum: async (filter) =>
+      [...(await stats(filter)).values()].reduce((sum, value) => sum + value, 0),
   };
 }
 
@@ -125,7 +149,10 @@ interface StatsReply {
 }
 
 interface CertsReply {
-  readonly certificates: readonly { readonly ca_cert: readonly RawCertificate[]; readonly cert_chain: readonly RawCertificate[] }[];
+  readonly certificates: readonly {
+    readonly ca_cert: readonly RawCertificate[];
+    readonly cert_chain: readonly RawCertificate[];
+  }[];
 }
 
 interface RawCertificate {
@@ -148,20 +175,31 @@ function certificateOf(raw: RawCertificate): EnvoyCertificate {
 
 async function listenerPort(admin: string, listener: string): Promise<number | undefined> {
   const { listener_statuses: all } = JSON.parse(await ask(admin, '/listeners?format=json')) as {
-    listener_statuses?: readonly { name: string; local_address: { socket_address: { port_value: number } } }[];
+    listener_statuses?: readonly {
+      name: string;
+      local_address: { socket_address: { port_value: number } };
+    }[];
   };
   return all?.find((each) => each.name === listener)?.local_address.socket_address.port_value;
 }
 
 function ask(address: string, path: string): Promise<string> {
   return new Promise((done, failed) => {
-    const request = get(`http://${address}${path}`, { agent: false, timeout: 5_000 }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => {
-        body += text;
-      });
-      response.on('end', () => (response.statusCode === 200 ? done(body) : failed(new Error(`${path}: ${response.statusCode} ${body}`))));
-    });
+    const request = get(
+      `http://${address}${path}`,
+      { agent: false, timeout: 5_000 },
+      (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (text: string) => {
+          body += text;
+        });
+        response.on('end', () =>
+          response.statusCode === 200
+            ? done(body)
+            : failed(new Error(`${path}: ${response.statusCode} ${body}`)),
+        );
+      },
+    );
     request.on('timeout', () => request.destroy(new Error(`${path}: no answer`)));
     request.on('error', failed);
   });

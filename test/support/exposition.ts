@@ -40,7 +40,8 @@ export function parseExposition(text: string): Map<string, Family> {
       continue;
     }
     const sample = parseSample(line);
-    if (!family || !belongs(sample.name, family)) throw new Error(`sample outside its family: ${line}`);
+    if (!family || !belongs(sample.name, family))
+      throw new Error(`sample outside its family: ${line}`);
     const key = `${sample.name}${JSON.stringify(Object.entries(sample.labels).sort())}`;
     if (seen.has(key)) throw new Error(`series twice: ${line}`);
     seen.add(key);
@@ -56,7 +57,9 @@ function belongs(sample: string, family: Family): boolean {
 }
 
 function parseSample(line: string): Sample {
-  const parts = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (-?[\d.]+(?:e[+-]?\d+)?|\+Inf|-Inf|Nan)$/.exec(line);
+  const parts = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (-?[\d.]+(?:e[+-]?\d+)?|\+Inf|-Inf|Nan)$/.exec(
+    line,
+  );
   if (!parts) throw new Error(`not a sample: ${line}`);
   const labels: Record<string, string> = {};
   let rest = parts[2] ?? '';
@@ -77,11 +80,15 @@ function checkHistogram(family: Family): void {
     if (le === undefined) throw new Error(`bucket without le: ${family.name}`);
     const key = JSON.stringify(labels);
     const before = last.get(key);
-    if (before && before.value > sample.value) throw new Error(`buckets are not cumulative: ${family.name}`);
+    if (before && before.value > sample.value)
+      throw new Error(`buckets are not cumulative: ${family.name}`);
     last.set(key, sample);
   }
   for (const [key, sample] of last) {
-    const count = family.samples.find((each) => each.name === `${family.name}_count` && JSON.stringify(each.labels) === key);
-    if (sample.labels.le !== '+Inf' || count?.value !== sample.value) throw new Error(`+Inf is not the count: ${family.name}`);
+    const count = family.samples.find(
+      (each) => each.name === `${family.name}_count` && JSON.stringify(each.labels) === key,
+    );
+    if (sample.labels.le !== '+Inf' || count?.value !== sample.value)
+      throw new Error(`+Inf is not the count: ${family.name}`);
   }
 }

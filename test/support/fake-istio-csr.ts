@@ -8,7 +8,13 @@ import { type CsrReading, readAnyCsr } from '../../ca-client/csr-reading';
 import { encodeCertificateReply, parseCertificateRequest } from '../../ca-client/istio/messages';
 import { issueLeaf, type TestCa } from './certs';
 import { liveCa, type PemPair, rootsPem, serverPair } from './tls-ca';
-import { startUnaryServer, type UnaryAnswer, type UnaryCall, type UnaryServer, type UnaryServerOptions } from './unary-server';
+import {
+  startUnaryServer,
+  type UnaryAnswer,
+  type UnaryCall,
+  type UnaryServer,
+  type UnaryServerOptions,
+} from './unary-server';
 
 /** A token as its issuer knows it. */
 interface KnownToken {
@@ -29,7 +35,9 @@ export interface FakeCaOptions {
   /** `--enable-client-cert-authenticator`; istiod always does. */
   readonly clientCertificates?: boolean;
   /** Looks at a call first, and may answer it in its own way. */
-  readonly misbehave?: (call: UnaryCall) => UnaryAnswer | undefined | Promise<UnaryAnswer | undefined>;
+  readonly misbehave?: (
+    call: UnaryCall,
+  ) => UnaryAnswer | undefined | Promise<UnaryAnswer | undefined>;
   readonly tls?: UnaryServerOptions['tls'];
   /** How long an answer takes, milliseconds: istio-csr waits for a timer of one second in each. */
   readonly answerAfterMs?: number;
@@ -49,7 +57,10 @@ export interface FakeCa {
   readonly signer: TestCa;
   readonly tokens: Map<string, KnownToken>;
   /** A service account token, in the form of a JWT. Its signature is worth nothing: this server knows the tokens that it gave out. */
-  token(uri: string, options?: { readonly audiences?: readonly string[]; readonly expiresAt?: number }): string;
+  token(
+    uri: string,
+    options?: { readonly audiences?: readonly string[]; readonly expiresAt?: number },
+  ): string;
   /** From now on this token is of nobody: its pod is gone. */
   revoke(token: string): void;
   /** Signs by another from now on, as istio-csr does when its runtime issuer is changed; its own roots and certificate stay. */
@@ -63,7 +74,10 @@ export interface FakeCa {
 
 const OPAQUE = { status: status.UNAUTHENTICATED, words: 'request authenticate failure' };
 const UNSIGNED = { status: status.INTERNAL, words: 'failed to sign certificate request' };
-const UNVERIFIED = { status: status.INTERNAL, words: 'failed to parse and verify signed certificate from issuer' };
+const UNVERIFIED = {
+  status: status.INTERNAL,
+  words: 'failed to parse and verify signed certificate from issuer',
+};
 const HOUR = 3_600;
 
 /**
@@ -80,7 +94,12 @@ export function startFakeIstioCsr(options: FakeCaOptions = {}): Promise<FakeCa> 
     const refusal = csr ? refusalOf(csr, caller) : OPAQUE;
     if (!csr || refusal) return refusal ?? OPAQUE;
     // It verifies what it got by its own roots, which do not follow the issuer.
-    if (!roots.some(({ bundle }) => bundle.rootsDer.some((root) => includes(signer.bundle.rootsDer, root)))) return UNVERIFIED;
+    if (
+      !roots.some(({ bundle }) =>
+        bundle.rootsDer.some((root) => includes(signer.bundle.rootsDer, root)),
+      )
+    )
+      return UNVERIFIED;
     if (request.ttlSeconds <= 1) return request.ttlSeconds === 1 ? UNVERIFIED : UNSIGNED;
     const now = Math.floor(Date.now() / 1_000) * 1_000;
     const leaf = issueLeaf(signer, {
@@ -91,7 +110,9 @@ export function startFakeIstioCsr(options: FakeCaOptions = {}): Promise<FakeCa> 
       notBeforeAt: now,
       notAfterAt: now + Math.min(request.ttlSeconds, HOUR) * 1_000,
     });
-    const chain = [leaf, ...signer.intermediatesDer].map((der) => certificatesPem([der]).toString());
+    const chain = [leaf, ...signer.intermediatesDer].map((der) =>
+      certificatesPem([der]).toString(),
+    );
     return { message: encodeCertificateReply([...chain, rootsPem(...roots).toString()]) };
   });
 }
@@ -106,15 +127,26 @@ function readGoCsr(csrPem: string): CsrReading | undefined {
 }
 
 const PURPOSES = [PURPOSE.clientAuth, PURPOSE.serverAuth];
-const EXTENSIONS: readonly string[] = [EXTENSION.subjectAltName, EXTENSION.keyUsage, EXTENSION.extendedKeyUsage];
+const EXTENSIONS: readonly string[] = [
+  EXTENSION.subjectAltName,
+  EXTENSION.keyUsage,
+  EXTENSION.extendedKeyUsage,
+];
 
 /** By istio-csr, or by cert-manager behind it, which compares usages with those that istio-csr asks for: none, and client before server. */
-function refusalOf({ signed, hasCommonName, names, extensions, keyUsages, purposes }: CsrReading, caller: string) {
+function refusalOf(
+  { signed, hasCommonName, names, extensions, keyUsages, purposes }: CsrReading,
+  caller: string,
+) {
   const [name, ...more] = names;
   // Go reads the scheme of a URI in lower case.
-  const uri = name?.kind === 'uri' ? name.value.replace(/^\w+:/, (scheme) => scheme.toLowerCase()) : undefined;
+  const uri =
+    name?.kind === 'uri'
+      ? name.value.replace(/^\w+:/, (scheme) => scheme.toLowerCase())
+      : undefined;
   if (!signed || hasCommonName || uri !== caller || more.length > 0) return OPAQUE;
-  if (extensions.some((oid) => !EXTENSIONS.includes(oid)) || keyUsages?.includes('keyCertSign')) return OPAQUE;
+  if (extensions.some((oid) => !EXTENSIONS.includes(oid)) || keyUsages?.includes('keyCertSign'))
+    return OPAQUE;
   if (purposes?.some((oid) => !(PURPOSES as readonly string[]).includes(oid))) return OPAQUE;
   return keyUsages || (purposes && purposes.join() !== PURPOSES.join()) ? UNSIGNED : undefined;
 }
@@ -124,15 +156,28 @@ function refusalOf({ signed, hasCommonName, names, extensions, keyUsages, purpos
  * where none is asked for, and believes client certificates.
  */
 export function startFakeIstiod(options: FakeCaOptions = {}): Promise<FakeCa> {
-  return startFakeCa({ clientCertificates: true, ...options }, async (call, caller, signer, roots) => {
-    const request = parseCertificateRequest(call.message);
-    if (caller === undefined) return OPAQUE;
-    const csr = await readCsr(request.csrPem);
-    if (!csr) return { status: status.INVALID_ARGUMENT, words: 'CSR signing error (failed to parse CSR)' };
-    const ttlSeconds = request.ttlSeconds > 0 ? request.ttlSeconds : 24 * HOUR;
-    if (ttlSeconds > 90 * 24 * HOUR) return { status: status.INVALID_ARGUMENT, words: `CSR signing error (requested TTL ${ttlSeconds}s)` };
-    return { message: istiodReply(signer, roots, { uri: caller, spkiDer: csr.spkiDer, ttlSeconds }) };
-  });
+  return startFakeCa(
+    { clientCertificates: true, ...options },
+    async (call, caller, signer, roots) => {
+      const request = parseCertificateRequest(call.message);
+      if (caller === undefined) return OPAQUE;
+      const csr = await readCsr(request.csrPem);
+      if (!csr)
+        return {
+          status: status.INVALID_ARGUMENT,
+          words: 'CSR signing error (failed to parse CSR)',
+        };
+      const ttlSeconds = request.ttlSeconds > 0 ? request.ttlSeconds : 24 * HOUR;
+      if (ttlSeconds > 90 * 24 * HOUR)
+        return {
+          status: status.INVALID_ARGUMENT,
+          words: `CSR signing error (requested TTL ${ttlSeconds}s)`,
+        };
+      return {
+        message: istiodReply(signer, roots, { uri: caller, spkiDer: csr.spkiDer, ttlSeconds }),
+      };
+    },
+  );
 }
 
 /** The bytes of a good answer. */
@@ -149,13 +194,21 @@ export function istiodReply(
     notBeforeAt: now - 120_000,
     notAfterAt: now + leaf.ttlSeconds * 1_000,
   });
-  const chain = [leafDer, ...signer.intermediatesDer].map((der) => certificatesPem([der]).toString());
+  const chain = [leafDer, ...signer.intermediatesDer].map((der) =>
+    certificatesPem([der]).toString(),
+  );
   return encodeCertificateReply([...chain, rootsPem(...roots).toString()]);
 }
 
-const includes = (all: readonly Uint8Array[], one: Uint8Array) => all.some((each) => Buffer.compare(each, one) === 0);
+const includes = (all: readonly Uint8Array[], one: Uint8Array) =>
+  all.some((each) => Buffer.compare(each, one) === 0);
 
-type Decide = (call: UnaryCall, caller: string | undefined, signer: TestCa, roots: readonly TestCa[]) => Promise<UnaryAnswer>;
+type Decide = (
+  call: UnaryCall,
+  caller: string | undefined,
+  signer: TestCa,
+  roots: readonly TestCa[],
+) => Promise<UnaryAnswer>;
 
 async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<FakeCa> {
   const signer = options.signer ?? (await liveCa({ parent: await liveCa() }));
@@ -172,13 +225,19 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
     answer: async (call) => {
       const own = await options.misbehave?.(call);
       if (own) return own;
-      if (call.headers[':path'] !== '/istio.v1.auth.IstioCertificateService/CreateCertificate') return { status: status.UNIMPLEMENTED };
+      if (call.headers[':path'] !== '/istio.v1.auth.IstioCertificateService/CreateCertificate')
+        return { status: status.UNIMPLEMENTED };
       // Tokens are reviewed first, and without a review nothing is asked of an issuer.
       if (!mood.reviewsTokens) return OPAQUE;
       waiting += 1;
       await passed(mood.answerAfterMs, call);
       waiting -= 1;
-      return decide(call, callerOf(call, tokens, options.clientCertificates ?? false), issuer, roots);
+      return decide(
+        call,
+        callerOf(call, tokens, options.clientCertificates ?? false),
+        issuer,
+        roots,
+      );
     },
   });
   return {
@@ -186,7 +245,13 @@ async function startFakeCa(options: FakeCaOptions, decide: Decide): Promise<Fake
     signer,
     tokens,
     token(uri, { audiences = ['istio-ca'], expiresAt = Date.now() + HOUR * 1_000 } = {}) {
-      const token = makeJwt({ iss: 'test', sub: uri, aud: audiences, exp: Math.floor(expiresAt / 1_000), jti: randomUUID() });
+      const token = makeJwt({
+        iss: 'test',
+        sub: uri,
+        aud: audiences,
+        exp: Math.floor(expiresAt / 1_000),
+        jti: randomUUID(),
+      });
       tokens.set(token, { uri, audiences, expiresAt });
       return token;
     },
@@ -212,10 +277,16 @@ function passed(ms: number, { stream }: UnaryCall): Promise<void> {
   });
 }
 
-function callerOf(call: UnaryCall, tokens: Map<string, KnownToken>, clientCertificates: boolean): string | undefined {
+function callerOf(
+  call: UnaryCall,
+  tokens: Map<string, KnownToken>,
+  clientCertificates: boolean,
+): string | undefined {
   if (clientCertificates && call.clientUris?.length === 1) return call.clientUris[0];
   const token = tokens.get(/^Bearer (.*)$/.exec(call.headers.authorization ?? '')?.[1] ?? '');
-  return token && token.expiresAt > Date.now() && token.audiences.includes('istio-ca') ? token.uri : undefined;
+  return token && token.expiresAt > Date.now() && token.audiences.includes('istio-ca')
+    ? token.uri
+    : undefined;
 }
 
 export async function readCsr(csrPem: string) {

@@ -1,8 +1,15 @@
-import type { AgentStatus, AgentView, WorkloadStatus, WorkloadView } from '../../agent/admin/agent-view';
+import type {
+  AgentStatus,
+  AgentView,
+  WorkloadStatus,
+  WorkloadView,
+} from '../../agent/admin/agent-view';
 
 export const WORKLOAD_ID = 'spiffe://cluster.local/ns/shop/sa/cart';
 
-type Changes = { status?: Partial<AgentStatus>; workload?: Partial<WorkloadStatus> } & Partial<Omit<AgentView, 'status'>>;
+type Changes = { status?: Partial<AgentStatus>; workload?: Partial<WorkloadStatus> } & Partial<
+  Omit<AgentView, 'status'>
+>;
 
 /** An agent's view with one healthy workload; what a test names replaces what would be there. */
 export function fakeView(changes: Changes = {}): AgentView {
@@ -12,7 +19,9 @@ export function fakeView(changes: Changes = {}): AgentView {
     reasons: () => status?.reasons ?? [],
     workloads: () => [VIEW],
     settings: () => [{ name: 'ttl', value: '24h', origin: 'default' }],
-    rotate: async () => ({ workloads: [{ id: WORKLOAD_ID, serial: '02', notAfter: '2026-01-02T00:00:00.000Z' }] }),
+    rotate: async () => ({
+      workloads: [{ id: WORKLOAD_ID, serial: '02', notAfter: '2026-01-02T00:00:00.000Z' }],
+    }),
     ...view,
   };
 }
@@ -33,7 +42,9 @@ const WORKLOAD: WorkloadStatus = {
     chainLength: 1,
     warnings: [],
   },
-  roots: [{ subject: 'O=cluster.local', sha256: 'cd'.repeat(32), notAfter: '2036-01-01T00:00:00.000Z' }],
+  roots: [
+    { subject: 'O=cluster.local', sha256: 'cd'.repeat(32), notAfter: '2036-01-01T00:00:00.000Z' },
+  ],
   rootsVersion: 'ef'.repeat(32),
   source: 'builtin',
   plan: [{ rule: 'half of the remaining validity', at: '2026-01-01T12:00:00.000Z', detail: '24h' }],

@@ -36,7 +36,10 @@ export async function startFaultServer(
   options: FakeCaOptions & { readonly host?: string; readonly frontPort?: number } = {},
 ): Promise<FaultServer> {
   let fault: Fault = 'none';
-  const fake = await startFakeIstiod({ ...options, misbehave: (call) => (typeof fault === 'object' ? fault.call(call) : undefined) });
+  const fake = await startFakeIstiod({
+    ...options,
+    misbehave: (call) => (typeof fault === 'object' ? fault.call(call) : undefined),
+  });
   const pair = serverPair(fake.signer);
   const secureContext = createSecureContext({ cert: pair.chainPem, key: pair.keyPem });
   const sockets = new Set<Socket>();
@@ -48,9 +51,12 @@ export async function startFaultServer(
     socket.on('error', () => undefined).on('close', () => sockets.delete(socket));
     if (fault === 'reset at once') socket.resetAndDestroy();
     else if (fault === 'no tls') socket.on('data', (bytes) => raw.push(bytes));
-    else if (fault === 'tls then silence') silent(new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ['h2'] }));
+    else if (fault === 'tls then silence')
+      silent(new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ['h2'] }));
     else if (fault === 'tls without http/2')
-      silent(new TLSSocket(socket, { isServer: true, secureContext })).on('data', (bytes) => raw.push(bytes));
+      silent(new TLSSocket(socket, { isServer: true, secureContext })).on('data', (bytes) =>
+        raw.push(bytes),
+      );
     else pass(socket, fake.server.port);
   });
   const { host = '127.0.0.1', frontPort = 0 } = options;

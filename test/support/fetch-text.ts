@@ -1,7 +1,9 @@
 import { get } from 'node:http';
 
 /** Fetches a URL over plain HTTP on a connection of its own. */
-export function fetchText(url: string): Promise<{ readonly status: number; readonly body: string }> {
+export function fetchText(
+  url: string,
+): Promise<{ readonly status: number; readonly body: string }> {
   return new Promise((done, failed) => {
     get(url, { agent: false }, (response) => {
       let body = '';

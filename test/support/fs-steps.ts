@@ -27,7 +27,8 @@ export async function onFsStep(before: (name: string, step: number) => void): Pr
       target[name] = original;
     });
   };
-  for (const name of Object.keys(promises)) if (typeof promises[name] === 'function') wrap(promises, name);
+  for (const name of Object.keys(promises))
+    if (typeof promises[name] === 'function') wrap(promises, name);
   for (const name of HANDLE_CALLS) wrap(prototype, name);
   return () => {
     for (const restore of undo) restore();
@@ -38,7 +39,9 @@ export async function onFsStep(before: (name: string, step: number) => void): Pr
 export function onSyncFsStep(before: (name: string, step: number) => void): () => void {
   const fs = require('node:fs') as Record<string, Call>;
   let [step, inside] = [0, false];
-  const names = Object.keys(fs).filter((name) => name.endsWith('Sync') && typeof fs[name] === 'function');
+  const names = Object.keys(fs).filter(
+    (name) => name.endsWith('Sync') && typeof fs[name] === 'function',
+  );
   const undo = names.map((name) => {
     const original = fs[name]!;
     fs[name] = (...args) => {

@@ -12,8 +12,15 @@ export async function runGospiffe(
   socketPath: string,
   args: readonly string[],
   stdin = '',
-): Promise<{ readonly facts: readonly Fact[]; readonly code: number | null; readonly stderr: string }> {
-  const child = spawn(peerPath('gospiffe')!, args, { env: { SPIFFE_ENDPOINT_SOCKET: `unix://${socketPath}` }, stdio: 'pipe' });
+): Promise<{
+  readonly facts: readonly Fact[];
+  readonly code: number | null;
+  readonly stderr: string;
+}> {
+  const child = spawn(peerPath('gospiffe')!, args, {
+    env: { SPIFFE_ENDPOINT_SOCKET: `unix://${socketPath}` },
+    stdio: 'pipe',
+  });
   child.stdin.end(stdin);
   let stdout = '';
   let stderr = '';

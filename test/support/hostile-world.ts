@@ -59,7 +59,12 @@ export function useHostileWorld(): HostileWorld {
   });
   afterAll(async () => {
     try {
-      await until('memory at the end', async () => rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES, 20_000, 250);
+      await until(
+        'memory at the end',
+        async () => rssAnon() < calmBytes + MAY_STAY_AT_ALL_BYTES,
+        20_000,
+        250,
+      );
     } finally {
       await daemon.stop();
       rmSync(dir, { recursive: true, force: true });

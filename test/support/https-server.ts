@@ -3,7 +3,16 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { writePem } from '../../agent/base/pem';
 import { PURPOSE } from '../../agent/identity/extensions';
-import { dnsName, HOUR_MS, ipName, issueLeaf, makeKey, makeTestCa, spkiOf, type TestCa } from './certs';
+import {
+  dnsName,
+  HOUR_MS,
+  ipName,
+  issueLeaf,
+  makeKey,
+  makeTestCa,
+  spkiOf,
+  type TestCa,
+} from './certs';
 
 /** An HTTPS server on loopback that does as `listener` does. */
 export interface HttpsServer {
@@ -25,7 +34,9 @@ export interface HttpsServerOptions {
 /** What a server on loopback shows, and the root to judge it by, PEM. Valid around the machine's clock, which TLS goes by. */
 export async function makeServerKey(options: HttpsServerOptions = {}) {
   const now = Date.now();
-  const ca = options.ca ?? (await makeTestCa({ notBeforeAt: now - HOUR_MS, notAfterAt: now + 24 * HOUR_MS }));
+  const ca =
+    options.ca ??
+    (await makeTestCa({ notBeforeAt: now - HOUR_MS, notAfterAt: now + 24 * HOUR_MS }));
   const key = makeKey('ec', 'prime256v1');
   const leafDer = issueLeaf(ca, {
     key: { spkiDer: spkiOf(key) },
@@ -42,9 +53,15 @@ export async function makeServerKey(options: HttpsServerOptions = {}) {
   };
 }
 
-export async function startHttpsServer(listener: RequestListener, options: HttpsServerOptions = {}): Promise<HttpsServer> {
+export async function startHttpsServer(
+  listener: RequestListener,
+  options: HttpsServerOptions = {},
+): Promise<HttpsServer> {
   const { keyPem, certPem, caPem } = await makeServerKey(options);
-  const server: Server = createServer({ key: keyPem, cert: certPem, keepAliveTimeout: 60_000 }, listener);
+  const server: Server = createServer(
+    { key: keyPem, cert: certPem, keepAliveTimeout: 60_000 },
+    listener,
+  );
   let connections = 0;
   server.on('secureConnection', () => {
     connections += 1;

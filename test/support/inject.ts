@@ -10,7 +10,12 @@ export function injectOptions(changed: Partial<InjectOptions> = {}): InjectOptio
     audience: 'istio-ca',
     rootConfigMap: 'istio-ca-root-cert',
     sidecar: 'native',
-    resources: { cpuRequest: '10m', memoryRequest: '48Mi', cpuLimit: undefined, memoryLimit: '96Mi' },
+    resources: {
+      cpuRequest: '10m',
+      memoryRequest: '48Mi',
+      cpuLimit: undefined,
+      memoryLimit: '96Mi',
+    },
     envoy: undefined,
     ...changed,
   };
@@ -23,6 +28,9 @@ export const ENVOY_BESIDE: InjectOptions['envoy'] = {
   bootstrap: {
     trustDomain: 'cluster.local',
     admin: { host: '127.0.0.1', port: 15_000 },
-    inbound: { listen: { host: '0.0.0.0', port: 8_443 }, upstream: { host: '127.0.0.1', port: 8_080 } },
+    inbound: {
+      listen: { host: '0.0.0.0', port: 8_443 },
+      upstream: { host: '127.0.0.1', port: 8_080 },
+    },
   },
 };

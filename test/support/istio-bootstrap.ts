@@ -17,13 +17,20 @@ export function istioConfig(socketFile: string): object {
     'config.ProxyAdminPort': '1',
     workload_identity_socket_file: socketFile,
   };
-  const filled = (part: string): unknown => JSON.parse(part.replace(/\{\{ \.([\w.]+) \}\}/g, (_, name: string) => values[name]!));
-  const cluster = (name: string) => filled(objectAt(text, text.lastIndexOf('{', text.indexOf(`"name": "${name}"`))));
-  const listener = filled(objectAt(text, text.indexOf('{\n', text.indexOf('{{- if .secure_metrics_port }}'))));
+  const filled = (part: string): unknown =>
+    JSON.parse(part.replace(/\{\{ \.([\w.]+) \}\}/g, (_, name: string) => values[name]!));
+  const cluster = (name: string) =>
+    filled(objectAt(text, text.lastIndexOf('{', text.indexOf(`"name": "${name}"`))));
+  const listener = filled(
+    objectAt(text, text.indexOf('{\n', text.indexOf('{{- if .secure_metrics_port }}'))),
+  );
   return {
     node: { id: 'sidecar~127.0.0.1~cart-0.shop~shop.svc.cluster.local', cluster: 'cart.shop' },
     admin: { address: { socket_address: { address: '127.0.0.1', port_value: 0 } } },
-    static_resources: { listeners: [listener], clusters: [cluster('prometheus_stats'), cluster('sds-grpc')] },
+    static_resources: {
+      listeners: [listener],
+      clusters: [cluster('prometheus_stats'), cluster('sds-grpc')],
+    },
   };
 }
 

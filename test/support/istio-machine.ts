@@ -29,7 +29,8 @@ export function createIstioMachine(ca: FakeCa): IstioMachine {
     mkdirSync(dirname(join(dir, path)), { recursive: true });
     writeFileSync(join(dir, path), bytes, { mode: 0o600 });
   };
-  const token = (text: string | undefined) => (text === undefined ? rmSync(join(dir, TOKEN)) : write(TOKEN, text));
+  const token = (text: string | undefined) =>
+    text === undefined ? rmSync(join(dir, TOKEN)) : write(TOKEN, text);
   write('var/run/secrets/istio/root-cert.pem', rootsPem(ca.signer));
   token(ca.token(TEST_ID));
   return {
@@ -37,6 +38,12 @@ export function createIstioMachine(ca: FakeCa): IstioMachine {
     token,
     write,
     read: (path) => (existsSync(join(dir, path)) ? readFileSync(join(dir, path), 'utf8') : ''),
-    start: (env) => testDaemon({ dir, source: [], identity: [], env: { ...IDENTITY, CA_ADDR: ca.server.address, ...env } }),
+    start: (env) =>
+      testDaemon({
+        dir,
+        source: [],
+        identity: [],
+        env: { ...IDENTITY, CA_ADDR: ca.server.address, ...env },
+      }),
   };
 }

@@ -3,7 +3,12 @@ import { type AddressInfo, createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import type { Daemon, DaemonOptions } from './daemon';
 import { ISTIOD_NAME, type Istiod } from './istiod';
-import { ENVIRONMENT, type PilotAgent, type PilotAgentOptions, startPilotAgent } from './pilot-agent';
+import {
+  ENVIRONMENT,
+  type PilotAgent,
+  type PilotAgentOptions,
+  startPilotAgent,
+} from './pilot-agent';
 import { tempDir } from './temp-dir';
 import { testDaemon } from './test-daemon';
 
@@ -20,7 +25,10 @@ export interface IstioPod {
 }
 
 /** @param mounts  The mesh's root, and tokens of the service account `shop`/`cart`. */
-export async function createIstioPod(istiod: Istiod, mounts: { readonly rootPem: string; readonly token: string }): Promise<IstioPod> {
+export async function createIstioPod(
+  istiod: Istiod,
+  mounts: { readonly rootPem: string; readonly token: string },
+): Promise<IstioPod> {
   const dir = tempDir();
   for (const [path, content] of [
     ['var/run/secrets/istio/root-cert.pem', mounts.rootPem],
@@ -45,11 +53,22 @@ export async function createIstioPod(istiod: Istiod, mounts: { readonly rootPem:
         source: [],
         identity: [],
         flags,
-        env: { ...ENVIRONMENT, CA_ADDR: istiod.address, KEYTURN_CA_SERVER_NAME: ISTIOD_NAME, ...env },
+        env: {
+          ...ENVIRONMENT,
+          CA_ADDR: istiod.address,
+          KEYTURN_CA_SERVER_NAME: ISTIOD_NAME,
+          ...env,
+        },
       }),
     agent: async (options) => {
       const discoveryAddress = `localhost:${istiod.port}`;
-      const agent = await startPilotAgent({ dir, caAddress, discoveryAddress, ...mounts, ...options });
+      const agent = await startPilotAgent({
+        dir,
+        caAddress,
+        discoveryAddress,
+        ...mounts,
+        ...options,
+      });
       agents.push(agent);
       return agent;
     },

@@ -59,14 +59,22 @@ export interface ClientOptions extends Partial<IstioCaOptions> {
 
 /** A client on these files, closed after the test. */
 export async function openClient(files: WorkloadFiles, options: ClientOptions, deps = testDeps()) {
-  const ca = closing(await createIstioCa({ name: 'istiod', mountedRoot: files.rootPath, tokenPath: files.tokenPath, ...options }, deps));
+  const ca = closing(
+    await createIstioCa(
+      { name: 'istiod', mountedRoot: files.rootPath, tokenPath: files.tokenPath, ...options },
+      deps,
+    ),
+  );
   return { ca, deps };
 }
 
 /** One certificate for the test's identity, as the gate takes it, and the request that it answers. */
 export async function issue(ca: CaClient, signal = AbortSignal.timeout(20_000)): Promise<Svid> {
   const key = await directEngine.generateKeyPair('ecdsa-p256');
-  const { certificatesDer } = await ca.sign({ id, csrDer: await directEngine.createCsr(key, id), ttlSeconds: 900 }, signal);
+  const { certificatesDer } = await ca.sign(
+    { id, csrDer: await directEngine.createCsr(key, id), ttlSeconds: 900 },
+    signal,
+  );
   const trust = ca.trust.value;
   if (!trust) throw new Error('the trust bundle is not known after a signature');
   return acceptIssuedChain({ id, key, source: ca.name }, certificatesDer, trust, Date.now());
@@ -75,6 +83,17 @@ export async function issue(ca: CaClient, signal = AbortSignal.timeout(20_000)):
 /** A client of a fake that takes its token, for the suite of all CA clients. */
 export async function fakeUnderTest(name: IstioCaOptions['name'], fake: FakeCa) {
   const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
-  const options = { name, address: fake.server.address, mountedRoot: files.rootPath, tokenPath: files.tokenPath, clusterId: 'Kubernetes' };
-  return { ca: await createIstioCa(options, testDeps()), id, now: Date.now, close: () => fake.close() };
+  const options = {
+    name,
+    address: fake.server.address,
+    mountedRoot: files.rootPath,
+    tokenPath: files.tokenPath,
+    clusterId: 'Kubernetes',
+  };
+  return {
+    ca: await createIstioCa(options, testDeps()),
+    id,
+    now: Date.now,
+    close: () => fake.close(),
+  };
 }

@@ -37,7 +37,10 @@ export function cacertsDir(dir: string): string {
  * @param signer   Like `clusterissuers.cert-manager.io/mesh`.
  * @param rootPem  The root of what the signer issues.
  */
-export function registrationAuthority(signer: string, rootPem: string): Required<Pick<IstiodOptions, 'env' | 'meshConfig'>> {
+export function registrationAuthority(
+  signer: string,
+  rootPem: string,
+): Required<Pick<IstiodOptions, 'env' | 'meshConfig'>> {
   return {
     env: {
       EXTERNAL_CA: 'ISTIOD_RA_KUBERNETES_API',
@@ -72,7 +75,11 @@ export async function startIstiod(kube: Kube, options: IstiodOptions = {}): Prom
     { cwd: dir, env: { ...ENVIRONMENT, ...env } },
   );
   const started = /starting secure gRPC discovery service at 127\.0\.0\.1:(\d+)/;
-  const taken = await until('istiod', async () => peer.running() && started.exec(peer.log())?.[1], START_MS);
+  const taken = await until(
+    'istiod',
+    async () => peer.running() && started.exec(peer.log())?.[1],
+    START_MS,
+  );
   return { ...peer, port: Number(taken), address: `127.0.0.1:${taken}` };
 }
 

@@ -10,10 +10,12 @@ export function applyPatch(value: unknown, patch: readonly JsonPatchOperation[])
     const last = parts.pop()!;
     // biome-ignore lint/suspicious/noExplicitAny: any JSON value passes through here
     const parent = parts.reduce((at: any, part) => {
-      if (typeof at !== 'object' || at === null || !Object.hasOwn(at, part)) throw new Error(`${path}: ${part} is not there`);
+      if (typeof at !== 'object' || at === null || !Object.hasOwn(at, part))
+        throw new Error(`${path}: ${part} is not there`);
       return at[part];
     }, root);
-    if (op !== 'add' && !Object.hasOwn(parent, last)) throw new Error(`${path}: ${last} is not there`);
+    if (op !== 'add' && !Object.hasOwn(parent, last))
+      throw new Error(`${path}: ${last} is not there`);
     if (!Array.isArray(parent)) {
       if (op === 'remove') delete parent[last];
       else parent[last] = structuredClone(given);
@@ -21,7 +23,11 @@ export function applyPatch(value: unknown, patch: readonly JsonPatchOperation[])
     }
     const index = Number(last);
     if (index > parent.length) throw new Error(`${path}: beyond the end`);
-    parent.splice(index, op === 'add' ? 0 : 1, ...(op === 'remove' ? [] : [structuredClone(given)]));
+    parent.splice(
+      index,
+      op === 'add' ? 0 : 1,
+      ...(op === 'remove' ? [] : [structuredClone(given)]),
+    );
     return root;
   }, structuredClone(value));
 }

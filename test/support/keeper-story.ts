@@ -39,7 +39,12 @@ afterEach(async () => {
 });
 
 export interface StoryOptions
-  extends Partial<Pick<KeeperOptions, 'warmStart' | 'ttlMs' | 'rotation' | 'engine' | 'caTimeoutMs' | 'news' | 'turn'>> {
+  extends Partial<
+    Pick<
+      KeeperOptions,
+      'warmStart' | 'ttlMs' | 'rotation' | 'engine' | 'caTimeoutMs' | 'news' | 'turn'
+    >
+  > {
   readonly random?: Deps['random'];
   readonly lifeMs?: number;
   /** Sets up the CA before the keeper starts. */
@@ -53,7 +58,9 @@ export async function tell(options: StoryOptions = {}): Promise<Story> {
   const ca = new ScriptedCa((await testRoots())[0], clock, options.lifeMs);
   options.prepare?.(ca, clock);
   const counts: string[] = [];
-  const metrics: Deps['metrics'] = { record: (name, labels) => counts.push(JSON.stringify([name, labels])) };
+  const metrics: Deps['metrics'] = {
+    record: (name, labels) => counts.push(JSON.stringify([name, labels])),
+  };
   const deps = testDeps({ clock, random: options.random ?? (() => 0), metrics });
   const startedAt = clock.now();
   const keeper = createKeeper(
@@ -81,7 +88,8 @@ export async function tell(options: StoryOptions = {}): Promise<Story> {
     keeper,
     states,
     events: deps.events,
-    counted: (name, labels) => counts.filter((each) => each === JSON.stringify([name, labels])).length,
+    counted: (name, labels) =>
+      counts.filter((each) => each === JSON.stringify([name, labels])).length,
     get svid() {
       const { value } = keeper.state;
       return value.kind === 'current' || value.kind === 'overdue' ? value.svid : undefined;

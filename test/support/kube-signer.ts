@@ -33,13 +33,20 @@ export interface TestSigner {
 
 /** A root with an intermediate that signs. Valid around the machine's clock, which the API server goes by. */
 export async function makeSignerCa(name = 'mesh'): Promise<TestCa> {
-  const validity = { notBeforeAt: Date.now() - HOUR_MS, notAfterAt: Date.now() + 100 * 365 * 24 * HOUR_MS };
+  const validity = {
+    notBeforeAt: Date.now() - HOUR_MS,
+    notAfterAt: Date.now() + 100 * 365 * 24 * HOUR_MS,
+  };
   const root = await makeTestCa({ name: `${name} root`, ...validity });
   return makeTestCa({ name: `${name} signer`, parent: root, ...validity });
 }
 
 /** Approves and signs whatever it is asked, unless told otherwise; first what was asked before it came. */
-export async function startTestSigner(api: KubeApi, signerName: string, ca?: TestCa): Promise<TestSigner> {
+export async function startTestSigner(
+  api: KubeApi,
+  signerName: string,
+  ca?: TestCa,
+): Promise<TestSigner> {
   const signerCa = ca ?? (await makeSignerCa());
   const stop = new AbortController();
   const seen: KubeCsr[] = [];
@@ -60,12 +67,16 @@ export async function startTestSigner(api: KubeApi, signerName: string, ca?: Tes
     seen.push(csr);
     const work = signer.behave(inHand(api, csr, signerCa)).catch((caught) => {
       // The agent gave up and removed it, or the test is over.
-      if (!stop.signal.aborted && !isKubeStatus(caught, 404) && !isKubeStatus(caught, 409)) throw caught;
+      if (!stop.signal.aborted && !isKubeStatus(caught, 404) && !isKubeStatus(caught, 409))
+        throw caught;
     });
     working.add(work);
   };
   const selector = `fieldSelector=${encodeURIComponent(`spec.signerName=${signerName}`)}`;
-  type List = { readonly metadata: { readonly resourceVersion: string }; readonly items: readonly KubeCsr[] };
+  type List = {
+    readonly metadata: { readonly resourceVersion: string };
+    readonly items: readonly KubeCsr[];
+  };
   const { metadata, items } = await api.request<List>('GET', `${CSR_PATH}?${selector}`);
   const watching = api.watch<KubeCsr>(
     `${CSR_PATH}?${selector}&resourceVersion=${metadata.resourceVersion}`,
@@ -77,7 +88,8 @@ export async function startTestSigner(api: KubeApi, signerName: string, ca?: Tes
   watching.catch(() => undefined);
   // In a moment, when the caller has said how to behave.
   setImmediate(() => {
-    for (const csr of items) if (csr.status?.conditions === undefined && csr.status?.certificate === undefined) take(csr);
+    for (const csr of items)
+      if (csr.status?.conditions === undefined && csr.status?.certificate === undefined) take(csr);
   });
   return signer;
 }
@@ -86,12 +98,23 @@ function inHand(api: KubeApi, csr: KubeCsr, signerCa: TestCa): CsrInHand {
   const path = `${CSR_PATH}/${csr.metadata.name}`;
   const facts = parseCsr(readPem(Buffer.from(csr.spec.request, 'base64'), 'request')[0]!.der).facts;
   // By patches: the order of two changes is then nobody's conflict.
-  const condition = async (subresource: 'approval' | 'status', type: string, reason: string, message: string) => {
+  const condition = async (
+    subresource: 'approval' | 'status',
+    type: string,
+    reason: string,
+    message: string,
+  ) => {
     const latest = await api.request<KubeCsr>('GET', path);
-    const conditions = [...(latest.status?.conditions ?? []), { type, status: 'True', reason, message }];
+    const conditions = [
+      ...(latest.status?.conditions ?? []),
+      { type, status: 'True', reason, message },
+    ];
     await api.request('PATCH', `${path}/${subresource}`, { body: { status: { conditions } } });
   };
-  const chainPem = (ca = signerCa, ttlSeconds = Math.min(csr.spec.expirationSeconds!, 365 * 86_400)) => {
+  const chainPem = (
+    ca = signerCa,
+    ttlSeconds = Math.min(csr.spec.expirationSeconds!, 365 * 86_400),
+  ) => {
     const leaf = issueLeaf(ca, {
       key: { spkiDer: facts.spkiDer },
       uris: facts.uris,
@@ -108,7 +131,9 @@ function inHand(api: KubeApi, csr: KubeCsr, signerCa: TestCa): CsrInHand {
     fail: (reason, message) => condition('status', 'Failed', reason, message),
     chainPem,
     issue: async (pem = chainPem()) => {
-      await api.request('PATCH', `${path}/status`, { body: { status: { certificate: Buffer.from(pem).toString('base64') } } });
+      await api.request('PATCH', `${path}/status`, {
+        body: { status: { certificate: Buffer.from(pem).toString('base64') } },
+      });
     },
     remove: async () => {
       await api.request('DELETE', path);

@@ -48,10 +48,20 @@ export interface TokenOptions {
  * About three seconds and 290 MB: one a test file. A directory and a port that one had before bring it back with all that it knew.
  * Without the program it throws, so guard tests with `describeWith('kube')`.
  */
-export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: string; readonly port?: number } = {}): Promise<Kube> {
+export async function startKube({
+  dir = tempDir(),
+  port = 0,
+}: {
+  readonly dir?: string;
+  readonly port?: number;
+} = {}): Promise<Kube> {
   const peer = startPeer('kube', ['--dir', dir, '--port', String(port), '--while-stdin']);
   const ready = join(dir, 'ready');
-  const url = await until('kube-apiserver', async () => peer.running() && existsSync(ready) && readFileSync(ready, 'utf8'), 60_000);
+  const url = await until(
+    'kube-apiserver',
+    async () => peer.running() && existsSync(ready) && readFileSync(ready, 'utf8'),
+    60_000,
+  );
   const [kubeconfig, caFile] = [join(dir, 'kubeconfig'), join(dir, 'ca.crt')];
   const apis: KubeApi[] = [];
   const open = async (path: string) => {
@@ -82,18 +92,29 @@ export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: 
     caFile,
     api,
     apply: async (yaml, { dryRun = false } = {}) => {
-      for (const document of parseAllDocuments(yaml)) await applyObject(api, document.toJS(), dryRun);
+      for (const document of parseAllDocuments(yaml))
+        await applyObject(api, document.toJS(), dryRun);
     },
     namespace: async (name, ...serviceAccounts) => {
       await applyObject(api, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
       for (const account of serviceAccounts) {
-        await applyObject(api, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: account, namespace: name } });
+        await applyObject(api, {
+          apiVersion: 'v1',
+          kind: 'ServiceAccount',
+          metadata: { name: account, namespace: name },
+        });
       }
     },
     pod: async (namespace, name, serviceAccountName) => {
-      const spec = { serviceAccountName, nodeName: 'node-1', containers: [{ name: 'main', image: 'none' }] };
+      const spec = {
+        serviceAccountName,
+        nodeName: 'node-1',
+        containers: [{ name: 'main', image: 'none' }],
+      };
       const body = { apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec };
-      return (await api.request<KubeObject>('POST', `/api/v1/namespaces/${namespace}/pods`, { body })).metadata.uid;
+      return (
+        await api.request<KubeObject>('POST', `/api/v1/namespaces/${namespace}/pods`, { body })
+      ).metadata.uid;
     },
     token: async (namespace, serviceAccount, options = {}) => {
       const { audiences = [], pod, seconds = 3_600 } = options;
@@ -116,7 +137,10 @@ export async function startKube({ dir = tempDir(), port = 0 }: { readonly dir?: 
 }
 
 /** Names in paths of kinds that do not simply take an `s`, and of those that belong to no namespace. */
-const PLURALS: Readonly<Record<string, string>> = { Ingress: 'ingresses', NetworkPolicy: 'networkpolicies' };
+const PLURALS: Readonly<Record<string, string>> = {
+  Ingress: 'ingresses',
+  NetworkPolicy: 'networkpolicies',
+};
 const CLUSTER_WIDE = [
   'Namespace',
   'ClusterRole',

@@ -20,7 +20,11 @@ export interface Machine {
    */
   run(command: string): string;
   /** As `run`, but a failure is returned too. */
-  try(command: string): { readonly code: number | null; readonly stdout: string; readonly stderr: string };
+  try(command: string): {
+    readonly code: number | null;
+    readonly stdout: string;
+    readonly stderr: string;
+  };
   /** Puts a file of this machine there. */
   put(from: string, to: string): void;
   write(path: string, text: string): void;
@@ -38,30 +42,51 @@ const POWER_OFF_MS = 30_000;
 /** @param binds  Files of this machine that are there too, for reading: by their path there. */
 export function createMachine(binds: Readonly<Record<string, string>>): Machine {
   const rootfs = peerPath('systemd');
-  if (rootfs === undefined) throw new Error('systemd is missing; provide it with: scripts/peers systemd');
+  if (rootfs === undefined)
+    throw new Error('systemd is missing; provide it with: scripts/peers systemd');
   const dir = join(tempDir(), 'machine');
   execFileSync('cp', ['-a', rootfs, dir]);
-  let running: { readonly child: ChildProcess; readonly leader: number; readonly ended: Promise<void> } | undefined;
+  let running:
+    | { readonly child: ChildProcess; readonly leader: number; readonly ended: Promise<void> }
+    | undefined;
   const inside = (command: string) => {
     if (running === undefined) throw new Error(`the machine is off: ${command}`);
-    const enter = ['--target', String(running.leader), '--mount', '--uts', '--ipc', '--net', '--pid', '--cgroup'];
+    const enter = [
+      '--target',
+      String(running.leader),
+      '--mount',
+      '--uts',
+      '--ipc',
+      '--net',
+      '--pid',
+      '--cgroup',
+    ];
     const env = {
       PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       DEBIAN_FRONTEND: 'noninteractive',
       LANG: 'C.UTF-8',
     };
-    const { status, stdout, stderr } = spawnSync('nsenter', [...enter, 'bash', '-c', `cd /; ${command}`], {
-      encoding: 'utf8',
-      env,
-      timeout: 60_000,
-    });
+    const { status, stdout, stderr } = spawnSync(
+      'nsenter',
+      [...enter, 'bash', '-c', `cd /; ${command}`],
+      {
+        encoding: 'utf8',
+        env,
+        timeout: 60_000,
+      },
+    );
     return { code: status, stdout, stderr };
   };
   const machine: Machine = {
     dir,
     boot: async () => {
       running = await start(dir, binds);
-      await until('a booted machine', async () => /^(running|degraded)/.test(inside('systemctl is-system-running').stdout), BOOT_MS, 100);
+      await until(
+        'a booted machine',
+        async () => /^(running|degraded)/.test(inside('systemctl is-system-running').stdout),
+        BOOT_MS,
+        100,
+      );
     },
     powerOff: async () => {
       if (running === undefined) return;
@@ -92,14 +117,22 @@ export function createMachine(binds: Readonly<Record<string, string>>): Machine 
     },
     read: (path) => readFileSync(join(dir, path), 'utf8'),
     unit: (name, ...properties) => {
-      const lines = machine.run(`systemctl show ${name} ${properties.map((each) => `-p ${each}`).join(' ')}`).split('\n');
-      return Object.fromEntries(lines.map((line) => [line.split('=', 1)[0]!, line.slice(line.indexOf('=') + 1)])) as never;
+      const lines = machine
+        .run(`systemctl show ${name} ${properties.map((each) => `-p ${each}`).join(' ')}`)
+        .split('\n');
+      return Object.fromEntries(
+        lines.map((line) => [line.split('=', 1)[0]!, line.slice(line.indexOf('=') + 1)]),
+      ) as never;
     },
     journal: () =>
-      execFileSync('journalctl', ['--directory', join(dir, 'var/log/journal'), '--output', 'short-iso', '--no-pager'], {
-        encoding: 'utf8',
-        maxBuffer: 1 << 26,
-      }),
+      execFileSync(
+        'journalctl',
+        ['--directory', join(dir, 'var/log/journal'), '--output', 'short-iso', '--no-pager'],
+        {
+          encoding: 'utf8',
+          maxBuffer: 1 << 26,
+        },
+      ),
   };
   return machine;
 }

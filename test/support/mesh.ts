@@ -54,7 +54,10 @@ const TROUBLES = [
 ];
 
 /** Runs `work` over a mesh of its own, which is gone afterwards whatever happens. */
-export async function withMesh(options: MeshOptions, work: (mesh: Mesh) => Promise<void>): Promise<void> {
+export async function withMesh(
+  options: MeshOptions,
+  work: (mesh: Mesh) => Promise<void>,
+): Promise<void> {
   const mesh = await startMesh(options);
   try {
     await work(mesh);
@@ -68,18 +71,30 @@ async function startMesh(options: MeshOptions): Promise<Mesh> {
   const started = { client: [startAgent('client')], server: [startAgent('server')] };
   const agent = (side: SideName) => started[side].at(-1)!;
   await Promise.all(SIDES.map((side) => agent(side).ready()));
-  const sds = (side: SideName) => ({ socket: agent(side).sdsSocket, delta: options.delta ?? false });
+  const sds = (side: SideName) => ({
+    socket: agent(side).sdsSocket,
+    delta: options.delta ?? false,
+  });
   const secrets = options.secrets && { secrets: options.secrets };
   const server = await startEnvoy({
     dir: options.dir,
     name: 'envoy-server',
     config: serverConfig({ server: { sds: sds('server'), allow: ID.client, ...secrets } }),
   });
-  const config = clientConfig({ sds: sds('client'), port: await server.port('server'), server: ID.server, ...secrets });
+  const config = clientConfig({
+    sds: sds('client'),
+    port: await server.port('server'),
+    server: ID.server,
+    ...secrets,
+  });
   const client = await startEnvoy({ dir: options.dir, name: 'envoy-client', config });
   const envoys = { client, server };
   for (const side of SIDES) await envoys[side].started();
-  const traffic = startTraffic({ port: await client.port('app'), perSecond: options.perSecond, concurrency: 8 });
+  const traffic = startTraffic({
+    port: await client.port('app'),
+    perSecond: options.perSecond,
+    concurrency: 8,
+  });
 
   function startAgent(side: SideName): Daemon {
     const dir = join(options.dir, side);
@@ -96,13 +111,18 @@ async function startMesh(options: MeshOptions): Promise<Mesh> {
     traffic,
     envoys,
     agent,
-    rotations: () => SIDES.flatMap((side) => started[side]).reduce((sum, each) => sum + eventsOf(each, 'certificate renewed'), 0),
+    rotations: () =>
+      SIDES.flatMap((side) => started[side]).reduce(
+        (sum, each) => sum + eventsOf(each, 'certificate renewed'),
+        0,
+      ),
     killAndRestart: async (side) => {
       await agent(side).kill('SIGKILL');
       started[side].push(startAgent(side));
       await agent(side).ready();
     },
-    troubles: async () => (await Promise.all(SIDES.map((side) => troublesOf(side, envoys[side])))).flat(),
+    troubles: async () =>
+      (await Promise.all(SIDES.map((side) => troublesOf(side, envoys[side])))).flat(),
     handshakes: () => server.sum(/^listener\.server\.ssl\.handshake$/),
     close: async () => {
       await traffic.stop();
@@ -113,10 +133,13 @@ async function startMesh(options: MeshOptions): Promise<Mesh> {
 }
 
 function eventsOf(agent: Daemon, sentence: string): number {
-  return agent.events.filter((event) => event.scope === 'keeper' && event.event === sentence).length;
+  return agent.events.filter((event) => event.scope === 'keeper' && event.event === sentence)
+    .length;
 }
 
 async function troublesOf(side: SideName, envoy: Envoy): Promise<string[]> {
   const found = await Promise.all(TROUBLES.map((filter) => envoy.stats(filter)));
-  return found.flatMap((stats) => [...stats].filter(([, value]) => value > 0).map(([name, value]) => `${side}: ${name} ${value}`));
+  return found.flatMap((stats) =>
+    [...stats].filter(([, value]) => value > 0).map(([name, value]) => `${side}: ${name} ${value}`),
+  );
 }

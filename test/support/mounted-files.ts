@@ -1,4 +1,12 @@
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { generateKeyPair, type KeyPair, privateKeyPem } from '../../agent/identity/keys';
@@ -14,7 +22,11 @@ export interface MountedFiles {
 /** A new certificate of `ca`, valid for a day, as the files that somebody would mount. The same `key` may be certified again. */
 export async function makeMountedFiles(ca: TestCa, key?: KeyPair): Promise<MountedFiles> {
   const pair = key ?? (await generateKeyPair('ecdsa-p256'));
-  const leaf = issueLeaf(ca, { key: pair, notBeforeAt: Date.now() - 60_000, notAfterAt: Date.now() + 24 * HOUR_MS });
+  const leaf = issueLeaf(ca, {
+    key: pair,
+    notBeforeAt: Date.now() - 60_000,
+    notAfterAt: Date.now() + 24 * HOUR_MS,
+  });
   return {
     'cert-chain.pem': certificatesPem([leaf, ...ca.intermediatesDer]),
     'key.pem': privateKeyPem(pair, 'pkcs8'),
@@ -32,7 +44,8 @@ export function swapFile(dir: string, name: string, bytes: Uint8Array): void {
 /** Writes plain files into a directory. */
 export function writeFiles(dir: string, files: Partial<MountedFiles>): void {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  for (const [name, bytes] of Object.entries(files)) writeFileSync(join(dir, name), bytes, { mode: 0o600 });
+  for (const [name, bytes] of Object.entries(files))
+    writeFileSync(join(dir, name), bytes, { mode: 0o600 });
 }
 
 let generation = 0;
@@ -46,7 +59,8 @@ export function publishLikeKubelet(dir: string, files: Partial<MountedFiles>): v
   symlinkSync(version, join(dir, '..data_tmp'));
   renameSync(join(dir, '..data_tmp'), join(dir, '..data'));
   for (const name of Object.keys(files)) {
-    if (!lstatSync(join(dir, name), { throwIfNoEntry: false })) symlinkSync(`..data/${name}`, join(dir, name));
+    if (!lstatSync(join(dir, name), { throwIfNoEntry: false }))
+      symlinkSync(`..data/${name}`, join(dir, name));
   }
   for (const old of readdirSync(dir)) {
     if (old.startsWith('..2026') && old !== version) rmSync(join(dir, old), { recursive: true });

@@ -20,16 +20,21 @@ afterEach(() => {
 
 /** Resolves when datagrams can be sent to `name`, a path or an abstract name after `@`. Closed after the test. */
 export async function openNotifySocket(name: string): Promise<NotifySocket> {
-  const child = spawn('python3', [join(__dirname, 'notify_socket.py'), name], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn('python3', [join(__dirname, 'notify_socket.py'), name], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   opened.push({ stop: () => child.kill('SIGKILL') });
   const lines: string[] = [];
-  createInterface({ input: child.stdout }).on('line', (line) => lines.push(JSON.parse(line) as string));
+  createInterface({ input: child.stdout }).on('line', (line) =>
+    lines.push(JSON.parse(line) as string),
+  );
   await until(`a socket ${name}`, async () => lines.length > 0);
   const datagrams = () => lines.slice(1).filter((each) => each !== 'BARRIER=1');
   return {
     get datagrams() {
       return datagrams();
     },
-    datagram: (pattern) => until(`a datagram ${pattern}`, async () => datagrams().find((each) => pattern.test(each))),
+    datagram: (pattern) =>
+      until(`a datagram ${pattern}`, async () => datagrams().find((each) => pattern.test(each))),
   };
 }

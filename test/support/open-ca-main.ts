@@ -39,10 +39,18 @@ async function main(): Promise<void> {
   process.stdout.write('ready\n');
   await once(process.stdin, 'data');
   let made = false;
-  const log: Logger = { ...noLog, info: (event) => (made ||= event === 'CA made'), scope: () => log, about: () => log };
+  const log: Logger = {
+    ...noLog,
+    info: (event) => (made ||= event === 'CA made'),
+    scope: () => log,
+    about: () => log,
+  };
   const deps = { clock: systemClock, random: Math.random, log, metrics: noMetrics };
   try {
-    const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);
+    const authority = await openAuthority(
+      { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine },
+      deps,
+    );
     process.stdout.write(`${made ? 'made' : 'opened'} ${authority.trust.value.version}\n`);
     await authority.close();
   } catch (caught) {

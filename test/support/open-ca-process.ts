@@ -37,8 +37,14 @@ export function buildOpenCaProgram(outDir: string): string {
  *
  * @param dieAtStep  SIGKILLs itself before its n-th file operation, 1 or more; 0 for never.
  */
-export async function startOpenCa(program: string, dir: string, dieAtStep = 0): Promise<OpenCaProcess> {
-  const child = spawn(join(ROOT, 'node_modules/.bin/node'), [program, dir, String(dieAtStep)], { stdio: ['pipe', 'pipe', 'inherit'] });
+export async function startOpenCa(
+  program: string,
+  dir: string,
+  dieAtStep = 0,
+): Promise<OpenCaProcess> {
+  const child = spawn(join(ROOT, 'node_modules/.bin/node'), [program, dir, String(dieAtStep)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   let printed = '';
   await new Promise<void>((ready, failed) => {
     child.once('error', failed);
@@ -48,7 +54,10 @@ export async function startOpenCa(program: string, dir: string, dieAtStep = 0): 
     });
     child.once('exit', (code) => failed(new Error(`open-ca ended before it was ready: ${code}`)));
   });
-  const ended = exited(child).then((signal) => ({ answer: printed.slice('ready\n'.length).trim(), signal }));
+  const ended = exited(child).then((signal) => ({
+    answer: printed.slice('ready\n'.length).trim(),
+    signal,
+  }));
   return {
     go: () => {
       child.stdin.end('go\n');

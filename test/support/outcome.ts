@@ -1,7 +1,9 @@
 import { AgentError } from '../../agent/base/errors';
 
 /** What a call gave: its value, or of a refusal the field and the rule. Anything thrown that is not an AgentError is a failure of the test. */
-export function outcome<T>(call: () => T): T | { readonly field: string | undefined; readonly rule: string | undefined } {
+export function outcome<T>(
+  call: () => T,
+): T | { readonly field: string | undefined; readonly rule: string | undefined } {
   try {
     return call();
   } catch (error) {

@@ -15,9 +15,17 @@ export interface FactSource {
 const running = new Set<ChildProcess>();
 
 /** Starts a program of one of the peers against a socket; it ends itself after a minute at the latest. */
-export function startFactSource(command: readonly string[], socketPath: string, stdin = ''): FactSource {
+export function startFactSource(
+  command: readonly string[],
+  socketPath: string,
+  stdin = '',
+): FactSource {
   const [program, ...args] = command;
-  const env = { PATH: process.env.PATH, PYTHONDONTWRITEBYTECODE: '1', SPIFFE_ENDPOINT_SOCKET: `unix://${socketPath}` };
+  const env = {
+    PATH: process.env.PATH,
+    PYTHONDONTWRITEBYTECODE: '1',
+    SPIFFE_ENDPOINT_SOCKET: `unix://${socketPath}`,
+  };
   const child = spawn(program!, args, { env, stdio: 'pipe' });
   running.add(child);
   child.stdin.end(stdin);
@@ -33,7 +41,9 @@ export function startFactSource(command: readonly string[], socketPath: string, 
   child.stderr.on('data', (chunk) => {
     stderr += chunk;
   });
-  const ended = new Promise<number | null>((done) => child.once('close', done)).finally(() => running.delete(child));
+  const ended = new Promise<number | null>((done) => child.once('close', done)).finally(() =>
+    running.delete(child),
+  );
   return {
     next: async () => {
       const ready = facts.shift();

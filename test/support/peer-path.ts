@@ -26,6 +26,8 @@ export type PeerName =
 
 /** Where `scripts/peers` has put a program that tests speak to, or undefined where nobody has provided it yet. */
 export function peerPath(name: PeerName): string | undefined {
-  const asked = spawnSync(resolve(__dirname, '../../scripts/peers'), ['--present', name], { encoding: 'utf8' });
+  const asked = spawnSync(resolve(__dirname, '../../scripts/peers'), ['--present', name], {
+    encoding: 'utf8',
+  });
   return asked.status === 0 ? asked.stdout.trim() : undefined;
 }

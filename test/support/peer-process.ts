@@ -26,7 +26,8 @@ export function startPeer(
   options: { readonly env?: NodeJS.ProcessEnv; readonly cwd?: string } = {},
 ): Peer {
   const program = peerPath(name);
-  if (program === undefined) throw new Error(`${name} is missing; provide it with: scripts/peers ${name}`);
+  if (program === undefined)
+    throw new Error(`${name} is missing; provide it with: scripts/peers ${name}`);
   const startedAt = performance.now();
   const child = spawn(program, [...args], { stdio: ['pipe', 'pipe', 'pipe'], ...options });
   const lines: string[] = [];

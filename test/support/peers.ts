@@ -2,7 +2,13 @@ import { describe, test } from '@jest/globals';
 import { type PeerName, peerPath } from './peer-path';
 
 /** Peers that take so long to build, or to speak to, that `scripts/test` provides them at full length only. Where they are there already, they are used. */
-const AT_FULL_LENGTH: readonly PeerName[] = ['istiod', 'pilot-agent', 'javaspiffe', 'pyspiffe', 'rustspiffe'];
+const AT_FULL_LENGTH: readonly PeerName[] = [
+  'istiod',
+  'pilot-agent',
+  'javaspiffe',
+  'pyspiffe',
+  'rustspiffe',
+];
 
 /**
  * `test` for what needs peers. Without them it fails in CI (`CI=true`) and is skipped, loudly, elsewhere; so it is in CI, where all that is
@@ -15,7 +21,9 @@ export function testWith(...names: readonly PeerName[]): typeof test | typeof te
 }
 
 /** As `testWith`, for a group of tests with what they share: its hooks are skipped too. */
-export function describeWith(...names: readonly PeerName[]): typeof describe | typeof describe.skip {
+export function describeWith(
+  ...names: readonly PeerName[]
+): typeof describe | typeof describe.skip {
   return areMissing(names) ? describe.skip : describe;
 }
 
@@ -26,7 +34,11 @@ export function describeWith(...names: readonly PeerName[]): typeof describe | t
  * @param what       What is to be granted, e.g. `root`.
  * @param remedy     e.g. `run the tests as root`.
  */
-export function testWhere(isGranted: boolean, what: string, remedy: string): typeof test | typeof test.skip {
+export function testWhere(
+  isGranted: boolean,
+  what: string,
+  remedy: string,
+): typeof test | typeof test.skip {
   if (isGranted) return test;
   skip(`${what} is missing; provide it with: ${remedy}`, true);
   return test.skip;
@@ -35,9 +47,13 @@ export function testWhere(isGranted: boolean, what: string, remedy: string): typ
 function areMissing(names: readonly PeerName[]): boolean {
   const missing = names.filter((name) => peerPath(name) === undefined);
   if (missing.length === 0) return false;
-  const isForNow = (name: PeerName) => process.env.KEYTURN_TEST === 'full' || !AT_FULL_LENGTH.includes(name);
+  const isForNow = (name: PeerName) =>
+    process.env.KEYTURN_TEST === 'full' || !AT_FULL_LENGTH.includes(name);
   const where = missing.some(isForNow) ? '' : ' (scripts/test full does)';
-  skip(`${missing.join(' and ')} is missing; provide it with: scripts/peers ${missing.join(' ')}${where}`, missing.some(isForNow));
+  skip(
+    `${missing.join(' and ')} is missing; provide it with: scripts/peers ${missing.join(' ')}${where}`,
+    missing.some(isForNow),
+  );
   return true;
 }
 

@@ -53,7 +53,8 @@ export async function startPilotAgent(options: PilotAgentOptions): Promise<Pilot
   return {
     ...peer,
     sdsSocket,
-    secret: (name) => until(`${name} of pilot-agent`, async () => peer.running() && ask(name), START_MS),
+    secret: (name) =>
+      until(`${name} of pilot-agent`, async () => peer.running() && ask(name), START_MS),
     envoy,
   };
 }
@@ -79,7 +80,9 @@ export async function layOut(options: PilotAgentOptions): Promise<PilotAgentPlac
   // Without an Envoy to start it opens no SDS socket. It outlives an agent that is killed, so it ends by itself.
   const sleeper = place('envoy', '#!/bin/sh\nexec sleep 120\n');
   chmodSync(sleeper, 0o755);
-  const template = realEnvoy ? join(peerPath('istio-files')!, 'envoy_bootstrap.json') : place('bootstrap.json', '{}');
+  const template = realEnvoy
+    ? join(peerPath('istio-files')!, 'envoy_bootstrap.json')
+    : place('bootstrap.json', '{}');
   const proxyAdminPort = await freePort();
   const proxyConfig = {
     proxyBootstrapTemplatePath: template,
@@ -91,7 +94,10 @@ export async function layOut(options: PilotAgentOptions): Promise<PilotAgentPlac
     statusPort: options.statusPort ?? (await freePort()),
     proxyAdminPort,
   };
-  const ports = { ENVOY_STATUS_PORT: String(await freePort()), ENVOY_PROMETHEUS_PORT: String(await freePort()) };
+  const ports = {
+    ENVOY_STATUS_PORT: String(await freePort()),
+    ENVOY_PROMETHEUS_PORT: String(await freePort()),
+  };
   return {
     dir,
     env: {

@@ -23,9 +23,15 @@ export const UNSEEN = 'delete process.env.BUN_OPTIONS; process.execArgv.length =
  *
  * @param nodeFlags  For Node.js, where that is what is started.
  */
-export function programCommand(form: ProgramForm = FORM, nodeFlags: readonly string[] = []): readonly [string, ...string[]] {
+export function programCommand(
+  form: ProgramForm = FORM,
+  nodeFlags: readonly string[] = [],
+): readonly [string, ...string[]] {
   if (ROOTFS) return [resolve(__dirname, 'in-image.sh'), ROOTFS];
   const file = form === 'standalone' ? `${DIST}/standalone/keyturn` : `${DIST}/keyturn`;
-  if (!existsSync(file)) throw new Error(`${file} is missing; make it with: scripts/build${form === 'standalone' ? ' --standalone' : ''}`);
+  if (!existsSync(file))
+    throw new Error(
+      `${file} is missing; make it with: scripts/build${form === 'standalone' ? ' --standalone' : ''}`,
+    );
   return form === 'standalone' ? [file] : [process.execPath, ...nodeFlags, file];
 }

@@ -1,11 +1,33 @@
 import type { KeyObject } from 'node:crypto';
-import { contextTag, derElement, derInteger, derOid, derSequence, derSet, derTime, TAG } from '../../agent/base/der';
+import {
+  contextTag,
+  derElement,
+  derInteger,
+  derOid,
+  derSequence,
+  derSet,
+  derTime,
+  TAG,
+} from '../../agent/base/der';
 import { writePem } from '../../agent/base/pem';
 import type { Random } from '../../agent/base/random';
 import { certificatesPem } from '../../agent/identity/certificate';
-import { EXTENSION, encodeExtension, encodePurposes, PURPOSE } from '../../agent/identity/extensions';
+import {
+  EXTENSION,
+  encodeExtension,
+  encodePurposes,
+  PURPOSE,
+} from '../../agent/identity/extensions';
 import { generateKeyPair, privateKeyPem } from '../../agent/identity/keys';
-import { HOUR_MS, issueLeaf, makeTestCa, randomSerial, signDer, type TestCa, type TestCaOptions } from './certs';
+import {
+  HOUR_MS,
+  issueLeaf,
+  makeTestCa,
+  randomSerial,
+  signDer,
+  type TestCa,
+  type TestCaOptions,
+} from './certs';
 import type { ProxyPem } from './envoy-verdicts';
 import { seeded } from './seeded';
 
@@ -31,7 +53,12 @@ export async function madeSet(world: ProxySetWorld): Promise<MadeSet> {
   const key = await generateKeyPair('ecdsa-p256');
   const serial = randomSerial();
   const now = Date.now();
-  const leafDer = issueLeaf(world.signer, { key, serial, notBeforeAt: now - HOUR_MS, notAfterAt: now + 24 * HOUR_MS });
+  const leafDer = issueLeaf(world.signer, {
+    key,
+    serial,
+    notBeforeAt: now - HOUR_MS,
+    notAfterAt: now + 24 * HOUR_MS,
+  });
   const listsDer = world.lists?.(serial);
   const pem = {
     keyPem: privateKeyPem(key, 'pkcs8').toString(),
@@ -65,10 +92,23 @@ export interface MadeListOptions {
 /** A revocation list of `ca`, P-256, right in every way but those that `options` ask for. */
 export function makeList(ca: TestCa, options: MadeListOptions = {}): Uint8Array {
   const now = Date.now();
-  const { thisUpdateAt = now - HOUR_MS, nextUpdateAt = now + 24 * HOUR_MS, revoked = [], extensions = [] } = options;
+  const {
+    thisUpdateAt = now - HOUR_MS,
+    nextUpdateAt = now + 24 * HOUR_MS,
+    revoked = [],
+    extensions = [],
+  } = options;
   const algorithm = derSequence(derOid('1.2.840.10045.4.3.2'));
-  const keyId = encodeExtension(EXTENSION.authorityKeyId, false, derSequence(derElement(contextTag(0, 'primitive'), ca.keyId)));
-  const number = encodeExtension('2.5.29.20', options.criticalNumber ?? false, derInteger(options.number ?? 1));
+  const keyId = encodeExtension(
+    EXTENSION.authorityKeyId,
+    false,
+    derSequence(derElement(contextTag(0, 'primitive'), ca.keyId)),
+  );
+  const number = encodeExtension(
+    '2.5.29.20',
+    options.criticalNumber ?? false,
+    derInteger(options.number ?? 1),
+  );
   const all = [...(options.noKeyId ? [] : [keyId]), number, ...extensions];
   const entry = (serial: Uint8Array, ...rest: readonly Uint8Array[]) =>
     derSequence(derElement(0x02, serial), derTime(now - HOUR_MS), ...rest);
@@ -90,8 +130,12 @@ export function makeList(ca: TestCa, options: MadeListOptions = {}): Uint8Array 
 }
 
 const flag = (number: number) => derElement(contextTag(number, 'primitive'), Buffer.of(0xff));
-const uriPoint = derElement(contextTag(0), derElement(contextTag(0), derElement(contextTag(6, 'primitive'), Buffer.from('http://x/crl'))));
-const scope = (critical: boolean, ...parts: readonly Uint8Array[]) => encodeExtension('2.5.29.28', critical, derSequence(...parts));
+const uriPoint = derElement(
+  contextTag(0),
+  derElement(contextTag(0), derElement(contextTag(6, 'primitive'), Buffer.from('http://x/crl'))),
+);
+const scope = (critical: boolean, ...parts: readonly Uint8Array[]) =>
+  encodeExtension('2.5.29.28', critical, derSequence(...parts));
 
 /** Lists with extensions that Envoy does not take. */
 export const BAD_LISTS: Readonly<Record<string, MadeListOptions>> = {
@@ -102,20 +146,31 @@ export const BAD_LISTS: Readonly<Record<string, MadeListOptions>> = {
   },
   'IssuingDistributionPoint of an indirect list': { extensions: [scope(true, flag(4))] },
   'IssuingDistributionPoint of a partition, not critical': { extensions: [scope(false, uriPoint)] },
-  'a critical DeltaCRLIndicator': { extensions: [encodeExtension('2.5.29.27', true, derInteger(1))] },
-  'an unknown critical extension': { extensions: [encodeExtension('1.2.3.4', true, derInteger(1))] },
+  'a critical DeltaCRLIndicator': {
+    extensions: [encodeExtension('2.5.29.27', true, derInteger(1))],
+  },
+  'an unknown critical extension': {
+    extensions: [encodeExtension('1.2.3.4', true, derInteger(1))],
+  },
   'a critical CRLNumber': { criticalNumber: true },
 };
 
 /** Those that it takes. */
 export const GOOD_LISTS: Readonly<Record<string, MadeListOptions>> = {
   'IssuingDistributionPoint for user certificates alone': { extensions: [scope(true, flag(1))] },
-  'an unknown extension that is not critical': { extensions: [encodeExtension('1.2.3.4', false, derInteger(1))] },
+  'an unknown extension that is not critical': {
+    extensions: [encodeExtension('1.2.3.4', false, derInteger(1))],
+  },
 };
 
-const reason = (critical: boolean) => encodeExtension('2.5.29.21', critical, derElement(0x0a, Buffer.of(1)));
+const reason = (critical: boolean) =>
+  encodeExtension('2.5.29.21', critical, derElement(0x0a, Buffer.of(1)));
 const invalidSince = (critical: boolean) =>
-  encodeExtension('2.5.29.24', critical, derElement(TAG.generalizedTime, Buffer.from('20200101000000Z')));
+  encodeExtension(
+    '2.5.29.24',
+    critical,
+    derElement(TAG.generalizedTime, Buffer.from('20200101000000Z')),
+  );
 
 /** Lists with an entry whose extensions Envoy does not take; and those that it takes. */
 export const BAD_ENTRIES: Readonly<Record<string, MadeListOptions>> = {
@@ -128,17 +183,31 @@ export const GOOD_ENTRIES: Readonly<Record<string, MadeListOptions>> = {
 
 const DAY_MS = 24 * HOUR_MS;
 const ended = () => ({ notBeforeAt: Date.now() - 400 * DAY_MS, notAfterAt: Date.now() - HOUR_MS });
-const ahead = () => ({ notBeforeAt: Date.now() + 2 * DAY_MS, notAfterAt: Date.now() + 3_000 * DAY_MS });
-const living = () => ({ notBeforeAt: Date.now() - 30 * DAY_MS, notAfterAt: Date.now() + 3_000 * DAY_MS });
+const ahead = () => ({
+  notBeforeAt: Date.now() + 2 * DAY_MS,
+  notAfterAt: Date.now() + 3_000 * DAY_MS,
+});
+const living = () => ({
+  notBeforeAt: Date.now() - 30 * DAY_MS,
+  notAfterAt: Date.now() + 3_000 * DAY_MS,
+});
 
 const root = (options: TestCaOptions = {}) => makeTestCa({ ...living(), ...options });
 /** The same name and key, certified again. */
-const again = (ca: TestCa, options: TestCaOptions) => makeTestCa({ ...living(), privateKey: ca.privateKey, ...options });
+const again = (ca: TestCa, options: TestCaOptions) =>
+  makeTestCa({ ...living(), privateKey: ca.privateKey, ...options });
 const ders = (...cas: readonly TestCa[]) => cas.map(({ certificateDer }) => certificateDer);
 
 /** The cases of the field and their siblings, each as it stands. */
 export async function fieldWorlds(): Promise<ProxySetWorld[]> {
-  const worlds = [rootWorlds, likeNameWorlds, chainWorlds, extensionWorlds, listWorlds, namesWorlds];
+  const worlds = [
+    rootWorlds,
+    likeNameWorlds,
+    chainWorlds,
+    extensionWorlds,
+    listWorlds,
+    namesWorlds,
+  ];
   return (await Promise.all(worlds.map((make) => make()))).flat();
 }
 
@@ -166,14 +235,25 @@ async function rootWorlds(): Promise<ProxySetWorld[]> {
     }
   }
   const [ours, other] = [await root({ noKeyIds: true }), await root({ noKeyIds: true })];
-  worlds.push({ name: 'another key of the same name first', signer: ours, chainDer: [], rootsDer: ders(other, ours) });
-  worlds.push({ name: 'another key of the same name last', signer: ours, chainDer: [], rootsDer: ders(ours, other) });
+  worlds.push({
+    name: 'another key of the same name first',
+    signer: ours,
+    chainDer: [],
+    rootsDer: ders(other, ours),
+  });
+  worlds.push({
+    name: 'another key of the same name last',
+    signer: ours,
+    chainDer: [],
+    rootsDer: ders(ours, other),
+  });
   return worlds;
 }
 
 /** Names that BoringSSL takes for one although their bytes differ, and those that it does not. */
 async function likeNameWorlds(): Promise<ProxySetWorld[]> {
-  const named = (tag: number, text: string) => derSequence(derSet(derSequence(derOid('2.5.4.3'), derElement(tag, Buffer.from(text)))));
+  const named = (tag: number, text: string) =>
+    derSequence(derSet(derSequence(derOid('2.5.4.3'), derElement(tag, Buffer.from(text)))));
   const pairs = {
     'another case': [named(TAG.utf8String, 'Root'), named(TAG.utf8String, 'root')],
     'more spaces': [named(TAG.utf8String, ' root  a '), named(TAG.utf8String, 'root a')],
@@ -187,7 +267,12 @@ async function likeNameWorlds(): Promise<ProxySetWorld[]> {
     const other = await root({ subjectDer: like, noKeyIds: true });
     const dead = await again(signer, { subjectDer: like, noKeyIds: true, ...ended() });
     const world = (what: string, ...roots: readonly TestCa[]) =>
-      worlds.push({ name: `field A1 ${what} whose name has ${name}`, signer, chainDer: [], rootsDer: ders(...roots) });
+      worlds.push({
+        name: `field A1 ${what} whose name has ${name}`,
+        signer,
+        chainDer: [],
+        rootsDer: ders(...roots),
+      });
     world('another key first', other, signer);
     world('another key last', signer, other);
     world('a dead copy first', dead, signer);
@@ -199,7 +284,8 @@ async function likeNameWorlds(): Promise<ProxySetWorld[]> {
 async function extensionWorlds(): Promise<ProxySetWorld[]> {
   const policy = derSequence(derOid('1.2.3.4'));
   const mapping = (from: string) => derSequence(derSequence(derOid(from), derOid('1.2.3.5')));
-  const explicit = (skip: number) => derSequence(derElement(contextTag(0, 'primitive'), Buffer.of(skip)));
+  const explicit = (skip: number) =>
+    derSequence(derElement(contextTag(0, 'primitive'), Buffer.of(skip)));
   const values: Readonly<Record<string, readonly [string, Uint8Array]>> = {
     'any purpose': ['2.5.29.37', derSequence(derOid(PURPOSE.any))],
     'a certificate policy': ['2.5.29.32', derSequence(policy)],
@@ -218,8 +304,16 @@ async function extensionWorlds(): Promise<ProxySetWorld[]> {
   const worlds: ProxySetWorld[] = [];
   for (const [name, [oid, value]] of Object.entries(values)) {
     const options = { extraExtensions: [encodeExtension(oid, false, value)] };
-    const [int, own] = [await makeTestCa({ ...living(), parent: top, ...options }), await root(options)];
-    worlds.push({ name: `an intermediate with ${name}`, signer: int, chainDer: ders(int), rootsDer: ders(top) });
+    const [int, own] = [
+      await makeTestCa({ ...living(), parent: top, ...options }),
+      await root(options),
+    ];
+    worlds.push({
+      name: `an intermediate with ${name}`,
+      signer: int,
+      chainDer: ders(int),
+      rootsDer: ders(top),
+    });
     worlds.push({ name: `a root with ${name}`, signer: own, chainDer: [], rootsDer: ders(own) });
   }
   return worlds;
@@ -229,12 +323,15 @@ async function chainWorlds(): Promise<ProxySetWorld[]> {
   const [a, b] = [await root({ name: 'A' }), await root({ name: 'B' })];
   const deadB = await again(b, { name: 'B', ...ended() });
   const int = await makeTestCa({ ...living(), parent: a });
-  const certify = (parent: TestCa, options: TestCaOptions = {}) => again(int, { parent, name: 'intermediate', ...options });
+  const certify = (parent: TestCa, options: TestCaOptions = {}) =>
+    again(int, { parent, name: 'intermediate', ...options });
   const [byB, deadInt] = [await certify(b), await certify(a, ended())];
   const deadA = await again(a, { name: 'A', serial: Buffer.of(7), ...ended() });
-  const naming = async (serial: number) => certify(a, { noKeyIds: true, extraExtensions: [authorityKey(a, Buffer.of(serial))] });
+  const naming = async (serial: number) =>
+    certify(a, { noKeyIds: true, extraExtensions: [authorityKey(a, Buffer.of(serial))] });
   const newA = await again(a, { name: 'A', serial: Buffer.of(8) });
-  const purposes = async (...uses: readonly string[]) => certify(a, { extraExtensions: [encodePurposes(uses)] });
+  const purposes = async (...uses: readonly string[]) =>
+    certify(a, { extraExtensions: [encodePurposes(uses)] });
   const world = (name: string, chain: readonly TestCa[], roots: readonly TestCa[]) => ({
     name,
     signer: int,
@@ -255,19 +352,36 @@ async function chainWorlds(): Promise<ProxySetWorld[]> {
     world('cross-signed, the ended root first', [byB, int], [deadB, a]),
     world('cross-signed, the ended root second', [int, byB], [deadB, a]),
     world('an intermediate that names the serial number of a dead root', [await naming(7)], [newA]),
-    world('an intermediate that names the serial number of a dead root, which is there', [await naming(7)], [newA, deadA]),
-    world('an intermediate that names the serial number of the living root', [await naming(8)], [deadA, newA]),
+    world(
+      'an intermediate that names the serial number of a dead root, which is there',
+      [await naming(7)],
+      [newA, deadA],
+    ),
+    world(
+      'an intermediate that names the serial number of the living root',
+      [await naming(8)],
+      [deadA, newA],
+    ),
     world('an intermediate for any purpose', [await purposes(PURPOSE.any)], [a]),
     world('an intermediate for servers', [await purposes(PURPOSE.serverAuth)], [a]),
-    world('an intermediate for both', [await purposes(PURPOSE.serverAuth, PURPOSE.clientAuth)], [a]),
+    world(
+      'an intermediate for both',
+      [await purposes(PURPOSE.serverAuth, PURPOSE.clientAuth)],
+      [a],
+    ),
   ];
 }
 
 /** AuthorityKeyIdentifier with issuer and serial number. */
 function authorityKey({ keyId, subjectDer }: TestCa, serial: Uint8Array): Uint8Array {
-  const primitive = (number: number, bytes: Uint8Array) => derElement(contextTag(number, 'primitive'), bytes);
+  const primitive = (number: number, bytes: Uint8Array) =>
+    derElement(contextTag(number, 'primitive'), bytes);
   const issuer = derElement(contextTag(1), derElement(contextTag(4), subjectDer));
-  return encodeExtension(EXTENSION.authorityKeyId, false, derSequence(primitive(0, keyId), issuer, primitive(2, serial)));
+  return encodeExtension(
+    EXTENSION.authorityKeyId,
+    false,
+    derSequence(primitive(0, keyId), issuer, primitive(2, serial)),
+  );
 }
 
 async function listWorlds(): Promise<ProxySetWorld[]> {
@@ -289,7 +403,10 @@ async function listWorlds(): Promise<ProxySetWorld[]> {
     world('the list of the root alone', () => [ofRoot]),
     world('the list of the intermediate alone', () => [ofInt]),
     world('lists of both', () => [ofRoot, ofInt]),
-    world('a list that names our own leaf', (serial) => [ofRoot, makeList(int, { revoked: [serial] })]),
+    world('a list that names our own leaf', (serial) => [
+      ofRoot,
+      makeList(int, { revoked: [serial] }),
+    ]),
     world('a list that has ended', () => [ofRoot, old]),
     world('a list that has ended beside a good one', () => [ofRoot, old, ofInt]),
     world('a list that has not begun', () => [ofRoot, future]),
@@ -309,7 +426,11 @@ async function namesWorlds(): Promise<ProxySetWorld[]> {
   const others = async (count: number) => {
     const made: TestCa[] = [];
     for (let index = 0; index < count; index += 1)
-      made.push(await again(shared, { name: `Corporate Root Certification Authority ${index} of Example Group` }));
+      made.push(
+        await again(shared, {
+          name: `Corporate Root Certification Authority ${index} of Example Group`,
+        }),
+      );
     return made;
   };
   const many = await others(700);
@@ -326,7 +447,8 @@ async function namesWorlds(): Promise<ProxySetWorld[]> {
 export async function generatedWorlds(count: number, seed: number): Promise<ProxySetWorld[]> {
   const random = seeded(seed);
   const worlds: ProxySetWorld[] = [];
-  for (let index = 0; index < count; index += 1) worlds.push(await generatedWorld(`generated ${seed}/${index}`, random));
+  for (let index = 0; index < count; index += 1)
+    worlds.push(await generatedWorld(`generated ${seed}/${index}`, random));
   return worlds;
 }
 
@@ -337,10 +459,14 @@ async function generatedWorld(name: string, random: Random): Promise<ProxySetWor
   const dates = [ended, ahead, living];
   const copies = async (of: (options: TestCaOptions) => Promise<TestCa>, chance: number) => {
     const made: TestCa[] = [];
-    while (made.length < 3 && maybe(chance)) made.push(await of({ noKeyIds: maybe(0.3), ...pick(dates, random)() }));
+    while (made.length < 3 && maybe(chance))
+      made.push(await of({ noKeyIds: maybe(0.3), ...pick(dates, random)() }));
     return made;
   };
-  const roots = [...(maybe(0.9) ? [top] : []), ...(await copies((options) => again(top, options), 0.5))];
+  const roots = [
+    ...(maybe(0.9) ? [top] : []),
+    ...(await copies((options) => again(top, options), 0.5)),
+  ];
   if (maybe(0.3)) roots.push(await root({ noKeyIds: true }));
   if (maybe(0.5)) roots.push(await root({ name: 'unrelated', ...pick(dates, random)() }));
   const chain: TestCa[] = [];
@@ -350,16 +476,33 @@ async function generatedWorld(name: string, random: Random): Promise<ProxySetWor
     const other = await root({ name: 'other' });
     if (maybe(0.4)) roots.push(other);
     chain.push(...(maybe(0.9) ? [int] : []));
-    chain.push(...(await copies((options) => again(int, { ...options, parent: maybe(0.5) ? top : other, name: 'intermediate' }), 0.4)));
+    chain.push(
+      ...(await copies(
+        (options) =>
+          again(int, { ...options, parent: maybe(0.5) ? top : other, name: 'intermediate' }),
+        0.4,
+      )),
+    );
     if (maybe(0.1)) roots.push(int);
     signer = int;
   }
-  const lists = maybe(0.4) ? generatedLists(signer === top ? [top] : [top, signer], random) : undefined;
+  const lists = maybe(0.4)
+    ? generatedLists(signer === top ? [top] : [top, signer], random)
+    : undefined;
   const rootsDer = ders(...shuffled(roots.length === 0 ? [top] : roots, random));
-  return { name, signer, chainDer: ders(...shuffled(chain, random)), rootsDer, ...(lists && { lists }) };
+  return {
+    name,
+    signer,
+    chainDer: ders(...shuffled(chain, random)),
+    rootsDer,
+    ...(lists && { lists }),
+  };
 }
 
-function generatedLists(cas: readonly TestCa[], random: Random): NonNullable<ProxySetWorld['lists']> {
+function generatedLists(
+  cas: readonly TestCa[],
+  random: Random,
+): NonNullable<ProxySetWorld['lists']> {
   const now = Date.now();
   const times = [
     {},

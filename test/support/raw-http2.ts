@@ -20,7 +20,10 @@ export interface RawClient {
 }
 
 /** Connects. With `paused` it reads nothing, ever, so the server's writes pile up. */
-export function rawConnect(path: string, options: { readonly paused?: boolean } = {}): Promise<RawClient> {
+export function rawConnect(
+  path: string,
+  options: { readonly paused?: boolean } = {},
+): Promise<RawClient> {
   return rawClient(connect(path), 'connect', options);
 }
 
@@ -73,7 +76,12 @@ function createScanner() {
     scan: (chunk: Buffer) => {
       rest = Buffer.concat([rest, chunk]);
       while (rest.length >= 9 && rest.length >= 9 + rest.readUIntBE(0, 3)) {
-        const [length, type, flags, stream] = [rest.readUIntBE(0, 3), rest[3]!, rest[4]!, rest.readUInt32BE(5)];
+        const [length, type, flags, stream] = [
+          rest.readUIntBE(0, 3),
+          rest[3]!,
+          rest[4]!,
+          rest.readUInt32BE(5),
+        ];
         const last = (type === TYPE.data || type === TYPE.headers) && (flags & END_STREAM) !== 0;
         if (last || type === TYPE.reset) scanner.ended.add(stream);
         if (type === TYPE.data) scanner.data.set(stream, (scanner.data.get(stream) ?? 0) + length);
@@ -86,7 +94,18 @@ function createScanner() {
   return scanner;
 }
 
-const TYPE = { data: 0, headers: 1, priority: 2, reset: 3, settings: 4, push: 5, ping: 6, goaway: 7, window: 8, continuation: 9 } as const;
+const TYPE = {
+  data: 0,
+  headers: 1,
+  priority: 2,
+  reset: 3,
+  settings: 4,
+  push: 5,
+  ping: 6,
+  goaway: 7,
+  window: 8,
+  continuation: 9,
+} as const;
 export type FrameType = keyof typeof TYPE;
 
 /** One HTTP/2 frame, whatever it says (RFC 9113 section 4.1). `length` lies about the payload. */
@@ -109,7 +128,10 @@ export const END_STREAM = 0x1;
 export const END_HEADERS = 0x4;
 
 /** What a client begins with: the preface and empty SETTINGS. */
-export const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame('settings', 0)]);
+export const PREFACE = Buffer.concat([
+  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  frame('settings', 0),
+]);
 
 const SERVICE = '/envoy.service.secret.v3.SecretDiscoveryService';
 
@@ -133,9 +155,15 @@ export function openCall(
 }
 
 /** HPACK, every field literal and unindexed (RFC 7541 section 6.2.2). */
-export function headerBlock(fields: Readonly<Record<string, string>> | readonly (readonly [string, string])[]): Buffer {
-  const pairs = Array.isArray(fields) ? (fields as readonly (readonly [string, string])[]) : Object.entries(fields);
-  return Buffer.concat(pairs.flatMap(([name, value]) => [Buffer.from([0]), hpackString(name), hpackString(value)]));
+export function headerBlock(
+  fields: Readonly<Record<string, string>> | readonly (readonly [string, string])[],
+): Buffer {
+  const pairs = Array.isArray(fields)
+    ? (fields as readonly (readonly [string, string])[])
+    : Object.entries(fields);
+  return Buffer.concat(
+    pairs.flatMap(([name, value]) => [Buffer.from([0]), hpackString(name), hpackString(value)]),
+  );
 }
 
 function hpackString(text: string): Buffer {
@@ -151,7 +179,11 @@ function hpackString(text: string): Buffer {
 export function message(
   stream: number,
   bytes: Uint8Array,
-  options: { readonly length?: number; readonly compressed?: boolean; readonly flags?: number } = {},
+  options: {
+    readonly length?: number;
+    readonly compressed?: boolean;
+    readonly flags?: number;
+  } = {},
 ): Buffer {
   const head = Buffer.alloc(5);
   head.writeUInt8(options.compressed ? 1 : 0, 0);

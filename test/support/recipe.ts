@@ -32,10 +32,17 @@ export interface Cook {
 /** @param programs  Further ones that the recipe calls, by name, beside `keyturn`. */
 export function follow(
   recipe: string,
-  options: { readonly cwd: string; readonly env: NodeJS.ProcessEnv; readonly programs: Readonly<Record<string, string>> },
+  options: {
+    readonly cwd: string;
+    readonly env: NodeJS.ProcessEnv;
+    readonly programs: Readonly<Record<string, string>>;
+  },
 ): Cook {
   const bin = tempDir();
-  for (const [name, command] of Object.entries({ ...options.programs, keyturn: programCommand().join("' '") })) {
+  for (const [name, command] of Object.entries({
+    ...options.programs,
+    keyturn: programCommand().join("' '"),
+  })) {
     writeFileSync(join(bin, name), `#!/bin/sh\nexec '${command}' "$@"\n`);
     chmodSync(join(bin, name), 0o755);
   }

@@ -3,7 +3,11 @@ import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { expect } from '@jest/globals';
-import { certificatesPem, parseCertificate, parseRootBundle } from '../../agent/identity/certificate';
+import {
+  certificatesPem,
+  parseCertificate,
+  parseRootBundle,
+} from '../../agent/identity/certificate';
 import { keyturn } from './command-line';
 import type { Daemon } from './daemon';
 import { tempDir } from './temp-dir';
@@ -32,8 +36,18 @@ export interface RootChange {
 /** The authority of trust domain example.org, once it listens. */
 export async function caOf(...flags: readonly string[]): Promise<RootChange> {
   const dir = tempDir();
-  const free = ['--listen', '127.0.0.1:0', '--admin-address', '127.0.0.1:0', '--log-format', 'json'];
-  const daemon = testDaemon({ dir, args: ['ca', 'serve', ...free, '--ca-dir', './ca', '--trust-domain', 'example.org', ...flags] });
+  const free = [
+    '--listen',
+    '127.0.0.1:0',
+    '--admin-address',
+    '127.0.0.1:0',
+    '--log-format',
+    'json',
+  ];
+  const daemon = testDaemon({
+    dir,
+    args: ['ca', 'serve', ...free, '--ca-dir', './ca', '--trust-domain', 'example.org', ...flags],
+  });
   const { address, admin } = await daemon.event('ca server started');
   const rootFile = join(dir, 'ca/root-cert.pem');
   const copies: Record<string, string> = { old: join(dir, 'old-root.pem') };
@@ -49,7 +63,9 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
     const before = daemon.events.length;
     await work();
     await until('a certificate of after the change', async () => {
-      const changedAt = daemon.events.findLastIndex(({ event }) => /^CA (roots|signer) changed$/.test(event));
+      const changedAt = daemon.events.findLastIndex(({ event }) =>
+        /^CA (roots|signer) changed$/.test(event),
+      );
       const since = daemon.events.slice(changedAt).map(({ serial }) => serial);
       return changedAt >= before && since.includes(await shownSerial(String(address)));
     });
@@ -65,12 +81,15 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
     add: async () => {
       const known = rootsNow();
       await served(async () => ids.push(await command('ca', 'root', 'add')));
-      const added = rootsNow().filter((der) => !known.some((other) => Buffer.compare(other, der) === 0));
+      const added = rootsNow().filter(
+        (der) => !known.some((other) => Buffer.compare(other, der) === 0),
+      );
       expect(added).toHaveLength(1);
       copies.new = join(dir, `root-${ids.length}.pem`);
       writeFileSync(copies.new, certificatesPem(added));
     },
-    activate: (id, ...more) => served(() => command('ca', 'root', 'activate', id ?? ids.at(-1)!, '--overlap', '0', ...more)),
+    activate: (id, ...more) =>
+      served(() => command('ca', 'root', 'activate', id ?? ids.at(-1)!, '--overlap', '0', ...more)),
     retire: (...flags) => served(() => command('ca', 'root', 'retire', ...flags)),
     token: (id) => command('ca', 'token', 'create', '--spiffe-id', id),
     command,
@@ -80,7 +99,12 @@ export async function caOf(...flags: readonly string[]): Promise<RootChange> {
 /** The serial number of the certificate that a server shows, as `Certificate.serial`. */
 async function shownSerial(address: string): Promise<string> {
   const [host, port] = address.split(':') as [string, string];
-  const socket = connect({ host, port: Number(port), rejectUnauthorized: false, ALPNProtocols: ['h2'] });
+  const socket = connect({
+    host,
+    port: Number(port),
+    rejectUnauthorized: false,
+    ALPNProtocols: ['h2'],
+  });
   try {
     await once(socket, 'secureConnect');
     return parseCertificate(socket.getPeerX509Certificate()!.raw).serial;

@@ -9,7 +9,11 @@ import type { CaClient, IssuedChain, SignRequest } from '../../ca-client/ca-clie
 import { issueLeaf, type LeafOptions, makeTestCa, TEST_NOW, type TestCa } from './certs';
 
 /** What a scripted CA does with one request. */
-export type Behaviour = (request: SignRequest, signal: AbortSignal, attempt: number) => IssuedChain | Promise<IssuedChain>;
+export type Behaviour = (
+  request: SignRequest,
+  signal: AbortSignal,
+  attempt: number,
+) => IssuedChain | Promise<IssuedChain>;
 
 /** A `CaClient` in the same process whose every answer is decided by the test. Issues for a day unless told otherwise. */
 export class ScriptedCa implements CaClient {
@@ -68,7 +72,10 @@ export class ScriptedCa implements CaClient {
     this.behave(
       (_, signal) =>
         new Promise((_resolve, reject) => {
-          if (!deaf) signal.addEventListener('abort', () => reject(new AgentError('ERR_ABORTED', 'sign: aborted')));
+          if (!deaf)
+            signal.addEventListener('abort', () =>
+              reject(new AgentError('ERR_ABORTED', 'sign: aborted')),
+            );
         }),
     );
   }
@@ -86,7 +93,9 @@ export class ScriptedCa implements CaClient {
     this.inFlight += 1;
     this.mostInFlight = Math.max(this.mostInFlight, this.inFlight);
     // Whoever asked has gone once its signal fired, whatever the behaviour does.
-    const gone = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    const gone = new Promise<void>((resolve) =>
+      signal.addEventListener('abort', () => resolve(), { once: true }),
+    );
     const answer = (async () => this.#behaviour(request, signal, this.attempts.length))();
     void Promise.race([answer.catch(() => undefined), gone]).then(() => (this.inFlight -= 1));
     return answer;

@@ -90,7 +90,10 @@ export interface DeltaClientStream extends ClientStream {
 export interface SdsClient {
   openStream(): SotwClientStream;
   openDelta(): DeltaClientStream;
-  fetch(names: readonly string[], options?: { readonly deadlineMs?: number; readonly typeUrl?: string }): Promise<Received>;
+  fetch(
+    names: readonly string[],
+    options?: { readonly deadlineMs?: number; readonly typeUrl?: string },
+  ): Promise<Received>;
   /** Subscribes to a name, acknowledges it and hangs up: what every case ends with. */
   get(name: string): Promise<ReceivedSecret>;
   close(): void;
@@ -140,7 +143,11 @@ export async function getSecret(socketPath: string, name = 'default'): Promise<R
 }
 
 function sotwStream(client: Client): SotwClientStream {
-  const call = client.makeBidiStreamRequest<Uint8Array, Received>(`${SDS_SERVICE}/StreamSecrets`, toBuffer, readSotw);
+  const call = client.makeBidiStreamRequest<Uint8Array, Received>(
+    `${SDS_SERVICE}/StreamSecrets`,
+    toBuffer,
+    readSotw,
+  );
   let names: readonly string[] = [];
   let first = true;
   const inbox = createInbox(call);
@@ -167,7 +174,11 @@ function sotwStream(client: Client): SotwClientStream {
 }
 
 function deltaStream(client: Client): DeltaClientStream {
-  const call = client.makeBidiStreamRequest<Uint8Array, Received>(`${SDS_SERVICE}/DeltaSecrets`, toBuffer, readDelta);
+  const call = client.makeBidiStreamRequest<Uint8Array, Received>(
+    `${SDS_SERVICE}/DeltaSecrets`,
+    toBuffer,
+    readDelta,
+  );
   let first = true;
   const inbox = createInbox(call);
   const stream: DeltaClientStream = Object.assign(inbox.stream, {
@@ -239,7 +250,8 @@ function createInbox(call: ClientDuplexStream<Uint8Array, Received>) {
     },
     silence: async (ms = 100) => {
       await new Promise((done) => setTimeout(done, ms));
-      if (received.length > 0) throw new Error(`unexpected response with ${received[0]!.names.join(', ')}`);
+      if (received.length > 0)
+        throw new Error(`unexpected response with ${received[0]!.names.join(', ')}`);
       if (status) throw new Error(`the stream ended with ${status.code} ${status.details}`);
     },
     ended,
@@ -252,16 +264,24 @@ function createInbox(call: ClientDuplexStream<Uint8Array, Received>) {
   return { stream, last: () => last };
 }
 
-function fetch(client: Client, names: readonly string[], options: { deadlineMs?: number; typeUrl?: string }): Promise<Received> {
+function fetch(
+  client: Client,
+  names: readonly string[],
+  options: { deadlineMs?: number; typeUrl?: string },
+): Promise<Received> {
   const deadline = Date.now() + (options.deadlineMs ?? PATIENCE_MS);
   return new Promise((done, failed) => {
     client.makeUnaryRequest(
       `${SDS_SERVICE}/FetchSecrets`,
       toBuffer,
       readSotw,
-      sotwRequest(names, { node: 'test', ...(options.typeUrl === undefined ? {} : { typeUrl: options.typeUrl }) }),
+      sotwRequest(names, {
+        node: 'test',
+        ...(options.typeUrl === undefined ? {} : { typeUrl: options.typeUrl }),
+      }),
       { deadline },
-      (error: ServiceError | null, response?: Received) => (error ? failed(error) : done(response!)),
+      (error: ServiceError | null, response?: Received) =>
+        error ? failed(error) : done(response!),
     );
   });
 }
@@ -270,14 +290,29 @@ function readSotw(bytes: Buffer): Received {
   const { versionInfo, nonce, resources, typeUrl } = DiscoveryResponse.decode(bytes);
   if (typeUrl !== SECRET_TYPE) throw new Error(`response of type ${typeUrl}`);
   const secrets = resources.map(({ typeUrl: type, value }) => readSecret(type, value));
-  return { version: versionInfo, nonce, secrets, names: secrets.map(({ name }) => name), removed: [], versions: new Map() };
+  return {
+    version: versionInfo,
+    nonce,
+    secrets,
+    names: secrets.map(({ name }) => name),
+    removed: [],
+    versions: new Map(),
+  };
 }
 
 function readDelta(bytes: Buffer): Received {
-  const { nonce, resources, removedResources, systemVersionInfo } = DeltaDiscoveryResponse.decode(bytes);
+  const { nonce, resources, removedResources, systemVersionInfo } =
+    DeltaDiscoveryResponse.decode(bytes);
   const secrets = resources.map(({ resource }) => readSecret(resource!.typeUrl, resource!.value));
   const versions = new Map(resources.map(({ name, version }) => [name, version]));
-  return { version: systemVersionInfo, nonce, secrets, names: resources.map(({ name }) => name), removed: removedResources, versions };
+  return {
+    version: systemVersionInfo,
+    nonce,
+    secrets,
+    names: resources.map(({ name }) => name),
+    removed: removedResources,
+    versions,
+  };
 }
 
 function readSecret(typeUrl: string, bytes: Uint8Array): ReceivedSecret {
@@ -296,15 +331,22 @@ function readSecret(typeUrl: string, bytes: Uint8Array): ReceivedSecret {
   };
 }
 
-function spiffeDomains(validator: TypedExtensionConfig | undefined): ReadonlyMap<string, string> | undefined {
+function spiffeDomains(
+  validator: TypedExtensionConfig | undefined,
+): ReadonlyMap<string, string> | undefined {
   if (validator === undefined) return undefined;
-  if (validator.name !== 'envoy.tls.cert_validator.spiffe') throw new Error(`validator ${validator.name}`);
+  if (validator.name !== 'envoy.tls.cert_validator.spiffe')
+    throw new Error(`validator ${validator.name}`);
   const { trustDomains } = SPIFFECertValidatorConfig.decode(validator.typedConfig!.value);
   return new Map(trustDomains.map(({ name, trustBundle }) => [name, inline(trustBundle)!]));
 }
 
-function inline(source: { specifier?: { $case: string; value: unknown } | undefined } | undefined): string | undefined {
-  return source?.specifier?.$case === 'inlineBytes' ? Buffer.from(source.specifier.value as Uint8Array).toString() : undefined;
+function inline(
+  source: { specifier?: { $case: string; value: unknown } | undefined } | undefined,
+): string | undefined {
+  return source?.specifier?.$case === 'inlineBytes'
+    ? Buffer.from(source.specifier.value as Uint8Array).toString()
+    : undefined;
 }
 
 function toBuffer(bytes: Uint8Array): Buffer {
@@ -314,7 +356,10 @@ function toBuffer(bytes: Uint8Array): Buffer {
 function within<T>(work: Promise<T>, what: string): Promise<T> {
   let timer: NodeJS.Timeout;
   const late = new Promise<never>((_, failed) => {
-    timer = setTimeout(() => failed(new Error(`${what} did not come within ${PATIENCE_MS / 1_000} s`)), PATIENCE_MS);
+    timer = setTimeout(
+      () => failed(new Error(`${what} did not come within ${PATIENCE_MS / 1_000} s`)),
+      PATIENCE_MS,
+    );
   });
   return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }

@@ -9,7 +9,9 @@ export function leafSerial(chainPem: string | undefined): string {
 
 /** Turns the key by SIGHUP and resolves with the new serial once the keeper has it. */
 export async function rotate(daemon: Daemon): Promise<string> {
-  const before = new Set(daemon.events.filter(({ scope }) => scope === 'keeper').map(({ serial }) => serial));
+  const before = new Set(
+    daemon.events.filter(({ scope }) => scope === 'keeper').map(({ serial }) => serial),
+  );
   process.kill(daemon.pid, 'SIGHUP');
   const { serial } = await daemon.event('certificate renewed', (each) => !before.has(each.serial));
   return String(serial);
@@ -23,11 +25,13 @@ export async function expectWell(daemon: Daemon): Promise<void> {
     throw caught;
   });
   const leaf = new X509Certificate(secret.chainPem!);
-  if (!leaf.checkPrivateKey(createPrivateKey(secret.keyPem!))) throw new Error('the key does not belong to the certificate');
+  if (!leaf.checkPrivateKey(createPrivateKey(secret.keyPem!)))
+    throw new Error('the key does not belong to the certificate');
   daemon.assertAlive();
   const faults = daemon.events.filter(({ level }) => level === 'error');
   if (faults.length > 0) throw new Error(`the daemon logged ${JSON.stringify(faults[0])}`);
-  if (daemon.strayLines.length > 0) throw new Error(`the daemon wrote ${daemon.strayLines.join('\n')}`);
+  if (daemon.strayLines.length > 0)
+    throw new Error(`the daemon wrote ${daemon.strayLines.join('\n')}`);
 }
 
 /** The streams that the daemon says are open. */
@@ -50,8 +54,12 @@ export class PushOracle {
       if (secret.chainPem === undefined) continue;
       const chain = certificatesOf(secret.chainPem);
       const leaf = chain[0]!;
-      if (!leaf.checkPrivateKey(createPrivateKey(secret.keyPem!))) throw new Error(`the key does not belong to leaf ${leaf.serialNumber}`);
-      if (!verifies(chain, this.#roots)) throw new Error(`leaf ${leaf.serialNumber} does not verify to the roots that were sent last`);
+      if (!leaf.checkPrivateKey(createPrivateKey(secret.keyPem!)))
+        throw new Error(`the key does not belong to leaf ${leaf.serialNumber}`);
+      if (!verifies(chain, this.#roots))
+        throw new Error(
+          `leaf ${leaf.serialNumber} does not verify to the roots that were sent last`,
+        );
       this.serials.add(leaf.serialNumber.toLowerCase());
       this.checked += 1;
     }
@@ -60,13 +68,17 @@ export class PushOracle {
 
 function verifies(chain: readonly X509Certificate[], roots: readonly X509Certificate[]): boolean {
   for (const [index, certificate] of chain.entries()) {
-    if (roots.some((root) => certificate.checkIssued(root) && certificate.verify(root.publicKey))) return true;
+    if (roots.some((root) => certificate.checkIssued(root) && certificate.verify(root.publicKey)))
+      return true;
     const next = chain[index + 1];
-    if (!next || !certificate.checkIssued(next) || !certificate.verify(next.publicKey)) return false;
+    if (!next || !certificate.checkIssued(next) || !certificate.verify(next.publicKey))
+      return false;
   }
   return false;
 }
 
 function certificatesOf(pem: string): X509Certificate[] {
-  return pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)!.map((block) => new X509Certificate(block));
+  return pem
+    .match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)!
+    .map((block) => new X509Certificate(block));
 }

@@ -17,7 +17,9 @@ const TYPE_URL = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.
 
 /** Subscribes to `names` and acknowledges nothing. */
 export function openSdsStream(socketPath: string, names: readonly string[]): SdsStream {
-  const session: ClientHttp2Session = connectHttp2('http://sds', { createConnection: () => connect(socketPath) });
+  const session: ClientHttp2Session = connectHttp2('http://sds', {
+    createConnection: () => connect(socketPath),
+  });
   let goaway = false;
   let count = 0;
   let buffered = Buffer.alloc(0);

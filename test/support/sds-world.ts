@@ -25,7 +25,11 @@ export async function issueSvid(ca: TestCa, bundle: TrustBundle = ca.bundle): Pr
 /** A CA that is valid now. */
 export function issueCa(name = 'root'): Promise<TestCa> {
   const now = Date.now();
-  return makeTestCa({ name, notBeforeAt: now - 24 * HOUR_MS, notAfterAt: now + 365 * 24 * HOUR_MS });
+  return makeTestCa({
+    name,
+    notBeforeAt: now - 24 * HOUR_MS,
+    notAfterAt: now + 365 * 24 * HOUR_MS,
+  });
 }
 
 export function currentState(svid: Svid, bundle: TrustBundle = svid.bundle): CertState {
@@ -33,7 +37,13 @@ export function currentState(svid: Svid, bundle: TrustBundle = svid.bundle): Cer
 }
 
 export function unavailableState(bundle: TrustBundle | undefined, expired?: Svid): CertState {
-  return { kind: 'unavailable', bundle, expired, retryAt: 0, error: new AgentError('ERR_CA_UNAVAILABLE', 'sign: nobody answers') };
+  return {
+    kind: 'unavailable',
+    bundle,
+    expired,
+    retryAt: 0,
+    error: new AgentError('ERR_CA_UNAVAILABLE', 'sign: nobody answers'),
+  };
 }
 
 /** As with a CA that issues none. */
@@ -56,13 +66,26 @@ export interface SdsWorld {
   close(): Promise<void>;
 }
 
-export async function startSdsWorld(dir: string, options: Partial<SdsServerOptions> = {}, given: Partial<Deps> = {}): Promise<SdsWorld> {
+export async function startSdsWorld(
+  dir: string,
+  options: Partial<SdsServerOptions> = {},
+  given: Partial<Deps> = {},
+): Promise<SdsWorld> {
   const deps = testDeps(given);
   const ca = await issueCa();
   const state = new WatchedSource<CertState>({ kind: 'starting', bundle: undefined });
   const socketPath = options.socketPath ?? join(dir, 'socket');
   const server = await createSdsServer(
-    { mode: 0o600, group: undefined, keyFormat: 'pkcs8', fileDirs: [], jwt: NO_TOKENS, ...options, state, socketPath },
+    {
+      mode: 0o600,
+      group: undefined,
+      keyFormat: 'pkcs8',
+      fileDirs: [],
+      jwt: NO_TOKENS,
+      ...options,
+      state,
+      socketPath,
+    },
     deps,
   );
   const clients: SdsClient[] = [];

@@ -19,7 +19,10 @@ export async function tokenUntil(
   expiresAt: number,
   audience = 'istio-ca',
 ): Promise<string> {
-  const { metadata } = await kube.api.request<KubeObject>('GET', `/api/v1/namespaces/${namespace}/serviceaccounts/${serviceAccount}`);
+  const { metadata } = await kube.api.request<KubeObject>(
+    'GET',
+    `/api/v1/namespaces/${namespace}/serviceaccounts/${serviceAccount}`,
+  );
   const end = Math.floor(expiresAt / 1_000);
   const claims = {
     iss: API_AUDIENCE,

@@ -17,7 +17,11 @@ export interface SmallDisk {
 /** Mounts a tmpfs. @throws Error where that is not allowed. */
 export function mountSmallDisk(kibibytes: number, dir = tempDir()): SmallDisk {
   mkdirSync(dir, { recursive: true });
-  const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${kibibytes}k,mode=0700`, 'tmpfs', dir], { encoding: 'utf8' });
+  const { status, stderr } = spawnSync(
+    'mount',
+    ['-t', 'tmpfs', '-o', `size=${kibibytes}k,mode=0700`, 'tmpfs', dir],
+    { encoding: 'utf8' },
+  );
   if (status !== 0) throw new Error(`mount: ${stderr}`);
   const path = join(dir, 'fill');
   return {

@@ -70,8 +70,14 @@ export interface Replica {
 }
 
 /** Starts one on a bundle of `replicaProgram`. */
-export function startReplica(program: string, argument: string, tokens: readonly string[]): Replica {
-  const child: ChildProcess = spawn(process.execPath, [program, argument, tokens.join()], { stdio: ['pipe', 'pipe', 'inherit'] });
+export function startReplica(
+  program: string,
+  argument: string,
+  tokens: readonly string[],
+): Replica {
+  const child: ChildProcess = spawn(process.execPath, [program, argument, tokens.join()], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const lines: string[] = [];
   const listeners = new Set<() => void>();
   let rest = '';
@@ -92,7 +98,8 @@ export function startReplica(program: string, argument: string, tokens: readonly
         listeners.add(look);
         look();
       }),
-    said: (word) => lines.filter((line) => line.startsWith(`${word} `)).map((line) => line.split(' ')[1]!),
+    said: (word) =>
+      lines.filter((line) => line.startsWith(`${word} `)).map((line) => line.split(' ')[1]!),
     kill: async () => {
       child.kill('SIGKILL');
       await ended;

@@ -56,7 +56,9 @@ export class TestClock implements Clock {
 
   /** When the earliest sleeper wakes, or undefined. */
   nextWakeAt(): number | undefined {
-    return this.#sleepers.length === 0 ? undefined : Math.min(...this.#sleepers.map((sleeper) => this.#wakeAt(sleeper)));
+    return this.#sleepers.length === 0
+      ? undefined
+      : Math.min(...this.#sleepers.map((sleeper) => this.#wakeAt(sleeper)));
   }
 
   /** Moves time forward to `at`, stopping at every wake-up on the way. */
@@ -81,7 +83,8 @@ export class TestClock implements Clock {
   async jumpTo(at: number): Promise<void> {
     const byMs = at - this.#now;
     this.#now = at;
-    if (Math.abs(byMs) >= JUMP_MS) for (const listener of [...this.#jumpListeners]) listener({ byMs });
+    if (Math.abs(byMs) >= JUMP_MS)
+      for (const listener of [...this.#jumpListeners]) listener({ byMs });
     this.#releaseDue();
     await settle();
   }
@@ -97,7 +100,8 @@ export class TestClock implements Clock {
   }
 
   #releaseDue(): void {
-    for (const sleeper of this.#sleepers.filter((each) => this.#wakeAt(each) <= this.#now)) this.#release(sleeper);
+    for (const sleeper of this.#sleepers.filter((each) => this.#wakeAt(each) <= this.#now))
+      this.#release(sleeper);
   }
 
   #release(sleeper: Sleeper): void {

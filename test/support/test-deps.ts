@@ -18,6 +18,13 @@ export function testDeps(deps: Partial<Deps> = {}): Deps & { readonly events: Lo
     (event: string, facts: Facts = {}) => {
       events.push({ level, event, facts });
     };
-  const log: Logger = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error'), scope: () => log, about: () => log };
+  const log: Logger = {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    scope: () => log,
+    about: () => log,
+  };
   return { clock: systemClock, random: () => 0.5, metrics: noMetrics, log, ...deps, events };
 }

@@ -3,7 +3,17 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { certificatesPem } from '../../agent/identity/certificate';
-import { dnsName, HOUR_MS, ipName, issueLeaf, makeTestCa, spkiOf, TEST_ID, type TestCa, type TestCaOptions } from './certs';
+import {
+  dnsName,
+  HOUR_MS,
+  ipName,
+  issueLeaf,
+  makeTestCa,
+  spkiOf,
+  TEST_ID,
+  type TestCa,
+  type TestCaOptions,
+} from './certs';
 
 /** Certificate chain and key, PEM. */
 export interface PemPair {
@@ -14,7 +24,11 @@ export interface PemPair {
 /** A root or intermediate that is valid by the machine's clock. */
 export function liveCa(options: TestCaOptions = {}): Promise<TestCa> {
   const now = Date.now();
-  return makeTestCa({ notBeforeAt: now - 24 * HOUR_MS, notAfterAt: now + 9_000 * HOUR_MS, ...options });
+  return makeTestCa({
+    notBeforeAt: now - 24 * HOUR_MS,
+    notAfterAt: now + 9_000 * HOUR_MS,
+    ...options,
+  });
 }
 
 export interface PairOptions {
@@ -24,8 +38,14 @@ export interface PairOptions {
 }
 
 /** What a server shows that is known by these names and IPv4 addresses; `localhost` and 127.0.0.1 by default. */
-export function serverPair(ca: TestCa, names: readonly string[] = ['localhost', '127.0.0.1'], options: PairOptions = {}): PemPair {
-  const otherNames = names.map((name) => (isIPv4(name) ? ipName(...name.split('.').map(Number)) : dnsName(name)));
+export function serverPair(
+  ca: TestCa,
+  names: readonly string[] = ['localhost', '127.0.0.1'],
+  options: PairOptions = {},
+): PemPair {
+  const otherNames = names.map((name) =>
+    isIPv4(name) ? ipName(...name.split('.').map(Number)) : dnsName(name),
+  );
   return makePair(ca, { uris: [], otherNames }, options);
 }
 
@@ -34,7 +54,11 @@ export function clientPair(ca: TestCa, uri = TEST_ID, options: PairOptions = {})
   return makePair(ca, { uris: [uri] }, options);
 }
 
-function makePair(ca: TestCa, names: { uris: string[]; otherNames?: Uint8Array[] }, options: PairOptions): PemPair {
+function makePair(
+  ca: TestCa,
+  names: { uris: string[]; otherNames?: Uint8Array[] },
+  options: PairOptions,
+): PemPair {
   const { key = generateKeyPairSync('ec', { namedCurve: 'prime256v1' }).privateKey } = options;
   const now = Date.now();
   const leaf = issueLeaf(ca, {

@@ -24,7 +24,9 @@ export const TEST_SUBJECT = 'system:serviceaccount:shop:cart';
 const CURVES = { ES256: ['P-256', 'sha256'], ES384: ['P-384', 'sha384'] } as const;
 
 /** An issuer with a new key. Tokens are good for an hour around the machine's clock. */
-export function makeTokenIssuer(algorithm: 'ES256' | 'ES384' | 'RS256' | 'EdDSA' = 'ES256'): TokenIssuer {
+export function makeTokenIssuer(
+  algorithm: 'ES256' | 'ES384' | 'RS256' | 'EdDSA' = 'ES256',
+): TokenIssuer {
   const kid = randomUUID();
   const { publicKey, privateKey } =
     algorithm === 'RS256'
@@ -37,14 +39,28 @@ export function makeTokenIssuer(algorithm: 'ES256' | 'ES384' | 'RS256' | 'EdDSA'
       ? sign(null, Buffer.from(input), privateKey)
       : algorithm === 'RS256'
         ? sign('sha256', Buffer.from(input), privateKey)
-        : sign(CURVES[algorithm][1], Buffer.from(input), { key: privateKey, dsaEncoding: 'ieee-p1363' });
+        : sign(CURVES[algorithm][1], Buffer.from(input), {
+            key: privateKey,
+            dsaEncoding: 'ieee-p1363',
+          });
   return {
     privateKey,
     kid,
-    jwks: () => JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid, alg: algorithm, use: 'sig' }] }),
+    jwks: () =>
+      JSON.stringify({
+        keys: [{ ...publicKey.export({ format: 'jwk' }), kid, alg: algorithm, use: 'sig' }],
+      }),
     token: (options = {}) => {
       const now = Math.floor(Date.now() / 1_000);
-      const claims = { iss: TEST_ISSUER, aud: [TEST_AUDIENCE], sub: TEST_SUBJECT, iat: now, nbf: now, exp: now + 3_600, ...options.claims };
+      const claims = {
+        iss: TEST_ISSUER,
+        aud: [TEST_AUDIENCE],
+        sub: TEST_SUBJECT,
+        iat: now,
+        nbf: now,
+        exp: now + 3_600,
+        ...options.claims,
+      };
       const header = { alg: algorithm, kid, typ: 'JWT', ...options.header };
       return compact(header, claims, options.signature ?? natural);
     },
@@ -52,10 +68,17 @@ export function makeTokenIssuer(algorithm: 'ES256' | 'ES384' | 'RS256' | 'EdDSA'
 }
 
 /** `HEADER.CLAIMS.SIGNATURE`. */
-export function compact(header: object, claims: object, signature: (signingInput: string) => Uint8Array): string {
-  const input = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+export function compact(
+  header: object,
+  claims: object,
+  signature: (signingInput: string) => Uint8Array,
+): string {
+  const input = [header, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.');
   return `${input}.${Buffer.from(signature(input)).toString('base64url')}`;
 }
 
 /** HMAC with any bytes as the shared secret. */
-export const hmac = (secret: string | Buffer) => (input: string) => createHmac('sha256', secret).update(input).digest();
+export const hmac = (secret: string | Buffer) => (input: string) =>
+  createHmac('sha256', secret).update(input).digest();

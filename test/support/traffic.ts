@@ -22,7 +22,11 @@ const MAX_KINDS = 50;
  * Sends requests to a plain HTTP port of this machine, steadily: `perSecond` on average, at most `concurrency` at once. Nothing is tried
  * twice: a failure is a failure.
  */
-export function startTraffic(options: { readonly port: number; readonly perSecond: number; readonly concurrency: number }): Traffic {
+export function startTraffic(options: {
+  readonly port: number;
+  readonly perSecond: number;
+  readonly concurrency: number;
+}): Traffic {
   const agent = new Agent({ keepAlive: true, maxSockets: options.concurrency });
   const failures = new Map<string, number>();
   let [sent, succeeded, open, stopped] = [0, 0, 0, false];
@@ -62,14 +66,23 @@ export function startTraffic(options: { readonly port: number; readonly perSecon
 /** Resolves with undefined for a 200, else with what happened. */
 function request(port: number, agent: Agent): Promise<string | undefined> {
   return new Promise((done) => {
-    const asked = get({ host: '127.0.0.1', port, path: '/', agent, timeout: REQUEST_MS }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => {
-        body += text;
-      });
-      response.on('error', (error) => done(error.message));
-      response.on('end', () => done(response.statusCode === 200 ? undefined : `${response.statusCode} ${body.slice(0, 200)}`));
-    });
+    const asked = get(
+      { host: '127.0.0.1', port, path: '/', agent, timeout: REQUEST_MS },
+      (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (text: string) => {
+          body += text;
+        });
+        response.on('error', (error) => done(error.message));
+        response.on('end', () =>
+          done(
+            response.statusCode === 200
+              ? undefined
+              : `${response.statusCode} ${body.slice(0, 200)}`,
+          ),
+        );
+      },
+    );
     asked.on('timeout', () => asked.destroy(new Error('no answer')));
     asked.on('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
   });

@@ -25,7 +25,14 @@ export function parseTranscript(text: string): Scene[] {
     if (line.startsWith('+ ')) files.push({ name: line.slice(2), text: '' });
     else if (line.startsWith('| ') && files.length > 0) files.at(-1)!.text += `${line.slice(2)}\n`;
     else if (line.startsWith('$ ')) {
-      scenes.push({ line: index + 1, files, stdout: [], stderr: [], code: 0, ...parseCommand(line.slice(2)) });
+      scenes.push({
+        line: index + 1,
+        files,
+        stdout: [],
+        stderr: [],
+        code: 0,
+        ...parseCommand(line.slice(2)),
+      });
       files = [];
     } else if (!scene) throw new Error(`line ${index + 1}: nothing was run yet`);
     else if (line.startsWith('2> ')) (scene.stderr as string[]).push(line.slice(3));
@@ -36,9 +43,13 @@ export function parseTranscript(text: string): Scene[] {
 }
 
 function parseCommand(line: string): { env: Record<string, string>; argv: string[] } {
-  const words = [...line.matchAll(/(?:[^\s"]|"[^"]*")+/g)].map(([word]) => word.replaceAll('"', ''));
+  const words = [...line.matchAll(/(?:[^\s"]|"[^"]*")+/g)].map(([word]) =>
+    word.replaceAll('"', ''),
+  );
   const start = words.indexOf('keyturn');
-  const env = Object.fromEntries(words.slice(0, start).map((word) => word.split(/=(.*)/s).slice(0, 2) as [string, string]));
+  const env = Object.fromEntries(
+    words.slice(0, start).map((word) => word.split(/=(.*)/s).slice(0, 2) as [string, string]),
+  );
   return { env, argv: words.slice(start + 1) };
 }
 
@@ -46,7 +57,11 @@ function parseCommand(line: string): { env: Record<string, string>; argv: string
 export function linesPattern(lines: readonly string[]): RegExp {
   const literally = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   const body = lines
-    .map((line) => (line === '...' ? '(?:.*\\n)*?' : `${line.split('<*>').map(literally).join('.*').replace(/ {2,}/g, ' {2,}')}\\n`))
+    .map((line) =>
+      line === '...'
+        ? '(?:.*\\n)*?'
+        : `${line.split('<*>').map(literally).join('.*').replace(/ {2,}/g, ' {2,}')}\\n`,
+    )
     .join('');
   return new RegExp(`^${body}$`);
 }

@@ -23,7 +23,11 @@ export interface UnaryCall {
 /** What to answer: a message, a status, or nothing where the handler did something to the stream itself. */
 export type UnaryAnswer =
   | { readonly message: Buffer }
-  | { readonly status: number; readonly words?: string; readonly trailers?: Readonly<Record<string, string | Buffer>> }
+  | {
+      readonly status: number;
+      readonly words?: string;
+      readonly trailers?: Readonly<Record<string, string | Buffer>>;
+    }
   | 'nothing';
 
 export interface UnaryServerOptions {

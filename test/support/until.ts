@@ -9,7 +9,12 @@ const NOT_YET: readonly (string | undefined)[] = ['ENOENT', 'ECONNREFUSED'];
  * @param ms  Far more than any machine takes, busy as it may be: only a failure waits that long.
  * @throws Error naming `what` when `ms` milliseconds have passed, or whatever else `look` throws.
  */
-export async function until<T>(what: string, look: () => Promise<T | undefined | false | ''>, ms = 60_000, everyMs = 50): Promise<T> {
+export async function until<T>(
+  what: string,
+  look: () => Promise<T | undefined | false | ''>,
+  ms = 60_000,
+  everyMs = 50,
+): Promise<T> {
   const end = Date.now() + ms;
   for (let missing = ''; ; ) {
     try {

@@ -7,7 +7,8 @@ export function rocaModulus(): Buffer {
   let product = 2n;
   for (let each = 3n; each < 752n; each += 2n) {
     let prime = true;
-    for (let divisor = 3n; divisor * divisor <= each; divisor += 2n) if (each % divisor === 0n) prime = false;
+    for (let divisor = 3n; divisor * divisor <= each; divisor += 2n)
+      if (each % divisor === 0n) prime = false;
     if (prime) product *= each;
   }
   let power = 1n;

@@ -23,16 +23,27 @@ export interface WorkloadStream<T> {
 
 /** A client of the SPIFFE Workload API with a connection of its own, whose calls carry whatever header a test wants. */
 export interface WorkloadClient {
-  stream<T>(method: string, read: (bytes: Buffer) => T, header?: Readonly<Record<string, string[]>>): WorkloadStream<T>;
+  stream<T>(
+    method: string,
+    read: (bytes: Buffer) => T,
+    header?: Readonly<Record<string, string[]>>,
+  ): WorkloadStream<T>;
   /** One request, one answer; rejects with gRPC's error. */
-  call<T>(method: string, request: Uint8Array, read: (bytes: Buffer) => T, header?: Readonly<Record<string, string[]>>): Promise<T>;
+  call<T>(
+    method: string,
+    request: Uint8Array,
+    read: (bytes: Buffer) => T,
+    header?: Readonly<Record<string, string[]>>,
+  ): Promise<T>;
   close(): void;
 }
 
 const SECURITY_HEADER = { 'workload.spiffe.io': ['true'] };
 
 export function createWorkloadClient(socketPath: string): WorkloadClient {
-  const client = new Client(`unix:${resolve(socketPath)}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
+  const client = new Client(`unix:${resolve(socketPath)}`, credentials.createInsecure(), {
+    'grpc.use_local_subchannel_pool': 1,
+  });
   const open: WorkloadStream<unknown>[] = [];
   return {
     stream: (method, read, header = SECURITY_HEADER) => {
@@ -43,8 +54,17 @@ export function createWorkloadClient(socketPath: string): WorkloadClient {
     call: (method, request, read, header = SECURITY_HEADER) =>
       new Promise((done, failed) => {
         const options = { deadline: Date.now() + PATIENCE_MS };
-        const answered = (error: ServiceError | null, answer?: unknown) => (error ? failed(error) : done(answer as never));
-        client.makeUnaryRequest(pathOf(method), Buffer.from, read, request as Buffer, metadataOf(header), options, answered);
+        const answered = (error: ServiceError | null, answer?: unknown) =>
+          error ? failed(error) : done(answer as never);
+        client.makeUnaryRequest(
+          pathOf(method),
+          Buffer.from,
+          read,
+          request as Buffer,
+          metadataOf(header),
+          options,
+          answered,
+        );
       }),
     close: () => {
       for (const each of open) each.cancel();
@@ -59,10 +79,18 @@ function openStream<T>(
   read: (bytes: Buffer) => T,
   header: Readonly<Record<string, string[]>>,
 ): WorkloadStream<T> {
-  const call = client.makeServerStreamRequest<Buffer, T>(pathOf(method), Buffer.from, read, Buffer.alloc(0), metadataOf(header));
+  const call = client.makeServerStreamRequest<Buffer, T>(
+    pathOf(method),
+    Buffer.from,
+    read,
+    Buffer.alloc(0),
+    metadataOf(header),
+  );
   const received: T[] = [];
   const takers: ((answer: T) => void)[] = [];
-  const ended = new Promise<Ended>((done) => call.on('status', ({ code, details }) => done({ code, details })));
+  const ended = new Promise<Ended>((done) =>
+    call.on('status', ({ code, details }) => done({ code, details })),
+  );
   call.on('error', () => undefined);
   call.on('data', (answer: T) => {
     const taker = takers.shift();
@@ -95,6 +123,7 @@ function pathOf(method: string): string {
 
 function metadataOf(header: Readonly<Record<string, string[]>>): Metadata {
   const metadata = new Metadata();
-  for (const [name, values] of Object.entries(header)) for (const value of values) metadata.add(name, value);
+  for (const [name, values] of Object.entries(header))
+    for (const value of values) metadata.add(name, value);
   return metadata;
 }

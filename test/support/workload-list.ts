@@ -18,7 +18,11 @@ export interface WorkloadsDaemon {
   socket(name: string): string;
   status(name: string): Promise<WorkloadStatus | undefined>;
   /** Resolves once that holds for a workload's status. */
-  becomes(name: string, what: string, holds: (status: WorkloadStatus) => boolean): Promise<WorkloadStatus>;
+  becomes(
+    name: string,
+    what: string,
+    holds: (status: WorkloadStatus) => boolean,
+  ): Promise<WorkloadStatus>;
   /** Starts another daemon on the same directory, once this one has ended. */
   restart(): WorkloadsDaemon;
 }
@@ -63,7 +67,8 @@ function runWorkloads(
   const flags = ['--workloads', 'workloads', ...(options.flags ?? [])];
   const daemon = startDaemon({ dir, identity: [], ...options, flags });
   running.push(daemon);
-  const status = async (name: string) => (await daemon.status()).workloads.find((each) => each.name === name);
+  const status = async (name: string) =>
+    (await daemon.status()).workloads.find((each) => each.name === name);
   return {
     daemon,
     dir,

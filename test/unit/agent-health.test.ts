@@ -6,7 +6,12 @@ import type { CertSource, CertState, SourceDescription } from '../../agent/ident
 import { fakeView, WORKLOAD_ID } from '../support/fake-view';
 import { MINUTE, tell } from '../support/keeper-story';
 
-const lastError = { code: 'ERR_CA_REJECTED', message: 'sign: no', hint: 'ask again', at: '2026-01-01T00:00:00.000Z' };
+const lastError = {
+  code: 'ERR_CA_REJECTED',
+  message: 'sign: no',
+  hint: 'ask again',
+  at: '2026-01-01T00:00:00.000Z',
+};
 
 function served(sources: readonly CertSource[], changes?: Watched<unknown>) {
   return { workloads: () => sources.map((source) => ({ source })), changes };
@@ -18,17 +23,31 @@ function summary(workload: Partial<AgentStatus['workloads'][number]>): string {
 
 test.each([
   [{}, 'certificate 01 until 2026-01-02T00:00:00.000Z, renewal at 2026-01-01T12:00:00.000Z'],
-  [{ state: 'overdue', lastError } as const, 'certificate 01 until 2026-01-02T00:00:00.000Z, renewal fails: sign: no (ask again)'],
-  [{ state: 'unavailable', lastError } as const, 'certificate 01 expired at 2026-01-02T00:00:00.000Z: sign: no (ask again)'],
-])('the summary of one workload names its certificate and what hinders it: %j', (workload, want) => {
-  expect(summary(workload)).toBe(`${WORKLOAD_ID}: ${want}`);
-});
+  [
+    { state: 'overdue', lastError } as const,
+    'certificate 01 until 2026-01-02T00:00:00.000Z, renewal fails: sign: no (ask again)',
+  ],
+  [
+    { state: 'unavailable', lastError } as const,
+    'certificate 01 expired at 2026-01-02T00:00:00.000Z: sign: no (ask again)',
+  ],
+])(
+  'the summary of one workload names its certificate and what hinders it: %j',
+  (workload, want) => {
+    expect(summary(workload)).toBe(`${WORKLOAD_ID}: ${want}`);
+  },
+);
 
 test('the summary of several says which are not ready', () => {
   const [one] = fakeView().workloads();
   const workloads = () => [one!, one!];
-  expect(agentHealth(fakeView({ workloads }), served([]), () => 0).summary()).toBe('2 workloads have their certificates');
-  const view = fakeView({ workloads, reasons: () => ['spiffe://td/a: no certificate yet', 'spiffe://td/b: no certificate yet'] });
+  expect(agentHealth(fakeView({ workloads }), served([]), () => 0).summary()).toBe(
+    '2 workloads have their certificates',
+  );
+  const view = fakeView({
+    workloads,
+    reasons: () => ['spiffe://td/a: no certificate yet', 'spiffe://td/b: no certificate yet'],
+  });
   expect(agentHealth(view, served([]), () => 0).summary()).toBe(
     '2 workloads, not ready: spiffe://td/a: no certificate yet; spiffe://td/b: no certificate yet',
   );
@@ -37,7 +56,10 @@ test('the summary of several says which are not ready', () => {
 test('the summary of many that are not ready stays one line', () => {
   const [one] = fakeView().workloads();
   const workloads = () => Array.from({ length: 100 }, () => one!);
-  const view = fakeView({ workloads, reasons: () => Array.from({ length: 100 }, (_, index) => `workload w${index}: no`) });
+  const view = fakeView({
+    workloads,
+    reasons: () => Array.from({ length: 100 }, (_, index) => `workload w${index}: no`),
+  });
   expect(agentHealth(view, served([]), () => 0).summary()).toBe(
     '100 workloads, not ready: workload w0: no; workload w1: no; workload w2: no; and 97 more',
   );
@@ -45,13 +67,21 @@ test('the summary of many that are not ready stays one line', () => {
 
 test.each([
   ['an attempt of a minute', { attemptSince: 60_000, dueAt: 0 }, undefined],
-  ['an attempt of two minutes that has ten', { attemptSince: 0, attemptUntil: 600_000, dueAt: undefined }, undefined],
+  [
+    'an attempt of two minutes that has ten',
+    { attemptSince: 0, attemptUntil: 600_000, dueAt: undefined },
+    undefined,
+  ],
   [
     'an attempt that should have ended two minutes ago',
     { attemptSince: -600_000, attemptUntil: 0, dueAt: undefined },
     'istiod: an attempt hangs since 1969-12-31T23:50:00.000Z',
   ],
-  ['an attempt of two minutes', { attemptSince: 0, dueAt: undefined }, 'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z'],
+  [
+    'an attempt of two minutes',
+    { attemptSince: 0, dueAt: undefined },
+    'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z',
+  ],
   [
     'what is due since two minutes',
     { attemptSince: undefined, dueAt: 0 },
@@ -61,7 +91,9 @@ test.each([
   ['nothing due at all', { attemptSince: undefined, dueAt: undefined }, undefined],
 ])('after two minutes, %s: %j', (_, times, want) => {
   const describe = () => ({ source: 'istiod', ...times }) as SourceDescription;
-  expect(agentHealth(fakeView(), served([{ describe } as CertSource]), () => 120_000).stalled()).toBe(want);
+  expect(
+    agentHealth(fakeView(), served([{ describe } as CertSource]), () => 120_000).stalled(),
+  ).toBe(want);
 });
 
 test('a keeper is never stalled while its CA is away for a day', async () => {

@@ -11,8 +11,12 @@ describe('durations', () => {
     ['0', 0],
   ])('parseDuration reads %s', (text, want) => expect(parseDuration(text, '--ttl')).toBe(want));
 
-  test.each(['', '10', 'h', '-1h', '1 h', '1h ', '1y', '1e9h', '9'.repeat(40), '1000000d'])('parseDuration refuses %j', (text) =>
-    expect(() => parseDuration(text, '--ttl')).toThrow(expect.objectContaining({ code: 'ERR_CONFIG', field: '--ttl' })),
+  test.each(['', '10', 'h', '-1h', '1 h', '1h ', '1y', '1e9h', '9'.repeat(40), '1000000d'])(
+    'parseDuration refuses %j',
+    (text) =>
+      expect(() => parseDuration(text, '--ttl')).toThrow(
+        expect.objectContaining({ code: 'ERR_CONFIG', field: '--ttl' }),
+      ),
   );
 
   test.each([

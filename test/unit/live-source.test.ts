@@ -10,10 +10,15 @@ import { testDeps } from '../support/test-deps';
 /** A source whose state the test sets. */
 function fakeSource(initial: CertState = { kind: 'starting', bundle: undefined }) {
   const state = new WatchedSource(initial);
-  const fake = { closed: 0, renewed: [] as string[], lastError: undefined as AgentError | undefined };
+  const fake = {
+    closed: 0,
+    renewed: [] as string[],
+    lastError: undefined as AgentError | undefined,
+  };
   const source: CertSource = {
     state,
-    describe: () => ({ source: 'fake', lastError: fake.lastError, problem: undefined }) as SourceDescription,
+    describe: () =>
+      ({ source: 'fake', lastError: fake.lastError, problem: undefined }) as SourceDescription,
     renewNow: async (reason) => {
       fake.renewed.push(reason);
       return undefined as unknown as Svid;
@@ -31,7 +36,9 @@ async function world() {
   const before = fakeSource(currentState(oldSvid));
   const live = new LiveSource(before.parts, testDeps());
   const seen: string[] = [];
-  live.state.subscribe((state) => seen.push(state.kind === 'current' ? state.svid.serial : state.kind));
+  live.state.subscribe((state) =>
+    seen.push(state.kind === 'current' ? state.svid.serial : state.kind),
+  );
   return { live, before, oldSvid, newSvid, seen };
 }
 
@@ -41,7 +48,13 @@ test('the old source stays in service, and is renewed, until the new one has a c
   live.replace(after.parts);
   after.state.set(unavailableState(undefined));
   expect(live.state.value).toBe(before.state.value);
-  before.state.set({ ...currentState(oldSvid), kind: 'current', svid: oldSvid, bundle: oldSvid.bundle, renewAt: 1 });
+  before.state.set({
+    ...currentState(oldSvid),
+    kind: 'current',
+    svid: oldSvid,
+    bundle: oldSvid.bundle,
+    renewAt: 1,
+  });
   expect(seen).toEqual([oldSvid.serial, oldSvid.serial]);
   after.state.set(currentState(newSvid));
   expect(seen.at(-1)).toBe(newSvid.serial);

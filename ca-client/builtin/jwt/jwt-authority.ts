@@ -9,7 +9,13 @@ import type { JwtAuthority, JwtSvidClaims } from '../../../agent/identity/jwt-sv
 import type { KeyAlgorithm, KeyPair } from '../../../agent/identity/keys';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
-import { type JwtSigningKey, jwtKeysDir, makeJwtKey, readJwtKeys, removeJwtKeys } from './jwt-key-files';
+import {
+  type JwtSigningKey,
+  jwtKeysDir,
+  makeJwtKey,
+  readJwtKeys,
+  removeJwtKeys,
+} from './jwt-key-files';
 import { planKeys } from './jwt-key-plan';
 
 export interface JwtAuthorityOptions {
@@ -24,7 +30,10 @@ export interface JwtAuthorityOptions {
  *
  * @throws AgentError ERR_CA_STATE: damaged, open to others, or the directory cannot be written.
  */
-export async function openJwtAuthority(options: JwtAuthorityOptions, deps: Deps): Promise<JwtAuthority> {
+export async function openJwtAuthority(
+  options: JwtAuthorityOptions,
+  deps: Deps,
+): Promise<JwtAuthority> {
   const authority = new DirectoryJwtAuthority(options, deps);
   await authority.look();
   authority.follow();
@@ -53,7 +62,12 @@ class DirectoryJwtAuthority implements JwtAuthority {
   sign({ id, audience, issuedAt, expiresAt }: JwtSvidClaims): string {
     // `look` ends with a key or throws.
     const { pair, jwk } = this.#signing!;
-    const claims = { sub: formatSpiffeId(id), aud: audience, iat: seconds(issuedAt), exp: seconds(expiresAt) };
+    const claims = {
+      sub: formatSpiffeId(id),
+      aud: audience,
+      iat: seconds(issuedAt),
+      exp: seconds(expiresAt),
+    };
     const { alg, hash } = algorithmOf(pair);
     const input = `${part({ alg, kid: jwk.kid, typ: 'JWT' })}.${part(claims)}`;
     const key = { key: pair.privateKey.reveal(), dsaEncoding: 'ieee-p1363' } as const;
@@ -99,28 +113,40 @@ class DirectoryJwtAuthority implements JwtAuthority {
         return plan.nextAt;
       }
       // Lost to another process at most once for each number.
-      if (round > 3) throw new AgentError('ERR_CA_STATE', `make a key for JWT-SVIDs in ${this.#dir}: it does not stay there`);
+      if (round > 3)
+        throw new AgentError(
+          'ERR_CA_STATE',
+          `make a key for JWT-SVIDs in ${this.#dir}: it does not stay there`,
+        );
       assertClockIsSet('make a key for JWT-SVIDs', clock.now());
       await makeJwtKey(this.#dir, plan.due, this.options.algorithm);
-      log.info('key for JWT-SVIDs made', { number: plan.due.number, signsFrom: new Date(plan.due.activeAt).toISOString() });
+      log.info('key for JWT-SVIDs made', {
+        number: plan.due.number,
+        signsFrom: new Date(plan.due.activeAt).toISOString(),
+      });
     }
   }
 
   #use(signing: JwtSigningKey, published: readonly JwtSigningKey[]): void {
-    if (signing.jwk.kid !== this.#signing?.jwk.kid) this.deps.log.info('key for JWT-SVIDs in use', { kid: signing.jwk.kid });
+    if (signing.jwk.kid !== this.#signing?.jwk.kid)
+      this.deps.log.info('key for JWT-SVIDs in use', { kid: signing.jwk.kid });
     this.#signing = signing;
     const keys = published.map(({ jwk }) => jwk);
-    if (keys.map(({ kid }) => kid).join() !== this.#keys.value.map(({ kid }) => kid).join()) this.#keys.set(keys);
+    if (keys.map(({ kid }) => kid).join() !== this.#keys.value.map(({ kid }) => kid).join())
+      this.#keys.set(keys);
   }
 
   #refused(cause: unknown): void {
-    if (!this.#stop.signal.aborted) this.deps.log.error('keys of JWT-SVIDs refused, the last good ones stay in use', { cause });
+    if (!this.#stop.signal.aborted)
+      this.deps.log.error('keys of JWT-SVIDs refused, the last good ones stay in use', { cause });
   }
 }
 
 function algorithmOf({ algorithm }: KeyPair): { readonly alg: string; readonly hash: string } {
   if (algorithm === 'ecdsa-p256') return { alg: 'ES256', hash: 'sha256' };
-  return algorithm === 'ecdsa-p384' ? { alg: 'ES384', hash: 'sha384' } : { alg: 'RS256', hash: 'sha256' };
+  return algorithm === 'ecdsa-p384'
+    ? { alg: 'ES384', hash: 'sha384' }
+    : { alg: 'RS256', hash: 'sha256' };
 }
 
 function part(value: object): string {

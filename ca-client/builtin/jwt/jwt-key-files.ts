@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { syncDirectory, writeDurably } from '../../../agent/base/durable-files';
 import { AgentError, invalid, systemCode } from '../../../agent/base/errors';
 import { makeDirectory } from '../../../agent/base/make-directory';
-import { generateKeyPair, type KeyAlgorithm, type KeyPair, privateKeyPem, readPrivateKey } from '../../../agent/identity/keys';
+import {
+  generateKeyPair,
+  type KeyAlgorithm,
+  type KeyPair,
+  privateKeyPem,
+  readPrivateKey,
+} from '../../../agent/identity/keys';
 import type { JwtKey } from '../../../agent/identity/spiffe-bundle';
 import { assertPrivate } from '../private-files';
 import type { KeyTerm } from './jwt-key-plan';
@@ -43,7 +49,8 @@ export async function readJwtKeys(dir: string): Promise<JwtSigningKey[]> {
     const number = NAME.exec(name)?.[1];
     return number === undefined ? [] : [{ path: join(dir, name), number: Number(number) }];
   });
-  if (found.length > MAX_FILES) throw invalid('ERR_CA_STATE', dir, `must not hold more than ${MAX_FILES} keys`);
+  if (found.length > MAX_FILES)
+    throw invalid('ERR_CA_STATE', dir, `must not hold more than ${MAX_FILES} keys`);
   if (found.length > 0) assertPrivate('directory', dir, await stat(dir), false);
   const keys = await Promise.all(found.map(({ path, number }) => readKey(path, number)));
   return keys.filter((key) => key !== undefined);
@@ -55,10 +62,16 @@ export async function readJwtKeys(dir: string): Promise<JwtSigningKey[]> {
  *
  * @throws AgentError ERR_CA_STATE where the directory cannot be written.
  */
-export async function makeJwtKey(dir: string, { number, activeAt }: KeyTerm, algorithm: KeyAlgorithm): Promise<void> {
+export async function makeJwtKey(
+  dir: string,
+  { number, activeAt }: KeyTerm,
+  algorithm: KeyAlgorithm,
+): Promise<void> {
   const pair = await generateKeyPair(algorithm);
   const pem = privateKeyPem(pair, 'pkcs8');
-  const bytes = Buffer.from(`${JSON.stringify({ activeAt: new Date(activeAt).toISOString(), privateKey: pem.toString('latin1') })}\n`);
+  const bytes = Buffer.from(
+    `${JSON.stringify({ activeAt: new Date(activeAt).toISOString(), privateKey: pem.toString('latin1') })}\n`,
+  );
   pem.fill(0);
   const draft = join(dir, `.draft-${randomBytes(16).toString('hex')}`);
   try {
@@ -75,7 +88,11 @@ export async function makeJwtKey(dir: string, { number, activeAt }: KeyTerm, alg
 }
 
 /** Removes keys that nobody needs, and drafts that somebody left behind more than a day ago. */
-export async function removeJwtKeys(dir: string, keys: readonly KeyTerm[], now: number): Promise<void> {
+export async function removeJwtKeys(
+  dir: string,
+  keys: readonly KeyTerm[],
+  now: number,
+): Promise<void> {
   for (const { number } of keys) await rm(join(dir, `key-${number}.json`), { force: true });
   for (const name of (await readdir(dir)).filter((each) => DRAFT.test(each))) {
     const path = join(dir, name);
@@ -87,14 +104,18 @@ export async function removeJwtKeys(dir: string, keys: readonly KeyTerm[], now: 
 /** Undefined where it was removed a moment ago. */
 async function readKey(path: string, number: number): Promise<JwtSigningKey | undefined> {
   // Opened first and judged by its descriptor, so that what was judged is what is read.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW).catch((cause) => {
+  const file = await open(
+    path,
+    constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
+  ).catch((cause) => {
     if (systemCode(cause) === 'ENOENT') return undefined;
     throw failed(`read ${path}`, cause);
   });
   if (file === undefined) return undefined;
   try {
     const found = await file.stat();
-    if (!found.isFile() || found.size > MAX_BYTES) throw invalid('ERR_CA_STATE', path, 'must be a small regular file');
+    if (!found.isFile() || found.size > MAX_BYTES)
+      throw invalid('ERR_CA_STATE', path, 'must be a small regular file');
     assertPrivate('key', path, found, false);
     const bytes = await file.readFile();
     const key = parseKey(bytes, path, number);
@@ -107,7 +128,10 @@ async function readKey(path: string, number: number): Promise<JwtSigningKey | un
 
 function parseKey(bytes: Buffer, path: string, number: number): JwtSigningKey {
   const refuse = (cause?: unknown) =>
-    invalid('ERR_CA_STATE', path, 'must be a key for JWT-SVIDs', { cause, hint: 'remove the file: another key takes its place' });
+    invalid('ERR_CA_STATE', path, 'must be a key for JWT-SVIDs', {
+      cause,
+      hint: 'remove the file: another key takes its place',
+    });
   let fields: { readonly activeAt?: unknown; readonly privateKey?: unknown } | null;
   try {
     fields = JSON.parse(bytes.toString('utf8'));
@@ -116,7 +140,12 @@ function parseKey(bytes: Buffer, path: string, number: number): JwtSigningKey {
     throw refuse();
   }
   const { activeAt, privateKey } = fields ?? {};
-  if (typeof activeAt !== 'string' || typeof privateKey !== 'string' || Number.isNaN(Date.parse(activeAt))) throw refuse();
+  if (
+    typeof activeAt !== 'string' ||
+    typeof privateKey !== 'string' ||
+    Number.isNaN(Date.parse(activeAt))
+  )
+    throw refuse();
   try {
     const pair = readPrivateKey(Buffer.from(privateKey, 'latin1'), path);
     return { number, activeAt: Date.parse(activeAt), pair, jwk: publicJwk(pair) };
@@ -126,8 +155,15 @@ function parseKey(bytes: Buffer, path: string, number: number): JwtSigningKey {
 }
 
 function publicJwk({ spkiDer }: KeyPair): JwtKey {
-  const { kty, n, e, crv, x, y } = createPublicKey({ key: Buffer.from(spkiDer), format: 'der', type: 'spki' }).export({ format: 'jwk' });
-  const members = kty === 'RSA' ? { e: e!, kty: 'RSA' as const, n: n! } : { crv: crv!, kty: 'EC' as const, x: x!, y: y! };
+  const { kty, n, e, crv, x, y } = createPublicKey({
+    key: Buffer.from(spkiDer),
+    format: 'der',
+    type: 'spki',
+  }).export({ format: 'jwk' });
+  const members =
+    kty === 'RSA'
+      ? { e: e!, kty: 'RSA' as const, n: n! }
+      : { crv: crv!, kty: 'EC' as const, x: x!, y: y! };
   // The members in this order and no others are what a thumbprint is taken of (RFC 7638 section 3).
   const kid = createHash('sha256').update(JSON.stringify(members)).digest('base64url');
   return { kid, ...members };

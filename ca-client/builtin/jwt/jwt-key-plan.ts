@@ -39,18 +39,28 @@ const SKEW_MS = 5 * 60_000;
 export function planKeys<K extends KeyTerm>(keys: readonly K[], now: number): KeyPlan<K> {
   const sorted = [...keys].sort((a, b) => a.number - b.number);
   const first = sorted[0];
-  if (first === undefined) return { signing: undefined, published: [], gone: [], due: { number: 1, activeAt: now }, nextAt: now };
+  if (first === undefined)
+    return {
+      signing: undefined,
+      published: [],
+      gone: [],
+      due: { number: 1, activeAt: now },
+      nextAt: now,
+    };
   // A clock that was set back must not leave nobody to sign.
   const signing = sorted.findLast(({ activeAt }) => activeAt <= now) ?? first;
   const last = sorted.at(-1)!;
-  const goneAt = (index: number) => (sorted[index + 1]?.activeAt ?? Number.POSITIVE_INFINITY) + MAX_JWT_TTL_MS + SKEW_MS;
+  const goneAt = (index: number) =>
+    (sorted[index + 1]?.activeAt ?? Number.POSITIVE_INFINITY) + MAX_JWT_TTL_MS + SKEW_MS;
   const isGone = (_: K, index: number) => goneAt(index) <= now;
   const makeAt = last.activeAt + SIGNS_MS - AHEAD_MS;
   const due =
     last === signing && now >= makeAt
       ? { number: last.number + 1, activeAt: Math.max(last.activeAt + SIGNS_MS, now + AHEAD_MS) }
       : undefined;
-  const events = [makeAt, last.activeAt, ...sorted.map((__, index) => goneAt(index))].filter((at) => at > now);
+  const events = [makeAt, last.activeAt, ...sorted.map((__, index) => goneAt(index))].filter(
+    (at) => at > now,
+  );
   return {
     signing,
     published: sorted.filter((key, index) => !isGone(key, index)),

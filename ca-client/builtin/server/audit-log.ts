@@ -81,17 +81,30 @@ const NO_SPACE: readonly string[] = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
  * @param writeLine  Takes lines where no path is given, e.g. to standard error.
  * @throws           AgentError ERR_CONFIG where the file cannot be opened: what cannot be audited is not started.
  */
-export async function openAuditLog(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLog> {
+export async function openAuditLog(
+  options: AuditOptions,
+  writeLine: (line: string) => Promise<void>,
+  deps: Deps,
+): Promise<AuditLog> {
   return new QueuedLog(await openSink(options, writeLine, deps), deps);
 }
 
-async function openSink(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<Sink> {
+async function openSink(
+  options: AuditOptions,
+  writeLine: (line: string) => Promise<void>,
+  deps: Deps,
+): Promise<Sink> {
   const { path } = options;
   if (path === undefined) return writeLines(writeLine);
   const file = new RotatedFile({ maxBytes: MAX_BYTES, keep: KEEP, ...options, path }, deps);
   await file.open().catch((cause) => {
     const hint = cause instanceof AgentError ? cause.hint : undefined;
-    throw invalid('ERR_CONFIG', '--audit-log', `must be a file that can be written: ${errorText(cause)}`, { cause, ...(hint && { hint }) });
+    throw invalid(
+      'ERR_CONFIG',
+      '--audit-log',
+      `must be a file that can be written: ${errorText(cause)}`,
+      { cause, ...(hint && { hint }) },
+    );
   });
   return file;
 }
@@ -112,7 +125,11 @@ export interface AuditLines {
 }
 
 /** As `openAuditLog`, for lines that others have written down. */
-export async function openAuditLines(options: AuditOptions, writeLine: (line: string) => Promise<void>, deps: Deps): Promise<AuditLines> {
+export async function openAuditLines(
+  options: AuditOptions,
+  writeLine: (line: string) => Promise<void>,
+  deps: Deps,
+): Promise<AuditLines> {
   const sink = await openSink(options, writeLine, deps);
   const batches = new Batches<string>(MAX_APPENDED, (lines) =>
     lines.every((each) => each === '') ? sink.probe() : sink.append(lines.join('')),
@@ -192,7 +209,9 @@ class QueuedLog implements AuditLog {
   #resume(): Promise<void> {
     return this.#inTurn(async () => {
       await this.sink.probe();
-      const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) => new Date(at).toISOString());
+      const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) =>
+        new Date(at).toISOString(),
+      );
       await this.sink.append(`${JSON.stringify({ time, event: 'audit-log-resumed', since })}\n`);
     });
   }
@@ -251,7 +270,8 @@ class RotatedFile implements Sink {
 
   async append(lines: string): Promise<void> {
     const isNew = await this.#openNamed();
-    if (!isNew && this.#bytes > 0 && this.#bytes + lines.length > this.options.maxBytes) await this.#rotate();
+    if (!isNew && this.#bytes > 0 && this.#bytes + lines.length > this.options.maxBytes)
+      await this.#rotate();
     const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines);
     this.#torn = true;
     await this.#file!.appendFile(bytes);
@@ -284,9 +304,13 @@ class RotatedFile implements Sink {
 
   async #lookForRename(): Promise<void> {
     const now = this.deps.clock.now();
-    if (this.#file === undefined || (now < this.#lookAt && now > this.#lookAt - 2 * LOOK_MS)) return;
+    if (this.#file === undefined || (now < this.#lookAt && now > this.#lookAt - 2 * LOOK_MS))
+      return;
     this.#lookAt = now + LOOK_MS;
-    const [ours, there] = [await this.#file.stat(), await stat(this.options.path).catch(() => undefined)];
+    const [ours, there] = [
+      await this.#file.stat(),
+      await stat(this.options.path).catch(() => undefined),
+    ];
     if (there?.ino !== ours.ino || there.dev !== ours.dev) await this.close();
   }
 

@@ -84,7 +84,10 @@ export function ownIdentity(text: string, { trustDomain, aliases }: TrustDomains
   const id = tokenFault(() => parseSpiffeId(text));
   if (id.trustDomain === trustDomain) return id;
   if (aliases.includes(id.trustDomain)) return { ...id, trustDomain };
-  throw refuseCredential('identity', `must be of trust domain ${[trustDomain, ...aliases].join(' or ')}, not ${id.trustDomain}`);
+  throw refuseCredential(
+    'identity',
+    `must be of trust domain ${[trustDomain, ...aliases].join(' or ')}, not ${id.trustDomain}`,
+  );
 }
 
 /**
@@ -94,7 +97,13 @@ export function ownIdentity(text: string, { trustDomain, aliases }: TrustDomains
  */
 export function serviceAccountIdentity(username: string, { trustDomain }: TrustDomains): SpiffeId {
   const [system, kind, namespace, name, ...more] = username.split(':');
-  if (system !== 'system' || kind !== 'serviceaccount' || namespace === undefined || name === undefined || more.length > 0) {
+  if (
+    system !== 'system' ||
+    kind !== 'serviceaccount' ||
+    namespace === undefined ||
+    name === undefined ||
+    more.length > 0
+  ) {
     throw refuseCredential('subject', 'must be system:serviceaccount:NAMESPACE:NAME');
   }
   return tokenFault(() => serviceAccountId(trustDomain, namespace, name));

@@ -98,7 +98,13 @@ interface Closable {
   close(): Promise<void> | void;
 }
 
-async function start(options: CaServerOptions, address: HostPort, names: ServerNames, opened: Closable[], deps: Deps): Promise<CaServer> {
+async function start(
+  options: CaServerOptions,
+  address: HostPort,
+  names: ServerNames,
+  opened: Closable[],
+  deps: Deps,
+): Promise<CaServer> {
   // In the order in which they are to be closed: what answers first, what it needs last.
   const keep = <T extends Closable>(made: T): T => {
     opened.unshift(made);
@@ -108,20 +114,49 @@ async function start(options: CaServerOptions, address: HostPort, names: ServerN
   const audit = keep(await openAuditLog(options.audit, options.writeAuditLine, deps));
   const revoked = keep(await followRevocations(store, deps));
   const authenticators = await openAuthenticators(options, revoked, keep, deps);
-  const limiter = 'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
+  const limiter =
+    'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
   const { maxLivePerIdentity = DEFAULT_LIVE_PER_IDENTITY } = options;
-  const live = new LiveCertificates(maxLivePerIdentity, store, (serial) => revoked.has(serial), deps);
+  const live = new LiveCertificates(
+    maxLivePerIdentity,
+    store,
+    (serial) => revoked.has(serial),
+    deps,
+  );
   const service = new CertificateService(
-    { authority, store, authenticators, limiter, live, audit, maxTtlSeconds, renewAfterExpiryMs: options.renewAfterExpiryMs },
+    {
+      authority,
+      store,
+      authenticators,
+      limiter,
+      live,
+      audit,
+      maxTtlSeconds,
+      renewAfterExpiryMs: options.renewAfterExpiryMs,
+    },
     deps,
   );
   keep({ close: () => service.close() });
-  const parts = [authority, service, audit, revoked, ...(options.http?.crl ? [options.http.crl] : [])];
+  const parts = [
+    authority,
+    service,
+    audit,
+    revoked,
+    ...(options.http?.crl ? [options.http.crl] : []),
+  ];
   const problems = () => parts.map((part) => part.problem()).filter((each) => each !== undefined);
   const connections = new Connections();
   const grpc = createGrpcServer(service, connections, deps);
-  const listener = await listen(options, address, names, connections, (socket, connection) => grpc.serve(socket, connection), keep, deps);
+  const listener = await listen(
+    options,
+    address,
+    names,
+    connections,
+    (socket, connection) => grpc.serve(socket, connection),
+    keep,
+    deps,
+  );
   const sweeper = sweep(connections, deps);
   keep({ close: () => goodbye(listener, connections, grpc, sweeper) });
   const http =
@@ -204,22 +239,50 @@ async function openAuthenticators(
   keep: <T extends Closable>(made: T) => T,
   deps: Deps,
 ): Promise<readonly Authenticator[]> {
-  const { authenticators: names, oidc, tokenReview, authority, store, trustDomain, aliases, renewAfterExpiryMs: boundMs } = options;
+  const {
+    authenticators: names,
+    oidc,
+    tokenReview,
+    authority,
+    store,
+    trustDomain,
+    aliases,
+    renewAfterExpiryMs: boundMs,
+  } = options;
   const domains = { trustDomain, aliases };
-  if (names.length === 0) throw invalid('ERR_CONFIG', '--authenticators', 'must name at least one: nobody could ask for anything');
+  if (names.length === 0)
+    throw invalid(
+      'ERR_CONFIG',
+      '--authenticators',
+      'must name at least one: nobody could ask for anything',
+    );
   const open: Record<AuthenticatorName, () => Authenticator | Promise<Authenticator>> = {
     'client-certificate': () => {
-      const afterExpiry = boundMs === undefined ? undefined : new RenewalAfterExpiry({ store, boundMs }, deps);
+      const afterExpiry =
+        boundMs === undefined ? undefined : new RenewalAfterExpiry({ store, boundMs }, deps);
       const isRevoked = (serial: string) => revoked.has(serial);
-      return createClientCertificateAuthenticator({ ...domains, trust: authority.trust, isRevoked, afterExpiry }, deps);
+      return createClientCertificateAuthenticator(
+        { ...domains, trust: authority.trust, isRevoked, afterExpiry },
+        deps,
+      );
     },
     'join-token': () => createJoinTokenAuthenticator({ ...domains, store }, deps),
     oidc: () => {
-      if (oidc === undefined) throw invalid('ERR_CONFIG', '--authenticators', 'must not name oidc without --oidc-issuer and --jwks');
+      if (oidc === undefined)
+        throw invalid(
+          'ERR_CONFIG',
+          '--authenticators',
+          'must not name oidc without --oidc-issuer and --jwks',
+        );
       return createOidcAuthenticator({ ...oidc, ...domains }, deps);
     },
     'token-review': () => {
-      if (tokenReview === undefined) throw invalid('ERR_CONFIG', '--authenticators', 'must not name token-review without a Kubernetes API');
+      if (tokenReview === undefined)
+        throw invalid(
+          'ERR_CONFIG',
+          '--authenticators',
+          'must not name token-review without a Kubernetes API',
+        );
       return createTokenReviewAuthenticator({ ...tokenReview, ...domains }, deps);
     },
   };
@@ -239,10 +302,12 @@ function sweep(connections: Connections, { clock, log, metrics }: Deps): Closabl
     while (!stop.signal.aborted) {
       await clock.sleepUntil(clock.now() + PATIENCE.sweepMs, stop.signal);
       const ended = connections.sweep(clock.now());
-      for (let each = 0; each < ended; each += 1) metrics.record('ca_refused_total', { reason: 'slow' });
+      for (let each = 0; each < ended; each += 1)
+        metrics.record('ca_refused_total', { reason: 'slow' });
     }
   })().catch((caught) => {
-    if (AgentError.from(caught).code !== 'ERR_ABORTED') log.error('ca clients are no longer swept', { cause: caught });
+    if (AgentError.from(caught).code !== 'ERR_ABORTED')
+      log.error('ca clients are no longer swept', { cause: caught });
   });
   return {
     close: async () => {
@@ -252,11 +317,17 @@ function sweep(connections: Connections, { clock, log, metrics }: Deps): Closabl
   };
 }
 
-async function goodbye(listener: TlsListener, connections: Connections, grpc: Closable, sweeper: Closable): Promise<void> {
+async function goodbye(
+  listener: TlsListener,
+  connections: Connections,
+  grpc: Closable,
+  sweeper: Closable,
+): Promise<void> {
   const stopped = listener.close();
   await sweeper.close();
   await grpc.close();
-  for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1) await new Promise((done) => setImmediate(done));
+  for (let turn = 0; turn < GOODBYE_TURNS && connections.size > 0; turn += 1)
+    await new Promise((done) => setImmediate(done));
   connections.destroyAll();
   await stopped;
 }

@@ -21,8 +21,14 @@ export function callDeadline(value: string | undefined): CallDeadline {
   return {
     assertAhead: () => {
       if (endAt === undefined)
-        throw new RefusedCall('INVALID_ARGUMENT', 'grpc-timeout: must be up to eight digits and one of H, M, S, m, u, n');
-      if (performance.now() >= endAt) throw new RefusedCall('DEADLINE_EXCEEDED', 'the deadline of the call is past', { retry: 'soon' });
+        throw new RefusedCall(
+          'INVALID_ARGUMENT',
+          'grpc-timeout: must be up to eight digits and one of H, M, S, m, u, n',
+        );
+      if (performance.now() >= endAt)
+        throw new RefusedCall('DEADLINE_EXCEEDED', 'the deadline of the call is past', {
+          retry: 'soon',
+        });
     },
   };
 }

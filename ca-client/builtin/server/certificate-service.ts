@@ -7,7 +7,12 @@ import { readPem } from '../../../agent/base/pem';
 import { Trouble } from '../../../agent/base/trouble';
 import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
-import { chainToHandOut, nextChangeAt, readAccepted, rootsToHandOut } from '../../../agent/identity/valid-now';
+import {
+  chainToHandOut,
+  nextChangeAt,
+  readAccepted,
+  rootsToHandOut,
+} from '../../../agent/identity/valid-now';
 import { encodeCertificateReply, parseCertificateRequest } from '../../istio/messages';
 import type { Authority, IssuedLeaf } from '../authority';
 import { DEFAULT_TTL_SECONDS } from '../certificate-specs';
@@ -15,7 +20,13 @@ import { assertCsrAllowed, assertPlainCsr } from '../csr-rules';
 import { certificateId } from '../signers';
 import type { CaStore } from '../store/store';
 import type { AuditEntry, AuditLog } from './audit-log';
-import { type Authenticator, type CallCredentials, type Caller, type Redeemed, StolenCredential } from './authenticator';
+import {
+  type Authenticator,
+  type CallCredentials,
+  type Caller,
+  type Redeemed,
+  StolenCredential,
+} from './authenticator';
 import type { CallDeadline } from './call-deadline';
 import type { Connection } from './connections';
 import { bearerToken } from './credentials';
@@ -46,7 +57,9 @@ export interface CertificateCall {
   readonly connection: Connection;
 }
 
-export type Answer = { readonly kind: 'issued'; readonly reply: Buffer } | { readonly kind: 'refused'; readonly refusal: Refusal };
+export type Answer =
+  | { readonly kind: 'issued'; readonly reply: Buffer }
+  | { readonly kind: 'refused'; readonly refusal: Refusal };
 
 /** The roots of a reply, as they are sent and as they are registered, until one of the bundle begins or ends. */
 interface HandedRoots {
@@ -57,7 +70,15 @@ interface HandedRoots {
 
 /** What is found out about a call on the way to its decision. */
 type Facts = {
-  -readonly [K in 'event' | 'caller' | 'method' | 'proof' | 'requested' | 'serial' | 'keySha256' | 'notAfter']?: AuditEntry[K];
+  -readonly [K in
+    | 'event'
+    | 'caller'
+    | 'method'
+    | 'proof'
+    | 'requested'
+    | 'serial'
+    | 'keySha256'
+    | 'notAfter']?: AuditEntry[K];
 };
 
 const CSR_LABELS = ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'];
@@ -90,7 +111,8 @@ export class CertificateService {
     this.#register = new Trouble(
       {
         attempt: () => options.store.probe(),
-        began: (cause) => deps.log.error('register cannot be written, nothing is issued', { cause }),
+        began: (cause) =>
+          deps.log.error('register cannot be written, nothing is issued', { cause }),
         passed: () => deps.log.info('register is written again'),
       },
       deps,
@@ -116,7 +138,10 @@ export class CertificateService {
     this.#answering += 1;
     try {
       const reply = await this.#issue(call, facts);
-      metrics.record('ca_signing_requests_total', { outcome: 'ok', method: facts.method ?? 'none' });
+      metrics.record('ca_signing_requests_total', {
+        outcome: 'ok',
+        method: facts.method ?? 'none',
+      });
       return { kind: 'issued', reply };
     } catch (caught) {
       return { kind: 'refused', refusal: await this.#refuse(caught, facts, call.connection.peer) };
@@ -128,10 +153,15 @@ export class CertificateService {
 
   async #issue(call: CertificateCall, facts: Facts): Promise<Buffer> {
     const { authority, maxTtlSeconds } = this.options;
-    if (this.#answering > LIMITS.answering) throw tooManyRequests('too many requests are being answered');
+    if (this.#answering > LIMITS.answering)
+      throw tooManyRequests('too many requests are being answered');
     const { csrPem, ttlSeconds, metadata } = parseCertificateRequest(call.request);
     if (ttlSeconds > maxTtlSeconds) {
-      throw invalid('ERR_PARSE', 'validity_duration', `requested TTL ${ttlSeconds}s is greater than the max allowed TTL ${maxTtlSeconds}s`);
+      throw invalid(
+        'ERR_PARSE',
+        'validity_duration',
+        `requested TTL ${ttlSeconds}s is greater than the max allowed TTL ${maxTtlSeconds}s`,
+      );
     }
     const unverified = authority.parseCsr(csrDer(csrPem));
     assertPlainCsr(unverified.facts, 'a workload');
@@ -154,7 +184,11 @@ export class CertificateService {
       const redeemed = await this.#redeem(caller, facts);
       const issued = await this.#givingBack(redeemed, () => {
         call.deadline.assertAhead();
-        return authority.issue(csr, caller.id, ttlSeconds > 0 ? ttlSeconds : Math.min(DEFAULT_TTL_SECONDS, maxTtlSeconds));
+        return authority.issue(
+          csr,
+          caller.id,
+          ttlSeconds > 0 ? ttlSeconds : Math.min(DEFAULT_TTL_SECONDS, maxTtlSeconds),
+        );
       });
       return await this.#handOut(issued, facts, call);
     } finally {
@@ -176,28 +210,50 @@ export class CertificateService {
   }
 
   /** Only what failed before anything was signed gives a proof back: a certificate that is withheld exists. */
-  async #givingBack(redeemed: Redeemed | undefined, issue: () => Promise<IssuedLeaf>): Promise<IssuedLeaf> {
+  async #givingBack(
+    redeemed: Redeemed | undefined,
+    issue: () => Promise<IssuedLeaf>,
+  ): Promise<IssuedLeaf> {
     try {
       return await issue();
     } catch (caught) {
       if (AgentError.from(caught).code === 'ERR_BUG') throw caught;
-      await redeemed
-        ?.giveBack()
-        .catch((cause) => this.deps.log.warn('join token cannot be given back, it stays bound to its key', { cause }));
+      await redeemed?.giveBack().catch((cause) =>
+        this.deps.log.warn('join token cannot be given back, it stays bound to its key', {
+          cause,
+        }),
+      );
       throw caught;
     }
   }
 
-  async #authenticate({ authorization, connection }: CertificateCall, keySha256: string): Promise<Caller> {
+  async #authenticate(
+    { authorization, connection }: CertificateCall,
+    keySha256: string,
+  ): Promise<Caller> {
     const { certificatesDer, address } = connection;
-    const credentials: CallCredentials = { bearer: bearerToken(authorization), certificatesDer, address, keySha256 };
+    const credentials: CallCredentials = {
+      bearer: bearerToken(authorization),
+      certificatesDer,
+      address,
+      keySha256,
+    };
     for (const authenticator of this.options.authenticators) {
       const caller = await authenticator.authenticate(credentials, this.#stop.signal);
       if (caller !== undefined) return caller;
     }
     const names = this.options.authenticators.map(({ name }) => name).join(', ');
-    const what = credentials.bearer !== undefined ? 'a token' : credentials.certificatesDer.length > 0 ? 'a certificate' : 'nothing';
-    throw new AgentError('ERR_TOKEN', `authenticate: the caller shows ${what} that is for none of ${names}`, { retry: 'slow' });
+    const what =
+      credentials.bearer !== undefined
+        ? 'a token'
+        : credentials.certificatesDer.length > 0
+          ? 'a certificate'
+          : 'nothing';
+    throw new AgentError(
+      'ERR_TOKEN',
+      `authenticate: the caller shows ${what} that is for none of ${names}`,
+      { retry: 'slow' },
+    );
   }
 
   /** A join token is good for one certificate, which is limit enough; and it is used up already. */
@@ -207,7 +263,11 @@ export class CertificateService {
     if (waitMs !== undefined) throw tooManyRequests('too many requests in a short time', waitMs);
   }
 
-  async #handOut(issued: IssuedLeaf, facts: Facts, { connection }: CertificateCall): Promise<Buffer> {
+  async #handOut(
+    issued: IssuedLeaf,
+    facts: Facts,
+    { connection }: CertificateCall,
+  ): Promise<Buffer> {
     const { authority, audit } = this.options;
     facts.serial = issued.serial;
     facts.notAfter = new Date(issued.notAfterAt).toISOString();
@@ -215,7 +275,11 @@ export class CertificateService {
     await this.#record(issued, facts, roots.ids);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));
     const [leaf, ...above] = chainToHandOut(issued, this.deps.clock.now());
-    return encodeCertificateReply([pemText(leaf!), ...above.map((der) => this.#above(der)), roots.pem]);
+    return encodeCertificateReply([
+      pemText(leaf!),
+      ...above.map((der) => this.#above(der)),
+      roots.pem,
+    ]);
   }
 
   async #record(issued: IssuedLeaf, facts: Facts, handedRoots: readonly string[]): Promise<void> {
@@ -233,7 +297,9 @@ export class CertificateService {
         rootKeySha256,
         handedRoots,
         ...(facts.method === 'client-certificate' && { provenBy: String(facts.proof?.serial) }),
-        ...(renewAfterExpiryMs !== undefined && { renewableUntilAt: notAfterAt + renewAfterExpiryMs }),
+        ...(renewAfterExpiryMs !== undefined && {
+          renewableUntilAt: notAfterAt + renewAfterExpiryMs,
+        }),
       });
       this.#register.worked();
     } catch (caught) {
@@ -273,7 +339,10 @@ export class CertificateService {
       facts.proof = caught.detail;
       metrics.record('ca_stolen_credentials_total', {});
     }
-    metrics.record('ca_signing_requests_total', { outcome: status, method: facts.method ?? 'none' });
+    metrics.record('ca_signing_requests_total', {
+      outcome: status,
+      method: facts.method ?? 'none',
+    });
     this.#budget.spend((withheld) => {
       const level = status === 'INTERNAL' || stolen ? 'error' : 'warn';
       log[level]('certificate refused', {
@@ -288,7 +357,9 @@ export class CertificateService {
       });
     });
     // No certificate leaves, so nothing is withheld where this fails; the log tells of it.
-    await this.options.audit.write(auditEntry('refused', facts, { status, reason, peer })).catch(() => undefined);
+    await this.options.audit
+      .write(auditEntry('refused', facts, { status, reason, peer }))
+      .catch(() => undefined);
     return refusal;
   }
 }
@@ -306,8 +377,12 @@ function csrDer(pem: string): Uint8Array {
   // Nothing around it: what else there was, somebody meant to be read.
   if (!text.startsWith('-----BEGIN ') || !text.endsWith('-----'))
     throw invalid('ERR_PARSE', 'csr', 'must be one PEM block and nothing else');
-  const [block] = readPem(Buffer.from(text), 'csr', { maxBytes: LIMITS.requestBytes, maxBlocks: 1 });
-  if (!CSR_LABELS.includes(block!.label)) throw invalid('ERR_PARSE', 'csr', `must be ${CSR_LABELS[0]}`);
+  const [block] = readPem(Buffer.from(text), 'csr', {
+    maxBytes: LIMITS.requestBytes,
+    maxBlocks: 1,
+  });
+  if (!CSR_LABELS.includes(block!.label))
+    throw invalid('ERR_PARSE', 'csr', `must be ${CSR_LABELS[0]}`);
   return block!.der;
 }
 
@@ -320,8 +395,25 @@ function impersonation(): RefusedCall {
 function auditEntry(
   decision: AuditEntry['decision'],
   facts: Facts,
-  { status, reason, peer }: { readonly status: string; readonly reason?: string; readonly peer: string },
+  {
+    status,
+    reason,
+    peer,
+  }: { readonly status: string; readonly reason?: string; readonly peer: string },
 ): AuditEntry {
   const { event, caller, method, proof, requested, serial, keySha256, notAfter } = facts;
-  return { decision, event, caller, method, proof, requested, serial, keySha256, notAfter, status, reason, peer };
+  return {
+    decision,
+    event,
+    caller,
+    method,
+    proof,
+    requested,
+    serial,
+    keySha256,
+    notAfter,
+    status,
+    reason,
+    peer,
+  };
 }

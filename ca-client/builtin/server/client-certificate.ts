@@ -3,11 +3,21 @@ import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
 import type { Watched } from '../../../agent/base/watched';
 import { type Certificate, parseCertificate, uriNames } from '../../../agent/identity/certificate';
-import { standingObstacle, type VerifiedChain, verifyChainAside } from '../../../agent/identity/chain';
+import {
+  standingObstacle,
+  type VerifiedChain,
+  verifyChainAside,
+} from '../../../agent/identity/chain';
 import { checkLeaf } from '../../../agent/identity/leaf';
 import { SignatureChecker } from '../../../agent/identity/signature-checker';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
-import { type Authenticator, type Caller, ownIdentity, refuseCredential, type TrustDomains } from './authenticator';
+import {
+  type Authenticator,
+  type Caller,
+  ownIdentity,
+  refuseCredential,
+  type TrustDomains,
+} from './authenticator';
 import type { RenewalAfterExpiry } from './renewal-after-expiry';
 import { Verdicts } from './verdicts';
 import { VerificationLine } from './verification-line';
@@ -47,14 +57,23 @@ interface Proof {
  * Strangers show what they like, so a chain is verified once, with the keys of our own roots first, one after the other in a thread of the
  * pool, within a budget; what it was found to be is remembered, refusals too.
  */
-export function createClientCertificateAuthenticator(options: ClientCertificateOptions, deps: Deps): Authenticator {
+export function createClientCertificateAuthenticator(
+  options: ClientCertificateOptions,
+  deps: Deps,
+): Authenticator {
   // Where the path has ended, another may still hold.
   const yesUntilAt = ({ chain }: Proof, now: number) =>
-    now < chain.notAfterAt ? chain.notAfterAt : (options.afterExpiry?.untilAt(chain.path[0]!) ?? chain.notAfterAt);
+    now < chain.notAfterAt
+      ? chain.notAfterAt
+      : (options.afterExpiry?.untilAt(chain.path[0]!) ?? chain.notAfterAt);
   const verdicts = new Verdicts<Proof>({ yesUntilAt, noMs: NO_MS }, deps.clock);
   const line = new VerificationLine();
-  const digestOf = remembering((shown: readonly Uint8Array[]) => digest(shown.slice(0, MAX_CERTIFICATES)));
-  const rootsOf = remembering((bundle: TrustBundle) => bundle.rootsDer.map((der) => parseCertificate(der)));
+  const digestOf = remembering((shown: readonly Uint8Array[]) =>
+    digest(shown.slice(0, MAX_CERTIFICATES)),
+  );
+  const rootsOf = remembering((bundle: TrustBundle) =>
+    bundle.rootsDer.map((der) => parseCertificate(der)),
+  );
   const prove = (shown: readonly Uint8Array[]): Promise<Proof> => {
     const bundle = options.trust.value;
     return verdicts.of(`${bundle.version} ${digestOf(shown)}`, () =>
@@ -111,12 +130,15 @@ async function verify(
   now: number,
 ): Promise<Proof> {
   try {
-    const [leaf, ...pool] = shown.slice(0, MAX_CERTIFICATES).map((der) => parseCertificate(der, 'client certificate')) as [
-      Certificate,
-      ...Certificate[],
-    ];
+    const [leaf, ...pool] = shown
+      .slice(0, MAX_CERTIFICATES)
+      .map((der) => parseCertificate(der, 'client certificate')) as [Certificate, ...Certificate[]];
     // What costs nothing comes first.
-    const caller: Caller = { id: identityOf(leaf, options), method: 'client-certificate', detail: { serial: leaf.serial } };
+    const caller: Caller = {
+      id: identityOf(leaf, options),
+      method: 'client-certificate',
+      detail: { serial: leaf.serial },
+    };
     const rules = { checker: new SignatureChecker(BUDGET), keyCertSignRequired: true };
     // One that has ended is judged as in its last moment.
     const at = mayBeRenewed(leaf, options, now) ? leaf.notAfterAt - 1 : now;
@@ -124,13 +146,21 @@ async function verify(
   } catch (caught) {
     const error = AgentError.from(caught);
     if (error.code === 'ERR_BUG' || error.code === 'ERR_TOKEN') throw error;
-    throw refuseCredential(`client certificate ${error.field ?? ''}`.trim(), error.rule ?? error.message, error);
+    throw refuseCredential(
+      `client certificate ${error.field ?? ''}`.trim(),
+      error.rule ?? error.message,
+      error,
+    );
   }
 }
 
 function identityOf(leaf: Certificate, options: ClientCertificateOptions) {
   const uris = uriNames(leaf);
-  if (uris.length !== 1) throw refuseCredential('client certificate', `must have exactly one URI SAN, not ${uris.length}`);
+  if (uris.length !== 1)
+    throw refuseCredential(
+      'client certificate',
+      `must have exactly one URI SAN, not ${uris.length}`,
+    );
   const shown = ownIdentity(uris[0]!, options);
   // Judged under the name that it shows: an alias is another text for the same workload.
   const trustDomain = uris[0]!.slice('spiffe://'.length, uris[0]!.indexOf('/', 'spiffe://'.length));
@@ -138,11 +168,19 @@ function identityOf(leaf: Certificate, options: ClientCertificateOptions) {
   return shown;
 }
 
-function mayBeRenewed(leaf: Certificate, { afterExpiry }: ClientCertificateOptions, now: number): boolean {
+function mayBeRenewed(
+  leaf: Certificate,
+  { afterExpiry }: ClientCertificateOptions,
+  now: number,
+): boolean {
   return afterExpiry !== undefined && now >= leaf.notAfterAt && now < afterExpiry.untilAt(leaf);
 }
 
-function assertStanding(certificates: readonly Certificate[], options: ClientCertificateOptions, now: number): void {
+function assertStanding(
+  certificates: readonly Certificate[],
+  options: ClientCertificateOptions,
+  now: number,
+): void {
   for (const each of certificates) {
     const obstacle = standingObstacle(each, now);
     if (obstacle !== undefined) throw refuseCredential('client certificate', obstacle);
@@ -150,7 +188,11 @@ function assertStanding(certificates: readonly Certificate[], options: ClientCer
   assertNotRevoked(certificates, options);
 }
 
-function assertNotRevoked(certificates: readonly Certificate[], { isRevoked }: ClientCertificateOptions): void {
+function assertNotRevoked(
+  certificates: readonly Certificate[],
+  { isRevoked }: ClientCertificateOptions,
+): void {
   const revoked = certificates.find(({ serial }) => isRevoked(serial));
-  if (revoked !== undefined) throw refuseCredential('client certificate', `must not be revoked: ${revoked.serial} was`);
+  if (revoked !== undefined)
+    throw refuseCredential('client certificate', `must not be revoked: ${revoked.serial} was`);
 }

@@ -76,7 +76,10 @@ export class ClusterIssuer {
       this.#readAt = now;
       this.#tell('issuer and keys of the cluster are known', { issuer, kids: this.#keys.kids });
     } catch (cause) {
-      this.#tell('keys of the cluster cannot be read, each token is for the Kubernetes API to review', { cause });
+      this.#tell(
+        'keys of the cluster cannot be read, each token is for the Kubernetes API to review',
+        { cause },
+      );
     } finally {
       this.#asking = undefined;
     }

@@ -58,7 +58,15 @@ export class Connections {
       raw.destroy();
       return undefined;
     }
-    const place: Place = { peer: `${address}:${remotePort}`, address, raw, used: false, sweeps: 0, incomplete: 0, connection: undefined };
+    const place: Place = {
+      peer: `${address}:${remotePort}`,
+      address,
+      raw,
+      used: false,
+      sweeps: 0,
+      incomplete: 0,
+      connection: undefined,
+    };
     this.#open.add(place);
     raw.once('close', () => this.#open.delete(place));
     return place;
@@ -110,8 +118,13 @@ export class Connections {
       each.sweeps += 1;
       // One that was of use is told, so that it does not take the next call with it.
       if (each.used && each.sweeps === PATIENCE.idleSweeps) each.connection?.leave?.();
-      if (each.connection !== undefined && hasEnded(each.connection, now)) each.connection.leave?.();
-      if (each.sweeps <= (each.used ? PATIENCE.idleSweeps + PATIENCE.goodbyeSweeps : PATIENCE.silentSweeps)) continue;
+      if (each.connection !== undefined && hasEnded(each.connection, now))
+        each.connection.leave?.();
+      if (
+        each.sweeps <=
+        (each.used ? PATIENCE.idleSweeps + PATIENCE.goodbyeSweeps : PATIENCE.silentSweeps)
+      )
+        continue;
       each.raw.destroy();
       ended += 1;
     }

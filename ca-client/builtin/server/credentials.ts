@@ -21,6 +21,9 @@ export function bearerToken(values: readonly string[]): Secret<string> | undefin
   const token = value.slice(SCHEME.length).trim();
   if (token === '') throw refuseCredential('token', 'must not be empty');
   if (token.length > LIMITS.tokenBytes)
-    throw new RefusedCall('RESOURCE_EXHAUSTED', `token: must not be longer than ${LIMITS.tokenBytes} bytes`);
+    throw new RefusedCall(
+      'RESOURCE_EXHAUSTED',
+      `token: must not be longer than ${LIMITS.tokenBytes} bytes`,
+    );
   return new Secret(token);
 }

@@ -38,13 +38,19 @@ const LINES_A_MINUTE = 20;
  *
  * @see https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
  */
-export function createGrpcServer(service: CertificateService, connections: Connections, deps: Deps): GrpcServer {
+export function createGrpcServer(
+  service: CertificateService,
+  connections: Connections,
+  deps: Deps,
+): GrpcServer {
   const open = new Set<ServerConnection>();
   const lines = new LogBudget(deps.clock, LINES_A_MINUTE);
   const refusedBy = (peer: string, { code, rule, stream }: Http2Error) => {
     const reason = stream === undefined ? 'http2-connection' : 'http2-stream';
     deps.metrics.record('ca_refused_total', { reason });
-    lines.spend((withheld) => deps.log.warn('client refused', { reason, rule, code, stream, peer, withheld }));
+    lines.spend((withheld) =>
+      deps.log.warn('client refused', { reason, rule, code, stream, peer, withheld }),
+    );
   };
   const opened = (stream: ServerStream, connection: Connection) => {
     if (hasEnded(connection, deps.clock.now())) {
@@ -54,7 +60,11 @@ export function createGrpcServer(service: CertificateService, connections: Conne
       return;
     }
     const { values } = stream.headers;
-    const call = { authorization: values('authorization'), deadline: callDeadline(timeoutOf(values('grpc-timeout'))), connection };
+    const call = {
+      authorization: values('authorization'),
+      deadline: callDeadline(timeoutOf(values('grpc-timeout'))),
+      connection,
+    };
     new Exchange(stream, call, service, connections, deps).run(misdirected(stream.headers));
   };
   return {
@@ -80,13 +90,25 @@ export function createGrpcServer(service: CertificateService, connections: Conne
 }
 
 /** How to answer what is no call of ours, before its first byte; undefined where it is one. */
-function misdirected({ method, path, bytes, values }: RequestHeaders): readonly Field[] | undefined {
-  if (method !== 'POST' || !/^application\/grpc($|[+;])/.test(values('content-type')[0] ?? '')) return [[':status', '415']];
+function misdirected({
+  method,
+  path,
+  bytes,
+  values,
+}: RequestHeaders): readonly Field[] | undefined {
+  if (method !== 'POST' || !/^application\/grpc($|[+;])/.test(values('content-type')[0] ?? ''))
+    return [[':status', '415']];
   if (bytes > LIMITS.headerBytes) {
-    return refused({ status: 'RESOURCE_EXHAUSTED', message: `headers: must not be longer than ${LIMITS.headerBytes} bytes` });
+    return refused({
+      status: 'RESOURCE_EXHAUSTED',
+      message: `headers: must not be longer than ${LIMITS.headerBytes} bytes`,
+    });
   }
   if (path === CREATE_CERTIFICATE.path) return undefined;
-  return refused({ status: 'UNIMPLEMENTED', message: `there is no method ${path.slice(0, 200)} here` });
+  return refused({
+    status: 'UNIMPLEMENTED',
+    message: `there is no method ${path.slice(0, 200)} here`,
+  });
 }
 
 function refused(refusal: Refusal): readonly Field[] {
@@ -132,7 +154,11 @@ class Exchange implements IncompleteCall {
   /** Told why, unless it has been told already. */
   end(why: 'slow' | 'calls'): void {
     if (why === 'calls') this.#displace();
-    else this.#refuse({ status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' }, 'slow');
+    else
+      this.#refuse(
+        { status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' },
+        'slow',
+      );
   }
 
   #displace(): void {

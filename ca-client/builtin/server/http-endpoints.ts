@@ -1,6 +1,12 @@
 import type { Deps } from '../../../agent/base/deps';
 import type { HostPort } from '../../../agent/base/host-port';
-import { type HttpAnswer, type HttpServer, plainAnswer, readyAnswer, serveHttp } from '../../../agent/base/http-server';
+import {
+  type HttpAnswer,
+  type HttpServer,
+  plainAnswer,
+  readyAnswer,
+  serveHttp,
+} from '../../../agent/base/http-server';
 import { readPem } from '../../../agent/base/pem';
 import type { Watched } from '../../../agent/base/watched';
 import { certificatesPem } from '../../../agent/identity/certificate';
@@ -16,7 +22,9 @@ export interface HttpEndpointsOptions {
   /** The signed CRLs of this moment, PEM, that of the signer in use first; undefined where none are offered. */
   readonly crl: (() => Promise<Uint8Array>) | undefined;
   /** Metrics in Prometheus' text format. */
-  readonly metrics: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
+  readonly metrics:
+    | (() => Promise<{ readonly contentType: string; readonly body: string }>)
+    | undefined;
   /** Why no certificate can be issued now, one sentence each; empty where it can. */
   reasons(): readonly string[];
 }
@@ -31,7 +39,10 @@ export interface HttpEndpointsOptions {
  *
  * @throws AgentError ERR_SOCKET.
  */
-export function serveHttpEndpoints(options: HttpEndpointsOptions, deps: Pick<Deps, 'clock' | 'log'>): Promise<HttpServer> {
+export function serveHttpEndpoints(
+  options: HttpEndpointsOptions,
+  deps: Pick<Deps, 'clock' | 'log'>,
+): Promise<HttpServer> {
   return serveHttp(
     {
       address: options.address,
@@ -55,14 +66,25 @@ function routeOf(
     case '/bundle.pem':
       return () => pem(certificatesPem(roots().rootsDer));
     case '/bundle.json':
-      return async () => ({ status: 200, type: 'application/json', body: await spiffeBundle(roots(), options) });
+      return async () => ({
+        status: 200,
+        type: 'application/json',
+        body: await spiffeBundle(roots(), options),
+      });
     case '/crl':
     case '/crl.pem':
       return crl && (async () => pem(await crl()));
     case '/crl.der':
-      return crl && (async () => ({ status: 200, type: 'application/pkix-crl', body: firstBlock(await crl()) }));
+      return (
+        crl &&
+        (async () => ({ status: 200, type: 'application/pkix-crl', body: firstBlock(await crl()) }))
+      );
     case '/metrics':
-      return metrics && (async () => metrics().then(({ contentType, body }) => ({ status: 200, type: contentType, body })));
+      return (
+        metrics &&
+        (async () =>
+          metrics().then(({ contentType, body }) => ({ status: 200, type: contentType, body })))
+      );
     case '/healthz/live':
       return () => plainAnswer(200, 'live');
     case '/healthz/ready':
@@ -75,7 +97,10 @@ function routeOf(
 /** How often others should look: a key of tokens is told a day before it signs, and one that was taken away must not be believed for long. */
 const REFRESH_SECONDS = 300;
 
-async function spiffeBundle(roots: TrustBundle, { jwtKeys }: HttpEndpointsOptions): Promise<string> {
+async function spiffeBundle(
+  roots: TrustBundle,
+  { jwtKeys }: HttpEndpointsOptions,
+): Promise<string> {
   return `${JSON.stringify(formatSpiffeBundle({ roots, jwtKeys: await jwtKeys(), refreshHintSeconds: REFRESH_SECONDS }))}\n`;
 }
 

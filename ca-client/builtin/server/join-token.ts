@@ -5,7 +5,13 @@ import { formatSpiffeId } from '../../../agent/identity/spiffe-id';
 import { JOIN_TOKEN_PREFIX, joinTokenHash } from '../store/join-tokens';
 import type { CaStore, Redemption } from '../store/store';
 import type { TokenClaim } from '../store/token-use';
-import { type Authenticator, ownIdentity, refuseCredential, StolenCredential, type TrustDomains } from './authenticator';
+import {
+  type Authenticator,
+  ownIdentity,
+  refuseCredential,
+  StolenCredential,
+  type TrustDomains,
+} from './authenticator';
 
 export interface JoinTokenOptions extends TrustDomains {
   readonly store: Pick<CaStore, 'findJoinToken' | 'redeemJoinToken' | 'giveBackJoinToken'>;
@@ -15,7 +21,10 @@ export interface JoinTokenOptions extends TrustDomains {
  * One-time tokens of `keyturn ca token create`: how a machine gets its first certificate. A token proves who calls, and is bound to the key
  * of the first good request: that key is answered again for a while, another one is refused.
  */
-export function createJoinTokenAuthenticator(options: JoinTokenOptions, { clock }: Pick<Deps, 'clock'>): Authenticator {
+export function createJoinTokenAuthenticator(
+  options: JoinTokenOptions,
+  { clock }: Pick<Deps, 'clock'>,
+): Authenticator {
   const { store } = options;
   return {
     name: 'join-token',
@@ -29,7 +38,10 @@ export function createJoinTokenAuthenticator(options: JoinTokenOptions, { clock 
         method: 'join-token',
         detail,
         redeem: async () => {
-          const redeemed = accepted(await store.redeemJoinToken(bearer, claim, clock.now()), detail);
+          const redeemed = accepted(
+            await store.redeemJoinToken(bearer, claim, clock.now()),
+            detail,
+          );
           const again = redeemed.kind === 'redeemed' ? redeemed.again : 0;
           return {
             detail: again === 0 ? {} : { again: String(again) },
@@ -50,7 +62,8 @@ function tokenDetail(token: Secret<string>): Record<string, string> {
 
 function accepted(redemption: Redemption, detail: Readonly<Record<string, string>>) {
   if (redemption.kind !== 'refused') return redemption;
-  if (redemption.why !== 'another key') throw refuseCredential('join token', `must be good for a certificate, not ${redemption.why}`);
+  if (redemption.why !== 'another key')
+    throw refuseCredential('join token', `must be good for a certificate, not ${redemption.why}`);
   throw new StolenCredential(
     'join-token-stolen',
     detail,

@@ -28,7 +28,10 @@ const MAX_KEYS = 100;
 const GUESSES = 32;
 /** As for certificates: what is weaker can be broken, and what is larger is slow by design. */
 const RSA_OCTETS = { least: 256, most: 1_024 } as const;
-const CURVES: Readonly<Record<string, readonly string[]>> = { EC: ['P-256', 'P-384', 'P-521'], OKP: ['Ed25519'] };
+const CURVES: Readonly<Record<string, readonly string[]>> = {
+  EC: ['P-256', 'P-384', 'P-521'],
+  OKP: ['Ed25519'],
+};
 
 /** The public keys of token issuers. */
 export interface KeySet {
@@ -51,14 +54,22 @@ export interface KeySet {
  * @throws            AgentError ERR_PARSE.
  * @see RFC 7517 section 5; RFC 8725 sections 3.1 and 3.2.
  */
-export async function parseKeySet(text: string, field: string, algorithms: readonly TokenAlgorithm[]): Promise<KeySet> {
+export async function parseKeySet(
+  text: string,
+  field: string,
+  algorithms: readonly TokenAlgorithm[],
+): Promise<KeySet> {
   const all = readKeys(text, field);
-  if (all.length > MAX_KEYS) throw invalid('ERR_PARSE', field, `must not hold more than ${MAX_KEYS} keys`);
+  if (all.length > MAX_KEYS)
+    throw invalid('ERR_PARSE', field, `must not hold more than ${MAX_KEYS} keys`);
   if (all.some((key) => 'd' in key || 'k' in key || key.kty === 'oct')) {
-    throw invalid('ERR_PARSE', field, 'must hold public keys only', { hint: 'take the private key out, and do not use it any more' });
+    throw invalid('ERR_PARSE', field, 'must hold public keys only', {
+      hint: 'take the private key out, and do not use it any more',
+    });
   }
   const keys = all.filter(isUsable);
-  if (keys.length === 0) throw invalid('ERR_PARSE', field, 'must hold a key that verifies signatures');
+  if (keys.length === 0)
+    throw invalid('ERR_PARSE', field, 'must hold a key that verifies signatures');
   // Loaded by a server that judges such tokens, and by nothing else.
   const jose = await import('jose');
   const find = jose.createLocalJWKSet({ keys: [...keys] });
@@ -70,7 +81,11 @@ export async function parseKeySet(text: string, field: string, algorithms: reado
       } catch (caught) {
         // Jose's messages are about the form of the token and never hold a part of it.
         const unknown = caught instanceof jose.errors.JWKSNoMatchingKey;
-        const rule = unknown ? 'must be one of the issuer’s' : caught instanceof jose.errors.JOSEError ? caught.code : 'must verify';
+        const rule = unknown
+          ? 'must be one of the issuer’s'
+          : caught instanceof jose.errors.JOSEError
+            ? caught.code
+            : 'must verify';
         throw new AgentError('ERR_TOKEN', `${unknown ? 'token key' : 'token'}: ${rule}`, {
           field: unknown ? 'token key' : 'token',
           rule,
@@ -84,7 +99,12 @@ export async function parseKeySet(text: string, field: string, algorithms: reado
 
 type Jose = typeof import('jose');
 
-async function verify(jose: Jose, token: string, find: CompactVerifyGetKey, algorithms: readonly TokenAlgorithm[]): Promise<Uint8Array> {
+async function verify(
+  jose: Jose,
+  token: string,
+  find: CompactVerifyGetKey,
+  algorithms: readonly TokenAlgorithm[],
+): Promise<Uint8Array> {
   const options = { algorithms: [...algorithms] };
   try {
     const { payload, protectedHeader } = await jose.compactVerify(token, find, options);
@@ -106,9 +126,15 @@ async function verify(jose: Jose, token: string, find: CompactVerifyGetKey, algo
 }
 
 function weightOf({ algorithm }: webcrypto.CryptoKey): number {
-  const { modulusLength, namedCurve } = algorithm as { readonly modulusLength?: number; readonly namedCurve?: string };
+  const { modulusLength, namedCurve } = algorithm as {
+    readonly modulusLength?: number;
+    readonly namedCurve?: string;
+  };
   if (modulusLength !== undefined) return signatureWeight({ kind: 'rsa', bits: modulusLength });
-  return signatureWeight({ kind: 'ec', bits: Number(/^P-(\d+)$/.exec(namedCurve ?? '')?.[1] ?? 256) });
+  return signatureWeight({
+    kind: 'ec',
+    bits: Number(/^P-(\d+)$/.exec(namedCurve ?? '')?.[1] ?? 256),
+  });
 }
 
 function readKeys(text: string, field: string): readonly JWK[] {
@@ -127,13 +153,15 @@ function readKeys(text: string, field: string): readonly JWK[] {
 
 function isUsable(key: JWK): boolean {
   if (key.use !== undefined && key.use !== 'sig') return false;
-  if (key.key_ops !== undefined && !(Array.isArray(key.key_ops) && key.key_ops.includes('verify'))) return false;
+  if (key.key_ops !== undefined && !(Array.isArray(key.key_ops) && key.key_ops.includes('verify')))
+    return false;
   if (key.kty === 'RSA') return isFitRsa(key);
   return CURVES[String(key.kty)]?.includes(String(key.crv)) ?? false;
 }
 
 function isFitRsa({ n, e }: JWK): boolean {
   const modulus = typeof n === 'string' ? Buffer.from(n, 'base64url') : Buffer.alloc(0);
-  if (modulus.length < RSA_OCTETS.least || modulus.length > RSA_OCTETS.most || e !== 'AQAB') return false;
+  if (modulus.length < RSA_OCTETS.least || modulus.length > RSA_OCTETS.most || e !== 'AQAB')
+    return false;
   return !hasRocaMark(BigInt(`0x${modulus.toString('hex')}`));
 }

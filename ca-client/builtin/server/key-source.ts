@@ -55,7 +55,8 @@ export interface KeyPlace {
  */
 export async function checkKeyPlace({ jwks: place, jwksCa }: KeyPlace): Promise<URL | undefined> {
   const isHttps = /^https:\/\//i.test(place);
-  if (jwksCa !== undefined && !isHttps) throw invalid('ERR_CONFIG', '--jwks-ca', 'needs an https URL for --jwks');
+  if (jwksCa !== undefined && !isHttps)
+    throw invalid('ERR_CONFIG', '--jwks-ca', 'needs an https URL for --jwks');
   if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(place)) {
     await readKeyFile(place);
     return undefined;
@@ -63,7 +64,11 @@ export async function checkKeyPlace({ jwks: place, jwksCa }: KeyPlace): Promise<
   const url = URL.parse(place);
   const local = url !== null && ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
   if (url?.protocol !== 'https:' && !(url?.protocol === 'http:' && local)) {
-    throw invalid('ERR_CONFIG', '--jwks', 'must be an https URL, or a file: whoever can change the keys can be anybody');
+    throw invalid(
+      'ERR_CONFIG',
+      '--jwks',
+      'must be an https URL, or a file: whoever can change the keys can be anybody',
+    );
   }
   // A file that cannot be used stops the start, not the first caller.
   if (jwksCa !== undefined) await readRoots(jwksCa);
@@ -71,9 +76,15 @@ export async function checkKeyPlace({ jwks: place, jwksCa }: KeyPlace): Promise<
 }
 
 /** @throws AgentError as `checkKeyPlace`. */
-export async function openKeySource(place: KeyPlace, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
+export async function openKeySource(
+  place: KeyPlace,
+  algorithms: readonly TokenAlgorithm[],
+  deps: Deps,
+): Promise<KeySource> {
   const url = await checkKeyPlace(place);
-  return url ? new UrlKeys(url, place.jwksCa, algorithms, deps) : followFile(place.jwks, algorithms, deps);
+  return url
+    ? new UrlKeys(url, place.jwksCa, algorithms, deps)
+    : followFile(place.jwks, algorithms, deps);
 }
 
 async function readKeyFile(path: string): Promise<string> {
@@ -81,12 +92,20 @@ async function readKeyFile(path: string): Promise<string> {
 }
 
 async function readRoots(path: string): Promise<Buffer> {
-  const { bundle, skipped } = parseRootBundle(await readSmallFile(path, { field: '--jwks-ca', code: 'ERR_INPUT' }), '--jwks-ca');
-  if (skipped[0] !== undefined) throw invalid('ERR_PARSE', '--jwks-ca', `must hold CA certificates only: ${skipped[0]}`);
+  const { bundle, skipped } = parseRootBundle(
+    await readSmallFile(path, { field: '--jwks-ca', code: 'ERR_INPUT' }),
+    '--jwks-ca',
+  );
+  if (skipped[0] !== undefined)
+    throw invalid('ERR_PARSE', '--jwks-ca', `must hold CA certificates only: ${skipped[0]}`);
   return certificatesPem(bundle.rootsDer);
 }
 
-async function followFile(path: string, algorithms: readonly TokenAlgorithm[], deps: Deps): Promise<KeySource> {
+async function followFile(
+  path: string,
+  algorithms: readonly TokenAlgorithm[],
+  deps: Deps,
+): Promise<KeySource> {
   const read = async () => parseKeySet(await readKeyFile(path), '--jwks', algorithms);
   let current = await read();
   let reading: Promise<void> = Promise.resolve();
@@ -94,7 +113,8 @@ async function followFile(path: string, algorithms: readonly TokenAlgorithm[], d
     reading = reading.then(async () => {
       try {
         const next = await read();
-        if (next.kids.join() !== current.kids.join()) deps.log.info('token keys changed', { kids: next.kids });
+        if (next.kids.join() !== current.kids.join())
+          deps.log.info('token keys changed', { kids: next.kids });
         current = next;
       } catch (cause) {
         deps.metrics.record('file_read_failures_total', {});
@@ -140,7 +160,11 @@ class UrlKeys implements KeySource {
       if (waitMs > 0) await waitAtMost(this.deps.clock, waitMs, this.#fetching);
     }
     if (this.#known === undefined || this.deps.clock.now() - this.#known.fetchedAt > STALE_MS) {
-      throw new AgentError('ERR_CA_UNAVAILABLE', `fetch token keys from ${this.url.href}: none that are fresh enough`, { retry: 'soon' });
+      throw new AgentError(
+        'ERR_CA_UNAVAILABLE',
+        `fetch token keys from ${this.url.href}: none that are fresh enough`,
+        { retry: 'soon' },
+      );
     }
     return this.#known.keys;
   }
@@ -155,9 +179,16 @@ class UrlKeys implements KeySource {
     const { clock, log } = this.deps;
     try {
       const ca = this.ca === undefined ? undefined : await readRoots(this.ca);
-      const text = await withDeadline(clock, FETCH_MS, 'fetch token keys', this.#stop.signal, (signal) => fetchText(this.url, ca, signal));
+      const text = await withDeadline(
+        clock,
+        FETCH_MS,
+        'fetch token keys',
+        this.#stop.signal,
+        (signal) => fetchText(this.url, ca, signal),
+      );
       const keys = await parseKeySet(text, '--jwks', this.algorithms);
-      if (this.#known?.keys.kids.join() !== keys.kids.join()) log.info('token keys fetched', { url: this.url.href, kids: keys.kids });
+      if (this.#known?.keys.kids.join() !== keys.kids.join())
+        log.info('token keys fetched', { url: this.url.href, kids: keys.kids });
       this.#known = { keys, fetchedAt: clock.now() };
     } catch (cause) {
       log.warn('token keys cannot be fetched', { url: this.url.href, cause });
@@ -171,11 +202,24 @@ class UrlKeys implements KeySource {
 function fetchText(url: URL, ca: Buffer | undefined, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const fail = (why: string, cause?: unknown) => {
-      const hint = UNKNOWN_ISSUER.includes(systemCode(cause) ?? '') ? { hint: 'name the roots of its server with --jwks-ca' } : {};
-      reject(new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.href}: ${why}`, { cause, retry: 'soon', ...hint }));
+      const hint = UNKNOWN_ISSUER.includes(systemCode(cause) ?? '')
+        ? { hint: 'name the roots of its server with --jwks-ca' }
+        : {};
+      reject(
+        new AgentError('ERR_CA_UNAVAILABLE', `GET ${url.href}: ${why}`, {
+          cause,
+          retry: 'soon',
+          ...hint,
+        }),
+      );
     };
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const options = { signal, agent: false, headers: { accept: 'application/json' }, ca: ca ?? runtimeRoots() };
+    const options = {
+      signal,
+      agent: false,
+      headers: { accept: 'application/json' },
+      ca: ca ?? runtimeRoots(),
+    };
     const request = send(url, options, (response) => {
       if (response.statusCode !== 200) {
         response.resume();

@@ -1,7 +1,13 @@
 import { hash } from 'node:crypto';
 import type { Deps } from '../../../agent/base/deps';
 import { AgentError } from '../../../agent/base/errors';
-import { type Authenticator, ownIdentity, refuseCredential, serviceAccountIdentity, type TrustDomains } from './authenticator';
+import {
+  type Authenticator,
+  ownIdentity,
+  refuseCredential,
+  serviceAccountIdentity,
+  type TrustDomains,
+} from './authenticator';
 import { type Claims, parseClaims, readClaims } from './jwt-claims';
 import { TOKEN_ALGORITHMS, type TokenAlgorithm } from './key-set';
 import { type KeyPlace, type KeySource, openKeySource } from './key-source';
@@ -30,23 +36,40 @@ const NO_MS = 10_000;
  * @throws AgentError ERR_CONFIG | ERR_PARSE | ERR_INPUT where the keys cannot be read.
  * @see RFC 7519 section 4.1; RFC 8725.
  */
-export async function createOidcAuthenticator(options: OidcOptions, deps: Deps): Promise<Authenticator> {
+export async function createOidcAuthenticator(
+  options: OidcOptions,
+  deps: Deps,
+): Promise<Authenticator> {
   const source = await openKeySource(options, options.algorithms ?? TOKEN_ALGORITHMS, deps);
   // A token that verifies is verified each time: its key may be withdrawn.
-  const verdicts = new Verdicts<Uint8Array>({ yesUntilAt: (_, now) => now, noMs: NO_MS }, deps.clock);
+  const verdicts = new Verdicts<Uint8Array>(
+    { yesUntilAt: (_, now) => now, noMs: NO_MS },
+    deps.clock,
+  );
   return {
     name: 'oidc',
     async authenticate({ bearer }) {
       const token = bearer?.reveal();
       const unverified = token === undefined ? undefined : readClaims(token);
       // Whose it says it is: with several kinds of tokens in use, that is what tells them apart.
-      if (token === undefined || unverified === undefined || !isOneOf(unverified.iss, options.issuers)) return undefined;
+      if (
+        token === undefined ||
+        unverified === undefined ||
+        !isOneOf(unverified.iss, options.issuers)
+      )
+        return undefined;
       assertClaims(unverified, options, deps.clock.now());
-      const payload = await verdicts.of(hash('sha256', token, 'base64'), () => verify(token, source));
+      const payload = await verdicts.of(hash('sha256', token, 'base64'), () =>
+        verify(token, source),
+      );
       const claims = parseClaims(Buffer.from(payload).toString('utf8'));
       if (claims === undefined) throw refuseCredential('token claims', 'must be a JSON object');
       assertClaims(claims, options, deps.clock.now());
-      return { id: identityOf(claims, options), method: 'oidc', detail: { issuer: String(claims.iss) } };
+      return {
+        id: identityOf(claims, options),
+        method: 'oidc',
+        detail: { issuer: String(claims.iss) },
+      };
     },
     close: () => source.close(),
   };
@@ -66,5 +89,7 @@ function identityOf(claims: Claims, options: OidcOptions) {
   const claim = options.spiffeIdClaim ?? 'sub';
   const value = Object.hasOwn(claims, claim) ? claims[claim] : undefined;
   if (typeof value !== 'string') throw refuseCredential(`token ${claim}`, 'must be a text');
-  return options.spiffeIdClaim === undefined ? serviceAccountIdentity(value, options) : ownIdentity(value, options);
+  return options.spiffeIdClaim === undefined
+    ? serviceAccountIdentity(value, options)
+    : ownIdentity(value, options);
 }

@@ -48,7 +48,11 @@ export class RateLimiter implements Limiter {
     if (perIdentity === 0 && total === 0) return undefined;
     const now = this.clock.now();
     const known = this.#identities.get(id);
-    const own = known ?? { tokens: burst(perIdentity), at: now, servedAt: Number.NEGATIVE_INFINITY };
+    const own = known ?? {
+      tokens: burst(perIdentity),
+      at: now,
+      servedAt: Number.NEGATIVE_INFINITY,
+    };
     fill(own, perIdentity, now);
     fill(this.#all, total, now);
     const reserved = Math.abs(now - own.servedAt) >= 1_000 ? 0 : burst(total) * RESERVED_SHARE;
@@ -76,7 +80,10 @@ const burst = (rate: number): number => Math.max(rate, 1);
 
 /** A clock that was set back adds nothing, and is gone by from then on. */
 function fill(bucket: Bucket, rate: number, now: number): void {
-  bucket.tokens = Math.min(burst(rate), bucket.tokens + (Math.max(now - bucket.at, 0) * rate) / 1_000);
+  bucket.tokens = Math.min(
+    burst(rate),
+    bucket.tokens + (Math.max(now - bucket.at, 0) * rate) / 1_000,
+  );
   bucket.at = now;
 }
 

@@ -42,7 +42,9 @@ export class RenewalAfterExpiry {
     this.#questions = new Batches<Question>(MAX_TOGETHER, async (questions) => {
       const about = new Set(questions.flatMap((each) => each.about));
       const entries = await options.store.issued({ about }, 0);
-      const revoked = new Set((await options.store.revocations(deps.clock.now())).map(({ serial }) => serial));
+      const revoked = new Set(
+        (await options.store.revocations(deps.clock.now())).map(({ serial }) => serial),
+      );
       for (const { answer } of questions) answer({ entries, revoked });
     });
   }
@@ -68,11 +70,16 @@ export class RenewalAfterExpiry {
     const claim: TokenClaim = { keySha256: nextKeySha256, by: randomBytes(12).toString('hex') };
     const redemption = await store.redeemExpired(expired, claim, this.deps.clock.now());
     if (redemption.kind === 'refused')
-      throw redemption.why === 'another key' ? stolen(serial) : refuse(`whose renewal is ${redemption.why}`);
+      throw redemption.why === 'another key'
+        ? stolen(serial)
+        : refuse(`whose renewal is ${redemption.why}`);
     const again = redemption.kind === 'redeemed' ? redemption.again : 0;
     return {
       event: 'renewed-after-expiry',
-      detail: { endedAt: new Date(leaf.notAfterAt).toISOString(), ...(again > 0 && { again: String(again) }) },
+      detail: {
+        endedAt: new Date(leaf.notAfterAt).toISOString(),
+        ...(again > 0 && { again: String(again) }),
+      },
       giveBack: () => store.giveBackExpired(expired, claim),
     };
   }
@@ -84,15 +91,23 @@ export class RenewalAfterExpiry {
   }
 }
 
-function assertNewest(entries: readonly IssuedEntry[], leaf: Certificate, id: SpiffeId, nextKeySha256: string): void {
+function assertNewest(
+  entries: readonly IssuedEntry[],
+  leaf: Certificate,
+  id: SpiffeId,
+  nextKeySha256: string,
+): void {
   const [key, text] = [keyOf(leaf), formatSpiffeId(id)];
   const own = entries.find(({ serial }) => serial === leaf.serial);
   if (own?.keySha256 !== key || own.id !== text) throw refuse('that is not in the register');
-  const isNewer = (each: IssuedEntry) => each.keySha256 === key && each.id === text && each.issuedAt > own.issuedAt;
+  const isNewer = (each: IssuedEntry) =>
+    each.keySha256 === key && each.id === text && each.issuedAt > own.issuedAt;
   if (entries.some(isNewer)) throw refuse('that is not the newest of its identity and key');
   // The one renewal itself is told by its own record, which knows whether the same key asks again.
   const isEarlier = (each: IssuedEntry) =>
-    each.provenBy === leaf.serial && each.keySha256 !== nextKeySha256 && each.issuedAt < leaf.notAfterAt;
+    each.provenBy === leaf.serial &&
+    each.keySha256 !== nextKeySha256 &&
+    each.issuedAt < leaf.notAfterAt;
   if (entries.some(isEarlier)) throw refuse('that was replaced before it ended');
 }
 

@@ -17,20 +17,27 @@ export class RequestReader {
   push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
-    if (this.#wanted === undefined && this.#bytes >= PREFIX_BYTES) this.#wanted = PREFIX_BYTES + this.#readPrefix();
-    if (this.#wanted !== undefined && this.#bytes > this.#wanted) throw malformed('must be one message');
+    if (this.#wanted === undefined && this.#bytes >= PREFIX_BYTES)
+      this.#wanted = PREFIX_BYTES + this.#readPrefix();
+    if (this.#wanted !== undefined && this.#bytes > this.#wanted)
+      throw malformed('must be one message');
   }
 
   /** The message. @throws RefusedCall INVALID_ARGUMENT where it has not arrived whole. */
   finish(): Buffer {
-    if (this.#wanted === undefined || this.#bytes < this.#wanted) throw malformed('must be one whole message');
+    if (this.#wanted === undefined || this.#bytes < this.#wanted)
+      throw malformed('must be one whole message');
     return Buffer.concat(this.#chunks).subarray(PREFIX_BYTES);
   }
 
   #readPrefix(): number {
     const prefix = Buffer.concat(this.#chunks).subarray(0, PREFIX_BYTES);
     const length = prefix.readUInt32BE(1);
-    if (length > this.maxBytes) throw new RefusedCall('RESOURCE_EXHAUSTED', `request: must not be longer than ${this.maxBytes} bytes`);
+    if (length > this.maxBytes)
+      throw new RefusedCall(
+        'RESOURCE_EXHAUSTED',
+        `request: must not be longer than ${this.maxBytes} bytes`,
+      );
     // No encoding is offered, so none may be used: what unpacks to a gigabyte is never unpacked.
     if (prefix[0] !== 0) throw new RefusedCall('UNIMPLEMENTED', 'request: must not be compressed');
     return length;

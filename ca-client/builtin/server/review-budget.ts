@@ -14,15 +14,20 @@ export class ReviewBudget {
   #waiting = 0;
 
   constructor({ clock }: Pick<Deps, 'clock'>) {
-    this.#rates = new RateLimiter({ perIdentity: LIMITS.reviewsPerAddress, total: LIMITS.reviews }, clock);
+    this.#rates = new RateLimiter(
+      { perIdentity: LIMITS.reviewsPerAddress, total: LIMITS.reviews },
+      clock,
+    );
     this.#slots = new Semaphore({ slots: LIMITS.reviewsAtOnce, holdMs: PATIENCE.reviewMs }, clock);
   }
 
   /** @throws RefusedCall RESOURCE_EXHAUSTED beyond the limits; AgentError ERR_ABORTED; what `ask` throws. */
   async spend<T>(address: string, signal: AbortSignal, ask: () => Promise<T>): Promise<T> {
-    if (this.#waiting >= LIMITS.reviews) throw tooManyRequests('too many tokens wait for the Kubernetes API');
+    if (this.#waiting >= LIMITS.reviews)
+      throw tooManyRequests('too many tokens wait for the Kubernetes API');
     const waitMs = this.#rates.take(address);
-    if (waitMs !== undefined) throw tooManyRequests('too many tokens are to be reviewed by the Kubernetes API', waitMs);
+    if (waitMs !== undefined)
+      throw tooManyRequests('too many tokens are to be reviewed by the Kubernetes API', waitMs);
     this.#waiting += 1;
     const leave = await this.#slots.enter(signal).finally(() => {
       this.#waiting -= 1;

@@ -17,7 +17,10 @@ const RETRY_MS = 1_000;
 const PER_STEP = 5_000;
 
 /** Follows the store's revocations. @throws AgentError ERR_CA_STATE where they cannot be read at the start. */
-export async function followRevocations(store: Pick<CaStore, 'revocations' | 'onRevocation'>, deps: Deps): Promise<RevokedSerials> {
+export async function followRevocations(
+  store: Pick<CaStore, 'revocations' | 'onRevocation'>,
+  deps: Deps,
+): Promise<RevokedSerials> {
   const { clock, log } = deps;
   const stop = new AbortController();
   let wake = new AbortController();
@@ -38,7 +41,9 @@ export async function followRevocations(store: Pick<CaStore, 'revocations' | 'on
   stop.signal.addEventListener('abort', woken, { once: true });
   const running = (async () => {
     while (!stop.signal.aborted) {
-      await clock.sleepUntil(clock.now() + (problem ? RETRY_MS : REFRESH_MS), wake.signal).catch(() => undefined);
+      await clock
+        .sleepUntil(clock.now() + (problem ? RETRY_MS : REFRESH_MS), wake.signal)
+        .catch(() => undefined);
       if (stop.signal.aborted) return;
       try {
         await read();

@@ -12,11 +12,19 @@ export function serverNamesOf({ host }: HostPort, serverNames: readonly string[]
   const given = [...serverNames, ...(['0.0.0.0', '::'].includes(host) ? [] : [host])];
   const all = [...new Set(given.map((name) => name.split('%', 1)[0]!))];
   if (all.length === 0) {
-    throw invalid('ERR_CONFIG', '--server-names', 'must name the hosts that clients call the server, since --listen does not');
+    throw invalid(
+      'ERR_CONFIG',
+      '--server-names',
+      'must name the hosts that clients call the server, since --listen does not',
+    );
   }
   for (const name of all) {
     if (name.length > 253 || !/^[A-Za-z0-9*]([A-Za-z0-9._:-]*)$/.test(name)) {
-      throw invalid('ERR_CONFIG', '--server-names', `must be host names and addresses, not "${name.slice(0, 100)}"`);
+      throw invalid(
+        'ERR_CONFIG',
+        '--server-names',
+        `must be host names and addresses, not "${name.slice(0, 100)}"`,
+      );
     }
   }
   return { dns: all.filter((name) => !ipOctets(name)), ip: all.filter((name) => ipOctets(name)) };

@@ -38,7 +38,10 @@ export interface ServingCertificateOptions {
  *
  * @throws AgentError ERR_CA_UNAVAILABLE where the authority cannot sign the first one.
  */
-export async function createServingCertificate(options: ServingCertificateOptions, deps: Deps): Promise<{ close(): Promise<void> }> {
+export async function createServingCertificate(
+  options: ServingCertificateOptions,
+  deps: Deps,
+): Promise<{ close(): Promise<void> }> {
   const stop = new AbortController();
   let wake = new AbortController();
   let usedRoots = '';
@@ -62,7 +65,13 @@ export async function createServingCertificate(options: ServingCertificateOption
       await deps.clock.sleepUntil(dueAt, wake.signal).catch(() => undefined);
       if (stop.signal.aborted) return;
       try {
-        dueAt = await withDeadline(deps.clock, RENEW_MS, 'renew the serving certificate', stop.signal, renew);
+        dueAt = await withDeadline(
+          deps.clock,
+          RENEW_MS,
+          'renew the serving certificate',
+          stop.signal,
+          renew,
+        );
       } catch (caught) {
         deps.log.error('serving certificate cannot be renewed', { cause: AgentError.from(caught) });
         dueAt = deps.clock.now() + RETRY_MS;
@@ -86,7 +95,11 @@ async function issue({ authority, names, record }: ServingCertificateOptions, de
   await record(leaf, key.spkiDer);
   const now = deps.clock.now();
   return {
-    identity: { certPem: certificatesPem(chainToHandOut(leaf, now)), keyPem: privateKeyPem(key, 'pkcs8'), bundle },
+    identity: {
+      certPem: certificatesPem(chainToHandOut(leaf, now)),
+      keyPem: privateKeyPem(key, 'pkcs8'),
+      bundle,
+    },
     renewAt: Math.max(now + (leaf.notAfterAt - now) / 2, now + LEAST_MS),
   };
 }

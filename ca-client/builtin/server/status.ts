@@ -40,7 +40,10 @@ export class RefusedCall extends AgentError {
 }
 
 /** What a caller is told that comes at a bad time. @param retryAfterMs  When it may come again. */
-export function tooManyRequests(what: string, retryAfterMs: number = PATIENCE.comeAgainMs): RefusedCall {
+export function tooManyRequests(
+  what: string,
+  retryAfterMs: number = PATIENCE.comeAgainMs,
+): RefusedCall {
   return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
 }
 
@@ -62,8 +65,10 @@ const STATUS_OF: Partial<Record<ErrorCode, StatusName>> = {
 export function refusalOf(caught: unknown): Refusal {
   const error = AgentError.from(caught);
   const { retryAfterMs } = error;
-  if (error instanceof RefusedCall) return { status: error.status, message: error.message, retryAfterMs };
-  if (error.rule === OWN_IDENTITY_ONLY) return { status: 'PERMISSION_DENIED', message: `${error.field}: ${error.rule}` };
+  if (error instanceof RefusedCall)
+    return { status: error.status, message: error.message, retryAfterMs };
+  if (error.rule === OWN_IDENTITY_ONLY)
+    return { status: 'PERMISSION_DENIED', message: `${error.field}: ${error.rule}` };
   const status = STATUS_OF[error.code] ?? 'INTERNAL';
   return { status, message: messageOf(status, error), retryAfterMs };
 }
@@ -71,7 +76,9 @@ export function refusalOf(caught: unknown): Refusal {
 function messageOf(status: StatusName, error: AgentError): string {
   if (status === 'INVALID_ARGUMENT') return error.message.slice(0, 500);
   if (status === 'UNAUTHENTICATED') return 'request authenticate failure';
-  return status === 'UNAVAILABLE' ? 'the CA cannot sign now' : 'internal error; the log of the CA says more';
+  return status === 'UNAVAILABLE'
+    ? 'the CA cannot sign now'
+    : 'internal error; the log of the CA says more';
 }
 
 /** The refusal as gRPC sends it, in headers: with the two hints that clients know, where there is one. */
@@ -89,8 +96,15 @@ export function statusHeaders({ status, message, retryAfterMs }: Refusal): Recor
 }
 
 function retryInfo(code: number, message: string, retryAfterMs: number): string {
-  const retryDelay = { seconds: BigInt(Math.floor(retryAfterMs / 1_000)), nanos: Math.floor(retryAfterMs % 1_000) * 1_000_000 };
+  const retryDelay = {
+    seconds: BigInt(Math.floor(retryAfterMs / 1_000)),
+    nanos: Math.floor(retryAfterMs % 1_000) * 1_000_000,
+  };
   const value = Buffer.from(RetryInfo.encode({ retryDelay }).finish());
-  const status = Status.encode({ code, message, details: [{ typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value }] }).finish();
+  const status = Status.encode({
+    code,
+    message,
+    details: [{ typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value }],
+  }).finish();
   return Buffer.from(status).toString('base64');
 }

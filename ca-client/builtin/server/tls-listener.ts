@@ -50,7 +50,8 @@ export async function listenTls(
     const place = connections.accept(raw);
     if (place === undefined) return refused('connections');
     const secured = (socket: TLSSocket) => {
-      if (socket.alpnProtocol === 'h2') return onSocket(socket, connections.secured(place, socket, deps.clock.now()));
+      if (socket.alpnProtocol === 'h2')
+        return onSocket(socket, connections.secured(place, socket, deps.clock.now()));
       refused('protocol');
       socket.destroy();
     };
@@ -71,7 +72,10 @@ export async function listenTls(
   server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
   const bound = server.address();
   return {
-    address: formatHostPort({ host: address.host, port: typeof bound === 'object' && bound !== null ? bound.port : address.port }),
+    address: formatHostPort({
+      host: address.host,
+      port: typeof bound === 'object' && bound !== null ? bound.port : address.port,
+    }),
     use: (next) => {
       context = contextOf(next);
     },
@@ -89,7 +93,13 @@ function handshake(
   deps: Deps,
 ): void {
   const meter = new HandshakeMeter(raw, address, LIMITS.handshakeBytes, turns);
-  const options = { isServer: true, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['h2'], secureContext };
+  const options = {
+    isServer: true,
+    requestCert: true,
+    rejectUnauthorized: false,
+    ALPNProtocols: ['h2'],
+    secureContext,
+  };
   // Any Duplex will do; the types know of sockets only.
   const socket = new TLSSocket(meter as unknown as Socket, options);
   const letLive = endInTime(raw, PATIENCE.handshakeMs, deps);
@@ -122,8 +132,12 @@ function contextOf({ certPem, keyPem, bundle }: ServingIdentity): SecureContext 
 
 function cannotListen(address: HostPort, cause: unknown): AgentError {
   const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);
-  return new AgentError('ERR_SOCKET', `listen on ${formatHostPort(address)} for certificate requests: ${why}`, {
-    cause,
-    hint: 'choose another address with --listen',
-  });
+  return new AgentError(
+    'ERR_SOCKET',
+    `listen on ${formatHostPort(address)} for certificate requests: ${why}`,
+    {
+      cause,
+      hint: 'choose another address with --listen',
+    },
+  );
 }

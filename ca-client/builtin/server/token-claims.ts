@@ -19,18 +19,31 @@ export interface ClaimRules {
  *
  * @throws AgentError ERR_TOKEN with the claim and the rule.
  */
-export function assertClaims(claims: Claims, { issuers, audiences }: ClaimRules, now: number): void {
+export function assertClaims(
+  claims: Claims,
+  { issuers, audiences }: ClaimRules,
+  now: number,
+): void {
   const nowSeconds = now / 1_000;
-  if (issuers && !isOneOf(claims.iss, issuers)) throw refuseCredential('token issuer', `must be ${issuers.join(' or ')}`);
+  if (issuers && !isOneOf(claims.iss, issuers))
+    throw refuseCredential('token issuer', `must be ${issuers.join(' or ')}`);
   const aud = Array.isArray(claims.aud) ? claims.aud : [claims.aud];
-  if (!aud.some((each) => isOneOf(each, audiences))) throw refuseCredential('token audience', `must be ${audiences.join(' or ')}`);
+  if (!aud.some((each) => isOneOf(each, audiences)))
+    throw refuseCredential('token audience', `must be ${audiences.join(' or ')}`);
   const exp = seconds(claims, 'exp');
   if (exp === undefined) throw refuseCredential('token exp', 'must be there');
-  if (nowSeconds >= exp) throw refuseCredential('token exp', `must not be past: it was ${new Date(exp * 1_000).toISOString()}`);
+  if (nowSeconds >= exp)
+    throw refuseCredential(
+      'token exp',
+      `must not be past: it was ${new Date(exp * 1_000).toISOString()}`,
+    );
   for (const claim of ['nbf', 'iat'] as const) {
     const at = seconds(claims, claim);
     if (at !== undefined && at > nowSeconds + SKEW_SECONDS) {
-      throw refuseCredential(`token ${claim}`, `must not be ahead: it is ${new Date(at * 1_000).toISOString()}`);
+      throw refuseCredential(
+        `token ${claim}`,
+        `must not be ahead: it is ${new Date(at * 1_000).toISOString()}`,
+      );
     }
   }
 }

@@ -5,7 +5,13 @@ import { AgentError } from '../../../agent/base/errors';
 import type { Secret } from '../../../agent/base/secret';
 import type { KubeApi } from '../../kubernetes/kube-api';
 import { serviceAccountGroups } from '../../kubernetes/service-account';
-import { type Authenticator, type Caller, refuseCredential, serviceAccountIdentity, type TrustDomains } from './authenticator';
+import {
+  type Authenticator,
+  type Caller,
+  refuseCredential,
+  serviceAccountIdentity,
+  type TrustDomains,
+} from './authenticator';
 import { ClusterIssuer } from './cluster-issuer';
 import { type Claims, readClaims } from './jwt-claims';
 import { PATIENCE } from './limits';
@@ -55,7 +61,10 @@ interface ReviewedUser {
  * Asked is only what may be one: three parts, the audience, an end that is ahead; the issuer, and a signature by one of its keys, where the
  * cluster publishes them to us. What is left is limited, by source address too. Calls with one token share one review.
  */
-export function createTokenReviewAuthenticator(options: TokenReviewOptions, deps: Deps): Authenticator {
+export function createTokenReviewAuthenticator(
+  options: TokenReviewOptions,
+  deps: Deps,
+): Authenticator {
   const endOf = ({ exp }: Claims) => (typeof exp === 'number' ? exp * 1_000 : 0);
   const verdicts = new Verdicts<Reviewed>(
     { yesUntilAt: ({ claims }, now) => Math.min(now + YES_MS, endOf(claims)), noMs: NO_MS },
@@ -70,9 +79,16 @@ export function createTokenReviewAuthenticator(options: TokenReviewOptions, deps
       if (bearer === undefined || claims === undefined) return undefined;
       assertClaims(claims, { issuers: undefined, audiences: options.audiences }, deps.clock.now());
       const { caller } = await verdicts.of(hash('sha256', bearer.reveal(), 'base64'), async () => {
-        assertClaims(claims, { issuers: await issuer.issuers(), audiences: options.audiences }, deps.clock.now());
+        assertClaims(
+          claims,
+          { issuers: await issuer.issuers(), audiences: options.audiences },
+          deps.clock.now(),
+        );
         await issuer.assertSigned(bearer.reveal());
-        return { claims, caller: await budget.spend(address, signal, () => review(bearer, claims, options, deps)) };
+        return {
+          claims,
+          caller: await budget.spend(address, signal, () => review(bearer, claims, options, deps)),
+        };
       });
       return caller;
     },
@@ -84,10 +100,18 @@ interface Reviewed {
   readonly caller: Caller;
 }
 
-async function review(bearer: Secret<string>, claims: Claims, options: TokenReviewOptions, deps: Deps): Promise<Caller> {
+async function review(
+  bearer: Secret<string>,
+  claims: Claims,
+  options: TokenReviewOptions,
+  deps: Deps,
+): Promise<Caller> {
   const status = await ask(bearer, options, deps.clock);
   if (status.authenticated !== true)
-    throw refuseCredential('token', `must be authenticated by the Kubernetes API: ${status.error ?? 'it is not'}`);
+    throw refuseCredential(
+      'token',
+      `must be authenticated by the Kubernetes API: ${status.error ?? 'it is not'}`,
+    );
   // A server that knows nothing of audiences answers without any: then the token is for the API itself.
   if (!(status.audiences ?? []).some((audience) => options.audiences.includes(audience))) {
     throw refuseCredential('token audience', `must be ${options.audiences.join(' or ')}`);
@@ -105,28 +129,56 @@ async function review(bearer: Secret<string>, claims: Claims, options: TokenRevi
  *
  * @see istio, security/pkg/k8s/tokenreview: `the token is not a service account`.
  */
-function assertServiceAccount({ username = '', uid, groups = [] }: ReviewedUser, claims: Claims): void {
+function assertServiceAccount(
+  { username = '', uid, groups = [] }: ReviewedUser,
+  claims: Claims,
+): void {
   const namespace = username.split(':')[2]!;
   for (const group of serviceAccountGroups(namespace)) {
-    if (!groups.includes(group)) throw refuseCredential('token', `must be of a service account: its user is not in the group ${group}`);
+    if (!groups.includes(group))
+      throw refuseCredential(
+        'token',
+        `must be of a service account: its user is not in the group ${group}`,
+      );
   }
   if (!uid) throw refuseCredential('token', 'must be of a service account: its user has no uid');
-  const bound = (claims['kubernetes.io'] as { readonly serviceaccount?: { readonly uid?: unknown } } | null | undefined)?.serviceaccount
-    ?.uid;
+  const bound = (
+    claims['kubernetes.io'] as
+      | { readonly serviceaccount?: { readonly uid?: unknown } }
+      | null
+      | undefined
+  )?.serviceaccount?.uid;
   if (bound !== undefined && bound !== uid) {
-    throw refuseCredential('token', 'must be of the service account that the Kubernetes API names: their uids differ');
+    throw refuseCredential(
+      'token',
+      'must be of the service account that the Kubernetes API names: their uids differ',
+    );
   }
 }
 
-async function ask(bearer: Secret<string>, { api, audiences }: TokenReviewOptions, clock: Clock): Promise<TokenReviewStatus> {
+async function ask(
+  bearer: Secret<string>,
+  { api, audiences }: TokenReviewOptions,
+  clock: Clock,
+): Promise<TokenReviewStatus> {
   const body = {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'TokenReview',
     spec: { token: bearer.reveal(), audiences },
   };
   try {
-    const answer = await withDeadline(clock, PATIENCE.reviewMs, 'review a token', undefined, (signal) =>
-      api.request<{ status?: TokenReviewStatus }>('POST', PATH, { body, signal, timeoutMs: PATIENCE.reviewMs, maxBytes: MAX_BYTES }),
+    const answer = await withDeadline(
+      clock,
+      PATIENCE.reviewMs,
+      'review a token',
+      undefined,
+      (signal) =>
+        api.request<{ status?: TokenReviewStatus }>('POST', PATH, {
+          body,
+          signal,
+          timeoutMs: PATIENCE.reviewMs,
+          maxBytes: MAX_BYTES,
+        }),
     );
     return answer.status ?? {};
   } catch (caught) {

@@ -74,7 +74,8 @@ function current<V>(kept: Map<string, Kept<V>>, key: string, now: number): V | u
 /** Keeps the memory bounded: what is over goes, and beyond the limit the oldest. */
 function keep<V>(kept: Map<string, Kept<V>>, key: string, entry: Kept<V>, now: number): void {
   kept.delete(key);
-  if (kept.size >= MAX_REMEMBERED) for (const [each, { untilAt }] of kept) if (now >= untilAt) kept.delete(each);
+  if (kept.size >= MAX_REMEMBERED)
+    for (const [each, { untilAt }] of kept) if (now >= untilAt) kept.delete(each);
   for (const oldest of kept.keys()) {
     if (kept.size < MAX_REMEMBERED) break;
     kept.delete(oldest);

@@ -4,10 +4,19 @@ import type { CountedSeries } from '../../../agent/base/metrics';
 /** What a worker of `ca serve` tells and asks the process that watches over it. A number goes with its answer. */
 export type FromWorker =
   | { readonly kind: 'started' }
-  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined }
+  | {
+      readonly kind: 'failed';
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly hint: string | undefined;
+    }
   | { readonly kind: 'take'; readonly number: number; readonly id: string }
   | { readonly kind: 'audit'; readonly number: number; readonly lines: string }
-  | { readonly kind: 'report'; readonly counted: readonly CountedSeries[]; readonly problems: readonly string[] };
+  | {
+      readonly kind: 'report';
+      readonly counted: readonly CountedSeries[];
+      readonly problems: readonly string[];
+    };
 
 /** What it is answered, or asked. */
 export type ToWorker =
@@ -26,14 +35,17 @@ export interface WorkerLine {
   onReport(listener: () => void): void;
 }
 
-type Asked = { readonly [K in 'taken' | 'audited']: (answer: Extract<ToWorker, { readonly kind: K }>) => void };
+type Asked = {
+  readonly [K in 'taken' | 'audited']: (answer: Extract<ToWorker, { readonly kind: K }>) => void;
+};
 
 /** @param channel  This process, with a line to its parent. */
 export function openWorkerLine(channel: Pick<NodeJS.Process, 'send' | 'on'>): WorkerLine {
   const asked = new Map<number, Partial<Asked>>();
   let report = (): void => undefined;
   let number = 0;
-  const tell = (message: FromWorker) => new Promise<void>((done) => channel.send!(message, undefined, undefined, () => done()));
+  const tell = (message: FromWorker) =>
+    new Promise<void>((done) => channel.send!(message, undefined, undefined, () => done()));
   channel.on('message', (message: ToWorker) => {
     if (message.kind === 'report') return report();
     const entry = asked.get(message.number);
@@ -53,7 +65,10 @@ export function openWorkerLine(channel: Pick<NodeJS.Process, 'send' | 'on'>): Wo
       new Promise((done, failed) => {
         number += 1;
         asked.set(number, {
-          audited: ({ failure }) => (failure === undefined ? done() : failed(new AgentError('ERR_OUTPUT', failure, { retry: 'soon' }))),
+          audited: ({ failure }) =>
+            failure === undefined
+              ? done()
+              : failed(new AgentError('ERR_OUTPUT', failure, { retry: 'soon' })),
         });
         void tell({ kind: 'audit', number, lines });
       }),

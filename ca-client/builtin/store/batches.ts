@@ -1,6 +1,10 @@
 /** Collects what is to be written while a write is under way, and writes it together: one at a time, in order. */
 export class Batches<T> {
-  #waiting: { readonly item: T; readonly done: () => void; readonly failed: (error: unknown) => void }[] = [];
+  #waiting: {
+    readonly item: T;
+    readonly done: () => void;
+    readonly failed: (error: unknown) => void;
+  }[] = [];
   #writing: Promise<void> | undefined;
 
   /** @param write  Takes 1 to `max` items. What it throws, each of them is told. */

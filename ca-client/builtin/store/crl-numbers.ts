@@ -14,7 +14,8 @@ export async function nextNumber(dir: string): Promise<number> {
     // Whoever was slow may have made one that others had long passed and removed.
     if ((await highest(dir)) > next) continue;
     await syncDirectory(dir);
-    for (const number of await numbers(dir)) if (number < next) await unlink(join(dir, String(number))).catch(() => undefined);
+    for (const number of await numbers(dir))
+      if (number < next) await unlink(join(dir, String(number))).catch(() => undefined);
     return next;
   }
 }

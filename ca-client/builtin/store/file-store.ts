@@ -10,7 +10,12 @@ import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/ide
 import { assertPrivateDir } from '../ca-files';
 import { nextNumber } from './crl-numbers';
 import { IssuedLog } from './issued-log';
-import { expiredCertificateHash, generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
+import {
+  expiredCertificateHash,
+  generateJoinToken,
+  type JoinTokenEntry,
+  joinTokenHash,
+} from './join-tokens';
 import { RecordFiles } from './record-files';
 import { closeTokensOf, revocationsOf } from './revoke';
 import {
@@ -25,14 +30,26 @@ import {
   type RevocationReason,
 } from './store';
 import { storeError } from './store-error';
-import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
+import {
+  decideClose,
+  decideGiveBack,
+  decideUse,
+  type TokenClaim,
+  type TokenUse,
+} from './token-use';
 
 /** Below the CA directory. */
 const STATE_DIR = 'state';
 /** Until a server knows of a revocation, what was revoked can still get its successor. */
 const REVOCATION_DEBOUNCE_MS = 5;
 
-const PARTS = { issued: 'issued', tokens: 'tokens', tokenUses: 'token-uses', revoked: 'revoked', crlNumber: 'crl-number' } as const;
+const PARTS = {
+  issued: 'issued',
+  tokens: 'tokens',
+  tokenUses: 'token-uses',
+  revoked: 'revoked',
+  crlNumber: 'crl-number',
+} as const;
 /** For so long an expired or used token is distinguished from an unknown one. */
 const TOKEN_MEMORY_MS = 24 * 3_600_000;
 /** Changes of one token, the most. Answers are few; a token that is given back again and again is not. */
@@ -50,7 +67,12 @@ export async function openFileStore(dir: string, deps: Deps): Promise<CaStore> {
   const store = new FileStore(root, deps);
   try {
     assertTrustedPath(dirname(resolve(dir)), 'parent of the CA directory', 'ERR_CA_STATE');
-    for (const path of [resolve(dir), root, ...Object.values(PARTS).map((part) => join(root, part))]) await makePrivate(path);
+    for (const path of [
+      resolve(dir),
+      root,
+      ...Object.values(PARTS).map((part) => join(root, part)),
+    ])
+      await makePrivate(path);
     await store.check(deps.clock.now());
     return store;
   } catch (caught) {
@@ -76,7 +98,10 @@ class FileStore implements CaStore {
   readonly #tokenUses: RecordFiles<TokenUse>;
   readonly #revoked: RecordFiles<Revocation>;
   readonly #listeners = new Set<{ readonly call: () => void }>();
-  #sorted: { readonly of: ReadonlyMap<string, Revocation>; readonly all: readonly Revocation[] } = { of: new Map(), all: [] };
+  #sorted: { readonly of: ReadonlyMap<string, Revocation>; readonly all: readonly Revocation[] } = {
+    of: new Map(),
+    all: [],
+  };
   #watch: Promise<FileWatch> | undefined;
 
   constructor(root: string, deps: Deps) {
@@ -126,17 +151,25 @@ class FileStore implements CaStore {
     return this.#try('give a join token back', () => this.#giveBack(joinTokenHash(token), claim));
   }
 
-  redeemExpired({ serial, id, renewableUntilAt }: ExpiredCertificate, claim: TokenClaim, now: number): Promise<Redemption> {
+  redeemExpired(
+    { serial, id, renewableUntilAt }: ExpiredCertificate,
+    claim: TokenClaim,
+    now: number,
+  ): Promise<Redemption> {
     return this.#try('redeem a certificate', async () => {
       const hash = expiredCertificateHash(serial);
       // Whoever comes first makes it.
-      await this.#tokens.add(new Map([[hash, { id: formatSpiffeId(id), createdAt: now, expiresAt: renewableUntilAt }]]));
+      await this.#tokens.add(
+        new Map([[hash, { id: formatSpiffeId(id), createdAt: now, expiresAt: renewableUntilAt }]]),
+      );
       return this.#redeem(hash, claim, now);
     });
   }
 
   giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
-    return this.#try('give a certificate back', () => this.#giveBack(expiredCertificateHash(serial), claim));
+    return this.#try('give a certificate back', () =>
+      this.#giveBack(expiredCertificateHash(serial), claim),
+    );
   }
 
   deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {
@@ -180,7 +213,8 @@ class FileStore implements CaStore {
     if (entry === undefined) return { kind: 'refused', why: 'unknown' } as const;
     const { use, count } = await this.#lastUse(hash);
     const decision = decideUse(entry, use, claim, now);
-    if (decision.kind === 'use' && count >= MAX_USES) return { kind: 'refused', why: 'used' } as const;
+    if (decision.kind === 'use' && count >= MAX_USES)
+      return { kind: 'refused', why: 'used' } as const;
     return decision.kind === 'refused' ? decision : { ...decision, entry, count };
   }
 
@@ -198,7 +232,12 @@ class FileStore implements CaStore {
     return (await this.#tokenUses.add(new Map([[`${hash}.${number}`, use]]))).length > 0;
   }
 
-  async #close(hash: string, entry: JoinTokenEntry, { boundOnly }: JoinTokenQuery, now: number): Promise<boolean> {
+  async #close(
+    hash: string,
+    entry: JoinTokenEntry,
+    { boundOnly }: JoinTokenQuery,
+    now: number,
+  ): Promise<boolean> {
     for (;;) {
       const { use, count } = await this.#lastUse(hash);
       if (boundOnly && use?.bound === undefined) return false;
@@ -208,7 +247,11 @@ class FileStore implements CaStore {
     }
   }
 
-  revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {
+  revoke(
+    query: IssuedQuery,
+    reason: RevocationReason,
+    now: number,
+  ): Promise<readonly Revocation[]> {
     return this.#try('revoke', async () => {
       const revoked: Revocation[] = [];
       for (;;) {
@@ -226,7 +269,8 @@ class FileStore implements CaStore {
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
       const records = await this.#revoked.readAll();
-      if (records !== this.#sorted.of) this.#sorted = { of: records, all: [...records.values()].sort(bySerial) };
+      if (records !== this.#sorted.of)
+        this.#sorted = { of: records, all: [...records.values()].sort(bySerial) };
       const { all } = this.#sorted;
       const valid = all.filter((each) => neededUntilAt(each) > now);
       // The same array for the same revocations, so that nobody compares them one by one.

@@ -71,17 +71,22 @@ export class IssuedLog {
 
   /** Looks through everything once and mends what killed writers left behind. @throws AgentError ERR_CA_STATE: damaged. */
   async check(now: number): Promise<void> {
-    const torn = (await this.#readAll(() => undefined)).filter(({ tornAt }) => tornAt !== undefined);
+    const torn = (await this.#readAll(() => undefined)).filter(
+      ({ tornAt }) => tornAt !== undefined,
+    );
     if (torn.length === 0) return;
     // A living writer may be in the middle of a line.
     await this.deps.clock.sleepUntil(this.deps.clock.now() + WRITE_MS);
     for (const { path, tornAt } of torn) {
       const again = await readSegment(path, () => undefined).catch(ignoreMissing);
       if (again !== tornAt) continue;
-      this.deps.log.warn('unfinished entry at the end of the register dropped, its certificate was never handed out', {
-        path,
-        offset: tornAt,
-      });
+      this.deps.log.warn(
+        'unfinished entry at the end of the register dropped, its certificate was never handed out',
+        {
+          path,
+          offset: tornAt,
+        },
+      );
       await this.#putTogether([path], now);
     }
   }
@@ -124,13 +129,18 @@ export class IssuedLog {
       if ((await inodeOf(segment.path)) === segment.inode) return;
       await this.#leaveSegment();
     }
-    throw new AgentError('ERR_CA_STATE', `write to ${this.dir}: its files are moved away as fast as they are made`, { retry: 'soon' });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `write to ${this.dir}: its files are moved away as fast as they are made`,
+      { retry: 'soon' },
+    );
   }
 
   async #openSegment(): Promise<Segment> {
     const now = this.deps.clock.now();
     const current = this.#segment;
-    if (current && current.size < MAX_SEGMENT_BYTES && now - current.startedAt < MAX_SEGMENT_MS) return current;
+    if (current && current.size < MAX_SEGMENT_BYTES && now - current.startedAt < MAX_SEGMENT_MS)
+      return current;
     await this.#leaveSegment();
     const path = join(this.dir, newName());
     const file = await open(path, 'ax', 0o600);
@@ -161,17 +171,24 @@ export class IssuedLog {
   }
 
   /** Reads every segment, from the start again where one went away meanwhile: then `visit` sees entries more than once. */
-  async #readAll(visit: (batch: readonly IssuedEntry[]) => void): Promise<{ path: string; tornAt: number | undefined }[]> {
+  async #readAll(
+    visit: (batch: readonly IssuedEntry[]) => void,
+  ): Promise<{ path: string; tornAt: number | undefined }[]> {
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
       try {
         const read: { path: string; tornAt: number | undefined }[] = [];
-        for (const path of await this.#paths()) read.push({ path, tornAt: await readSegment(path, visit) });
+        for (const path of await this.#paths())
+          read.push({ path, tornAt: await readSegment(path, visit) });
         return read;
       } catch (caught) {
         ignoreMissing(caught);
       }
     }
-    throw new AgentError('ERR_CA_STATE', `read ${this.dir}: its files change faster than they can be read`, { retry: 'soon' });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `read ${this.dir}: its files change faster than they can be read`,
+      { retry: 'soon' },
+    );
   }
 
   async #putTogether(paths: readonly string[], now: number): Promise<void> {
@@ -196,7 +213,8 @@ export class IssuedLog {
     const file = await open(temporary, 'wx', 0o600);
     try {
       await file.chmod(0o600);
-      for (let from = 0; from < entries.length; from += MAX_BATCH) await file.writeFile(frameOf(entries.slice(from, from + MAX_BATCH)));
+      for (let from = 0; from < entries.length; from += MAX_BATCH)
+        await file.writeFile(frameOf(entries.slice(from, from + MAX_BATCH)));
       await file.sync();
       await rename(temporary, join(this.dir, newName()));
     } catch (caught) {

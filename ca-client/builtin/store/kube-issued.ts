@@ -19,7 +19,9 @@ const EXPIRES = 'keyturn.dev/expires-at';
  */
 export class KubeIssued {
   /** Undefined is no entry, but a write all the same. */
-  readonly #batches = new Batches<IssuedEntry | undefined>(MAX_BATCH, (batch) => this.#write(batch));
+  readonly #batches = new Batches<IssuedEntry | undefined>(MAX_BATCH, (batch) =>
+    this.#write(batch),
+  );
   #current: { object: ConfigMap; bytes: number; expiresAt: number; keys: number } | undefined;
 
   constructor(private readonly objects: KubeObjects) {}
@@ -38,7 +40,8 @@ export class KubeIssued {
       const found = new Map<string, IssuedEntry>();
       const visit = ({ data = {} }: ConfigMap) => {
         for (const batch of Object.values(data)) {
-          for (const entry of JSON.parse(batch) as IssuedEntry[]) if (matches(entry, query, now)) found.set(entry.serial, entry);
+          for (const entry of JSON.parse(batch) as IssuedEntry[])
+            if (matches(entry, query, now)) found.set(entry.serial, entry);
         }
       };
       try {
@@ -76,7 +79,10 @@ export class KubeIssued {
         expiresAt: Math.max(current.expiresAt, expiresAt),
         keys: current.keys + 1,
       };
-      const change = { annotations: { [EXPIRES]: String(next.expiresAt) }, data: { [String(next.keys)]: text } };
+      const change = {
+        annotations: { [EXPIRES]: String(next.expiresAt) },
+        data: { [String(next.keys)]: text },
+      };
       const object = await this.objects.change(current.object, change).catch(unlessTaken);
       if (object) {
         this.#current = { ...next, object };
@@ -84,7 +90,10 @@ export class KubeIssued {
       }
     }
     const name = `keyturn-issued-${randomBytes(12).toString('hex')}`;
-    const object = await this.objects.create(name, 'issued', { annotations: { [EXPIRES]: String(expiresAt) }, data: { '1': text } });
+    const object = await this.objects.create(name, 'issued', {
+      annotations: { [EXPIRES]: String(expiresAt) },
+      data: { '1': text },
+    });
     this.#current = { object, bytes: text.length, expiresAt, keys: 1 };
   }
 }

@@ -48,20 +48,37 @@ export class KubeObjects {
   }
 
   /** @throws KubeError 409 where the name is taken. */
-  create(name: string, part: StatePart, { annotations = {}, data = {} }: ConfigMapChange): Promise<ConfigMap> {
-    const metadata = { name, labels: { [LABEL]: part, 'app.kubernetes.io/managed-by': 'keyturn' }, annotations };
-    return this.api.request<ConfigMap>('POST', this.#path, { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata, data } });
+  create(
+    name: string,
+    part: StatePart,
+    { annotations = {}, data = {} }: ConfigMapChange,
+  ): Promise<ConfigMap> {
+    const metadata = {
+      name,
+      labels: { [LABEL]: part, 'app.kubernetes.io/managed-by': 'keyturn' },
+      annotations,
+    };
+    return this.api.request<ConfigMap>('POST', this.#path, {
+      body: { apiVersion: 'v1', kind: 'ConfigMap', metadata, data },
+    });
   }
 
   /** @throws KubeError 409 where it has changed since it was read, 404 where it is gone. */
-  change({ metadata: { name, resourceVersion } }: ConfigMap, { annotations, data }: ConfigMapChange): Promise<ConfigMap> {
+  change(
+    { metadata: { name, resourceVersion } }: ConfigMap,
+    { annotations, data }: ConfigMapChange,
+  ): Promise<ConfigMap> {
     const body = { metadata: { resourceVersion, annotations }, data };
     return this.api.request<ConfigMap>('PATCH', this.#of(name), { body });
   }
 
   /** False where it has changed since it was read; true also where it is gone. */
   async remove({ metadata: { name, uid, resourceVersion } }: ConfigMap): Promise<boolean> {
-    const body = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions: { uid, resourceVersion } };
+    const body = {
+      apiVersion: 'v1',
+      kind: 'DeleteOptions',
+      preconditions: { uid, resourceVersion },
+    };
     try {
       await this.api.request('DELETE', this.#of(name), { body });
       return true;
@@ -80,7 +97,11 @@ export class KubeObjects {
 
   /** Calls back with each change of one, until the server ends the watch. */
   watch(name: string, onChange: () => void, signal: AbortSignal): Promise<void> {
-    return this.api.watch(`${this.#path}?${fieldSelector('metadata.name', name)}`, onChange, signal);
+    return this.api.watch(
+      `${this.#path}?${fieldSelector('metadata.name', name)}`,
+      onChange,
+      signal,
+    );
   }
 
   #of(name: string): string {

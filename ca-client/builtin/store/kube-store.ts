@@ -5,7 +5,12 @@ import type { Secret } from '../../../agent/base/secret';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../../../agent/identity/spiffe-id';
 import type { KubeApi } from '../../kubernetes/kube-api';
 import { isKubeStatus } from '../../kubernetes/kube-error';
-import { expiredCertificateHash, generateJoinToken, type JoinTokenEntry, joinTokenHash } from './join-tokens';
+import {
+  expiredCertificateHash,
+  generateJoinToken,
+  type JoinTokenEntry,
+  joinTokenHash,
+} from './join-tokens';
 import { KubeIssued } from './kube-issued';
 import { type ConfigMap, type ConfigMapChange, KubeObjects } from './kube-objects';
 import { closeTokensOf, revocationsOf } from './revoke';
@@ -20,7 +25,13 @@ import {
   type Revocation,
   type RevocationReason,
 } from './store';
-import { decideClose, decideGiveBack, decideUse, type TokenClaim, type TokenUse } from './token-use';
+import {
+  decideClose,
+  decideGiveBack,
+  decideUse,
+  type TokenClaim,
+  type TokenUse,
+} from './token-use';
 
 /** Holds every revocation under its serial number, and the number of the last CRL. */
 const REVOKED = 'keyturn-revoked';
@@ -67,7 +78,9 @@ class KubeStore implements CaStore {
   begin(): Promise<void> {
     return this.#try('open the state', async () => {
       if (await this.#objects.read(REVOKED)) return;
-      await this.#objects.create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } }).catch(ignoreConflict);
+      await this.#objects
+        .create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } })
+        .catch(ignoreConflict);
     });
   }
 
@@ -82,7 +95,11 @@ class KubeStore implements CaStore {
   createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>> {
     return this.#try('make a join token', async () => {
       const token = generateJoinToken();
-      const entry: JoinTokenEntry = { id: formatSpiffeId(id), createdAt: now, expiresAt: now + ttlSeconds * 1_000 };
+      const entry: JoinTokenEntry = {
+        id: formatSpiffeId(id),
+        createdAt: now,
+        expiresAt: now + ttlSeconds * 1_000,
+      };
       await this.#addToken(joinTokenHash(token)!, entry);
       return token;
     });
@@ -99,17 +116,27 @@ class KubeStore implements CaStore {
     return this.#try('redeem a join token', () => this.#redeem(joinTokenHash(token), claim, now));
   }
 
-  redeemExpired({ serial, id, renewableUntilAt }: ExpiredCertificate, claim: TokenClaim, now: number): Promise<Redemption> {
+  redeemExpired(
+    { serial, id, renewableUntilAt }: ExpiredCertificate,
+    claim: TokenClaim,
+    now: number,
+  ): Promise<Redemption> {
     return this.#try('redeem a certificate', async () => {
       const hash = expiredCertificateHash(serial);
       if ((await this.#objects.read(tokenName(hash))) === undefined)
-        await this.#addToken(hash, { id: formatSpiffeId(id), createdAt: now, expiresAt: renewableUntilAt }).catch(ignoreConflict);
+        await this.#addToken(hash, {
+          id: formatSpiffeId(id),
+          createdAt: now,
+          expiresAt: renewableUntilAt,
+        }).catch(ignoreConflict);
       return this.#redeem(hash, claim, now);
     });
   }
 
   giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
-    return this.#try('give a certificate back', () => this.#giveBack(expiredCertificateHash(serial), claim));
+    return this.#try('give a certificate back', () =>
+      this.#giveBack(expiredCertificateHash(serial), claim),
+    );
   }
 
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
@@ -122,7 +149,8 @@ class KubeStore implements CaStore {
       if (query.token) names.push(tokenName(joinTokenHash(query.token) ?? ''));
       else
         await this.#objects.each('join-token', (object) => {
-          if (query.id === undefined || tokenEntry(object).id === query.id) names.push(object.metadata.name);
+          if (query.id === undefined || tokenEntry(object).id === query.id)
+            names.push(object.metadata.name);
         });
       let deleted = 0;
       for (const name of names) if (await this.#close(name, query, now)) deleted += 1;
@@ -135,7 +163,9 @@ class KubeStore implements CaStore {
   }
 
   async #addToken(hash: string, entry: JoinTokenEntry): Promise<void> {
-    await this.#objects.create(tokenName(hash), 'join-token', { data: { entry: JSON.stringify(entry) } });
+    await this.#objects.create(tokenName(hash), 'join-token', {
+      data: { entry: JSON.stringify(entry) },
+    });
   }
 
   async #redeem(hash: string | undefined, claim: TokenClaim, now: number): Promise<Redemption> {
@@ -144,7 +174,8 @@ class KubeStore implements CaStore {
       if (found.kind === 'refused') return found;
       const { object, id, use } = found;
       // Ours already: the answer to the change got lost on its way.
-      if (conflicts > 0 && use?.by === claim.by) return { kind: 'redeemed', id, again: use.bound!.answeredAgain };
+      if (conflicts > 0 && use?.by === claim.by)
+        return { kind: 'redeemed', id, again: use.bound!.answeredAgain };
       const won = await this.#changeUse(object, found.next, conflicts);
       if (won) return { kind: 'redeemed', id, again: found.next.bound!.answeredAgain };
     }
@@ -164,7 +195,9 @@ class KubeStore implements CaStore {
     if (object === undefined) return { kind: 'refused', why: 'unknown' } as const;
     const [entry, use] = [tokenEntry(object), tokenUse(object)];
     const decision = decideUse(entry, use, claim, now);
-    return decision.kind === 'refused' ? decision : { ...decision, object, use, id: parseSpiffeId(entry.id) };
+    return decision.kind === 'refused'
+      ? decision
+      : { ...decision, object, use, id: parseSpiffeId(entry.id) };
   }
 
   /** False where it is to be looked at again: that tells who has won, also where an answer got lost on its way. */
@@ -191,7 +224,11 @@ class KubeStore implements CaStore {
     }
   }
 
-  revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]> {
+  revoke(
+    query: IssuedQuery,
+    reason: RevocationReason,
+    now: number,
+  ): Promise<readonly Revocation[]> {
     return this.#try('revoke', async () => {
       const revoked: Revocation[] = [];
       for (;;) {
@@ -202,11 +239,15 @@ class KubeStore implements CaStore {
         await this.#changeShared(({ data = {} }) => {
           fresh = found.filter(([serial]) => !(serial in data));
           if (fresh.length === 0) return undefined;
-          const added = Object.fromEntries(fresh.map(([serial, revocation]) => [serial, JSON.stringify(revocation)]));
+          const added = Object.fromEntries(
+            fresh.map(([serial, revocation]) => [serial, JSON.stringify(revocation)]),
+          );
           if (fits({ ...data, ...added })) return { data: added };
           // What has expired makes room.
           const expired = expiredIn(data, now);
-          const left = Object.fromEntries(Object.entries(data).filter(([key]) => !(key in expired)));
+          const left = Object.fromEntries(
+            Object.entries(data).filter(([key]) => !(key in expired)),
+          );
           if (!fits({ ...left, ...added })) throw full(Object.keys(left).length - 1, fresh.length);
           return { data: { ...added, ...expired } };
         });
@@ -219,7 +260,9 @@ class KubeStore implements CaStore {
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
       const records = revocationsIn((await this.#objects.read(REVOKED))?.data ?? {});
-      return records.filter((each) => neededUntilAt(each) > now).sort((one, other) => (one.serial < other.serial ? -1 : 1));
+      return records
+        .filter((each) => neededUntilAt(each) > now)
+        .sort((one, other) => (one.serial < other.serial ? -1 : 1));
     });
   }
 
@@ -268,7 +311,8 @@ class KubeStore implements CaStore {
     const { clock, random } = this.#deps;
     for (let conflicts = 1; ; conflicts += 1) {
       const object =
-        (await this.#objects.read(REVOKED)) ?? (await this.#objects.create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } }));
+        (await this.#objects.read(REVOKED)) ??
+        (await this.#objects.create(REVOKED, 'revoked', { data: { [CRL_NUMBER]: '0' } }));
       const change = decide(object);
       if (change === undefined) return;
       try {
@@ -278,7 +322,10 @@ class KubeStore implements CaStore {
         if (conflicts === MAX_CONFLICTS) throw caught;
         ignoreConflict(caught);
       }
-      await clock.sleepUntil(clock.now() + backoffMs(conflicts, CONFLICT_BACKOFF, random), this.#stop.signal);
+      await clock.sleepUntil(
+        clock.now() + backoffMs(conflicts, CONFLICT_BACKOFF, random),
+        this.#stop.signal,
+      );
     }
   }
 
@@ -298,7 +345,9 @@ class KubeStore implements CaStore {
         if (signal.aborted) return;
         failures += 1;
         log.warn('revocations are not watched', { where: this.#where, failures, cause: caught });
-        await clock.sleepUntil(clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random), signal).catch(() => undefined);
+        await clock
+          .sleepUntil(clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random), signal)
+          .catch(() => undefined);
       }
     }
   }
@@ -327,9 +376,13 @@ function tokenEntry({ metadata, data = {} }: ConfigMap): JoinTokenEntry {
   try {
     return JSON.parse(data.entry ?? '') as JoinTokenEntry;
   } catch {
-    throw new AgentError('ERR_CA_STATE', `read ConfigMap ${metadata.name}: it holds no join token`, {
-      hint: 'delete it and make a new token',
-    });
+    throw new AgentError(
+      'ERR_CA_STATE',
+      `read ConfigMap ${metadata.name}: it holds no join token`,
+      {
+        hint: 'delete it and make a new token',
+      },
+    );
   }
 }
 
@@ -349,17 +402,25 @@ function expiredIn(data: Readonly<Record<string, string>>, now: number): Record<
   return Object.fromEntries(expired.map(({ serial }) => [serial, null]));
 }
 
-const fits = (data: Readonly<Record<string, string>>): boolean => JSON.stringify(data).length <= MAX_REVOKED_BYTES;
+const fits = (data: Readonly<Record<string, string>>): boolean =>
+  JSON.stringify(data).length <= MAX_REVOKED_BYTES;
 
 function full(revoked: number, more: number): AgentError {
-  return new AgentError('ERR_CA_STATE', `revoke ${more} certificates: beside ${revoked} that have not expired they do not fit`, {
-    hint: 'revoke fewer, e.g. by serial number, or replace the root of all of them: keyturn ca root add, activate, retire --force',
-  });
+  return new AgentError(
+    'ERR_CA_STATE',
+    `revoke ${more} certificates: beside ${revoked} that have not expired they do not fit`,
+    {
+      hint: 'revoke fewer, e.g. by serial number, or replace the root of all of them: keyturn ca root add, activate, retire --force',
+    },
+  );
 }
 
 /** After these it may have happened or not. */
 function isWorthALook(caught: unknown): boolean {
-  return isKubeStatus(caught, 409) || ['ERR_TIMEOUT', 'ERR_CA_UNAVAILABLE', 'ERR_CA_RESPONSE'].includes(AgentError.from(caught).code);
+  return (
+    isKubeStatus(caught, 409) ||
+    ['ERR_TIMEOUT', 'ERR_CA_UNAVAILABLE', 'ERR_CA_RESPONSE'].includes(AgentError.from(caught).code)
+  );
 }
 
 function ignoreConflict(caught: unknown): undefined {

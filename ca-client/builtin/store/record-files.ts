@@ -30,7 +30,9 @@ export class RecordFiles<T> {
     const added: string[] = [];
     const todo = [...records];
     for (let from = 0; from < todo.length; from += AT_ONCE) {
-      const made = todo.slice(from, from + AT_ONCE).map(async ([name, record]) => ((await this.#addOne(name, record)) ? [name] : []));
+      const made = todo
+        .slice(from, from + AT_ONCE)
+        .map(async ([name, record]) => ((await this.#addOne(name, record)) ? [name] : []));
       added.push(...(await allOf(made)).flat());
     }
     await syncDirectory(this.dir);
@@ -40,10 +42,12 @@ export class RecordFiles<T> {
   /** Undefined where there is none. @throws AgentError ERR_CA_STATE: damaged. */
   async read(name: string): Promise<T | undefined> {
     const path = join(this.dir, name);
-    const bytes = await readSmallFile(path, { field: path, code: 'ERR_CA_STATE' }).catch((caught: Error) => {
-      if (systemCode(caught.cause) === 'ENOENT') return undefined;
-      throw caught;
-    });
+    const bytes = await readSmallFile(path, { field: path, code: 'ERR_CA_STATE' }).catch(
+      (caught: Error) => {
+        if (systemCode(caught.cause) === 'ENOENT') return undefined;
+        throw caught;
+      },
+    );
     if (bytes === undefined) return undefined;
     const record = bytes.at(-1) === 0x0a ? parseCheckedLine(bytes.subarray(0, -1)) : undefined;
     if (record === undefined) throw damaged(path, 0);
@@ -64,7 +68,8 @@ export class RecordFiles<T> {
     for (let from = 0; from < fresh.length; from += AT_ONCE) {
       const some = fresh.slice(from, from + AT_ONCE);
       const read = await allOf(some.map((name) => this.read(name)));
-      for (const [index, record] of read.entries()) if (record !== undefined) records.set(some[index]!, record);
+      for (const [index, record] of read.entries())
+        if (record !== undefined) records.set(some[index]!, record);
     }
     if (fresh.length > 0 || names.length !== this.#known.size) this.#known = records;
     return this.#known;
@@ -72,7 +77,8 @@ export class RecordFiles<T> {
 
   /** Removes the records that are no longer wanted, and what killed writers left. */
   async sweep(isOver: (record: T) => boolean, now: number): Promise<void> {
-    for (const [name, record] of await this.readAll()) if (isOver(record)) await remove(join(this.dir, name));
+    for (const [name, record] of await this.readAll())
+      if (isOver(record)) await remove(join(this.dir, name));
     for (const name of await readdir(this.dir)) {
       if (!name.startsWith(TEMPORARY)) continue;
       const found = await lstat(join(this.dir, name)).catch(() => undefined);

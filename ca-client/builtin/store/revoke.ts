@@ -1,10 +1,22 @@
 import type { CaStore, IssuedEntry, IssuedQuery, Revocation, RevocationReason } from './store';
 
 /** What is kept of certificates once they are revoked, by serial. */
-export function revocationsOf(entries: readonly IssuedEntry[], reason: RevocationReason, revokedAt: number): [string, Revocation][] {
+export function revocationsOf(
+  entries: readonly IssuedEntry[],
+  reason: RevocationReason,
+  revokedAt: number,
+): [string, Revocation][] {
   return entries.map(({ serial, id, issuerKeyId, notAfterAt, renewableUntilAt }) => [
     serial,
-    { serial, id, issuerKeyId, notAfterAt, ...(renewableUntilAt !== undefined && { renewableUntilAt }), revokedAt, reason },
+    {
+      serial,
+      id,
+      issuerKeyId,
+      notAfterAt,
+      ...(renewableUntilAt !== undefined && { renewableUntilAt }),
+      revokedAt,
+      reason,
+    },
   ]);
 }
 
@@ -18,6 +30,9 @@ export async function closeTokensOf(
   entries: readonly IssuedEntry[],
   now: number,
 ): Promise<void> {
-  const ids = new Set([...(query.id === undefined ? [] : [query.id]), ...entries.map(({ id }) => id)]);
+  const ids = new Set([
+    ...(query.id === undefined ? [] : [query.id]),
+    ...entries.map(({ id }) => id),
+  ]);
   for (const id of ids) await store.deleteJoinTokens({ id, boundOnly: true }, now);
 }

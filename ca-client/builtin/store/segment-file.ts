@@ -18,7 +18,10 @@ const NEWLINE = 0x0a;
  * @returns  Where the good part ends; undefined where that is the end of the file.
  * @throws   AgentError ERR_CA_STATE naming the file and the byte; system errors as they are.
  */
-export async function readSegment(path: string, visit: (batch: readonly IssuedEntry[]) => void): Promise<number | undefined> {
+export async function readSegment(
+  path: string,
+  visit: (batch: readonly IssuedEntry[]) => void,
+): Promise<number | undefined> {
   const file = await open(path, 'r');
   try {
     let brokenAt: number | undefined;
@@ -35,7 +38,9 @@ export async function readSegment(path: string, visit: (batch: readonly IssuedEn
 }
 
 /** Lines without their newlines, empty ones left out; undefined for one that has no end or is too long. */
-async function* linesOf(file: FileHandle): AsyncGenerator<{ line: Uint8Array | undefined; offset: number }> {
+async function* linesOf(
+  file: FileHandle,
+): AsyncGenerator<{ line: Uint8Array | undefined; offset: number }> {
   let rest = Buffer.alloc(0);
   let overlong = false;
   let offset = 0;

@@ -13,7 +13,11 @@ const HINTS: Readonly<Record<string, string>> = {
 export function storeError(what: string, caught: unknown): AgentError {
   if (caught instanceof AgentError) return caught;
   const hint = HINTS[systemCode(caught) ?? ''];
-  return new AgentError('ERR_CA_STATE', `${what}: ${errorText(caught)}`, { retry: 'soon', cause: caught, ...(hint && { hint }) });
+  return new AgentError('ERR_CA_STATE', `${what}: ${errorText(caught)}`, {
+    retry: 'soon',
+    cause: caught,
+    ...(hint && { hint }),
+  });
 }
 
 /** What is written there cannot be what was written. A register with holes is no register, so nobody goes on with it. */

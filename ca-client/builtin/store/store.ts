@@ -70,7 +70,10 @@ export interface ExpiredCertificate {
 }
 
 /** When nobody needs to know of a certificate any more, epoch milliseconds. */
-export function neededUntilAt({ notAfterAt, renewableUntilAt }: Pick<IssuedEntry, 'notAfterAt' | 'renewableUntilAt'>): number {
+export function neededUntilAt({
+  notAfterAt,
+  renewableUntilAt,
+}: Pick<IssuedEntry, 'notAfterAt' | 'renewableUntilAt'>): number {
   return Math.max(notAfterAt, renewableUntilAt ?? 0);
 }
 
@@ -149,7 +152,9 @@ export function matches(entry: IssuedEntry, query: IssuedQuery, now: number): bo
   return (
     (query.renewable ? neededUntilAt(entry) : entry.notAfterAt) > now &&
     (query.about === undefined ||
-      [entry.serial, entry.keySha256, entry.provenBy].some((each) => each !== undefined && query.about!.has(each))) &&
+      [entry.serial, entry.keySha256, entry.provenBy].some(
+        (each) => each !== undefined && query.about!.has(each),
+      )) &&
     (query.serial === undefined || query.serial === entry.serial) &&
     (query.id === undefined || query.id === entry.id) &&
     (query.issuerKeyId === undefined || query.issuerKeyId === entry.issuerKeyId) &&

@@ -37,7 +37,9 @@ export function readDrawing(markdown: string): Drawing {
 
 /** Where the import graph and the drawing differ, in both directions, as sentences. */
 export function checkArrows(files: readonly SourceFile[], drawing: Drawing): string[] {
-  const problems = files.filter(isOtherScript).map((file) => `${file.path} is a program file that does not end in .ts`);
+  const problems = files
+    .filter(isOtherScript)
+    .map((file) => `${file.path} is a program file that does not end in .ts`);
   const used = new Set<string>();
   for (const file of files.filter(isProgram)) {
     const unit = unitOf(file.path, drawing);
@@ -47,11 +49,15 @@ export function checkArrows(files: readonly SourceFile[], drawing: Drawing): str
     }
     problems.push(...unreadableImports(file));
     for (const each of importsOf(file)) {
-      const problem = each.kind === 'ours' ? checkOurs(each, unit, drawing, used) : checkPackage(each, drawing, used);
+      const problem =
+        each.kind === 'ours'
+          ? checkOurs(each, unit, drawing, used)
+          : checkPackage(each, drawing, used);
       if (problem !== undefined) problems.push(problem);
     }
   }
-  for (const file of files.filter(isGenerated)) for (const each of importsOf(file)) checkPackage(each, drawing, used);
+  for (const file of files.filter(isGenerated))
+    for (const each of importsOf(file)) checkPackage(each, drawing, used);
   return [...problems, ...unusedArrows(drawing, used)];
 }
 
@@ -60,37 +66,55 @@ function isOtherScript({ path }: SourceFile): boolean {
   return /^(agent|sds|ca-client)\/.*\.([mc][jt]s|[jt]sx|js)$/.test(path);
 }
 
-function checkOurs(each: Import, unit: string, drawing: Drawing, used: Set<string>): string | undefined {
+function checkOurs(
+  each: Import,
+  unit: string,
+  drawing: Drawing,
+  used: Set<string>,
+): string | undefined {
   const target = unitOf(each.to, drawing);
-  if (target === undefined) return `${each.from} imports ${each.to}, which belongs to no unit of the drawing`;
+  if (target === undefined)
+    return `${each.from} imports ${each.to}, which belongs to no unit of the drawing`;
   if (target === unit) return undefined;
   const allowed = drawing.units.get(unit)!.get(target);
   used.add(`${unit} -> ${target}`);
-  if (allowed === undefined) return `${each.from} imports ${each.to}: the drawing has no arrow ${unit} -> ${target}`;
-  if (allowed === 'types' && !each.typesOnly) return `${each.from} imports ${each.to}: the arrow ${unit} -> ${target} is for types only`;
+  if (allowed === undefined)
+    return `${each.from} imports ${each.to}: the drawing has no arrow ${unit} -> ${target}`;
+  if (allowed === 'types' && !each.typesOnly)
+    return `${each.from} imports ${each.to}: the arrow ${unit} -> ${target} is for types only`;
   return undefined;
 }
 
 function checkPackage(each: Import, drawing: Drawing, used: Set<string>): string | undefined {
   if (each.kind === 'builtin') return undefined;
   const places = drawing.packages.get(each.to);
-  if (places === undefined) return `${each.from} imports the package ${each.to}, which the drawing does not name`;
+  if (places === undefined)
+    return `${each.from} imports the package ${each.to}, which the drawing does not name`;
   const place = places.find((name) => isWithin(each.from, name));
-  if (place === undefined) return `${each.from} imports the package ${each.to}, which belongs to ${places.join(' ')}`;
+  if (place === undefined)
+    return `${each.from} imports the package ${each.to}, which belongs to ${places.join(' ')}`;
   used.add(`${each.to} ${place}`);
   return undefined;
 }
 
 function unusedArrows(drawing: Drawing, used: ReadonlySet<string>): string[] {
-  const drawn = [...drawing.units].flatMap(([unit, targets]) => [...targets.keys()].map((target) => `${unit} -> ${target}`));
-  const placed = [...drawing.packages].flatMap(([name, places]) => places.map((place) => `${name} ${place}`));
-  return [...drawn, ...placed].filter((arrow) => !used.has(arrow)).map((arrow) => `the drawing has ${arrow}, which no import uses`);
+  const drawn = [...drawing.units].flatMap(([unit, targets]) =>
+    [...targets.keys()].map((target) => `${unit} -> ${target}`),
+  );
+  const placed = [...drawing.packages].flatMap(([name, places]) =>
+    places.map((place) => `${name} ${place}`),
+  );
+  return [...drawn, ...placed]
+    .filter((arrow) => !used.has(arrow))
+    .map((arrow) => `the drawing has ${arrow}, which no import uses`);
 }
 
 /** The longest-named unit that the path is or lies below; one with units below it owns only files directly in it. */
 function unitOf(path: string, drawing: Drawing): string | undefined {
   const names = [...drawing.units.keys()];
-  const [longest] = names.filter((name) => isWithin(path, name)).sort((a, b) => b.length - a.length);
+  const [longest] = names
+    .filter((name) => isWithin(path, name))
+    .sort((a, b) => b.length - a.length);
   if (longest === undefined) return undefined;
   const parent = names.some((name) => name.startsWith(`${longest}/`));
   return parent && path.slice(longest.length + 1).includes('/') ? undefined : longest;
@@ -102,7 +126,8 @@ function isWithin(path: string, place: string): boolean {
 }
 
 function fenced(markdown: string, language: string): string[] {
-  const block = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, 'm').exec(markdown)?.[1] ?? '';
+  const block =
+    new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, 'm').exec(markdown)?.[1] ?? '';
   return block.split('\n').filter((line) => line.trim() !== '');
 }
 

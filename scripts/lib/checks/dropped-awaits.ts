@@ -14,7 +14,9 @@ export function checkDroppedAwaits(files: readonly SourceFile[]): string[] {
     return codeOnly(file.text)
       .split('\n')
       .flatMap((line, index) => {
-        const statement = line.trim().replace(/^(?:\} )?(?:else |(?:if|for|while) \(.*?\) (?=[\w#]))+/, '');
+        const statement = line
+          .trim()
+          .replace(/^(?:\} )?(?:else |(?:if|for|while) \(.*?\) (?=[\w#]))+/, '');
         const found = begins && dropped.test(statement);
         if (statement !== '') begins = /[;{}]$/.test(statement);
         return found ? [`${file.path}:${index + 1}: drops a promise: await it, or say void`] : [];
@@ -23,16 +25,19 @@ export function checkDroppedAwaits(files: readonly SourceFile[]): string[] {
 }
 
 function droppedBy(text: string): string[] {
-  const imported = [...text.matchAll(/^import \{([^}]*)\} from 'node:fs\/promises'/gm)].flatMap(([, names]) =>
-    names!
-      .split(',')
-      .map((name) => name.trim().split(' as ').at(-1)!)
-      .filter((name) => /^\w+$/.test(name)),
+  const imported = [...text.matchAll(/^import \{([^}]*)\} from 'node:fs\/promises'/gm)].flatMap(
+    ([, names]) =>
+      names!
+        .split(',')
+        .map((name) => name.trim().split(' as ').at(-1)!)
+        .filter((name) => /^\w+$/.test(name)),
   );
   const handles = [...text.matchAll(/\b(?:const|let) (\w+) = await open\(/g)]
     .map(([, name]) => name!)
     .filter((name) => !new RegExp(`\\b(?:const|let) ${name}:`).test(text))
     .map((name) => `${name}\\.close`);
-  const calls = [...new Set([...imported, ...handles, `[\\w.#?!]+\\.(?:${HANDLE_METHODS})`])].map((name) => `${name}\\(`);
+  const calls = [...new Set([...imported, ...handles, `[\\w.#?!]+\\.(?:${HANDLE_METHODS})`])].map(
+    (name) => `${name}\\(`,
+  );
   return [...calls, '(?!void |return |yield |throw |[})]|.*\\bawait )[^=]*\\.catch\\(.*\\);$'];
 }

@@ -2,7 +2,15 @@ import { importsOf } from './imports';
 import { codeOnly, isProgram, type SourceFile } from './source-files';
 
 /** Measures how long something took, or yields to the loop; no decision of the program depends on it. */
-const MEASURES = ['gauges.ts', 'metrics.ts', 'webhook-service.ts', 'cli/inject.ts', 'turn.ts', 'grpc-server.ts', 'call-deadline.ts'];
+const MEASURES = [
+  'gauges.ts',
+  'metrics.ts',
+  'webhook-service.ts',
+  'cli/inject.ts',
+  'turn.ts',
+  'grpc-server.ts',
+  'call-deadline.ts',
+];
 const YIELDS = [
   'gauges.ts',
   'turn.ts',
@@ -19,9 +27,17 @@ const YIELDS = [
  * What only some places may touch, because everything else is handed it: time, chance, the process and its end. A home is a folder, with
  * all below it, or the end of a file's path.
  */
-const RULES: readonly { readonly call: RegExp; readonly name: string; readonly homes: readonly string[] }[] = [
+const RULES: readonly {
+  readonly call: RegExp;
+  readonly name: string;
+  readonly homes: readonly string[];
+}[] = [
   { call: /\bDate\.now\b/, name: 'Date.now', homes: ['agent/base/'] },
-  { call: /\bnew Date\(\s*\)|(?<!\bnew )\bDate\b(?!\.(?:parse|UTC|now)\b)/, name: 'the Date of now', homes: ['agent/base/'] },
+  {
+    call: /\bnew Date\(\s*\)|(?<!\bnew )\bDate\b(?!\.(?:parse|UTC|now)\b)/,
+    name: 'the Date of now',
+    homes: ['agent/base/'],
+  },
   { call: /\bperformance\b/, name: 'performance', homes: ['agent/base/', ...MEASURES] },
   { call: /\bhrtime\b/, name: 'hrtime', homes: ['agent/base/'] },
   { call: /\bsetTimeout\b/, name: 'setTimeout', homes: ['agent/base/'] },
@@ -31,10 +47,22 @@ const RULES: readonly { readonly call: RegExp; readonly name: string; readonly h
   { call: /\bscheduler\b/, name: 'scheduler', homes: ['agent/base/'] },
   { call: /\bMath\.random\b|\bMath\b(?!\.)/, name: 'Math.random', homes: ['agent/base/'] },
   { call: /\b(?:randomInt|randomUUID|getRandomValues)\b/, name: 'chance', homes: ['agent/base/'] },
-  { call: /\bprocess\.(?:exit|exitCode|abort|reallyExit)\b/, name: 'process.exit', homes: ['agent/main.ts'] },
+  {
+    call: /\bprocess\.(?:exit|exitCode|abort|reallyExit)\b/,
+    name: 'process.exit',
+    homes: ['agent/main.ts'],
+  },
   { call: /(?<![.\w])process\.kill\b/, name: 'process.kill', homes: ['agent/cli/daemon.ts'] },
-  { call: /\bprocess\.std(?:in|out|err)\b/, name: 'process.stdout', homes: ['agent/cli/terminal.ts', 'agent/base/unread-output.ts'] },
-  { call: /=\s*process\b(?![.?\w])|(?<![.\w])process\[/, name: 'a part of process taken aside', homes: [] },
+  {
+    call: /\bprocess\.std(?:in|out|err)\b/,
+    name: 'process.stdout',
+    homes: ['agent/cli/terminal.ts', 'agent/base/unread-output.ts'],
+  },
+  {
+    call: /=\s*process\b(?![.?\w])|(?<![.\w])process\[/,
+    name: 'a part of process taken aside',
+    homes: [],
+  },
   { call: /\bglobalThis\[/, name: 'globalThis by a computed name', homes: [] },
 ];
 
@@ -59,5 +87,7 @@ export function checkForbiddenCalls(files: readonly SourceFile[]): string[] {
 }
 
 function isAt(path: string, homes: readonly string[]): boolean {
-  return homes.some((home) => (home.endsWith('/') ? path.startsWith(home) : path === home || path.endsWith(`/${home}`)));
+  return homes.some((home) =>
+    home.endsWith('/') ? path.startsWith(home) : path === home || path.endsWith(`/${home}`),
+  );
 }

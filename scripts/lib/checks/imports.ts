@@ -16,20 +16,19 @@ export function importsOf(file: SourceFile): Import[] {
   for (const [, type, names, target] of file.text.matchAll(statement)) {
     found.push(describe(file, target!, type !== undefined || isTypesOnly(names)));
   }
-  const call = /(typeof\s+)?\bimport\('([^'\n]+)'\)(\.[A-Z])?/g;
-  for (const [, type, target, member] of file.text.matchAll(call)) found.push(describe(file, target!, (type ?? member) !== undefined));
+  const call = /(typeof\s+)?\bimport\(\s*'([^'\n]+)',?\s*\)(\.[A-Z])?/g;
+  for (const [, type, target, member] of file.text.matchAll(call))
+    found.push(describe(file, target!, (type ?? member) !== undefined));
   return found;
 }
 
 /** Lines that load code in a way that `importsOf` does not read: `path:line: ...`. */
 export function unreadableImports(file: SourceFile): string[] {
-  return codeOnly(file.text)
-    .split('\n')
-    .flatMap((line, index) =>
-      /\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!''\))/.test(line)
-        ? [`${file.path}:${index + 1}: loads code other than by import or import('...'), which the arrows cannot follow`]
-        : [],
-    );
+  const code = codeOnly(file.text);
+  return [...code.matchAll(/\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!\s*'')/g)].map(
+    ({ index }) =>
+      `${file.path}:${code.slice(0, index).split('\n').length}: loads code other than by import or import('...'), which the arrows cannot follow`,
+  );
 }
 
 // `import { type A, type B } from` is as free of code as `import type { A, B } from`.
@@ -41,8 +40,15 @@ function isTypesOnly(names: string | undefined): boolean {
 }
 
 function describe(file: SourceFile, target: string, typesOnly: boolean): Import {
-  if (target.startsWith('.')) return { from: file.path, to: posix.join(posix.dirname(file.path), target), kind: 'ours', typesOnly };
-  if (target.startsWith('node:')) return { from: file.path, to: target, kind: 'builtin', typesOnly };
+  if (target.startsWith('.'))
+    return {
+      from: file.path,
+      to: posix.join(posix.dirname(file.path), target),
+      kind: 'ours',
+      typesOnly,
+    };
+  if (target.startsWith('node:'))
+    return { from: file.path, to: target, kind: 'builtin', typesOnly };
   const name = target
     .split('/')
     .slice(0, target.startsWith('@') ? 2 : 1)

@@ -10,15 +10,23 @@ export function checkPages(files: readonly SourceFile[]): string[] {
   const pages = files.filter(isPage);
   const sources = files.filter((file) => !isPage(file)).map((file) => file.text);
   const paths = new Map(files.map((file) => [file.path, file]));
-  const isThere = (path: string) => paths.has(path) || files.some((file) => file.path.startsWith(`${path}/`));
+  const isThere = (path: string) =>
+    paths.has(path) || files.some((file) => file.path.startsWith(`${path}/`));
   return pages.flatMap((page) => [
     ...linksOf(page).flatMap(({ line, target }) => {
       const [place = '', heading] = target.split('#');
-      const path = place === '' ? page.path : posix.join(posix.dirname(page.path), place).replace(/\/$/, '');
+      const path =
+        place === '' ? page.path : posix.join(posix.dirname(page.path), place).replace(/\/$/, '');
       if (!isThere(path)) return [`${page.path}:${line}: links to ${target}, which is not there`];
       const text = paths.get(path)?.text;
-      const isMissing = heading !== undefined && text !== undefined && path.endsWith('.md') && !headingsOf(text).includes(heading);
-      return isMissing ? [`${page.path}:${line}: links to ${target}, a heading that is not there`] : [];
+      const isMissing =
+        heading !== undefined &&
+        text !== undefined &&
+        path.endsWith('.md') &&
+        !headingsOf(text).includes(heading);
+      return isMissing
+        ? [`${page.path}:${line}: links to ${target}, a heading that is not there`]
+        : [];
     }),
     ...unknownFlags(page, sources),
   ]);
@@ -29,7 +37,9 @@ export function checkVersions(version: string, locked: string, changelog: string
   const newest = /^## \[?v?(\d+\.\d+\.\d+[\w.-]*)/m.exec(changelog)?.[1];
   const hasUnreleased = /^## \[?Unreleased/m.test(changelog);
   return [
-    ...(locked === version ? [] : [`package-lock.json: is of version ${locked}, package.json of ${version}`]),
+    ...(locked === version
+      ? []
+      : [`package-lock.json: is of version ${locked}, package.json of ${version}`]),
     ...(newest === version || (hasUnreleased && (newest === undefined || isLater(version, newest)))
       ? []
       : [`CHANGELOG.md: its newest release is ${newest ?? 'none'}, package.json has ${version}`]),
@@ -49,26 +59,31 @@ function linksOf(page: SourceFile): { readonly line: number; readonly target: st
 /** As GitHub names them; a second of the same text gets `-1`. */
 function headingsOf(text: string): string[] {
   const seen = new Map<string, number>();
-  return [...text.replace(/^```[\s\S]*?^```/gm, '').matchAll(/^#{1,6} +(.*)$/gm)].map(([, heading]) => {
-    const name = heading!
-      .toLowerCase()
-      .replace(/[^\p{L}\p{N}_ -]/gu, '')
-      .trim()
-      .replaceAll(' ', '-');
-    const count = seen.get(name) ?? 0;
-    seen.set(name, count + 1);
-    return count === 0 ? name : `${name}-${count}`;
-  });
+  return [...text.replace(/^```[\s\S]*?^```/gm, '').matchAll(/^#{1,6} +(.*)$/gm)].map(
+    ([, heading]) => {
+      const name = heading!
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}_ -]/gu, '')
+        .trim()
+        .replaceAll(' ', '-');
+      const count = seen.get(name) ?? 0;
+      seen.set(name, count + 1);
+      return count === 0 ? name : `${name}-${count}`;
+    },
+  );
 }
 
 // A setting's flag stands in its row as `'sds-socket'`, any other as `--force`; flags of other programs are in the scripts that call them.
 function unknownFlags(page: SourceFile, sources: readonly string[]): string[] {
-  const isKnown = (flag: string) => sources.some((text) => text.includes(flag) || text.includes(`'${flag.slice(2)}'`));
+  const isKnown = (flag: string) =>
+    sources.some((text) => text.includes(flag) || text.includes(`'${flag.slice(2)}'`));
   const known = new Map<string, boolean>();
   return page.text.split('\n').flatMap((text, index) =>
     [...text.matchAll(/(?<![\w-])--[a-z][a-z0-9-]+/g)].flatMap(([flag]) => {
       if (!known.has(flag)) known.set(flag, isKnown(flag) || OTHERS.has(flag));
-      return known.get(flag) ? [] : [`${page.path}:${index + 1}: names the flag ${flag}, which no source has`];
+      return known.get(flag)
+        ? []
+        : [`${page.path}:${index + 1}: names the flag ${flag}, which no source has`];
     }),
   );
 }

@@ -7,7 +7,10 @@ export function checkPortableText(files: readonly SourceFile[], root: string): s
     { name: 'the path of this clone', found: pathPattern(root) },
     { name: 'the path of a home directory', found: pathPattern(homedir()) },
     { name: 'the path of a home directory', found: /(?<![\w.})-])\/(?:home|Users)\/[a-z][\w-]*\// },
-    { name: 'the address of a package registry', found: /https?:\/\/[\w.-]*\b(?:registry|artifactory|nexus|mirror|pypi)\b/i },
+    {
+      name: 'the address of a package registry',
+      found: /https?:\/\/[\w.-]*\b(?:registry|artifactory|nexus|mirror|pypi)\b/i,
+    },
     { name: 'the address of a package registry', found: /\bregistry\s*=\s*["']?https?:/i },
     { name: 'a resolved package address', found: /^\s*"resolved": "(?:http|git)/ },
     { name: 'a package from a repository', found: /\bgit\+(?:ssh|https?|file):|\bgit@[\w.-]+:/ },
@@ -17,16 +20,20 @@ export function checkPortableText(files: readonly SourceFile[], root: string): s
     ...file.text
       .split('\n')
       .flatMap((line, index) =>
-        rules.filter((rule) => rule.found.test(line)).map((rule) => `${file.path}:${index + 1}: holds ${rule.name}`),
+        rules
+          .filter((rule) => rule.found.test(line))
+          .map((rule) => `${file.path}:${index + 1}: holds ${rule.name}`),
       ),
     ...[...file.text.matchAll(PRIVATE_KEY)].map(
-      ({ index }) => `${file.path}:${file.text.slice(0, index).split('\n').length}: holds a private key`,
+      ({ index }) =>
+        `${file.path}:${file.text.slice(0, index).split('\n').length}: holds a private key`,
     ),
   ]);
 }
 
 // With some base64 below: tests and sources name the label alone. In a string the line ends as `\n`.
-const PRIVATE_KEY = /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----(?:\s|\\n|['"+,])*[A-Za-z0-9+/]{40}/g;
+const PRIVATE_KEY =
+  /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----(?:\s|\\n|['"+,])*[A-Za-z0-9+/]{40}/g;
 
 // As a whole path, not as the tail or head of another: `/app` must not find `test/app` or `/apple`.
 function pathPattern(path: string): RegExp {

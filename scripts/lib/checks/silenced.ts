@@ -19,14 +19,18 @@ export function checkSilenced(files: readonly SourceFile[]): string[] {
     .flatMap((file) => [
       ...file.text
         .split('\n')
-        .flatMap((line, index) => problemsOf(line, file.path).map((problem) => `${file.path}:${index + 1}: ${problem}`)),
+        .flatMap((line, index) =>
+          problemsOf(line, file.path).map((problem) => `${file.path}:${index + 1}: ${problem}`),
+        ),
       ...emptyCatches(file),
     ]);
 }
 
 function problemsOf(line: string, path: string): string[] {
   const [, rule] = /\bbiome-ignore(?:-\w+)? +([\w/]+)/.exec(line) ?? [];
-  const mayBe = MAY_BE_IGNORED.some((each) => each.rule === rule && each.below.test(path) && line.includes(`biome-ignore ${rule}`));
+  const mayBe = MAY_BE_IGNORED.some(
+    (each) => each.rule === rule && each.below.test(path) && line.includes(`biome-ignore ${rule}`),
+  );
   return [
     ...SILENCERS.filter(({ found }) => found.test(line)).map(({ what }) => what),
     ...(rule !== undefined && !mayBe ? [`ignores ${rule}, which may not be ignored here`] : []),
@@ -38,10 +42,17 @@ function emptyCatches({ path, text }: SourceFile): string[] {
   const code = codeOnly(text);
   return [...text.matchAll(/\bcatch (?:\(\w+\) )?\{\s*\}/g)]
     .filter(({ index }) => code.startsWith('catch', index))
-    .map(({ index }) => `${path}:${text.slice(0, index).split('\n').length}: catches an error and does nothing: say why`);
+    .map(
+      ({ index }) =>
+        `${path}:${text.slice(0, index).split('\n').length}: catches an error and does nothing: say why`,
+    );
 }
 
 // The checks and their tests name what they look for.
 function isSource({ path }: SourceFile): boolean {
-  return /\.([mc]?[jt]s)$/.test(path) && !path.includes('/generated/') && !/^scripts\/lib\/checks\/|^test\/unit\/scripts\//.test(path);
+  return (
+    /\.([mc]?[jt]s)$/.test(path) &&
+    !path.includes('/generated/') &&
+    !/^scripts\/lib\/checks\/|^test\/unit\/scripts\//.test(path)
+  );
 }

@@ -13,11 +13,17 @@ export interface SourceFile {
 
 /** Every file that git tracks or would track, sorted by path: what is ignored is nobody's to check. Binary files are left out. */
 export function projectFiles(root: string): SourceFile[] {
-  const listing = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], { cwd: root, encoding: 'utf8' });
+  const listing = execFileSync(
+    'git',
+    ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+    { cwd: root, encoding: 'utf8' },
+  );
   const paths = [...new Set(listing.split('\0').filter((path) => path !== ''))].sort();
   return paths.flatMap((path) => {
     const text = readText(join(root, path));
-    return text === undefined ? [] : [{ path, text, executable: (statSync(join(root, path)).mode & 0o100) !== 0 }];
+    return text === undefined
+      ? []
+      : [{ path, text, executable: (statSync(join(root, path)).mode & 0o100) !== 0 }];
   });
 }
 
@@ -25,7 +31,11 @@ export function projectFiles(root: string): SourceFile[] {
 export function checkModes(files: readonly SourceFile[]): string[] {
   return files.flatMap(({ path, text, executable }) => {
     if (text.startsWith('#!') === executable) return [];
-    return [executable ? `${path}: is executable and has no #! line` : `${path}: has a #! line and is not executable: chmod +x`];
+    return [
+      executable
+        ? `${path}: is executable and has no #! line`
+        : `${path}: has a #! line and is not executable: chmod +x`,
+    ];
   });
 }
 
@@ -44,7 +54,9 @@ export function isGenerated(file: SourceFile): boolean {
  */
 export function codeOnly(text: string): string {
   const noise = /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|\/\/[^\n]*|\/\*[\s\S]*?\*\//g;
-  return text.replace(noise, (found) => (found.startsWith('/') ? found.replace(/[^\n]/g, ' ') : "''"));
+  return text.replace(noise, (found) =>
+    found.startsWith('/') ? found.replace(/[^\n]/g, ' ') : "''",
+  );
 }
 
 function readText(path: string): string | undefined {

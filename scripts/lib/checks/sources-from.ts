@@ -7,5 +7,7 @@ export function checkSourcesFrom(lastCommitAt: number, sourcesFrom = SOURCES_FRO
   const days = (lastCommitAt - Date.parse(sourcesFrom)) / 86_400_000;
   if (days >= 0 && days <= MAX_DAYS) return [];
   const day = new Date(lastCommitAt).toISOString().slice(0, 10);
-  return [`agent/base/clock-floor.ts: SOURCES_FROM is ${sourcesFrom}, the last commit of ${day}: set it to that day`];
+  return [
+    `agent/base/clock-floor.ts: SOURCES_FROM is ${sourcesFrom}, the last commit of ${day}: set it to that day`,
+  ];
 }

@@ -7,7 +7,11 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { AgentStatus, AgentView, RotateResult } from '../../../agent/admin/agent-view';
 import { callControl } from '../../../agent/admin/control-client';
-import { createControlServer, type PlanAnswer, parseRotateRequest } from '../../../agent/admin/control-server';
+import {
+  createControlServer,
+  type PlanAnswer,
+  parseRotateRequest,
+} from '../../../agent/admin/control-server';
 import { systemClock } from '../../../agent/base/clock';
 import { AgentError } from '../../../agent/base/errors';
 import { noLog } from '../../../agent/base/log';
@@ -27,7 +31,10 @@ async function start(view: AgentView = fakeView()): Promise<string> {
   return path;
 }
 
-function post(socketPath: string, body: string): Promise<{ status: number | undefined; body: string }> {
+function post(
+  socketPath: string,
+  body: string,
+): Promise<{ status: number | undefined; body: string }> {
   return new Promise((resolve, reject) => {
     const asked = request({ socketPath, method: 'POST', path: '/rotate' }, (response) => {
       let text = '';
@@ -50,14 +57,26 @@ describe('the control socket', () => {
     const path = await start();
     expect(await callControl<AgentStatus>(path, 'GET', '/status')).toEqual(fakeView().status());
     const plan = await callControl<PlanAnswer>(path, 'GET', '/plan');
-    expect(plan.workloads[0]).toMatchObject({ state: 'current', plan: [{ rule: 'half of the remaining validity' }] });
-    expect(await callControl(path, 'GET', '/settings')).toEqual([{ name: 'ttl', value: '24h', origin: 'default' }]);
+    expect(plan.workloads[0]).toMatchObject({
+      state: 'current',
+      plan: [{ rule: 'half of the remaining validity' }],
+    });
+    expect(await callControl(path, 'GET', '/settings')).toEqual([
+      { name: 'ttl', value: '24h', origin: 'default' },
+    ]);
   });
 
   test('tells of one workload of a list what it tells of all, its reasons only, and which there is not', async () => {
     const workload = (name: string) => ({ ...fakeView().status().workloads[0]!, name });
     const refused = [
-      { name: 'bad', file: 'bad.yaml', code: 'ERR_CONFIG', message: 'workload bad: no', outcome: 'refused' as const, inService: false },
+      {
+        name: 'bad',
+        file: 'bad.yaml',
+        code: 'ERR_CONFIG',
+        message: 'workload bad: no',
+        outcome: 'refused' as const,
+        inService: false,
+      },
     ];
     const status = {
       workloads: [workload('cart'), workload('till')],
@@ -67,13 +86,20 @@ describe('the control socket', () => {
     };
     const path = await start(fakeView({ status }));
     const ask = (name: string) => callControl<AgentStatus>(path, 'GET', `/status?workload=${name}`);
-    expect(await ask('cart')).toMatchObject({ ready: true, reasons: [], workloads: [{ name: 'cart' }] });
+    expect(await ask('cart')).toMatchObject({
+      ready: true,
+      reasons: [],
+      workloads: [{ name: 'cart' }],
+    });
     expect(await ask('till')).toMatchObject({ ready: false, reasons: ['workload till: gone'] });
     expect(await ask('bad')).toMatchObject({ ready: false, workloads: [], refused });
     expect((await ask('cart')).refused).toBeUndefined();
     const plan = await callControl<PlanAnswer>(path, 'GET', '/plan?workload=till');
     expect(plan.workloads.map(({ name }) => name)).toEqual(['till']);
-    await expect(ask('nobody')).rejects.toMatchObject({ code: 'ERR_USAGE', message: 'workload: "nobody" is not in the list' });
+    await expect(ask('nobody')).rejects.toMatchObject({
+      code: 'ERR_USAGE',
+      message: 'workload: "nobody" is not in the list',
+    });
   });
 
   test('rotates with what was asked, and with defaults', async () => {
@@ -85,7 +111,13 @@ describe('the control socket', () => {
       },
     });
     const path = await start(view);
-    expect(await callControl<RotateResult>(path, 'POST', '/rotate', { wait: true, reason: 'drill', timeoutMs: 1_000 })).toEqual({
+    expect(
+      await callControl<RotateResult>(path, 'POST', '/rotate', {
+        wait: true,
+        reason: 'drill',
+        timeoutMs: 1_000,
+      }),
+    ).toEqual({
       workloads: [],
     });
     await callControl(path, 'POST', '/rotate');
@@ -96,7 +128,10 @@ describe('the control socket', () => {
   });
 
   test("hands the agent's error through as it was", async () => {
-    const error = new AgentError('ERR_CA_UNAVAILABLE', 'sign: the CA is away', { hint: 'wait', cause: new Error('secret cause') });
+    const error = new AgentError('ERR_CA_UNAVAILABLE', 'sign: the CA is away', {
+      hint: 'wait',
+      cause: new Error('secret cause'),
+    });
     const path = await start(fakeView({ rotate: () => Promise.reject(error) }));
     await expect(callControl(path, 'POST', '/rotate', {})).rejects.toMatchObject({
       code: 'ERR_CA_UNAVAILABLE',
@@ -112,10 +147,14 @@ describe('the control socket', () => {
     const heeds = fakeView({
       rotate: (_, signal) =>
         new Promise((_resolve, reject) => {
-          signal.addEventListener('abort', () => setTimeout(() => reject(new AgentError('ERR_TIMEOUT', 'stream 7 is behind')), 20));
+          signal.addEventListener('abort', () =>
+            setTimeout(() => reject(new AgentError('ERR_TIMEOUT', 'stream 7 is behind')), 20),
+          );
         }),
     });
-    await expect(callControl(await start(heeds), 'POST', '/rotate', { timeoutMs: 30 })).rejects.toMatchObject({
+    await expect(
+      callControl(await start(heeds), 'POST', '/rotate', { timeoutMs: 30 }),
+    ).rejects.toMatchObject({
       code: 'ERR_TIMEOUT',
       message: 'stream 7 is behind',
     });
@@ -155,7 +194,9 @@ describe('the control socket', () => {
     ['GET', '/status/../settings'],
     ['GET', '/constructor'],
   ] as const)('does not know %s %s', async (method, path) => {
-    await expect(callControl(await start(), method, path)).rejects.toMatchObject({ code: 'ERR_USAGE' });
+    await expect(callControl(await start(), method, path)).rejects.toMatchObject({
+      code: 'ERR_USAGE',
+    });
   });
 
   test.each([
@@ -177,7 +218,12 @@ describe('the control socket', () => {
 
   test('a rotate request is either refused with a typed error or within its limits, whatever the text', () => {
     const member = fc.record(
-      { wait: fc.jsonValue(), timeoutMs: fc.oneof(fc.jsonValue(), fc.integer()), reason: fc.jsonValue(), __proto__: fc.jsonValue() },
+      {
+        wait: fc.jsonValue(),
+        timeoutMs: fc.oneof(fc.jsonValue(), fc.integer()),
+        reason: fc.jsonValue(),
+        __proto__: fc.jsonValue(),
+      },
       { requiredKeys: [] },
     );
     const text = fc.oneof(
@@ -189,9 +235,19 @@ describe('the control socket', () => {
       fc.property(text, (given) => {
         try {
           const { wait, timeoutMs, reason } = parseRotateRequest(given);
-          return typeof wait === 'boolean' && timeoutMs >= 1 && timeoutMs <= 3_600_000 && reason.length <= 200;
+          return (
+            typeof wait === 'boolean' &&
+            timeoutMs >= 1 &&
+            timeoutMs <= 3_600_000 &&
+            reason.length <= 200
+          );
         } catch (err) {
-          return err instanceof AgentError && err.code === 'ERR_USAGE' && err.field !== undefined && err.rule !== undefined;
+          return (
+            err instanceof AgentError &&
+            err.code === 'ERR_USAGE' &&
+            err.field !== undefined &&
+            err.rule !== undefined
+          );
         }
       }),
       { numRuns: 10_000 },
@@ -229,15 +285,27 @@ describe('whoever calls the control socket', () => {
 
   test('is told that no agent runs: no file, no directory, a dead socket, a plain file', async () => {
     const dir = tempDir();
-    await expect(callControl(join(dir, 'none'), 'GET', '/status')).rejects.toMatchObject({ code: 'ERR_CONTROL', hint });
+    await expect(callControl(join(dir, 'none'), 'GET', '/status')).rejects.toMatchObject({
+      code: 'ERR_CONTROL',
+      hint,
+    });
     const dead = join(dir, 'dead');
     const script = `require('net').createServer().listen(${JSON.stringify(dead)}, () => process.kill(process.pid, 'SIGKILL'))`;
     spawnSync(process.execPath, ['-e', script]);
-    await expect(callControl(dead, 'GET', '/status')).rejects.toMatchObject({ code: 'ERR_CONTROL', hint });
+    await expect(callControl(dead, 'GET', '/status')).rejects.toMatchObject({
+      code: 'ERR_CONTROL',
+      hint,
+    });
     const file = join(dir, 'file');
     writeFileSync(file, '');
-    await expect(callControl(file, 'GET', '/status')).rejects.toMatchObject({ code: 'ERR_CONTROL', hint });
-    await expect(callControl(join(file, 'below'), 'GET', '/status')).rejects.toMatchObject({ code: 'ERR_CONTROL', hint });
+    await expect(callControl(file, 'GET', '/status')).rejects.toMatchObject({
+      code: 'ERR_CONTROL',
+      hint,
+    });
+    await expect(callControl(join(file, 'below'), 'GET', '/status')).rejects.toMatchObject({
+      code: 'ERR_CONTROL',
+      hint,
+    });
   });
 
   test('is told that the socket is another user’s', async () => {
@@ -280,7 +348,9 @@ describe('whoever calls the control socket', () => {
     const path = join(tempDir(), 'mute');
     const mute = createServer(() => undefined);
     await new Promise<void>((resolve) => mute.listen(path, resolve));
-    await expect(callControl(path, 'GET', '/status', undefined, { timeoutMs: 50 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    await expect(
+      callControl(path, 'GET', '/status', undefined, { timeoutMs: 50 }),
+    ).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
     mute.closeAllConnections();
     await new Promise((resolve) => mute.close(resolve));
   });

@@ -36,14 +36,21 @@ function ask(
   how: { method?: string; headers?: Record<string, string>; body?: string } = {},
 ): Promise<Reply> {
   return new Promise((resolve, reject) => {
-    const asked = request(`http://${server.address}`, { path, method: how.method ?? 'GET', headers: how.headers ?? {}, agent: false });
+    const asked = request(`http://${server.address}`, {
+      path,
+      method: how.method ?? 'GET',
+      headers: how.headers ?? {},
+      agent: false,
+    });
     asked.on('error', reject);
     asked.on('response', (response) => {
       let body = '';
       response.on('data', (chunk) => {
         body += chunk;
       });
-      response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, body }));
+      response.on('end', () =>
+        resolve({ status: response.statusCode, headers: response.headers, body }),
+      );
     });
     asked.end(how.body);
   });
@@ -52,7 +59,9 @@ function ask(
 /** Sends bytes as they are; resolves with what came until the server hung up. */
 function raw(server: HttpServer, bytes: string): Promise<string> {
   return new Promise((resolve) => {
-    const socket = connect(Number(server.address.split(':').at(-1)), '127.0.0.1', () => socket.write(bytes));
+    const socket = connect(Number(server.address.split(':').at(-1)), '127.0.0.1', () =>
+      socket.write(bytes),
+    );
     let got = '';
     socket.on('data', (data) => {
       got += data;
@@ -62,16 +71,25 @@ function raw(server: HttpServer, bytes: string): Promise<string> {
   });
 }
 
-const NOT_READY = { ready: false, reasons: ['spiffe://td/a: no certificate yet: sign: no answer within 5 s', 'a\nb\u0000c'] };
+const NOT_READY = {
+  ready: false,
+  reasons: ['spiffe://td/a: no certificate yet: sign: no answer within 5 s', 'a\nb\u0000c'],
+};
 
 describe('health and metrics over HTTP', () => {
   test('ready is 200 while all is well', async () => {
-    expect(await ask(await start(), '/healthz/ready')).toMatchObject({ status: 200, body: 'ready\n' });
+    expect(await ask(await start(), '/healthz/ready')).toMatchObject({
+      status: 200,
+      body: 'ready\n',
+    });
   });
 
   test('G11 ready is 503 with every reason on a line of its own, while live stays 200', async () => {
     const server = await start(fakeView({ status: NOT_READY }));
-    expect(await ask(server, '/healthz/ready')).toMatchObject({ status: 503, body: `${NOT_READY.reasons[0]}\na b c\n` });
+    expect(await ask(server, '/healthz/ready')).toMatchObject({
+      status: 503,
+      body: `${NOT_READY.reasons[0]}\na b c\n`,
+    });
     expect(await ask(server, '/healthz/live')).toMatchObject({ status: 200, body: 'live\n' });
   });
 
@@ -81,14 +99,21 @@ describe('health and metrics over HTTP', () => {
     ['/healthz/ready', { accept: 'application/json' }],
   ])('ready says the same in JSON to %s %j', async (path, headers) => {
     const no = await ask(await start(fakeView({ status: NOT_READY })), path, { headers });
-    expect([no.status, no.headers['content-type'], JSON.parse(no.body)]).toEqual([503, 'application/json', NOT_READY]);
+    expect([no.status, no.headers['content-type'], JSON.parse(no.body)]).toEqual([
+      503,
+      'application/json',
+      NOT_READY,
+    ]);
     const yes = await ask(await start(), path, { headers });
     expect([yes.status, JSON.parse(yes.body)]).toEqual([200, { ready: true, reasons: [] }]);
   });
 
   test.each(['/metrics', '/stats/prometheus'])('%s is the exposition', async (path) => {
     const reply = await ask(await start(), path);
-    expect(reply).toMatchObject({ status: 200, headers: { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' } });
+    expect(reply).toMatchObject({
+      status: 200,
+      headers: { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' },
+    });
     expect(parseExposition(reply.body).has('keyturn_build_info')).toBe(true);
   });
 
@@ -103,7 +128,10 @@ describe('health and metrics over HTTP', () => {
   test('any other method is 405 and names those that are allowed', async () => {
     const server = await start();
     for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'TRACE']) {
-      expect(await ask(server, '/healthz/ready', { method })).toMatchObject({ status: 405, headers: { allow: 'GET, HEAD' } });
+      expect(await ask(server, '/healthz/ready', { method })).toMatchObject({
+        status: 405,
+        headers: { allow: 'GET, HEAD' },
+      });
     }
   });
 
@@ -128,13 +156,18 @@ describe('health and metrics over HTTP', () => {
 
   test('a request body is not read and ends the connection', async () => {
     const server = await start();
-    const reply = await ask(server, '/healthz/ready', { headers: { 'content-length': '5' }, body: 'hello' });
+    const reply = await ask(server, '/healthz/ready', {
+      headers: { 'content-length': '5' },
+      body: 'hello',
+    });
     expect(reply).toMatchObject({ status: 200, headers: { connection: 'close' } });
   });
 
   test('headers beyond 8 KiB, garbage and TLS are refused and harm nobody', async () => {
     const server = await start();
-    expect(await raw(server, `GET / HTTP/1.1\r\nhost: a\r\nx: ${'y'.repeat(9_000)}\r\n\r\n`)).toContain('431');
+    expect(
+      await raw(server, `GET / HTTP/1.1\r\nhost: a\r\nx: ${'y'.repeat(9_000)}\r\n\r\n`),
+    ).toContain('431');
     expect(await raw(server, 'nonsense\r\n\r\n')).toContain('400');
     expect(await raw(server, '\x16\x03\x01\x02\x00\x01\x00\x01\xfc')).toContain('400');
     expect((await ask(server, '/healthz/live')).status).toBe(200);
@@ -146,15 +179,24 @@ describe('health and metrics over HTTP', () => {
         throw new Error('canary');
       },
     });
-    expect(await ask(await start(view), '/healthz/ready')).toMatchObject({ status: 500, body: 'internal error\n' });
+    expect(await ask(await start(view), '/healthz/ready')).toMatchObject({
+      status: 500,
+      body: 'internal error\n',
+    });
   });
 
   test('what comes beyond the limit takes the place of the connection that has been there longest', async () => {
     const server = await start();
     const port = Number(server.address.split(':').at(-1));
     const idle = Array.from({ length: 256 }, () => connect(port, '127.0.0.1'));
-    await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('connect', resolve))));
-    const ended = Promise.race(idle.map((socket) => new Promise((resolve) => socket.resume().once('close', () => resolve(socket)))));
+    await Promise.all(
+      idle.map((socket) => new Promise((resolve) => socket.once('connect', resolve))),
+    );
+    const ended = Promise.race(
+      idle.map(
+        (socket) => new Promise((resolve) => socket.resume().once('close', () => resolve(socket))),
+      ),
+    );
     expect((await ask(server, '/healthz/live')).status).toBe(200);
     expect(idle.indexOf((await ended) as (typeof idle)[number])).toBe(0);
     expect(idle.filter(({ destroyed }) => destroyed)).toHaveLength(1);
@@ -171,7 +213,9 @@ describe('health and metrics over HTTP', () => {
   test('G12 a thousand probes in bursts of a hundred are all answered', async () => {
     const server = await start();
     for (let burst = 0; burst < 10; burst += 1) {
-      const replies = await Promise.all(Array.from({ length: 100 }, () => ask(server, '/healthz/ready')));
+      const replies = await Promise.all(
+        Array.from({ length: 100 }, () => ask(server, '/healthz/ready')),
+      );
       expect(replies.map((reply) => reply.status)).toEqual(replies.map(() => 200));
     }
   });

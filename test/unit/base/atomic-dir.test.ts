@@ -16,7 +16,12 @@ import {
 import promises from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
-import { directoryRisk, type OutputFile, publishDir, unpublishDir } from '../../../agent/base/atomic-dir';
+import {
+  directoryRisk,
+  type OutputFile,
+  publishDir,
+  unpublishDir,
+} from '../../../agent/base/atomic-dir';
 import { onFsStep } from '../../support/fs-steps';
 import { readEach } from '../../support/readers';
 import { tempDir } from '../../support/temp-dir';
@@ -25,7 +30,11 @@ const NAMES = ['key.pem', 'cert-chain.pem', 'root-cert.pem'] as const;
 
 /** Files of one generation: every text names it. */
 const files = (generation: string): OutputFile[] =>
-  NAMES.map((name) => ({ name, bytes: Buffer.from(`${generation} ${name}`), mode: name === 'key.pem' ? 0o600 : 0o644 }));
+  NAMES.map((name) => ({
+    name,
+    bytes: Buffer.from(`${generation} ${name}`),
+    mode: name === 'key.pem' ? 0o600 : 0o644,
+  }));
 const texts = (generation: string) => NAMES.map((name) => `${generation} ${name}`);
 const modeOf = (path: string) => (statSync(path).mode & 0o7777).toString(8);
 
@@ -38,14 +47,27 @@ describe('a published directory', () => {
     const dir = tempDir();
     await publishDir(dir, files('old'));
     const steps: string[] = [];
-    const ends = await onFsStep((name) => ['writeFile', 'sync', 'symlink', 'rename', 'rmdir'].includes(name) && steps.push(name));
+    const ends = await onFsStep(
+      (name) =>
+        ['writeFile', 'sync', 'symlink', 'rename', 'rmdir'].includes(name) && steps.push(name),
+    );
     try {
       await publishDir(dir, files('new'));
     } finally {
       ends();
     }
     const written = ['writeFile', 'sync'];
-    expect(steps).toEqual([...written, ...written, ...written, 'sync', 'symlink', 'rename', 'sync', 'rmdir', 'sync']);
+    expect(steps).toEqual([
+      ...written,
+      ...written,
+      ...written,
+      'sync',
+      'symlink',
+      'rename',
+      'sync',
+      'rmdir',
+      'sync',
+    ]);
   });
 
   test('holds exactly three links through ..data and one version behind them', async () => {
@@ -114,7 +136,9 @@ describe('a published directory', () => {
     for (const name of [litter, link, '..mine']) utimesSync(join(dir, name), 1, 1);
     await publishDir(dir, files('one'));
     expect(existsSync(join(dir, litter))).toBe(false);
-    expect(readdirSync(dir)).toEqual(expect.arrayContaining([young, '..mine', '..2026_01_01_00_00_00.123456789']));
+    expect(readdirSync(dir)).toEqual(
+      expect.arrayContaining([young, '..mine', '..2026_01_01_00_00_00.123456789']),
+    );
   });
 });
 
@@ -133,14 +157,17 @@ describe('E10 a hostile directory', () => {
     expect(readlinkSync(join(dir, '..data'))).toMatch(/^\.\.20/);
   });
 
-  test.each(['key.pem', '..data'])('a directory planted as %s is refused and left alone', async (name) => {
-    const dir = tempDir();
-    mkdirSync(join(dir, name));
-    writeFileSync(join(dir, name, 'theirs'), 'x');
-    await expect(publishDir(dir, files('one'))).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
-    expect(readFileSync(join(dir, name, 'theirs'), 'utf8')).toBe('x');
-    expect(readdirSync(dir)).toEqual([name]);
-  });
+  test.each(['key.pem', '..data'])(
+    'a directory planted as %s is refused and left alone',
+    async (name) => {
+      const dir = tempDir();
+      mkdirSync(join(dir, name));
+      writeFileSync(join(dir, name, 'theirs'), 'x');
+      await expect(publishDir(dir, files('one'))).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
+      expect(readFileSync(join(dir, name, 'theirs'), 'utf8')).toBe('x');
+      expect(readdirSync(dir)).toEqual([name]);
+    },
+  );
 
   test('a directory that everybody may write to is told as a risk', async () => {
     const dir = tempDir();
@@ -163,7 +190,9 @@ describe('E10 a hostile directory', () => {
 
   test('names that would leave the directory are refused', async () => {
     for (const name of ['../x', 'a/b', '..data', '..', '.', '']) {
-      await expect(publishDir(tempDir(), [{ name, bytes: Buffer.from('x'), mode: 0o600 }])).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
+      await expect(
+        publishDir(tempDir(), [{ name, bytes: Buffer.from('x'), mode: 0o600 }]),
+      ).rejects.toMatchObject({ code: 'ERR_OUTPUT' });
     }
   });
 });

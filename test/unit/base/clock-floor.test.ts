@@ -17,8 +17,15 @@ test('what lives for long is made from the day on from which the sources are', (
 /** The built program, with a clock that shows `at`. */
 function runAt(at: string, args: readonly string[]) {
   const shifted = `${UNSEEN}const now=Date.now,by=now()-Date.parse('${at}');Date.now=()=>now()-by`;
-  const [node, ...program] = programCommand('node', [`--import=data:text/javascript,${encodeURIComponent(shifted)}`]);
-  return spawnSync(node, [...program, ...args], { encoding: 'utf8', timeout: 60_000, cwd: tempDir(), env: { PATH: process.env.PATH } });
+  const [node, ...program] = programCommand('node', [
+    `--import=data:text/javascript,${encodeURIComponent(shifted)}`,
+  ]);
+  return spawnSync(node, [...program, ...args], {
+    encoding: 'utf8',
+    timeout: 60_000,
+    cwd: tempDir(),
+    env: { PATH: process.env.PATH },
+  });
 }
 
 describeBuilt('a machine that starts in 1970', '1970-01-01T00:05:00Z');

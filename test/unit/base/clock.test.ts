@@ -48,29 +48,35 @@ describe('the system clock', () => {
     expect(sleeper.woke).toBe(true);
   });
 
-  test.each([1, 12, 23.9, 48])('F1 a wall clock that jumps %d h forward wakes an overdue sleeper within a minute', async (hours) => {
-    const seen = jumps();
-    const sleeper = sleep(hours * HOUR_MS);
-    await jest.advanceTimersByTimeAsync(10_000);
-    jest.setSystemTime(Date.now() + hours * HOUR_MS);
-    await jest.advanceTimersByTimeAsync(60_000);
-    expect(sleeper.woke).toBe(true);
-    expect(seen.at(-1)).toEqual({ byMs: hours * HOUR_MS });
-  });
+  test.each([1, 12, 23.9, 48])(
+    'F1 a wall clock that jumps %d h forward wakes an overdue sleeper within a minute',
+    async (hours) => {
+      const seen = jumps();
+      const sleeper = sleep(hours * HOUR_MS);
+      await jest.advanceTimersByTimeAsync(10_000);
+      jest.setSystemTime(Date.now() + hours * HOUR_MS);
+      await jest.advanceTimersByTimeAsync(60_000);
+      expect(sleeper.woke).toBe(true);
+      expect(seen.at(-1)).toEqual({ byMs: hours * HOUR_MS });
+    },
+  );
 
   test.each([
     ['an hour', HOUR_MS],
     ['a year', YEAR_MS],
-  ])('F2 a wall clock that is set back by %s stretches no sleep and is told within a minute', async (_, ms) => {
-    const sleeper = sleep(3 * HOUR_MS);
-    const seen = jumps();
-    jest.setSystemTime(Date.now() - ms);
-    await jest.advanceTimersByTimeAsync(60_000);
-    expect(seen).toEqual([{ byMs: -ms }]);
-    expect(sleeper.woke).toBe(false);
-    await jest.advanceTimersByTimeAsync(3 * HOUR_MS - 60_000);
-    expect(sleeper.woke).toBe(true);
-  });
+  ])(
+    'F2 a wall clock that is set back by %s stretches no sleep and is told within a minute',
+    async (_, ms) => {
+      const sleeper = sleep(3 * HOUR_MS);
+      const seen = jumps();
+      jest.setSystemTime(Date.now() - ms);
+      await jest.advanceTimersByTimeAsync(60_000);
+      expect(seen).toEqual([{ byMs: -ms }]);
+      expect(sleeper.woke).toBe(false);
+      await jest.advanceTimersByTimeAsync(3 * HOUR_MS - 60_000);
+      expect(sleeper.woke).toBe(true);
+    },
+  );
 
   test('F8 steps of a second are no jumps', async () => {
     sleep(2 * HOUR_MS);
@@ -84,7 +90,9 @@ describe('the system clock', () => {
 
   test('a sleep ends at once when its signal fires, and leaves no timer behind', async () => {
     const stop = new AbortController();
-    const ended = expect(systemClock.sleepUntil(systemClock.now() + HOUR_MS, stop.signal)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    const ended = expect(
+      systemClock.sleepUntil(systemClock.now() + HOUR_MS, stop.signal),
+    ).rejects.toMatchObject({ code: 'ERR_ABORTED' });
     const timers = jest.getTimerCount();
     stop.abort();
     await ended;
@@ -95,7 +103,9 @@ describe('the system clock', () => {
 describe('a deadline', () => {
   test('ends work that ignores its signal', async () => {
     const clock = new TestClock();
-    const outcome = expect(withDeadline(clock, 10_000, 'sign', undefined, () => new Promise(() => undefined))).rejects.toMatchObject({
+    const outcome = expect(
+      withDeadline(clock, 10_000, 'sign', undefined, () => new Promise(() => undefined)),
+    ).rejects.toMatchObject({
       code: 'ERR_TIMEOUT',
       retry: 'soon',
     });
@@ -108,7 +118,9 @@ describe('a deadline', () => {
     const added = jest.spyOn(stop.signal, 'addEventListener');
     const removed = jest.spyOn(stop.signal, 'removeEventListener');
     const any = jest.spyOn(AbortSignal, 'any');
-    expect(await withDeadline(clock, 10_000, 'sign', stop.signal, async () => 'answer')).toBe('answer');
+    expect(await withDeadline(clock, 10_000, 'sign', stop.signal, async () => 'answer')).toBe(
+      'answer',
+    );
     expect(removed.mock.calls.length).toBe(added.mock.calls.length);
     expect(any).not.toHaveBeenCalled();
     expect(clock.nextWakeAt()).toBeUndefined();
@@ -118,7 +130,9 @@ describe('a deadline', () => {
   test('ends at once when the outer signal fires, before or during the work', async () => {
     const [clock, stop] = [new TestClock(), new AbortController()];
     const outcome = () =>
-      expect(withDeadline(clock, 10_000, 'sign', stop.signal, () => new Promise(() => undefined))).rejects.toMatchObject({
+      expect(
+        withDeadline(clock, 10_000, 'sign', stop.signal, () => new Promise(() => undefined)),
+      ).rejects.toMatchObject({
         code: 'ERR_ABORTED',
       });
     const during = outcome();
@@ -130,7 +144,9 @@ describe('a deadline', () => {
 
   test('comes in time although the wall clock is set back meanwhile', async () => {
     const clock = new TestClock();
-    const outcome = expect(withDeadline(clock, 10_000, 'sign', undefined, () => new Promise(() => undefined))).rejects.toMatchObject({
+    const outcome = expect(
+      withDeadline(clock, 10_000, 'sign', undefined, () => new Promise(() => undefined)),
+    ).rejects.toMatchObject({
       code: 'ERR_TIMEOUT',
     });
     await clock.jumpTo(clock.now() - YEAR_MS);

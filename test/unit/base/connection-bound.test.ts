@@ -27,7 +27,12 @@ async function listen() {
   });
   const { port } = server.address() as { port: number };
   const open = async (host: string, localPort?: number) => {
-    const socket = connect({ host, port, localAddress: '127.0.0.1', ...(localPort && { localPort }) });
+    const socket = connect({
+      host,
+      port,
+      localAddress: '127.0.0.1',
+      ...(localPort && { localPort }),
+    });
     socket.on('error', () => undefined);
     socket.resume();
     cleanUp.push(() => socket.destroy());
@@ -38,7 +43,11 @@ async function listen() {
   const openTwins = async () => {
     const one = await open('127.0.0.1');
     const other = await open('127.0.0.2', one.localPort);
-    expect([one.remoteAddress, other.remoteAddress, other.localPort]).toEqual(['127.0.0.1', '127.0.0.2', one.localPort]);
+    expect([one.remoteAddress, other.remoteAddress, other.localPort]).toEqual([
+      '127.0.0.1',
+      '127.0.0.2',
+      one.localPort,
+    ]);
     await until('both', async () => taken.length === 2);
     return [one, other] as const;
   };

@@ -17,7 +17,8 @@ import {
 import { outcome } from '../../support/outcome';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
-const read = <T>(der: Uint8Array, reader: (input: DerReader) => T) => outcome(() => readDer(der, 'thing', reader));
+const read = <T>(der: Uint8Array, reader: (input: DerReader) => T) =>
+  outcome(() => readDer(der, 'thing', reader));
 const refused = (rule: string, field = 'thing x') => ({ field, rule });
 
 describe('lengths', () => {
@@ -65,7 +66,9 @@ test.each([
   ['02 02 007f', refused('must be a minimal integer')],
   ['02 02 ff80', refused('must be a minimal integer')],
   ['02 00', refused('must not be empty')],
-])('a small integer %s', (der, want) => expect(read(hex(der), (input) => input.smallInteger('x'))).toEqual(want));
+])('a small integer %s', (der, want) =>
+  expect(read(hex(der), (input) => input.smallInteger('x'))).toEqual(want),
+);
 
 test.each([0, 1, 127, 128, 255, 256, 65_537, 2 ** 31 - 1])('the integer %d comes back', (value) =>
   expect(read(derInteger(value), (input) => input.smallInteger('x'))).toBe(value),
@@ -83,7 +86,9 @@ test.each([
   ['01 01 01', refused('must be a DER boolean')],
   ['01 00', refused('must be a DER boolean')],
   ['01 02 ffff', refused('must be a DER boolean')],
-])('a boolean %s', (der, want) => expect(read(hex(der), (input) => input.boolean('x'))).toEqual(want));
+])('a boolean %s', (der, want) =>
+  expect(read(hex(der), (input) => input.boolean('x'))).toEqual(want),
+);
 
 test.each([
   ['06 03 550411', '2.5.4.17'],
@@ -95,12 +100,17 @@ test.each([
   ['06 04 55048001', refused('must be an object identifier')],
   ['06 03 802a03', refused('must be an object identifier')],
   ['06 0a 2affffffffffffffff7f', refused('must be an object identifier')],
-])('an object identifier %s', (der, want) => expect(read(hex(der), (input) => input.oid('x'))).toEqual(want));
-
-test.each(['1.2.840.113549.1.1.11', '2.5.29.17', '0.9.2342.19200300.100.1.25', '2.999.1', '1.3.6.1.4.1.11129.2.4.2'])(
-  '%s comes back',
-  (oid) => expect(read(derOid(oid), (input) => input.oid('x'))).toBe(oid),
+])('an object identifier %s', (der, want) =>
+  expect(read(hex(der), (input) => input.oid('x'))).toEqual(want),
 );
+
+test.each([
+  '1.2.840.113549.1.1.11',
+  '2.5.29.17',
+  '0.9.2342.19200300.100.1.25',
+  '2.999.1',
+  '1.3.6.1.4.1.11129.2.4.2',
+])('%s comes back', (oid) => expect(read(derOid(oid), (input) => input.oid('x'))).toBe(oid));
 
 test.each([
   ['03 02 07 80', { unusedBits: 7, bytes: hex('80') }],
@@ -109,10 +119,14 @@ test.each([
   ['03 02 08 00', refused('must be a bit string')],
   ['03 01 01', refused('must be a bit string')],
   ['03 00', refused('must be a bit string')],
-])('a bit string %s', (der, want) => expect(read(hex(der), (input) => input.bitString('x'))).toEqual(want));
+])('a bit string %s', (der, want) =>
+  expect(read(hex(der), (input) => input.bitString('x'))).toEqual(want),
+);
 
 test('a key or a signature is whole octets', () => {
-  expect(read(derBitString(hex('80'), 7), (input) => input.octetBits('x'))).toEqual(refused('must be whole octets'));
+  expect(read(derBitString(hex('80'), 7), (input) => input.octetBits('x'))).toEqual(
+    refused('must be whole octets'),
+  );
   expect(read(derBitString(hex('81')), (input) => input.octetBits('x'))).toEqual(hex('81'));
 });
 
@@ -151,45 +165,59 @@ describe('F9 certificate times', () => {
     expect(typeof time === 'number' ? new Date(time).toISOString() : time).toEqual(want);
   });
 
-  test.each(['1950-01-01T00:00:00Z', '2049-12-31T23:59:59Z', '2050-01-01T00:00:00Z', '9999-12-31T23:59:59Z'])('%s comes back', (text) =>
+  test.each([
+    '1950-01-01T00:00:00Z',
+    '2049-12-31T23:59:59Z',
+    '2050-01-01T00:00:00Z',
+    '9999-12-31T23:59:59Z',
+  ])('%s comes back', (text) =>
     expect(read(derTime(Date.parse(text)), (input) => input.time('x'))).toBe(Date.parse(text)),
   );
 
   test('are cut to the second when written', () =>
-    expect(derTime(Date.parse('2026-01-01T00:00:00.999Z'))).toEqual(derTime(Date.parse('2026-01-01T00:00:00Z'))));
+    expect(derTime(Date.parse('2026-01-01T00:00:00.999Z'))).toEqual(
+      derTime(Date.parse('2026-01-01T00:00:00Z')),
+    ));
 
   test('are nothing else than the two kinds of time', () =>
-    expect(read(derInteger(1), (input) => input.time('x'))).toEqual(refused('must be UTCTime or GeneralizedTime')));
+    expect(read(derInteger(1), (input) => input.time('x'))).toEqual(
+      refused('must be UTCTime or GeneralizedTime'),
+    ));
 });
 
 test('what a reader leaves unread is refused at every level', () => {
   const der = derSequence(derSequence(derInteger(1), derInteger(2)), derInteger(3));
   const one = (input: DerReader) => input.smallInteger('x');
-  expect(read(der, (input) => input.sequence('outer', (outer) => outer.sequence('inner', one)))).toEqual(
-    refused('must not have trailing bytes', 'thing inner'),
-  );
+  expect(
+    read(der, (input) => input.sequence('outer', (outer) => outer.sequence('inner', one))),
+  ).toEqual(refused('must not have trailing bytes', 'thing inner'));
   const both = (inner: DerReader) => [one(inner), one(inner)];
-  expect(read(der, (input) => input.sequence('outer', (outer) => outer.sequence('inner', both)))).toEqual(
-    refused('must not have trailing bytes', 'thing outer'),
-  );
+  expect(
+    read(der, (input) => input.sequence('outer', (outer) => outer.sequence('inner', both))),
+  ).toEqual(refused('must not have trailing bytes', 'thing outer'));
 });
 
 test('an optional element is read where it stands and missed where not', () => {
   const der = derSequence(derElement(contextTag(0), derInteger(2)), derBoolean(true));
-  const first = (outer: DerReader) => outer.optional('version', contextTag(0), (inner) => inner.smallInteger('x'));
-  const second = (outer: DerReader) => outer.optional('more', contextTag(1), (inner) => inner.smallInteger('x'));
-  expect(read(der, (input) => input.sequence('outer', (outer) => [second(outer), first(outer), outer.boolean('x')]))).toEqual([
-    undefined,
-    2,
-    true,
-  ]);
+  const first = (outer: DerReader) =>
+    outer.optional('version', contextTag(0), (inner) => inner.smallInteger('x'));
+  const second = (outer: DerReader) =>
+    outer.optional('more', contextTag(1), (inner) => inner.smallInteger('x'));
+  expect(
+    read(der, (input) =>
+      input.sequence('outer', (outer) => [second(outer), first(outer), outer.boolean('x')]),
+    ),
+  ).toEqual([undefined, 2, true]);
 });
 
 test('a list ends at its cap', () => {
   const der = derSequence(...Array.from({ length: 5 }, () => derInteger(1)));
-  const list = (max: number) => (outer: DerReader) => outer.list('items', max, (each) => each.smallInteger('x'));
+  const list = (max: number) => (outer: DerReader) =>
+    outer.list('items', max, (each) => each.smallInteger('x'));
   expect(read(der, (input) => input.sequence('outer', list(5)))).toEqual([1, 1, 1, 1, 1]);
-  expect(read(der, (input) => input.sequence('outer', list(4)))).toEqual(refused('must not hold more than 4 items', 'thing items'));
+  expect(read(der, (input) => input.sequence('outer', list(4)))).toEqual(
+    refused('must not hold more than 4 items', 'thing items'),
+  );
 });
 
 test('a set is written in the order of its encodings', () =>

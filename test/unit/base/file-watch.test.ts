@@ -1,4 +1,12 @@
-import fs, { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import fs, {
+  chmodSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { systemClock } from '../../../agent/base/clock';
@@ -186,12 +194,18 @@ describe('a watched file', () => {
 describe('without inotify', () => {
   test('E13 exhausted inotify falls back to looking every few seconds, counted once', async () => {
     jest.spyOn(fs, 'watch').mockImplementation(() => {
-      throw Object.assign(new Error('ENOSPC: System limit for number of file watchers reached'), { code: 'ENOSPC' });
+      throw Object.assign(new Error('ENOSPC: System limit for number of file watchers reached'), {
+        code: 'ENOSPC',
+      });
     });
     const clock = new TestClock();
     const counted: string[] = [];
     const path = join(tempDir(), 'cert.pem');
-    const watch = await observe([path], { ...deps, clock, metrics: { record: (name) => counted.push(name) } });
+    const watch = await observe([path], {
+      ...deps,
+      clock,
+      metrics: { record: (name) => counted.push(name) },
+    });
     writeFileSync(path, 'new');
     const reached = watch.reaches(1);
     await clock.advanceBy(5_000);
@@ -201,7 +215,9 @@ describe('without inotify', () => {
 
   test('a working watch that stays silent is backed by a slow look', async () => {
     const path = join(tempDir(), 'cert.pem');
-    const silent = Object.assign(new (await import('node:events')).EventEmitter(), { close: () => undefined });
+    const silent = Object.assign(new (await import('node:events')).EventEmitter(), {
+      close: () => undefined,
+    });
     jest.spyOn(fs, 'watch').mockReturnValue(silent as unknown as fs.FSWatcher);
     const clock = new TestClock();
     const watch = await observe([path], { ...deps, clock });

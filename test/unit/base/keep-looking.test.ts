@@ -73,7 +73,14 @@ describe('keepLooking', () => {
 
   test('what fails is told and tried again with growing waits, until it succeeds', async () => {
     const broken = new Error('broken');
-    const { clock, looks, refused, stop, ended } = looking([broken, broken, broken, 100, broken, 1_000]);
+    const { clock, looks, refused, stop, ended } = looking([
+      broken,
+      broken,
+      broken,
+      100,
+      broken,
+      1_000,
+    ]);
     await clock.advanceTo(seconds(200));
     expect(looks).toEqual([0, 1, 3, 7, 107, 108]);
     expect(refused).toEqual([broken, broken, broken, broken]);
@@ -84,7 +91,15 @@ describe('keepLooking', () => {
   test('a failure of another kind begins with a second again', async () => {
     const missing = new AgentError('ERR_PARSE', 'look: nothing there');
     const away = new AgentError('ERR_CA_UNAVAILABLE', 'look: nobody there');
-    const { clock, looks, stop, ended } = looking([missing, missing, missing, missing, away, away, away]);
+    const { clock, looks, stop, ended } = looking([
+      missing,
+      missing,
+      missing,
+      missing,
+      away,
+      away,
+      away,
+    ]);
     await clock.advanceTo(seconds(18));
     expect(looks).toEqual([0, 1, 3, 7, 15, 16, 18]);
     stop.abort();
@@ -92,7 +107,9 @@ describe('keepLooking', () => {
   });
 
   test('nothing waits longer than it may', async () => {
-    const rig = looking([Number.POSITIVE_INFINITY], { notLaterThan: () => rig.clock.now() + 5_000 });
+    const rig = looking([Number.POSITIVE_INFINITY], {
+      notLaterThan: () => rig.clock.now() + 5_000,
+    });
     await rig.clock.advanceTo(seconds(11));
     expect(rig.looks).toEqual([0, 5, 10]);
     rig.stop.abort();
@@ -101,7 +118,10 @@ describe('keepLooking', () => {
 
   test('ends its watch when it is stopped, and tells nothing of a look that was cut off', async () => {
     const { clock, refused, stop, ended, isClosed } = looking([], {
-      look: (signal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('cut off')))),
+      look: (signal) =>
+        new Promise((_, reject) =>
+          signal.addEventListener('abort', () => reject(new Error('cut off'))),
+        ),
     });
     await clock.advanceTo(seconds(1));
     stop.abort();

@@ -11,7 +11,8 @@ import { tempDir } from '../../support/temp-dir';
 test('what is missing on the way is made, with the mode that was asked for', async () => {
   const dir = tempDir();
   expect(await makeDirectory(join(dir, 'a/b/c'), 0o700)).toBe(join(dir, 'a'));
-  for (const name of ['a', 'a/b', 'a/b/c']) expect(statSync(join(dir, name)).mode & 0o777).toBe(0o700);
+  for (const name of ['a', 'a/b', 'a/b/c'])
+    expect(statSync(join(dir, name)).mode & 0o777).toBe(0o700);
 });
 
 test('a directory that exists is left as it is, also behind a symbolic link', async () => {
@@ -38,9 +39,16 @@ test('a file in the way is an error, and stays', async () => {
 
 test('a file system that lets nobody make directories ends it with an error, not with a loop', async () => {
   await expect(makeDirectory('/proc/nothing/here')).rejects.toMatchObject({ code: 'ENOENT' });
-  const listening = listenUnix({ path: '/proc/nothing/socket', mode: 0o600, what: 'sds socket' }, createServer(), {
-    clock: systemClock,
-    log: noLog,
+  const listening = listenUnix(
+    { path: '/proc/nothing/socket', mode: 0o600, what: 'sds socket' },
+    createServer(),
+    {
+      clock: systemClock,
+      log: noLog,
+    },
+  );
+  await expect(listening).rejects.toMatchObject({
+    code: 'ERR_SOCKET',
+    message: expect.stringContaining('cannot make the directory'),
   });
-  await expect(listening).rejects.toMatchObject({ code: 'ERR_SOCKET', message: expect.stringContaining('cannot make the directory') });
 });

@@ -1,11 +1,29 @@
-import { chmodSync, chownSync, lchownSync, mkdirSync, readdirSync, realpathSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  lchownSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { assertTrustedPath, openDirectory, removeDirectory } from '../../../agent/base/open-directory';
+import {
+  assertTrustedPath,
+  openDirectory,
+  removeDirectory,
+} from '../../../agent/base/open-directory';
 import { testWhere } from '../../support/peers';
 import { tempDir } from '../../support/temp-dir';
 
-const asRoot = testWhere(process.geteuid!() === 0, 'root, to make directories of other users', 'run the tests as root');
+const asRoot = testWhere(
+  process.geteuid!() === 0,
+  'root, to make directories of other users',
+  'run the tests as root',
+);
 const OTHER = 65_534;
 const THIRD = 65_533;
 
@@ -31,7 +49,9 @@ describe('a directory that is opened', () => {
     expect(opened.real).toBe(realpathSync(join(home, 'real')));
     writeFileSync(opened.at('file'), '');
     expect(readdirSync(join(home, 'real'))).toEqual(['file']);
-    expect(opened.text(new Error(`no ${opened.at('file')}`))).toBe(`no ${join(home, 'link/../link/.')}/file`);
+    expect(opened.text(new Error(`no ${opened.at('file')}`))).toBe(
+      `no ${join(home, 'link/../link/.')}/file`,
+    );
     opened.close();
   });
 
@@ -104,13 +124,17 @@ describe('field E2 a directory is judged', () => {
       lchownSync(join(shared, name), uid, uid);
     }
     expect(judge(join(shared, 'ours')).risk).toBeUndefined();
-    expect(judge(join(shared, 'theirs'), OTHER).risk).toBe(`the symbolic link theirs in it belongs to user ${OTHER}`);
+    expect(judge(join(shared, 'theirs'), OTHER).risk).toBe(
+      `the symbolic link theirs in it belongs to user ${OTHER}`,
+    );
   });
 
   asRoot('before anything is made below it', () => {
     const dir = make(join(tempDir(), 'dir'), 0, 0o777);
     const refuse = { what: 'test', code: 'ERR_OUTPUT', of: 'all' } as const;
-    expect(() => openDirectory(join(dir, 'below'), { make: 0o755, refuse })).toThrow('other users can exchange names');
+    expect(() => openDirectory(join(dir, 'below'), { make: 0o755, refuse })).toThrow(
+      'other users can exchange names',
+    );
     expect(readdirSync(dir)).toEqual([]);
     openDirectory(join(dir, 'below'), { make: 0o755, refuse: { ...refuse, of: 'links' } }).close();
     expect(readdirSync(dir)).toEqual(['below']);
@@ -123,7 +147,9 @@ describe('field E2 a directory is judged', () => {
       refuse();
       return;
     }
-    expect(refuse).toThrow(`test ${join(dir, 'missing')}: other users can exchange names in ${dir}: every user may write to it`);
+    expect(refuse).toThrow(
+      `test ${join(dir, 'missing')}: other users can exchange names in ${dir}: every user may write to it`,
+    );
     process.seteuid!(OTHER);
     try {
       refuse();

@@ -21,12 +21,20 @@ describe('accepted', () => {
     ['no newline at the end', good.trimEnd(), [block]],
     ['CRLF', good.replaceAll('\n', '\r\n'), [block]],
     ['a byte order mark', `\ufeff${good}`, [block]],
-    ['text around blocks', `subject=CN\n${good}# a comment with ----- dashes\n\n${good}and more`, [block, block]],
+    [
+      'text around blocks',
+      `subject=CN\n${good}# a comment with ----- dashes\n\n${good}and more`,
+      [block, block],
+    ],
     ['UTF-8 text around blocks', `Zürich\n${good}`, [block]],
     ['blanks at line ends', good.replaceAll('\n', ' \t\n'), [block]],
     ['blank lines in a block', good.replace(body, `\n${body}\n\n`), [block]],
     ['a block in one line', good.replace(body, body.replaceAll('\n', '')), [block]],
-    ['a block in lines of one character', good.replace(body, [...body.replaceAll('\n', '')].join('\n')), [block]],
+    [
+      'a block in lines of one character',
+      good.replace(body, [...body.replaceAll('\n', '')].join('\n')),
+      [block],
+    ],
     ['another label', good.replaceAll('CERTIFICATE', 'X509 CRL'), [{ label: 'X509 CRL', der }]],
   ])('%s', (_, text, want) => expect(read(text)).toEqual(want));
 });
@@ -53,7 +61,11 @@ describe('refused', () => {
     ],
     ['no END', good.slice(0, good.indexOf('-----END')), 'must have an END line'],
     ['no BEGIN', good.slice(good.indexOf('\n') + 1), 'must have a BEGIN line'],
-    ['a BEGIN in a block', good.replace(body, `-----BEGIN CERTIFICATE-----\n${body}`), 'must end before another block begins'],
+    [
+      'a BEGIN in a block',
+      good.replace(body, `-----BEGIN CERTIFICATE-----\n${body}`),
+      'must end before another block begins',
+    ],
     ['blocks glued without a newline', good.trimEnd() + good, alone],
     ['an indented BEGIN', ` ${good}`, alone],
     ['text after BEGIN', good.replace('E-----\n', 'E----- x\n'), alone],
@@ -69,12 +81,16 @@ describe('refused', () => {
     ['a byte order mark in the middle', `\ufeff\ufeff${good}`, alone],
   ])('%s', (_, text, rule) => expect(read(text)).toEqual(refused(rule)));
 
-  test('the error names the block', () => expect(read(good + good.replace(body, '!'))).toEqual(refused('block 2: must be base64')));
+  test('the error names the block', () =>
+    expect(read(good + good.replace(body, '!'))).toEqual(refused('block 2: must be base64')));
 
   test('more than the cap of bytes, before anything is read', () =>
-    expect(read('-'.repeat(1024 * 1024 + 1))).toEqual(refused('must not be longer than 1048576 bytes')));
+    expect(read('-'.repeat(1024 * 1024 + 1))).toEqual(
+      refused('must not be longer than 1048576 bytes'),
+    ));
 
-  test('more than the cap of blocks', () => expect(read(good.repeat(1025))).toEqual(refused('must not hold more than 1024 blocks')));
+  test('more than the cap of blocks', () =>
+    expect(read(good.repeat(1025))).toEqual(refused('must not hold more than 1024 blocks')));
 });
 
 test('a scan gives bad blocks in their places and goes on', () => {
@@ -105,7 +121,10 @@ describe('A5 C12 time is linear: a megabyte of malice takes less than 50 ms', ()
     const bytes = Buffer.from(text);
     outcome(() => readPem(bytes, 'file'));
     const startedAt = cpuMs();
-    expect(outcome(() => readPem(bytes, 'file'))).toEqual({ field: 'file', rule: expect.any(String) });
+    expect(outcome(() => readPem(bytes, 'file'))).toEqual({
+      field: 'file',
+      rule: expect.any(String),
+    });
     // Ten times the measure: machines that run tests are busy.
     expect(cpuMs() - startedAt).toBeLessThan(500);
   });
@@ -114,19 +133,29 @@ describe('A5 C12 time is linear: a megabyte of malice takes less than 50 ms', ()
 test('what is written comes back, for every length', () => {
   for (let length = 1; length < 200; length += 1) {
     const bytes = randomBytes(length);
-    expect(readPem(writePem('PRIVATE KEY', bytes), 'file')).toEqual([{ label: 'PRIVATE KEY', der: bytes }]);
+    expect(readPem(writePem('PRIVATE KEY', bytes), 'file')).toEqual([
+      { label: 'PRIVATE KEY', der: bytes },
+    ]);
     const lines = bytes.toString('base64').replace(/(.{64})(?=.)/g, '$1\n');
-    expect(writePem('PRIVATE KEY', bytes).toString()).toBe(`-----BEGIN PRIVATE KEY-----\n${lines}\n-----END PRIVATE KEY-----\n`);
+    expect(writePem('PRIVATE KEY', bytes).toString()).toBe(
+      `-----BEGIN PRIVATE KEY-----\n${lines}\n-----END PRIVATE KEY-----\n`,
+    );
   }
 });
 
 test('mutated PEM is refused with field and rule, or read to blocks that write back to the same bytes', () => {
-  const seeds = [good, good + good, good.replaceAll('\n', '\r\n'), `text\n${good}`].map((text) => Buffer.from(text));
+  const seeds = [good, good + good, good.replaceAll('\n', '\r\n'), `text\n${good}`].map((text) =>
+    Buffer.from(text),
+  );
   fc.assert(
     fc.property(mutated(seeds), (bytes) => {
       const found = outcome(() => readPem(bytes, 'file'));
-      if (!Array.isArray(found)) return expect(found).toEqual({ field: 'file', rule: expect.any(String) });
-      const again = readPem(Buffer.concat(found.map((each) => writePem(each.label, each.der))), 'file');
+      if (!Array.isArray(found))
+        return expect(found).toEqual({ field: 'file', rule: expect.any(String) });
+      const again = readPem(
+        Buffer.concat(found.map((each) => writePem(each.label, each.der))),
+        'file',
+      );
       expect(again).toEqual(found);
     }),
     { numRuns: RUNS },

@@ -6,7 +6,8 @@ import { readSmallFile } from '../../../agent/base/read-file';
 import { tempDir } from '../../support/temp-dir';
 
 const limits = { field: 'ca.pem', code: 'ERR_FILE_SOURCE', maxBytes: 65_536 } as const;
-const refusal = (about: object) => expect.objectContaining({ code: 'ERR_FILE_SOURCE', field: 'ca.pem', retry: 'soon', ...about });
+const refusal = (about: object) =>
+  expect.objectContaining({ code: 'ERR_FILE_SOURCE', field: 'ca.pem', retry: 'soon', ...about });
 
 test('a file is read whole, through symbolic links', async () => {
   const dir = tempDir();
@@ -26,7 +27,9 @@ test('an empty file is empty, and a file without a size is read', async () => {
 test('a file beyond the limit is refused', async () => {
   const path = join(tempDir(), 'large');
   writeFileSync(path, Buffer.alloc(65_537));
-  await expect(readSmallFile(path, limits)).rejects.toEqual(refusal({ rule: `must not be larger than 65536 bytes (${path})` }));
+  await expect(readSmallFile(path, limits)).rejects.toEqual(
+    refusal({ rule: `must not be larger than 65536 bytes (${path})` }),
+  );
 });
 
 test('E4 a FIFO, a directory and a device are refused without waiting for them', async () => {
@@ -34,13 +37,18 @@ test('E4 a FIFO, a directory and a device are refused without waiting for them',
   execFileSync('mkfifo', [join(dir, 'fifo')]);
   mkdirSync(join(dir, 'dir'));
   for (const path of [join(dir, 'fifo'), join(dir, 'dir'), '/dev/zero']) {
-    await expect(readSmallFile(path, limits)).rejects.toEqual(refusal({ rule: `must be a regular file (${path})` }));
+    await expect(readSmallFile(path, limits)).rejects.toEqual(
+      refusal({ rule: `must be a regular file (${path})` }),
+    );
   }
 });
 
 test('a missing file is an error that names it, with its cause', async () => {
   const path = join(tempDir(), 'none');
   await expect(readSmallFile(path, limits)).rejects.toEqual(
-    refusal({ message: `read ${path}: there is no such file`, cause: expect.objectContaining({ code: 'ENOENT' }) }),
+    refusal({
+      message: `read ${path}: there is no such file`,
+      cause: expect.objectContaining({ code: 'ENOENT' }),
+    }),
   );
 });

@@ -6,7 +6,10 @@ describe('trimMemory', () => {
   test('gives back what nobody holds any more, once things have settled', async () => {
     const clock = new TestClock();
     const trimmed = trimMemory(clock, new AbortController().signal);
-    let garbage: unknown[] | undefined = Array.from({ length: 300_000 }, (_, index) => ({ index, text: `${index}` }));
+    let garbage: unknown[] | undefined = Array.from({ length: 300_000 }, (_, index) => ({
+      index,
+      text: `${index}`,
+    }));
     await clock.advanceBy(4_900);
     const before = process.memoryUsage().heapUsed;
     expect(garbage).toHaveLength(300_000);

@@ -13,7 +13,11 @@ function trouble() {
     state.attempts += 1;
     if (state.bad) throw new AgentError('ERR_OUTPUT', `attempt ${state.attempts}`);
   };
-  const options = { attempt, began: ({ message }: AgentError) => said.push(`began ${message}`), passed: () => said.push('passed') };
+  const options = {
+    attempt,
+    began: ({ message }: AgentError) => said.push(`began ${message}`),
+    passed: () => said.push('passed'),
+  };
   return { clock, state, said, trouble: new Trouble(options, testDeps({ clock })) };
 }
 
@@ -55,7 +59,10 @@ test('work that succeeds meanwhile is a reason to look at once, and no proof', a
 test('an attempt that callers make is one for all of them, and ends with the trouble', async () => {
   const { state, trouble: it } = trouble();
   const outcomes = await Promise.allSettled([it.tryNow(), it.tryNow()]);
-  expect([state.attempts, outcomes.map(({ status }) => status)]).toEqual([1, ['rejected', 'rejected']]);
+  expect([state.attempts, outcomes.map(({ status }) => status)]).toEqual([
+    1,
+    ['rejected', 'rejected'],
+  ]);
   state.bad = false;
   await it.tryNow();
   expect(it.problem()).toBeUndefined();

@@ -43,7 +43,11 @@ async function listen(
 ): Promise<UnixListener> {
   const server = options.server ?? saying('hello');
   const { mode = 0o600, owner, group } = options;
-  const listener = await listenUnix({ path, mode, owner, group, what: 'test socket' }, server, deps);
+  const listener = await listenUnix(
+    { path, mode, owner, group, what: 'test socket' },
+    server,
+    deps,
+  );
   open.push(listener);
   return listener;
 }
@@ -70,7 +74,10 @@ function answer(path: string): Promise<string> {
 
 /** A socket file whose process is gone, as SIGKILL leaves it. */
 async function leaveDead(path: string): Promise<void> {
-  const child = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(path)},()=>console.log('up'))`]);
+  const child = spawn(process.execPath, [
+    '-e',
+    `require('net').createServer().listen(${JSON.stringify(path)},()=>console.log('up'))`,
+  ]);
   await new Promise((resolve) => child.stdout.once('data', resolve));
   child.kill('SIGKILL');
   await new Promise((resolve) => child.once('exit', resolve));
@@ -122,7 +129,8 @@ describe('a Unix socket', () => {
     await new Promise((resolve) => watcher.stdout.once('data', resolve));
     const before = process.umask(0);
     try {
-      for (let round = 0; round < 100; round += 1) await (await listen(path, { mode: 0o640 })).close();
+      for (let round = 0; round < 100; round += 1)
+        await (await listen(path, { mode: 0o640 })).close();
       // One to be seen at the end, however little the other process has run.
       await listen(path, { mode: 0o640 });
     } finally {
@@ -144,7 +152,10 @@ describe('a Unix socket', () => {
     const longest = join(dir, 'x'.repeat(107 - dir.length - 1));
     await listen(longest);
     expect(await answer(longest)).toBe('hello');
-    await expect(listen(`${longest}x`)).rejects.toMatchObject({ code: 'ERR_SOCKET', hint: 'choose a shorter path' });
+    await expect(listen(`${longest}x`)).rejects.toMatchObject({
+      code: 'ERR_SOCKET',
+      hint: 'choose a shorter path',
+    });
   });
 
   test('D21 never removes what is not a socket', async () => {
@@ -160,7 +171,10 @@ describe('a Unix socket', () => {
       [folder, 'a directory'],
       [link, 'a symbolic link'],
     ] as const) {
-      await expect(listen(path)).rejects.toMatchObject({ code: 'ERR_SOCKET', message: expect.stringContaining(`${path} is ${kind}`) });
+      await expect(listen(path)).rejects.toMatchObject({
+        code: 'ERR_SOCKET',
+        message: expect.stringContaining(`${path} is ${kind}`),
+      });
       expect(existsSync(path)).toBe(true);
     }
     expect(readdirSync(dir).sort()).toEqual(['dead', 'file', 'folder', 'link']);
@@ -183,7 +197,10 @@ describe('a Unix socket', () => {
     const path = join(dir, 'socket');
     await listen(path);
     const before = lstatSync(path).ino;
-    await expect(listen(path)).rejects.toMatchObject({ code: 'ERR_SOCKET_IN_USE', message: expect.stringContaining(path) });
+    await expect(listen(path)).rejects.toMatchObject({
+      code: 'ERR_SOCKET_IN_USE',
+      message: expect.stringContaining(path),
+    });
     expect(lstatSync(path).ino).toBe(before);
     expect(await answer(path)).toBe('hello');
     expect(readdirSync(dir)).toEqual(['socket']);
@@ -195,10 +212,13 @@ describe('a Unix socket', () => {
       if (round % 4 === 0) await leaveDead(path);
       const servers = Array.from({ length: 6 }, (_, index) => saying(String(index)));
       const outcomes = await Promise.allSettled(servers.map((server) => listen(path, { server })));
-      const winners = outcomes.flatMap((outcome, index) => (outcome.status === 'fulfilled' ? [index] : []));
+      const winners = outcomes.flatMap((outcome, index) =>
+        outcome.status === 'fulfilled' ? [index] : [],
+      );
       expect(winners).toHaveLength(1);
       for (const outcome of outcomes) {
-        if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
+        if (outcome.status === 'rejected')
+          expect(outcome.reason).toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
       }
       expect(await answer(path)).toBe(String(winners[0]));
       expect(readdirSync(dir).filter((name) => !/^socket\d+$/.test(name))).toEqual([]);
@@ -227,7 +247,12 @@ describe('a Unix socket', () => {
     const path = join(dir, 'socket');
     for (const left of [path, `${path}.lock`, `${path}.lock.lock`]) await leaveDead(left);
     const server = createServer();
-    open.push(await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, { clock: inAMinute, log: noLog }));
+    open.push(
+      await listenUnix({ path, mode: 0o600, what: 'test socket' }, server, {
+        clock: inAMinute,
+        log: noLog,
+      }),
+    );
     expect(readdirSync(dir)).toEqual(['socket']);
   });
 
@@ -280,7 +305,10 @@ describe('a Unix socket', () => {
       expect(lstatSync(path).mode & 0o777).toBe(0o600);
     } else {
       const hint = 'only root may do this; other users can share a group';
-      await expect(listen(path, { owner: '12345' })).rejects.toMatchObject({ code: 'ERR_SOCKET', hint });
+      await expect(listen(path, { owner: '12345' })).rejects.toMatchObject({
+        code: 'ERR_SOCKET',
+        hint,
+      });
       expect(existsSync(path)).toBe(false);
     }
     await listen(join(dir, 'own'), { owner: String(process.getuid?.()) });

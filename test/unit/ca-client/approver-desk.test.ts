@@ -37,7 +37,8 @@ function desk() {
   return { desk: made, put, attempts, gate, ending };
 }
 
-const numbered = (word: string, count: number) => Array.from({ length: count }, (_, index) => `${word}-${index}`);
+const numbered = (word: string, count: number) =>
+  Array.from({ length: count }, (_, index) => `${word}-${index}`);
 const settled = () => new Promise((done) => setImmediate(done));
 
 test('field E3: a hundred requests that fail for good leave places for others at each moment', async () => {

@@ -12,14 +12,23 @@ import {
   succeeded,
 } from '../../../ca-client/circuit-breaker';
 
-const POLICY: BreakerPolicy = { failuresToOpen: 2, successesToClose: 2, open: { firstMs: 10, maxMs: 35, jitterRatio: 0 } };
+const POLICY: BreakerPolicy = {
+  failuresToOpen: 2,
+  successesToClose: 2,
+  open: { firstMs: 10, maxMs: 35, jitterRatio: 0 },
+};
 const open = (times: number, openedAt = 0): Breaker => ({
   kind: 'open',
   openedAt,
   probeAt: openedAt + Math.min(10 * 2 ** (times - 1), 35),
   times,
 });
-const half = (successes: number, probing: boolean, times = 1): Breaker => ({ kind: 'half-open', successes, probing, times });
+const half = (successes: number, probing: boolean, times = 1): Breaker => ({
+  kind: 'half-open',
+  successes,
+  probing,
+  times,
+});
 
 describe('a circuit breaker', () => {
   const fail = (breaker: Breaker, now = 0) => failed(breaker, now, POLICY, () => 0.5);
@@ -34,11 +43,19 @@ describe('a circuit breaker', () => {
     ['lets the next probe begin', begun(half(1, false)), half(1, true)],
     ['closes with the second good probe', succeed(half(1, true)), CLOSED],
     ['opens again with a bad probe, for twice as long', fail(half(1, true), 100), open(2, 100)],
-    ['opens no longer than the policy says', fail(half(0, true, 9), 100), { kind: 'open', openedAt: 100, probeAt: 135, times: 10 }],
+    [
+      'opens no longer than the policy says',
+      fail(half(0, true, 9), 100),
+      { kind: 'open', openedAt: 100, probeAt: 135, times: 10 },
+    ],
     ['hears nothing from calls of before it opened: a failure', fail(open(1), 5), open(1)],
     ['hears nothing from calls of before it opened: a success', succeed(open(1)), open(1)],
     ['is free for another probe when one was given up', abandoned(half(1, true)), half(1, false)],
-    ['does not mind a call that was given up while it is closed', abandoned(fail(CLOSED)), { kind: 'closed', failures: 1 }],
+    [
+      'does not mind a call that was given up while it is closed',
+      abandoned(fail(CLOSED)),
+      { kind: 'closed', failures: 1 },
+    ],
   ])('%s', (_, got, want) => expect(got).toEqual(want));
 
   test.each<[string, Breaker, number, boolean]>([
@@ -48,7 +65,9 @@ describe('a circuit breaker', () => {
     ['open on a clock that was set back to before', open(1, 100), 99, true],
     ['half open without a probe', half(1, false), 0, true],
     ['half open with a probe under way', half(0, true), 0, false],
-  ])('%s lets a call through or not', (_, breaker, now, want) => expect(mayCall(breaker, now)).toBe(want));
+  ])('%s lets a call through or not', (_, breaker, now, want) =>
+    expect(mayCall(breaker, now)).toBe(want),
+  );
 
   test('in any life is open for no longer than its policy, and lets one probe at a time through', () => {
     const { maxMs, jitterRatio } = DEFAULT_BREAKER_POLICY.open;
@@ -71,15 +90,20 @@ describe('a circuit breaker', () => {
           } else if (inFlight > 0) {
             inFlight -= 1;
             if (what === 'ok') breaker = succeeded(breaker, DEFAULT_BREAKER_POLICY);
-            if (what === 'fail') breaker = failed(breaker, now, DEFAULT_BREAKER_POLICY, () => random);
+            if (what === 'fail')
+              breaker = failed(breaker, now, DEFAULT_BREAKER_POLICY, () => random);
             if (what === 'abandon') breaker = abandoned(breaker);
           }
           if (breaker.kind === 'open') {
-            expect(breaker.probeAt - breaker.openedAt).toBeLessThanOrEqual(maxMs * (1 + jitterRatio));
+            expect(breaker.probeAt - breaker.openedAt).toBeLessThanOrEqual(
+              maxMs * (1 + jitterRatio),
+            );
             expect(mayCall(breaker, breaker.probeAt)).toBe(true);
           }
-          if (breaker.kind === 'half-open' && breaker.probing) expect(mayCall(breaker, now)).toBe(false);
-          if (breaker.kind === 'closed') expect(breaker.failures).toBeLessThan(DEFAULT_BREAKER_POLICY.failuresToOpen);
+          if (breaker.kind === 'half-open' && breaker.probing)
+            expect(mayCall(breaker, now)).toBe(false);
+          if (breaker.kind === 'closed')
+            expect(breaker.failures).toBeLessThan(DEFAULT_BREAKER_POLICY.failuresToOpen);
         }
       }),
       { numRuns: 10_000 },

@@ -27,7 +27,10 @@ const FULL = process.env.KEYTURN_TEST === 'full';
 
 const make = () => makeRoot(directEngine, 'cluster.local', 'ecdsa-p256', Date.now());
 const open = (dir: string, deps = testDeps()) =>
-  openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);
+  openAuthority(
+    { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine },
+    deps,
+  );
 
 /** Opens the directory as the next start would, and says which CA is in it. */
 async function reopen(dir: string): Promise<string> {
@@ -57,7 +60,13 @@ describe('a new CA directory', () => {
     } finally {
       process.umask(before);
     }
-    expect([dir, ...NAMES.map((name) => join(dir, name))].map(modeOf)).toEqual(['700', '644', '600', '644', '644']);
+    expect([dir, ...NAMES.map((name) => join(dir, name))].map(modeOf)).toEqual([
+      '700',
+      '644',
+      '600',
+      '644',
+      '644',
+    ]);
   });
 
   test('is filled where it exists and is empty, as a mounted volume is', async () => {
@@ -89,23 +98,35 @@ describe('a new CA directory', () => {
   test('cannot be a file', async () => {
     const path = join(tempDir(), 'ca');
     writeFileSync(path, '');
-    await expect(ensureCaFiles(path, make)).rejects.toMatchObject({ code: 'ERR_CA_STATE', message: expect.stringContaining(path) });
+    await expect(ensureCaFiles(path, make)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+      message: expect.stringContaining(path),
+    });
   });
 });
 
 describe('a CA directory that holds some of the files', () => {
-  const subsets = Array.from({ length: 14 }, (_, index) => NAMES.filter((__, bit) => ((index + 1) >> bit) & 1));
+  const subsets = Array.from({ length: 14 }, (_, index) =>
+    NAMES.filter((__, bit) => ((index + 1) >> bit) & 1),
+  );
 
-  test.each(subsets.map((present) => [present]))('is refused, naming what is missing beside %j', async (present) => {
-    const dir = join(tempDir(), 'ca');
-    await ensureCaFiles(dir, make);
-    const missing = NAMES.filter((name) => !present.includes(name));
-    for (const name of missing) rmSync(join(dir, name));
-    await expect(ensureCaFiles(dir, make)).rejects.toMatchObject({ code: 'ERR_CA_STATE', retry: 'never' });
-    const { message } = await ensureCaFiles(dir, make).catch((error) => error);
-    for (const name of NAMES) expect(message.split(' missing beside ')[missing.includes(name) ? 0 : 1]).toContain(name);
-    expect(readdirSync(dir).sort()).toEqual(present);
-  });
+  test.each(subsets.map((present) => [present]))(
+    'is refused, naming what is missing beside %j',
+    async (present) => {
+      const dir = join(tempDir(), 'ca');
+      await ensureCaFiles(dir, make);
+      const missing = NAMES.filter((name) => !present.includes(name));
+      for (const name of missing) rmSync(join(dir, name));
+      await expect(ensureCaFiles(dir, make)).rejects.toMatchObject({
+        code: 'ERR_CA_STATE',
+        retry: 'never',
+      });
+      const { message } = await ensureCaFiles(dir, make).catch((error) => error);
+      for (const name of NAMES)
+        expect(message.split(' missing beside ')[missing.includes(name) ? 0 : 1]).toContain(name);
+      expect(readdirSync(dir).sort()).toEqual(present);
+    },
+  );
 
   test('counts a dangling link as missing', async () => {
     const dir = tempDir();
@@ -118,20 +139,29 @@ describe('a CA directory that holds some of the files', () => {
     });
   });
 
-  test.each([0, 1, 2, 3])('is finished from the draft of a process that died after %d of the last three links', async (linked) => {
-    const dir = tempDir();
-    const draft = join(dir, `.draft-${'0'.repeat(32)}`);
-    const { keyPem, rootPem } = await make();
-    mkdirSync(draft, { mode: 0o700 });
-    writeFileSync(join(draft, 'ca-key.pem'), keyPem.reveal(), { mode: 0o600 });
-    for (const name of [CA_FILES.cert, CA_FILES.chain, CA_FILES.root]) writeFileSync(join(draft, name), rootPem);
-    for (const name of [CA_FILES.key, CA_FILES.cert, CA_FILES.chain, CA_FILES.root].slice(0, linked + 1)) {
-      linkSync(join(draft, name), join(dir, name));
-    }
-    expect(await ensureCaFiles(dir, () => Promise.reject(new Error('made another CA')))).toBe(false);
-    expect(readdirSync(dir).sort()).toEqual(NAMES);
-    expect(readFileSync(join(dir, 'root-cert.pem'))).toEqual(rootPem);
-  });
+  test.each([0, 1, 2, 3])(
+    'is finished from the draft of a process that died after %d of the last three links',
+    async (linked) => {
+      const dir = tempDir();
+      const draft = join(dir, `.draft-${'0'.repeat(32)}`);
+      const { keyPem, rootPem } = await make();
+      mkdirSync(draft, { mode: 0o700 });
+      writeFileSync(join(draft, 'ca-key.pem'), keyPem.reveal(), { mode: 0o600 });
+      for (const name of [CA_FILES.cert, CA_FILES.chain, CA_FILES.root])
+        writeFileSync(join(draft, name), rootPem);
+      for (const name of [CA_FILES.key, CA_FILES.cert, CA_FILES.chain, CA_FILES.root].slice(
+        0,
+        linked + 1,
+      )) {
+        linkSync(join(draft, name), join(dir, name));
+      }
+      expect(await ensureCaFiles(dir, () => Promise.reject(new Error('made another CA')))).toBe(
+        false,
+      );
+      expect(readdirSync(dir).sort()).toEqual(NAMES);
+      expect(readFileSync(join(dir, 'root-cert.pem'))).toEqual(rootPem);
+    },
+  );
 
   test('is not finished from the draft of another key', async () => {
     const dir = tempDir();
@@ -158,8 +188,12 @@ describe('several processes', () => {
     async (round) => {
       const dir = join(tempDir(), 'ca');
       if (round % 2 === 1) mkdirSync(dir, { mode: 0o700 });
-      const processes = await Promise.all(Array.from({ length: 8 }, () => startOpenCa(program, dir)));
-      const answers = (await Promise.all(processes.map((each) => each.go()))).map(({ answer }) => answer);
+      const processes = await Promise.all(
+        Array.from({ length: 8 }, () => startOpenCa(program, dir)),
+      );
+      const answers = (await Promise.all(processes.map((each) => each.go()))).map(
+        ({ answer }) => answer,
+      );
       const version = await reopen(dir);
       expect(answers.filter((answer) => answer === `made ${version}`)).toHaveLength(1);
       expect(answers.filter((answer) => answer === `opened ${version}`)).toHaveLength(7);
@@ -172,7 +206,9 @@ describe('several processes', () => {
     let killed = 0;
     for (let first = 1; survived < 4; first += 4) {
       const dirs = Array.from({ length: 4 }, () => join(tempDir(), 'ca'));
-      const results = await Promise.all(dirs.map(async (dir, index) => (await startOpenCa(program, dir, first + index)).go()));
+      const results = await Promise.all(
+        dirs.map(async (dir, index) => (await startOpenCa(program, dir, first + index)).go()),
+      );
       survived = results.filter(({ signal }) => signal === null).length;
       killed += 4 - survived;
       for (const [index, dir] of dirs.entries()) {
@@ -190,12 +226,17 @@ describe('several processes', () => {
     for (let round = 0; round < (FULL ? 40 : 4); round += 1) {
       const dir = join(tempDir(), 'ca');
       // Prime steps spread over a start, other ones in each round.
-      const processes = await Promise.all([5, 17, 29, 37].map((step) => startOpenCa(program, dir, step + round)));
+      const processes = await Promise.all(
+        [5, 17, 29, 37].map((step) => startOpenCa(program, dir, step + round)),
+      );
       const survivors = await Promise.all([startOpenCa(program, dir), startOpenCa(program, dir)]);
-      const answers = (await Promise.all([...processes, ...survivors].map((each) => each.go()))).map(({ answer }) => answer);
+      const answers = (
+        await Promise.all([...processes, ...survivors].map((each) => each.go()))
+      ).map(({ answer }) => answer);
       const version = await reopen(dir);
       expect(answers.slice(4).map((answer) => answer.split(' ')[1])).toEqual([version, version]);
-      for (const answer of answers) expect(['', `made ${version}`, `opened ${version}`]).toContain(answer);
+      for (const answer of answers)
+        expect(['', `made ${version}`, `opened ${version}`]).toContain(answer);
       expect(readdirSync(dir).sort()).toEqual(NAMES);
     }
   });

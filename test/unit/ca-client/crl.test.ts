@@ -34,8 +34,17 @@ async function world(signer: TestCa, roots: readonly TestCa[] = [signer]) {
   const crl = createCrlPublisher({ dir, store, validityMs: 4 * HOUR_MS }, deps);
   closing.push(() => store.close(), crl.close);
   const blocks = async () => readPem(await crl.current(), 'crl');
-  const read = async () => (await blocks()).filter(({ label }) => label === 'X509 CRL').map(({ der }) => parseCrl(der));
-  return { dir, clock, deps, store, read, blocks, roots: { dir, trustDomain: 'cluster.local', engine: directEngine, store } };
+  const read = async () =>
+    (await blocks()).filter(({ label }) => label === 'X509 CRL').map(({ der }) => parseCrl(der));
+  return {
+    dir,
+    clock,
+    deps,
+    store,
+    read,
+    blocks,
+    roots: { dir, trustDomain: 'cluster.local', engine: directEngine, store },
+  };
 }
 
 const keyIdOf = (ca: TestCa) => Buffer.from(ca.keyId).toString('hex');
@@ -44,7 +53,11 @@ test('a list is made anew after a quarter of its life and after each revocation,
   const ca = await makeTestCa();
   const at = await world(ca);
   const [first] = await at.read();
-  expect(first).toMatchObject({ number: '01', thisUpdateAt: TEST_NOW - 120_000, nextUpdateAt: TEST_NOW + 4 * HOUR_MS });
+  expect(first).toMatchObject({
+    number: '01',
+    thisUpdateAt: TEST_NOW - 120_000,
+    nextUpdateAt: TEST_NOW + 4 * HOUR_MS,
+  });
   await at.clock.advanceBy(HOUR_MS - 1);
   expect(await at.read()).toEqual([first]);
   await at.clock.advanceBy(1);
@@ -64,7 +77,8 @@ test('each signer has its list, from the moment that its root is added until it 
   const ca = await makeTestCa();
   const at = await world(ca);
   const ours = issuedEntry({ issuerKeyId: keyIdOf(ca) });
-  for (const entry of [ours, issuedEntry({ issuerKeyId: 'ee'.repeat(20) })]) await at.store.recordIssued(entry);
+  for (const entry of [ours, issuedEntry({ issuerKeyId: 'ee'.repeat(20) })])
+    await at.store.recordIssued(entry);
   await at.store.revoke({}, 'superseded', TEST_NOW);
   await addRoot(at.roots, { algorithm: 'ecdsa-p256' }, at.deps);
   const counts = async () => {
@@ -83,7 +97,9 @@ test('an intermediate signs its list, and its certificate comes with it', async 
   const signer = await makeTestCa({ parent: root });
   const at = await world(signer, [root]);
   const [list] = await at.read();
-  const certificates = (await at.blocks()).filter(({ label }) => label === 'CERTIFICATE').map(({ der }) => parseCertificate(der));
+  const certificates = (await at.blocks())
+    .filter(({ label }) => label === 'CERTIFICATE')
+    .map(({ der }) => parseCertificate(der));
   expect(certificates.map((each) => isCrlOf(list!, each))).toEqual([true]);
 });
 
@@ -102,18 +118,32 @@ test('field E8: as many as a list holds are in it, and an agent takes it; one mo
     reason: 'keyCompromise',
   });
   let all = Array.from({ length: MAX_CRL_ENTRIES }, (_, index) => revocation(index));
-  const store = { revocations: async () => all, onRevocation: () => () => undefined, nextCrlNumber: async () => 1 };
+  const store = {
+    revocations: async () => all,
+    onRevocation: () => () => undefined,
+    nextCrlNumber: async () => 1,
+  };
   const publisher = createCrlPublisher({ dir, store }, deps);
   closing.push(() => publisher.close());
-  const { set } = await acceptCrls(await publisher.current(), 'crl', { bundle: ca.bundle, chainDer: [] }, TEST_NOW);
+  const { set } = await acceptCrls(
+    await publisher.current(),
+    'crl',
+    { bundle: ca.bundle, chainDer: [] },
+    TEST_NOW,
+  );
   const [list] = set.lists;
-  expect([list!.revoked.size, isListed(list!.revoked, all.at(-1)!.serial)]).toEqual([MAX_CRL_ENTRIES, true]);
+  expect([list!.revoked.size, isListed(list!.revoked, all.at(-1)!.serial)]).toEqual([
+    MAX_CRL_ENTRIES,
+    true,
+  ]);
   expect(isListed(list!.revoked, revocation(-1).serial)).toBe(false);
   expect(deps.events.map(({ event }) => event)).toContain('CRL is nearly full');
   all = [...all, revocation(MAX_CRL_ENTRIES)];
   await clock.advanceBy(7 * HOUR_MS);
   await expect(publisher.current()).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
-  expect(publisher.problem()!.message).toBe('sign a CRL: 500001 certificates are revoked, and it holds 500000');
+  expect(publisher.problem()!.message).toBe(
+    'sign a CRL: 500001 certificates are revoked, and it holds 500000',
+  );
   all = all.slice(-3);
   await clock.advanceBy(20_000);
   await until('another attempt', async () => publisher.problem() === undefined);
@@ -121,5 +151,8 @@ test('field E8: as many as a list holds are in it, and an agent takes it; one mo
 
 test('a signer that may not sign lists signs none', async () => {
   const at = await world(await makeTestCa({ keyUsage: ['keyCertSign'] }));
-  await expect(at.read()).rejects.toMatchObject({ code: 'ERR_CA_STATE', hint: 'plug in a CA that has it' });
+  await expect(at.read()).rejects.toMatchObject({
+    code: 'ERR_CA_STATE',
+    hint: 'plug in a CA that has it',
+  });
 });

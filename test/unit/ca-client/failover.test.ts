@@ -13,7 +13,8 @@ import { settle, TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 
 const id = parseSpiffeId(TEST_ID);
-const bundleOf = (...roots: readonly TestCa[]) => createTrustBundle(roots.map(({ certificateDer }) => certificateDer));
+const bundleOf = (...roots: readonly TestCa[]) =>
+  createTrustBundle(roots.map(({ certificateDer }) => certificateDer));
 const open: { close(): Promise<void> }[] = [];
 afterEach(async () => {
   for (const each of open.splice(0).reverse()) await each.close();
@@ -63,7 +64,11 @@ describe('several CAs in order', () => {
       ['ca_requests_total', { ca: 'istiod', outcome: 'ERR_CA_UNAVAILABLE' }],
       ['ca_requests_total', { ca: 'builtin', outcome: 'ok' }],
     ]);
-    expect(member(ca, 'istiod')).toMatchObject({ failed: 1, lastError: { code: 'ERR_CA_UNAVAILABLE' }, active: false });
+    expect(member(ca, 'istiod')).toMatchObject({
+      failed: 1,
+      lastError: { code: 'ERR_CA_UNAVAILABLE' },
+      active: false,
+    });
   });
 
   test('ask the next after ten seconds, while the first one is still waited for: the first good answer counts', async () => {
@@ -76,7 +81,10 @@ describe('several CAs in order', () => {
     expect((await reply).source).toBe('builtin');
     expect(member(ca, 'istiod')).toMatchObject({
       failed: 1,
-      lastError: { code: 'ERR_TIMEOUT', message: 'sign at istiod: no answer within 10 s, another CA answered first' },
+      lastError: {
+        code: 'ERR_TIMEOUT',
+        message: 'sign at istiod: no answer within 10 s, another CA answered first',
+      },
     });
     await settle();
     expect(first.inFlight).toBe(0);
@@ -107,14 +115,18 @@ describe('several CAs in order', () => {
     second.failWith('ERR_CA_REJECTED', { retry: 'slow' });
     const reply = sign().catch((caught: AgentError) => caught);
     await clock.advanceBy(12 * SECOND);
-    expect(await reply).toMatchObject({ message: 'sign: no CA could: sign: late; sign: scripted ERR_CA_REJECTED' });
+    expect(await reply).toMatchObject({
+      message: 'sign: no CA could: sign: late; sign: scripted ERR_CA_REJECTED',
+    });
   });
 
   test('that never answer are charged with it when the time of the attempt is over', async () => {
     const { clock, first, second, ca, sign } = await twoCas();
     first.hang(true);
     second.hang(true);
-    const reply = withDeadline(clock, 20 * SECOND, 'sign', undefined, sign).catch((caught: AgentError) => caught);
+    const reply = withDeadline(clock, 20 * SECOND, 'sign', undefined, sign).catch(
+      (caught: AgentError) => caught,
+    );
     await clock.advanceBy(20 * SECOND);
     expect(await reply).toMatchObject({ code: 'ERR_TIMEOUT' });
     expect([member(ca, 'istiod')?.failed, member(ca, 'builtin')?.failed]).toEqual([1, 1]);
@@ -124,7 +136,10 @@ describe('several CAs in order', () => {
     const { clock, first, second, ca, engine } = await twoCas();
     first.hang();
     const csrDer = await engine.createCsr(await engine.generateKeyPair('ecdsa-p256'), id);
-    const signed = ca.sign({ id, csrDer, ttlSeconds: 20, answerBy: clock.now() + 2_500 }, new AbortController().signal);
+    const signed = ca.sign(
+      { id, csrDer, ttlSeconds: 20, answerBy: clock.now() + 2_500 },
+      new AbortController().signal,
+    );
     await clock.advanceBy(1_249);
     expect(second.attempts).toHaveLength(0);
     await clock.advanceBy(1);
@@ -179,7 +194,8 @@ describe('several CAs in order', () => {
     second.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', hint: 'two', retryAfterMs: 4_000 });
     await expect(sign()).rejects.toMatchObject({
       code: 'ERR_CA_UNAVAILABLE',
-      message: 'sign: no CA could: sign: scripted ERR_CA_REJECTED; sign: scripted ERR_CA_UNAVAILABLE',
+      message:
+        'sign: no CA could: sign: scripted ERR_CA_REJECTED; sign: scripted ERR_CA_UNAVAILABLE',
       retry: 'soon',
       retryAfterMs: 4_000,
       hint: 'one; two',
@@ -190,7 +206,10 @@ describe('several CAs in order', () => {
     const { clock, first, ca, sign } = await twoCas();
     first.failWith('ERR_CA_UNAVAILABLE');
     for (let times = 0; times < 3; times += 1) await sign();
-    expect(member(ca, 'istiod')).toMatchObject({ breaker: 'open', probeAt: clock.now() + 30 * SECOND });
+    expect(member(ca, 'istiod')).toMatchObject({
+      breaker: 'open',
+      probeAt: clock.now() + 30 * SECOND,
+    });
     await sign();
     expect(first.attempts.length).toBe(3);
     await clock.advanceBy(30 * SECOND);
@@ -250,11 +269,22 @@ describe('a keeper over several CAs', () => {
   test('is never without a certificate, returns to the first CA minutes after it is back, and does not run to and fro', async () => {
     const { clock, first, second, ca, deps, engine } = await twoCas();
     const keeper = createKeeper(
-      { ca, id, engine, keyAlgorithm: 'ecdsa-p256', ttlMs: 24 * HOUR, rotation: { ratio: 0.5, jitterRatio: 0 }, warmStart: undefined },
+      {
+        ca,
+        id,
+        engine,
+        keyAlgorithm: 'ecdsa-p256',
+        ttlMs: 24 * HOUR,
+        rotation: { ratio: 0.5, jitterRatio: 0 },
+        warmStart: undefined,
+      },
       deps,
     );
     open.push(keeper);
-    const source = () => (keeper.state.value.kind === 'current' ? keeper.state.value.svid.source : keeper.state.value.kind);
+    const source = () =>
+      keeper.state.value.kind === 'current'
+        ? keeper.state.value.svid.source
+        : keeper.state.value.kind;
     await settle();
     expect(source()).toBe('istiod');
     first.failWith('ERR_CA_UNAVAILABLE');

@@ -25,13 +25,22 @@ afterEach(async () => {
 
 const documentOf = (cas: readonly TestCa[], more: object = {}) =>
   JSON.stringify({
-    keys: cas.map((ca) => ({ use: 'x509-svid', kty: 'EC', x5c: [Buffer.from(ca.certificateDer).toString('base64')] })),
+    keys: cas.map((ca) => ({
+      use: 'x509-svid',
+      kty: 'EC',
+      x5c: [Buffer.from(ca.certificateDer).toString('base64')],
+    })),
     ...more,
   });
 
 const follow = (place: string, options: { stateDir?: string; clock?: TestClock } = {}) => {
   const deps = testDeps(options.clock ? { clock: options.clock } : {});
-  const federation = followFederation(new Map([[TD, place]]), options.stateDir, createSharedCas(deps).bundle, deps);
+  const federation = followFederation(
+    new Map([[TD, place]]),
+    options.stateDir,
+    createSharedCas(deps).bundle,
+    deps,
+  );
   closing.push(() => federation.close());
   return { federation, deps };
 };
@@ -42,13 +51,20 @@ const serve = async (listener: (request: IncomingMessage, response: ServerRespon
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/bundle`;
 };
 const rootsBecome = ({ bundles }: Federation, cas: readonly TestCa[] | undefined) => {
-  const wanted = cas === undefined ? undefined : cas.map((ca) => Buffer.from(ca.certificateDer).toString('hex')).sort();
+  const wanted =
+    cas === undefined
+      ? undefined
+      : cas.map((ca) => Buffer.from(ca.certificateDer).toString('hex')).sort();
   const rootsOf = (all: FederatedBundles) =>
     all
       .get(TD)
       ?.roots?.rootsDer.map((der) => Buffer.from(der).toString('hex'))
       .sort();
-  return firstValue(bundles, (all) => all.get(TD) !== undefined && rootsOf(all)?.join() === wanted?.join(), AbortSignal.timeout(8_000));
+  return firstValue(
+    bundles,
+    (all) => all.get(TD) !== undefined && rootsOf(all)?.join() === wanted?.join(),
+    AbortSignal.timeout(8_000),
+  );
 };
 
 describe('a file', () => {
@@ -65,19 +81,26 @@ describe('a file', () => {
     write(certificatesPem([one.certificateDer]));
     await rootsBecome(federation, [one]);
     write('{"keys": 1}');
-    await until('the complaint', async () => federation.problems().get(TD)?.message.includes('keys: must be a list'));
+    await until('the complaint', async () =>
+      federation.problems().get(TD)?.message.includes('keys: must be a list'),
+    );
     expect(federation.bundles.value.get(TD)?.roots).toEqual(one.bundle);
     write(documentOf([two]));
     await rootsBecome(federation, [two]);
     await until('the all-clear', async () => federation.problems().size === 0);
     write('{"keys": []}');
     await rootsBecome(federation, undefined);
-    expect(deps.events.map(({ event }) => event)).toContain('federated bundle is empty: nobody of that trust domain is believed any more');
+    expect(deps.events.map(({ event }) => event)).toContain(
+      'federated bundle is empty: nobody of that trust domain is believed any more',
+    );
   });
 
   test('with a root of another trust domain is refused, saying which', async () => {
     const path = join(tempDir(), 'bundle.json');
-    writeFileSync(path, documentOf([await makeTestCa({ extraExtensions: [uriAltName('spiffe://cluster.local')] })]));
+    writeFileSync(
+      path,
+      documentOf([await makeTestCa({ extraExtensions: [uriAltName('spiffe://cluster.local')] })]),
+    );
     const { federation } = follow(path);
     await until('the complaint', async () => federation.problems().has(TD));
     expect(federation.problems().get(TD)?.message).toBe(
@@ -121,20 +144,44 @@ describe('a URL', () => {
     answer = (response) => response.writeHead(503).end();
     const second = follow(url, { stateDir });
     await rootsBecome(second.federation, [ca]);
-    await until('the complaint', async () => second.federation.problems().get(TD)?.message.includes('status 503'));
+    await until('the complaint', async () =>
+      second.federation.problems().get(TD)?.message.includes('status 503'),
+    );
     // What is kept for one trust domain is nobody else's.
-    const other = followFederation(new Map([['another.example', url]]), stateDir, createSharedCas(testDeps()).bundle, testDeps());
+    const other = followFederation(
+      new Map([['another.example', url]]),
+      stateDir,
+      createSharedCas(testDeps()).bundle,
+      testDeps(),
+    );
     closing.push(() => other.close());
     await until('its complaint', async () => other.problems().size === 1);
     expect(other.bundles.value.get('another.example')).toBeUndefined();
   });
 
   test.each<[string, (response: ServerResponse) => void, RegExp]>([
-    ['redirects', (response) => response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(), /status 302/],
-    ['answers with more than 1 MiB', (response) => response.end(Buffer.alloc(2 * 1024 * 1024, 32)), /more than 1048576 bytes/],
+    [
+      'redirects',
+      (response) => response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(),
+      /status 302/,
+    ],
+    [
+      'answers with more than 1 MiB',
+      (response) => response.end(Buffer.alloc(2 * 1024 * 1024, 32)),
+      /more than 1048576 bytes/,
+    ],
     ['never ends its answer, and grows', (response) => flood(response), /more than 1048576 bytes/],
-    ['breaks off', (response) => response.writeHead(200, { 'content-length': '100' }).write('{', () => response.destroy()), /aborted/],
-    ['answers with a page', (response) => response.end('<html>'), /must be a SPIFFE bundle \(JSON\) or PEM certificates/],
+    [
+      'breaks off',
+      (response) =>
+        response.writeHead(200, { 'content-length': '100' }).write('{', () => response.destroy()),
+      /aborted/,
+    ],
+    [
+      'answers with a page',
+      (response) => response.end('<html>'),
+      /must be a SPIFFE bundle \(JSON\) or PEM certificates/,
+    ],
   ])('that %s is refused', async (_, answer, want) => {
     const url = await serve((_request, response) => answer(response));
     const { federation } = follow(url);
@@ -156,9 +203,15 @@ describe('a URL', () => {
     const server = await startHttpsServer((_, response) => response.end('ok'));
     closing.push(() => server.close());
     const get = (ca: Buffer | undefined) =>
-      httpGet(new URL(server.url), { etag: undefined, maxBytes: 10, ca }, new AbortController().signal);
+      httpGet(
+        new URL(server.url),
+        { etag: undefined, maxBytes: 10, ca },
+        new AbortController().signal,
+      );
     expect((await get(server.caPem))?.bytes.toString()).toBe('ok');
-    await expect(get(certificatesPem([(await makeTestCa()).certificateDer]))).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+    await expect(get(certificatesPem([(await makeTestCa()).certificateDer]))).rejects.toMatchObject(
+      { code: 'ERR_CA_UNAVAILABLE' },
+    );
     const { federation } = follow(server.url);
     await until('the complaint', async () => federation.problems().has(TD));
     expect(federation.bundles.value.get(TD)).toBeUndefined();
@@ -178,9 +231,19 @@ test('a trust domain called .. or as long as they get keeps its bundle in a plac
   const url = await serve((_, response) => response.end(documentOf([ca])));
   const stateDir = tempDir();
   const names = ['..', '.', 'a'.repeat(255)];
-  const first = followFederation(new Map(names.map((name) => [name, url])), stateDir, createSharedCas(testDeps()).bundle, testDeps());
-  await firstValue(first.bundles, (all) => names.every((name) => all.get(name)?.roots !== undefined));
-  await until('what is kept', async () => (await import('node:fs')).readdirSync(join(stateDir, 'federated')).length === 3);
+  const first = followFederation(
+    new Map(names.map((name) => [name, url])),
+    stateDir,
+    createSharedCas(testDeps()).bundle,
+    testDeps(),
+  );
+  await firstValue(first.bundles, (all) =>
+    names.every((name) => all.get(name)?.roots !== undefined),
+  );
+  await until(
+    'what is kept',
+    async () => (await import('node:fs')).readdirSync(join(stateDir, 'federated')).length === 3,
+  );
   await first.close();
 });
 
@@ -195,7 +258,12 @@ test("many workloads ask a server once; what one has kept is nobody else's, and 
   });
   const clock = new TestClock();
   const start = (shared: ReturnType<typeof createSharedCas>, stateDir: string | undefined) => {
-    const federation = followFederation(new Map([[TD, url]]), stateDir, shared.bundle, testDeps({ clock }));
+    const federation = followFederation(
+      new Map([[TD, url]]),
+      stateDir,
+      shared.bundle,
+      testDeps({ clock }),
+    );
     closing.push(() => federation.close());
     return federation;
   };

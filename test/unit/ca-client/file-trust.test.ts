@@ -26,7 +26,10 @@ describe('a file of roots', () => {
   test('is read at once, without what is damaged in it, and that is said once', async () => {
     const root = await makeTestCa();
     const path = join(tempDir(), 'roots.pem');
-    writeFileSync(path, `${rootsPem(root)}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`);
+    writeFileSync(
+      path,
+      `${rootsPem(root)}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`,
+    );
     const { file, deps } = follow(path);
     await file.ready;
     await file.refresh();
@@ -41,13 +44,18 @@ describe('a file of roots', () => {
   });
 
   test('item 24 of another trust domain is refused by name, and the others are taken', async () => {
-    const [root, foreign] = [await makeTestCa(), await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] })];
+    const [root, foreign] = [
+      await makeTestCa(),
+      await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] }),
+    ];
     const path = join(tempDir(), 'roots.pem');
     writeFileSync(path, rootsPem(root, foreign));
     const { file, deps } = follow(path, new Set(['cluster.local']));
     await file.ready;
     expect(file.trust.value).toEqual(root.bundle);
-    expect(deps.events[0]!.facts).toMatchObject({ skipped: [expect.stringContaining('is a root of trust domain old.example')] });
+    expect(deps.events[0]!.facts).toMatchObject({
+      skipped: [expect.stringContaining('is a root of trust domain old.example')],
+    });
     writeFileSync(path, rootsPem(foreign));
     await file.refresh();
     expect(file.problem()).toMatchObject({ message: expect.stringContaining('old.example') });
@@ -71,7 +79,10 @@ describe('a file of roots', () => {
     const { file } = follow(join(dir, 'roots.pem'));
     for (const index of [0, 1, 2]) {
       if (index > 0) swap(index);
-      await until(`bundle ${index}`, async () => file.trust.value?.version === roots[index]!.bundle.version);
+      await until(
+        `bundle ${index}`,
+        async () => file.trust.value?.version === roots[index]!.bundle.version,
+      );
     }
   });
 

@@ -1,4 +1,14 @@
-import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterEach, expect, test } from '@jest/globals';
@@ -26,9 +36,16 @@ afterEach(async () => {
 });
 
 /** An authority that is being watched already, with what it tells in order: `roots A+B`, `signer`. */
-async function follow(dir: string, named: Readonly<Record<string, TestCa>> = {}, engine: CertificateEngine = directEngine) {
+async function follow(
+  dir: string,
+  named: Readonly<Record<string, TestCa>> = {},
+  engine: CertificateEngine = directEngine,
+) {
   const deps = testDeps();
-  const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine }, deps);
+  const authority = await openAuthority(
+    { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine },
+    deps,
+  );
   opened.push(authority);
   const told: string[] = [];
   authority.trust.subscribe((bundle) => told.push(`roots ${rootNames(bundle, named)}`));
@@ -50,14 +67,26 @@ function rootNames(bundle: TrustBundle, named: Readonly<Record<string, TestCa>>)
 async function issue(authority: Authority) {
   const key = await directEngine.generateKeyPair('ecdsa-p256');
   const reply = await authority.sign(await directEngine.createCsr(key, ID), ID, 600);
-  return acceptIssuedChain({ id: ID, key, source: 'builtin' }, reply, authority.trust.value, Date.now());
+  return acceptIssuedChain(
+    { id: ID, key, source: 'builtin' },
+    reply,
+    authority.trust.value,
+    Date.now(),
+  );
 }
 
 /** Whether a leaf verifies under a bundle. */
 function isGood(svid: Awaited<ReturnType<typeof issue>>, roots: readonly TestCa[]): boolean {
   try {
     const bundle = createTrustBundle(roots.map(({ certificateDer }) => certificateDer));
-    return acceptIssuedChain({ id: ID, key: svid.key, source: 'builtin' }, svid.chainDer, bundle, Date.now()).serial === svid.serial;
+    return (
+      acceptIssuedChain(
+        { id: ID, key: svid.key, source: 'builtin' },
+        svid.chainDer,
+        bundle,
+        Date.now(),
+      ).serial === svid.serial
+    );
   } catch {
     return false;
   }
@@ -66,7 +95,8 @@ function isGood(svid: Awaited<ReturnType<typeof issue>>, roots: readonly TestCa[
 const errorsOf = (events: readonly { level: string; event: string }[]) =>
   events.filter(({ level }) => level === 'error' || level === 'warn').map(({ event }) => event);
 
-const refusal = (authority: Authority) => until('a refusal', async () => authority.describe().lastError);
+const refusal = (authority: Authority) =>
+  until('a refusal', async () => authority.describe().lastError);
 
 const REFUSED = 'CA directory refused, the last good CA stays in service';
 
@@ -85,11 +115,13 @@ test('H1 a root is rotated: old, old and new, a new signer, new alone; roots are
   writeCaDir(dir, { roots: [next] });
   await tell(4);
   expect(told).toEqual(['roots old', 'roots old+next', 'signer', 'roots next']);
-  expect([first, second, third].map((svid) => [isGood(svid, [old]), isGood(svid, [next])])).toEqual([
-    [true, false],
-    [true, false],
-    [false, true],
-  ]);
+  expect([first, second, third].map((svid) => [isGood(svid, [old]), isGood(svid, [next])])).toEqual(
+    [
+      [true, false],
+      [true, false],
+      [false, true],
+    ],
+  );
   expect(errorsOf(events)).toEqual([]);
 });
 
@@ -116,7 +148,9 @@ test('H2 roots that are replaced without an overlap are taken up with a warning,
   writeCaDir(dir, { signer: next, roots: [next] });
   await tell(3);
   expect(told).toEqual(['roots old', 'roots next', 'signer']);
-  expect(errorsOf(events)).toEqual(['CA roots were replaced without an overlap: peers that still hold the old ones are refused']);
+  expect(errorsOf(events)).toEqual([
+    'CA roots were replaced without an overlap: peers that still hold the old ones are refused',
+  ]);
 });
 
 test('a root that the signer leads to cannot be taken away: the last good set stays, and it is said once', async () => {
@@ -125,7 +159,10 @@ test('a root that the signer leads to cannot be taken away: the last good set st
   writeCaDir(dir, { signer: old, roots: [old, next] });
   const { authority, told, events, issue: one } = await follow(dir, { old, next });
   writeCaDir(dir, { roots: [next] });
-  expect(await refusal(authority)).toMatchObject({ code: 'ERR_CA_STATE', message: expect.stringContaining('no trusted root') });
+  expect(await refusal(authority)).toMatchObject({
+    code: 'ERR_CA_STATE',
+    message: expect.stringContaining('no trusted root'),
+  });
   // Retried after a second, and refused again without a word.
   await pause(1_500);
   expect(told).toEqual(['roots old+next']);
@@ -156,9 +193,13 @@ test('E14 roots that become garbage keep the last good ones in service until the
 test('a directory that is emptied under a running CA is not filled again', async () => {
   const dir = join(tempDir(), 'ca');
   const { authority, told, issue: one } = await follow(dir);
-  const kept = Object.values(CA_FILES).map((name) => [name, readFileSync(join(dir, name))] as const);
+  const kept = Object.values(CA_FILES).map(
+    (name) => [name, readFileSync(join(dir, name))] as const,
+  );
   for (const [name] of kept) rmSync(join(dir, name));
-  expect(await refusal(authority)).toMatchObject({ message: expect.stringContaining('none of ca-key.pem, ca-cert.pem') });
+  expect(await refusal(authority)).toMatchObject({
+    message: expect.stringContaining('none of ca-key.pem, ca-cert.pem'),
+  });
   await one();
   expect(readdirSync(dir)).toEqual([]);
   for (const [name, bytes] of kept) writeFileSync(join(dir, name), bytes, { mode: 0o600 });
@@ -187,7 +228,9 @@ test('files that are copied one by one with pauses, in any order, break nothing 
 
 async function copyInOrder(order: readonly string[]): Promise<void> {
   const [old, next] = [await makeTestCa({ name: 'old' }), await makeTestCa({ name: 'new' })];
-  const signers = await Promise.all([old, next].map((parent) => makeTestCa({ parent, name: 'signer' })));
+  const signers = await Promise.all(
+    [old, next].map((parent) => makeTestCa({ parent, name: 'signer' })),
+  );
   const [dir, fresh] = [join(tempDir(), 'ca'), join(tempDir(), 'fresh')];
   writeCaDir(dir, { signer: signers[0]!, roots: [old] });
   writeCaDir(fresh, { signer: signers[1]!, roots: [old, next] });
@@ -197,7 +240,10 @@ async function copyInOrder(order: readonly string[]): Promise<void> {
     await pause(350);
     await one();
   }
-  await until('the new signer', async () => told.includes('signer') && authority.describe().lastError === undefined);
+  await until(
+    'the new signer',
+    async () => told.includes('signer') && authority.describe().lastError === undefined,
+  );
   expect(told).toEqual(['roots old', 'roots old+next', 'signer']);
   expect(isGood(await one(), [next])).toBe(true);
 }
@@ -225,7 +271,9 @@ test('a swapped ..data link, as a kubelet does it, is followed', async () => {
 
 test('B7 a certificate that is being signed while the CA is reloaded has the chain of the one that signed it', async () => {
   const root = await makeTestCa();
-  const signers = await Promise.all(['one', 'two'].map((name) => makeTestCa({ parent: root, name })));
+  const signers = await Promise.all(
+    ['one', 'two'].map((name) => makeTestCa({ parent: root, name })),
+  );
   const dir = join(tempDir(), 'ca');
   writeCaDir(dir, { signer: signers[0]!, roots: [root] });
   let release = () => {};
@@ -252,7 +300,9 @@ test('B7 a certificate that is being signed while the CA is reloaded has the cha
 
 test('B7 reloads under load never mix a chain', async () => {
   const root = await makeTestCa();
-  const signers = await Promise.all(['one', 'two'].map((name) => makeTestCa({ parent: root, name })));
+  const signers = await Promise.all(
+    ['one', 'two'].map((name) => makeTestCa({ parent: root, name })),
+  );
   const dir = join(tempDir(), 'ca');
   writeCaDir(dir, { signer: signers[0]!, roots: [root] });
   const { told, issue: one } = await follow(dir, { root });
@@ -260,7 +310,8 @@ test('B7 reloads under load never mix a chain', async () => {
   let issued = 0;
   const load = (async () => {
     // The gate throws where leaf and chain do not belong together.
-    for (; told.length <= changes || issued < 50 * changes; issued += 1) await one().then(() => pause(1));
+    for (; told.length <= changes || issued < 50 * changes; issued += 1)
+      await one().then(() => pause(1));
   })();
   for (let change = 1; change <= changes; change += 1) {
     writeCaDir(dir, { signer: signers[change % 2]! });
@@ -288,14 +339,20 @@ test('a CA that expires while it runs is told of when it happens, and a fresh on
   writeCaDir(dir, { signer: root, roots: [root] });
   const clock = new TestClock();
   const deps = testDeps({ clock });
-  const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);
+  const authority = await openAuthority(
+    { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine },
+    deps,
+  );
   opened.push(authority);
-  const advance = (what: string, wanted: () => boolean) => until(what, async () => clock.advanceBy(250).then(wanted), 20_000, 10);
+  const advance = (what: string, wanted: () => boolean) =>
+    until(what, async () => clock.advanceBy(250).then(wanted), 20_000, 10);
   await advance('the first read', () => clock.now() > TEST_NOW + 5_000);
   expect(authority.describe().lastError).toBeUndefined();
   await clock.jumpTo(TEST_NOW + HOUR_MS);
   await advance('the complaint', () => authority.describe().lastError !== undefined);
-  expect(authority.describe().lastError).toMatchObject({ rule: expect.stringContaining('must not be expired') });
+  expect(authority.describe().lastError).toMatchObject({
+    rule: expect.stringContaining('must not be expired'),
+  });
   writeCaDir(dir, { signer: fresh, roots: [root, fresh] });
   await advance('the fresh CA', () => authority.describe().subject === 'O=cluster.local, CN=fresh');
   expect(authority.describe().lastError).toBeUndefined();
@@ -335,22 +392,35 @@ test('a directory that is moved away and made anew is followed', async () => {
 test.each([
   ['in an hour', HOUR_MS],
   ['within the tolerance of clocks', 30_000],
-])('field A2 a renewed root that begins %s counts from then on, and no certificate waits for it', async (_, beginsInMs) => {
-  const old = await makeTestCa({ notAfterAt: TEST_NOW + 2 * HOUR_MS });
-  const renewed = await makeTestCa({ privateKey: old.privateKey, notBeforeAt: TEST_NOW + beginsInMs });
-  const dir = join(tempDir(), 'ca');
-  writeCaDir(dir, { signer: old, roots: [old, renewed] });
-  const clock = new TestClock();
-  const deps = testDeps({ clock });
-  const authority = await openAuthority({ dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine }, deps);
-  opened.push(authority);
-  expect(authority.describe().notAfterAt).toBe(TEST_NOW + 2 * HOUR_MS);
-  const key = await directEngine.generateKeyPair('ecdsa-p256');
-  const [leaf] = await authority.sign(await directEngine.createCsr(key, ID), ID, 10);
-  expect(parseCertificate(leaf!).notBeforeAt).toBeLessThan(TEST_NOW);
-  const advance = (what: string, wanted: () => boolean) => until(what, async () => clock.advanceBy(250).then(wanted), 20_000, 10);
-  await advance('the first read', () => clock.now() > TEST_NOW + 5_000);
-  await clock.jumpTo(TEST_NOW + beginsInMs);
-  // The signer's own certificate is the old root, but what it signs leads to the renewed one.
-  await advance('the renewed root', () => authority.describe().notAfterAt > TEST_NOW + 1_000 * HOUR_MS);
-});
+])(
+  'field A2 a renewed root that begins %s counts from then on, and no certificate waits for it',
+  async (_, beginsInMs) => {
+    const old = await makeTestCa({ notAfterAt: TEST_NOW + 2 * HOUR_MS });
+    const renewed = await makeTestCa({
+      privateKey: old.privateKey,
+      notBeforeAt: TEST_NOW + beginsInMs,
+    });
+    const dir = join(tempDir(), 'ca');
+    writeCaDir(dir, { signer: old, roots: [old, renewed] });
+    const clock = new TestClock();
+    const deps = testDeps({ clock });
+    const authority = await openAuthority(
+      { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine },
+      deps,
+    );
+    opened.push(authority);
+    expect(authority.describe().notAfterAt).toBe(TEST_NOW + 2 * HOUR_MS);
+    const key = await directEngine.generateKeyPair('ecdsa-p256');
+    const [leaf] = await authority.sign(await directEngine.createCsr(key, ID), ID, 10);
+    expect(parseCertificate(leaf!).notBeforeAt).toBeLessThan(TEST_NOW);
+    const advance = (what: string, wanted: () => boolean) =>
+      until(what, async () => clock.advanceBy(250).then(wanted), 20_000, 10);
+    await advance('the first read', () => clock.now() > TEST_NOW + 5_000);
+    await clock.jumpTo(TEST_NOW + beginsInMs);
+    // The signer's own certificate is the old root, but what it signs leads to the renewed one.
+    await advance(
+      'the renewed root',
+      () => authority.describe().notAfterAt > TEST_NOW + 1_000 * HOUR_MS,
+    );
+  },
+);

@@ -10,8 +10,19 @@ import type { Svid } from '../../../agent/identity/svid';
 import type { ClientCertificate } from '../../../ca-client/istio/client-certificate';
 import { IdentityProof } from '../../../ca-client/istio/identity-proof';
 import { HOUR_MS, TEST_ID } from '../../support/certs';
-import { type FakeCa, type FakeCaOptions, makeJwt, startFakeIstiod } from '../../support/fake-istio-csr';
-import { type ClientOptions, closing, issue, openClient, WorkloadFiles } from '../../support/istio-world';
+import {
+  type FakeCa,
+  type FakeCaOptions,
+  makeJwt,
+  startFakeIstiod,
+} from '../../support/fake-istio-csr';
+import {
+  type ClientOptions,
+  closing,
+  issue,
+  openClient,
+  WorkloadFiles,
+} from '../../support/istio-world';
 import { settle, TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 import { clientPair, liveCa, rootsPem, serverPair, writePair } from '../../support/tls-ca';
@@ -23,7 +34,11 @@ async function world(options: Partial<ClientOptions> & { fake?: FakeCaOptions } 
   const { fake: fakeOptions, ...clientOptions } = options;
   const fake = closing(await startFakeIstiod(fakeOptions));
   const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
-  return { fake, files, ...(await openClient(files, { address: fake.server.address, ...clientOptions })) };
+  return {
+    fake,
+    files,
+    ...(await openClient(files, { address: fake.server.address, ...clientOptions })),
+  };
 }
 
 /** Whom the provisioned certificate names, so that a server tells it from our own. */
@@ -78,9 +93,15 @@ describe('a call to istiod', () => {
       hint: expect.stringContaining('refuses the token'),
     });
     expect(deps.events.filter(({ level }) => level === 'error')).toEqual([]);
-    await expect(issue(ca)).rejects.toMatchObject({ hint: expect.stringContaining('has not changed since the CA first refused it') });
+    await expect(issue(ca)).rejects.toMatchObject({
+      hint: expect.stringContaining('has not changed since the CA first refused it'),
+    });
     expect(deps.events.filter(({ level }) => level === 'error')).toEqual([
-      { level: 'error', event: 'the CA refuses the token, and nobody replaces it', facts: expect.anything() },
+      {
+        level: 'error',
+        event: 'the CA refuses the token, and nobody replaces it',
+        facts: expect.anything(),
+      },
     ]);
     files.token(fake.token(TEST_ID));
     await expect(issue(ca)).resolves.toBeDefined();
@@ -90,11 +111,19 @@ describe('a call to istiod', () => {
     const clock = new TestClock(Date.now());
     const fake = closing(await startFakeIstiod());
     const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
-    const { ca, deps } = await openClient(files, { address: fake.server.address }, testDeps({ clock }));
+    const { ca, deps } = await openClient(
+      files,
+      { address: fake.server.address },
+      testDeps({ clock }),
+    );
     const errors = () => deps.events.filter(({ level }) => level === 'error');
     fake.become({ reviewsTokens: false });
     for (const _ of ['first', 'second'])
-      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'unsure', hint: expect.stringContaining('token') });
+      await expect(issue(ca)).rejects.toMatchObject({
+        code: 'ERR_CA_REJECTED',
+        retry: 'unsure',
+        hint: expect.stringContaining('token'),
+      });
     expect(errors()).toEqual([]);
     await clock.advanceBy(61_000);
     await expect(issue(ca)).rejects.toMatchObject({ retry: 'unsure' });
@@ -107,7 +136,10 @@ describe('a call to istiod', () => {
     ['is no JWT', () => 'opaque'],
     ['is for another audience', (fake) => fake.token(TEST_ID, { audiences: ['kubernetes'] })],
     ['has expired', (fake) => fake.token(TEST_ID, { expiresAt: Date.now() - 5_000 })],
-    ['is of another service account', () => makeJwt({ ...claims(), sub: 'system:serviceaccount:shop:other' })],
+    [
+      'is of another service account',
+      () => makeJwt({ ...claims(), sub: 'system:serviceaccount:shop:other' }),
+    ],
     ['does not say when it ends', () => makeJwt({ ...claims(), exp: undefined })],
     ['was good for one call', () => `kt1_${'a'.repeat(43)}`],
   ])('field: that is refused is no outage where the token %s', async (_, token) => {
@@ -132,24 +164,42 @@ describe('a call to istiod', () => {
   test.each([
     ['field A6 no trust bundle', 'none', 'is not known yet'],
     ['field A6 the bundle of another authority', 'another', 'does not lead to the trust bundle'],
-  ])('with a join token and %s is not made until there is the right one', async (_, bundle, why) => {
-    const { fake, files } = await world();
-    const trustBundle = files.write('bundle.pem', bundle === 'none' ? '' : rootsPem(await liveCa()));
-    const { ca } = await openClient(files.token(`kt1_${'a'.repeat(43)}`), { address: fake.server.address, trustBundle });
-    const error = await issue(ca).catch((caught: Error) => caught);
-    expect(error).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon', hint: expect.stringContaining('--trust-bundle') });
-    expect(String(error)).toContain(why);
-    expect(fake.server.calls).toEqual([]);
-    files.write('bundle.pem', rootsPem(fake.signer));
-    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
-    expect(fake.server.calls).toHaveLength(1);
-  });
+  ])(
+    'with a join token and %s is not made until there is the right one',
+    async (_, bundle, why) => {
+      const { fake, files } = await world();
+      const trustBundle = files.write(
+        'bundle.pem',
+        bundle === 'none' ? '' : rootsPem(await liveCa()),
+      );
+      const { ca } = await openClient(files.token(`kt1_${'a'.repeat(43)}`), {
+        address: fake.server.address,
+        trustBundle,
+      });
+      const error = await issue(ca).catch((caught: Error) => caught);
+      expect(error).toMatchObject({
+        code: 'ERR_CA_UNAVAILABLE',
+        retry: 'soon',
+        hint: expect.stringContaining('--trust-bundle'),
+      });
+      expect(String(error)).toContain(why);
+      expect(fake.server.calls).toEqual([]);
+      files.write('bundle.pem', rootsPem(fake.signer));
+      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+      expect(fake.server.calls).toHaveLength(1);
+    },
+  );
 
   test('field A6 with a join token is not made where the key cannot be kept', async () => {
     const { fake, files, ca } = await world();
     files.token(`kt1_${'a'.repeat(43)}`);
     const full = new AgentError('ERR_OUTPUT', 'write state: ENOSPC', { retry: 'soon' });
-    const request = { id: parseSpiffeId(TEST_ID), csrDer: new Uint8Array(), ttlSeconds: 60, keepKey: () => Promise.reject(full) };
+    const request = {
+      id: parseSpiffeId(TEST_ID),
+      csrDer: new Uint8Array(),
+      ttlSeconds: 60,
+      keepKey: () => Promise.reject(full),
+    };
     await expect(ca.sign(request, new AbortController().signal)).rejects.toBe(full);
     expect(fake.server.calls).toEqual([]);
   });
@@ -169,7 +219,11 @@ describe('a call to istiod', () => {
     const token = fake.token(TEST_ID, { expiresAt: Date.now() - 120_000 });
     files.token(token);
     const error = await issue(ca).catch((caught: Error) => caught);
-    expect(error).toMatchObject({ code: 'ERR_TOKEN', retry: 'slow', message: expect.stringContaining('expired at') });
+    expect(error).toMatchObject({
+      code: 'ERR_TOKEN',
+      retry: 'slow',
+      message: expect.stringContaining('expired at'),
+    });
     expect(String(error)).not.toContain(token.slice(-20));
     expect(fake.server.calls).toEqual([]);
   });
@@ -187,16 +241,23 @@ describe('a call to istiod', () => {
   test('with a token for another audience is made, with a warning and its reason when it is refused', async () => {
     const { fake, files, ca, deps } = await world();
     files.token(fake.token(TEST_ID, { audiences: ['kubernetes'] }));
-    await expect(issue(ca)).rejects.toMatchObject({ hint: expect.stringContaining('is for audience kubernetes and not for istio-ca') });
-    expect(deps.events).toContainEqual(expect.objectContaining({ level: 'warn', event: 'token is for another audience' }));
+    await expect(issue(ca)).rejects.toMatchObject({
+      hint: expect.stringContaining('is for audience kubernetes and not for istio-ca'),
+    });
+    expect(deps.events).toContainEqual(
+      expect.objectContaining({ level: 'warn', event: 'token is for another audience' }),
+    );
   });
 
-  test.each([[['istio-ca']], [['kubernetes', 'istio-ca']]])('with a token for %j is made without a warning', async (audiences) => {
-    const { fake, files, ca, deps } = await world();
-    files.token(fake.token(TEST_ID, { audiences }));
-    await issue(ca);
-    expect(deps.events.map(({ event }) => event)).not.toContain('token is for another audience');
-  });
+  test.each([[['istio-ca']], [['kubernetes', 'istio-ca']]])(
+    'with a token for %j is made without a warning',
+    async (audiences) => {
+      const { fake, files, ca, deps } = await world();
+      files.token(fake.token(TEST_ID, { audiences }));
+      await issue(ca);
+      expect(deps.events.map(({ event }) => event)).not.toContain('token is for another audience');
+    },
+  );
 
   test('never shows the token in an error, though the CA sends it back', async () => {
     const fake = closing(await startFakeIstiod());
@@ -204,7 +265,10 @@ describe('a call to istiod', () => {
     const echo = closing(
       await startUnaryServer({
         pair: serverPair(fake.signer),
-        answer: ({ headers }) => ({ status: status.UNAUTHENTICATED, words: `bad token ${headers.authorization}` }),
+        answer: ({ headers }) => ({
+          status: status.UNAUTHENTICATED,
+          words: `bad token ${headers.authorization}`,
+        }),
       }),
     );
     const { ca } = await openClient(files, { address: echo.address });
@@ -219,15 +283,24 @@ describe('a provisioned certificate', () => {
     ['either of them', {}, true],
     ['tokens alone', { clientCertificates: false }, true],
     ['certificates alone', {}, false],
-  ])('34 goes along with the token, so that a server for %s is content', async (_, fakeOptions, tokenIsKnown) => {
-    const prov = new WorkloadFiles();
-    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', ''), fake: fakeOptions });
-    prov.write('ca-root.pem', rootsPem(fake.signer));
-    writePair(prov.provDir, clientPair(fake.signer));
-    if (!tokenIsKnown) files.token(makeJwt({ sub: 'unknown to this server' }));
-    await issue(ca);
-    expect(fake.server.calls).toMatchObject([{ clientUris: [TEST_ID], headers: { authorization: expect.stringContaining('Bearer ') } }]);
-  });
+  ])(
+    '34 goes along with the token, so that a server for %s is content',
+    async (_, fakeOptions, tokenIsKnown) => {
+      const prov = new WorkloadFiles();
+      const { fake, files, ca } = await world({
+        provisioningDir: prov.provDir,
+        caRoot: prov.write('ca-root.pem', ''),
+        fake: fakeOptions,
+      });
+      prov.write('ca-root.pem', rootsPem(fake.signer));
+      writePair(prov.provDir, clientPair(fake.signer));
+      if (!tokenIsKnown) files.token(makeJwt({ sub: 'unknown to this server' }));
+      await issue(ca);
+      expect(fake.server.calls).toMatchObject([
+        { clientUris: [TEST_ID], headers: { authorization: expect.stringContaining('Bearer ') } },
+      ]);
+    },
+  );
 
   test('35 that is not there does not help at a server which wants one', async () => {
     const { files, ca } = await world();
@@ -237,7 +310,10 @@ describe('a provisioned certificate', () => {
 
   test('36 that appears later works at the next attempt', async () => {
     const prov = new WorkloadFiles();
-    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    const { fake, files, ca } = await world({
+      provisioningDir: prov.provDir,
+      caRoot: prov.write('ca-root.pem', ''),
+    });
     prov.write('ca-root.pem', rootsPem(fake.signer));
     files.token(undefined);
     await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_TOKEN' });
@@ -251,12 +327,20 @@ describe('a provisioned certificate', () => {
     ['of a foreign root', {}, true],
   ])('that is %s is never shown: the token does', async (_, times, foreign) => {
     const prov = new WorkloadFiles();
-    const { fake, ca, deps } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    const { fake, ca, deps } = await world({
+      provisioningDir: prov.provDir,
+      caRoot: prov.write('ca-root.pem', ''),
+    });
     prov.write('ca-root.pem', rootsPem(fake.signer));
-    writePair(prov.provDir, clientPair(foreign ? await liveCa({ name: 'foreign' }) : fake.signer, TEST_ID, times));
+    writePair(
+      prov.provDir,
+      clientPair(foreign ? await liveCa({ name: 'foreign' }) : fake.signer, TEST_ID, times),
+    );
     await issue(ca);
     expect(fake.server.calls).toMatchObject([{ clientUris: undefined }]);
-    expect(deps.events).toContainEqual(expect.objectContaining({ level: 'warn', event: 'certificate is not presented to the CA' }));
+    expect(deps.events).toContainEqual(
+      expect.objectContaining({ level: 'warn', event: 'certificate is not presented to the CA' }),
+    );
   });
 
   test('whose server refuses it is left out of the next attempt', async () => {
@@ -289,7 +373,12 @@ describe('the certificate in service', () => {
     svid = await issue(ca);
     files.token(fake.token(TEST_ID, { expiresAt: Date.now() - HOUR_MS }));
     svid = await issue(ca);
-    expect(fake.server.calls.map(({ clientUris, headers }) => [clientUris?.[0], headers.authorization !== undefined])).toEqual([
+    expect(
+      fake.server.calls.map(({ clientUris, headers }) => [
+        clientUris?.[0],
+        headers.authorization !== undefined,
+      ]),
+    ).toEqual([
       [undefined, true],
       [undefined, true],
       [TEST_ID, false],
@@ -305,7 +394,10 @@ describe('the certificate in service', () => {
       caRoot: prov.write('ca-root.pem', ''),
       ownCertificate: () => svid && own(svid),
       fake: {
-        misbehave: ({ clientUris }) => (clientUris?.[0] === RETIRED ? { status: status.UNAUTHENTICATED, words: 'who?' } : undefined),
+        misbehave: ({ clientUris }) =>
+          clientUris?.[0] === RETIRED
+            ? { status: status.UNAUTHENTICATED, words: 'who?' }
+            : undefined,
       },
     });
     prov.write('ca-root.pem', rootsPem(fake.signer));
@@ -314,7 +406,12 @@ describe('the certificate in service', () => {
     writePair(prov.provDir, clientPair(fake.signer, RETIRED));
     svid = await issue(ca);
     svid = await issue(ca);
-    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([undefined, RETIRED, TEST_ID, TEST_ID]);
+    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([
+      undefined,
+      RETIRED,
+      TEST_ID,
+      TEST_ID,
+    ]);
   });
 
   test('takes the place of a token that the CA no longer believes, for as long as it is not replaced', async () => {
@@ -327,9 +424,17 @@ describe('the certificate in service', () => {
     svid = await issue(ca);
     files.token(fake.token(TEST_ID));
     svid = await issue(ca);
-    const ways = deps.events.filter(({ event }) => event === 'the CA knows us').map(({ facts }) => facts.by);
+    const ways = deps.events
+      .filter(({ event }) => event === 'the CA knows us')
+      .map(({ facts }) => facts.by);
     expect(ways).toEqual(['token', 'own certificate', 'token']);
-    expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([true, true, false, false, true]);
+    expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([
+      true,
+      true,
+      false,
+      false,
+      true,
+    ]);
   });
 
   test('goes before a one-time token, which may be used up', async () => {
@@ -341,29 +446,48 @@ describe('the certificate in service', () => {
     svid = await issue(ca);
     svid = await issue(ca);
     svid = await issue(ca);
-    expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([true, false, false]);
+    expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([
+      true,
+      false,
+      false,
+    ]);
   });
 
   /** A machine that has a certificate, and beside it the token of one call, of which this client does not know whether it was used. */
   async function joined(options: FakeCaOptions = {}) {
     let svid: Svid | undefined;
-    const { fake, files, ca } = await world({ fake: options, ownCertificate: () => svid && own(svid) });
+    const { fake, files, ca } = await world({
+      fake: options,
+      ownCertificate: () => svid && own(svid),
+    });
     svid = await issue(ca);
     const token = `kt1_${'a'.repeat(43)}`;
     fake.tokens.set(token, [...fake.tokens.values()][0]!);
     files.token(token);
-    const tokensShown = () => fake.server.calls.slice(1).map(({ headers }) => headers.authorization !== undefined);
-    return { fake, files, ca, tokensShown, lose: () => (svid = undefined), have: (next: Svid) => (svid = next) };
+    const tokensShown = () =>
+      fake.server.calls.slice(1).map(({ headers }) => headers.authorization !== undefined);
+    return {
+      fake,
+      files,
+      ca,
+      tokensShown,
+      lose: () => (svid = undefined),
+      have: (next: Svid) => (svid = next),
+    };
   }
 
   test('field: stands alone through an outage: a server that is not there, or in trouble, has refused nothing', async () => {
     let inTrouble = false;
-    const { fake, ca, tokensShown } = await joined({ misbehave: () => (inTrouble ? { status: status.UNAVAILABLE } : undefined) });
+    const { fake, ca, tokensShown } = await joined({
+      misbehave: () => (inTrouble ? { status: status.UNAVAILABLE } : undefined),
+    });
     inTrouble = true;
-    for (const _ of ['first', 'second']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    for (const _ of ['first', 'second'])
+      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
     expect(tokensShown()).toEqual([false, false]);
     await fake.close();
-    for (const _ of ['first', 'second', 'third']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+    for (const _ of ['first', 'second', 'third'])
+      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
     const { signer, tokens } = fake;
     const reborn = closing(await startFakeIstiod({ signer, tokens, port: fake.server.port }));
     await issue(ca);
@@ -373,7 +497,8 @@ describe('the certificate in service', () => {
   test('gives way to a one-time token once the CA has refused it, in the same attempt', async () => {
     let revoked = false;
     const { ca, tokensShown } = await joined({
-      misbehave: ({ clientUris }) => (revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined),
+      misbehave: ({ clientUris }) =>
+        revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined,
     });
     revoked = true;
     await issue(ca);
@@ -383,19 +508,23 @@ describe('the certificate in service', () => {
   test('field: a one-time token that a certificate came of is shown never again, nor when that has ended', async () => {
     let revoked = false;
     const { fake, ca, files, tokensShown, have, lose } = await joined({
-      misbehave: ({ clientUris }) => (revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined),
+      misbehave: ({ clientUris }) =>
+        revoked && clientUris ? { status: status.UNAUTHENTICATED } : undefined,
     });
     lose();
     have(await issue(ca));
     have(await issue(ca));
     revoked = true;
-    for (const _ of ['first', 'second']) await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
+    for (const _ of ['first', 'second'])
+      await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
     expect(tokensShown()).toEqual([true, false, false, false]);
     lose();
     const { length } = fake.server.calls;
     await expect(issue(ca)).rejects.toMatchObject({
       code: 'ERR_TOKEN',
-      message: expect.stringContaining('was used before, and our own certificate is no longer valid'),
+      message: expect.stringContaining(
+        'was used before, and our own certificate is no longer valid',
+      ),
       hint: expect.stringContaining('keyturn vm join'),
     });
     expect(fake.server.calls).toHaveLength(length);
@@ -405,14 +534,21 @@ describe('the certificate in service', () => {
 
   test('14 works from the directory that the agent itself writes', async () => {
     const prov = new WorkloadFiles();
-    const { fake, files, ca } = await world({ provisioningDir: prov.provDir, caRoot: prov.write('ca-root.pem', '') });
+    const { fake, files, ca } = await world({
+      provisioningDir: prov.provDir,
+      caRoot: prov.write('ca-root.pem', ''),
+    });
     prov.write('ca-root.pem', rootsPem(fake.signer));
     const svid = await issue(ca);
     writePair(prov.provDir, own(svid));
     files.token(undefined);
     writePair(prov.provDir, own(await issue(ca)));
     await issue(ca);
-    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([undefined, TEST_ID, TEST_ID]);
+    expect(fake.server.calls.map(({ clientUris }) => clientUris?.[0])).toEqual([
+      undefined,
+      TEST_ID,
+      TEST_ID,
+    ]);
   });
 });
 
@@ -433,12 +569,15 @@ describe('credentials', () => {
   test.each([
     ['istiod', true],
     ['istio-csr', false],
-  ] as const)('of %s that die hurry the renewal, unless it takes the certificate in service: %s', async (name, taken) => {
-    let svid: Svid | undefined;
-    const { ca } = await world({ name, ownCertificate: () => svid && own(svid) });
-    svid = await issue(ca);
-    expect(ca.credentialExpiresAt() === undefined).toBe(taken);
-  });
+  ] as const)(
+    'of %s that die hurry the renewal, unless it takes the certificate in service: %s',
+    async (name, taken) => {
+      let svid: Svid | undefined;
+      const { ca } = await world({ name, ownCertificate: () => svid && own(svid) });
+      svid = await issue(ca);
+      expect(ca.credentialExpiresAt() === undefined).toBe(taken);
+    },
+  );
 
   test('that change are told, so that nobody waits for the next attempt', async () => {
     const { fake, files, ca } = await world();
@@ -452,12 +591,19 @@ describe('credentials', () => {
   });
 
   test('that are as they were when first looked at are no news', async () => {
-    const [print, look] = [jest.spyOn(IdentityProof.prototype, 'print'), jest.spyOn(IdentityProof.prototype, 'look')];
+    const [print, look] = [
+      jest.spyOn(IdentityProof.prototype, 'print'),
+      jest.spyOn(IdentityProof.prototype, 'look'),
+    ];
     closing({ close: async () => void jest.restoreAllMocks() });
     const fake = closing(await startFakeIstiod());
     const files = new WorkloadFiles().roots(fake.signer).token(fake.token(TEST_ID));
     const clock = new TestClock(Date.now());
-    const { ca, deps } = await openClient(files, { address: fake.server.address }, testDeps({ clock }));
+    const { ca, deps } = await openClient(
+      files,
+      { address: fake.server.address },
+      testDeps({ clock }),
+    );
     const news: string[] = [];
     ca.onChange((what) => news.push(what));
     await clock.advanceBy(2_000);
@@ -475,7 +621,10 @@ describe('credentials', () => {
     const { port } = fake.server;
     await fake.close();
     const reborn = closing(await startFakeIstiod({ signer: next, port, tokens: fake.tokens }));
-    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', hint: expect.stringContaining('--ca-root') });
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      hint: expect.stringContaining('--ca-root'),
+    });
     expect(reborn.server.calls).toEqual([]);
     writeFileSync(join(files.dir, 'root-cert.pem'), rootsPem(next, fake.signer));
     await expect(issue(ca)).resolves.toBeDefined();

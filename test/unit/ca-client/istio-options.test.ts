@@ -18,7 +18,9 @@ describe('the options of an Istio CA', () => {
       clusterId: '',
       certSigner: '',
     });
-    expect(check({ serverName: 'istiod.istio-system.svc' })).toMatchObject({ serverName: 'istiod.istio-system.svc' });
+    expect(check({ serverName: 'istiod.istio-system.svc' })).toMatchObject({
+      serverName: 'istiod.istio-system.svc',
+    });
   });
 
   test('do not send a token in the clear unless told to', () => {
@@ -26,7 +28,9 @@ describe('the options of an Istio CA', () => {
       field: 'ca-address',
       rule: 'port 15010 is without TLS: the token would travel in the clear',
     });
-    expect(check({ address: 'istiod:15010', allowPlaintext: true })).toMatchObject({ plaintext: true });
+    expect(check({ address: 'istiod:15010', allowPlaintext: true })).toMatchObject({
+      plaintext: true,
+    });
     expect(check({ allowPlaintext: true })).toMatchObject({ plaintext: false });
   });
 
@@ -40,7 +44,10 @@ describe('the options of an Istio CA', () => {
     ['ok', 'a\r\nb: c', 'must be printable ASCII of up to 8192 characters'],
     ['ok', 'ü', 'must be printable ASCII of up to 8192 characters'],
   ])('refuse the header %s', (name, value, rule) => {
-    expect(check({ headers: new Map([[name, value]]) })).toEqual({ field: `CA header ${name}`, rule });
+    expect(check({ headers: new Map([[name, value]]) })).toEqual({
+      field: `CA header ${name}`,
+      rule,
+    });
   });
 
   test('refuse an address that is none, and a cluster id that no header can carry', () => {

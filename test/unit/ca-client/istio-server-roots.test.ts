@@ -22,9 +22,16 @@ async function world() {
   mkdirSync(stateDir, { mode: 0o700 });
   let running: FakeCa | undefined;
   const serve = async (options: FakeCaOptions): Promise<FakeCa> => {
-    const [port, tokens] = [running && Number(running.server.address.split(':')[1]), running?.tokens];
+    const [port, tokens] = [
+      running && Number(running.server.address.split(':')[1]),
+      running?.tokens,
+    ];
     await running?.close();
-    running = await startFakeIstiod({ ...options, ...(port !== undefined && { port }), ...(tokens && { tokens }) });
+    running = await startFakeIstiod({
+      ...options,
+      ...(port !== undefined && { port }),
+      ...(tokens && { tokens }),
+    });
     files.token(running.token(TEST_ID));
     return running;
   };
@@ -46,7 +53,9 @@ const both = ({ old, next }: World) => ({ signer: old, roots: [old, next] });
 const retired = ({ next }: World) => ({ signer: next });
 const refused = {
   code: 'ERR_CA_UNAVAILABLE',
-  message: expect.stringMatching(/self.signed certificate|local issuer certificate|unable to verify/i),
+  message: expect.stringMatching(
+    /self.signed certificate|local issuer certificate|unable to verify/i,
+  ),
 };
 
 describe('field 14 a root that a server taught is good for its own TLS', () => {
@@ -106,8 +115,14 @@ describe('field 14 a root that a server taught is good for its own TLS', () => {
   });
 
   test.each<[string, (at: World, tls: TestCa) => FakeCaOptions]>([
-    ['another root issued its certificate than ours', (at, tls) => ({ ...both(at), pair: serverPair(tls) })],
-    ['another root issued ours than its certificate', (at, tls) => ({ signer: tls, roots: [tls, at.next], pair: serverPair(at.old) })],
+    [
+      'another root issued its certificate than ours',
+      (at, tls) => ({ ...both(at), pair: serverPair(tls) }),
+    ],
+    [
+      'another root issued ours than its certificate',
+      (at, tls) => ({ signer: tls, roots: [tls, at.next], pair: serverPair(at.old) }),
+    ],
   ])('nor where %s, though both are in the file', async (_, first) => {
     const at = await world();
     const tls = await liveCa({ name: 'tls' });
@@ -128,7 +143,10 @@ describe('field 14 a root that a server taught is good for its own TLS', () => {
     const ca = await at.open();
     await issue(ca);
     await at.serve({ ...retired(at), pair: pair(at.next) });
-    await expect(issue(ca)).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE', message: expect.stringMatching(words) });
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      message: expect.stringMatching(words),
+    });
     await at.serve({ ...retired(at), pair: serverPairOf(at.next, [PURPOSE.serverAuth]) });
     await issue(ca);
   });
@@ -137,11 +155,19 @@ describe('field 14 a root that a server taught is good for its own TLS', () => {
     const at = await world();
     const { server } = await at.serve(both(at));
     await at.learn();
-    const options = { ca: 'istiod', address: server.address, path: at.files.rootPath, stateDir: at.stateDir, domains: undefined };
+    const options = {
+      ca: 'istiod',
+      address: server.address,
+      path: at.files.rootPath,
+      stateDir: at.stateDir,
+      domains: undefined,
+    };
     const trust = closing(await openLearningTrust(options, testDeps()));
     const pem = rootsPem(at.old);
     const ofMesh = trust.ofServer({ pem, bundle: at.old.bundle, version: 'x' });
-    expect(ofMesh.bundle).toEqual(createTrustBundle([at.old.certificateDer, at.next.certificateDer]));
+    expect(ofMesh.bundle).toEqual(
+      createTrustBundle([at.old.certificateDer, at.next.certificateDer]),
+    );
     const ofMachine = { pem, bundle: undefined, version: 'x' };
     expect(trust.ofServer(ofMachine)).toBe(ofMachine);
   });
@@ -151,13 +177,24 @@ test('a reply that announces no roots takes none back', async () => {
   const [old, next] = [await liveCa({ name: 'old' }), await liveCa({ name: 'next' })];
   const taught = [{ der: next.certificateDer, voucher: 'x' }];
   expect(stillAnnounced(taught, { roots: [], voucher: 'x' })).toBe(taught);
-  expect(stillAnnounced(taught, { roots: [parseCertificate(old.certificateDer)], voucher: 'x' })).toEqual([]);
+  expect(
+    stillAnnounced(taught, { roots: [parseCertificate(old.certificateDer)], voucher: 'x' }),
+  ).toEqual([]);
 });
 
 /** What a server on localhost shows, for these purposes. */
 function serverPairOf(ca: TestCa, purposes: readonly string[]): PemPair {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const times = { notBeforeAt: Date.now() - 60_000, notAfterAt: Date.now() + HOUR_MS };
-  const leaf = issueLeaf(ca, { key: { spkiDer: spkiOf(privateKey) }, uris: [], otherNames: [dnsName('localhost')], purposes, ...times });
-  return { chainPem: certificatesPem([leaf]), keyPem: Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' })) };
+  const leaf = issueLeaf(ca, {
+    key: { spkiDer: spkiOf(privateKey) },
+    uris: [],
+    otherNames: [dnsName('localhost')],
+    purposes,
+    ...times,
+  });
+  return {
+    chainPem: certificatesPem([leaf]),
+    keyPem: Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' })),
+  };
 }

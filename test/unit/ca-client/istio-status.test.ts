@@ -5,9 +5,20 @@ import { refusal } from '../../../ca-client/istio/status';
 import { RetryInfo } from '../../../ca-client/proto/generated/google/rpc/error_details';
 import { Status } from '../../../ca-client/proto/generated/google/rpc/status';
 
-const context = { ca: 'istiod', address: 'istiod:15012', token: undefined, hint: undefined, isBlameless: false };
+const context = {
+  ca: 'istiod',
+  address: 'istiod:15012',
+  token: undefined,
+  hint: undefined,
+  isBlameless: false,
+};
 
-function failure(code: number, details = '', trailers: Record<string, string | Buffer> = {}, headers: Record<string, string> = {}) {
+function failure(
+  code: number,
+  details = '',
+  trailers: Record<string, string | Buffer> = {},
+  headers: Record<string, string> = {},
+) {
   const metadata = new Metadata();
   for (const [name, value] of Object.entries(trailers)) metadata.set(name, value);
   const before = new Metadata();
@@ -19,7 +30,9 @@ function retryInfo(seconds: bigint, nanos: number): Buffer {
   const value = RetryInfo.encode({ retryDelay: { seconds, nanos } }).finish();
   const detail = { typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value: Buffer.from(value) };
   const other = { typeUrl: 'type.googleapis.com/google.rpc.Help', value: Buffer.from([1, 2, 3]) };
-  return Buffer.from(Status.encode({ code: 8, message: 'slow down', details: [other, detail] }).finish());
+  return Buffer.from(
+    Status.encode({ code: 8, message: 'slow down', details: [other, detail] }).finish(),
+  );
 }
 
 describe('a status of the CA', () => {
@@ -70,19 +83,40 @@ describe('a status of the CA', () => {
     ['more than a day', { 'grpc-retry-pushback-ms': '999999999999' }, {}, 86_400_000],
     ['a RetryInfo of less than nothing', { 'grpc-status-details-bin': retryInfo(-5n, 0) }, {}, 0],
     ['nothing', {}, {}, undefined],
-    ['details that are none', { 'grpc-status-details-bin': Buffer.from([255, 255]) }, {}, undefined],
-    ['a retry-after that is a date', {}, { 'retry-after': 'Wed, 21 Oct 2026 07:28:00 GMT' }, undefined],
+    [
+      'details that are none',
+      { 'grpc-status-details-bin': Buffer.from([255, 255]) },
+      {},
+      undefined,
+    ],
+    [
+      'a retry-after that is a date',
+      {},
+      { 'retry-after': 'Wed, 21 Oct 2026 07:28:00 GMT' },
+      undefined,
+    ],
   ])('C18 with %s says when to come back', (_, trailers, headers, retryAfterMs) => {
-    expect(refusal(failure(status.RESOURCE_EXHAUSTED, '', trailers, headers), context)).toMatchObject({ retry: 'soon', retryAfterMs });
+    expect(
+      refusal(failure(status.RESOURCE_EXHAUSTED, '', trailers, headers), context),
+    ).toMatchObject({ retry: 'soon', retryAfterMs });
   });
 
-  test.each(['-1', 'never', ''])('C18 with a push-back of "%s" wants no retry, and gets a slow one', (value) => {
-    const error = refusal(failure(status.UNAVAILABLE, '', { 'grpc-retry-pushback-ms': value }), context);
-    expect([error.retry, error.retryAfterMs]).toEqual(['slow', undefined]);
-  });
+  test.each(['-1', 'never', ''])(
+    'C18 with a push-back of "%s" wants no retry, and gets a slow one',
+    (value) => {
+      const error = refusal(
+        failure(status.UNAVAILABLE, '', { 'grpc-retry-pushback-ms': value }),
+        context,
+      );
+      expect([error.retry, error.retryAfterMs]).toEqual(['slow', undefined]);
+    },
+  );
 
   test('is shown without the token, and not at any length', () => {
-    const { message } = refusal(failure(status.UNKNOWN, `secret ${'x'.repeat(5_000)}`), { ...context, token: 'secret' });
+    const { message } = refusal(failure(status.UNKNOWN, `secret ${'x'.repeat(5_000)}`), {
+      ...context,
+      token: 'secret',
+    });
     expect(message).toContain('UNKNOWN: [redacted] xxx');
     expect(message.length).toBeLessThan(400);
   });
@@ -103,7 +137,12 @@ describe('a status of the CA', () => {
   });
 
   test('C12 that is gRPC’s own about too long a reply is a bad reply', () => {
-    expect(refusal(failure(status.RESOURCE_EXHAUSTED, 'Received message larger than max (9 vs 1)'), context)).toMatchObject({
+    expect(
+      refusal(
+        failure(status.RESOURCE_EXHAUSTED, 'Received message larger than max (9 vs 1)'),
+        context,
+      ),
+    ).toMatchObject({
       code: 'ERR_CA_RESPONSE',
       retry: 'slow',
       field: 'reply',

@@ -1,4 +1,12 @@
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -20,42 +28,73 @@ const ID = parseSpiffeId('spiffe://cluster.local/ns/shop/sa/cart');
 
 describe('which key signs', () => {
   test('the first at once, the second is told on day six and signs on day seven, the first is gone a day after that', () => {
-    expect(planKeys([], NOW)).toMatchObject({ signing: undefined, due: { number: 1, activeAt: NOW } });
+    expect(planKeys([], NOW)).toMatchObject({
+      signing: undefined,
+      due: { number: 1, activeAt: NOW },
+    });
     const one = { number: 1, activeAt: NOW };
-    expect(planKeys([one], NOW)).toEqual({ signing: one, published: [one], gone: [], due: undefined, nextAt: NOW + 6 * DAY_MS });
+    expect(planKeys([one], NOW)).toEqual({
+      signing: one,
+      published: [one],
+      gone: [],
+      due: undefined,
+      nextAt: NOW + 6 * DAY_MS,
+    });
     const two = { number: 2, activeAt: NOW + 7 * DAY_MS };
     expect(planKeys([one], NOW + 6 * DAY_MS).due).toEqual(two);
-    expect(planKeys([one, two], NOW + 6 * DAY_MS)).toMatchObject({ signing: one, published: [one, two], due: undefined });
-    expect(planKeys([two, one], two.activeAt)).toMatchObject({ signing: two, published: [one, two], gone: [] });
+    expect(planKeys([one, two], NOW + 6 * DAY_MS)).toMatchObject({
+      signing: one,
+      published: [one, two],
+      due: undefined,
+    });
+    expect(planKeys([two, one], two.activeAt)).toMatchObject({
+      signing: two,
+      published: [one, two],
+      gone: [],
+    });
     const goneAt = two.activeAt + DAY_MS + 5 * 60_000;
     expect(planKeys([one, two], goneAt - 1).published).toEqual([one, two]);
-    expect(planKeys([one, two], goneAt)).toMatchObject({ signing: two, published: [two], gone: [one] });
+    expect(planKeys([one, two], goneAt)).toMatchObject({
+      signing: two,
+      published: [two],
+      gone: [one],
+    });
   });
 
   test('the old one for another day, where nobody was running for long: verifiers elsewhere know no other', () => {
     const one = { number: 1, activeAt: NOW };
     const later = NOW + 100 * DAY_MS;
-    expect(planKeys([one], later)).toMatchObject({ signing: one, due: { number: 2, activeAt: later + DAY_MS } });
+    expect(planKeys([one], later)).toMatchObject({
+      signing: one,
+      due: { number: 2, activeAt: later + DAY_MS },
+    });
   });
 
   test('always one that is published, whatever keys there are and whatever the clock says, and the plan goes on', () => {
     const terms = fc.uniqueArray(
-      fc.record({ number: fc.integer({ min: 1, max: 20 }), activeAt: fc.integer({ min: NOW - 30 * DAY_MS, max: NOW + 30 * DAY_MS }) }),
+      fc.record({
+        number: fc.integer({ min: 1, max: 20 }),
+        activeAt: fc.integer({ min: NOW - 30 * DAY_MS, max: NOW + 30 * DAY_MS }),
+      }),
       {
         selector: ({ number }) => number,
         minLength: 1,
       },
     );
     fc.assert(
-      fc.property(terms, fc.integer({ min: NOW - 60 * DAY_MS, max: NOW + 60 * DAY_MS }), (keys: KeyTerm[], now) => {
-        const plan = planKeys(keys, now);
-        expect(plan.signing).toBeDefined();
-        expect([...plan.published, ...plan.gone].sort((a, b) => a.number - b.number)).toEqual(
-          [...keys].sort((a, b) => a.number - b.number),
-        );
-        expect(plan.due === undefined ? plan.nextAt > now : plan.nextAt === now).toBe(true);
-        if (plan.due) expect(keys.every(({ number }) => number < plan.due!.number)).toBe(true);
-      }),
+      fc.property(
+        terms,
+        fc.integer({ min: NOW - 60 * DAY_MS, max: NOW + 60 * DAY_MS }),
+        (keys: KeyTerm[], now) => {
+          const plan = planKeys(keys, now);
+          expect(plan.signing).toBeDefined();
+          expect([...plan.published, ...plan.gone].sort((a, b) => a.number - b.number)).toEqual(
+            [...keys].sort((a, b) => a.number - b.number),
+          );
+          expect(plan.due === undefined ? plan.nextAt > now : plan.nextAt === now).toBe(true);
+          if (plan.due) expect(keys.every(({ number }) => number < plan.due!.number)).toBe(true);
+        },
+      ),
       { numRuns: 10_000 },
     );
   });
@@ -63,7 +102,11 @@ describe('which key signs', () => {
 
 describe('the keys of a CA directory', () => {
   const open: JwtAuthority[] = [];
-  const authorityOf = async (caDir: string, clock = new TestClock(NOW), algorithm: 'ecdsa-p256' | 'rsa-2048' = 'ecdsa-p256') => {
+  const authorityOf = async (
+    caDir: string,
+    clock = new TestClock(NOW),
+    algorithm: 'ecdsa-p256' | 'rsa-2048' = 'ecdsa-p256',
+  ) => {
     const deps = testDeps({ clock });
     const authority = await openJwtAuthority({ caDir, algorithm }, deps);
     open.push(authority);
@@ -80,24 +123,36 @@ describe('the keys of a CA directory', () => {
   test.each([
     ['ecdsa-p256', 'ES256'],
     ['rsa-2048', 'RS256'],
-  ] as const)('sign with their own algorithm (%s), and say which key it was', async (algorithm, alg) => {
-    const { authority } = await authorityOf(tempDir(), undefined, algorithm);
-    const signed = token(authority, NOW);
-    const [header, claims] = signed
-      .split('.')
-      .slice(0, 2)
-      .map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()));
-    expect(header).toEqual({ alg, kid: kidsOf(authority)[0], typ: 'JWT' });
-    expect(claims).toEqual({ sub: 'spiffe://cluster.local/ns/shop/sa/cart', aud: ['a', 'b'], iat: NOW / 1_000, exp: NOW / 1_000 + 300 });
-    await expect(verifyJwtSvid(signed, 'b', () => authority.keys.value, NOW)).resolves.toMatchObject({ id: ID });
-  });
+  ] as const)(
+    'sign with their own algorithm (%s), and say which key it was',
+    async (algorithm, alg) => {
+      const { authority } = await authorityOf(tempDir(), undefined, algorithm);
+      const signed = token(authority, NOW);
+      const [header, claims] = signed
+        .split('.')
+        .slice(0, 2)
+        .map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()));
+      expect(header).toEqual({ alg, kid: kidsOf(authority)[0], typ: 'JWT' });
+      expect(claims).toEqual({
+        sub: 'spiffe://cluster.local/ns/shop/sa/cart',
+        aud: ['a', 'b'],
+        iat: NOW / 1_000,
+        exp: NOW / 1_000 + 300,
+      });
+      await expect(
+        verifyJwtSvid(signed, 'b', () => authority.keys.value, NOW),
+      ).resolves.toMatchObject({ id: ID });
+    },
+  );
 
   test('are private files, and the same after a restart', async () => {
     const caDir = tempDir();
     const { authority } = await authorityOf(caDir);
     const dir = jwtKeysDir(caDir);
     expect(readdirSync(dir)).toEqual(['key-1.json']);
-    expect([statSync(dir).mode & 0o777, statSync(join(dir, 'key-1.json')).mode & 0o777]).toEqual([0o700, 0o600]);
+    expect([statSync(dir).mode & 0o777, statSync(join(dir, 'key-1.json')).mode & 0o777]).toEqual([
+      0o700, 0o600,
+    ]);
     const again = await authorityOf(caDir);
     expect(kidsOf(again.authority)).toEqual(kidsOf(authority));
   });
@@ -114,7 +169,11 @@ describe('the keys of a CA directory', () => {
     const [one, two] = [await authorityOf(caDir), await authorityOf(caDir)];
     const first = token(one.authority, NOW);
     await one.clock.advanceTo(NOW + 6 * DAY_MS);
-    const both = await firstValue(one.authority.keys, (keys) => keys.length === 2, AbortSignal.timeout(5_000));
+    const both = await firstValue(
+      one.authority.keys,
+      (keys) => keys.length === 2,
+      AbortSignal.timeout(5_000),
+    );
     await two.clock.advanceTo(NOW + 6 * DAY_MS);
     await two.authority.refresh();
     expect(kidsOf(two.authority)).toEqual(both.map(({ kid }) => kid));
@@ -124,7 +183,8 @@ describe('the keys of a CA directory', () => {
     await one.authority.refresh();
     const second = token(one.authority, NOW);
     expect(second.split('.')[0]).not.toBe(first.split('.')[0]);
-    for (const each of [first, second]) await verifyJwtSvid(each, 'a', () => two.authority.keys.value, NOW);
+    for (const each of [first, second])
+      await verifyJwtSvid(each, 'a', () => two.authority.keys.value, NOW);
     await one.clock.advanceTo(NOW + 8 * DAY_MS + HOUR_MS);
     await one.authority.refresh();
     expect(kidsOf(one.authority)).toHaveLength(1);
@@ -140,12 +200,17 @@ describe('the keys of a CA directory', () => {
     await authority.refresh();
     expect(kidsOf(authority)).toHaveLength(1);
     expect(kidsOf(authority)).not.toContain(kid);
-    await expect(verifyJwtSvid(signed, 'a', () => authority.keys.value, NOW)).rejects.toMatchObject({ field: 'token key' });
+    await expect(verifyJwtSvid(signed, 'a', () => authority.keys.value, NOW)).rejects.toMatchObject(
+      { field: 'token key' },
+    );
   });
 
   test.each<[string, (path: string) => void]>([
     ['is damaged', (path) => writeFileSync(path, readFileSync(path).subarray(0, 100))],
-    ['is no key', (path) => writeFileSync(path, '{"activeAt":"2026-01-01T00:00:00Z","privateKey":"x"}')],
+    [
+      'is no key',
+      (path) => writeFileSync(path, '{"activeAt":"2026-01-01T00:00:00Z","privateKey":"x"}'),
+    ],
     ['is open to others', (path) => chmodSync(path, 0o644)],
     [
       'is no file',
@@ -155,17 +220,22 @@ describe('the keys of a CA directory', () => {
         (require('node:fs') as typeof import('node:fs')).symlinkSync(`${path}.target`, path);
       },
     ],
-  ])('a key file that %s is refused, without a word of it; what was good before stays in use', async (_, spoil) => {
-    const caDir = tempDir();
-    const { authority, deps } = await authorityOf(caDir);
-    const path = join(jwtKeysDir(caDir), 'key-1.json');
-    const before = kidsOf(authority);
-    const secret = JSON.parse(readFileSync(path, 'utf8')).privateKey.split('\n')[1] as string;
-    spoil(path);
-    await authority.refresh();
-    expect(kidsOf(authority)).toEqual(before);
-    expect(deps.events.some(({ level }) => level === 'error')).toBe(true);
-    expect(JSON.stringify(deps.events)).not.toContain(secret.slice(0, 20));
-    await expect(openJwtAuthority({ caDir, algorithm: 'ecdsa-p256' }, testDeps())).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
-  });
+  ])(
+    'a key file that %s is refused, without a word of it; what was good before stays in use',
+    async (_, spoil) => {
+      const caDir = tempDir();
+      const { authority, deps } = await authorityOf(caDir);
+      const path = join(jwtKeysDir(caDir), 'key-1.json');
+      const before = kidsOf(authority);
+      const secret = JSON.parse(readFileSync(path, 'utf8')).privateKey.split('\n')[1] as string;
+      spoil(path);
+      await authority.refresh();
+      expect(kidsOf(authority)).toEqual(before);
+      expect(deps.events.some(({ level }) => level === 'error')).toBe(true);
+      expect(JSON.stringify(deps.events)).not.toContain(secret.slice(0, 20));
+      await expect(
+        openJwtAuthority({ caDir, algorithm: 'ecdsa-p256' }, testDeps()),
+      ).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    },
+  );
 });

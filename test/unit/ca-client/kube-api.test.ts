@@ -2,12 +2,20 @@ import { writeFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { createKubeApi, type KubeApi, type KubeEvent } from '../../../ca-client/kubernetes/kube-api';
+import {
+  createKubeApi,
+  type KubeApi,
+  type KubeEvent,
+} from '../../../ca-client/kubernetes/kube-api';
 import { loadKubeConfig } from '../../../ca-client/kubernetes/kube-config';
 import { isKubeStatus } from '../../../ca-client/kubernetes/kube-error';
 import { dnsName, HOUR_MS } from '../../support/certs';
 import { makeJwt } from '../../support/fake-istio-csr';
-import { type HttpsServer, type HttpsServerOptions, startHttpsServer } from '../../support/https-server';
+import {
+  type HttpsServer,
+  type HttpsServerOptions,
+  startHttpsServer,
+} from '../../support/https-server';
 import { tempDir } from '../../support/temp-dir';
 import { testDeps } from '../../support/test-deps';
 import { until } from '../../support/until';
@@ -29,7 +37,10 @@ async function world(
   listener: (request: IncomingMessage, response: ServerResponse) => unknown,
   options: HttpsServerOptions = {},
 ): Promise<World> {
-  const server = await startHttpsServer((request, response) => void listener(request, response), options);
+  const server = await startHttpsServer(
+    (request, response) => void listener(request, response),
+    options,
+  );
   const dir = tempDir();
   const [tokenFile, caFile] = [join(dir, 'token'), join(dir, 'ca.crt')];
   writeFileSync(tokenFile, 'first-token\n');
@@ -56,8 +67,15 @@ async function connect(dir: string, url: string): Promise<KubeApi> {
   return api;
 }
 
-const answer = (response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}) =>
-  response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
+const answer = (
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+) =>
+  response
+    .writeHead(status, { 'content-type': 'application/json', ...headers })
+    .end(JSON.stringify(body));
 
 const failure = (promise: Promise<unknown>) =>
   promise.then(
@@ -70,10 +88,18 @@ describe('a request to the Kubernetes API', () => {
     const seen: unknown[] = [];
     const { api, server } = await world(async (request, response) => {
       const body = (await request.setEncoding('utf8').toArray()).join('');
-      seen.push([request.method, request.url, request.headers.authorization, request.headers['content-type'], body]);
+      seen.push([
+        request.method,
+        request.url,
+        request.headers.authorization,
+        request.headers['content-type'],
+        body,
+      ]);
       answer(response, 201, { kind: 'Thing' });
     });
-    expect(await api.request('POST', '/api/v1/things', { body: { name: 'x' } })).toEqual({ kind: 'Thing' });
+    expect(await api.request('POST', '/api/v1/things', { body: { name: 'x' } })).toEqual({
+      kind: 'Thing',
+    });
     for (let count = 0; count < 4; count += 1) await api.request('GET', '/api/v1/things/x?a=b');
     expect(seen.slice(0, 2)).toEqual([
       ['POST', '/api/v1/things', 'Bearer first-token', 'application/json', '{"name":"x"}'],
@@ -94,9 +120,17 @@ describe('a request to the Kubernetes API', () => {
     [500, 'InternalError', 'ERR_CA_UNAVAILABLE', 'soon'],
     [503, 'ServiceUnavailable', 'ERR_CA_UNAVAILABLE', 'soon'],
   ])('answered %i %s is %s, to be tried again %s', async (status, reason, code, retry) => {
-    const { api } = await world((_, response) => answer(response, status, { kind: 'Status', reason, message: `because of ${reason}` }));
+    const { api } = await world((_, response) =>
+      answer(response, status, { kind: 'Status', reason, message: `because of ${reason}` }),
+    );
     const error = await failure(api.request('GET', '/api/v1/things?x=y'));
-    expect(error).toMatchObject({ code, retry, status, reason, message: `GET /api/v1/things: ${status} because of ${reason}` });
+    expect(error).toMatchObject({
+      code,
+      retry,
+      status,
+      reason,
+      message: `GET /api/v1/things: ${status} because of ${reason}`,
+    });
     expect(isKubeStatus(error, status)).toBe(true);
   });
 
@@ -106,25 +140,37 @@ describe('a request to the Kubernetes API', () => {
     [{ 'retry-after': '86400' }, {}, 300_000],
     [{ 'retry-after': 'soon' }, {}, undefined],
   ])('answered 429 with %j and %j waits for %p ms', async (headers, status, retryAfterMs) => {
-    const { api } = await world((_, response) => answer(response, 429, status, headers as Record<string, string>));
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retryAfterMs });
+    const { api } = await world((_, response) =>
+      answer(response, 429, status, headers as Record<string, string>),
+    );
+    expect(await failure(api.request('GET', '/x'))).toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      retryAfterMs,
+    });
   });
 
   test('answered 401 reads the token again and is sent once more', async () => {
     const tokens: (string | undefined)[] = [];
     const { api, tokenFile } = await world((request, response) => {
       tokens.push(request.headers.authorization);
-      if (request.headers.authorization === 'Bearer second-token') answer(response, 200, { ok: true });
+      if (request.headers.authorization === 'Bearer second-token')
+        answer(response, 200, { ok: true });
       else answer(response, 401, { reason: 'Unauthorized', message: 'Unauthorized' });
     });
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_TOKEN', retry: 'slow', status: 401 });
+    expect(await failure(api.request('GET', '/x'))).toMatchObject({
+      code: 'ERR_TOKEN',
+      retry: 'slow',
+      status: 401,
+    });
     expect(tokens).toHaveLength(2);
     writeFileSync(tokenFile, 'second-token');
     expect(await api.request('GET', '/x')).toEqual({ ok: true });
   });
 
   test('field: answered 401 although the token is alive may be an outage: an API server that starts or stops says so too', async () => {
-    const { api, tokenFile } = await world((_, response) => answer(response, 401, { reason: 'Unauthorized' }));
+    const { api, tokenFile } = await world((_, response) =>
+      answer(response, 401, { reason: 'Unauthorized' }),
+    );
     for (const [secondsLeft, aud, retry] of [
       [600, ['https://kubernetes.default.svc'], 'unsure'],
       [600, ['istio-ca'], 'slow'],
@@ -152,7 +198,10 @@ describe('a request to the Kubernetes API', () => {
     const other = await startHttpsServer(() => undefined);
     closers.push(other.close);
     writeFileSync(caFile, other.caPem);
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    expect(await failure(api.request('GET', '/x'))).toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      retry: 'soon',
+    });
     writeFileSync(caFile, server.caPem);
     expect(await api.request('GET', '/x')).toEqual({});
   });
@@ -160,15 +209,18 @@ describe('a request to the Kubernetes API', () => {
   test.each([
     ['for another name', { names: [dnsName('elsewhere.example')] }],
     ['that has expired', { notAfterAt: Date.now() - HOUR_MS / 4 }],
-  ])('C24 to a server with a certificate %s is not made, and no token is sent', async (_, options) => {
-    let asked = 0;
-    const { api } = await world((_request, response) => {
-      asked += 1;
-      answer(response, 200, {});
-    }, options);
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
-    expect(asked).toBe(0);
-  });
+  ])(
+    'C24 to a server with a certificate %s is not made, and no token is sent',
+    async (_, options) => {
+      let asked = 0;
+      const { api } = await world((_request, response) => {
+        asked += 1;
+        answer(response, 200, {});
+      }, options);
+      expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+      expect(asked).toBe(0);
+    },
+  );
 
   test.each([
     ['nothing', () => undefined],
@@ -176,7 +228,10 @@ describe('a request to the Kubernetes API', () => {
     ['half a body', (response: ServerResponse) => response.writeHead(200).write('{"a":')],
   ])('C15 answered by %s ends at its deadline', async (_, behave) => {
     const { api } = await world((_request, response) => behave(response));
-    expect(await failure(api.request('GET', '/x', { timeoutMs: 200 }))).toMatchObject({ code: 'ERR_TIMEOUT', retry: 'soon' });
+    expect(await failure(api.request('GET', '/x', { timeoutMs: 200 }))).toMatchObject({
+      code: 'ERR_TIMEOUT',
+      retry: 'soon',
+    });
   });
 
   test('C16 whose connection breaks in the middle of the answer can be tried again', async () => {
@@ -184,7 +239,10 @@ describe('a request to the Kubernetes API', () => {
       response.writeHead(200, { 'content-length': '100' }).write('{"a":');
       setImmediate(() => response.socket?.destroy());
     });
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', retry: 'soon' });
+    expect(await failure(api.request('GET', '/x'))).toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      retry: 'soon',
+    });
   });
 
   test.each([
@@ -207,14 +265,21 @@ describe('a request to the Kubernetes API', () => {
       response.writeHead(200).on('drain', more);
       more();
     });
-    expect(await failure(api.request('GET', '/x'))).toMatchObject({ code: 'ERR_CA_RESPONSE', retry: 'slow' });
+    expect(await failure(api.request('GET', '/x'))).toMatchObject({
+      code: 'ERR_CA_RESPONSE',
+      retry: 'slow',
+    });
     expect(sent).toBeLessThan(40);
   });
 
   test('ends when its signal fires, and when the client is closed', async () => {
     const { api } = await world(() => undefined);
-    expect(await failure(api.request('GET', '/x', { signal: AbortSignal.abort() }))).toMatchObject({ code: 'ERR_ABORTED' });
-    expect(await failure(api.request('GET', '/x', { signal: AbortSignal.timeout(50) }))).toMatchObject({ code: 'ERR_ABORTED' });
+    expect(await failure(api.request('GET', '/x', { signal: AbortSignal.abort() }))).toMatchObject({
+      code: 'ERR_ABORTED',
+    });
+    expect(
+      await failure(api.request('GET', '/x', { signal: AbortSignal.timeout(50) })),
+    ).toMatchObject({ code: 'ERR_ABORTED' });
     const pending = failure(api.request('GET', '/x'));
     await api.close();
     expect(await pending).toMatchObject({ code: 'ERR_ABORTED' });
@@ -225,10 +290,15 @@ describe('a request to the Kubernetes API', () => {
 describe('a watch of the Kubernetes API', () => {
   const line = (type: string, object: unknown) => `${JSON.stringify({ type, object })}\n`;
 
-  async function watching(behave: (response: ServerResponse) => unknown, signal = new AbortController().signal) {
+  async function watching(
+    behave: (response: ServerResponse) => unknown,
+    signal = new AbortController().signal,
+  ) {
     const events: KubeEvent[] = [];
     const { api } = await world((request, response) => {
-      expect(request.url).toMatch(/^\/things\?fieldSelector=x&watch=true&allowWatchBookmarks=true&timeoutSeconds=\d+$/);
+      expect(request.url).toMatch(
+        /^\/things\?fieldSelector=x&watch=true&allowWatchBookmarks=true&timeoutSeconds=\d+$/,
+      );
       behave(response.writeHead(200));
     });
     const ended = api.watch('/things?fieldSelector=x', (event) => events.push(event), signal);
@@ -236,7 +306,8 @@ describe('a watch of the Kubernetes API', () => {
   }
 
   test('tells every event in order, however the bytes arrive, and returns when the server ends it', async () => {
-    const text = line('ADDED', { name: 'ä' }) + line('BOOKMARK', { v: 1 }) + line('DELETED', { name: 'b' });
+    const text =
+      line('ADDED', { name: 'ä' }) + line('BOOKMARK', { v: 1 }) + line('DELETED', { name: 'b' });
     const { events, ended } = await watching(async (response) => {
       for (const octet of Buffer.from(text)) {
         response.write(Buffer.of(octet));
@@ -250,8 +321,15 @@ describe('a watch of the Kubernetes API', () => {
   });
 
   test('throws an ERROR event as the answer that it is', async () => {
-    const status = { kind: 'Status', code: 410, reason: 'Expired', message: 'too old resource version' };
-    const { ended } = await watching((response) => response.end(line('ADDED', {}) + line('ERROR', status)));
+    const status = {
+      kind: 'Status',
+      code: 410,
+      reason: 'Expired',
+      message: 'too old resource version',
+    };
+    const { ended } = await watching((response) =>
+      response.end(line('ADDED', {}) + line('ERROR', status)),
+    );
     expect(await failure(ended)).toMatchObject({ status: 410, reason: 'Expired', retry: 'soon' });
   });
 

@@ -21,13 +21,28 @@ type Answer = { readonly status: number; readonly body: object };
 const NOT_SERVED: Answer = { status: 404, body: { reason: 'NotFound' } };
 const bundles = (...pems: string[]): Answer => ({
   status: 200,
-  body: { metadata: { resourceVersion: '5' }, items: pems.map((trustBundle) => ({ spec: { trustBundle } })) },
+  body: {
+    metadata: { resourceVersion: '5' },
+    items: pems.map((trustBundle) => ({ spec: { trustBundle } })),
+  },
 });
-const configMap = (data: object): Answer => ({ status: 200, body: { metadata: { resourceVersion: '6' }, data } });
+const configMap = (data: object): Answer => ({
+  status: 200,
+  body: { metadata: { resourceVersion: '6' }, data },
+});
 
 /** A cluster that answers as told, and watches without an event. */
-async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answer; watch?: Answer }, keptDir?: string) {
-  const now = { v1: NOT_SERVED, v1beta1: NOT_SERVED, configMap: NOT_SERVED, watch: { status: 200, body: {} }, ...answers };
+async function world(
+  answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answer; watch?: Answer },
+  keptDir?: string,
+) {
+  const now = {
+    v1: NOT_SERVED,
+    v1beta1: NOT_SERVED,
+    configMap: NOT_SERVED,
+    watch: { status: 200, body: {} },
+    ...answers,
+  };
   const asked: string[] = [];
   const watches: ((type: string) => void)[] = [];
   const server = await startHttpsServer((request, response) => {
@@ -43,7 +58,11 @@ async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answe
       return;
     }
     asked.push(url);
-    const answer = url.includes('/v1/clustertrustbundles') ? now.v1 : url.includes('/v1beta1/') ? now.v1beta1 : now.configMap;
+    const answer = url.includes('/v1/clustertrustbundles')
+      ? now.v1
+      : url.includes('/v1beta1/')
+        ? now.v1beta1
+        : now.configMap;
     response.writeHead(answer.status).end(JSON.stringify(answer.body));
   });
   const dir = tempDir();
@@ -63,7 +82,11 @@ async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answe
   const deps = testDeps({ clock, random: () => 0.5 });
   // Of another clock, so that the only waits on this one are those between requests.
   const api = createKubeApi(await loadKubeConfig({ kubeconfig, env: {} }, deps), testDeps());
-  const anchors = followKubeTrust(api, { signerName: 'example.com/mesh', namespace: 'shop', keptDir }, deps);
+  const anchors = followKubeTrust(
+    api,
+    { signerName: 'example.com/mesh', namespace: 'shop', keptDir },
+    deps,
+  );
   closers.push(
     server.close,
     () => api.close(),
@@ -76,12 +99,16 @@ async function world(answers: { v1?: Answer; v1beta1?: Answer; configMap?: Answe
   return { now, asked, anchors, deps, change, clock };
 }
 
-const pemOf = async (name: string) => certificatesPem((await makeTestCa({ name })).bundle.rootsDer).toString();
+const pemOf = async (name: string) =>
+  certificatesPem((await makeTestCa({ name })).bundle.rootsDer).toString();
 const BAD = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 
 describe('the anchors of a signer', () => {
   test('are all of its ClusterTrustBundles together, of v1 where that is served', async () => {
-    const { asked, anchors } = await world({ v1: bundles(await pemOf('one'), await pemOf('two')), v1beta1: bundles(await pemOf('old')) });
+    const { asked, anchors } = await world({
+      v1: bundles(await pemOf('one'), await pemOf('two')),
+      v1beta1: bundles(await pemOf('old')),
+    });
     expect(anchors.trust.value?.rootsDer).toHaveLength(2);
     await until('the watch', async () => asked.includes('watch clustertrustbundles'));
     expect(asked).toEqual([
@@ -91,7 +118,10 @@ describe('the anchors of a signer', () => {
   });
 
   test('are those of v1beta1 where v1 is not served', async () => {
-    const { anchors } = await world({ v1beta1: bundles(await pemOf('one')), configMap: configMap({}) });
+    const { anchors } = await world({
+      v1beta1: bundles(await pemOf('one')),
+      configMap: configMap({}),
+    });
     expect(anchors.trust.value?.rootsDer).toHaveLength(1);
   });
 
@@ -100,14 +130,19 @@ describe('the anchors of a signer', () => {
     ['bundles are not for us', { status: 403, body: {} }],
     ['bundles are not served', NOT_SERVED],
   ])('come from the ConfigMap where %s', async (_, v1) => {
-    const { asked, anchors } = await world({ v1, configMap: configMap({ 'root-cert.pem': await pemOf('istio') }) });
+    const { asked, anchors } = await world({
+      v1,
+      configMap: configMap({ 'root-cert.pem': await pemOf('istio') }),
+    });
     expect(anchors.trust.value?.rootsDer).toHaveLength(1);
     expect(asked).toContain('/api/v1/namespaces/shop/configmaps/istio-ca-root-cert');
     await until('the watch', async () => asked.includes('watch configmaps'));
   });
 
   test('move to a bundle when there is one, and stay when a change is bad', async () => {
-    const { now, anchors, deps, change, asked } = await world({ configMap: configMap({ 'root-cert.pem': await pemOf('istio') }) });
+    const { now, anchors, deps, change, asked } = await world({
+      configMap: configMap({ 'root-cert.pem': await pemOf('istio') }),
+    });
     const before = anchors.trust.value;
     now.v1 = bundles(await pemOf('mesh'));
     await until('the watch', async () => asked.includes('watch configmaps'));
@@ -123,13 +158,17 @@ describe('the anchors of a signer', () => {
       message: expect.stringContaining('ClusterTrustBundle of example.com/mesh'),
     });
     expect(anchors.trust.value).toBe(mesh);
-    expect(deps.events.map(({ event }) => event)).toContain('trust anchors are bad, keeping the last good ones');
+    expect(deps.events.map(({ event }) => event)).toContain(
+      'trust anchors are bad, keeping the last good ones',
+    );
     now.v1 = bundles(BAD, await pemOf('mesh again'));
     anchors.refresh();
     await until('the good half', async () => anchors.trust.value !== mesh);
     expect(anchors.problem()).toBeUndefined();
     expect(deps.events.at(-1)!.event).toBe('trust anchors read');
-    expect(deps.events.map(({ event }) => event)).toContain('trust anchors hold roots that are refused, using the others');
+    expect(deps.events.map(({ event }) => event)).toContain(
+      'trust anchors hold roots that are refused, using the others',
+    );
   });
 
   test('do not change by a bookmark', async () => {
@@ -147,20 +186,26 @@ describe('the anchors of a signer', () => {
   test.each<[string, Parameters<typeof world>[0]]>([
     ['API server fails', { v1: { status: 500, body: {} } }],
     ['watch is refused', { watch: { status: 403, body: { reason: 'Forbidden' } } }],
-  ])('whose %s are asked for after 1, 2, 4 ... 45 s, and the reason is logged once', async (_, answers) => {
-    const { anchors, deps, clock, asked } = await world({ v1: bundles(await pemOf('one')), ...answers });
-    const waits: number[] = [];
-    while (waits.length < 8) {
-      const wakeAt = await until('a wait', async () => clock.nextWakeAt());
-      waits.push((wakeAt - clock.now()) / 1_000);
-      const before = asked.length;
-      await clock.advanceTo(wakeAt);
-      await until('the next try', async () => asked.length > before);
-    }
-    expect(waits).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
-    expect(anchors.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
-    expect(deps.events.filter(({ level }) => level === 'warn')).toHaveLength(1);
-  });
+  ])(
+    'whose %s are asked for after 1, 2, 4 ... 45 s, and the reason is logged once',
+    async (_, answers) => {
+      const { anchors, deps, clock, asked } = await world({
+        v1: bundles(await pemOf('one')),
+        ...answers,
+      });
+      const waits: number[] = [];
+      while (waits.length < 8) {
+        const wakeAt = await until('a wait', async () => clock.nextWakeAt());
+        waits.push((wakeAt - clock.now()) / 1_000);
+        const before = asked.length;
+        await clock.advanceTo(wakeAt);
+        await until('the next try', async () => asked.length > before);
+      }
+      expect(waits).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
+      expect(anchors.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
+      expect(deps.events.filter(({ level }) => level === 'warn')).toHaveLength(1);
+    },
+  );
 
   test('are kept in a directory, for a start while the cluster does not answer', async () => {
     const dir = join(tempDir(), 'kept');
@@ -173,8 +218,16 @@ describe('the anchors of a signer', () => {
 
   test.each([
     ['nothing anywhere', {}, '404'],
-    ['a ConfigMap without the key', { configMap: configMap({ other: 'x' }) }, 'must have the key root-cert.pem'],
-    ['a ConfigMap without a root', { configMap: configMap({ 'root-cert.pem': 'nothing' }) }, 'must hold at least one PEM block'],
+    [
+      'a ConfigMap without the key',
+      { configMap: configMap({ other: 'x' }) },
+      'must have the key root-cert.pem',
+    ],
+    [
+      'a ConfigMap without a root',
+      { configMap: configMap({ 'root-cert.pem': 'nothing' }) },
+      'must hold at least one PEM block',
+    ],
     ['an API server that fails', { v1: { status: 500, body: {} } }, '500'],
   ])('are not known with %s, and the problem says what to publish', async (_, answers, message) => {
     const { anchors } = await world(answers);

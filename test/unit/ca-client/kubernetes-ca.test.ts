@@ -35,10 +35,17 @@ const event = (type: string, value: object) => `${JSON.stringify({ type, object:
 type Behaviour = (response: ServerResponse, count: number) => void;
 
 /** An API server that does as it is told, in ways that a real one does only on bad days. */
-async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behaviour; remove?: Behaviour; body?: (text: string) => void }) {
+async function world(api: {
+  create?: Behaviour;
+  watch?: Behaviour;
+  get?: Behaviour;
+  remove?: Behaviour;
+  body?: (text: string) => void;
+}) {
   const counts: Record<string, number> = {};
   const seen: string[] = [];
-  const ok = (response: ServerResponse, value: object) => response.writeHead(200).end(JSON.stringify(value));
+  const ok = (response: ServerResponse, value: object) =>
+    response.writeHead(200).end(JSON.stringify(value));
   const behaviours: Record<string, Behaviour> = {
     create: api.create ?? ((response) => ok(response, object())),
     watch: api.watch ?? ((response) => response.writeHead(200).flushHeaders()),
@@ -47,7 +54,13 @@ async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behavio
   };
   const server = await startHttpsServer((request: IncomingMessage, response) => {
     const kind =
-      request.method === 'POST' ? 'create' : request.method === 'DELETE' ? 'delete' : request.url!.includes('watch=') ? 'watch' : 'get';
+      request.method === 'POST'
+        ? 'create'
+        : request.method === 'DELETE'
+          ? 'delete'
+          : request.url!.includes('watch=')
+            ? 'watch'
+            : 'get';
     seen.push(`${kind} ${/resourceVersion=(\d+)/.exec(request.url!)?.[1] ?? ''}`.trim());
     counts[kind] = (counts[kind] ?? 0) + 1;
     const chunks: Buffer[] = [];
@@ -91,10 +104,13 @@ async function world(api: { create?: Behaviour; watch?: Behaviour; get?: Behavio
     seen,
     leafDer,
     leafPem: certificatesPem([leafDer]),
-    sign: (signal = AbortSignal.timeout(10_000)) => client.sign({ id, csrDer, ttlSeconds: 3_600 }, signal),
+    sign: (signal = AbortSignal.timeout(10_000)) =>
+      client.sign({ id, csrDer, ttlSeconds: 3_600 }, signal),
     /** Under a deadline, as the owner of an attempt keeps it. */
     signWithin: (ms: number, request = csrDer) =>
-      withDeadline(systemClock, ms, 'sign', undefined, (signal) => client.sign({ id, csrDer: request, ttlSeconds: 3_600 }, signal)),
+      withDeadline(systemClock, ms, 'sign', undefined, (signal) =>
+        client.sign({ id, csrDer: request, ttlSeconds: 3_600 }, signal),
+      ),
     client,
   };
 }
@@ -107,10 +123,13 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
         if (count < 3) response.writeHead(200).end();
         else response.writeHead(200).write(event('MODIFIED', object(issued(leafPem))));
       },
-      get: (response, count) => response.writeHead(200).end(JSON.stringify(object({}, String(7 + count)))),
+      get: (response, count) =>
+        response.writeHead(200).end(JSON.stringify(object({}, String(7 + count)))),
     });
     leafPem = made.leafPem;
-    expect((await sign()).certificatesDer.map((der) => Buffer.from(der))).toEqual([Buffer.from(made.leafDer)]);
+    expect((await sign()).certificatesDer.map((der) => Buffer.from(der))).toEqual([
+      Buffer.from(made.leafDer),
+    ]);
     expect(seen.slice(0, 6)).toEqual(['create', 'watch 7', 'get', 'watch 8', 'get', 'watch 9']);
   });
 
@@ -125,7 +144,13 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
   });
 
   test.each<[string, Behaviour]>([
-    ['says 410 Gone', (response) => response.writeHead(200).end(event('ERROR', { code: 410, reason: 'Expired', message: 'too old' }))],
+    [
+      'says 410 Gone',
+      (response) =>
+        response
+          .writeHead(200)
+          .end(event('ERROR', { code: 410, reason: 'Expired', message: 'too old' })),
+    ],
     ['answers 410', (response) => response.writeHead(410).end('{}')],
     ['answers 429', (response) => response.writeHead(429).end('{}')],
     ['answers 500', (response) => response.writeHead(500).end('{}')],
@@ -157,7 +182,8 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
         else response.writeHead(200).flushHeaders();
       },
     });
-    for (const _ of ['first', 'second']) await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    for (const _ of ['first', 'second'])
+      await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
     leafPem = made.leafPem;
     await expect(signWithin(10_000)).resolves.toBeDefined();
     await until('the removal', async () => seen.includes('delete'));
@@ -167,9 +193,13 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
   test('that was not answered in time is removed by the next request, and by the end of the client', async () => {
     const { signWithin, seen, client } = await world({});
     await expect(signWithin(300)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
-    const other = await directEngine.createCsr(await directEngine.generateKeyPair('ecdsa-p256'), id);
+    const other = await directEngine.createCsr(
+      await directEngine.generateKeyPair('ecdsa-p256'),
+      id,
+    );
     await expect(signWithin(300, other)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
-    const removed = (count: number) => async () => seen.filter((each) => each === 'delete').length === count;
+    const removed = (count: number) => async () =>
+      seen.filter((each) => each === 'delete').length === count;
     await until('the removal of the first', removed(1));
     await client.close();
     await until('the removal of the second', removed(2));
@@ -182,7 +212,10 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
         if (count === 1) response.socket?.destroy();
         else response.writeHead(409).end(JSON.stringify({ reason: 'AlreadyExists' }));
       },
-      get: (response) => response.writeHead(200).end(JSON.stringify({ ...object(issued(made.leafPem)), spec: JSON.parse(body).spec })),
+      get: (response) =>
+        response
+          .writeHead(200)
+          .end(JSON.stringify({ ...object(issued(made.leafPem)), spec: JSON.parse(body).spec })),
       body: (text) => (body = text),
     });
     await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
@@ -191,7 +224,8 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
 
   test('that is approved but holds an empty certificate has not been answered', async () => {
     const { sign } = await world({
-      watch: (response) => response.writeHead(200).write(event('MODIFIED', object({ ...approved, certificate: '' }))),
+      watch: (response) =>
+        response.writeHead(200).write(event('MODIFIED', object({ ...approved, certificate: '' }))),
     });
     await expect(sign(AbortSignal.timeout(300))).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
@@ -202,16 +236,37 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
     ['half a certificate', '-----BEGIN CERTIFICATE-----\nMIIB'],
   ])('C9 that is answered by %s is refused', async (_, pem) => {
     const { sign } = await world({
-      watch: (response) => response.writeHead(200).write(event('MODIFIED', object({ ...approved, ...issued(pem) }))),
+      watch: (response) =>
+        response.writeHead(200).write(event('MODIFIED', object({ ...approved, ...issued(pem) }))),
     });
-    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_RESPONSE', retry: 'slow', message: expect.stringContaining(NAME) });
+    await expect(sign()).rejects.toMatchObject({
+      code: 'ERR_CA_RESPONSE',
+      retry: 'slow',
+      message: expect.stringContaining(NAME),
+    });
   });
 
   test.each<[string, object]>([
-    ['Denied', { conditions: [{ type: 'Denied', status: 'True', reason: 'R', message: 'm' }], ...issued('whatever') }],
-    ['Approved and Failed', { conditions: [...approved.conditions, { type: 'Failed', status: 'True', reason: 'R', message: 'm' }] }],
+    [
+      'Denied',
+      {
+        conditions: [{ type: 'Denied', status: 'True', reason: 'R', message: 'm' }],
+        ...issued('whatever'),
+      },
+    ],
+    [
+      'Approved and Failed',
+      {
+        conditions: [
+          ...approved.conditions,
+          { type: 'Failed', status: 'True', reason: 'R', message: 'm' },
+        ],
+      },
+    ],
   ])('that is %s is refused, whatever else it holds', async (_, status) => {
-    const { sign } = await world({ watch: (response) => response.writeHead(200).write(event('MODIFIED', object(status))) });
+    const { sign } = await world({
+      watch: (response) => response.writeHead(200).write(event('MODIFIED', object(status))),
+    });
     await expect(sign()).rejects.toMatchObject({
       code: 'ERR_CA_REJECTED',
       retry: 'slow',
@@ -224,29 +279,54 @@ describe('C27 a request to a Kubernetes signer, when the API server has a bad da
       watch: (response) => response.writeHead(200).end(),
       get: (response) => response.writeHead(404).end(JSON.stringify({ reason: 'NotFound' })),
     });
-    await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_REJECTED', retry: 'soon', message: expect.stringContaining('was deleted') });
+    await expect(sign()).rejects.toMatchObject({
+      code: 'ERR_CA_REJECTED',
+      retry: 'soon',
+      message: expect.stringContaining('was deleted'),
+    });
   });
 
   test.each<[number, object, object]>([
     [401, {}, { code: 'ERR_TOKEN', retry: 'slow', status: 401 }],
-    [403, { message: 'not you' }, { code: 'ERR_CA_REJECTED', retry: 'slow', message: expect.stringContaining('not you') }],
-    [409, { reason: 'AlreadyExists' }, { code: 'ERR_CA_REJECTED', retry: 'soon', reason: 'AlreadyExists' }],
+    [
+      403,
+      { message: 'not you' },
+      { code: 'ERR_CA_REJECTED', retry: 'slow', message: expect.stringContaining('not you') },
+    ],
+    [
+      409,
+      { reason: 'AlreadyExists' },
+      { code: 'ERR_CA_REJECTED', retry: 'soon', reason: 'AlreadyExists' },
+    ],
     [
       422,
       { message: 'spec.signerName: bad' },
-      { code: 'ERR_CA_REJECTED', retry: 'slow', message: expect.stringContaining('spec.signerName: bad') },
+      {
+        code: 'ERR_CA_REJECTED',
+        retry: 'slow',
+        message: expect.stringContaining('spec.signerName: bad'),
+      },
     ],
-    [429, { details: { retryAfterSeconds: 9 } }, { code: 'ERR_CA_UNAVAILABLE', retry: 'soon', retryAfterMs: 9_000 }],
+    [
+      429,
+      { details: { retryAfterSeconds: 9 } },
+      { code: 'ERR_CA_UNAVAILABLE', retry: 'soon', retryAfterMs: 9_000 },
+    ],
     [503, {}, { code: 'ERR_CA_UNAVAILABLE', retry: 'soon' }],
   ])('is not made where the answer is %i', async (status, body, want) => {
-    const { sign, seen } = await world({ create: (response) => response.writeHead(status).end(JSON.stringify(body)) });
+    const { sign, seen } = await world({
+      create: (response) => response.writeHead(status).end(JSON.stringify(body)),
+    });
     await expect(sign()).rejects.toMatchObject(want);
     expect(seen.filter((each) => each === 'delete')).toEqual([]);
   });
 
   test('is left behind where removing it takes longer than there is time to close', async () => {
     const { sign, seen, client } = await world({
-      watch: (response) => response.writeHead(200).write(event('MODIFIED', object({ conditions: [{ type: 'Denied', status: 'True' }] }))),
+      watch: (response) =>
+        response
+          .writeHead(200)
+          .write(event('MODIFIED', object({ conditions: [{ type: 'Denied', status: 'True' }] }))),
       remove: () => undefined,
     });
     await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });

@@ -12,7 +12,11 @@ test('field: a URL that answers after 12 s is waited for; one that does not answ
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   const clock = new TestClock();
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/bundle.json`;
-  const place = openPlace(url, { field: '--federated-bundle', maxBytes: 1_024 }, testDeps({ clock }));
+  const place = openPlace(
+    url,
+    { field: '--federated-bundle', maxBytes: 1_024 },
+    testDeps({ clock }),
+  );
   const slow = place.read(new AbortController().signal);
   await until('the request', async () => waiting.length === 1);
   await clock.advanceBy(12_000);

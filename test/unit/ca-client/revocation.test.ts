@@ -34,7 +34,10 @@ interface ListFields {
   readonly lifeMs?: number;
 }
 
-function listOf(ca: TestCa, { number = 1, at = TEST_NOW, serials = [], lifeMs = 4 * HOUR_MS }: ListFields = {}): Buffer {
+function listOf(
+  ca: TestCa,
+  { number = 1, at = TEST_NOW, serials = [], lifeMs = 4 * HOUR_MS }: ListFields = {},
+): Buffer {
   const revoked = serials.map((serial) => Buffer.from(serial, 'hex'));
   return listsPem([makeList(ca, { number, thisUpdateAt: at, nextUpdateAt: at + lifeMs, revoked })]);
 }
@@ -44,9 +47,19 @@ const serialsOf = (set: CrlSet | undefined) => set?.lists.flatMap(serialsOfList)
 describe('lists are accepted', () => {
   test('of roots, and of intermediates whose certificates come with them; of nobody else', async () => {
     const [root, stranger] = [await makeTestCa(), await makeTestCa({ name: 'stranger' })];
-    const [below, other] = [await makeTestCa({ parent: root, name: 'below' }), await makeTestCa({ parent: stranger, name: 'other' })];
-    const file = [listOf(root, { serials: ['0a'] }), listOf(below, { serials: ['0b'] }), listOf(stranger), listOf(other)];
-    const certificates = certificatesPem([below, other, stranger].map(({ certificateDer }) => certificateDer));
+    const [below, other] = [
+      await makeTestCa({ parent: root, name: 'below' }),
+      await makeTestCa({ parent: stranger, name: 'other' }),
+    ];
+    const file = [
+      listOf(root, { serials: ['0a'] }),
+      listOf(below, { serials: ['0b'] }),
+      listOf(stranger),
+      listOf(other),
+    ];
+    const certificates = certificatesPem(
+      [below, other, stranger].map(({ certificateDer }) => certificateDer),
+    );
     const { set, skipped } = await acceptCrls(
       Buffer.concat([...file, certificates]),
       'crl',
@@ -66,15 +79,31 @@ describe('lists are accepted', () => {
     const int = await makeTestCa({ parent: root });
     const signers = { bundle: root.bundle, chainDer: int.intermediatesDer };
     const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
-    const good = await acceptCrls(listsPem([makeList(root, at), makeList(int, at)]), 'crl', signers, TEST_NOW);
+    const good = await acceptCrls(
+      listsPem([makeList(root, at), makeList(int, at)]),
+      'crl',
+      signers,
+      TEST_NOW,
+    );
     expect([good.set.lists.length, good.skipped]).toEqual([2, []]);
     for (const [name, options] of Object.entries({ ...BAD_LISTS, ...BAD_ENTRIES })) {
       const bad = makeList(int, { ...at, ...options });
       const fresh = await acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW);
-      expect([name, fresh.set.lists.map(({ issuer }) => issuer)]).toEqual([name, ['O=cluster.local, CN=root']]);
-      expect(fresh.unusable).toEqual([expect.stringMatching(/^crl: list of O=cluster.local, CN=intermediate: must not have the /)]);
+      expect([name, fresh.set.lists.map(({ issuer }) => issuer)]).toEqual([
+        name,
+        ['O=cluster.local, CN=root'],
+      ]);
+      expect(fresh.unusable).toEqual([
+        expect.stringMatching(/^crl: list of O=cluster.local, CN=intermediate: must not have the /),
+      ]);
       // Where a good one of the same signer is in use, it stays.
-      const kept = await acceptCrls(listsPem([makeList(root, at), bad]), 'crl', signers, TEST_NOW, good.set);
+      const kept = await acceptCrls(
+        listsPem([makeList(root, at), bad]),
+        'crl',
+        signers,
+        TEST_NOW,
+        good.set,
+      );
       expect([kept.set.lists[1], kept.unusable]).toEqual([good.set.lists[1], fresh.unusable]);
     }
   });
@@ -85,12 +114,23 @@ describe('lists are accepted', () => {
     const { subjectDer } = parseCertificate(root.certificateDer);
     const top = await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dear() });
     const cas = [top];
-    while (cas.length < 60) cas.push(await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dear(), parent: cas.at(-1)! }));
+    while (cas.length < 60)
+      cas.push(
+        await makeTestCa({ subjectDer, noKeyIds: true, privateKey: dear(), parent: cas.at(-1)! }),
+      );
     const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
     const foreign = makeList(await makeTestCa({ subjectDer, noKeyIds: true }), at);
-    const file = Buffer.concat([listsPem([foreign, makeList(root, at)]), certificatesPem(cas.map(({ certificateDer }) => certificateDer))]);
+    const file = Buffer.concat([
+      listsPem([foreign, makeList(root, at)]),
+      certificatesPem(cas.map(({ certificateDer }) => certificateDer)),
+    ]);
     const before = cpuMs();
-    const { set, skipped } = await acceptCrls(file, 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW);
+    const { set, skipped } = await acceptCrls(
+      file,
+      'crl',
+      { bundle: root.bundle, chainDer: [] },
+      TEST_NOW,
+    );
     // 60 x 60 signatures of 1.4 ms would be five seconds.
     expect(cpuMs() - before).toBeLessThan(2_000);
     expect([set.lists.length, skipped.length]).toEqual([1, 1]);
@@ -110,7 +150,10 @@ describe('lists are accepted', () => {
       thisUpdateAt: TEST_NOW,
       nextUpdateAt: TEST_NOW + HOUR_MS,
     };
-    const pem = writePem('X509 CRL', await createCrl({ ...spec, revoked }, keyPairOf(root.privateKey, 'ecdsa-p256')));
+    const pem = writePem(
+      'X509 CRL',
+      await createCrl({ ...spec, revoked }, keyPairOf(root.privateKey, 'ecdsa-p256')),
+    );
     let turns = 0;
     const turn = () => {
       turns += 1;
@@ -133,9 +176,21 @@ describe('lists are accepted', () => {
   });
 
   test.each<[string, (root: TestCa) => Buffer, string]>([
-    ['out of date', (root) => listOf(root, { at: TEST_NOW - 4 * HOUR_MS }), 'must not be out of date'],
-    ['of the future', (root) => listOf(root, { at: TEST_NOW + 120_000 }), 'must not be of the future'],
-    ['none at all', (root) => certificatesPem([root.certificateDer]), 'must hold a certificate revocation list'],
+    [
+      'out of date',
+      (root) => listOf(root, { at: TEST_NOW - 4 * HOUR_MS }),
+      'must not be out of date',
+    ],
+    [
+      'of the future',
+      (root) => listOf(root, { at: TEST_NOW + 120_000 }),
+      'must not be of the future',
+    ],
+    [
+      'none at all',
+      (root) => certificatesPem([root.certificateDer]),
+      'must hold a certificate revocation list',
+    ],
     [
       'a key among them',
       (root) => Buffer.concat([listOf(root), writePem('PRIVATE KEY', Buffer.from([1]))]),
@@ -144,7 +199,11 @@ describe('lists are accepted', () => {
     ['no PEM', () => Buffer.from('<html>'), 'must'],
   ])('but not %s', async (_, make, rule) => {
     const root = await makeTestCa();
-    expect(await outcomeOf(acceptCrls(make(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW))).toMatchObject({
+    expect(
+      await outcomeOf(
+        acceptCrls(make(root), 'crl', { bundle: root.bundle, chainDer: [] }, TEST_NOW),
+      ),
+    ).toMatchObject({
       rule: expect.stringContaining(rule),
     });
   });
@@ -173,7 +232,8 @@ function follow(place: string, trust: TrustBundle | undefined, stateDir?: string
   const source = { set: (bundle: TrustBundle) => signers.set(signersOf(bundle)) };
   const revocation: Revocation = followRevocation(place, signers, stateDir, deps);
   closing.push(() => revocation.close());
-  const loaded = () => firstValue(revocation.lists, (value): value is CrlSet => value !== undefined);
+  const loaded = () =>
+    firstValue(revocation.lists, (value): value is CrlSet => value !== undefined);
   return { clock, deps, source, revocation, loaded };
 }
 
@@ -191,7 +251,10 @@ describe('followed at a URL', () => {
       });
     }
     expect(state.seen.slice(1).every((etag) => etag === '"1"')).toBe(true);
-    Object.assign(state, { body: listOf(root, { number: 2, at: at.clock.now(), serials: ['0a'] }), etag: '"2"' });
+    Object.assign(state, {
+      body: listOf(root, { number: 2, at: at.clock.now(), serials: ['0a'] }),
+      etag: '"2"',
+    });
     await until('the revocation', async () => {
       await at.clock.advanceBy(60_000);
       return serialsOf(at.revocation.lists.value)?.length === 1;
@@ -201,7 +264,9 @@ describe('followed at a URL', () => {
 
   test('a list that was read before the bundle is taken up with the bundle, though it is not sent again', async () => {
     const [root, next] = [await makeTestCa(), await makeTestCa({ name: 'next' })];
-    const { state, url } = await serve(Buffer.concat([listOf(root), listOf(next, { serials: ['0a'] })]));
+    const { state, url } = await serve(
+      Buffer.concat([listOf(root), listOf(next, { serials: ['0a'] })]),
+    );
     const at = follow(url, undefined);
     await until('a request', async () => state.seen.length > 0);
     at.source.set(root.bundle);
@@ -216,7 +281,10 @@ describe('followed at a URL', () => {
     const { state, url } = await serve(listOf(root, { number: 2, serials: ['0a'] }));
     const at = follow(url, root.bundle);
     await at.loaded();
-    Object.assign(state, { body: listOf(root, { number: 1, at: TEST_NOW - HOUR_MS }), etag: '"0"' });
+    Object.assign(state, {
+      body: listOf(root, { number: 1, at: TEST_NOW - HOUR_MS }),
+      etag: '"0"',
+    });
     const before = state.seen.length;
     await until('two requests', async () => {
       await at.clock.advanceBy(60_000);
@@ -235,8 +303,14 @@ describe('followed at a URL', () => {
       await at.clock.advanceBy(60_000);
       return at.revocation.problem() !== undefined;
     });
-    expect(at.revocation.problem()).toMatchObject({ code: 'ERR_CA_UNAVAILABLE', message: expect.stringContaining('status 503') });
-    const told = () => at.deps.events.filter(({ level }) => level !== 'info').map(({ level, event }) => `${level} ${event}`);
+    expect(at.revocation.problem()).toMatchObject({
+      code: 'ERR_CA_UNAVAILABLE',
+      message: expect.stringContaining('status 503'),
+    });
+    const told = () =>
+      at.deps.events
+        .filter(({ level }) => level !== 'info')
+        .map(({ level, event }) => `${level} ${event}`);
     await at.clock.advanceTo(TEST_NOW + 3 * HOUR_MS);
     await until('the warning', async () => {
       await at.clock.advanceBy(1_000);
@@ -248,9 +322,15 @@ describe('followed at a URL', () => {
       await at.clock.advanceBy(1_000);
       return told().includes('error revocation lists are out of date, proxies refuse every peer');
     });
-    expect(at.revocation.problem()).toMatchObject({ hint: 'every peer is refused until there are newer ones' });
+    expect(at.revocation.problem()).toMatchObject({
+      hint: 'every peer is refused until there are newer ones',
+    });
     expect(at.revocation.lists.value).toBe(set);
-    Object.assign(state, { status: 200, body: listOf(root, { number: 2, at: at.clock.now() }), etag: '"2"' });
+    Object.assign(state, {
+      status: 200,
+      body: listOf(root, { number: 2, at: at.clock.now() }),
+      etag: '"2"',
+    });
     await until('the new list', async () => {
       await at.clock.advanceBy(60_000);
       return at.revocation.problem() === undefined;
@@ -278,7 +358,16 @@ describe('followed at a URL', () => {
     ['ftp://127.0.0.1/crl', 'must be a file or an http or https URL'],
     ['http://', 'must be a file or an http or https URL'],
   ])('%s is refused', (place, rule) => {
-    expect(outcome(() => followRevocation(place, new WatchedSource<CrlSigners | undefined>(undefined), undefined, testDeps()))).toEqual({
+    expect(
+      outcome(() =>
+        followRevocation(
+          place,
+          new WatchedSource<CrlSigners | undefined>(undefined),
+          undefined,
+          testDeps(),
+        ),
+      ),
+    ).toEqual({
       field: '--crl',
       rule,
     });
@@ -307,7 +396,11 @@ describe('followed in a file', () => {
     for (const [bytes, problem, serials] of [
       [Buffer.from('nonsense'), true, ['0a']],
       [listOf(await makeTestCa({ name: 'other' })), true, ['0a']],
-      [listOf(root, { number: 3, at: TEST_NOW + 1_000, serials: ['0a', '0b'] }), false, ['0a', '0b']],
+      [
+        listOf(root, { number: 3, at: TEST_NOW + 1_000, serials: ['0a', '0b'] }),
+        false,
+        ['0a', '0b'],
+      ],
     ] as const) {
       writeFileSync(path, bytes);
       await until('the change', async () => {

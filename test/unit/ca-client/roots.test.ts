@@ -1,17 +1,35 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { connect, createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
+import {
+  connect,
+  createServer as createTlsServer,
+  type SecureContextOptions,
+  type TLSSocket,
+} from 'node:tls';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { Secret } from '../../../agent/base/secret';
 import { firstValue } from '../../../agent/base/watched';
-import { certificatesPem, parseCertificate, parseCertificates, parseRootBundle } from '../../../agent/identity/certificate';
+import {
+  certificatesPem,
+  parseCertificate,
+  parseCertificates,
+  parseRootBundle,
+} from '../../../agent/identity/certificate';
 import { verifyChain } from '../../../agent/identity/chain';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import { type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
-import { type Authority, type IssuedLeaf, openAuthority } from '../../../ca-client/builtin/authority';
-import { DEFAULT_OVERLAP_MS, namedTrustDomain, type RootsOptions } from '../../../ca-client/builtin/root-facts';
+import {
+  type Authority,
+  type IssuedLeaf,
+  openAuthority,
+} from '../../../ca-client/builtin/authority';
+import {
+  DEFAULT_OVERLAP_MS,
+  namedTrustDomain,
+  type RootsOptions,
+} from '../../../ca-client/builtin/root-facts';
 import { activateRoot, addRoot, listRoots, retireRoot } from '../../../ca-client/builtin/roots';
 import { dropSigner, keepSigner } from '../../../ca-client/builtin/signers';
 import { openFileStore } from '../../../ca-client/builtin/store/file-store';
@@ -52,15 +70,28 @@ async function world(ca?: TestCa, root = ca): Promise<World> {
   const deps = testDeps({ clock });
   const store = await openFileStore(dir, deps);
   closing.push(() => store.close());
-  return { dir, trustDomain: 'cluster.local', engine: directEngine, store, clock, deps, ca: signer };
+  return {
+    dir,
+    trustDomain: 'cluster.local',
+    engine: directEngine,
+    store,
+    clock,
+    deps,
+    ca: signer,
+  };
 }
 
 const fileOf = (dir: string, name: string) => readFileSync(join(dir, name));
-const rootsOf = (dir: string) => parseRootBundle(fileOf(dir, 'root-cert.pem'), 'root-cert.pem').bundle.rootsDer;
-const stages = async (at: World) => (await listRoots(at, undefined, at.clock.now())).map(({ stage, inUse }) => `${stage} ${inUse}`).sort();
+const rootsOf = (dir: string) =>
+  parseRootBundle(fileOf(dir, 'root-cert.pem'), 'root-cert.pem').bundle.rootsDer;
+const stages = async (at: World) =>
+  (await listRoots(at, undefined, at.clock.now()))
+    .map(({ stage, inUse }) => `${stage} ${inUse}`)
+    .sort();
 const print = (der: Uint8Array) => parseCertificate(der).sha256;
 /** What goes out above a leaf, as cert-chain.pem has it. */
-const shownBy = (at: World) => parseCertificates(fileOf(at.dir, 'cert-chain.pem'), 'chain').map(({ sha256 }) => sha256);
+const shownBy = (at: World) =>
+  parseCertificates(fileOf(at.dir, 'cert-chain.pem'), 'chain').map(({ sha256 }) => sha256);
 const idOf = (ca: TestCa) => parseCertificate(ca.certificateDer).sha256.slice(0, 16);
 const keyPem = (ca: TestCa) => Buffer.from(ca.privateKey.export({ type: 'pkcs8', format: 'pem' }));
 
@@ -80,7 +111,9 @@ describe('roots change in stages', () => {
     expect(await stages(at)).toEqual(['active 0']);
     expect(fileOf(at.dir, 'root-cert.pem')).toEqual(fileOf(at.dir, 'ca-cert.pem'));
     // The key that nobody needs any more is gone.
-    expect(readdirSync(join(at.dir, 'signers')).filter((name) => !name.startsWith('.'))).toEqual([id]);
+    expect(readdirSync(join(at.dir, 'signers')).filter((name) => !name.startsWith('.'))).toEqual([
+      id,
+    ]);
   });
 
   test('H2 nothing is signed under a root before everybody was told of it', async () => {
@@ -93,8 +126,12 @@ describe('roots change in stages', () => {
       message: expect.stringContaining(new Date(TEST_NOW + DAY_MS).toISOString()),
     });
     // Who got a certificate before the root was added may hold the old bundle for as long as it is valid.
-    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW - 1, notAfterAt: TEST_NOW + 2 * DAY_MS }));
-    await at.store.recordIssued(issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS, handedRoots: [id] }));
+    await at.store.recordIssued(
+      issuedEntry({ issuedAt: TEST_NOW - 1, notAfterAt: TEST_NOW + 2 * DAY_MS }),
+    );
+    await at.store.recordIssued(
+      issuedEntry({ issuedAt: TEST_NOW + 1, notAfterAt: TEST_NOW + 3 * DAY_MS, handedRoots: [id] }),
+    );
     await at.clock.advanceTo(TEST_NOW + 2 * DAY_MS - 1);
     await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     await at.clock.advanceBy(1);
@@ -105,7 +142,9 @@ describe('roots change in stages', () => {
     const at = await world();
     await addRoot(at, NEW, at.deps);
     await at.clock.advanceBy(60_000);
-    await expect(activateRoot(at, { overlapMs: 60_001 }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    await expect(activateRoot(at, { overlapMs: 60_001 }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_TOO_EARLY',
+    });
     await activateRoot(at, { overlapMs: 60_000 }, at.deps);
     const other = await world();
     await addRoot(other, NEW, other.deps);
@@ -115,11 +154,17 @@ describe('roots change in stages', () => {
 
   test('field 14 nothing is signed under a root before each identity in use was handed it; the list names who was not', async () => {
     const at = await world();
-    const old = [issuedEntry(), issuedEntry(), issuedEntry({ id: OTHER_ID }), issuedEntry({ id: 'ca.example' })];
+    const old = [
+      issuedEntry(),
+      issuedEntry(),
+      issuedEntry({ id: OTHER_ID }),
+      issuedEntry({ id: 'ca.example' }),
+    ];
     for (const entry of old) await at.store.recordIssued(entry);
     const root = await addRoot(at, NEW, at.deps);
     const activate = () => activateRoot(at, { overlapMs: 0 }, at.deps);
-    const waiting = async () => (await listRoots(at, 0, TEST_NOW)).flatMap(({ withoutIt }) => withoutIt);
+    const waiting = async () =>
+      (await listRoots(at, 0, TEST_NOW)).flatMap(({ withoutIt }) => withoutIt);
     expect(await waiting()).toEqual([
       { id: TEST_ID, certificates: 2, untilAt: TEST_NOW + HOUR_MS },
       { id: OTHER_ID, certificates: 1, untilAt: TEST_NOW + HOUR_MS },
@@ -130,7 +175,9 @@ describe('roots change in stages', () => {
       message: expect.stringContaining(`${TEST_ID}, ${OTHER_ID}`),
     });
     // A replica that was behind handed out the roots of before.
-    await at.store.recordIssued(issuedEntry({ id: OTHER_ID, provenBy: old[2]!.serial, handedRoots: [idOf(at.ca)] }));
+    await at.store.recordIssued(
+      issuedEntry({ id: OTHER_ID, provenBy: old[2]!.serial, handedRoots: [idOf(at.ca)] }),
+    );
     await at.store.recordIssued(issuedEntry({ handedRoots: [idOf(at.ca), root] }));
     // One of two replicas has renewed.
     expect((await waiting()).map(({ id }) => id)).toEqual([TEST_ID, OTHER_ID]);
@@ -149,7 +196,8 @@ describe('roots change in stages', () => {
     const activate = () => activateRoot(at, { overlapMs: 0 }, at.deps);
     // The first renews twice, the second has not come.
     const renewed = issuedEntry({ provenBy: one.serial, handedRoots: [root] });
-    for (const entry of [renewed, issuedEntry({ provenBy: renewed.serial, handedRoots: [root] })]) await at.store.recordIssued(entry);
+    for (const entry of [renewed, issuedEntry({ provenBy: renewed.serial, handedRoots: [root] })])
+      await at.store.recordIssued(entry);
     await expect(activate()).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
     // The second has lost its state, and comes by a token.
     await at.store.recordIssued(issuedEntry({ handedRoots: [root] }));
@@ -162,7 +210,9 @@ describe('roots change in stages', () => {
     const first = issuedEntry({ provenBy: provisioned.serial });
     for (const entry of [provisioned, first]) await at.store.recordIssued(entry);
     const root = await addRoot(at, NEW, at.deps);
-    await expect(activateRoot(at, { overlapMs: 0 }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    await expect(activateRoot(at, { overlapMs: 0 }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_TOO_EARLY',
+    });
     await at.store.recordIssued(issuedEntry({ provenBy: provisioned.serial, handedRoots: [root] }));
     await activateRoot(at, { overlapMs: 0 }, at.deps);
   });
@@ -178,7 +228,10 @@ describe('roots change in stages', () => {
     });
     const next = await makeTestCa({ name: 'next' });
     const certified = await makeTestCa({ name: 'next', privateKey: next.privateKey, parent: root });
-    const pem = Buffer.concat([keyPem(next), certificatesPem([next.certificateDer, certified.certificateDer])]);
+    const pem = Buffer.concat([
+      keyPem(next),
+      certificatesPem([next.certificateDer, certified.certificateDer]),
+    ]);
     const id = await addRoot(at, { ...NEW, pem }, at.deps);
     expect(await activateRoot(at, { id, overlapMs: 0 }, at.deps)).toBe(id);
     expect(shownBy(at)).toEqual([next.certificateDer, certified.certificateDer].map(print));
@@ -186,7 +239,9 @@ describe('roots change in stages', () => {
     await addRoot(forced, NEW, forced.deps);
     await activateRoot(forced, { force: true }, forced.deps);
     expect(forced.deps.events).toContainEqual(
-      expect.objectContaining({ event: 'clients that hold a root of before only refuse what is signed from now on' }),
+      expect.objectContaining({
+        event: 'clients that hold a root of before only refuse what is signed from now on',
+      }),
     );
   });
 
@@ -227,7 +282,9 @@ describe('roots change in stages', () => {
     for (const _ of [1, 2, 3]) chain.push(issuedEntry({ provenBy: chain.at(-1)!.serial }));
     for (const entry of chain) await at.store.recordIssued(entry);
     const root = await addRoot(at, NEW, at.deps);
-    await at.store.recordIssued(issuedEntry({ provenBy: chain.at(-1)!.serial, handedRoots: [root] }));
+    await at.store.recordIssued(
+      issuedEntry({ provenBy: chain.at(-1)!.serial, handedRoots: [root] }),
+    );
     await activateRoot(at, { overlapMs: 0 }, at.deps);
   });
 
@@ -249,9 +306,13 @@ describe('roots change in stages', () => {
     const at = await world();
     await addRoot(at, NEW, at.deps);
     await activateRoot(at, { force: true }, at.deps);
-    const [root] = (await listRoots(at, undefined, TEST_NOW)).filter(({ stage }) => stage === 'ready');
+    const [root] = (await listRoots(at, undefined, TEST_NOW)).filter(
+      ({ stage }) => stage === 'ready',
+    );
     const rootKeySha256 = await keyHashOf(at.ca);
-    const entries = [1, 2].map((days) => issuedEntry({ rootKeySha256, notAfterAt: TEST_NOW + days * DAY_MS }));
+    const entries = [1, 2].map((days) =>
+      issuedEntry({ rootKeySha256, notAfterAt: TEST_NOW + days * DAY_MS }),
+    );
     for (const entry of entries) await at.store.recordIssued(entry);
     await at.store.recordIssued(issuedEntry({ notAfterAt: TEST_NOW + 9 * DAY_MS }));
     await expect(retireRoot(at, { id: root!.id }, at.deps)).rejects.toMatchObject({
@@ -269,7 +330,9 @@ describe('roots change in stages', () => {
 
   test('the root that the active signer leads to is never retired, forced or not', async () => {
     const at = await world();
-    await expect(retireRoot(at, { id: idOf(at.ca), force: true }, at.deps)).rejects.toMatchObject({ rule: 'must not be the only one' });
+    await expect(retireRoot(at, { id: idOf(at.ca), force: true }, at.deps)).rejects.toMatchObject({
+      rule: 'must not be the only one',
+    });
     await addRoot(at, NEW, at.deps);
     await expect(retireRoot(at, { id: idOf(at.ca), force: true }, at.deps)).rejects.toMatchObject({
       rule: 'must not be what the active signer leads to',
@@ -302,7 +365,9 @@ describe('roots change in stages', () => {
     await addRoot(at, NEW, at.deps);
     await activateRoot(at, { force: true }, at.deps);
     const now = TEST_NOW + 5_000;
-    expect((await listRoots(at, undefined, now)).find(({ stage }) => stage === 'ready')).toMatchObject({ activateAt: now });
+    expect(
+      (await listRoots(at, undefined, now)).find(({ stage }) => stage === 'ready'),
+    ).toMatchObject({ activateAt: now });
   });
 
   test('the signer that is active already is told with the time since when, and nothing changes', async () => {
@@ -318,14 +383,18 @@ describe('roots change in stages', () => {
       event: 'this CA signer is active already',
       facts: { signer: id, since: new Date(TEST_NOW).toISOString() },
     });
-    await expect(activateRoot(at, { id: 'ffff' }, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await expect(activateRoot(at, { id: 'ffff' }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+    });
   });
 
   test('field A1: a copy of a root that is dead, or would be beside it, is not added; a renewed root is, and tells which one it renews', async () => {
     const at = await world();
     const { privateKey } = at.ca;
     const add = async (notBeforeAt: number, notAfterAt: number, force?: boolean) => {
-      const pem = certificatesPem([(await makeTestCa({ privateKey, notBeforeAt, notAfterAt })).certificateDer]);
+      const pem = certificatesPem([
+        (await makeTestCa({ privateKey, notBeforeAt, notAfterAt })).certificateDer,
+      ]);
       return addRoot(at, { ...NEW, pem, ...(force && { force }) }, at.deps);
     };
     const untilAt = parseCertificate(at.ca.certificateDer).notAfterAt;
@@ -343,7 +412,12 @@ describe('roots change in stages', () => {
     });
     const both = await Promise.all(
       [-DAY_MS, DAY_MS].map((life) =>
-        makeTestCa({ privateKey, name: 'new', notBeforeAt: TEST_NOW - 2 * DAY_MS, notAfterAt: TEST_NOW + life }),
+        makeTestCa({
+          privateKey,
+          name: 'new',
+          notBeforeAt: TEST_NOW - 2 * DAY_MS,
+          notAfterAt: TEST_NOW + life,
+        }),
       ),
     );
     const inOneFile = certificatesPem(both.map(({ certificateDer }) => certificateDer));
@@ -362,7 +436,11 @@ describe('roots change in stages', () => {
 
   test('H6 an expired root beside a valid one hinders nothing and can be retired', async () => {
     const at = await world();
-    const expired = await makeTestCa({ name: 'old', notBeforeAt: TEST_NOW - 2 * DAY_MS, notAfterAt: TEST_NOW - DAY_MS });
+    const expired = await makeTestCa({
+      name: 'old',
+      notBeforeAt: TEST_NOW - 2 * DAY_MS,
+      notAfterAt: TEST_NOW - DAY_MS,
+    });
     await addRoot(at, { ...NEW, pem: certificatesPem([expired.certificateDer]) }, at.deps);
     expect(await stages(at)).toEqual(['active 0', 'trusted 0']);
     await retireRoot(at, { id: idOf(expired) }, at.deps);
@@ -371,9 +449,18 @@ describe('roots change in stages', () => {
 
   test('H7 a root renewed under the same key takes over what leads to it', async () => {
     const at = await world();
-    const renewed = await makeTestCa({ privateKey: at.ca.privateKey, notAfterAt: TEST_NOW + 9_000 * DAY_MS });
-    await at.store.recordIssued(issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }));
-    await addRoot(at, { ...NEW, pem: Buffer.concat([keyPem(renewed), certificatesPem([renewed.certificateDer])]) }, at.deps);
+    const renewed = await makeTestCa({
+      privateKey: at.ca.privateKey,
+      notAfterAt: TEST_NOW + 9_000 * DAY_MS,
+    });
+    await at.store.recordIssued(
+      issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }),
+    );
+    await addRoot(
+      at,
+      { ...NEW, pem: Buffer.concat([keyPem(renewed), certificatesPem([renewed.certificateDer])]) },
+      at.deps,
+    );
     expect(rootsOf(at.dir)).toHaveLength(2);
     await activateRoot(at, { force: true, id: idOf(renewed) }, at.deps);
     await retireRoot(at, { id: idOf(at.ca) }, at.deps);
@@ -381,15 +468,29 @@ describe('roots change in stages', () => {
   });
 
   test.each([
-    ['the same name under another key', () => makeTestCa({ notAfterAt: TEST_NOW + 9_000 * DAY_MS })],
-    ['another name under the same key', (at: World) => makeTestCa({ name: 'renamed', privateKey: at.ca.privateKey })],
+    [
+      'the same name under another key',
+      () => makeTestCa({ notAfterAt: TEST_NOW + 9_000 * DAY_MS }),
+    ],
+    [
+      'another name under the same key',
+      (at: World) => makeTestCa({ name: 'renamed', privateKey: at.ca.privateKey }),
+    ],
   ])('H7 a root of %s takes over nothing', async (_, makeNext) => {
     const at = await world();
     const next = await makeNext(at);
-    await at.store.recordIssued(issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }));
-    await addRoot(at, { ...NEW, pem: Buffer.concat([keyPem(next), certificatesPem([next.certificateDer])]) }, at.deps);
+    await at.store.recordIssued(
+      issuedEntry({ rootKeySha256: await keyHashOf(at.ca), notAfterAt: TEST_NOW + DAY_MS }),
+    );
+    await addRoot(
+      at,
+      { ...NEW, pem: Buffer.concat([keyPem(next), certificatesPem([next.certificateDer])]) },
+      at.deps,
+    );
     await activateRoot(at, { force: true, id: idOf(next) }, at.deps);
-    await expect(retireRoot(at, { id: idOf(at.ca) }, at.deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
+    await expect(retireRoot(at, { id: idOf(at.ca) }, at.deps)).rejects.toMatchObject({
+      code: 'ERR_TOO_EARLY',
+    });
     expect(rootsOf(at.dir)).toHaveLength(2);
   });
 
@@ -401,9 +502,18 @@ describe('roots change in stages', () => {
     for (const [pem, rule] of [
       [Buffer.from('no certificate'), /must hold|BEGIN/],
       [certificatesPem([intermediate.certificateDer]), /must hold a self-signed CA certificate/],
-      [Buffer.concat([keyPem(foreign), certificatesPem([at.ca.certificateDer])]), /must hold the certificate that its key belongs to/],
-      [certificatesPem([(await makeTestCa({ isCa: false })).certificateDer]), /must hold CA certificates only/],
-      [Buffer.concat([keyPem(intermediate), certificatesPem([intermediate.certificateDer])]), /must verify to a trusted root/],
+      [
+        Buffer.concat([keyPem(foreign), certificatesPem([at.ca.certificateDer])]),
+        /must hold the certificate that its key belongs to/,
+      ],
+      [
+        certificatesPem([(await makeTestCa({ isCa: false })).certificateDer]),
+        /must hold CA certificates only/,
+      ],
+      [
+        Buffer.concat([keyPem(intermediate), certificatesPem([intermediate.certificateDer])]),
+        /must verify to a trusted root/,
+      ],
     ] as const) {
       const error = await addRoot(at, { ...NEW, pem }, at.deps).catch((caught) => caught);
       expect(['ERR_PARSE', 'ERR_CA_STATE']).toContain(error.code);
@@ -417,7 +527,10 @@ describe('roots change in stages', () => {
     const at = await world();
     const root = await makeTestCa({ name: 'offline' });
     const signer = await makeTestCa({ parent: root });
-    const pem = Buffer.concat([keyPem(signer), certificatesPem([signer.certificateDer, root.certificateDer])]);
+    const pem = Buffer.concat([
+      keyPem(signer),
+      certificatesPem([signer.certificateDer, root.certificateDer]),
+    ]);
     await addRoot(at, { ...NEW, pem }, at.deps);
     expect(await activateRoot(at, { id: idOf(root), force: true }, at.deps)).toBe(idOf(signer));
     expect(fileOf(at.dir, 'ca-cert.pem')).toEqual(certificatesPem([signer.certificateDer]));
@@ -426,7 +539,10 @@ describe('roots change in stages', () => {
 
   test('two commands at once do not undo each other', async () => {
     const at = await world();
-    const results = await Promise.allSettled([addRoot(at, NEW, at.deps), addRoot(at, NEW, at.deps)]);
+    const results = await Promise.allSettled([
+      addRoot(at, NEW, at.deps),
+      addRoot(at, NEW, at.deps),
+    ]);
     const failed = results.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
     for (const { reason } of failed) expect(reason).toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
     expect(rootsOf(at.dir)).toHaveLength(3 - failed.length);
@@ -435,13 +551,17 @@ describe('roots change in stages', () => {
 
 async function keyHashOf(ca: TestCa): Promise<string> {
   const { createHash } = await import('node:crypto');
-  return createHash('sha256').update(parseCertificate(ca.certificateDer).publicKey.spkiDer).digest('hex');
+  return createHash('sha256')
+    .update(parseCertificate(ca.certificateDer).publicKey.spkiDer)
+    .digest('hex');
 }
 
 test('a signer that is added is durable before it has its name, and one that is dropped has lost its name durably before its files go', async () => {
   const at = await world();
   const steps: string[] = [];
-  const ends = await onFsStep((name) => ['writeFile', 'sync', 'rename', 'rm'].includes(name) && steps.push(name));
+  const ends = await onFsStep(
+    (name) => ['writeFile', 'sync', 'rename', 'rm'].includes(name) && steps.push(name),
+  );
   try {
     await keepSigner(at.dir, 'a'.repeat(16), {
       keyPem: new Secret(keyPem(at.ca)),
@@ -450,7 +570,16 @@ test('a signer that is added is durable before it has its name, and one that is 
       rootPem: fileOf(at.dir, 'root-cert.pem'),
     });
     const written = ['writeFile', 'sync'];
-    expect(steps.splice(0)).toEqual(['sync', ...written, ...written, ...written, ...written, 'sync', 'rename', 'sync']);
+    expect(steps.splice(0)).toEqual([
+      'sync',
+      ...written,
+      ...written,
+      ...written,
+      ...written,
+      'sync',
+      'rename',
+      'sync',
+    ]);
     await dropSigner(at.dir, 'a'.repeat(16));
     expect(steps).toEqual(['rename', 'sync', 'rm']);
   } finally {
@@ -505,7 +634,10 @@ describe('a command that dies before any file operation', () => {
         died += 1;
         // Where it had done its work before it died there is nothing left to do, and it says so.
         await run(at).catch((caught) =>
-          expect(caught).toMatchObject({ code: 'ERR_CA_STATE', message: expect.stringMatching(/to choose from/) }),
+          expect(caught).toMatchObject({
+            code: 'ERR_CA_STATE',
+            message: expect.stringMatching(/to choose from/),
+          }),
         );
         await signed(at.dir);
         expect(rootsOf(at.dir).length).toBeLessThanOrEqual(command === 'retire' ? 1 : 3);
@@ -534,15 +666,21 @@ async function handshake(server: Peer, client: Peer): Promise<void> {
     ca: certificatesPem(bundle.rootsDer),
     minVersion: 'TLSv1.3',
   });
-  const listener = createTlsServer({ ...context(server), requestCert: true, rejectUnauthorized: true }, (socket: TLSSocket) =>
-    socket.end('hello'),
+  const listener = createTlsServer(
+    { ...context(server), requestCert: true, rejectUnauthorized: true },
+    (socket: TLSSocket) => socket.end('hello'),
   );
   await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done));
   try {
     await new Promise<void>((done, failed) => {
       const { port } = listener.address() as { port: number };
       listener.once('tlsClientError', failed);
-      const socket = connect({ ...context(client), port, host: '127.0.0.1', checkServerIdentity: () => undefined });
+      const socket = connect({
+        ...context(client),
+        port,
+        host: '127.0.0.1',
+        checkServerIdentity: () => undefined,
+      });
       socket.once('error', failed);
       // The greeting comes once the server has accepted the client's certificate too.
       socket.once('data', () => {
@@ -558,7 +696,12 @@ async function handshake(server: Peer, client: Peer): Promise<void> {
 test('H1 H5 no handshake fails while a root is added, activated and the old one retired, whoever renews when', async () => {
   const dir = tempDir();
   const deps = testDeps();
-  const options = { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  const options = {
+    dir,
+    trustDomain: 'cluster.local',
+    rootAlgorithm: 'ecdsa-p256',
+    engine: directEngine,
+  } as const;
   const authority = await openAuthority(options, deps);
   closing.push(() => authority.close());
   const store = await openFileStore(dir, deps);
@@ -570,9 +713,12 @@ test('H1 H5 no handshake fails while a root is added, activated and the old one 
     const { serial, notAfterAt, issuerKeyId, rootKeySha256 } = peer.leaf;
     await store.recordIssued(issuedEntry({ serial, notAfterAt, issuerKeyId, rootKeySha256 }));
   };
-  const peers = await Promise.all([0, 1, 2].map(async () => ({ leaf: await issue(authority), bundle: authority.trust.value })));
+  const peers = await Promise.all(
+    [0, 1, 2].map(async () => ({ leaf: await issue(authority), bundle: authority.trust.value })),
+  );
   const all = async () => {
-    for (const server of peers) for (const client of peers) if (server !== client) await handshake(server, client);
+    for (const server of peers)
+      for (const client of peers) if (server !== client) await handshake(server, client);
   };
   const step = async (change: () => Promise<unknown>, seen: (value: TrustBundle) => boolean) => {
     await all();
@@ -599,7 +745,9 @@ test('H1 H5 no handshake fails while a root is added, activated and the old one 
     },
     ({ rootsDer }) => rootsDer.length === 2,
   );
-  expect(parseCertificate(peers[0]!.leaf.certificatesDer[0]!).authorityKeyId).not.toEqual(parseCertificate(old!).authorityKeyId);
+  expect(parseCertificate(peers[0]!.leaf.certificatesDer[0]!).authorityKeyId).not.toEqual(
+    parseCertificate(old!).authorityKeyId,
+  );
   await expect(retireRoot(roots, {}, deps)).rejects.toMatchObject({ code: 'ERR_TOO_EARLY' });
   await step(
     () => retireRoot(roots, { force: true }, deps),
@@ -613,7 +761,9 @@ test('H10 after a stolen CA key a new root signs, and all that the old one signe
   const stolen = parseCertificate(at.ca.certificateDer).subjectKeyId!;
   const issuerKeyId = Buffer.from(stolen).toString('hex');
   for (let index = 0; index < 100; index += 1) {
-    await at.store.recordIssued(issuedEntry({ rootKeySha256, issuerKeyId, notAfterAt: TEST_NOW + DAY_MS }));
+    await at.store.recordIssued(
+      issuedEntry({ rootKeySha256, issuerKeyId, notAfterAt: TEST_NOW + DAY_MS }),
+    );
   }
   const begun = performance.now();
   await addRoot(at, NEW, at.deps);
@@ -629,7 +779,12 @@ test('a root for another trust domain is refused, and nothing is left of it', as
   const dir = tempDir();
   const clock = new TestClock();
   const deps = testDeps({ clock });
-  const options = { dir, trustDomain: 'cluster.local', rootAlgorithm: 'ecdsa-p256', engine: directEngine } as const;
+  const options = {
+    dir,
+    trustDomain: 'cluster.local',
+    rootAlgorithm: 'ecdsa-p256',
+    engine: directEngine,
+  } as const;
   await (await openAuthority(options, deps)).close();
   const store = await openFileStore(dir, deps);
   closing.push(() => store.close());
@@ -649,5 +804,8 @@ test('a directory that is not a CA is left alone', async () => {
   rmSync(join(at.dir, 'ca-key.pem'));
   await expect(addRoot(at, NEW, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
   writeFileSync(join(at.dir, 'ca-key.pem'), keyPem(await makeTestCa()), { mode: 0o600 });
-  await expect(addRoot(at, NEW, at.deps)).rejects.toMatchObject({ code: 'ERR_CA_STATE', field: 'ca-key.pem' });
+  await expect(addRoot(at, NEW, at.deps)).rejects.toMatchObject({
+    code: 'ERR_CA_STATE',
+    field: 'ca-key.pem',
+  });
 });

@@ -15,9 +15,14 @@ function tokenFile(content: string | Buffer): string {
 
 describe('a token', () => {
   test('says until when it is good and whom it is for, where it is a JWT', async () => {
-    const token = await readToken(tokenFile(`\n${makeJwt({ exp: 1_800_000_000, aud: ['istio-ca', 7, 'x'] })}\n`));
+    const token = await readToken(
+      tokenFile(`\n${makeJwt({ exp: 1_800_000_000, aud: ['istio-ca', 7, 'x'] })}\n`),
+    );
     expect(token).toMatchObject({ expiresAt: 1_800_000_000_000, audiences: ['istio-ca', 'x'] });
-    expect(await readToken(tokenFile(makeJwt({ aud: 'istio-ca' })))).toMatchObject({ expiresAt: undefined, audiences: ['istio-ca'] });
+    expect(await readToken(tokenFile(makeJwt({ aud: 'istio-ca' })))).toMatchObject({
+      expiresAt: undefined,
+      audiences: ['istio-ca'],
+    });
   });
 
   test.each([
@@ -39,13 +44,19 @@ describe('a token', () => {
     ['with a header in it', 'abc\r\nx-admin: yes', 'must hold one bearer token and nothing else'],
     ['binary', Buffer.from([0, 1, 2, 255]), 'must hold one bearer token and nothing else'],
     ['of more than 64 KiB', 'a'.repeat(65_537), 'must not be larger than 65536 bytes'],
-  ])('E3 that is %s is refused, to be tried again soon, and none of it is shown', async (_, content, rule) => {
-    const path = tokenFile(content);
-    expect(await outcomeOf(readToken(path))).toMatchObject({ field: `token ${path}`, rule: expect.stringContaining(rule) });
-    await expect(readToken(path)).rejects.toMatchObject({ code: 'ERR_TOKEN', retry: 'soon' });
-    const error = await readToken(path).catch((caught: unknown) => caught);
-    expect(inspect(error)).not.toMatch(/abc|x-admin|aaaa/);
-  });
+  ])(
+    'E3 that is %s is refused, to be tried again soon, and none of it is shown',
+    async (_, content, rule) => {
+      const path = tokenFile(content);
+      expect(await outcomeOf(readToken(path))).toMatchObject({
+        field: `token ${path}`,
+        rule: expect.stringContaining(rule),
+      });
+      await expect(readToken(path)).rejects.toMatchObject({ code: 'ERR_TOKEN', retry: 'soon' });
+      const error = await readToken(path).catch((caught: unknown) => caught);
+      expect(inspect(error)).not.toMatch(/abc|x-admin|aaaa/);
+    },
+  );
 
   test('E1 that is not there yet is waited for', async () => {
     const path = join(tempDir(), 'token');

@@ -1,12 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { neutraliseEnvironment, refuseDangerousSurroundings, tellOfIgnored } from '../../../agent/cli/environment';
+import {
+  neutraliseEnvironment,
+  refuseDangerousSurroundings,
+  tellOfIgnored,
+} from '../../../agent/cli/environment';
 import { keyturn } from '../../support/command-line';
 import { outcome } from '../../support/outcome';
 import { testDeps } from '../../support/test-deps';
 
-const judge = (env: NodeJS.ProcessEnv, runtimeSwitches: readonly string[] = []) => refuseDangerousSurroundings({ env, runtimeSwitches });
+const judge = (env: NodeJS.ProcessEnv, runtimeSwitches: readonly string[] = []) =>
+  refuseDangerousSurroundings({ env, runtimeSwitches });
 
 /** Spellings that Node.js takes of switches that are none of those that pass. */
 const FOREIGN = [
@@ -37,13 +42,28 @@ const FOREIGN = [
 ];
 
 describe('G9 the environment of a process that holds keys', () => {
-  test.each(FOREIGN)('%s is refused in NODE_OPTIONS, whatever stands beside it, and on the command line', (word) => {
-    const rule = `must not have ${word.split('=')[0]} in a process that holds keys`;
-    for (const options of [word, `--no-warnings ${word}`, `"${word}"`, `--max-old-space-size=64 "${word}`, `  ${word}  `]) {
-      expect(outcome(() => judge({ NODE_OPTIONS: options }))).toEqual({ field: 'environment NODE_OPTIONS', rule });
-    }
-    expect(outcome(() => judge({}, ['--no-warnings', word]))).toEqual({ field: 'command line of Node.js', rule });
-  });
+  test.each(FOREIGN)(
+    '%s is refused in NODE_OPTIONS, whatever stands beside it, and on the command line',
+    (word) => {
+      const rule = `must not have ${word.split('=')[0]} in a process that holds keys`;
+      for (const options of [
+        word,
+        `--no-warnings ${word}`,
+        `"${word}"`,
+        `--max-old-space-size=64 "${word}`,
+        `  ${word}  `,
+      ]) {
+        expect(outcome(() => judge({ NODE_OPTIONS: options }))).toEqual({
+          field: 'environment NODE_OPTIONS',
+          rule,
+        });
+      }
+      expect(outcome(() => judge({}, ['--no-warnings', word]))).toEqual({
+        field: 'command line of Node.js',
+        rule,
+      });
+    },
+  );
 
   test.each([
     ['LD_PRELOAD', 'its library runs inside a process that holds keys'],
@@ -59,7 +79,10 @@ describe('G9 the environment of a process that holds keys', () => {
     ['NODE_V8_COVERAGE', 'the runtime opens its inspector and writes files there'],
     ['NODE_USE_ENV_PROXY', 'no connection goes through a proxy'],
   ])('%s is refused: it cannot be undone', (name, why) => {
-    expect(outcome(() => judge({ [name]: 'x' }))).toEqual({ field: `environment ${name}`, rule: `must not be set: ${why}` });
+    expect(outcome(() => judge({ [name]: 'x' }))).toEqual({
+      field: `environment ${name}`,
+      rule: `must not be set: ${why}`,
+    });
     judge({ [name]: '' });
   });
 
@@ -68,7 +91,12 @@ describe('G9 the environment of a process that holds keys', () => {
     { NODE_OPTIONS: '' },
     { NODE_OPTIONS: '--max-old-space-size=64 --disable-sigusr1 --no-warnings' },
     { NODE_OPTIONS: ' "--max_old_space_size=64"  --dns-result-order=ipv4first ' },
-    { NODE_OPTIONS: '--max-semi-space-size=1', HTTPS_PROXY: 'http://proxy:3128', LD_LIBRARY_PATH: '/opt/lib', NODE_NAME: 'worker-1' },
+    {
+      NODE_OPTIONS: '--max-semi-space-size=1',
+      HTTPS_PROXY: 'http://proxy:3128',
+      LD_LIBRARY_PATH: '/opt/lib',
+      NODE_NAME: 'worker-1',
+    },
   ])('%j is left alone', (env) => {
     const before = { ...env };
     judge(env);
@@ -84,7 +112,8 @@ describe('G9 the environment of a process that holds keys', () => {
     for (const name of names) expect(readme).toContain(`\`${name}\``);
   });
 
-  test('switches that pass may be on the command line too', () => judge({}, ['--max-old-space-size=64', '--trace_warnings']));
+  test('switches that pass may be on the command line too', () =>
+    judge({}, ['--max-old-space-size=64', '--trace_warnings']));
 
   test.each([
     ['NODE_TLS_REJECT_UNAUTHORIZED', '0', 'warn'],
@@ -100,7 +129,13 @@ describe('G9 the environment of a process that holds keys', () => {
     const env: NodeJS.ProcessEnv = { [name]: value, PATH: '/bin' };
     tellOfIgnored(neutraliseEnvironment(env), log);
     expect(env).toEqual({ PATH: '/bin' });
-    expect(events).toEqual([{ level, event: expect.stringMatching(/^environment variable ignored: /), facts: { variable: name } }]);
+    expect(events).toEqual([
+      {
+        level,
+        event: expect.stringMatching(/^environment variable ignored: /),
+        facts: { variable: name },
+      },
+    ]);
   });
 
   test('NODE_TLS_REJECT_UNAUTHORIZED=1 says what is so anyway: nobody is told', () => {
@@ -115,12 +150,21 @@ describe('G9 the environment of a process that holds keys', () => {
     ['vm join x'],
     ['secret get'],
   ])('keyturn %s is refused as the daemons are, by name and with what passes', async (line) => {
-    const { code, stderr } = await keyturn(line.split(' '), { cwd: '/nonexistent', env: { NODE_OPTIONS: '--tls_keylog=keys' } });
+    const { code, stderr } = await keyturn(line.split(' '), {
+      cwd: '/nonexistent',
+      env: { NODE_OPTIONS: '--tls_keylog=keys' },
+    });
     expect(code).toBe(78);
     expect(stderr).toBe(
       'keyturn: error: environment NODE_OPTIONS: must not have --tls_keylog in a process that holds keys\nkeyturn: hint: start keyturn without it, e.g. env -u NODE_OPTIONS keyturn ...; permitted are --max-old-space-size, --max-semi-space-size, --stack-trace-limit, --dns-result-order, --disable-warning, --no-warnings, --trace-warnings, --disable-sigusr1, --disable-wasm-trap-handler\n',
     );
-    const onCommandLine = await keyturn(line.split(' '), { cwd: '/nonexistent', runtimeSwitches: ['--inspect'] });
-    expect(onCommandLine).toMatchObject({ code: 78, stderr: expect.stringContaining('command line of Node.js: must not have --inspect') });
+    const onCommandLine = await keyturn(line.split(' '), {
+      cwd: '/nonexistent',
+      runtimeSwitches: ['--inspect'],
+    });
+    expect(onCommandLine).toMatchObject({
+      code: 78,
+      stderr: expect.stringContaining('command line of Node.js: must not have --inspect'),
+    });
   });
 });

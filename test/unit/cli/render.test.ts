@@ -54,20 +54,38 @@ test('foreign text cannot steer the terminal or begin a line', () => {
 
 test('an error is its words, then its hint; a cause is told unless our words say it already', () => {
   const cause = new Error('the wire broke');
-  expect(reported(new AgentError('ERR_CA_UNAVAILABLE', 'sign: no answer', { cause, hint: 'wait' }), 'text')).toEqual({
+  expect(
+    reported(
+      new AgentError('ERR_CA_UNAVAILABLE', 'sign: no answer', { cause, hint: 'wait' }),
+      'text',
+    ),
+  ).toEqual({
     code: 75,
     text: 'keyturn: error: sign: no answer: the wire broke\nkeyturn: hint: wait\n',
   });
-  const system = Object.assign(new Error('ENOENT: no such file'), { syscall: 'open', code: 'ENOENT' });
-  expect(reported(new AgentError('ERR_INPUT', 'read x: there is no such file', { cause: system }), 'text').text).toBe(
-    'keyturn: error: read x: there is no such file\n',
-  );
+  const system = Object.assign(new Error('ENOENT: no such file'), {
+    syscall: 'open',
+    code: 'ENOENT',
+  });
+  expect(
+    reported(
+      new AgentError('ERR_INPUT', 'read x: there is no such file', { cause: system }),
+      'text',
+    ).text,
+  ).toBe('keyturn: error: read x: there is no such file\n');
 });
 
 test('several problems are told one by one, also as JSON', () => {
-  const problems = [new AgentError('ERR_CONFIG', 'a: b', { hint: 'c' }), new AgentError('ERR_CONFIG', 'd: e')];
-  const both = new AgentError('ERR_CONFIG', 'settings: 2 are wrong', { cause: new AggregateError(problems) });
-  expect(reported(both, 'text').text).toBe('keyturn: error: a: b\nkeyturn: hint: c\nkeyturn: error: d: e\n');
+  const problems = [
+    new AgentError('ERR_CONFIG', 'a: b', { hint: 'c' }),
+    new AgentError('ERR_CONFIG', 'd: e'),
+  ];
+  const both = new AgentError('ERR_CONFIG', 'settings: 2 are wrong', {
+    cause: new AggregateError(problems),
+  });
+  expect(reported(both, 'text').text).toBe(
+    'keyturn: error: a: b\nkeyturn: hint: c\nkeyturn: error: d: e\n',
+  );
   expect(JSON.parse(reported(both, 'json').text)).toEqual({
     errors: [
       { code: 'ERR_CONFIG', message: 'a: b', hint: 'c' },

@@ -15,7 +15,11 @@ function depsWith(log: Partial<Logger>) {
   return { clock: systemClock, random: () => 0.5, metrics: noMetrics, log: { ...noLog, ...log } };
 }
 
-const health = { summary: () => 'well', stalled: (): string | undefined => undefined, onChange: () => () => undefined };
+const health = {
+  summary: () => 'well',
+  stalled: (): string | undefined => undefined,
+  onChange: () => () => undefined,
+};
 
 test('a daemon that is stalled does not feed the watchdog, says why, and feeds it again when it is not', async () => {
   const name = join(tempDir(), 'notify');
@@ -23,11 +27,16 @@ test('a daemon that is stalled does not feed the watchdog, says why, and feeds i
   const errors: unknown[] = [];
   let because: string | undefined = 'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z';
   const log = { error: (event: string, facts?: object) => errors.push({ event, ...facts }) };
-  const manager = createServiceManager({ NOTIFY_SOCKET: name, WATCHDOG_USEC: '600000' }, depsWith(log))!;
+  const manager = createServiceManager(
+    { NOTIFY_SOCKET: name, WATCHDOG_USEC: '600000' },
+    depsWith(log),
+  )!;
   manager.started({ ...health, stalled: () => because });
   await systemClock.sleepUntil(systemClock.now() + 500);
   expect(socket.datagrams).toEqual(['READY=1\nSTATUS=well']);
-  expect(errors).toEqual([{ event: 'the watchdog is not fed, so that this process is restarted', because }]);
+  expect(errors).toEqual([
+    { event: 'the watchdog is not fed, so that this process is restarted', because },
+  ]);
   because = undefined;
   await socket.datagram(/^WATCHDOG=1$/);
   await manager.stopping();
@@ -37,7 +46,10 @@ test('a daemon that is stalled does not feed the watchdog, says why, and feeds i
 test('nobody is fed whose watchdog is for another process', async () => {
   const name = `@keyturn-test-${process.pid}`;
   const socket = await openNotifySocket(name);
-  const manager = createServiceManager({ NOTIFY_SOCKET: name, WATCHDOG_USEC: '30000', WATCHDOG_PID: '1' }, depsWith({}))!;
+  const manager = createServiceManager(
+    { NOTIFY_SOCKET: name, WATCHDOG_USEC: '30000', WATCHDOG_PID: '1' },
+    depsWith({}),
+  )!;
   manager.started(health);
   await systemClock.sleepUntil(systemClock.now() + 200);
   await manager.stopping();
@@ -59,14 +71,19 @@ test.each(['vsock:2:1', 'relative/path', '/', `/${'x'.repeat(107)}`])(
     const warnings: string[] = [];
     const log = { warn: (event: string) => warnings.push(event) };
     expect(createServiceManager({ NOTIFY_SOCKET: name }, depsWith(log))).toBeUndefined();
-    expect(warnings).toEqual(['the service manager is not told anything: NOTIFY_SOCKET is no Unix socket']);
+    expect(warnings).toEqual([
+      'the service manager is not told anything: NOTIFY_SOCKET is no Unix socket',
+    ]);
   },
 );
 
 test('a service manager that is gone is complained of once', async () => {
   const warnings: string[] = [];
   const log = { warn: (event: string) => warnings.push(event) };
-  const manager = createServiceManager({ NOTIFY_SOCKET: join(tempDir(), 'nobody') }, depsWith(log))!;
+  const manager = createServiceManager(
+    { NOTIFY_SOCKET: join(tempDir(), 'nobody') },
+    depsWith(log),
+  )!;
   manager.started(health);
   await manager.stopping();
   expect(warnings).toEqual(['the service manager could not be told']);

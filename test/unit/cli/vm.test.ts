@@ -1,4 +1,13 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -10,20 +19,44 @@ import { testWhere } from '../../support/peers';
 import { tempDir } from '../../support/temp-dir';
 
 const ID = 'spiffe://example.org/ns/shop/sa/cart';
-const SETTINGS = readFileSync(join(__dirname, '../../../scripts/deploy/machine/keyturn.yaml'), 'utf8');
-const TARGETS = ['etc/keyturn/root-cert.pem', 'etc/credstore/keyturn.join-token', 'etc/keyturn/keyturn.yaml'] as const;
+const SETTINGS = readFileSync(
+  join(__dirname, '../../../scripts/deploy/machine/keyturn.yaml'),
+  'utf8',
+);
+const TARGETS = [
+  'etc/keyturn/root-cert.pem',
+  'etc/credstore/keyturn.join-token',
+  'etc/keyturn/keyturn.yaml',
+] as const;
 
 let authority: string;
 let good: Readonly<Record<string, unknown>>;
 
 const bundle = (out: string, ...more: readonly string[]) =>
-  keyturn(['vm', 'bundle', '--ca-dir', 'ca', '--spiffe-id', ID, '--ca-address', 'ca.example.org:15012', '--out', out, ...more], {
-    cwd: authority,
-  });
+  keyturn(
+    [
+      'vm',
+      'bundle',
+      '--ca-dir',
+      'ca',
+      '--spiffe-id',
+      ID,
+      '--ca-address',
+      'ca.example.org:15012',
+      '--out',
+      out,
+      ...more,
+    ],
+    {
+      cwd: authority,
+    },
+  );
 
 beforeAll(async () => {
   authority = tempDir();
-  await keyturn(['ca', 'init', '--ca-dir', 'ca', '--trust-domain', 'example.org'], { cwd: authority });
+  await keyturn(['ca', 'init', '--ca-dir', 'ca', '--trust-domain', 'example.org'], {
+    cwd: authority,
+  });
   await bundle('good.join');
   good = JSON.parse(readFileSync(join(authority, 'good.join'), 'utf8')) as Record<string, unknown>;
 });
@@ -33,13 +66,17 @@ function machine(settings: string | undefined = SETTINGS) {
   const root = tempDir();
   mkdirSync(join(root, 'etc/keyturn'), { recursive: true });
   if (settings !== undefined) writeFileSync(join(root, TARGETS[2]), settings);
-  const read = (path: string) => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : undefined);
+  const read = (path: string) =>
+    existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : undefined;
   return {
     root,
     read,
     files: () => readdirSync(root, { recursive: true }).map(String).sort(),
     join: async (file: unknown, ...more: readonly string[]) => {
-      writeFileSync(join(root, '..', 'x.join'), typeof file === 'string' || Buffer.isBuffer(file) ? file : JSON.stringify(file));
+      writeFileSync(
+        join(root, '..', 'x.join'),
+        typeof file === 'string' || Buffer.isBuffer(file) ? file : JSON.stringify(file),
+      );
       return keyturn(['vm', 'join', '../x.join', '--root', root, ...more], { cwd: root });
     },
   };
@@ -70,7 +107,11 @@ describe('keyturn vm bundle', () => {
 
   test.each([
     [['--out', 'good.join'], 73, 'good.join: the file exists'],
-    [['--spiffe-id', 'spiffe://other.org/x'], 78, 'is of trust domain other.org, and the authority in'],
+    [
+      ['--spiffe-id', 'spiffe://other.org/x'],
+      78,
+      'is of trust domain other.org, and the authority in',
+    ],
     [['--spiffe-id', 'x'], 78, 'flag --spiffe-id'],
     [['--ca-address', 'a:1,b:2'], 78, 'flag --ca-address: must be one address'],
     [['--ca-address', 'a:0'], 78, 'flag --ca-address: "a:0" must have a port other than 0'],
@@ -80,7 +121,10 @@ describe('keyturn vm bundle', () => {
   ])('refuses %j, and makes neither file nor token', async (flags, code, words) => {
     const before = [tokens(), readdirSync(authority).length];
     const answer = await bundle('new.join', ...flags);
-    expect({ code: answer.code, stderr: answer.stderr }).toEqual({ code, stderr: expect.stringContaining(words) });
+    expect({ code: answer.code, stderr: answer.stderr }).toEqual({
+      code,
+      stderr: expect.stringContaining(words),
+    });
     expect(existsSync(join(authority, 'new.join'))).toBe(false);
     expect(tokens()).toBe(before[0]);
   });
@@ -90,20 +134,36 @@ describe('keyturn vm bundle', () => {
     'root, to act as the owner of an authority',
     'run the tests as root, e.g. in a container',
   );
-  asRoot('as root makes the token as the user that the authority runs as, who could not read it otherwise', async () => {
-    const cwd = tempDir();
-    chmodSync(cwd, 0o755);
-    mkdirSync(join(cwd, 'ca'), { mode: 0o700 });
-    const { chownSync } = await import('node:fs');
-    chownSync(join(cwd, 'ca'), 65_534, 65_534);
-    expect(await keyturn(['ca', 'init', '--ca-dir', 'ca', '--trust-domain', 'example.org'], { cwd })).toMatchObject({ code: 0 });
-    const args = ['vm', 'bundle', '--ca-dir', 'ca', '--spiffe-id', ID, '--ca-address', 'a:1', '--out', 'x.join'];
-    expect(await keyturn(args, { cwd })).toMatchObject({ code: 0, stderr: '' });
-    const made = readdirSync(join(cwd, 'ca'), { recursive: true }).map(String);
-    expect(made.filter((name) => statSync(join(cwd, 'ca', name)).uid !== 65_534)).toEqual([]);
-    expect(made.some((name) => /^state\/tokens\/./.test(name))).toBe(true);
-    expect(statSync(join(cwd, 'x.join'))).toMatchObject({ uid: 0 });
-  });
+  asRoot(
+    'as root makes the token as the user that the authority runs as, who could not read it otherwise',
+    async () => {
+      const cwd = tempDir();
+      chmodSync(cwd, 0o755);
+      mkdirSync(join(cwd, 'ca'), { mode: 0o700 });
+      const { chownSync } = await import('node:fs');
+      chownSync(join(cwd, 'ca'), 65_534, 65_534);
+      expect(
+        await keyturn(['ca', 'init', '--ca-dir', 'ca', '--trust-domain', 'example.org'], { cwd }),
+      ).toMatchObject({ code: 0 });
+      const args = [
+        'vm',
+        'bundle',
+        '--ca-dir',
+        'ca',
+        '--spiffe-id',
+        ID,
+        '--ca-address',
+        'a:1',
+        '--out',
+        'x.join',
+      ];
+      expect(await keyturn(args, { cwd })).toMatchObject({ code: 0, stderr: '' });
+      const made = readdirSync(join(cwd, 'ca'), { recursive: true }).map(String);
+      expect(made.filter((name) => statSync(join(cwd, 'ca', name)).uid !== 65_534)).toEqual([]);
+      expect(made.some((name) => /^state\/tokens\/./.test(name))).toBe(true);
+      expect(statSync(join(cwd, 'x.join'))).toMatchObject({ uid: 0 });
+    },
+  );
 });
 
 describe('keyturn vm join', () => {
@@ -115,10 +175,16 @@ describe('keyturn vm join', () => {
     expect(stdout).not.toContain('kt1_');
     expect(vm.read(TARGETS[0])).toBe(good.roots);
     expect(vm.read(TARGETS[1])).toBe(`${good.token}\n`);
-    expect(TARGETS.map((path) => (statSync(join(vm.root, path)).mode & 0o777).toString(8))).toEqual(['644', '600', '644']);
+    expect(TARGETS.map((path) => (statSync(join(vm.root, path)).mode & 0o777).toString(8))).toEqual(
+      ['644', '600', '644'],
+    );
     expect(statSync(join(vm.root, 'etc/credstore')).mode & 0o777).toBe(0o700);
     const env = { CREDENTIALS_DIRECTORY: '/run/credentials/keyturn.service' };
-    const { config } = await loadConfig({ flags: { config: join(vm.root, TARGETS[2]) }, env, cwd: '/' });
+    const { config } = await loadConfig({
+      flags: { config: join(vm.root, TARGETS[2]) },
+      env,
+      cwd: '/',
+    });
     expect(config).toMatchObject({
       ca: ['istiod'],
       caAddresses: ['ca.example.org:15012'],
@@ -143,7 +209,9 @@ describe('keyturn vm join', () => {
     await vm.join(good);
     const settings = vm.read(TARGETS[2]);
     await bundle('again.join');
-    const again = JSON.parse(readFileSync(join(authority, 'again.join'), 'utf8')) as { token: string };
+    const again = JSON.parse(readFileSync(join(authority, 'again.join'), 'utf8')) as {
+      token: string;
+    };
     expect(await vm.join(again)).toMatchObject({ code: 0 });
     expect(vm.read(TARGETS[1])).toBe(`${again.token}\n`);
     expect(vm.read(TARGETS[2])).toBe(settings);
@@ -156,7 +224,9 @@ describe('keyturn vm join', () => {
     const other = { ...good, spiffeId: 'spiffe://example.org/other' };
     const refused = await vm.join(other);
     expect(refused).toMatchObject({ code: 78, stdout: '' });
-    expect(refused.stderr).toContain(`spiffe-id: is ${ID} already, and the join file has spiffe://example.org/other`);
+    expect(refused.stderr).toContain(
+      `spiffe-id: is ${ID} already, and the join file has spiffe://example.org/other`,
+    );
     expect(TARGETS.map(vm.read)).toEqual(before);
     expect(await vm.join(other, '--replace')).toMatchObject({ code: 0 });
     expect(vm.read(TARGETS[2])).toContain('spiffe-id: spiffe://example.org/other\n');
@@ -177,11 +247,18 @@ describe('keyturn vm join', () => {
     ['settings that are no YAML', 'a: [', 'is not YAML'],
     ['settings that are a list', '- a', 'must be a mapping'],
     ['settings with a key that is none', 'nonsense: 1', 'is not a setting'],
-    ['settings that clash with a whole identity', 'namespace: shop', 'cannot be given together with'],
+    [
+      'settings that clash with a whole identity',
+      'namespace: shop',
+      'cannot be given together with',
+    ],
   ])('%s stop it', async (_, settings, words) => {
     const vm = machine(settings);
     const answer = await vm.join(good);
-    expect({ code: answer.code, stderr: answer.stderr }).toEqual({ code: 78, stderr: expect.stringContaining(words) });
+    expect({ code: answer.code, stderr: answer.stderr }).toEqual({
+      code: 78,
+      stderr: expect.stringContaining(words),
+    });
     expect(vm.files()).toEqual(['etc', 'etc/keyturn', TARGETS[2]]);
     expect(vm.read(TARGETS[2])).toBe(settings);
   });
@@ -193,35 +270,94 @@ describe('keyturn vm join', () => {
     ['null', () => 'null', 'join file: must be an object'],
     ['of another version', (file) => ({ ...file, version: 2 }), 'join file: version: must be 1'],
     ['something else', () => ({ name: 'x' }), 'join file: name: is no member'],
-    ['with a member more', (file) => ({ ...file, 'ca-dir': '/etc' }), 'join file: ca-dir: is no member'],
+    [
+      'with a member more',
+      (file) => ({ ...file, 'ca-dir': '/etc' }),
+      'join file: ca-dir: is no member',
+    ],
     [
       'with the token for a name',
       ({ token, ...file }) => ({ ...file, [String(token)]: 'token' }),
       'join file: a name of 47 characters: is no',
     ],
-    ['with the token in the identity', (file) => ({ ...file, spiffeId: String(file.token) }), 'join file: spiffeId: must be a SPIFFE ID'],
-    ['with the token in the address', (file) => ({ ...file, caAddress: `${file.token},a` }), 'join file: caAddress: must be host:port'],
+    [
+      'with the token in the identity',
+      (file) => ({ ...file, spiffeId: String(file.token) }),
+      'join file: spiffeId: must be a SPIFFE ID',
+    ],
+    [
+      'with the token in the address',
+      (file) => ({ ...file, caAddress: `${file.token},a` }),
+      'join file: caAddress: must be host:port',
+    ],
     [
       'with the token in the server name',
       (file) => ({ ...file, caServerName: `${file.token} a` }),
       'join file: caServerName: must be a host name',
     ],
-    ['with the token among the roots', (file) => ({ ...file, roots: `${file.token}${file.roots}` }), 'join file: roots'],
-    ['with the token in the instant', (file) => ({ ...file, expiresAt: file.token }), 'join file: expiresAt: must be an instant'],
-    ['with __proto__', (file) => JSON.stringify(file).replace('{', '{"__proto__":{"version":1},'), 'join file: __proto__: is no member'],
+    [
+      'with the token among the roots',
+      (file) => ({ ...file, roots: `${file.token}${file.roots}` }),
+      'join file: roots',
+    ],
+    [
+      'with the token in the instant',
+      (file) => ({ ...file, expiresAt: file.token }),
+      'join file: expiresAt: must be an instant',
+    ],
+    [
+      'with __proto__',
+      (file) => JSON.stringify(file).replace('{', '{"__proto__":{"version":1},'),
+      'join file: __proto__: is no member',
+    ],
     ['without a token', ({ token: _, ...file }) => file, 'join file: token: is missing'],
-    ['with a number for a token', (file) => ({ ...file, token: 1 }), 'join file: token: must be a string'],
-    ['with another kind of token', (file) => ({ ...file, token: 'eyJhbGciOiJub25lIn0.e30.' }), 'join file: token: must be a join token'],
-    ['with a token of two lines', (file) => ({ ...file, token: `${file.token}\nx` }), 'join file: token: must be a join token'],
-    ['with an identity that is none', (file) => ({ ...file, spiffeId: 'spiffe://Example.org/x' }), 'join file: spiffeId'],
-    ['with settings in the identity', (file) => ({ ...file, spiffeId: `${ID}\nca: builtin` }), 'join file: spiffeId'],
-    ['with two addresses', (file) => ({ ...file, caAddress: 'a:1,b:2' }), 'join file: caAddress: must be one address'],
-    ['with a path for an address', (file) => ({ ...file, caAddress: '/run/x' }), 'join file: caAddress'],
-    ['with blanks in the server name', (file) => ({ ...file, caServerName: 'a b' }), 'join file: caServerName'],
+    [
+      'with a number for a token',
+      (file) => ({ ...file, token: 1 }),
+      'join file: token: must be a string',
+    ],
+    [
+      'with another kind of token',
+      (file) => ({ ...file, token: 'eyJhbGciOiJub25lIn0.e30.' }),
+      'join file: token: must be a join token',
+    ],
+    [
+      'with a token of two lines',
+      (file) => ({ ...file, token: `${file.token}\nx` }),
+      'join file: token: must be a join token',
+    ],
+    [
+      'with an identity that is none',
+      (file) => ({ ...file, spiffeId: 'spiffe://Example.org/x' }),
+      'join file: spiffeId',
+    ],
+    [
+      'with settings in the identity',
+      (file) => ({ ...file, spiffeId: `${ID}\nca: builtin` }),
+      'join file: spiffeId',
+    ],
+    [
+      'with two addresses',
+      (file) => ({ ...file, caAddress: 'a:1,b:2' }),
+      'join file: caAddress: must be one address',
+    ],
+    [
+      'with a path for an address',
+      (file) => ({ ...file, caAddress: '/run/x' }),
+      'join file: caAddress',
+    ],
+    [
+      'with blanks in the server name',
+      (file) => ({ ...file, caServerName: 'a b' }),
+      'join file: caServerName',
+    ],
     ['with no root', (file) => ({ ...file, roots: '' }), 'join file: roots'],
     [
       'with a key among the roots',
-      (file) => ({ ...file, roots: `${file.roots}-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n` }),
+      (file) => ({
+        ...file,
+        roots: `${file.roots}-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n`,
+      }),
       'join file: roots block 2: must be CERTIFICATE',
     ],
     [
@@ -229,20 +365,34 @@ describe('keyturn vm join', () => {
       (file) => ({ ...file, expiresAt: '2020-01-01T00:00:00.000Z' }),
       'join file: expiresAt: was 2020-01-01T00:00:00.000Z, and it is',
     ],
-    ['with a day that is none', (file) => ({ ...file, expiresAt: '2026-13-01T00:00:00.000Z' }), 'join file: expiresAt: must be an instant'],
-    ['that is huge', (file) => ({ ...file, roots: 'A'.repeat(MAX_JOIN_FILE_BYTES) }), 'must not be larger than 262144 bytes'],
+    [
+      'with a day that is none',
+      (file) => ({ ...file, expiresAt: '2026-13-01T00:00:00.000Z' }),
+      'join file: expiresAt: must be an instant',
+    ],
+    [
+      'that is huge',
+      (file) => ({ ...file, roots: 'A'.repeat(MAX_JOIN_FILE_BYTES) }),
+      'must not be larger than 262144 bytes',
+    ],
     ['nested without end', () => '['.repeat(200_000), 'join file: must be JSON'],
   ];
-  test.each(wrong)('a join file %s is refused by name, and nothing is written', async (_, spoil, words) => {
-    const vm = machine();
-    const answer = await vm.join(spoil(good));
-    expect({ stdout: answer.stdout, stderr: answer.stderr }).toEqual({ stdout: '', stderr: expect.stringContaining(words) });
-    expect([65, 66, 78]).toContain(answer.code);
-    expect(answer.stderr).not.toContain('kt1_');
-    expect(answer.stderr).not.toContain(String(good.token).slice(4, 20));
-    expect(vm.files()).toEqual(['etc', 'etc/keyturn', TARGETS[2]]);
-    expect(vm.read(TARGETS[2])).toBe(SETTINGS);
-  });
+  test.each(wrong)(
+    'a join file %s is refused by name, and nothing is written',
+    async (_, spoil, words) => {
+      const vm = machine();
+      const answer = await vm.join(spoil(good));
+      expect({ stdout: answer.stdout, stderr: answer.stderr }).toEqual({
+        stdout: '',
+        stderr: expect.stringContaining(words),
+      });
+      expect([65, 66, 78]).toContain(answer.code);
+      expect(answer.stderr).not.toContain('kt1_');
+      expect(answer.stderr).not.toContain(String(good.token).slice(4, 20));
+      expect(vm.files()).toEqual(['etc', 'etc/keyturn', TARGETS[2]]);
+      expect(vm.read(TARGETS[2])).toBe(SETTINGS);
+    },
+  );
 
   test('what stands in the way of one file leaves all of them as they were', async () => {
     for (const [index, path] of TARGETS.entries()) {
@@ -259,14 +409,20 @@ describe('keyturn vm join', () => {
       const answer = await vm.join(good);
       expect(answer).toMatchObject({ code: 73, stdout: '' });
       expect(answer.stderr).toContain('must be a regular file or missing');
-      expect(vm.files().filter((name) => name !== 'etc/credstore')).toEqual(before.filter((name) => name !== 'etc/credstore'));
+      expect(vm.files().filter((name) => name !== 'etc/credstore')).toEqual(
+        before.filter((name) => name !== 'etc/credstore'),
+      );
       expect(vm.read(TARGETS[2])).toBe(SETTINGS);
     }
   });
 
   test('10,000 join files that were changed anywhere are read as they were meant, or refused by an error of ours', () => {
     const bytes = Buffer.from(JSON.stringify(good));
-    const change = fc.tuple(fc.nat(bytes.length - 1), fc.nat(255), fc.constantFrom('set', 'cut', 'insert', 'end'));
+    const change = fc.tuple(
+      fc.nat(bytes.length - 1),
+      fc.nat(255),
+      fc.constantFrom('set', 'cut', 'insert', 'end'),
+    );
     let [taken, refused] = [0, 0];
     fc.assert(
       fc.property(fc.array(change, { minLength: 1, maxLength: 3 }), (changes) => {

@@ -5,24 +5,45 @@ import { AgentError } from '../../../agent/base/errors';
 import { formatHostPort, parseHostPort } from '../../../agent/base/host-port';
 import { readSettings } from '../../../agent/config/load';
 import { nearest } from '../../../agent/config/nearest';
-import { environmentNames, OPTIONS, type Option, SETTING_NAMES } from '../../../agent/config/options';
+import {
+  environmentNames,
+  OPTIONS,
+  type Option,
+  SETTING_NAMES,
+} from '../../../agent/config/options';
 import { parseSettingsFile } from '../../../agent/config/settings-file';
 import { mutated, RUNS } from '../../support/mutations';
 
 const bytes = (texts: readonly string[]) => texts.map((text) => Buffer.from(text));
-const mutatedText = (texts: readonly string[]) => mutated(bytes(texts)).map((each) => Buffer.from(each).toString('utf8'));
+const mutatedText = (texts: readonly string[]) =>
+  mutated(bytes(texts)).map((each) => Buffer.from(each).toString('utf8'));
 
 /** Either a value that `good` accepts or an AgentError with field and rule; nothing else may happen. */
 function settles<T>(parse: () => T, field: string, good: (value: T) => boolean): boolean {
   try {
     return good(parse());
   } catch (error) {
-    return error instanceof AgentError && error.field === field && error.rule !== undefined && error.rule !== '';
+    return (
+      error instanceof AgentError &&
+      error.field === field &&
+      error.rule !== undefined &&
+      error.rule !== ''
+    );
   }
 }
 
 test('a mutated duration is a whole number of milliseconds in range, or refused by field and rule', () => {
-  const texts = ['24h', '1h30m', '250ms', '1.5h', '7d', '0', '3650d', '1h1m1s1ms', '000000000000001.000000001s'];
+  const texts = [
+    '24h',
+    '1h30m',
+    '250ms',
+    '1.5h',
+    '7d',
+    '0',
+    '3650d',
+    '1h1m1s1ms',
+    '000000000000001.000000001s',
+  ];
   fc.assert(
     fc.property(mutatedText(texts), (text) =>
       settles(
@@ -46,7 +67,13 @@ test('a duration of whole units survives being written and read', () => {
 });
 
 test('a mutated address is host and port that say the same again, or refused', () => {
-  const texts = ['127.0.0.1:15020', '[::1]:15020', 'localhost:0', '[fe80::1%eth0]:65535', 'a.example:1'];
+  const texts = [
+    '127.0.0.1:15020',
+    '[::1]:15020',
+    'localhost:0',
+    '[fe80::1%eth0]:65535',
+    'a.example:1',
+  ];
   fc.assert(
     fc.property(mutatedText(texts), (text) =>
       settles(
@@ -54,7 +81,9 @@ test('a mutated address is host and port that say the same again, or refused', (
         'address',
         (address) => {
           const again = parseHostPort(formatHostPort(address), 'address');
-          return again.host === address.host && again.port === address.port && address.port <= 65_535;
+          return (
+            again.host === address.host && again.port === address.port && address.port <= 65_535
+          );
         },
       ),
     ),
@@ -62,20 +91,30 @@ test('a mutated address is host and port that say the same again, or refused', (
   );
 });
 
-test.each(SETTING_NAMES)('a mutated value of %s is accepted or refused by field and rule', (name) => {
-  const option: Option<unknown> = OPTIONS[name];
-  const seeds = [option.default ?? 'value', 'spiffe://td/ns/a/sa/b', '0660', '0.5', 'a.b:80', ...(option.type.choices ?? [])];
-  fc.assert(
-    fc.property(mutatedText(seeds), (text) =>
-      settles(
-        () => option.type.parse(text, `flag --${name}`),
-        `flag --${name}`,
-        (value) => value !== undefined,
+test.each(SETTING_NAMES)(
+  'a mutated value of %s is accepted or refused by field and rule',
+  (name) => {
+    const option: Option<unknown> = OPTIONS[name];
+    const seeds = [
+      option.default ?? 'value',
+      'spiffe://td/ns/a/sa/b',
+      '0660',
+      '0.5',
+      'a.b:80',
+      ...(option.type.choices ?? []),
+    ];
+    fc.assert(
+      fc.property(mutatedText(seeds), (text) =>
+        settles(
+          () => option.type.parse(text, `flag --${name}`),
+          `flag --${name}`,
+          (value) => value !== undefined,
+        ),
       ),
-    ),
-    { numRuns: Math.ceil(RUNS / 5) },
-  );
-});
+      { numRuns: Math.ceil(RUNS / 5) },
+    );
+  },
+);
 
 test('a mutated settings file is entries of text, or refused by ERR_CONFIG', async () => {
   const texts = [
@@ -91,10 +130,15 @@ test('a mutated settings file is entries of text, or refused by ERR_CONFIG', asy
       try {
         const entries = await parseSettingsFile(file, 'file x');
         return (
-          entries.every(({ key, text }) => key !== '' && text !== '') && new Set(entries.map(({ key }) => key)).size === entries.length
+          entries.every(({ key, text }) => key !== '' && text !== '') &&
+          new Set(entries.map(({ key }) => key)).size === entries.length
         );
       } catch (error) {
-        return error instanceof AgentError && error.code === 'ERR_CONFIG' && (error.field ?? '').startsWith('file x');
+        return (
+          error instanceof AgentError &&
+          error.code === 'ERR_CONFIG' &&
+          (error.field ?? '').startsWith('file x')
+        );
       }
     }),
     { numRuns: RUNS },
@@ -102,8 +146,13 @@ test('a mutated settings file is entries of text, or refused by ERR_CONFIG', asy
 }, 60_000);
 
 test('whatever environment and flags there are, settings are either all read or each problem says where it is', async () => {
-  const names = SETTING_NAMES.flatMap((name) => environmentNames(name)).filter((name) => name !== 'KEYTURN_CONFIG');
-  const texts = SETTING_NAMES.flatMap((name) => [OPTIONS[name].default ?? 'x', ...(OPTIONS[name].type.choices ?? [])]);
+  const names = SETTING_NAMES.flatMap((name) => environmentNames(name)).filter(
+    (name) => name !== 'KEYTURN_CONFIG',
+  );
+  const texts = SETTING_NAMES.flatMap((name) => [
+    OPTIONS[name].default ?? 'x',
+    ...(OPTIONS[name].type.choices ?? []),
+  ]);
   const value = fc.oneof(
     fc.constantFrom(...texts, 'true', 'false', 'ECDSA', 'P384', '2048', 'spiffe://td/a', '0', '1'),
     mutatedText(texts),
@@ -120,9 +169,17 @@ test('whatever environment and flags there are, settings are either all read or 
           if (report.problems.length > 0) return false;
           // Of many workloads each is judged by itself.
           if (config.workloads !== undefined) return true;
-          return config.renewJitter < config.renewRatio && (config.id !== undefined || config.ca.includes('file'));
+          return (
+            config.renewJitter < config.renewRatio &&
+            (config.id !== undefined || config.ca.includes('file'))
+          );
         }
-        return report.problems.length > 0 && report.problems.every((each) => /^(flag --|environment |spiffe id)/.test(each.field ?? ''));
+        return (
+          report.problems.length > 0 &&
+          report.problems.every((each) =>
+            /^(flag --|environment |spiffe id)/.test(each.field ?? ''),
+          )
+        );
       },
     ),
     { numRuns: RUNS },

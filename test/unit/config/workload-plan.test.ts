@@ -2,7 +2,13 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { AgentError, invalid } from '../../../agent/base/errors';
 import type { Claim } from '../../../agent/config/workload-claims';
-import { type Listed, planWorkloads, type Refusal, type Version, type WorkloadPlan } from '../../../agent/config/workload-plan';
+import {
+  type Listed,
+  planWorkloads,
+  type Refusal,
+  type Version,
+  type WorkloadPlan,
+} from '../../../agent/config/workload-plan';
 import { RUNS } from '../../support/mutations';
 
 /** Settings as far as the plan looks into them. */
@@ -12,12 +18,25 @@ interface Settings {
   readonly ttl: number;
 }
 
-const claim = (setting: Claim['setting'], value: string): Claim => ({ setting, value, shown: value });
+const claim = (setting: Claim['setting'], value: string): Claim => ({
+  setting,
+  value,
+  shown: value,
+});
 const claims = ({ id, socket }: Settings) => [claim('spiffe-id', id), claim('sds-socket', socket)];
-const same = (a: Settings, b: Settings) => a.id === b.id && a.socket === b.socket && a.ttl === b.ttl;
-const RULES = { claims, same, reserved: [{ claim: claim('sds-socket', 'control'), by: 'control-socket' }] };
+const same = (a: Settings, b: Settings) =>
+  a.id === b.id && a.socket === b.socket && a.ttl === b.ttl;
+const RULES = {
+  claims,
+  same,
+  reserved: [{ claim: claim('sds-socket', 'control'), by: 'control-socket' }],
+};
 
-const version = (name: string, config: Partial<Settings> = {}, from = `${name}.yaml`): Version<Settings> => ({
+const version = (
+  name: string,
+  config: Partial<Settings> = {},
+  from = `${name}.yaml`,
+): Version<Settings> => ({
   name,
   from,
   config: { id: name, socket: name, ttl: 1, ...config },
@@ -29,18 +48,30 @@ const wrong = (name: string | undefined, from = `${name}.yaml`): Refusal => ({
 });
 
 /** What runs when every step of a plan was taken. */
-function taken(plan: WorkloadPlan<Settings>, running: readonly Version<Settings>[]): Version<Settings>[] {
+function taken(
+  plan: WorkloadPlan<Settings>,
+  running: readonly Version<Settings>[],
+): Version<Settings>[] {
   const gone = [...plan.stop, ...plan.change.map(({ before }) => before)];
-  return [...running.filter((each) => !gone.includes(each)), ...plan.change.map((each) => each.after), ...plan.start];
+  return [
+    ...running.filter((each) => !gone.includes(each)),
+    ...plan.change.map((each) => each.after),
+    ...plan.start,
+  ];
 }
 
-const plan = (listed: readonly Listed<Settings>[], running: readonly Version<Settings>[]) => planWorkloads(listed, running, RULES);
-const names = (versions: readonly { readonly name: string | undefined }[]) => versions.map(({ name }) => name);
+const plan = (listed: readonly Listed<Settings>[], running: readonly Version<Settings>[]) =>
+  planWorkloads(listed, running, RULES);
+const names = (versions: readonly { readonly name: string | undefined }[]) =>
+  versions.map(({ name }) => name);
 
 describe('a plan', () => {
   test('starts what is new, stops what is gone, changes what is different and leaves the rest alone', () => {
     const [kept, changed, gone] = [version('kept'), version('changed'), version('gone')];
-    const found = plan([kept, version('changed', { ttl: 2 }), version('new')], [kept, changed, gone]);
+    const found = plan(
+      [kept, version('changed', { ttl: 2 }), version('new')],
+      [kept, changed, gone],
+    );
     expect(names(found.start)).toEqual(['new']);
     expect(names(found.stop)).toEqual(['gone']);
     expect(found.change).toEqual([{ before: changed, after: version('changed', { ttl: 2 }) }]);
@@ -60,13 +91,27 @@ describe('a plan', () => {
   });
 
   test.each([
-    ['the same identity', { id: 'cart' }, 'workload till: file till.yaml: spiffe-id: "cart" is that of workload cart'],
-    ['the same socket', { socket: 'cart' }, 'workload till: file till.yaml: sds-socket: "cart" is that of workload cart'],
-    ["the agent's own socket", { socket: 'control' }, 'workload till: file till.yaml: sds-socket: "control" is that of control-socket'],
+    [
+      'the same identity',
+      { id: 'cart' },
+      'workload till: file till.yaml: spiffe-id: "cart" is that of workload cart',
+    ],
+    [
+      'the same socket',
+      { socket: 'cart' },
+      'workload till: file till.yaml: sds-socket: "cart" is that of workload cart',
+    ],
+    [
+      "the agent's own socket",
+      { socket: 'control' },
+      'workload till: file till.yaml: sds-socket: "control" is that of control-socket',
+    ],
   ])('refuses %s by name', (_, config, message) => {
     const found = plan([version('cart'), version('till', config)], []);
     expect(names(found.start)).toEqual(['cart']);
-    expect(found.refused.map(({ name, error }) => [name, error.message])).toEqual([['till', message]]);
+    expect(found.refused.map(({ name, error }) => [name, error.message])).toEqual([
+      ['till', message],
+    ]);
   });
 
   test('lets many read one directory, and nobody write where another reads', () => {
@@ -84,9 +129,14 @@ describe('a plan', () => {
   });
 
   test('refuses a name that is given twice', () => {
-    const found = plan([version('cart', {}, 'a.yaml'), version('cart', { id: 'x', socket: 'y' }, 'b.yaml')], []);
+    const found = plan(
+      [version('cart', {}, 'a.yaml'), version('cart', { id: 'x', socket: 'y' }, 'b.yaml')],
+      [],
+    );
     expect(found.start).toEqual([version('cart', {}, 'a.yaml')]);
-    expect(found.refused.map(({ error }) => error.message)).toEqual(['workload cart: file b.yaml: name: is given twice']);
+    expect(found.refused.map(({ error }) => error.message)).toEqual([
+      'workload cart: file b.yaml: name: is given twice',
+    ]);
   });
 
   test('does not let a newcomer take what somebody has, wherever it stands in the list', () => {
@@ -114,9 +164,18 @@ describe('a plan', () => {
   test('sees in a new name for an identity a change, also where two exchange their names', () => {
     const [cart, till] = [version('cart'), version('till')];
     const renamed = version('basket', { id: 'cart' });
-    expect(plan([renamed], [cart])).toMatchObject({ stop: [], start: [], change: [{ before: cart, after: renamed }] });
+    expect(plan([renamed], [cart])).toMatchObject({
+      stop: [],
+      start: [],
+      change: [{ before: cart, after: renamed }],
+    });
     const exchanged = [version('cart', { id: 'till' }), version('till', { id: 'cart' })];
-    expect(plan(exchanged, [cart, till]).change.map(({ before, after: next }) => [before.config.id, next.config.id])).toEqual([
+    expect(
+      plan(exchanged, [cart, till]).change.map(({ before, after: next }) => [
+        before.config.id,
+        next.config.id,
+      ]),
+    ).toEqual([
       ['till', 'till'],
       ['cart', 'cart'],
     ]);
@@ -124,7 +183,10 @@ describe('a plan', () => {
 });
 
 test('who is refused for somebody who is then refused as well has it after all', () => {
-  const running = [version('till', { id: 'cart', socket: 'cart' }, 'old.yaml'), version('cart', { id: 'x', socket: 'x' })];
+  const running = [
+    version('till', { id: 'cart', socket: 'cart' }, 'old.yaml'),
+    version('cart', { id: 'x', socket: 'x' }),
+  ];
   const wanted = [
     version('cart', { id: 'basket', socket: 'cart' }),
     version('till', { id: 'cart', socket: 'cart' }),
@@ -136,16 +198,29 @@ test('who is refused for somebody who is then refused as well has it after all',
 });
 
 describe('whatever is listed and whatever runs', () => {
-  const few = (prefix: string) => fc.integer({ min: 0, max: 4 }).map((number) => `${prefix}${number}`);
-  const settings = fc.record({ id: few('id'), socket: fc.oneof(few('s'), fc.constant('control')), ttl: fc.integer({ min: 0, max: 1 }) });
+  const few = (prefix: string) =>
+    fc.integer({ min: 0, max: 4 }).map((number) => `${prefix}${number}`);
+  const settings = fc.record({
+    id: few('id'),
+    socket: fc.oneof(few('s'), fc.constant('control')),
+    ttl: fc.integer({ min: 0, max: 1 }),
+  });
   const good = fc.record({ name: few('w'), from: few('f'), config: settings });
-  const bad = fc.record({ name: fc.option(few('w'), { nil: undefined }), from: few('f') }).map(({ name, from }) => wrong(name, from));
-  const list = fc.array(fc.oneof({ weight: 4, arbitrary: good }, { weight: 1, arbitrary: bad }), { maxLength: 7 });
+  const bad = fc
+    .record({ name: fc.option(few('w'), { nil: undefined }), from: few('f') })
+    .map(({ name, from }) => wrong(name, from));
+  const list = fc.array(fc.oneof({ weight: 4, arbitrary: good }, { weight: 1, arbitrary: bad }), {
+    maxLength: 7,
+  });
   /** What can run: nothing of it shares anything. */
   const runs = list.map((listed) => taken(plan(listed, []), []));
 
   const always = (
-    holds: (found: WorkloadPlan<Settings>, listed: readonly Listed<Settings>[], running: readonly Version<Settings>[]) => boolean,
+    holds: (
+      found: WorkloadPlan<Settings>,
+      listed: readonly Listed<Settings>[],
+      running: readonly Version<Settings>[],
+    ) => boolean,
   ) =>
     fc.assert(
       fc.property(list, runs, (listed, running) => holds(plan(listed, running), listed, running)),
@@ -156,8 +231,15 @@ describe('whatever is listed and whatever runs', () => {
   test('no two share a name, an identity or a socket, and none has the socket of the agent', () =>
     always((found, _, running) => {
       const result = taken(found, running);
-      const all = result.flatMap(({ name, config }) => [`n ${name}`, `i ${config.id}`, `s ${config.socket}`]);
-      return new Set(all).size === all.length && !result.some(({ config }) => config.socket === 'control');
+      const all = result.flatMap(({ name, config }) => [
+        `n ${name}`,
+        `i ${config.id}`,
+        `s ${config.socket}`,
+      ]);
+      return (
+        new Set(all).size === all.length &&
+        !result.some(({ config }) => config.socket === 'control')
+      );
     }));
 
   test('each good entry is followed to the letter, or refused by an error that names it', () =>
@@ -167,9 +249,15 @@ describe('whatever is listed and whatever runs', () => {
         if (isRefusal(each)) return found.refused.includes(each);
         const { name, from } = each;
         const refused = found.refused.some(
-          (refusal) => refusal.name === name && refusal.from === from && refusal.error instanceof AgentError,
+          (refusal) =>
+            refusal.name === name && refusal.from === from && refusal.error instanceof AgentError,
         );
-        return refused || result.some((one) => one.name === name && one.from === from && same(one.config, each.config));
+        return (
+          refused ||
+          result.some(
+            (one) => one.name === name && one.from === from && same(one.config, each.config),
+          )
+        );
       });
     }));
 
@@ -192,16 +280,20 @@ describe('whatever is listed and whatever runs', () => {
       taken(found, running).every(
         (one) =>
           listed.some(({ name }) => name === one.name) ||
-          listed.some((each) => isRefusal(each) && each.name === undefined && each.from === one.from),
+          listed.some(
+            (each) => isRefusal(each) && each.name === undefined && each.from === one.from,
+          ),
       ),
     ));
 
   test('the same list again changes nothing more, and is refused the same', () =>
     always((found, listed, running) => {
       const again = plan(listed, taken(found, running));
-      const told = ({ refused }: WorkloadPlan<Settings>) => refused.map(({ name, from }) => `${name} ${from}`).sort();
+      const told = ({ refused }: WorkloadPlan<Settings>) =>
+        refused.map(({ name, from }) => `${name} ${from}`).sort();
       return (
-        again.start.length + again.stop.length + again.change.length === 0 && JSON.stringify(told(again)) === JSON.stringify(told(found))
+        again.start.length + again.stop.length + again.change.length === 0 &&
+        JSON.stringify(told(again)) === JSON.stringify(told(found))
       );
     }));
 
@@ -209,7 +301,10 @@ describe('whatever is listed and whatever runs', () => {
     always((found, _, running) => {
       const touched = [...found.stop, ...found.change.map(({ before }) => before)];
       const identities = new Set(taken(found, running).map(({ config }) => config.id));
-      return new Set(touched).size === touched.length && found.stop.every(({ config }) => !identities.has(config.id));
+      return (
+        new Set(touched).size === touched.length &&
+        found.stop.every(({ config }) => !identities.has(config.id))
+      );
     }));
 
   test('a list without conflicts is followed whatever its order', () =>
@@ -219,7 +314,8 @@ describe('whatever is listed and whatever runs', () => {
           .map((each) => [order.next().value, each] as const)
           .sort((a, b) => a[0] - b[0])
           .map(([, each]) => each);
-        const result = (found: WorkloadPlan<Settings>) => JSON.stringify(taken(found, running).sort((a, b) => (a.name < b.name ? -1 : 1)));
+        const result = (found: WorkloadPlan<Settings>) =>
+          JSON.stringify(taken(found, running).sort((a, b) => (a.name < b.name ? -1 : 1)));
         const found = plan(listed, running);
         return found.refused.length === 0 && result(found) === result(plan(shuffled, running));
       }),

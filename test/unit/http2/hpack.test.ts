@@ -56,7 +56,9 @@ describe('RFC 7541 appendix C', () => {
     expect(decoder().decode(hex('82'))).toEqual([[':method', 'GET']]);
     // C.1.2: 1337 in a prefix of five bits is 1f 9a 0a; in one of seven bits 7f ba 09.
     const value = 'x'.repeat(1_337);
-    expect(decoder().decode(Buffer.concat([hex('00 01 61 7f ba 09'), Buffer.from(value)]))).toEqual([['a', value]]);
+    expect(decoder().decode(Buffer.concat([hex('00 01 61 7f ba 09'), Buffer.from(value)]))).toEqual(
+      [['a', value]],
+    );
   });
 });
 
@@ -77,7 +79,9 @@ test.each<[string, Buffer]>([
 });
 
 test('fields that are encoded here are read alike, whatever they hold', () => {
-  const text = fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes).toString('latin1'));
+  const text = fc
+    .uint8Array({ maxLength: 300 })
+    .map((bytes) => Buffer.from(bytes).toString('latin1'));
   fc.assert(
     fc.property(fc.array(fc.tuple(text, text), { maxLength: 5 }), (fields) => {
       expect(decoder().decode(new HpackEncoder().encode(fields))).toEqual(fields);

@@ -2,8 +2,18 @@ import { generateKeyPairSync } from 'node:crypto';
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { contextTag, derElement, derSequence } from '../../../agent/base/der';
 import { type Certificate, parseCertificate } from '../../../agent/identity/certificate';
-import { isSelfSigned, type VerifiedChain, verifyChain, verifyChainAside } from '../../../agent/identity/chain';
-import { EXTENSION, encodeExtension, encodePurposes, PURPOSE } from '../../../agent/identity/extensions';
+import {
+  isSelfSigned,
+  type VerifiedChain,
+  verifyChain,
+  verifyChainAside,
+} from '../../../agent/identity/chain';
+import {
+  EXTENSION,
+  encodeExtension,
+  encodePurposes,
+  PURPOSE,
+} from '../../../agent/identity/extensions';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import { encodeName } from '../../../agent/identity/name';
 import { SignatureChecker, signatureWeight } from '../../../agent/identity/signature-checker';
@@ -29,9 +39,15 @@ beforeAll(async () => {
 });
 
 /** Verifies a leaf of the last of `cas`, the first of which is the root. The subjects of the path, or field and rule. */
-function verify(cas: readonly TestCa[], options: Partial<LeafOptions> = {}, extra: readonly Uint8Array[] = []) {
+function verify(
+  cas: readonly TestCa[],
+  options: Partial<LeafOptions> = {},
+  extra: readonly Uint8Array[] = [],
+) {
   const leaf = parseCertificate(issueLeaf(cas.at(-1)!, { key, ...options }));
-  const pool = [...cas.slice(1).map(({ certificateDer }) => certificateDer), ...extra].map((der) => parseCertificate(der));
+  const pool = [...cas.slice(1).map(({ certificateDer }) => certificateDer), ...extra].map((der) =>
+    parseCertificate(der),
+  );
   const roots = [parseCertificate(cas[0]!.certificateDer)];
   return outcome(() =>
     verifyChain(leaf, pool, roots, TEST_NOW)
@@ -43,7 +59,8 @@ function verify(cas: readonly TestCa[], options: Partial<LeafOptions> = {}, extr
 /** A chain of CAs, each made with its options under the one before. */
 async function line(...options: readonly TestCaOptions[]): Promise<TestCa[]> {
   const cas: TestCa[] = [];
-  for (const [index, each] of options.entries()) cas.push(await makeTestCa({ name: `ca${index}`, parent: cas.at(-1), ...each }));
+  for (const [index, each] of options.entries())
+    cas.push(await makeTestCa({ name: `ca${index}`, parent: cas.at(-1), ...each }));
   return cas;
 }
 
@@ -54,9 +71,17 @@ const blames = (index: number, rule: string, role = index === 0 ? 'root' : 'inte
 
 describe('depth', () => {
   test('a path of root, six intermediates and leaf holds', async () =>
-    expect(verify(await line(...Array(7).fill({})))).toEqual(['ca6', 'ca5', 'ca4', 'ca3', 'ca2', 'ca1']));
+    expect(verify(await line(...Array(7).fill({})))).toEqual([
+      'ca6',
+      'ca5',
+      'ca4',
+      'ca3',
+      'ca2',
+      'ca1',
+    ]));
 
-  test('one more does not', async () => expect(verify(await line(...Array(8).fill({})))).toMatchObject({ field: 'chain' }));
+  test('one more does not', async () =>
+    expect(verify(await line(...Array(8).fill({})))).toMatchObject({ field: 'chain' }));
 });
 
 describe('path length', () => {
@@ -82,7 +107,11 @@ describe('who may sign', () => {
   test.each<[string, TestCaOptions[], unknown]>([
     ['an intermediate without CA:TRUE', [{}, { isCa: false }], blames(1, rule)],
     ['an intermediate without keyCertSign', [{}, { keyUsage: ['cRLSign'] }], blames(1, rule)],
-    ['an intermediate without key usage, as RFC 5280 allows', [{}, { keyUsage: undefined }], ['ca1']],
+    [
+      'an intermediate without key usage, as RFC 5280 allows',
+      [{}, { keyUsage: undefined }],
+      ['ca1'],
+    ],
     ['a root without CA:TRUE', [{ isCa: false }], blames(0, rule)],
     ['a root of version 1', [{ version: undefined }], blames(0, rule)],
     [
@@ -100,13 +129,21 @@ describe('who may sign', () => {
       [{}, { signature: 'ECDSA-SHA1' }],
       blames(0, 'must sign with ECDSA or RSA and SHA-256, SHA-384 or SHA-512, not ECDSA-SHA1'),
     ],
-    ['a root signed with SHA-1, whose signature proves nothing anyway', [{ signature: 'ECDSA-SHA1' }], []],
+    [
+      'a root signed with SHA-1, whose signature proves nothing anyway',
+      [{ signature: 'ECDSA-SHA1' }],
+      [],
+    ],
     [
       'an unknown critical extension',
       [{}, { extraExtensions: [encodeExtension('1.2.3.4', true, derSequence())] }],
       blames(1, 'must not have unknown critical extensions: 1.2.3.4'),
     ],
-    ['both purposes', [{}, { extraExtensions: [encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth])] }], ['ca1']],
+    [
+      'both purposes',
+      [{}, { extraExtensions: [encodePurposes([PURPOSE.serverAuth, PURPOSE.clientAuth])] }],
+      ['ca1'],
+    ],
     ['any purpose', [{}, { extraExtensions: [encodePurposes([PURPOSE.any])] }], ['ca1']],
     [
       'one purpose only',
@@ -124,19 +161,32 @@ describe('who may sign', () => {
 describe('where X509-SVID section 4.3 is held to', () => {
   const rule = 'must have the key usage keyCertSign';
   test.each<[string, TestCaOptions[], unknown]>([
-    ['field E14 an intermediate without key usage is none', [{}, { keyUsage: undefined }], blames(1, rule)],
+    [
+      'field E14 an intermediate without key usage is none',
+      [{}, { keyUsage: undefined }],
+      blames(1, rule),
+    ],
     ['nor the one above it', [{}, { keyUsage: undefined }, {}], blames(1, rule)],
     ['nor the one below it', [{}, {}, { keyUsage: undefined }], blames(2, rule)],
     ['one with keyCertSign alone is', [{}, { keyUsage: ['keyCertSign'] }], 'ca1'],
-    ['a root without key usage is what the bundle says that it is', [{ keyUsage: undefined }, {}], 'ca1'],
+    [
+      'a root without key usage is what the bundle says that it is',
+      [{ keyUsage: undefined }, {}],
+      'ca1',
+    ],
   ])('%s', async (_, options, want) => {
     const cas = await line(...options);
-    const [leaf, ...pool] = [issueLeaf(cas.at(-1)!, { key }), ...cas.at(-1)!.intermediatesDer].map((der) => parseCertificate(der));
+    const [leaf, ...pool] = [issueLeaf(cas.at(-1)!, { key }), ...cas.at(-1)!.intermediatesDer].map(
+      (der) => parseCertificate(der),
+    );
     const roots = [parseCertificate(cas[0]!.certificateDer)];
     const name = ({ path }: VerifiedChain) => path[1]!.subject.replace('O=cluster.local, CN=', '');
     const rules = { checker: new SignatureChecker(), keyCertSignRequired: true };
     expect(outcome(() => name(verifyChain(leaf!, pool, roots, TEST_NOW, rules)))).toEqual(want);
-    const aside = await verifyChainAside(leaf!, pool, roots, TEST_NOW, { ...rules, checker: new SignatureChecker() }).then(name, (caught) =>
+    const aside = await verifyChainAside(leaf!, pool, roots, TEST_NOW, {
+      ...rules,
+      checker: new SignatureChecker(),
+    }).then(name, (caught) =>
       outcome(() => {
         throw caught;
       }),
@@ -149,7 +199,9 @@ describe('where X509-SVID section 4.3 is held to', () => {
     const right = await makeTestCa({ name: 'ca1', parent: top, privateKey: lacking.privateKey });
     const leaf = parseCertificate(issueLeaf(lacking, { key }));
     const pool = [lacking, right].map(({ certificateDer }) => parseCertificate(certificateDer));
-    const { path } = verifyChain(leaf, pool, [parseCertificate(top.certificateDer)], TEST_NOW, { keyCertSignRequired: true });
+    const { path } = verifyChain(leaf, pool, [parseCertificate(top.certificateDer)], TEST_NOW, {
+      keyCertSignRequired: true,
+    });
     expect(path[1]).toBe(pool[1]);
   });
 });
@@ -163,10 +215,25 @@ describe('URI name constraints', () => {
   test.each<[string, TestCaOptions, Partial<LeafOptions>, unknown]>([
     ['the very host', constrained(['example.org']), td('example.org'), ['ca1']],
     ['another case of it', constrained(['Example.ORG']), td('example.org'), ['ca1']],
-    ['a host below it', constrained(['example.org']), td('a.example.org'), not('spiffe://a.example.org/ns/a/sa/b')],
+    [
+      'a host below it',
+      constrained(['example.org']),
+      td('a.example.org'),
+      not('spiffe://a.example.org/ns/a/sa/b'),
+    ],
     ['a host below a dot', constrained(['.example.org']), td('a.b.example.org'), ['ca1']],
-    ['the host of a dot itself', constrained(['.example.org']), td('example.org'), not('spiffe://example.org/ns/a/sa/b')],
-    ['a host that only ends alike', constrained(['.example.org']), td('badexample.org'), not('spiffe://badexample.org/ns/a/sa/b')],
+    [
+      'the host of a dot itself',
+      constrained(['.example.org']),
+      td('example.org'),
+      not('spiffe://example.org/ns/a/sa/b'),
+    ],
+    [
+      'a host that only ends alike',
+      constrained(['.example.org']),
+      td('badexample.org'),
+      not('spiffe://badexample.org/ns/a/sa/b'),
+    ],
     ['one of two', constrained(['x', 'example.org']), td('example.org'), ['ca1']],
     [
       'an excluded host',
@@ -181,14 +248,24 @@ describe('URI name constraints', () => {
       { rule: expect.stringContaining('must not exclude') },
     ],
     ['another host than the excluded', constrained([], ['other']), td('example.org'), ['ca1']],
-    ['an empty constraint, which permits nobody', constrained(['']), td('example.org'), { rule: expect.stringContaining('must permit') }],
+    [
+      'an empty constraint, which permits nobody',
+      constrained(['']),
+      td('example.org'),
+      { rule: expect.stringContaining('must permit') },
+    ],
     [
       'an empty exclusion, which excludes everybody',
       constrained([], ['']),
       td('example.org'),
       { rule: expect.stringContaining('must not exclude') },
     ],
-    ['a URI without a host', constrained(['example.org']), { uris: ['urn:example'] }, { rule: expect.stringContaining('must permit') }],
+    [
+      'a URI without a host',
+      constrained(['example.org']),
+      { uris: ['urn:example'] },
+      { rule: expect.stringContaining('must permit') },
+    ],
     [
       'a URI without a host, and an exclusion',
       constrained([], ['example.org']),
@@ -216,11 +293,17 @@ describe('URI name constraints', () => {
   test('reach through intermediates', async () => {
     const cas = await line({}, constrained(['example.org']), {});
     expect(verify(cas, td('example.org'))).toEqual(['ca2', 'ca1']);
-    expect(verify(cas, td('example.com'))).toEqual(blames(1, 'must permit spiffe://example.com/ns/a/sa/b by its name constraints'));
+    expect(verify(cas, td('example.com'))).toEqual(
+      blames(1, 'must permit spiffe://example.com/ns/a/sa/b by its name constraints'),
+    );
   });
 
   const dnsConstraint = (name: Uint8Array) =>
-    encodeExtension(EXTENSION.nameConstraints, true, derSequence(derElement(contextTag(0), derSequence(name))));
+    encodeExtension(
+      EXTENSION.nameConstraints,
+      true,
+      derSequence(derElement(contextTag(0), derSequence(name))),
+    );
 
   test('on other kinds of name refuse who carries one, and leave others alone', async () => {
     const cas = await line({}, { extraExtensions: [dnsConstraint(dnsName('example.org'))] });
@@ -246,9 +329,19 @@ describe('URI name constraints', () => {
 describe('search', () => {
   test('goes round a candidate that leads nowhere', async () => {
     const good = await makeTestCa({ name: 'twin', parent: root });
-    const lost = await makeTestCa({ name: 'twin', parent: await makeTestCa({ name: 'elsewhere' }) });
-    const expired = await makeTestCa({ name: 'twin', privateKey: good.privateKey, parent: root, notAfterAt: TEST_NOW - HOUR_MS });
-    expect(verify([root, good], {}, [lost.certificateDer, expired.certificateDer])).toEqual(['twin']);
+    const lost = await makeTestCa({
+      name: 'twin',
+      parent: await makeTestCa({ name: 'elsewhere' }),
+    });
+    const expired = await makeTestCa({
+      name: 'twin',
+      privateKey: good.privateKey,
+      parent: root,
+      notAfterAt: TEST_NOW - HOUR_MS,
+    });
+    expect(verify([root, good], {}, [lost.certificateDer, expired.certificateDer])).toEqual([
+      'twin',
+    ]);
   });
 
   test('does not run in circles', async () => {
@@ -265,7 +358,11 @@ describe('search', () => {
     const names = Array.from({ length: 15 }, (_, index) => `c${index}`);
     const heads = await Promise.all(names.map((name) => makeTestCa({ name })));
     const pool = await Promise.all(
-      heads.flatMap((parent) => heads.map((head, index) => makeTestCa({ name: names[index]!, privateKey: head.privateKey, parent }))),
+      heads.flatMap((parent) =>
+        heads.map((head, index) =>
+          makeTestCa({ name: names[index]!, privateKey: head.privateKey, parent }),
+        ),
+      ),
     );
     const startedAt = cpuMs();
     const found = verify(
@@ -273,12 +370,17 @@ describe('search', () => {
       {},
       pool.map(({ certificateDer }) => certificateDer),
     );
-    expect(found).toMatchObject({ field: 'chain', rule: expect.stringMatching(/^must verify within|^must verify to/) });
+    expect(found).toMatchObject({
+      field: 'chain',
+      rule: expect.stringMatching(/^must verify within|^must verify to/),
+    });
     expect(cpuMs() - startedAt).toBeLessThan(3000);
   });
 
   test('stops at its cap of signature checks', async () => {
-    const twins = await Promise.all(Array.from({ length: 300 }, () => makeTestCa({ name: 'twin', noKeyIds: true })));
+    const twins = await Promise.all(
+      Array.from({ length: 300 }, () => makeTestCa({ name: 'twin', noKeyIds: true })),
+    );
     const leaf = parseCertificate(issueLeaf(root, { key, issuerDer: twins[0]!.subjectDer }));
     const roots = twins.map(({ certificateDer }) => parseCertificate(certificateDer));
     expect(outcome(() => verifyChain(leaf, [], roots, TEST_NOW))).toEqual({
@@ -294,7 +396,15 @@ describe('search', () => {
     beforeAll(async () => {
       // Each signed by the one before with a dear key, as a stranger makes them.
       const cas = [await makeTestCa({ name: 'root', noKeyIds: true, privateKey: dearKey() })];
-      while (cas.length < count) cas.push(await makeTestCa({ name: 'root', noKeyIds: true, privateKey: dearKey(), parent: cas.at(-1) }));
+      while (cas.length < count)
+        cas.push(
+          await makeTestCa({
+            name: 'root',
+            noKeyIds: true,
+            privateKey: dearKey(),
+            parent: cas.at(-1),
+          }),
+        );
       certificates = cas.map(({ certificateDer }) => parseCertificate(certificateDer));
     });
 
@@ -322,11 +432,16 @@ describe('search', () => {
     });
 
     test('do not stand in the way of a good path among them', async () => {
-      const [middle, head] = [await makeTestCa({ name: 'root', noKeyIds: true, parent: root }), parseCertificate(root.certificateDer)];
+      const [middle, head] = [
+        await makeTestCa({ name: 'root', noKeyIds: true, parent: root }),
+        parseCertificate(root.certificateDer),
+      ];
       const leaf = parseCertificate(issueLeaf(middle, { key, noKeyIds: true }));
       const pool = [...certificates, parseCertificate(middle.certificateDer)];
       expect(verifyChain(leaf, pool, [head], TEST_NOW).path).toEqual([leaf, pool.at(-1)]);
-      await expect(verifyChainAside(leaf, pool, [head], TEST_NOW, { checker: new SignatureChecker() })).resolves.toMatchObject({
+      await expect(
+        verifyChainAside(leaf, pool, [head], TEST_NOW, { checker: new SignatureChecker() }),
+      ).resolves.toMatchObject({
         root: head,
       });
     });
@@ -335,7 +450,9 @@ describe('search', () => {
       const leaf = parseCertificate(issueLeaf(root, { key, noKeyIds: true }));
       const roots = [parseCertificate(root.certificateDer)];
       const rule = 'must verify with the work of 3 P-256 signatures';
-      await expect(verifyChainAside(leaf, certificates, roots, TEST_NOW, { checker: new SignatureChecker(3) })).rejects.toMatchObject({
+      await expect(
+        verifyChainAside(leaf, certificates, roots, TEST_NOW, { checker: new SignatureChecker(3) }),
+      ).rejects.toMatchObject({
         rule,
       });
     });
@@ -347,10 +464,14 @@ describe('search', () => {
     ['P-521', { kind: 'ec', bits: 521 }, 20],
     ['RSA 2048', { kind: 'rsa', bits: 2_048 }, 1],
     ['RSA 8192', { kind: 'rsa', bits: 8_192 }, 4],
-  ] as const)('a signature of %s weighs what it costs', (_, publicKey, weight) => expect(signatureWeight(publicKey)).toBe(weight));
+  ] as const)('a signature of %s weighs what it costs', (_, publicKey, weight) =>
+    expect(signatureWeight(publicKey)).toBe(weight),
+  );
 
   test('finds the root that key identifiers point to first, among 300 of its name', async () => {
-    const twins = await Promise.all(Array.from({ length: 300 }, () => makeTestCa({ name: 'twin' })));
+    const twins = await Promise.all(
+      Array.from({ length: 300 }, () => makeTestCa({ name: 'twin' })),
+    );
     const roots = twins.map(({ certificateDer }) => parseCertificate(certificateDer));
     const leaf = parseCertificate(issueLeaf(twins[299]!, { key }));
     expect(verifyChain(leaf, [], roots, TEST_NOW).root).toBe(roots[299]);
@@ -367,8 +488,16 @@ describe('of several good paths', () => {
   const at = (hours: number) => TEST_NOW + hours * HOUR_MS;
   const proven = (leaf: Uint8Array, pool: readonly TestCa[], roots: readonly TestCa[]) => {
     const read = (ca: TestCa) => parseCertificate(ca.certificateDer);
-    const { path, root: found, notAfterAt } = verifyChain(parseCertificate(leaf), pool.map(read), roots.map(read), TEST_NOW);
-    return { ends: (notAfterAt - TEST_NOW) / HOUR_MS, root: found.subject.replace('O=cluster.local, CN=', ''), depth: path.length };
+    const {
+      path,
+      root: found,
+      notAfterAt,
+    } = verifyChain(parseCertificate(leaf), pool.map(read), roots.map(read), TEST_NOW);
+    return {
+      ends: (notAfterAt - TEST_NOW) / HOUR_MS,
+      root: found.subject.replace('O=cluster.local, CN=', ''),
+      depth: path.length,
+    };
   };
 
   test('field A2a the one to the renewed root counts, in whatever order the bundle has them', async () => {
@@ -389,8 +518,16 @@ describe('of several good paths', () => {
     const byOld = await makeTestCa({ name: 'signer', parent: old, notAfterAt: at(3) });
     const byNext = await makeTestCa({ name: 'signer', privateKey: byOld.privateKey, parent: next });
     const leaf = issueLeaf(byOld, { key });
-    expect(proven(leaf, [byOld, byNext], [old, next])).toEqual({ ends: 24, root: 'next', depth: 2 });
-    expect(proven(leaf, [byNext, byOld], [next, old])).toEqual({ ends: 24, root: 'next', depth: 2 });
+    expect(proven(leaf, [byOld, byNext], [old, next])).toEqual({
+      ends: 24,
+      root: 'next',
+      depth: 2,
+    });
+    expect(proven(leaf, [byNext, byOld], [next, old])).toEqual({
+      ends: 24,
+      root: 'next',
+      depth: 2,
+    });
     expect(proven(leaf, [byOld, byNext], [old])).toEqual({ ends: 3, root: 'old', depth: 2 });
   });
 
@@ -399,25 +536,39 @@ describe('of several good paths', () => {
     const next = await makeTestCa({ name: 'next', pathLength: 0 });
     const byOld = await makeTestCa({ name: 'signer', parent: old, notAfterAt: at(3) });
     const above = await makeTestCa({ name: 'old', privateKey: old.privateKey, parent: next });
-    expect(proven(issueLeaf(byOld, { key }), [byOld, above], [next, old])).toEqual({ ends: 3, root: 'old', depth: 2 });
+    expect(proven(issueLeaf(byOld, { key }), [byOld, above], [next, old])).toEqual({
+      ends: 3,
+      root: 'old',
+      depth: 2,
+    });
   });
 
   test('of those that end together the shortest is taken', async () => {
     const top = await makeTestCa({ name: 'top' });
     const crossed = await makeTestCa({ name: 'root', privateKey: root.privateKey, parent: top });
-    expect(proven(issueLeaf(root, { key }), [crossed], [top, root])).toEqual({ ends: 24, root: 'root', depth: 1 });
+    expect(proven(issueLeaf(root, { key }), [crossed], [top, root])).toEqual({
+      ends: 24,
+      root: 'root',
+      depth: 1,
+    });
   });
 
   test('one that was found stands when the search for a better one meets its bounds', async () => {
     const short = await makeTestCa({ name: 'twin', notAfterAt: at(1) });
-    const strangers = await Promise.all(Array.from({ length: 300 }, () => makeTestCa({ name: 'twin', noKeyIds: true })));
+    const strangers = await Promise.all(
+      Array.from({ length: 300 }, () => makeTestCa({ name: 'twin', noKeyIds: true })),
+    );
     expect(proven(issueLeaf(short, { key }), [], [...strangers, short])).toMatchObject({ ends: 1 });
   });
 });
 
 test('a root is self-signed, an intermediate and a root with a forged signature are not', async () => {
   const middle = await makeTestCa({ parent: root });
-  const imposter = await makeTestCa({ name: 'root', parent: { ...root, privateKey: middle.privateKey } });
-  const answer = (ca: TestCa) => isSelfSigned(parseCertificate(ca.certificateDer), new SignatureChecker());
+  const imposter = await makeTestCa({
+    name: 'root',
+    parent: { ...root, privateKey: middle.privateKey },
+  });
+  const answer = (ca: TestCa) =>
+    isSelfSigned(parseCertificate(ca.certificateDer), new SignatureChecker());
   expect([root, middle, imposter].map(answer)).toEqual([true, false, false]);
 });

@@ -6,7 +6,17 @@ import { certificatesPem, isCa, parseCertificate } from '../../../agent/identity
 import { generateKeyPair, type KeyPair, privateKeyPem } from '../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import { acceptMountedFiles, type Svid } from '../../../agent/identity/svid';
-import { dnsName, HOUR_MS, issueLeaf, type LeafOptions, makeTestCa, TEST_ID, TEST_NOW, type TestCa, uriAltName } from '../../support/certs';
+import {
+  dnsName,
+  HOUR_MS,
+  issueLeaf,
+  type LeafOptions,
+  makeTestCa,
+  TEST_ID,
+  TEST_NOW,
+  type TestCa,
+  uriAltName,
+} from '../../support/certs';
 import { mutated, RUNS } from '../../support/mutations';
 
 const id = parseSpiffeId(TEST_ID);
@@ -48,14 +58,29 @@ function verdict(call: () => Svid) {
   try {
     return call().warnings;
   } catch (error) {
-    if (!(error instanceof AgentError) || error.code !== 'ERR_FILE_SOURCE' || error.retry !== 'slow' || !error.hint) throw error;
+    if (
+      !(error instanceof AgentError) ||
+      error.code !== 'ERR_FILE_SOURCE' ||
+      error.retry !== 'slow' ||
+      !error.hint
+    )
+      throw error;
     return { field: error.field, rule: error.rule };
   }
 }
 
 test('files that belong together become an SVID', () => {
   const der = leaf();
-  expect(accept({ cert: certificatesPem([der, middle.certificateDer, root.certificateDer, middle.certificateDer]) })).toMatchObject({
+  expect(
+    accept({
+      cert: certificatesPem([
+        der,
+        middle.certificateDer,
+        root.certificateDer,
+        middle.certificateDer,
+      ]),
+    }),
+  ).toMatchObject({
     id,
     key: { algorithm: 'ecdsa-p256', spkiDer: key.spkiDer },
     chainDer: [Buffer.from(der), Buffer.from(middle.certificateDer)],
@@ -77,16 +102,26 @@ test('they end with what signed them', () => {
 });
 
 test('item 24 a root of another trust domain in root-cert is refused by name, unless that domain is listed', async () => {
-  const foreign = await makeTestCa({ name: 'old', extraExtensions: [uriAltName('spiffe://old.example')] });
+  const foreign = await makeTestCa({
+    name: 'old',
+    extraExtensions: [uriAltName('spiffe://old.example')],
+  });
   const files = { rootCertPem: certificatesPem([root.certificateDer, foreign.certificateDer]) };
   const judged = (domains?: readonly string[]) =>
     acceptMountedFiles(
-      { certChainPem: certificatesPem([leaf(), middle.certificateDer]), keyPem: privateKeyPem(key, 'pkcs8'), ...files },
+      {
+        certChainPem: certificatesPem([leaf(), middle.certificateDer]),
+        keyPem: privateKeyPem(key, 'pkcs8'),
+        ...files,
+      },
       undefined,
       TEST_NOW,
       domains,
     );
-  expect(judged()).toMatchObject({ bundle: root.bundle, warnings: [expect.stringContaining('is a root of trust domain old.example')] });
+  expect(judged()).toMatchObject({
+    bundle: root.bundle,
+    warnings: [expect.stringContaining('is a root of trust domain old.example')],
+  });
   expect(judged(['old.example']).bundle.rootsDer).toHaveLength(2);
 });
 
@@ -99,7 +134,9 @@ describe('let pass, with a warning', () => {
     const other = await makeTestCa({ name: 'other' });
     const svid = accept({ root: certificatesPem([other.certificateDer]) });
     expect(svid.warnings).toEqual([
-      expect.stringMatching(/^the certificate does not verify to root-cert: chain: must verify to a trusted root/),
+      expect.stringMatching(
+        /^the certificate does not verify to root-cert: chain: must verify to a trusted root/,
+      ),
     ]);
     expect(svid.notAfterAt).toBe(TEST_NOW + 24 * HOUR_MS);
   });
@@ -112,30 +149,48 @@ describe('let pass, with a warning', () => {
     ['a trust domain without a path', { uris: ['spiffe://cluster.local'] }],
   ])('%s: then nobody knows who it is', (_, options) => {
     const svid = accept({ cert: certificatesPem([leaf(options)]) });
-    expect([svid.id, svid.warnings]).toEqual([undefined, ['the certificate does not have exactly one SPIFFE ID']]);
+    expect([svid.id, svid.warnings]).toEqual([
+      undefined,
+      ['the certificate does not have exactly one SPIFFE ID'],
+    ]);
   });
 
   test('11 a bad block in root-cert', () => {
     const bad = Buffer.from('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n');
-    expect(accept({ root: Buffer.concat([certificatesPem([root.certificateDer]), bad]) }).warnings).toEqual([
-      expect.stringMatching(/^skipped: root-cert block 2/),
-    ]);
+    expect(
+      accept({ root: Buffer.concat([certificatesPem([root.certificateDer]), bad]) }).warnings,
+    ).toEqual([expect.stringMatching(/^skipped: root-cert block 2/)]);
   });
 });
 
 describe('refused', () => {
   const text = (value: string) => Buffer.from(value);
   test.each<[string, () => Files, string, string | RegExp]>([
-    ['an empty certificate file', () => ({ cert: text('') }), 'cert-chain', 'must hold at least one PEM block'],
+    [
+      'an empty certificate file',
+      () => ({ cert: text('') }),
+      'cert-chain',
+      'must hold at least one PEM block',
+    ],
     ['an empty key file', () => ({ key: text('') }), 'key', 'must hold at least one PEM block'],
-    ['an empty root file', () => ({ root: text('') }), 'root-cert', 'must hold at least one PEM block'],
+    [
+      'an empty root file',
+      () => ({ root: text('') }),
+      'root-cert',
+      'must hold at least one PEM block',
+    ],
     [
       'a certificate file half written',
       () => ({ cert: certificatesPem([leaf()]).subarray(0, 300) }),
       'cert-chain',
       'must have an END line',
     ],
-    ['a key file half written', () => ({ key: privateKeyPem(key, 'pkcs8').subarray(0, 100) }), 'key', 'must have an END line'],
+    [
+      'a key file half written',
+      () => ({ key: privateKeyPem(key, 'pkcs8').subarray(0, 100) }),
+      'key',
+      'must have an END line',
+    ],
     [
       'a key among the certificates',
       () => ({ cert: Buffer.concat([certificatesPem([leaf()]), privateKeyPem(key, 'pkcs8')]) }),
@@ -149,17 +204,42 @@ describe('refused', () => {
       'key',
       'must hold exactly one private key',
     ],
-    ['a damaged key', () => ({ key: writePem('PRIVATE KEY', Buffer.from('3003020100', 'hex')) }), 'key', 'must be a valid private key'],
+    [
+      'a damaged key',
+      () => ({ key: writePem('PRIVATE KEY', Buffer.from('3003020100', 'hex')) }),
+      'key',
+      'must be a valid private key',
+    ],
     [
       'an encrypted key',
       () => ({ key: writePem('ENCRYPTED PRIVATE KEY', Buffer.from('3000', 'hex')) }),
       'key',
       'must be PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, not ENCRYPTED PRIVATE KEY',
     ],
-    ['E14 a root file of garbage', () => ({ root: text('garbage') }), 'root-cert', 'must hold at least one PEM block'],
-    ['a root file with a leaf only', () => ({ root: certificatesPem([leaf()]) }), 'root-cert block 1', 'must be a CA certificate'],
-    ['a certificate that may sign', () => ({ cert: certificatesPem([leaf({ isCa: true })]) }), 'leaf', 'must not be a CA'],
-    ['an expired certificate', () => ({ cert: certificatesPem([leaf({ notAfterAt: TEST_NOW - 1000 })]) }), 'leaf', /^must not be expired/],
+    [
+      'E14 a root file of garbage',
+      () => ({ root: text('garbage') }),
+      'root-cert',
+      'must hold at least one PEM block',
+    ],
+    [
+      'a root file with a leaf only',
+      () => ({ root: certificatesPem([leaf()]) }),
+      'root-cert block 1',
+      'must be a CA certificate',
+    ],
+    [
+      'a certificate that may sign',
+      () => ({ cert: certificatesPem([leaf({ isCa: true })]) }),
+      'leaf',
+      'must not be a CA',
+    ],
+    [
+      'an expired certificate',
+      () => ({ cert: certificatesPem([leaf({ notAfterAt: TEST_NOW - 1000 })]) }),
+      'leaf',
+      /^must not be expired/,
+    ],
     [
       'a certificate of the future',
       () => ({ cert: certificatesPem([leaf({ notBeforeAt: TEST_NOW + HOUR_MS })]) }),
@@ -193,9 +273,16 @@ describe('refused', () => {
       `must be for ${TEST_ID}, not spiffe://cluster.local/ns/shop/sa/other`,
     ],
     ['no identity', { uris: [] }, `must be for ${TEST_ID}, not nobody`],
-    ['one identity too many', { uris: [TEST_ID, 'spiffe://x/y'] }, `must be for ${TEST_ID}, not ${TEST_ID}, spiffe://x/y`],
+    [
+      'one identity too many',
+      { uris: [TEST_ID, 'spiffe://x/y'] },
+      `must be for ${TEST_ID}, not ${TEST_ID}, spiffe://x/y`,
+    ],
   ])('%s where one is expected', (_, options, rule) =>
-    expect(verdict(() => accept({ cert: certificatesPem([leaf(options)]) }, id))).toEqual({ field: 'leaf', rule }),
+    expect(verdict(() => accept({ cert: certificatesPem([leaf(options)]) }, id))).toEqual({
+      field: 'leaf',
+      rule,
+    }),
   );
 });
 
@@ -204,7 +291,12 @@ test('an error never carries the key', () => {
   try {
     accept({ key: bad });
   } catch (error) {
-    const everything = JSON.stringify([error, (error as Error).message, (error as Error).stack, String((error as Error).cause)]);
+    const everything = JSON.stringify([
+      error,
+      (error as Error).message,
+      (error as Error).stack,
+      String((error as Error).cause),
+    ]);
     expect(everything).not.toMatch(/canary|Y2FuYXJ5/);
     return;
   }
@@ -226,7 +318,11 @@ test('mutated files are refused with field and rule, or hold a key and a certifi
         try {
           svid = accept(changed, id);
         } catch (error) {
-          expect(error).toMatchObject({ code: 'ERR_FILE_SOURCE', field: expect.any(String), rule: expect.any(String) });
+          expect(error).toMatchObject({
+            code: 'ERR_FILE_SOURCE',
+            field: expect.any(String),
+            rule: expect.any(String),
+          });
           return;
         }
         expect(Buffer.from(svid.key.spkiDer)).toEqual(Buffer.from(key.spkiDer));
@@ -242,27 +338,53 @@ describe('a credential bundle', () => {
   test.each<[string, () => Buffer[]]>([
     [
       'key first, as PodCertificateRequest projects it',
-      () => [privateKeyPem(key, 'pkcs8'), certificatesPem([leaf({}, middle), middle.certificateDer])],
+      () => [
+        privateKeyPem(key, 'pkcs8'),
+        certificatesPem([leaf({}, middle), middle.certificateDer]),
+      ],
     ],
-    ['certificates first', () => [certificatesPem([leaf({}, middle), middle.certificateDer]), privateKeyPem(key, 'traditional')]],
+    [
+      'certificates first',
+      () => [
+        certificatesPem([leaf({}, middle), middle.certificateDer]),
+        privateKeyPem(key, 'traditional'),
+      ],
+    ],
   ])('with %s is key and chain', (_, parts) => {
-    expect(acceptBundle(Buffer.concat(parts()))).toMatchObject({ id, key: { spkiDer: key.spkiDer }, chainDer: { length: 2 } });
+    expect(acceptBundle(Buffer.concat(parts()))).toMatchObject({
+      id,
+      key: { spkiDer: key.spkiDer },
+      chainDer: { length: 2 },
+    });
   });
 
   test.each<[string, () => Buffer[], string]>([
-    ['without a key', () => [certificatesPem([leaf()])], 'must hold exactly one private key, not 0'],
+    [
+      'without a key',
+      () => [certificatesPem([leaf()])],
+      'must hold exactly one private key, not 0',
+    ],
     [
       'with two keys',
       () => [privateKeyPem(key, 'pkcs8'), privateKeyPem(key, 'pkcs8'), certificatesPem([leaf()])],
       'must hold exactly one private key, not 2',
     ],
-    ['without a certificate', () => [privateKeyPem(key, 'pkcs8')], 'must hold a certificate beside the key'],
+    [
+      'without a certificate',
+      () => [privateKeyPem(key, 'pkcs8')],
+      'must hold a certificate beside the key',
+    ],
   ])('%s is refused', (_, parts, rule) => {
-    expect(verdict(() => acceptBundle(Buffer.concat(parts())))).toEqual({ field: 'credential bundle', rule });
+    expect(verdict(() => acceptBundle(Buffer.concat(parts())))).toEqual({
+      field: 'credential bundle',
+      rule,
+    });
   });
 
   test('of another key is refused as two files would be', async () => {
     const other = privateKeyPem(await generateKeyPair('ecdsa-p256'), 'pkcs8');
-    expect(verdict(() => acceptBundle(Buffer.concat([other, certificatesPem([leaf()])])))).toMatchObject({ field: 'key' });
+    expect(
+      verdict(() => acceptBundle(Buffer.concat([other, certificatesPem([leaf()])]))),
+    ).toMatchObject({ field: 'key' });
   });
 });

@@ -10,11 +10,23 @@ import { issueLeaf, makeTestCa, TEST_NOW } from '../../support/certs';
 test('field A1: a leaf that promises a stapled OCSP answer is not for Envoy, which has none to staple', async () => {
   const root = await makeTestCa();
   const leafWith = async (...features: readonly number[]) => {
-    const extension = encodeExtension('1.3.6.1.5.5.7.1.24', false, derSequence(...features.map((each) => derInteger(each))));
-    const leaf = issueLeaf(root, { key: await generateKeyPair('ecdsa-p256'), extraExtensions: [extension] });
-    const [chain, roots] = [[leaf], [root.certificateDer]].map((ders) => ders.map((der) => parseCertificate(der)));
+    const extension = encodeExtension(
+      '1.3.6.1.5.5.7.1.24',
+      false,
+      derSequence(...features.map((each) => derInteger(each))),
+    );
+    const leaf = issueLeaf(root, {
+      key: await generateKeyPair('ecdsa-p256'),
+      extraExtensions: [extension],
+    });
+    const [chain, roots] = [[leaf], [root.certificateDer]].map((ders) =>
+      ders.map((der) => parseCertificate(der)),
+    );
     return proxyObstacle({ chain: chain!, roots: roots!, lists: undefined }, TEST_NOW);
   };
-  expect(await leafWith(5)).toMatchObject({ field: 'leaf', rule: expect.stringMatching(/^must not have the extension TLS feature /) });
+  expect(await leafWith(5)).toMatchObject({
+    field: 'leaf',
+    rule: expect.stringMatching(/^must not have the extension TLS feature /),
+  });
   expect(await leafWith(17)).toBeUndefined();
 });

@@ -6,7 +6,10 @@ import { cpuMs } from '../../support/load';
 import { rocaModulus } from '../../support/weak-rsa';
 
 const modulusOf = (bits: number) =>
-  Buffer.from(generateKeyPairSync('rsa', { modulusLength: bits }).publicKey.export({ format: 'jwk' }).n!, 'base64url');
+  Buffer.from(
+    generateKeyPairSync('rsa', { modulusLength: bits }).publicKey.export({ format: 'jwk' }).n!,
+    'base64url',
+  );
 const bytes = (n: bigint) => Buffer.from(n.toString(16).padStart(520, '0'), 'hex');
 
 test.each([2048, 3072, 4096])('an honest modulus of %i bits has no weakness', (bits) =>
@@ -15,7 +18,8 @@ test.each([2048, 3072, 4096])('an honest modulus of %i bits has no weakness', (b
 
 test('a small factor is found', () => {
   const n = BigInt(`0x${modulusOf(2048).toString('hex')}`);
-  for (const prime of [3n, 5n, 743n, 751n]) expect(factorWeakness(bytes(n * prime))).toMatch(/small prime/);
+  for (const prime of [3n, 5n, 743n, 751n])
+    expect(factorWeakness(bytes(n * prime))).toMatch(/small prime/);
 });
 
 test('primes that lie close together are found, far ones are not', () => {
@@ -30,7 +34,8 @@ test('primes that lie close together are found, far ones are not', () => {
   expect(factorWeakness(bytes(p * next(p + 2n ** 1000n)))).toBeUndefined();
 });
 
-test('a modulus with the shape of ROCA is found', () => expect(factorWeakness(rocaModulus())).toMatch(/ROCA/));
+test('a modulus with the shape of ROCA is found', () =>
+  expect(factorWeakness(rocaModulus())).toMatch(/ROCA/));
 
 test('no odd number of 2048 bits takes longer than 50 ms', () => {
   fc.assert(

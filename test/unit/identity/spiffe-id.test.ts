@@ -1,6 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { formatSpiffeId, parseSpiffeId, parseTrustDomain, sameSpiffeId, serviceAccountId } from '../../../agent/identity/spiffe-id';
+import {
+  formatSpiffeId,
+  parseSpiffeId,
+  parseTrustDomain,
+  sameSpiffeId,
+  serviceAccountId,
+} from '../../../agent/identity/spiffe-id';
 import { RUNS } from '../../support/mutations';
 import { outcome } from '../../support/outcome';
 
@@ -16,7 +22,10 @@ const path = (rule: string) => ({ field: 'path', rule });
 describe('A22 parseSpiffeId', () => {
   const longest = `spiffe://td/${'a'.repeat(2048 - 'spiffe://td/'.length)}`;
   test.each<[string, unknown]>([
-    ['spiffe://cluster.local/ns/shop/sa/cart', { trustDomain: 'cluster.local', path: '/ns/shop/sa/cart' }],
+    [
+      'spiffe://cluster.local/ns/shop/sa/cart',
+      { trustDomain: 'cluster.local', path: '/ns/shop/sa/cart' },
+    ],
     ['spiffe://a/b', { trustDomain: 'a', path: '/b' }],
     ['spiffe://127.0.0.1/Ab_9.-', { trustDomain: '127.0.0.1', path: '/Ab_9.-' }],
     ['spiffe://td/...', { trustDomain: 'td', path: '/...' }],
@@ -71,13 +80,31 @@ describe('A22 parseSpiffeId', () => {
 test.each<[string, string, string, unknown]>([
   ['cluster.local', 'shop', 'cart', 'spiffe://cluster.local/ns/shop/sa/cart'],
   ['Cluster.local', 'shop', 'cart', domain(domainRule)],
-  ['td', 'a/b', 'cart', { field: 'namespace', rule: 'it may contain only letters, digits, dots, dashes and underscores' }],
+  [
+    'td',
+    'a/b',
+    'cart',
+    {
+      field: 'namespace',
+      rule: 'it may contain only letters, digits, dots, dashes and underscores',
+    },
+  ],
   ['td', '..', 'cart', { field: 'namespace', rule: dotRule }],
   ['td', '', 'cart', { field: 'namespace', rule: 'must not be empty' }],
-  ['td', 'shop', 'a/../b', { field: 'service account', rule: 'it may contain only letters, digits, dots, dashes and underscores' }],
+  [
+    'td',
+    'shop',
+    'a/../b',
+    {
+      field: 'service account',
+      rule: 'it may contain only letters, digits, dots, dashes and underscores',
+    },
+  ],
   ['td', 'shop', '', { field: 'service account', rule: 'must not be empty' }],
 ])('A23 serviceAccountId of %j %j %j', (trustDomain, namespace, serviceAccount, want) =>
-  expect(outcome(() => formatSpiffeId(serviceAccountId(trustDomain, namespace, serviceAccount)))).toEqual(want),
+  expect(
+    outcome(() => formatSpiffeId(serviceAccountId(trustDomain, namespace, serviceAccount))),
+  ).toEqual(want),
 );
 
 test('identities are the same only with the same trust domain and path', () => {
@@ -96,7 +123,11 @@ test('a trust domain of one character and of 255 is taken', () => {
 const GRAMMAR = /^spiffe:\/\/[a-z0-9._-]{1,255}(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._-]+)+$/;
 
 test('mutated identities are refused with field and rule, or are their own text, exactly as the grammar says', () => {
-  const seeds = ['spiffe://cluster.local/ns/shop/sa/cart', 'spiffe://td/a', `spiffe://td/${'a/'.repeat(1000)}a`];
+  const seeds = [
+    'spiffe://cluster.local/ns/shop/sa/cart',
+    'spiffe://td/a',
+    `spiffe://td/${'a/'.repeat(1000)}a`,
+  ];
   const piece = fc.constantFrom(
     '/',
     '//',
@@ -118,12 +149,16 @@ test('mutated identities are refused with field and rule, or are their own text,
     '\ud800',
     '',
   );
-  const changes = fc.array(fc.tuple(fc.nat(2050), fc.nat(4), piece), { minLength: 1, maxLength: 4 });
+  const changes = fc.array(fc.tuple(fc.nat(2050), fc.nat(4), piece), {
+    minLength: 1,
+    maxLength: 4,
+  });
   const text = fc
     .tuple(fc.constantFrom(...seeds), changes)
     .map(([seed, list]) =>
       list.reduce(
-        (each, [at, drop, put]) => each.slice(0, at % (each.length + 1)) + put + each.slice((at % (each.length + 1)) + drop),
+        (each, [at, drop, put]) =>
+          each.slice(0, at % (each.length + 1)) + put + each.slice((at % (each.length + 1)) + drop),
         seed,
       ),
     );
@@ -132,7 +167,11 @@ test('mutated identities are refused with field and rule, or are their own text,
       const found = outcome(() => parseSpiffeId(input));
       expect('path' in found).toBe(input.length <= 2048 && GRAMMAR.test(input));
       if ('path' in found) expect(formatSpiffeId(found)).toBe(input);
-      else expect(found).toEqual({ field: expect.stringMatching(/^(spiffe id|trust domain|path)$/), rule: expect.any(String) });
+      else
+        expect(found).toEqual({
+          field: expect.stringMatching(/^(spiffe id|trust domain|path)$/),
+          rule: expect.any(String),
+        });
     }),
     { numRuns: RUNS },
   );

@@ -12,7 +12,9 @@ describe('the changes between two values', () => {
   });
 
   test('add, replace and remove members where they are, with their names escaped', () => {
-    expect(patch({ gone: 1, 'a/b~c': 'old', same: [] }, { 'a/b~c': 'new', same: [], more: {} })).toEqual([
+    expect(
+      patch({ gone: 1, 'a/b~c': 'old', same: [] }, { 'a/b~c': 'new', same: [], more: {} }),
+    ).toEqual([
       { op: 'add', path: '/more', value: {} },
       { op: 'replace', path: '/a~1b~0c', value: 'new' },
       { op: 'remove', path: '/gone' },
@@ -31,13 +33,23 @@ describe('the changes between two values', () => {
   });
 
   test('know a mount again by its path, since a volume may be mounted twice', () => {
-    const mounts = (...names: string[]) => names.map((name, index) => ({ name, mountPath: `/${index}` }));
-    expect(patch(mounts('v', 'v'), mounts('v', 'w'))).toEqual([{ op: 'replace', path: '/1/name', value: 'w' }]);
+    const mounts = (...names: string[]) =>
+      names.map((name, index) => ({ name, mountPath: `/${index}` }));
+    expect(patch(mounts('v', 'v'), mounts('v', 'w'))).toEqual([
+      { op: 'replace', path: '/1/name', value: 'w' },
+    ]);
   });
 
   test('lead from any value to any other', () => {
-    const item = fc.oneof(fc.record({ name: fc.constantFrom('a', 'b', 'c', 'd'), x: fc.nat(2) }), fc.nat(3), fc.constant(null));
-    const value = fc.dictionary(fc.constantFrom('a', 'b/~', '', 'list', '__proto'), fc.oneof(fc.array(item, { maxLength: 6 }), item));
+    const item = fc.oneof(
+      fc.record({ name: fc.constantFrom('a', 'b', 'c', 'd'), x: fc.nat(2) }),
+      fc.nat(3),
+      fc.constant(null),
+    );
+    const value = fc.dictionary(
+      fc.constantFrom('a', 'b/~', '', 'list', '__proto'),
+      fc.oneof(fc.array(item, { maxLength: 6 }), item),
+    );
     fc.assert(
       fc.property(value, value, (before, after) => {
         expect(applyPatch(before, patch(before, after))).toEqual(after);

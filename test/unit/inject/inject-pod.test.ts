@@ -16,7 +16,12 @@ const WITH_ENVOY = {
   spec: {
     containers: [
       { name: 'cart', image: 'cart:1' },
-      { name: 'envoy', image: 'envoy:1', securityContext: { runAsUser: 101 }, volumeMounts: [{ name: 'config', mountPath: '/etc/envoy' }] },
+      {
+        name: 'envoy',
+        image: 'envoy:1',
+        securityContext: { runAsUser: 101 },
+        volumeMounts: [{ name: 'config', mountPath: '/etc/envoy' }],
+      },
     ],
     volumes: [{ name: 'config', configMap: { name: 'envoy' } }],
   },
@@ -53,7 +58,10 @@ describe('a pod', () => {
         pod.spec.initContainers = [{ name: 'migrate', image: 'cart:1' }];
       }),
     );
-    expect(metadata).toEqual({ labels: { app: 'cart' }, annotations: { 'keyturn.dev/injected': 'true' } });
+    expect(metadata).toEqual({
+      labels: { app: 'cart' },
+      annotations: { 'keyturn.dev/injected': 'true' },
+    });
     expect(spec.containers).toEqual(POD.spec.containers);
     expect(spec.initContainers[1]).toEqual({ name: 'migrate', image: 'cart:1' });
     expect(spec.initContainers[0]).toEqual({
@@ -64,12 +72,27 @@ describe('a pod', () => {
       workingDir: '/',
       env: [
         { name: 'POD_NAMESPACE', valueFrom: { fieldRef: { fieldPath: 'metadata.namespace' } } },
-        { name: 'SERVICE_ACCOUNT', valueFrom: { fieldRef: { fieldPath: 'spec.serviceAccountName' } } },
+        {
+          name: 'SERVICE_ACCOUNT',
+          valueFrom: { fieldRef: { fieldPath: 'spec.serviceAccountName' } },
+        },
       ],
       ports: [{ name: 'keyturn-health', containerPort: 15020 }],
-      startupProbe: { httpGet: { path: '/healthz/ready', port: 15020 }, periodSeconds: 1, failureThreshold: 600 },
-      readinessProbe: { httpGet: { path: '/healthz/ready', port: 15020 }, periodSeconds: 5, timeoutSeconds: 3 },
-      livenessProbe: { httpGet: { path: '/healthz/live', port: 15020 }, periodSeconds: 10, timeoutSeconds: 3 },
+      startupProbe: {
+        httpGet: { path: '/healthz/ready', port: 15020 },
+        periodSeconds: 1,
+        failureThreshold: 600,
+      },
+      readinessProbe: {
+        httpGet: { path: '/healthz/ready', port: 15020 },
+        periodSeconds: 5,
+        timeoutSeconds: 3,
+      },
+      livenessProbe: {
+        httpGet: { path: '/healthz/live', port: 15020 },
+        periodSeconds: 10,
+        timeoutSeconds: 3,
+      },
       resources: { requests: { cpu: '10m', memory: '48Mi' }, limits: { memory: '96Mi' } },
       securityContext: {
         runAsNonRoot: true,
@@ -93,9 +116,25 @@ describe('a pod', () => {
       { name: 'keyturn-run', emptyDir: { medium: 'Memory', sizeLimit: '1Mi' } },
       {
         name: 'keyturn-token',
-        projected: { sources: [{ serviceAccountToken: { audience: 'istio-ca', expirationSeconds: 3600, path: 'istio-token' } }] },
+        projected: {
+          sources: [
+            {
+              serviceAccountToken: {
+                audience: 'istio-ca',
+                expirationSeconds: 3600,
+                path: 'istio-token',
+              },
+            },
+          ],
+        },
       },
-      { name: 'keyturn-root', configMap: { name: 'istio-ca-root-cert', items: [{ key: 'root-cert.pem', path: 'root-cert.pem' }] } },
+      {
+        name: 'keyturn-root',
+        configMap: {
+          name: 'istio-ca-root-cert',
+          items: [{ key: 'root-cert.pem', path: 'root-cert.pem' }],
+        },
+      },
     ]);
   });
 
@@ -108,7 +147,11 @@ describe('a pod', () => {
 
   test('that asks the Kubernetes API gets a token for it, and neither the other token nor a root that it has no use for', () => {
     const { spec } = patched(POD, { cas: ['kubernetes-csr'], rootConfigMap: undefined });
-    expect(spec.volumes.map((each: { name: string }) => each.name)).toEqual(['keyturn-socket', 'keyturn-run', 'keyturn-api']);
+    expect(spec.volumes.map((each: { name: string }) => each.name)).toEqual([
+      'keyturn-socket',
+      'keyturn-run',
+      'keyturn-api',
+    ]);
     expect(spec.initContainers[0].volumeMounts[2]).toEqual({
       name: 'keyturn-api',
       mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
@@ -125,12 +168,20 @@ describe('a pod', () => {
       JOIN,
       { envoy: ENVOY_BESIDE },
       { envoy: ENVOY_BESIDE, sidecar: 'plain' },
-      { adminPort: 15_022, audience: 'other', resources: { cpuRequest: '1', memoryRequest: '1Gi', cpuLimit: '2', memoryLimit: '2Gi' } },
+      {
+        adminPort: 15_022,
+        audience: 'other',
+        resources: { cpuRequest: '1', memoryRequest: '1Gi', cpuLimit: '2', memoryLimit: '2Gi' },
+      },
     ];
     for (const first of variants) {
       const once = patched(WITH_ENVOY, first);
-      expect(injectPod(once, injectOptions(first))).toMatchObject({ kind: 'injected', changes: [] });
-      for (const second of variants) expect(patched(once, second)).toEqual(patched(WITH_ENVOY, second));
+      expect(injectPod(once, injectOptions(first))).toMatchObject({
+        kind: 'injected',
+        changes: [],
+      });
+      for (const second of variants)
+        expect(patched(once, second)).toEqual(patched(WITH_ENVOY, second));
     }
   });
 
@@ -143,7 +194,11 @@ describe('a pod', () => {
       agent.readinessProbe.successThreshold = 1;
       agent.env[0].valueFrom.fieldRef.apiVersion = 'v1';
       agent.ports[0].protocol = 'TCP';
-      agent.volumeMounts.push({ name: 'kube-api-access-x', mountPath: '/var/run/secrets/kubernetes.io/serviceaccount', readOnly: true });
+      agent.volumeMounts.push({
+        name: 'kube-api-access-x',
+        mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
+        readOnly: true,
+      });
       spec.volumes[2].projected.defaultMode = 420;
       spec.initContainers.unshift({ name: 'first', image: 'x' });
     });
@@ -157,21 +212,26 @@ describe('a pod', () => {
     }
   });
 
-  test.each(['hostPID', 'shareProcessNamespace'])('whose containers see one another by %s is injected, with a note', (field) => {
-    const injection = injectPod(
-      changed(POD, ({ spec }) => {
-        spec[field] = true;
-      }),
-      injectOptions(),
-    );
-    expect(injection).toMatchObject({
-      kind: 'injected',
-      notes: [{ path: ['spec', field], rule: expect.stringContaining('could read its key') }],
-    });
-  });
+  test.each(['hostPID', 'shareProcessNamespace'])(
+    'whose containers see one another by %s is injected, with a note',
+    (field) => {
+      const injection = injectPod(
+        changed(POD, ({ spec }) => {
+          spec[field] = true;
+        }),
+        injectOptions(),
+      );
+      expect(injection).toMatchObject({
+        kind: 'injected',
+        notes: [{ path: ['spec', field], rule: expect.stringContaining('could read its key') }],
+      });
+    },
+  );
 
   test('keeps $(NAME) of a setting from being replaced by Kubernetes', () => {
-    const { spec } = patched(POD, { settings: { ca: 'istiod', 'cluster-id': '$(POD_NAMESPACE)$x' } });
+    const { spec } = patched(POD, {
+      settings: { ca: 'istiod', 'cluster-id': '$(POD_NAMESPACE)$x' },
+    });
     expect(spec.initContainers[0].args).toContain('--cluster-id=$$(POD_NAMESPACE)$x');
   });
 });
@@ -181,17 +241,24 @@ describe('an Envoy', () => {
     const { spec } = patched(POD, { envoy: ENVOY_BESIDE });
     const [agent, envoy] = spec.initContainers;
     expect([agent.name, envoy.name]).toEqual(['keyturn', 'keyturn-envoy']);
-    expect(envoy.volumeMounts).toEqual([{ name: 'keyturn-socket', mountPath: '/var/run/secrets/workload-spiffe-uds', readOnly: true }]);
+    expect(envoy.volumeMounts).toEqual([
+      { name: 'keyturn-socket', mountPath: '/var/run/secrets/workload-spiffe-uds', readOnly: true },
+    ]);
     expect(envoy.securityContext).toEqual(agent.securityContext);
     expect(envoy.startupProbe.tcpSocket).toEqual({ port: 8443 });
     const bootstrap = JSON.parse(envoy.args[envoy.args.indexOf('--config-yaml') + 1]);
     expect(bootstrap.node.id).toBe('$(POD_NAME).$(POD_NAMESPACE)');
-    expect(JSON.stringify(bootstrap)).toContain('"pipe":{"path":"/var/run/secrets/workload-spiffe-uds/socket"}');
+    expect(JSON.stringify(bootstrap)).toContain(
+      '"pipe":{"path":"/var/run/secrets/workload-spiffe-uds/socket"}',
+    );
   });
 
   test('that is there already gets the socket, and the agent runs as its user', () => {
     const { spec } = patched(WITH_ENVOY, JOIN);
-    expect(spec.initContainers[0].securityContext).toMatchObject({ runAsUser: 101, runAsGroup: 1337 });
+    expect(spec.initContainers[0].securityContext).toMatchObject({
+      runAsUser: 101,
+      runAsGroup: 1337,
+    });
     expect(spec.containers[0]).toEqual(WITH_ENVOY.spec.containers[0]);
     expect(spec.containers[1].volumeMounts).toEqual([
       { name: 'config', mountPath: '/etc/envoy' },
@@ -204,7 +271,10 @@ describe('an Envoy', () => {
     (kind) => {
       const pod = changed(WITH_ENVOY, ({ spec }) => {
         spec.volumes.push({ name: 'workload-socket', ...kind });
-        spec.containers[1].volumeMounts.push({ name: 'workload-socket', mountPath: '/run/secrets/workload-spiffe-uds/' });
+        spec.containers[1].volumeMounts.push({
+          name: 'workload-socket',
+          mountPath: '/run/secrets/workload-spiffe-uds/',
+        });
       });
       const { spec } = patched(pod, JOIN);
       expect(spec.initContainers[0].volumeMounts[0]).toEqual({
@@ -212,7 +282,9 @@ describe('an Envoy', () => {
         mountPath: '/var/run/secrets/workload-spiffe-uds',
       });
       expect(spec.containers).toEqual((pod as typeof WITH_ENVOY).spec.containers);
-      expect(spec.volumes.map((each: { name: string }) => each.name)).not.toContain('keyturn-socket');
+      expect(spec.volumes.map((each: { name: string }) => each.name)).not.toContain(
+        'keyturn-socket',
+      );
     },
   );
 
@@ -220,25 +292,56 @@ describe('an Envoy', () => {
     const pod = changed(WITH_ENVOY, ({ spec }) => {
       delete spec.containers[1].securityContext;
     });
-    const { spec } = patched(pod, { ...JOIN, settings: { ca: 'istiod', 'sds-socket-mode': '0666' } });
+    const { spec } = patched(pod, {
+      ...JOIN,
+      settings: { ca: 'istiod', 'sds-socket-mode': '0666' },
+    });
     expect(spec.initContainers[0].securityContext.runAsUser).toBe(1337);
   });
 });
 
 describe('a pod is refused', () => {
-  // biome-ignore lint/suspicious/noExplicitAny: a deep change of a test's pod
-  type Row = readonly [field: string, rule: string, change: (pod: any) => void, options?: Partial<InjectOptions>];
-  const envoyLast = (change: (envoy: Record<string, unknown>) => void) => (pod: { spec: { containers: Record<string, unknown>[] } }) => {
-    pod.spec.containers.push({ name: 'envoy', image: 'x', securityContext: { runAsUser: 101 } });
-    change(pod.spec.containers[1]!);
-  };
+  type Row = readonly [
+    field: string,
+    rule: string,
+    // biome-ignore lint/suspicious/noExplicitAny: a deep change of a test's pod
+    change: (pod: any) => void,
+    options?: Partial<InjectOptions>,
+  ];
+  const envoyLast =
+    (change: (envoy: Record<string, unknown>) => void) =>
+    (pod: { spec: { containers: Record<string, unknown>[] } }) => {
+      pod.spec.containers.push({ name: 'envoy', image: 'x', securityContext: { runAsUser: 101 } });
+      change(pod.spec.containers[1]!);
+    };
   const rows: readonly Row[] = [
-    ['spec.hostNetwork', 'must not be true', ({ spec }) => Object.assign(spec, { hostNetwork: true })],
+    [
+      'spec.hostNetwork',
+      'must not be true',
+      ({ spec }) => Object.assign(spec, { hostNetwork: true }),
+    ],
     ['spec', 'is for Windows', ({ spec }) => Object.assign(spec, { os: { name: 'windows' } })],
-    ['spec', 'is for Windows', ({ spec }) => Object.assign(spec, { nodeSelector: { 'kubernetes.io/os': 'windows' } })],
-    ['spec.restartPolicy', 'is Never: a plain', ({ spec }) => Object.assign(spec, { restartPolicy: 'Never' }), { sidecar: 'plain' }],
-    ['spec.containers[1].name', 'is keyturn', ({ spec }) => spec.containers.push({ name: 'keyturn' })],
-    ['spec.initContainers[0].name', 'is keyturn-envoy', ({ spec }) => Object.assign(spec, { initContainers: [{ name: 'keyturn-envoy' }] })],
+    [
+      'spec',
+      'is for Windows',
+      ({ spec }) => Object.assign(spec, { nodeSelector: { 'kubernetes.io/os': 'windows' } }),
+    ],
+    [
+      'spec.restartPolicy',
+      'is Never: a plain',
+      ({ spec }) => Object.assign(spec, { restartPolicy: 'Never' }),
+      { sidecar: 'plain' },
+    ],
+    [
+      'spec.containers[1].name',
+      'is keyturn',
+      ({ spec }) => spec.containers.push({ name: 'keyturn' }),
+    ],
+    [
+      'spec.initContainers[0].name',
+      'is keyturn-envoy',
+      ({ spec }) => Object.assign(spec, { initContainers: [{ name: 'keyturn-envoy' }] }),
+    ],
     [
       'spec.volumes[0].name',
       'is keyturn-socket',
@@ -247,29 +350,47 @@ describe('a pod is refused', () => {
     [
       'spec.containers[0].volumeMounts[0].mountPath',
       'mounts keyturn-socket, the socket of the key',
-      ({ spec }) => Object.assign(spec.containers[0], { volumeMounts: [{ name: 'keyturn-socket', mountPath: '/s' }] }),
+      ({ spec }) =>
+        Object.assign(spec.containers[0], {
+          volumeMounts: [{ name: 'keyturn-socket', mountPath: '/s' }],
+        }),
     ],
-    ['spec.containers[0].ports[0].containerPort', 'is 8080, which is for health', () => undefined, { adminPort: 8080 }],
+    [
+      'spec.containers[0].ports[0].containerPort',
+      'is 8080, which is for health',
+      () => undefined,
+      { adminPort: 8080 },
+    ],
     [
       'spec.containers[0].ports[0].containerPort',
       "is 8443, which is for Envoy's mutual TLS",
       ({ spec }) => Object.assign(spec.containers[0].ports[0], { containerPort: 8443 }),
       { envoy: ENVOY_BESIDE },
     ],
-    ['spec.containers[1]', "has Istio's agent", ({ spec }) => spec.containers.push({ name: 'istio-proxy' })],
+    [
+      'spec.containers[1]',
+      "has Istio's agent",
+      ({ spec }) => spec.containers.push({ name: 'istio-proxy' }),
+    ],
     ['spec.containers', 'has none that is named "envoy"', () => undefined, JOIN],
     ...['../socket', '..', '$(POD_NAME)', 7].map(
       (value): Row => [
         'spec.containers[1].env[0].value',
         'of WORKLOAD_IDENTITY_SOCKET_FILE must be the plain name of a file',
-        envoyLast((envoy) => Object.assign(envoy, { env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', value }] })),
+        envoyLast((envoy) =>
+          Object.assign(envoy, { env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', value }] }),
+        ),
         JOIN,
       ],
     ),
     [
       'spec.containers[1].env[0].valueFrom',
       'of WORKLOAD_IDENTITY_SOCKET_FILE must be the plain name of a file',
-      envoyLast((envoy) => Object.assign(envoy, { env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', valueFrom: { fieldRef: {} } }] })),
+      envoyLast((envoy) =>
+        Object.assign(envoy, {
+          env: [{ name: 'WORKLOAD_IDENTITY_SOCKET_FILE', valueFrom: { fieldRef: {} } }],
+        }),
+      ),
       JOIN,
     ],
     [
@@ -287,7 +408,11 @@ describe('a pod is refused', () => {
     [
       'spec.containers[1].volumeMounts[0].mountPath',
       'is where the socket belongs',
-      envoyLast((envoy) => Object.assign(envoy, { volumeMounts: [{ name: 'csi', mountPath: '/var/run/secrets/workload-spiffe-uds' }] })),
+      envoyLast((envoy) =>
+        Object.assign(envoy, {
+          volumeMounts: [{ name: 'csi', mountPath: '/var/run/secrets/workload-spiffe-uds' }],
+        }),
+      ),
       JOIN,
     ],
     [
@@ -296,9 +421,14 @@ describe('a pod is refused', () => {
       ({ metadata }) => Object.assign(metadata.labels, { 'keyturn.dev/inject': 'no' }),
     ],
   ];
-  test.each(rows.map((row) => [row[0], row[1], row] as const))('by %s, which %s', (field, rule, [, , change, options = {}]) => {
-    expect(problems(changed(POD, change), options)).toEqual([expect.stringContaining(`${field}: ${rule}`)]);
-  });
+  test.each(rows.map((row) => [row[0], row[1], row] as const))(
+    'by %s, which %s',
+    (field, rule, [, , change, options = {}]) => {
+      expect(problems(changed(POD, change), options)).toEqual([
+        expect.stringContaining(`${field}: ${rule}`),
+      ]);
+    },
+  );
 
   test('for everything at once', () => {
     const pod = changed(POD, ({ spec }) => {
@@ -345,25 +475,34 @@ describe('a pod is refused', () => {
   const places = (value: unknown, path: (string | number)[] = []): (string | number)[][] => [
     ...(path.length > 0 ? [path] : []),
     ...(typeof value === 'object' && value !== null
-      ? Object.entries(value).flatMap(([key, each]) => places(each, [...path, Array.isArray(value) ? Number(key) : key]))
+      ? Object.entries(value).flatMap(([key, each]) =>
+          places(each, [...path, Array.isArray(value) ? Number(key) : key]),
+        )
       : []),
   ];
   // biome-ignore lint/suspicious/noExplicitAny: any place of any pod
-  const valueAt = (root: any, path: (string | number)[]) => path.reduce((at, part) => at[part], root);
-  test.each(places(full).map((path) => [fieldName(path), path] as const))('by %s, where that has a wrong type', (field, path) => {
-    for (const wrong of [1.5, '1', [[]], true, { '': 0 }]) {
-      const injection = injectPod(
-        changed(full, (pod) => {
-          valueAt(pod, path.slice(0, -1))[path.at(-1)!] = wrong;
-        }),
-        injectOptions(),
-      );
-      // Text in place of text may be right, and so on; all else is named.
-      if (injection.kind === 'injected') expect(typeof wrong).toBe(typeof valueAt(full, path));
-      const named = injection.kind === 'refused' ? injection.problems.map((each) => fieldName(each.path)) : [];
-      expect(named.filter((each) => !each.startsWith(field))).toEqual([]);
-    }
-  });
+  const valueAt = (root: any, path: (string | number)[]) =>
+    path.reduce((at, part) => at[part], root);
+  test.each(places(full).map((path) => [fieldName(path), path] as const))(
+    'by %s, where that has a wrong type',
+    (field, path) => {
+      for (const wrong of [1.5, '1', [[]], true, { '': 0 }]) {
+        const injection = injectPod(
+          changed(full, (pod) => {
+            valueAt(pod, path.slice(0, -1))[path.at(-1)!] = wrong;
+          }),
+          injectOptions(),
+        );
+        // Text in place of text may be right, and so on; all else is named.
+        if (injection.kind === 'injected') expect(typeof wrong).toBe(typeof valueAt(full, path));
+        const named =
+          injection.kind === 'refused'
+            ? injection.problems.map((each) => fieldName(each.path))
+            : [];
+        expect(named.filter((each) => !each.startsWith(field))).toEqual([]);
+      }
+    },
+  );
 });
 
 describe('from a pod', () => {
@@ -382,21 +521,31 @@ describe('from a pod', () => {
   });
 
   test.each([
-    ['spec.containers', 'has none but ours', (pod: { spec: { containers: unknown[] } }) => pod.spec.containers.splice(0, 1)],
+    [
+      'spec.containers',
+      'has none but ours',
+      (pod: { spec: { containers: unknown[] } }) => pod.spec.containers.splice(0, 1),
+    ],
     [
       'spec.containers[0].volumeMounts[0].mountPath',
       'mounts keyturn-run, which is to go',
       (pod: { spec: { containers: object[] } }) =>
-        Object.assign(pod.spec.containers[0]!, { volumeMounts: [{ name: 'keyturn-run', mountPath: '/x' }] }),
+        Object.assign(pod.spec.containers[0]!, {
+          volumeMounts: [{ name: 'keyturn-run', mountPath: '/x' }],
+        }),
     ],
     [
       'spec.containers[0].name',
       'must be text',
-      (pod: { spec: { containers: object[] } }) => Object.assign(pod.spec.containers[0]!, { name: 1 }),
+      (pod: { spec: { containers: object[] } }) =>
+        Object.assign(pod.spec.containers[0]!, { name: 1 }),
     ],
   ])('nothing goes where %s %s', (field, rule, change) => {
     const injection = without(changed(patched(POD, { sidecar: 'plain' }), change));
-    const problems = injection.kind === 'refused' ? injection.problems.map((each) => `${fieldName(each.path)} ${each.rule}`) : [];
+    const problems =
+      injection.kind === 'refused'
+        ? injection.problems.map((each) => `${fieldName(each.path)} ${each.rule}`)
+        : [];
     expect(problems).toEqual([`${field} ${rule}`]);
   });
 });

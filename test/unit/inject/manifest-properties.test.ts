@@ -39,30 +39,59 @@ const anything = fc.oneof(
   ),
 );
 const optional = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
-const names = fc.uniqueArray(fc.constantFrom('a', 'b', 'c', 'web', 'envoy-x'), { minLength: 1, maxLength: 3 });
+const names = fc.uniqueArray(fc.constantFrom('a', 'b', 'c', 'web', 'envoy-x'), {
+  minLength: 1,
+  maxLength: 3,
+});
 const named = (extra: fc.Arbitrary<unknown>) =>
   fc
     .tuple(names, fc.array(extra, { minLength: 3, maxLength: 3 }))
     .map(([all, extras]) => all.map((name, index) => ({ name, extra: extras[index] })));
-const mounts = optional(fc.oneof(fc.constant(null), fc.constant([]), fc.constant([{ name: 'data', mountPath: '/data' }])));
+const mounts = optional(
+  fc.oneof(fc.constant(null), fc.constant([]), fc.constant([{ name: 'data', mountPath: '/data' }])),
+);
 const containers = fc
   .tuple(named(anything), mounts)
-  .map(([all, volumeMounts]) => all.map((each, index) => (index === 0 && volumeMounts !== undefined ? { ...each, volumeMounts } : each)));
+  .map(([all, volumeMounts]) =>
+    all.map((each, index) =>
+      index === 0 && volumeMounts !== undefined ? { ...each, volumeMounts } : each,
+    ),
+  );
 const volumes = optional(fc.oneof(fc.constant(null), fc.constant([]), named(anything)));
 const texts = optional(
-  fc.oneof(fc.constant(null), fc.constant({}), fc.dictionary(fc.constantFrom('k', 'a/b', 'x.y'), word, { maxKeys: 2 })),
+  fc.oneof(
+    fc.constant(null),
+    fc.constant({}),
+    fc.dictionary(fc.constantFrom('k', 'a/b', 'x.y'), word, { maxKeys: 2 }),
+  ),
 );
 
 /** A pod with something of everything, in any order. */
 const podOf = fc
   .tuple(
-    fc.record({ metadata: fc.oneof(fc.constant(null), fc.record({ labels: texts, annotations: texts, extra: optional(anything) })) }),
-    fc.record({ containers, initContainers: volumes, volumes, extra: optional(anything), restartPolicy: optional(fc.constant('Always')) }),
+    fc.record({
+      metadata: fc.oneof(
+        fc.constant(null),
+        fc.record({ labels: texts, annotations: texts, extra: optional(anything) }),
+      ),
+    }),
+    fc.record({
+      containers,
+      initContainers: volumes,
+      volumes,
+      extra: optional(anything),
+      restartPolicy: optional(fc.constant('Always')),
+    }),
     fc.boolean(),
-    fc.shuffledSubarray(['containers', 'initContainers', 'volumes', 'extra', 'restartPolicy'] as const, { minLength: 5 }),
+    fc.shuffledSubarray(
+      ['containers', 'initContainers', 'volumes', 'extra', 'restartPolicy'] as const,
+      { minLength: 5 },
+    ),
   )
   .map(([{ metadata }, spec, specFirst, order]) => {
-    const ordered = Object.fromEntries(order.filter((key) => spec[key] !== undefined).map((key) => [key, spec[key]]));
+    const ordered = Object.fromEntries(
+      order.filter((key) => spec[key] !== undefined).map((key) => [key, spec[key]]),
+    );
     return clean(specFirst ? { spec: ordered, metadata } : { metadata, spec: ordered });
   });
 
@@ -75,7 +104,11 @@ const choice: fc.Arbitrary<Partial<InjectOptions>> = fc.record(
     image: fc.constantFrom('keyturn:1', 'keyturn:2'),
     sidecar: fc.constantFrom('native', 'plain'),
     envoy: fc.constantFrom(undefined, ENVOY_BESIDE, { kind: 'join', container: 'a' } as const),
-    cas: fc.constantFrom(['istiod'] as const, ['kubernetes-csr'] as const, ['istio-csr', 'kubernetes-csr'] as const),
+    cas: fc.constantFrom(
+      ['istiod'] as const,
+      ['kubernetes-csr'] as const,
+      ['istio-csr', 'kubernetes-csr'] as const,
+    ),
     settings: fc.constantFrom(
       { ca: 'istiod', 'sds-socket-mode': '0666' },
       { ca: 'istiod', ttl: '1h', 'sds-socket-mode': '0666' },
@@ -106,7 +139,9 @@ test('any pod that is injected is as if by the last options alone, again and aga
 
 /** An empty list, none and null are the same to the API server. */
 function normal(value: unknown): unknown {
-  return JSON.parse(JSON.stringify(value), (_, each) => (each === null || (Array.isArray(each) && each.length === 0) ? undefined : each));
+  return JSON.parse(JSON.stringify(value), (_, each) =>
+    each === null || (Array.isArray(each) && each.length === 0) ? undefined : each,
+  );
 }
 
 /** A text takes the time of hundreds of values: 10,000 of them are for the day when time is given. */
@@ -161,7 +196,11 @@ function objectOf([apiVersion, kind, path]: (typeof KINDS)[number], pod: object)
       ],
       apiVersion,
     };
-  return { apiVersion, kind, ...(path as readonly string[]).reduceRight<object>((below, key) => ({ [key]: below }), pod) };
+  return {
+    apiVersion,
+    kind,
+    ...(path as readonly string[]).reduceRight<object>((below, key) => ({ [key]: below }), pod),
+  };
 }
 
 const other = fc.constantFrom(
@@ -180,39 +219,56 @@ function isWithin(part: string, whole: string): boolean {
 test('any text of pods says afterwards what it should, is the same otherwise, and does not change again', async () => {
   const document = fc.tuple(fc.constantFrom(...KINDS), podOf, style);
   await fc.assert(
-    fc.asyncProperty(document, other, other, choice, choice, async ([kind, pod, look], head, tail, first, second) => {
-      const text = written(objectOf(kind, pod), look);
-      // What YAML cannot write down in this way is no test of ours.
-      fc.pre(yaml.parseAllDocuments(text).every((each) => each.errors.length === 0));
-      const before = yaml.parse(text);
-      const read = kind[2].reduce((at, key) => at[key], before);
-      const wanted = injectPod(read, injectOptions(first));
-      fc.pre(wanted.kind === 'injected');
-      const whole = `${head}---\n${text}---\n${tail}`;
-      const { text: once } = await injectManifest(Buffer.from(whole), 'x', injectOptions(first));
-      expect(once.startsWith(`${head}---\n`)).toBe(true);
-      expect(once.endsWith(`---\n${tail}`)).toBe(true);
-      const middle = once.slice(head.length + 4, once.length - tail.length - 4);
-      expect(isWithin(text.replace(/(?:\[\s*\]|\{\s*\}|null|~)/g, ''), middle)).toBe(true);
-      if (wanted.kind === 'injected') {
-        const found = kind[2].reduce((at, key) => at[key], yaml.parse(middle));
-        expect(changesBetween(clean(found), clean(wanted.after))).toEqual([]);
-      }
-      expect((await injectManifest(Buffer.from(once), 'x', injectOptions(first))).text).toBe(once);
-      if (injectPod(read, injectOptions(second)).kind !== 'injected') return;
-      const { text: twice } = await injectManifest(Buffer.from(once), 'x', injectOptions(second));
-      expect((await injectManifest(Buffer.from(twice), 'x', injectOptions(second))).text).toBe(twice);
-    }),
+    fc.asyncProperty(
+      document,
+      other,
+      other,
+      choice,
+      choice,
+      async ([kind, pod, look], head, tail, first, second) => {
+        const text = written(objectOf(kind, pod), look);
+        // What YAML cannot write down in this way is no test of ours.
+        fc.pre(yaml.parseAllDocuments(text).every((each) => each.errors.length === 0));
+        const before = yaml.parse(text);
+        const read = kind[2].reduce((at, key) => at[key], before);
+        const wanted = injectPod(read, injectOptions(first));
+        fc.pre(wanted.kind === 'injected');
+        const whole = `${head}---\n${text}---\n${tail}`;
+        const { text: once } = await injectManifest(Buffer.from(whole), 'x', injectOptions(first));
+        expect(once.startsWith(`${head}---\n`)).toBe(true);
+        expect(once.endsWith(`---\n${tail}`)).toBe(true);
+        const middle = once.slice(head.length + 4, once.length - tail.length - 4);
+        expect(isWithin(text.replace(/(?:\[\s*\]|\{\s*\}|null|~)/g, ''), middle)).toBe(true);
+        if (wanted.kind === 'injected') {
+          const found = kind[2].reduce((at, key) => at[key], yaml.parse(middle));
+          expect(changesBetween(clean(found), clean(wanted.after))).toEqual([]);
+        }
+        expect((await injectManifest(Buffer.from(once), 'x', injectOptions(first))).text).toBe(
+          once,
+        );
+        if (injectPod(read, injectOptions(second)).kind !== 'injected') return;
+        const { text: twice } = await injectManifest(Buffer.from(once), 'x', injectOptions(second));
+        expect((await injectManifest(Buffer.from(twice), 'x', injectOptions(second))).text).toBe(
+          twice,
+        );
+      },
+    ),
     { numRuns: TEXT_RUNS },
   );
 }, 1_800_000);
 
 /** Whether something is there that injection fills: where it was empty before, removal leaves nothing instead. */
 function hasEmpty(pod: unknown): boolean {
-  const { metadata, spec } = pod as { metadata?: Record<string, unknown>; spec: Record<string, unknown> };
+  const { metadata, spec } = pod as {
+    metadata?: Record<string, unknown>;
+    spec: Record<string, unknown>;
+  };
   const isEmpty = (value: unknown) =>
-    value === null || (typeof value === 'object' && value !== undefined && Object.keys(value).length === 0);
-  const listed = (spec.containers as Record<string, unknown>[]).map(({ volumeMounts }) => volumeMounts);
+    value === null ||
+    (typeof value === 'object' && value !== undefined && Object.keys(value).length === 0);
+  const listed = (spec.containers as Record<string, unknown>[]).map(
+    ({ volumeMounts }) => volumeMounts,
+  );
   return [metadata, metadata?.annotations, spec.initContainers, spec.volumes, ...listed].some(
     (each) => each !== undefined && isEmpty(each),
   );
@@ -220,20 +276,29 @@ function hasEmpty(pod: unknown): boolean {
 
 test('what was injected into any text goes again, to the octet but for what was empty', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.constantFrom(...KINDS), podOf, style, choice, choice, async (kind, pod, look, first, second) => {
-      const text = written(objectOf(kind, pod), look);
-      fc.pre(yaml.parseAllDocuments(text).every((each) => each.errors.length === 0));
-      const read = kind[2].reduce((at, key) => at[key], yaml.parse(text));
-      fc.pre([first, second].every((each) => injectPod(read, injectOptions(each)).kind === 'injected'));
-      const { text: once } = await injectManifest(Buffer.from(text), 'x', injectOptions(first));
-      const { text: removed } = await injectManifest(Buffer.from(once), 'x', 'remove');
-      expect(changesBetween(bare(yaml.parse(removed)), bare(yaml.parse(text)))).toEqual([]);
-      if (!hasEmpty(read)) expect(removed).toBe(text);
-      const { text: twice } = await injectManifest(Buffer.from(once), 'x', injectOptions(second));
-      const { text: afterBoth } = await injectManifest(Buffer.from(twice), 'x', 'remove');
-      expect(changesBetween(bare(yaml.parse(afterBoth)), bare(yaml.parse(text)))).toEqual([]);
-      expect((await injectManifest(Buffer.from(afterBoth), 'x', 'remove')).text).toBe(afterBoth);
-    }),
+    fc.asyncProperty(
+      fc.constantFrom(...KINDS),
+      podOf,
+      style,
+      choice,
+      choice,
+      async (kind, pod, look, first, second) => {
+        const text = written(objectOf(kind, pod), look);
+        fc.pre(yaml.parseAllDocuments(text).every((each) => each.errors.length === 0));
+        const read = kind[2].reduce((at, key) => at[key], yaml.parse(text));
+        fc.pre(
+          [first, second].every((each) => injectPod(read, injectOptions(each)).kind === 'injected'),
+        );
+        const { text: once } = await injectManifest(Buffer.from(text), 'x', injectOptions(first));
+        const { text: removed } = await injectManifest(Buffer.from(once), 'x', 'remove');
+        expect(changesBetween(bare(yaml.parse(removed)), bare(yaml.parse(text)))).toEqual([]);
+        if (!hasEmpty(read)) expect(removed).toBe(text);
+        const { text: twice } = await injectManifest(Buffer.from(once), 'x', injectOptions(second));
+        const { text: afterBoth } = await injectManifest(Buffer.from(twice), 'x', 'remove');
+        expect(changesBetween(bare(yaml.parse(afterBoth)), bare(yaml.parse(text)))).toEqual([]);
+        expect((await injectManifest(Buffer.from(afterBoth), 'x', 'remove')).text).toBe(afterBoth);
+      },
+    ),
     { numRuns: TEXT_RUNS },
   );
 }, 1_800_000);
@@ -241,7 +306,9 @@ test('what was injected into any text goes again, to the octet but for what was 
 /** Without what is null or empty. */
 function bare(value: unknown): unknown {
   return JSON.parse(JSON.stringify(value), (_, each) =>
-    each === null || (typeof each === 'object' && Object.keys(each).length === 0) ? undefined : each,
+    each === null || (typeof each === 'object' && Object.keys(each).length === 0)
+      ? undefined
+      : each,
   );
 }
 

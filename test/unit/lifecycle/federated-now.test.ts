@@ -15,7 +15,8 @@ const bundleOf = (...cas: readonly TestCa[]): SpiffeBundle => ({
 
 test('field A1: roots of other trust domains are handed out while they are valid, taken up and dropped at their dates', async () => {
   const live = await makeTestCa({ notAfterAt: TEST_NOW + 4 * HOUR_MS });
-  const again = (notBeforeAt: number, notAfterAt: number) => makeTestCa({ privateKey: live.privateKey, notBeforeAt, notAfterAt });
+  const again = (notBeforeAt: number, notAfterAt: number) =>
+    makeTestCa({ privateKey: live.privateKey, notBeforeAt, notAfterAt });
   const ended = await again(TEST_NOW - 9 * HOUR_MS, TEST_NOW - HOUR_MS);
   const ahead = await again(TEST_NOW + HOUR_MS, TEST_NOW + 2 * HOUR_MS);
   const offered = new WatchedSource<FederatedBundles>(
@@ -26,8 +27,10 @@ test('field A1: roots of other trust domains are handed out while they are valid
   );
   const clock = new TestClock();
   const { bundles, close } = followFederatedNow(offered, clock);
-  const served = () => bundles.value.get('other.example')?.roots?.rootsDer.map((der) => Buffer.from(der));
-  const of = (...cas: readonly TestCa[]) => cas.map(({ certificateDer }) => Buffer.from(certificateDer));
+  const served = () =>
+    bundles.value.get('other.example')?.roots?.rootsDer.map((der) => Buffer.from(der));
+  const of = (...cas: readonly TestCa[]) =>
+    cas.map(({ certificateDer }) => Buffer.from(certificateDer));
   let changes = -1;
   bundles.subscribe(() => {
     changes += 1;
@@ -43,7 +46,10 @@ test('field A1: roots of other trust domains are handed out while they are valid
   expect(changes).toBe(2);
   await clock.advanceBy(2 * HOUR_MS);
   // Nobody of it is believed any more, as with a bundle that became empty.
-  expect(bundles.value.get('other.example')).toMatchObject({ trustDomain: 'other.example', roots: undefined });
+  expect(bundles.value.get('other.example')).toMatchObject({
+    trustDomain: 'other.example',
+    roots: undefined,
+  });
   await close();
   expect(clock.nextWakeAt()).toBeUndefined();
 });

@@ -1,5 +1,13 @@
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto';
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from '@jest/globals';
 import type { Deps } from '../../../agent/base/deps';
@@ -18,7 +26,11 @@ afterEach(async () => {
   for (const output of open.splice(0)) await output.close();
 });
 
-function output(dir: string, state: CertState | { state: WatchedSource<CertState> }, deps: Partial<Deps> = {}) {
+function output(
+  dir: string,
+  state: CertState | { state: WatchedSource<CertState> },
+  deps: Partial<Deps> = {},
+) {
   const watched = 'state' in state ? state.state : new WatchedSource<CertState>(state);
   const using = testDeps(deps);
   const files = createFileOutput({ dir, state: watched, keyFormat: 'pkcs8' }, using);
@@ -54,7 +66,8 @@ test('E9 key, chain and roots are written on every rotation, not only the first,
     await story.clock.advanceBy(12 * HOUR);
   }
   expect(statSync(join(dir, 'key.pem')).mode & 0o777).toBe(0o600);
-  for (const open of ['cert-chain.pem', 'root-cert.pem']) expect(statSync(join(dir, open)).mode & 0o777).toBe(0o644);
+  for (const open of ['cert-chain.pem', 'root-cert.pem'])
+    expect(statSync(join(dir, open)).mode & 0o777).toBe(0o644);
 });
 
 test('a changed bundle is written beside the same certificate', async () => {
@@ -90,7 +103,10 @@ test('E5 a directory that cannot be written to is tried again, and told', async 
   writeFileSync(dir, 'not a directory');
   const story = await tell({ clock });
   const counted: unknown[] = [];
-  const { files, events } = output(dir, story.keeper.state.value, { clock, metrics: { record: (...each) => counted.push(each) } });
+  const { files, events } = output(dir, story.keeper.state.value, {
+    clock,
+    metrics: { record: (...each) => counted.push(each) },
+  });
   await until(() => events.length === 1);
   expect(files.status()).toEqual({ dir, error: expect.stringContaining(`write ${dir}: `) });
   expect(events[0]).toMatchObject({
@@ -115,7 +131,10 @@ test('E10 a directory that everybody may write to is warned of', async () => {
   const story = await tell();
   const { files, events } = output(dir, story.keeper.state.value);
   await until(() => files.status().serial !== undefined);
-  expect(events[0]).toMatchObject({ level: 'warn', facts: { dir, because: 'every user may write to it' } });
+  expect(events[0]).toMatchObject({
+    level: 'warn',
+    facts: { dir, because: 'every user may write to it' },
+  });
 });
 
 test('close ends a wait at once and writes nothing after, whatever changes, and listens no more', async () => {

@@ -8,8 +8,18 @@ import { firstValue } from '../../../agent/base/watched';
 import type { CertSource, CertState } from '../../../agent/identity/cert-state';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { formatSpiffeId, parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { certPathsIn, createFileSource, type FileSourceOptions } from '../../../agent/lifecycle/file-source';
-import { type CertFileSet, makeCertFiles, renameFiles, swapData, writeFiles } from '../../support/cert-files';
+import {
+  certPathsIn,
+  createFileSource,
+  type FileSourceOptions,
+} from '../../../agent/lifecycle/file-source';
+import {
+  type CertFileSet,
+  makeCertFiles,
+  renameFiles,
+  swapData,
+  writeFiles,
+} from '../../support/cert-files';
 import { HOUR_MS, makeTestCa, TEST_ID, TEST_NOW } from '../../support/certs';
 
 const DAY_MS = 24 * HOUR_MS;
@@ -27,7 +37,10 @@ afterEach(async () => {
 /** A source over `dir`, watched. On the machine's clock unless told otherwise. */
 function watch(dir: string, options: Partial<FileSourceOptions> = {}, more: Partial<Deps> = {}) {
   const deps = testDeps(more);
-  const source = createFileSource({ paths: certPathsIn(dir), expectedId: parseSpiffeId(TEST_ID), ...options }, deps);
+  const source = createFileSource(
+    { paths: certPathsIn(dir), expectedId: parseSpiffeId(TEST_ID), ...options },
+    deps,
+  );
   open.push(source);
   const states: CertState[] = [];
   source.state.subscribe((state) => states.push(state));
@@ -48,7 +61,8 @@ function watch(dir: string, options: Partial<FileSourceOptions> = {}, more: Part
   };
 }
 
-const serialOf = (state: CertState) => (state.kind === 'current' || state.kind === 'overdue' ? state.svid.serial : undefined);
+const serialOf = (state: CertState) =>
+  state.kind === 'current' || state.kind === 'overdue' ? state.svid.serial : undefined;
 const fresh = async () => makeCertFiles((await testRoots())[0], systemClock.now());
 
 /** Longer than any test here: what a retry alone could mend stays as it is. */
@@ -60,7 +74,12 @@ describe('mounted certificate files', () => {
     writeFiles(dir, await fresh());
     const { source, reach } = watch(dir, { expectedId: undefined });
     const state = await reach(({ kind }) => kind === 'current');
-    expect(state).toMatchObject({ kind: 'current', renewAt: undefined, svid: { source: 'file' }, bundle: (await testRoots())[0].bundle });
+    expect(state).toMatchObject({
+      kind: 'current',
+      renewAt: undefined,
+      svid: { source: 'file' },
+      bundle: (await testRoots())[0].bundle,
+    });
     expect(formatSpiffeId((state as CertState & { kind: 'current' }).svid.id!)).toBe(TEST_ID);
     expect(source.describe()).toMatchObject({
       source: 'file',
@@ -73,32 +92,50 @@ describe('mounted certificate files', () => {
   test('as one credential bundle, with the roots in a file of their own, are read and followed', async () => {
     const dir = tempDir();
     const mount = (files: CertFileSet) => {
-      swapData(dir, { 'bundle.pem': Buffer.concat([files['key.pem'], files['cert-chain.pem']]), 'roots.pem': files['root-cert.pem'] });
+      swapData(dir, {
+        'bundle.pem': Buffer.concat([files['key.pem'], files['cert-chain.pem']]),
+        'roots.pem': files['root-cert.pem'],
+      });
     };
     mount(await fresh());
     const bundle = join(dir, 'bundle.pem');
-    const { reach, another, source } = watch(dir, { paths: { key: bundle, certChain: bundle, rootCert: join(dir, 'roots.pem') } });
+    const { reach, another, source } = watch(dir, {
+      paths: { key: bundle, certChain: bundle, rootCert: join(dir, 'roots.pem') },
+    });
     await reach(({ kind }) => kind === 'current');
     const next = another();
     mount(await fresh());
     await next;
-    expect(source.describe()).toMatchObject({ failures: 0, renewals: 2, plan: [{ detail: expect.stringContaining(`${bundle}, `) }, {}] });
+    expect(source.describe()).toMatchObject({
+      failures: 0,
+      renewals: 2,
+      plan: [{ detail: expect.stringContaining(`${bundle}, `) }, {}],
+    });
   });
 
   test('under other names are found', async () => {
     const dir = tempDir();
     const files = await fresh();
-    for (const [from, to] of Object.entries({ 'key.pem': 'tls.key', 'cert-chain.pem': 'tls.crt', 'root-cert.pem': 'ca.crt' })) {
+    for (const [from, to] of Object.entries({
+      'key.pem': 'tls.key',
+      'cert-chain.pem': 'tls.crt',
+      'root-cert.pem': 'ca.crt',
+    })) {
       writeFileSync(join(dir, to), files[from as keyof CertFileSet]);
     }
-    const { reach } = watch(dir, { paths: certPathsIn(dir, { key: 'tls.key', certChain: 'tls.crt', rootCert: 'ca.crt' }) });
+    const { reach } = watch(dir, {
+      paths: certPathsIn(dir, { key: 'tls.key', certChain: 'tls.crt', rootCert: 'ca.crt' }),
+    });
     await reach(({ kind }) => kind === 'current');
   });
 
   test('E1 that are missing at the start are served when they appear, directory and all', async () => {
     const dir = join(tempDir(), 'run', 'secrets');
     const { reach, source } = watch(dir, {}, { random: slowly });
-    expect(await reach(({ kind }) => kind === 'unavailable')).toMatchObject({ expired: undefined, error: { code: 'ERR_FILE_SOURCE' } });
+    expect(await reach(({ kind }) => kind === 'unavailable')).toMatchObject({
+      expired: undefined,
+      error: { code: 'ERR_FILE_SOURCE' },
+    });
     mkdirSync(dir, { recursive: true });
     swapData(dir, await fresh());
     await reach(({ kind }) => kind === 'current');
@@ -114,7 +151,10 @@ describe('mounted certificate files', () => {
     writeFiles(dir, await fresh());
     await source.renewNow('test');
     expect(source.describe()).toMatchObject({ failures: 0, dueAt: undefined });
-    expect(source.describe().plan.map(({ rule }) => rule)).toEqual(['renewed by others', 'certificate expires']);
+    expect(source.describe().plan.map(({ rule }) => rule)).toEqual([
+      'renewed by others',
+      'certificate expires',
+    ]);
   });
 
   test('a renewal asked for reads them again', async () => {
@@ -131,8 +171,15 @@ describe('mounted certificate files', () => {
 
   test('of another identity are refused', async () => {
     const dir = tempDir();
-    writeFiles(dir, await makeCertFiles((await testRoots())[0], systemClock.now(), { uris: ['spiffe://cluster.local/ns/shop/sa/other'] }));
-    expect(await watch(dir).reach(({ kind }) => kind === 'unavailable')).toMatchObject({ error: { code: 'ERR_FILE_SOURCE' } });
+    writeFiles(
+      dir,
+      await makeCertFiles((await testRoots())[0], systemClock.now(), {
+        uris: ['spiffe://cluster.local/ns/shop/sa/other'],
+      }),
+    );
+    expect(await watch(dir).reach(({ kind }) => kind === 'unavailable')).toMatchObject({
+      error: { code: 'ERR_FILE_SOURCE' },
+    });
   });
 });
 
@@ -189,11 +236,18 @@ describe('a change of mounted files', () => {
     writeFiles(dir, await fresh());
     const seen = watch(dir);
     await seen.reach(({ kind }) => kind === 'current');
-    const both = Buffer.concat([(await fresh())['root-cert.pem'], (await makeCertFiles(next, systemClock.now()))['root-cert.pem']]);
+    const both = Buffer.concat([
+      (await fresh())['root-cert.pem'],
+      (await makeCertFiles(next, systemClock.now()))['root-cert.pem'],
+    ]);
     renameFiles(dir, { 'root-cert.pem': both });
     await seen.reach(({ bundle }) => bundle?.rootsDer.length === 2);
     await seen.quiet();
-    expect(seen.states.map(({ bundle }) => bundle?.version)).toEqual([undefined, old.bundle.version, seen.states.at(-1)!.bundle!.version]);
+    expect(seen.states.map(({ bundle }) => bundle?.version)).toEqual([
+      undefined,
+      old.bundle.version,
+      seen.states.at(-1)!.bundle!.version,
+    ]);
     expect(seen.serials()).toHaveLength(1);
   });
 
@@ -215,7 +269,8 @@ describe('a change of mounted files', () => {
 describe('bad mounted files', () => {
   const bad: Record<string, (dir: string, name: keyof CertFileSet) => void> = {
     'E3 empty': (dir, name) => writeFileSync(join(dir, name), ''),
-    'E3 cut off': (dir, name) => writeFileSync(join(dir, name), '-----BEGIN CERTIFICATE-----\nMIIB'),
+    'E3 cut off': (dir, name) =>
+      writeFileSync(join(dir, name), '-----BEGIN CERTIFICATE-----\nMIIB'),
     'E3 binary': (dir, name) => writeFileSync(join(dir, name), Buffer.alloc(4_096, 0xff)),
     'E3 huge': (dir, name) => writeFileSync(join(dir, name), Buffer.alloc(2 << 20, 0x41)),
     'E4 a FIFO': (dir, name) => {
@@ -231,13 +286,19 @@ describe('bad mounted files', () => {
 
   test.each(
     Object.entries(bad).flatMap(([what, spoil]) =>
-      (['key.pem', 'cert-chain.pem', 'root-cert.pem'] as const).map((name) => [what, name, spoil] as const),
+      (['key.pem', 'cert-chain.pem', 'root-cert.pem'] as const).map(
+        (name) => [what, name, spoil] as const,
+      ),
     ),
   )('%s: %s keeps the last good set in service, and recovers', async (what, name, spoil) => {
     const dir = tempDir();
     writeFiles(dir, await fresh());
     const counted: string[] = [];
-    const seen = watch(dir, {}, { random: slowly, metrics: { record: (metric) => counted.push(metric) } });
+    const seen = watch(
+      dir,
+      {},
+      { random: slowly, metrics: { record: (metric) => counted.push(metric) } },
+    );
     const good = await seen.reach(({ kind }) => kind === 'current');
     spoil(dir, name);
     const state = await seen.reach(({ kind }) => kind === 'overdue');
@@ -254,7 +315,10 @@ describe('bad mounted files', () => {
   test('E14 a root file with one bad certificate keeps the good ones', async () => {
     const [dir, files] = [tempDir(), await fresh()];
     const garbage = Buffer.from('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n');
-    writeFiles(dir, { ...files, 'root-cert.pem': Buffer.concat([garbage, files['root-cert.pem']]) });
+    writeFiles(dir, {
+      ...files,
+      'root-cert.pem': Buffer.concat([garbage, files['root-cert.pem']]),
+    });
     const state = await watch(dir).reach(({ kind }) => kind === 'current');
     expect(state.bundle!.rootsDer).toHaveLength(1);
     expect(state).toMatchObject({ svid: { warnings: [expect.stringMatching(/^skipped: /)] } });
@@ -297,15 +361,26 @@ describe('the end of mounted files', () => {
   test('field A2c is that of the longest path, also after a reading that began while it was another', async () => {
     const [dir, clock] = [tempDir(), new TestClock(TEST_NOW)];
     const renewed = await makeTestCa({ name: 'r', notAfterAt: TEST_NOW + 100 * DAY_MS });
-    const old = await makeTestCa({ name: 'r', privateKey: renewed.privateKey, notAfterAt: TEST_NOW + HOUR_MS });
+    const old = await makeTestCa({
+      name: 'r',
+      privateKey: renewed.privateKey,
+      notAfterAt: TEST_NOW + HOUR_MS,
+    });
     const files = await makeCertFiles(old, TEST_NOW);
     writeFiles(dir, files);
     const seen = watch(dir, {}, { clock });
-    expect(await seen.reach(({ kind }) => kind === 'current')).toMatchObject({ svid: { notAfterAt: TEST_NOW + HOUR_MS } });
-    writeFiles(dir, { 'root-cert.pem': certificatesPem([old.certificateDer, renewed.certificateDer]) });
+    expect(await seen.reach(({ kind }) => kind === 'current')).toMatchObject({
+      svid: { notAfterAt: TEST_NOW + HOUR_MS },
+    });
+    writeFiles(dir, {
+      'root-cert.pem': certificatesPem([old.certificateDer, renewed.certificateDer]),
+    });
     await seen.source.renewNow('another root');
     await clock.advanceTo(TEST_NOW + 2 * HOUR_MS);
-    expect(seen.source.state.value).toMatchObject({ kind: 'current', svid: { notAfterAt: TEST_NOW + DAY_MS } });
+    expect(seen.source.state.value).toMatchObject({
+      kind: 'current',
+      svid: { notAfterAt: TEST_NOW + DAY_MS },
+    });
     expect(seen.serials()).toHaveLength(1);
     expect(seen.states.map(({ kind }) => kind)).not.toContain('unavailable');
   });
@@ -313,7 +388,11 @@ describe('the end of mounted files', () => {
   test('moves to another path when the first one ends, without a reading', async () => {
     const [dir, clock] = [tempDir(), new TestClock(TEST_NOW)];
     const soon = await makeTestCa({ name: 'r', notAfterAt: TEST_NOW + HOUR_MS });
-    const later = await makeTestCa({ name: 'r', privateKey: soon.privateKey, notBeforeAt: TEST_NOW + HOUR_MS / 2 });
+    const later = await makeTestCa({
+      name: 'r',
+      privateKey: soon.privateKey,
+      notBeforeAt: TEST_NOW + HOUR_MS / 2,
+    });
     writeFiles(dir, {
       ...(await makeCertFiles(soon, TEST_NOW)),
       'root-cert.pem': certificatesPem([soon.certificateDer, later.certificateDer]),
@@ -321,7 +400,10 @@ describe('the end of mounted files', () => {
     const seen = watch(dir, {}, { clock });
     await seen.reach(({ kind }) => kind === 'current');
     await clock.advanceTo(TEST_NOW + HOUR_MS);
-    expect(seen.source.state.value).toMatchObject({ kind: 'current', svid: { notAfterAt: TEST_NOW + DAY_MS } });
+    expect(seen.source.state.value).toMatchObject({
+      kind: 'current',
+      svid: { notAfterAt: TEST_NOW + DAY_MS },
+    });
   });
 });
 
@@ -332,10 +414,16 @@ test('field B3 files of a certificate that is not valid yet are served when it b
   const seen = watch(dir, {}, { clock });
   const first = await seen.reach(({ kind }) => kind === 'current');
   const both = certificatesPem([root.certificateDer, next.certificateDer]);
-  writeFiles(dir, { ...(await makeCertFiles(next, TEST_NOW, { notBeforeAt: TEST_NOW + 50_000 })), 'root-cert.pem': both });
+  writeFiles(dir, {
+    ...(await makeCertFiles(next, TEST_NOW, { notBeforeAt: TEST_NOW + 50_000 })),
+    'root-cert.pem': both,
+  });
   await seen.source.renewNow('new files');
   expect(serialOf(seen.source.state.value)).toBe(serialOf(first));
-  expect(seen.source.state.value).toMatchObject({ kind: 'current', bundle: { rootsDer: { length: 2 } } });
+  expect(seen.source.state.value).toMatchObject({
+    kind: 'current',
+    bundle: { rootsDer: { length: 2 } },
+  });
   expect(seen.source.describe().dueAt).toBe(TEST_NOW + 50_000);
   const another = seen.another();
   await clock.advanceTo(TEST_NOW + 50_000);

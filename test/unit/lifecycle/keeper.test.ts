@@ -12,7 +12,10 @@ describe('a keeper', () => {
   test('obtains a certificate at once and renews it at half of its life, whether or not anybody listens', async () => {
     const story = await tell();
     const first = story.svid!;
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(12 * HOUR) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      renewAt: story.after(12 * HOUR),
+    });
     await story.clock.advanceTo(story.after(12 * HOUR - 1));
     expect(story.svid).toBe(first);
     await story.clock.advanceTo(story.after(12 * HOUR));
@@ -22,11 +25,20 @@ describe('a keeper', () => {
     expect(story.ca.attempts).toHaveLength(21);
     expect(story.kinds).toEqual(['starting', ...Array(21).fill('current')]);
     expect(story.counted('renewals_total', { outcome: 'ok' })).toBe(21);
-    expect(story.keeper.describe()).toMatchObject({ source: 'scripted', failures: 0, attempts: 21, renewals: 21, lastError: undefined });
+    expect(story.keeper.describe()).toMatchObject({
+      source: 'scripted',
+      failures: 0,
+      attempts: 21,
+      renewals: 21,
+      lastError: undefined,
+    });
   });
 
   test('that gets no first certificate keeps trying with growing waits, and says so', async () => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'), random: () => 0.5 });
+    const story = await tell({
+      prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'),
+      random: () => 0.5,
+    });
     expect(story.keeper.state.value).toMatchObject({
       kind: 'unavailable',
       expired: undefined,
@@ -34,15 +46,22 @@ describe('a keeper', () => {
       error: { code: 'ERR_CA_UNAVAILABLE' },
     });
     await story.clock.advanceBy(2 * MINUTE);
-    const waits = story.ca.attempts.map((at, index, all) => (index === 0 ? 0 : at - all[index - 1]!) / SECOND);
+    const waits = story.ca.attempts.map(
+      (at, index, all) => (index === 0 ? 0 : at - all[index - 1]!) / SECOND,
+    );
     expect(waits).toEqual([0, 1, 2, 4, 8, 16, 32, 45]);
-    const said = story.events.filter(({ level, event }) => level === 'warn' && event === 'no certificate yet, trying again');
+    const said = story.events.filter(
+      ({ level, event }) => level === 'warn' && event === 'no certificate yet, trying again',
+    );
     expect(said.map(({ facts }) => facts.retryInSeconds)).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
     expect(story.counted('ca_retries_total', { ca: 'scripted' })).toBe(7);
     story.ca.work();
     await story.clock.advanceBy(45 * SECOND);
     expect(story.keeper.state.value.kind).toBe('current');
-    expect(story.keeper.describe()).toMatchObject({ failures: 0, lastError: { code: 'ERR_CA_UNAVAILABLE' } });
+    expect(story.keeper.describe()).toMatchObject({
+      failures: 0,
+      lastError: { code: 'ERR_CA_UNAVAILABLE' },
+    });
   });
 
   test('field A6 keeps a key that a one-time proof was shown with until it has its certificate, and gives up any other that is refused', async () => {
@@ -77,7 +96,10 @@ describe('a keeper', () => {
     expect(story.svid).toBe(all[0]);
     expect(story.svid!.serial).not.toBe(before.serial);
     expect(story.ca.attempts).toHaveLength(2);
-    expect(story.events.at(-1)).toMatchObject({ event: 'certificate renewed', facts: { reason: 'reason 1' } });
+    expect(story.events.at(-1)).toMatchObject({
+      event: 'certificate renewed',
+      facts: { reason: 'reason 1' },
+    });
     await story.clock.advanceTo(story.after(13 * HOUR - 1));
     expect(story.ca.attempts).toHaveLength(2);
     await story.clock.advanceBy(1);
@@ -89,21 +111,34 @@ describe('a keeper', () => {
     const before = story.svid;
     story.ca.failWith('ERR_CA_REJECTED', { retry: 'slow' });
     await expect(story.keeper.renewNow('test')).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
-    expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', svid: before, retryAt: story.after(45 * SECOND) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'overdue',
+      svid: before,
+      retryAt: story.after(45 * SECOND),
+    });
     story.ca.work();
     await story.clock.advanceBy(45 * SECOND);
     expect(story.keeper.state.value.kind).toBe('current');
     expect(story.svid).not.toBe(before);
   });
 
-  test.each(['slow', 'never'] as const)('C20 tries a %s failure again at the cap, for ever', async (retry) => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry }), random: () => 0.5 });
-    await story.clock.advanceBy(HOUR);
-    expect(story.ca.attempts).toHaveLength(81);
-  });
+  test.each(['slow', 'never'] as const)(
+    'C20 tries a %s failure again at the cap, for ever',
+    async (retry) => {
+      const story = await tell({
+        prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry }),
+        random: () => 0.5,
+      });
+      await story.clock.advanceBy(HOUR);
+      expect(story.ca.attempts).toHaveLength(81);
+    },
+  );
 
   test("C18 respects the CA's own wish to be left alone for a while", async () => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', retryAfterMs: 2 * MINUTE }) });
+    const story = await tell({
+      prepare: (ca) =>
+        ca.failWith('ERR_CA_UNAVAILABLE', { retry: 'soon', retryAfterMs: 2 * MINUTE }),
+    });
     await story.clock.advanceBy(2 * MINUTE - 1);
     expect(story.ca.attempts).toHaveLength(1);
     await story.clock.advanceBy(MINUTE);
@@ -116,7 +151,11 @@ describe('a keeper', () => {
     await story.clock.advanceBy(MINUTE);
     expect(story.keeper.state.value).toMatchObject({
       kind: 'unavailable',
-      error: { code: 'ERR_TIMEOUT', message: 'sign at scripted: no answer within 60 s', hint: expect.stringContaining('--ca-timeout') },
+      error: {
+        code: 'ERR_TIMEOUT',
+        message: 'sign at scripted: no answer within 60 s',
+        hint: expect.stringContaining('--ca-timeout'),
+      },
     });
     story.ca.work();
     await story.clock.advanceBy(SECOND);
@@ -129,7 +168,9 @@ describe('a keeper', () => {
     const story = await tell({
       prepare: (ca) =>
         ca.behave((request, _signal, attempt) =>
-          attempt === 1 ? new Promise((resolve) => late.push(() => resolve(ca.issue(request)))) : ca.issue(request),
+          attempt === 1
+            ? new Promise((resolve) => late.push(() => resolve(ca.issue(request))))
+            : ca.issue(request),
         ),
     });
     await story.clock.advanceBy(MINUTE + 2 * SECOND);
@@ -146,7 +187,10 @@ describe('a keeper', () => {
     await hanging.keeper.close();
     const waiting = await tell();
     await waiting.keeper.close();
-    expect([hanging.clock.nextWakeAt(), waiting.clock.nextWakeAt()]).toEqual([undefined, undefined]);
+    expect([hanging.clock.nextWakeAt(), waiting.clock.nextWakeAt()]).toEqual([
+      undefined,
+      undefined,
+    ]);
     await waiting.clock.advanceBy(DAY);
     expect(waiting.ca.attempts).toHaveLength(1);
     expect(waiting.keeper.state.value.kind).toBe('current');
@@ -173,11 +217,17 @@ describe('a keeper', () => {
 
   test('says why the next renewal is when it is', async () => {
     const story = await tell();
-    expect(story.keeper.describe().plan[0]).toMatchObject({ rule: 'share of the usable validity', at: story.after(12 * HOUR) });
+    expect(story.keeper.describe().plan[0]).toMatchObject({
+      rule: 'share of the usable validity',
+      at: story.after(12 * HOUR),
+    });
     story.ca.failWith('ERR_CA_UNAVAILABLE');
     await story.clock.advanceTo(story.after(12 * HOUR));
     const [retry] = story.keeper.describe().plan;
-    expect(retry).toMatchObject({ rule: 'retry', detail: 'failures in a row: 1; the last: sign: scripted ERR_CA_UNAVAILABLE' });
+    expect(retry).toMatchObject({
+      rule: 'retry',
+      detail: 'failures in a row: 1; the last: sign: scripted ERR_CA_UNAVAILABLE',
+    });
     expect(retry!.at).toBeGreaterThan(story.clock.now());
   });
 });
@@ -196,7 +246,9 @@ describe('what the CA tells', () => {
     const story = await tell();
     await story.clock.advanceBy(MINUTE);
     let answer: () => void = () => undefined;
-    story.ca.behave((request) => new Promise((resolve) => (answer = () => resolve(story.ca.issue(request)))));
+    story.ca.behave(
+      (request) => new Promise((resolve) => (answer = () => resolve(story.ca.issue(request)))),
+    );
     void story.keeper.renewNow('first');
     await settle();
     story.ca.tell('signer');
@@ -241,25 +293,39 @@ describe('what the CA tells', () => {
     ['roots', [roots]],
     ['roots, then a credential', [roots, credential]],
     ['a credential, then roots', [credential, roots]],
-  ])('one event, told as %s, is one certificate, also where it is told again while that is on its way', async (_, events) => {
-    const story = await tell({ prepare: (ca) => ca.trust.set(undefined) });
-    await story.clock.advanceBy(10 * SECOND);
-    const before = story.ca.attempts.length;
-    story.ca.behave(async (request) => {
-      story.ca.tell('credential');
-      return story.ca.issue(request);
-    });
-    for (const tellOne of events) tellOne(story);
-    await story.clock.advanceBy(MINUTE);
-    expect([story.keeper.state.value.kind, story.ca.attempts.length]).toEqual(['current', before + 1]);
-  });
+  ])(
+    'one event, told as %s, is one certificate, also where it is told again while that is on its way',
+    async (_, events) => {
+      const story = await tell({ prepare: (ca) => ca.trust.set(undefined) });
+      await story.clock.advanceBy(10 * SECOND);
+      const before = story.ca.attempts.length;
+      story.ca.behave(async (request) => {
+        story.ca.tell('credential');
+        return story.ca.issue(request);
+      });
+      for (const tellOne of events) tellOne(story);
+      await story.clock.advanceBy(MINUTE);
+      expect([story.keeper.state.value.kind, story.ca.attempts.length]).toEqual([
+        'current',
+        before + 1,
+      ]);
+    },
+  );
 
   test('a credential that dies first brings the renewal forward, and a fresh one puts it back', async () => {
-    const story = await tell({ prepare: (ca, clock) => (ca.credentialExpires = clock.now() + 10 * HOUR) });
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(9 * HOUR) });
+    const story = await tell({
+      prepare: (ca, clock) => (ca.credentialExpires = clock.now() + 10 * HOUR),
+    });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      renewAt: story.after(9 * HOUR),
+    });
     story.ca.credentialExpires = story.after(30 * DAY);
     story.ca.tell('credential');
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(12 * HOUR) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      renewAt: story.after(12 * HOUR),
+    });
     await story.clock.advanceTo(story.after(12 * HOUR - 1));
     expect(story.ca.attempts).toHaveLength(1);
     await story.clock.advanceTo(story.after(12 * HOUR));
@@ -286,7 +352,11 @@ describe('what the CA tells', () => {
     await story.clock.advanceBy(HOUR);
     story.ca.hang();
     story.ca.trust.set(next.bundle);
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: before, bundle: next.bundle });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      svid: before,
+      bundle: next.bundle,
+    });
     expect(story.events.at(-1)).toMatchObject({ level: 'warn', facts: { serial: before.serial } });
     await settle();
     expect(story.ca.attempts).toHaveLength(2);
@@ -299,7 +369,11 @@ describe('what the CA tells', () => {
 
   test('a bundle that becomes known after a failure for the lack of it ends the wait', async () => {
     const story = await tell({ prepare: (ca) => ca.trust.set(undefined) });
-    expect(story.keeper.state.value).toMatchObject({ kind: 'unavailable', bundle: undefined, error: { code: 'ERR_CA_UNAVAILABLE' } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'unavailable',
+      bundle: undefined,
+      error: { code: 'ERR_CA_UNAVAILABLE' },
+    });
     const [old] = await testRoots();
     await story.clock.advanceBy(900);
     story.ca.trust.set(old.bundle);
@@ -316,7 +390,11 @@ describe('a warm start', () => {
     await first.keeper.close();
     await first.clock.advanceBy(5 * HOUR);
     const story = await tell({ warmStart: kept, clock: first.clock });
-    expect(story.states[0]!.state).toMatchObject({ kind: 'current', svid: kept, renewAt: first.after(12 * HOUR) });
+    expect(story.states[0]!.state).toMatchObject({
+      kind: 'current',
+      svid: kept,
+      renewAt: first.after(12 * HOUR),
+    });
     expect(story.ca.attempts).toEqual([]);
     await story.clock.advanceTo(first.after(12 * HOUR));
     expect(story.ca.attempts).toHaveLength(1);
@@ -338,7 +416,11 @@ describe('a warm start', () => {
     const kept = first.svid!;
     await first.keeper.close();
     await first.clock.advanceBy(10 * DAY);
-    const story = await tell({ warmStart: kept, clock: first.clock, prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }) });
+    const story = await tell({
+      warmStart: kept,
+      clock: first.clock,
+      prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'slow' }),
+    });
     expect(story.keeper.state.value).toMatchObject({
       kind: 'unavailable',
       expired: { serial: kept.serial },
@@ -358,7 +440,11 @@ describe('a warm start', () => {
 describe('the end of a certificate', () => {
   /** A root of one key that ends twice: soon, and late. */
   const twoRoots = async () => {
-    const renewed = await makeTestCa({ name: 'renewed', notBeforeAt: TEST_NOW - DAY, notAfterAt: TEST_NOW + 100 * DAY });
+    const renewed = await makeTestCa({
+      name: 'renewed',
+      notBeforeAt: TEST_NOW - DAY,
+      notAfterAt: TEST_NOW + 100 * DAY,
+    });
     const old = await makeTestCa({
       name: 'renewed',
       privateKey: renewed.privateKey,
@@ -392,20 +478,33 @@ describe('the end of a certificate', () => {
     });
     const { serial } = story.svid!;
     expect(endsIn(story)).toBe(1);
-    expect(story.svid!.warnings).toEqual([expect.stringContaining('the leaf outlives what signed it')]);
+    expect(story.svid!.warnings).toEqual([
+      expect.stringContaining('the leaf outlives what signed it'),
+    ]);
     story.ca.trust.set(both);
     expect(endsIn(story)).toBe(24);
     expect(story.svid!.warnings).toEqual([]);
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', bundle: both, renewAt: story.after(12 * HOUR) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      bundle: both,
+      renewAt: story.after(12 * HOUR),
+    });
     story.ca.trust.set(old.bundle);
     expect(endsIn(story)).toBe(1);
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', renewAt: story.after(HOUR / 2) });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      renewAt: story.after(HOUR / 2),
+    });
     expect(story.svid!.serial).toBe(serial);
   });
 
   test('is that of another path once the first has ended, where one has begun meanwhile', async () => {
     const { old, renewed } = await twoRoots();
-    const later = await makeTestCa({ name: 'renewed', privateKey: renewed.privateKey, notBeforeAt: TEST_NOW + HOUR / 2 });
+    const later = await makeTestCa({
+      name: 'renewed',
+      privateKey: renewed.privateKey,
+      notBeforeAt: TEST_NOW + HOUR / 2,
+    });
     const story = await tell({
       prepare: (ca) => {
         ca.signer = renewed;
@@ -461,7 +560,10 @@ describe('field B3 a certificate that is not valid yet', () => {
     story.ca.work();
     await story.clock.advanceBy(MINUTE);
     expect(await rotated).toMatchObject({ code: 'ERR_CA_RESPONSE' });
-    expect(story.keeper.state.value).toMatchObject({ kind: 'current', svid: { bundle: next.bundle } });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'current',
+      svid: { bundle: next.bundle },
+    });
   });
 
   test('does not keep a keeper from closing', async () => {
@@ -476,7 +578,9 @@ describe('field B3 a certificate that is not valid yet', () => {
 
 /** The seconds between the attempts of a story since `from`. */
 function waits({ ca }: Story, from = 0): number[] {
-  return ca.attempts.slice(from).flatMap((at, index, all) => (index === 0 ? [] : [(at - all[index - 1]!) / SECOND]));
+  return ca.attempts
+    .slice(from)
+    .flatMap((at, index, all) => (index === 0 ? [] : [(at - all[index - 1]!) / SECOND]));
 }
 
 describe('what a failure costs in waiting', () => {
@@ -491,7 +595,10 @@ describe('what a failure costs in waiting', () => {
   });
 
   test('field: begins anew with a changed credential, though the trouble is of the same kind', async () => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'), random: () => 0.5 });
+    const story = await tell({
+      prepare: (ca) => ca.failWith('ERR_CA_UNAVAILABLE'),
+      random: () => 0.5,
+    });
     await story.clock.advanceBy(40 * SECOND);
     story.ca.tell('credential');
     await story.clock.advanceBy(4 * SECOND);
@@ -509,7 +616,10 @@ describe('what a failure costs in waiting', () => {
   });
 
   test('field: a refusal that may be an outage is tried again from a second on while there is no certificate, and slowly with one', async () => {
-    const story = await tell({ prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'unsure' }), random: () => 0.5 });
+    const story = await tell({
+      prepare: (ca) => ca.failWith('ERR_CA_REJECTED', { retry: 'unsure' }),
+      random: () => 0.5,
+    });
     await story.clock.advanceBy(10 * SECOND);
     expect(waits(story)).toEqual([1, 2, 4]);
     story.ca.work();
@@ -517,7 +627,10 @@ describe('what a failure costs in waiting', () => {
     expect(story.keeper.state.value.kind).toBe('current');
     story.ca.failWith('ERR_CA_REJECTED', { retry: 'unsure' });
     await expect(story.keeper.renewNow('test')).rejects.toMatchObject({ code: 'ERR_CA_REJECTED' });
-    expect(story.keeper.state.value).toMatchObject({ kind: 'overdue', retryAt: story.clock.now() + 45 * SECOND });
+    expect(story.keeper.state.value).toMatchObject({
+      kind: 'overdue',
+      retryAt: story.clock.now() + 45 * SECOND,
+    });
   });
 });
 
@@ -582,7 +695,9 @@ describe('a short life', () => {
     await story.clock.advanceTo(story.after(20 * SECOND - 1));
     expect(story.kinds).not.toContain('unavailable');
     // Calls of 5, 2.5 and 1.25 s.
-    expect(story.ca.attemptsBetween(story.after(10 * SECOND), story.after(20 * SECOND))).toBeGreaterThanOrEqual(3);
+    expect(
+      story.ca.attemptsBetween(story.after(10 * SECOND), story.after(20 * SECOND)),
+    ).toBeGreaterThanOrEqual(3);
     expect(story.ca.mostInFlight).toBe(1);
   });
 

@@ -1,6 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { MIN_INTERVAL_MS, planRenewal, planRetry, planTimeout, type RotationPolicy } from '../../../agent/lifecycle/rotation';
+import {
+  MIN_INTERVAL_MS,
+  planRenewal,
+  planRetry,
+  planTimeout,
+  type RotationPolicy,
+} from '../../../agent/lifecycle/rotation';
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -20,13 +26,43 @@ describe('renewal', () => {
   test.each([
     ['half of a day', issued(DAY), HALF, 0, 12 * HOUR],
     ['half of an hour (upstream grace ratio 0.5)', issued(HOUR), HALF, 0, 30 * MINUTE],
-    ['three quarters of an hour (upstream grace ratio 0.25)', issued(HOUR), { ratio: 0.75, jitterRatio: 0 }, 0, 45 * MINUTE],
-    ['a quarter of an hour (upstream grace ratio 0.75)', issued(HOUR), { ratio: 0.25, jitterRatio: 0 }, 0, 15 * MINUTE],
+    [
+      'three quarters of an hour (upstream grace ratio 0.25)',
+      issued(HOUR),
+      { ratio: 0.75, jitterRatio: 0 },
+      0,
+      45 * MINUTE,
+    ],
+    [
+      'a quarter of an hour (upstream grace ratio 0.75)',
+      issued(HOUR),
+      { ratio: 0.25, jitterRatio: 0 },
+      0,
+      15 * MINUTE,
+    ],
     ['half of a day with no luck in the draw', issued(DAY), DEFAULT, 0, 12 * HOUR],
     ['half of a day with the middle draw', issued(DAY), DEFAULT, 0.5, 12 * HOUR - 36 * MINUTE],
-    ['half of what remained when it was received late', issued(DAY, { receivedAt: NOW + 12 * HOUR }), HALF, 0, 18 * HOUR],
-    ['half of the life that has not begun', issued(DAY, { backdatedMs: -4 * HOUR }), HALF, 0, 14 * HOUR],
-    ['a short certificate that was backdated by more than its life', issued(20 * SECOND), HALF, 0, 10 * SECOND],
+    [
+      'half of what remained when it was received late',
+      issued(DAY, { receivedAt: NOW + 12 * HOUR }),
+      HALF,
+      0,
+      18 * HOUR,
+    ],
+    [
+      'half of the life that has not begun',
+      issued(DAY, { backdatedMs: -4 * HOUR }),
+      HALF,
+      0,
+      14 * HOUR,
+    ],
+    [
+      'a short certificate that was backdated by more than its life',
+      issued(20 * SECOND),
+      HALF,
+      0,
+      10 * SECOND,
+    ],
     ['60 days, whose half does not fit a timer', issued(60 * DAY), HALF, 0, 30 * DAY],
     ['ten years', issued(3650 * DAY), HALF, 0, 1825 * DAY],
   ])('is at %s', (_, cert, policy, random, wantMs) => {
@@ -45,15 +81,21 @@ describe('renewal', () => {
   test('comes before the credential that it needs dies, with time for retries', () => {
     const plan = planRenewal(issued(DAY), HALF, 0, NOW + 10 * HOUR);
     expect(plan.renewAt - NOW).toBe(9 * HOUR);
-    expect(plan.steps[0]).toMatchObject({ rule: 'credential for the next renewal', at: plan.renewAt });
+    expect(plan.steps[0]).toMatchObject({
+      rule: 'credential for the next renewal',
+      at: plan.renewAt,
+    });
   });
 
   test.each([
     ['an hour', HOUR, 54 * MINUTE],
     ['ten minutes', 10 * MINUTE, 9 * MINUTE],
-  ])('waits for nine tenths of a credential of %s: a short one is no reason to renew once a second', (_, livesMs, wantMs) => {
-    expect(planRenewal(issued(DAY), HALF, 0, NOW + livesMs).renewAt - NOW).toBe(wantMs);
-  });
+  ])(
+    'waits for nine tenths of a credential of %s: a short one is no reason to renew once a second',
+    (_, livesMs, wantMs) => {
+      expect(planRenewal(issued(DAY), HALF, 0, NOW + livesMs).renewAt - NOW).toBe(wantMs);
+    },
+  );
 
   test.each([
     ['lives longer than the certificate', 30 * DAY],
@@ -64,7 +106,11 @@ describe('renewal', () => {
 
   test('of a plan says why, most decisive first', () => {
     expect(planRenewal(issued(DAY), DEFAULT, 0.5, NOW + 30 * DAY).steps).toEqual([
-      { rule: 'share of the usable validity', at: NOW + 11.4 * HOUR, detail: '50 % of 24h, moved 36m earlier of at most 1h12m' },
+      {
+        rule: 'share of the usable validity',
+        at: NOW + 11.4 * HOUR,
+        detail: '50 % of 24h, moved 36m earlier of at most 1h12m',
+      },
       {
         rule: 'credential for the next renewal',
         at: NOW + 30 * DAY - HOUR,
@@ -78,7 +124,10 @@ describe('renewal', () => {
   test('P4 always lies within the usable life, and never within a second of receipt', () => {
     const instant = fc.integer({ min: 0, max: Date.parse('2100-01-01T00:00:00Z') });
     const policies = fc
-      .record({ ratio: fc.double({ min: 0.01, max: 0.99, noNaN: true }), share: fc.double({ min: 0, max: 0.99, noNaN: true }) })
+      .record({
+        ratio: fc.double({ min: 0.01, max: 0.99, noNaN: true }),
+        share: fc.double({ min: 0, max: 0.99, noNaN: true }),
+      })
       .map(({ ratio, share }): RotationPolicy => ({ ratio, jitterRatio: ratio * share }));
     const random = fc.double({ min: 0, max: 0.999999999, noNaN: true });
     fc.assert(
@@ -95,9 +144,12 @@ describe('renewal', () => {
           const fromAt = Math.max(nb, received);
           const latestAt = fromAt + Math.max(na - fromAt, 0) * policy.ratio;
           expect(renewAt).toBeGreaterThanOrEqual(received + MIN_INTERVAL_MS);
-          expect(renewAt).toBeLessThanOrEqual(Math.max(Math.ceil(latestAt), received + MIN_INTERVAL_MS));
+          expect(renewAt).toBeLessThanOrEqual(
+            Math.max(Math.ceil(latestAt), received + MIN_INTERVAL_MS),
+          );
           expect(steps[0]!.at).toBe(renewAt);
-          if (dies !== undefined && dies > received + MIN_INTERVAL_MS / 0.9) expect(renewAt).toBeLessThan(Math.max(dies, received + 2_000));
+          if (dies !== undefined && dies > received + MIN_INTERVAL_MS / 0.9)
+            expect(renewAt).toBeLessThan(Math.max(dies, received + 2_000));
           // The same draw gives the same plan: jitter is drawn once per certificate.
           expect(planRenewal(cert, policy, draw, dies).renewAt).toBe(renewAt);
         },
@@ -122,8 +174,20 @@ describe('renewal', () => {
 describe('a retry', () => {
   const middle = () => 0.5;
   const soon = { retry: 'soon', retryAfterMs: undefined } as const;
-  const delay = (failures: number, error: { retry: 'soon' | 'slow' | 'never'; retryAfterMs: number | undefined }, remainingMs?: number) =>
-    planRetry({ failures, error, now: NOW, notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs }, middle).retryAt - NOW;
+  const delay = (
+    failures: number,
+    error: { retry: 'soon' | 'slow' | 'never'; retryAfterMs: number | undefined },
+    remainingMs?: number,
+  ) =>
+    planRetry(
+      {
+        failures,
+        error,
+        now: NOW,
+        notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs,
+      },
+      middle,
+    ).retryAt - NOW;
 
   test('waits 1, 2, 4 ... 45 s', () => {
     expect([1, 2, 3, 4, 5, 6, 7, 8, 1_000].map((failures) => delay(failures, soon))).toEqual(
@@ -131,9 +195,12 @@ describe('a retry', () => {
     );
   });
 
-  test.each(['slow', 'never'] as const)('C20 of a %s error is at the cap at once, and comes', (retry) => {
-    expect(delay(1, { retry, retryAfterMs: undefined }, DAY)).toBe(45 * SECOND);
-  });
+  test.each(['slow', 'never'] as const)(
+    'C20 of a %s error is at the cap at once, and comes',
+    (retry) => {
+      expect(delay(1, { retry, retryAfterMs: undefined }, DAY)).toBe(45 * SECOND);
+    },
+  );
 
   test('never waits longer than a quarter of what remains, and never less than a second', () => {
     expect(delay(9, soon, 80 * SECOND)).toBe(20 * SECOND);
@@ -164,10 +231,15 @@ describe('a retry', () => {
         fc.double({ min: 0, max: 0.999999999, noNaN: true }),
         (failures, retry, retryAfterMs, remainingMs, draw) => {
           const notAfterAt = remainingMs === undefined ? undefined : NOW + remainingMs;
-          const ms = planRetry({ failures, error: { retry, retryAfterMs }, now: NOW, notAfterAt }, () => draw).retryAt - NOW;
+          const ms =
+            planRetry(
+              { failures, error: { retry, retryAfterMs }, now: NOW, notAfterAt },
+              () => draw,
+            ).retryAt - NOW;
           expect(ms).toBeGreaterThanOrEqual(MIN_INTERVAL_MS);
           expect(ms).toBeLessThanOrEqual(5 * MINUTE);
-          if (remainingMs !== undefined && remainingMs > 2 * SECOND) expect(ms).toBeLessThanOrEqual(remainingMs / 2);
+          if (remainingMs !== undefined && remainingMs > 2 * SECOND)
+            expect(ms).toBeLessThanOrEqual(remainingMs / 2);
         },
       ),
       { numRuns: 10_000 },
@@ -193,7 +265,12 @@ describe('a retry', () => {
 
 describe('the time that an attempt may take', () => {
   const at = (unanswered: number, remainingMs: number | undefined, timeoutMs = MINUTE) =>
-    planTimeout({ timeoutMs, unanswered, now: NOW, notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs });
+    planTimeout({
+      timeoutMs,
+      unanswered,
+      now: NOW,
+      notAfterAt: remainingMs === undefined ? undefined : NOW + remainingMs,
+    });
 
   test.each([
     ['without a certificate', 0, undefined, MINUTE],
@@ -219,7 +296,9 @@ describe('the time that an attempt may take', () => {
       fc.property(given, ({ unanswered, remaining, timeout }) => {
         const { ms, callMs, limit } = at(unanswered, remaining, timeout);
         expect(callMs).toBeGreaterThanOrEqual(ms);
-        expect(callMs).toBeLessThanOrEqual(limit === 'setting' ? ms : Math.min(2 * ms, 10 * MINUTE));
+        expect(callMs).toBeLessThanOrEqual(
+          limit === 'setting' ? ms : Math.min(2 * ms, 10 * MINUTE),
+        );
         expect(ms).toBeLessThanOrEqual(Math.max(Math.round(remaining / 4), MIN_INTERVAL_MS));
         expect(ms).toBeLessThanOrEqual(10 * MINUTE);
         if (limit === 'setting') expect(ms).toBeGreaterThanOrEqual(timeout);

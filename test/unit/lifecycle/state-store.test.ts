@@ -29,7 +29,8 @@ async function kept(): Promise<{ dir: string; story: Story; svid: Svid }> {
   const story = await tell();
   const { store, events } = await openStore(dir);
   store.follow(story.keeper.state);
-  while (!events.some(({ event }) => event === 'certificate files written')) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (!events.some(({ event }) => event === 'certificate files written'))
+    await new Promise((resolve) => setTimeout(resolve, 5));
   await store.close();
   return { dir, story, svid: story.svid! };
 }
@@ -39,7 +40,12 @@ describe('a state directory', () => {
     const { dir, svid } = await kept();
     const { store, events } = await openStore(dir);
     const loaded = await store.load(svid.bundle, TEST_NOW + 5 * HOUR);
-    expect(loaded).toMatchObject({ serial: svid.serial, receivedAt: svid.receivedAt, notAfterAt: svid.notAfterAt, source: 'scripted' });
+    expect(loaded).toMatchObject({
+      serial: svid.serial,
+      receivedAt: svid.receivedAt,
+      notAfterAt: svid.notAfterAt,
+      source: 'scripted',
+    });
     expect(Buffer.compare(loaded!.key.spkiDer, svid.key.spkiDer)).toBe(0);
     expect(events).toEqual([]);
   });
@@ -78,7 +84,9 @@ describe('a state directory', () => {
     expect(statSync(join(dir, 'pending/key.pem')).mode & 0o777).toBe(0o600);
     const another = await openStore(dir, 'spiffe://cluster.local/ns/shop/sa/other');
     expect(await another.store.keptKey.load()).toBeUndefined();
-    expect(another.events).toMatchObject([{ level: 'warn', event: expect.stringContaining('kept key discarded') }]);
+    expect(another.events).toMatchObject([
+      { level: 'warn', event: expect.stringContaining('kept key discarded') },
+    ]);
     expect(await store.load(svid.bundle, TEST_NOW + HOUR)).toBeDefined();
     const { store: next } = await openStore(dir);
     expect((await next.keptKey.load())!.spkiDer).toEqual(key.spkiDer);
@@ -86,7 +94,8 @@ describe('a state directory', () => {
     await next.keptKey.save(svid.key);
     const { store: last, events } = await openStore(dir);
     last.follow(story.keeper.state);
-    while (!events.some(({ event }) => event === 'certificate files written')) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!events.some(({ event }) => event === 'certificate files written'))
+      await new Promise((resolve) => setTimeout(resolve, 5));
     await last.close();
     expect(readdirSync(dir)).not.toContain('pending');
   });
@@ -98,7 +107,8 @@ describe('a state directory', () => {
       const { store } = await openStore(dir);
       await store.keptKey.save(svid.key);
       const deleting = store.load(svid.bundle, TEST_NOW + HOUR);
-      for (let each = 0; each < steps; each += 1) await new Promise((resolve) => setImmediate(resolve));
+      for (let each = 0; each < steps; each += 1)
+        await new Promise((resolve) => setImmediate(resolve));
       await Promise.all([deleting, store.keptKey.save(key)]);
       const { store: next } = await openStore(dir);
       expect((await next.keptKey.load())!.spkiDer).toEqual(key.spkiDer);
@@ -117,18 +127,25 @@ describe('a state directory', () => {
   test.each([0o755, 0o710, 0o701])('of mode %o is refused', async (mode) => {
     const dir = tempDir();
     chmodSync(dir, mode);
-    await expect(openStore(dir)).rejects.toMatchObject({ code: 'ERR_OUTPUT', hint: `chmod 700 ${dir}` });
+    await expect(openStore(dir)).rejects.toMatchObject({
+      code: 'ERR_OUTPUT',
+      hint: `chmod 700 ${dir}`,
+    });
   });
 
   test('that is a file is refused', async () => {
     const path = join(tempDir(), 'file');
     writeFileSync(path, '');
-    await expect(openStore(path)).rejects.toMatchObject({ code: 'ERR_OUTPUT', rule: 'must be a directory' });
+    await expect(openStore(path)).rejects.toMatchObject({
+      code: 'ERR_OUTPUT',
+      rule: 'must be a directory',
+    });
   });
 });
 
 describe('E15 E16 what is kept but does not hold is discarded with a line in the log', () => {
-  const spoil = (name: string, text: string | Buffer) => (dir: string) => writeFileSync(join(dir, name), text);
+  const spoil = (name: string, text: string | Buffer) => (dir: string) =>
+    writeFileSync(join(dir, name), text);
   const cases: [string, (dir: string) => void][] = [
     ['a key that is garbage', spoil('key.pem', 'garbage')],
     ['an empty key', spoil('key.pem', '')],
@@ -136,7 +153,10 @@ describe('E15 E16 what is kept but does not hold is discarded with a line in the
     ['a receipt that is no JSON', spoil('receipt.json', '{"receivedAt":')],
     ['a receipt of another shape', spoil('receipt.json', '[]')],
     ['a receipt that is null', spoil('receipt.json', 'null')],
-    ['a receipt with a hostile name', spoil('receipt.json', '{"receivedAt":1,"source":"\\u001b[31m"}')],
+    [
+      'a receipt with a hostile name',
+      spoil('receipt.json', '{"receivedAt":1,"source":"\\u001b[31m"}'),
+    ],
     ['a huge file', spoil('cert-chain.pem', Buffer.alloc(2 << 20, 0x41))],
   ];
 
@@ -145,7 +165,9 @@ describe('E15 E16 what is kept but does not hold is discarded with a line in the
     damage(dir);
     const { store, events } = await openStore(dir);
     expect(await store.load(svid.bundle, TEST_NOW + HOUR)).toBeUndefined();
-    expect(events).toMatchObject([{ level: 'warn', event: 'kept certificate discarded', facts: { dir } }]);
+    expect(events).toMatchObject([
+      { level: 'warn', event: 'kept certificate discarded', facts: { dir } },
+    ]);
   });
 
   test('a key without its certificate', async () => {
@@ -159,7 +181,10 @@ describe('E15 E16 what is kept but does not hold is discarded with a line in the
 
   test('a key of another certificate', async () => {
     const { dir, svid } = await kept();
-    writeFileSync(join(dir, 'key.pem'), privateKeyPem(await generateKeyPair('ecdsa-p256'), 'pkcs8'));
+    writeFileSync(
+      join(dir, 'key.pem'),
+      privateKeyPem(await generateKeyPair('ecdsa-p256'), 'pkcs8'),
+    );
     const { store, events } = await openStore(dir);
     expect(await store.load(svid.bundle, TEST_NOW)).toBeUndefined();
     expect(events).toHaveLength(1);

@@ -27,12 +27,21 @@ yaml agent/config
 /** Imports that use every arrow of the drawing, so that only what a test adds can be wrong. */
 const SOUND = [
   { path: 'agent/base/clock.ts', text: "import { x } from 'node:fs';\n" },
-  { path: 'agent/config/load.ts', text: "import { a } from '../base/clock';\nconst yaml = await import('yaml');\n" },
+  {
+    path: 'agent/config/load.ts',
+    text: "import { a } from '../base/clock';\nconst yaml = await import('yaml');\n",
+  },
   { path: 'ca-client/client.ts', text: "export * from '../agent/base/clock';\n" },
-  { path: 'agent/agent.ts', text: "import './config/load';\nimport type { Client } from '../ca-client/client';\n" },
+  {
+    path: 'agent/agent.ts',
+    text: "import './config/load';\nimport type { Client } from '../ca-client/client';\n",
+  },
 ];
 
-const withFile = (path: string, text: string) => [...SOUND.filter((file) => file.path !== path), { path, text }];
+const withFile = (path: string, text: string) => [
+  ...SOUND.filter((file) => file.path !== path),
+  { path, text },
+];
 
 describe('the import arrows', () => {
   test('are sound where every import has its arrow and every arrow an import', () => {
@@ -40,25 +49,85 @@ describe('the import arrows', () => {
   });
 
   test.each([
-    ['an import against an arrow', 'agent/base/log.ts', "import { load } from '../config/load';", 'no arrow agent/base -> agent/config'],
-    ['a dynamic one', 'agent/base/log.ts', "await import('../config/load');", 'no arrow agent/base -> agent/config'],
-    ['a re-export', 'agent/base/log.ts', "export { load } from '../config/load';", 'no arrow agent/base -> agent/config'],
-    ['an import of several lines', 'agent/base/log.ts', "import {\n  load,\n  save,\n} from '../config/load';", 'no arrow'],
-    ['code over an arrow for types', 'agent/workload.ts', "import { Client } from '../ca-client/client';", 'is for types only'],
+    [
+      'an import against an arrow',
+      'agent/base/log.ts',
+      "import { load } from '../config/load';",
+      'no arrow agent/base -> agent/config',
+    ],
+    [
+      'a dynamic one',
+      'agent/base/log.ts',
+      "await import('../config/load');",
+      'no arrow agent/base -> agent/config',
+    ],
+    [
+      'a re-export',
+      'agent/base/log.ts',
+      "export { load } from '../config/load';",
+      'no arrow agent/base -> agent/config',
+    ],
+    [
+      'an import of several lines',
+      'agent/base/log.ts',
+      "import {\n  load,\n  save,\n} from '../config/load';",
+      'no arrow',
+    ],
+    [
+      'code over an arrow for types',
+      'agent/workload.ts',
+      "import { Client } from '../ca-client/client';",
+      'is for types only',
+    ],
     [
       'a package outside its place',
       'agent/base/log.ts',
       "import { parse } from 'yaml';",
       'the package yaml, which belongs to agent/config',
     ],
-    ['a package that nobody named', 'agent/base/log.ts', "import left from '@scope/left-pad/sub';", 'the package @scope/left-pad, which'],
-    ['require', 'agent/base/log.ts', "const { load } = require('../config/load');", 'agent/base/log.ts:1: loads code other than'],
-    ['createRequire', 'agent/base/log.ts', 'const load = createRequire(here);', 'loads code other than'],
-    ['a comment in an import', 'agent/base/log.ts', "await import(/* x */ '../config/load');", 'loads code other than'],
+    [
+      'a package that nobody named',
+      'agent/base/log.ts',
+      "import left from '@scope/left-pad/sub';",
+      'the package @scope/left-pad, which',
+    ],
+    [
+      'require',
+      'agent/base/log.ts',
+      "const { load } = require('../config/load');",
+      'agent/base/log.ts:1: loads code other than',
+    ],
+    [
+      'createRequire',
+      'agent/base/log.ts',
+      'const load = createRequire(here);',
+      'loads code other than',
+    ],
+    [
+      'a comment in an import',
+      'agent/base/log.ts',
+      "await import(/* x */ '../config/load');",
+      'loads code other than',
+    ],
     ['a template', 'agent/base/log.ts', 'await import(`../config/load`);', 'loads code other than'],
-    ['an import with options', 'agent/base/log.ts', "await import('../base/clock', {});", 'loads code other than'],
-    ['a file that is not .ts', 'agent/base/log.mts', '', 'agent/base/log.mts is a program file that does not end in .ts'],
-    ['a folder that is not drawn', 'agent/policy/compile.ts', 'export const x = 1;', 'agent/policy/compile.ts belongs to no unit'],
+    [
+      'an import with options',
+      'agent/base/log.ts',
+      "await import('../base/clock', {});",
+      'loads code other than',
+    ],
+    [
+      'a file that is not .ts',
+      'agent/base/log.mts',
+      '',
+      'agent/base/log.mts is a program file that does not end in .ts',
+    ],
+    [
+      'a folder that is not drawn',
+      'agent/policy/compile.ts',
+      'export const x = 1;',
+      'agent/policy/compile.ts belongs to no unit',
+    ],
   ])('differ with %s', (_, path, text, want) => {
     expect(checkArrows(withFile(path, text), DRAWING)).toEqual([expect.stringContaining(want)]);
   });
@@ -76,11 +145,19 @@ describe('the import arrows', () => {
       "type F = typeof import('./d');",
       "const g: import('./e').G = 1;",
     ].join('\n');
-    expect(importsOf({ path: 'sds/x.ts', text }).map((each) => each.typesOnly)).toEqual([true, true, false, true, true]);
+    expect(importsOf({ path: 'sds/x.ts', text }).map((each) => each.typesOnly)).toEqual([
+      true,
+      true,
+      false,
+      true,
+      true,
+    ]);
   });
 
   test('are drawn in ARCHITECTURE.md', () => {
-    const drawing = readDrawing(readFileSync(join(__dirname, '../../../agent/ARCHITECTURE.md'), 'utf8'));
+    const drawing = readDrawing(
+      readFileSync(join(__dirname, '../../../agent/ARCHITECTURE.md'), 'utf8'),
+    );
     expect(drawing.units.get('agent/lifecycle')?.get('ca-client')).toBe('types');
     expect(drawing.packages.get('yaml')).toEqual(['agent/base/yaml.ts']);
   });
@@ -88,9 +165,21 @@ describe('the import arrows', () => {
 
 describe('calls that belong to one place', () => {
   test.each([
-    ['agent/lifecycle/keeper.ts', 'const now = Date.now();', ['agent/lifecycle/keeper.ts:1: Date.now belongs to agent/base/']],
-    ['sds/server.ts', 'let a;\nsetTimeout(f, 1);', ['sds/server.ts:2: setTimeout belongs to agent/base/']],
-    ['sds/server.ts', 'process.exit(1)', ['sds/server.ts:1: process.exit belongs to agent/main.ts']],
+    [
+      'agent/lifecycle/keeper.ts',
+      'const now = Date.now();',
+      ['agent/lifecycle/keeper.ts:1: Date.now belongs to agent/base/'],
+    ],
+    [
+      'sds/server.ts',
+      'let a;\nsetTimeout(f, 1);',
+      ['sds/server.ts:2: setTimeout belongs to agent/base/'],
+    ],
+    [
+      'sds/server.ts',
+      'process.exit(1)',
+      ['sds/server.ts:1: process.exit belongs to agent/main.ts'],
+    ],
     ['agent/admin/gauges.ts', 'performance.now(); setImmediate(f);', []],
     ['agent/cli/terminal.ts', "process.stdout.write('x')", []],
     [
@@ -98,9 +187,17 @@ describe('calls that belong to one place', () => {
       'const at: Date = new Date(now); Date.parse(text); Date.UTC(1); Math.max(1); const process = 1;',
       ['sds/x.ts:1: the Date of now belongs to agent/base/'],
     ],
-    ['sds/x.ts', 'new Date(now); Date.parse(text); Date.UTC(1); Math.max(1); log(process.pid);', []],
+    [
+      'sds/x.ts',
+      'new Date(now); Date.parse(text); Date.UTC(1); Math.max(1); log(process.pid);',
+      [],
+    ],
     ['agent/base/clock.ts', 'Date.now(); setTimeout(f, 1); Math.random();', []],
-    ['agent/lifecycle/keeper.ts', '// Date.now is not for us\n/* nor\n Math.random */ const text = "setTimeout";', []],
+    [
+      'agent/lifecycle/keeper.ts',
+      '// Date.now is not for us\n/* nor\n Math.random */ const text = "setTimeout";',
+      [],
+    ],
     ['agent/lifecycle/keeper.ts', 'new Date(at).toISOString()', []],
     ['test/unit/x.test.ts', 'Date.now()', []],
   ])('%s with %j', (path, text, want) => {
@@ -137,16 +234,31 @@ const BEGIN_KEY = ['-----BEGIN', 'PRIVATE KEY-----'].join(' ');
 describe('text that others will clone', () => {
   test.each([
     ['cd /srv/clones/keyturn/dist', ['a.md:1: holds the path of this clone']],
-    [`see ${['', 'home', 'somebody', 'notes'].join('/')}`, ['a.md:1: holds the path of a home directory']],
-    [`      "${'resolved'}": "https://example.org/a.tgz",`, ['a.md:1: holds a resolved package address']],
-    [`npm --registry https:/${'/registry'}.example.org/`, ['a.md:1: holds the address of a package registry']],
+    [
+      `see ${['', 'home', 'somebody', 'notes'].join('/')}`,
+      ['a.md:1: holds the path of a home directory'],
+    ],
+    [
+      `      "${'resolved'}": "https://example.org/a.tgz",`,
+      ['a.md:1: holds a resolved package address'],
+    ],
+    [
+      `npm --registry https:/${'/registry'}.example.org/`,
+      ['a.md:1: holds the address of a package registry'],
+    ],
     ['cd "/srv/clones/keyturn/dist"', ['a.md:1: holds the path of this clone']],
     [`${'registry'}=https://example.org/npm`, ['a.md:1: holds the address of a package registry']],
     [`"x": "${'git+'}ssh://example.org/x"`, ['a.md:1: holds a package from a repository']],
     ['<'.repeat(7), ['a.md:1: holds a conflict marker']],
     [`${'>'.repeat(7)} theirs`, ['a.md:1: holds a conflict marker']],
-    [`${BEGIN_KEY}\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg`, ['a.md:1: holds a private key']],
-    [`'${BEGIN_KEY}\\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg'`, ['a.md:1: holds a private key']],
+    [
+      `${BEGIN_KEY}\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg`,
+      ['a.md:1: holds a private key'],
+    ],
+    [
+      `'${BEGIN_KEY}\\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg'`,
+      ['a.md:1: holds a private key'],
+    ],
     [`${BEGIN_KEY}\nno key`, []],
     ['"$root"/srv/clones/keyturn/x', []],
     ['scripts/build, var/run and https://nodejs.org', []],
@@ -158,7 +270,9 @@ describe('text that others will clone', () => {
 
 test('H17 what ships is little, pinned, and runs nothing when it is installed', () => {
   const sound = { integrity: 'sha512-x' };
-  const direct = Object.fromEntries([...Array(10).keys()].map((each) => [`package-${each}`, '1.0.0']));
+  const direct = Object.fromEntries(
+    [...Array(10).keys()].map((each) => [`package-${each}`, '1.0.0']),
+  );
   const lock = {
     '': { dependencies: direct },
     'node_modules/a': { ...sound, hasInstallScript: true },
@@ -178,7 +292,12 @@ test('H17 what ships is little, pinned, and runs nothing when it is installed', 
 });
 
 test('every dependency is asked for in one version', () => {
-  expect(unpinned({ dependencies: { a: '1.2.3', b: '^1.2.3' }, devDependencies: { c: 'latest', d: '1.0.0-rc.1' } })).toEqual([
+  expect(
+    unpinned({
+      dependencies: { a: '1.2.3', b: '^1.2.3' },
+      devDependencies: { c: 'latest', d: '1.0.0-rc.1' },
+    }),
+  ).toEqual([
     'package.json: b is ^1.2.3, not one version',
     'package.json: c is latest, not one version',
   ]);
@@ -204,7 +323,9 @@ describe('promises that a statement drops', () => {
     ['await each(() => {\n  f();\n}).catch(() => undefined);', false],
     ['directory.close();', false],
   ])('%j: %s', (text, isDropped) => {
-    expect(checkDroppedAwaits([{ path: 'agent/x.ts', text: imports + text }])).toHaveLength(isDropped ? 1 : 0);
+    expect(checkDroppedAwaits([{ path: 'agent/x.ts', text: imports + text }])).toHaveLength(
+      isDropped ? 1 : 0,
+    );
   });
 });
 
@@ -212,17 +333,33 @@ describe('what makes a tool or a test say nothing', () => {
   test.each([
     ['agent/x.ts', '// @ts-expect-error: later', ['agent/x.ts:1: switches the compiler off']],
     ['test/x.ts', '// @ts-nocheck', ['test/x.ts:1: switches the compiler off']],
-    ['test/x.test.ts', 'jest.retryTimes(3);', ['test/x.test.ts:1: runs a test again until it passes']],
+    [
+      'test/x.test.ts',
+      'jest.retryTimes(3);',
+      ['test/x.test.ts:1: runs a test again until it passes'],
+    ],
     [
       'agent/x.ts',
       '// biome-ignore lint/suspicious/noExplicitAny: x',
       ['agent/x.ts:1: ignores lint/suspicious/noExplicitAny, which may not be ignored here'],
     ],
-    ['test/x.ts', '// biome-ignore-all lint/suspicious/noExplicitAny: x', [expect.stringContaining('may not be ignored')]],
+    [
+      'test/x.ts',
+      '// biome-ignore-all lint/suspicious/noExplicitAny: x',
+      [expect.stringContaining('may not be ignored')],
+    ],
     ['test/x.ts', '// biome-ignore lint: x', [expect.stringContaining('may not be ignored')]],
     ['test/x.ts', '// biome-ignore lint/suspicious/noExplicitAny: any pod', []],
-    ['agent/x.ts', 'try {\n  f();\n} catch {}', ['agent/x.ts:3: catches an error and does nothing: say why']],
-    ['agent/x.ts', 'try {\n  f();\n} catch (e) {\n}', ['agent/x.ts:3: catches an error and does nothing: say why']],
+    [
+      'agent/x.ts',
+      'try {\n  f();\n} catch {}',
+      ['agent/x.ts:3: catches an error and does nothing: say why'],
+    ],
+    [
+      'agent/x.ts',
+      'try {\n  f();\n} catch (e) {\n}',
+      ['agent/x.ts:3: catches an error and does nothing: say why'],
+    ],
     ['agent/x.ts', 'try {\n  f();\n} catch {\n  // Gone already.\n}', []],
   ])('%s with %j', (path, text, want) => {
     expect(checkSilenced([{ path, text }])).toEqual(want);
@@ -235,7 +372,10 @@ test('a program can be run, and nothing else', () => {
     { path: 'scripts/b', text: '#!/bin/sh\n', executable: false },
     { path: 'c.ts', text: 'export {};\n', executable: true },
   ]);
-  expect(problems).toEqual(['scripts/b: has a #! line and is not executable: chmod +x', 'c.ts: is executable and has no #! line']);
+  expect(problems).toEqual([
+    'scripts/b: has a #! line and is not executable: chmod +x',
+    'c.ts: is executable and has no #! line',
+  ]);
 });
 
 describe('what the pages say', () => {
@@ -244,10 +384,16 @@ describe('what the pages say', () => {
     ['[a](agent/y.md)', ['README.md:3: links to agent/y.md, which is not there']],
     ['![a](flow.svg)', ['README.md:3: links to flow.svg, which is not there']],
     ['<img src="flow.svg">', ['README.md:3: links to flow.svg, which is not there']],
-    ['[a](agent/x.md#one-of-two)', ['README.md:3: links to agent/x.md#one-of-two, a heading that is not there']],
+    [
+      '[a](agent/x.md#one-of-two)',
+      ['README.md:3: links to agent/x.md#one-of-two, a heading that is not there'],
+    ],
     ['[a](agent/x.md#one-two)', []],
     ['`keyturn run --sds-socket x --force`', []],
-    ['`keyturn run --sds-sockets x`', ['README.md:3: names the flag --sds-sockets, which no source has']],
+    [
+      '`keyturn run --sds-sockets x`',
+      ['README.md:3: names the flag --sds-sockets, which no source has'],
+    ],
   ])('%j', (text, want) => {
     const files = [
       { path: 'README.md', text: `# What it is\n\n${text}\n` },
@@ -259,7 +405,10 @@ describe('what the pages say', () => {
 
   test('agrees on the version', () => {
     const released = '## Unreleased\n\n## 0.2.0\n\n## 0.1.0\n';
-    expect([checkVersions('0.2.0', '0.2.0', released), checkVersions('0.3.0', '0.3.0', released)]).toEqual([[], []]);
+    expect([
+      checkVersions('0.2.0', '0.2.0', released),
+      checkVersions('0.3.0', '0.3.0', released),
+    ]).toEqual([[], []]);
     expect(checkVersions('0.1.0', '0.1.0', '## Unreleased\n')).toEqual([]);
     expect(checkVersions('0.1.0', '0.2.0', released)).toEqual([
       'package-lock.json: is of version 0.2.0, package.json of 0.1.0',

@@ -5,7 +5,12 @@ import { buildSync } from 'esbuild';
 const ROOT = join(__dirname, '../../..');
 
 /** What the start of `keyturn run` needs until the first secret is out: these and all that they import, `import()` left aside. */
-const UNTIL_FIRST_SECRET = ['agent/main.ts', 'agent/cli/start.ts', 'agent/cli/run.ts', 'agent/identity/direct-engine.ts'];
+const UNTIL_FIRST_SECRET = [
+  'agent/main.ts',
+  'agent/cli/start.ts',
+  'agent/cli/run.ts',
+  'agent/identity/direct-engine.ts',
+];
 
 describe('until the first secret', () => {
   const { inputs } = buildSync({
@@ -23,7 +28,8 @@ describe('until the first secret', () => {
   const reach = (file: string) => {
     if (loaded.has(file)) return;
     loaded.add(file);
-    for (const each of inputs[file]?.imports ?? []) if (each.kind !== 'dynamic-import') reach(each.path);
+    for (const each of inputs[file]?.imports ?? [])
+      if (each.kind !== 'dynamic-import') reach(each.path);
   };
   for (const file of UNTIL_FIRST_SECRET) reach(file);
 

@@ -34,6 +34,9 @@ test.each([
 });
 
 test('the one that the tests run on is the pinned one', () => {
-  const { stdout, status } = spawnSync('bash', ['-c', `${source}; pinned_node`], { cwd: ROOT, encoding: 'utf8' });
+  const { stdout, status } = spawnSync('bash', ['-c', `${source}; pinned_node`], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  });
   expect({ status, stdout }).toEqual({ status: 0, stdout: `${join(ROOT, NODE)}\n` });
 });

@@ -43,7 +43,9 @@ describe('at the bound of connections', () => {
     await startSmall();
     const streams = await watchDefault(LIMITS.leastConnections - 1);
     for (let count = 0; count < 2 * LIMITS.leastConnections; count += 1) await connect();
-    await until('the idle ones to go', async () => raw.slice(0, -1).every(({ socket }) => socket.destroyed));
+    await until('the idle ones to go', async () =>
+      raw.slice(0, -1).every(({ socket }) => socket.destroyed),
+    );
     await world.rotate();
     for (const stream of streams) expect((await stream.next()).names).toEqual(['default']);
   });
@@ -73,21 +75,31 @@ describe('at the bound of streams', () => {
     await until('the streams', async () => world.server.streams().length === total);
     return clients;
   };
-  const endedOf = (client: RawClient) => Array.from({ length: LIMITS.streams }, (_, index) => 2 * index + 1).filter(client.ended);
+  const endedOf = (client: RawClient) =>
+    Array.from({ length: LIMITS.streams }, (_, index) => 2 * index + 1).filter(client.ended);
 
   test('many clients of few streams each keep theirs, and one more stream is refused with the reason', async () => {
     await start();
-    const clients = await fill(...Array<number>(LIMITS.streams / LIMITS.modestStreams).fill(LIMITS.modestStreams));
+    const clients = await fill(
+      ...Array<number>(LIMITS.streams / LIMITS.modestStreams).fill(LIMITS.modestStreams),
+    );
     const stream = world.client().openStream();
     stream.request(['default']);
-    expect(await stream.ended).toEqual({ code: status.RESOURCE_EXHAUSTED, details: `more than ${LIMITS.streams} streams` });
+    expect(await stream.ended).toEqual({
+      code: status.RESOURCE_EXHAUSTED,
+      details: `more than ${LIMITS.streams} streams`,
+    });
     expect(clients.flatMap(endedOf)).toEqual([]);
     expect(world.server.streams()).toHaveLength(LIMITS.streams);
   });
 
   test('a newcomer gets the place of the busiest client’s last stream, which is ended; one with many gets none', async () => {
     await start();
-    const [busiest, busy] = await fill(LIMITS.streamsPerConnection, LIMITS.streams - LIMITS.streamsPerConnection - 1, 1);
+    const [busiest, busy] = await fill(
+      LIMITS.streamsPerConnection,
+      LIMITS.streams - LIMITS.streamsPerConnection - 1,
+      1,
+    );
     const stream = world.client().openStream();
     stream.request(['default']);
     expect((await stream.next()).names).toEqual(['default']);

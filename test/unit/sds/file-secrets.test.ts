@@ -1,6 +1,14 @@
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, relative } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { certificatesPem } from '../../../agent/identity/certificate';
@@ -75,7 +83,10 @@ describe('files', () => {
     await world.rotate();
     const stream = ask(certName());
     expect(await serial(stream)).toBe(first.serial);
-    expect((await world.client().fetch(['default', rootName()])).names).toEqual(['default', rootName()]);
+    expect((await world.client().fetch(['default', rootName()])).names).toEqual([
+      'default',
+      rootName(),
+    ]);
     const second = await makePair();
     replace(join(dir, 'key.pem'), second.key);
     await stream.silence(QUIET_MS);
@@ -91,12 +102,16 @@ describe('files', () => {
     stream.ack();
     const other = await issueCa('other');
     replace(join(dir, 'root.pem'), certificatesPem([other.certificateDer]));
-    expect((await stream.next()).secrets[0]!.rootsPem).toBe(certificatesPem([other.certificateDer]).toString());
+    expect((await stream.next()).secrets[0]!.rootsPem).toBe(
+      certificatesPem([other.certificateDer]).toString(),
+    );
     stream.ack();
     unlinkSync(join(dir, 'root.pem'));
     await stream.silence(QUIET_MS);
     replace(join(dir, 'root.pem'), certificatesPem([world.ca.certificateDer]));
-    expect((await stream.next()).secrets[0]!.rootsPem).toBe(certificatesPem([world.ca.certificateDer]).toString());
+    expect((await stream.next()).secrets[0]!.rootsPem).toBe(
+      certificatesPem([world.ca.certificateDer]).toString(),
+    );
     stream.ack();
     await stream.silence(QUIET_MS);
   });
@@ -104,12 +119,15 @@ describe('files', () => {
   test('field A1: of a root file goes out what is valid, living first, taken up and dropped at its dates', async () => {
     const { ca } = world;
     const now = Date.now();
-    const [begins, ends] = [now + 3_000, now + 5_000].map((at) => Math.ceil(at / 1_000) * 1_000) as [number, number];
+    const [begins, ends] = [now + 3_000, now + 5_000].map(
+      (at) => Math.ceil(at / 1_000) * 1_000,
+    ) as [number, number];
     const again = (notBeforeAt: number, notAfterAt: number) =>
       makeTestCa({ privateKey: ca.privateKey, subjectDer: ca.subjectDer, notBeforeAt, notAfterAt });
     const ended = await again(now - 9 * HOUR_MS, now - HOUR_MS);
     const ahead = await again(begins, ends);
-    const pem = (...cas: readonly TestCa[]) => certificatesPem(cas.map(({ certificateDer }) => certificateDer)).toString();
+    const pem = (...cas: readonly TestCa[]) =>
+      certificatesPem(cas.map(({ certificateDer }) => certificateDer)).toString();
     replace(join(dir, 'root.pem'), pem(ended, ahead, ca));
     const stream = ask(rootName());
     const next = async () => {
@@ -147,7 +165,8 @@ describe('files', () => {
     };
     const first = await makePair();
     swap('..1', first);
-    for (const name of ['cert.pem', 'key.pem', 'root.pem']) symlinkSync(join('..data', name), join(mount, name));
+    for (const name of ['cert.pem', 'key.pem', 'root.pem'])
+      symlinkSync(join('..data', name), join(mount, name));
     const stream = ask(certName(mount));
     expect(await serial(stream)).toBe(first.serial);
     for (const generation of ['..2', '..3', '..4']) {
@@ -185,13 +204,18 @@ describe('files', () => {
     const other = await issueCa('other');
     const good = certificatesPem([world.ca.certificateDer]);
     const bad = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
-    replace(join(dir, 'root.pem'), Buffer.concat([good, Buffer.from(bad), certificatesPem([other.certificateDer])]));
+    replace(
+      join(dir, 'root.pem'),
+      Buffer.concat([good, Buffer.from(bad), certificatesPem([other.certificateDer])]),
+    );
     const { secrets } = await world.client().fetch([rootName()]);
     const bundle = createTrustBundle([world.ca.certificateDer, other.certificateDer]);
     expect(secrets[0]!.rootsPem).toBe(certificatesPem(bundle.rootsDer).toString());
     await world.client().fetch([rootName()]);
     // News once, however often it is asked for.
-    expect(world.events.filter(({ event }) => event === 'some certificates of a root file are left out')).toHaveLength(1);
+    expect(
+      world.events.filter(({ event }) => event === 'some certificates of a root file are left out'),
+    ).toHaveLength(1);
   });
 
   test('istio 10.10 that are missing make their name wait, and are answered when they come', async () => {
@@ -213,7 +237,11 @@ describe('files', () => {
   });
 
   test('istio 10.14 file-root:system is the bundle of the operating system', async () => {
-    const usual = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt', '/etc/ssl/cert.pem'].some(existsSync);
+    const usual = [
+      '/etc/ssl/certs/ca-certificates.crt',
+      '/etc/pki/tls/certs/ca-bundle.crt',
+      '/etc/ssl/cert.pem',
+    ].some(existsSync);
     const stream = ask('file-root:system');
     if (usual) expect((await stream.next()).secrets[0]!.rootsPem).toContain('BEGIN CERTIFICATE');
     else await stream.silence(QUIET_MS);
@@ -270,12 +298,19 @@ describe('files are refused', () => {
     ['a FIFO that nobody writes to', (path) => execFileSync('mkfifo', [path])],
     ['too long', (path) => writeFileSync(path, Buffer.alloc(LIMITS.fileBytes + 1, 0x20))],
     ['empty', (path) => writeFileSync(path, '')],
-    ['a key where a root should be', (path) => writeFileSync(path, makeKey('ed25519').export({ type: 'pkcs8', format: 'pem' }))],
+    [
+      'a key where a root should be',
+      (path) => writeFileSync(path, makeKey('ed25519').export({ type: 'pkcs8', format: 'pem' })),
+    ],
   ])('that are %s: the name waits', async (_what, make) => {
     make(join(dir, 'root.pem'));
     const stream = ask(rootName());
     await stream.silence(QUIET_MS);
-    expect(world.events).toContainEqual(expect.objectContaining({ event: 'files of a secret are not usable, it waits for better ones' }));
+    expect(world.events).toContainEqual(
+      expect.objectContaining({
+        event: 'files of a secret are not usable, it waits for better ones',
+      }),
+    );
     expect(world.server.unknownNames()).toEqual([]);
   });
 

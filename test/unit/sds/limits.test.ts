@@ -58,7 +58,12 @@ describe('patience', () => {
   test('ends for a response that is not read: the connection is closed', async () => {
     const client = await rawConnect(world.socketPath);
     // A window of one byte.
-    client.send(PREFACE, frame('settings', 0, Buffer.from([0, 4, 0, 0, 0, 1])), openCall(1), message(1, sotwRequest(['default'])));
+    client.send(
+      PREFACE,
+      frame('settings', 0, Buffer.from([0, 4, 0, 0, 0, 1])),
+      openCall(1),
+      message(1, sotwRequest(['default'])),
+    );
     await until('the stream', async () => world.server.streams()[0]?.names[0]?.sentVersion);
     await sweeps(PATIENCE.unreadSweeps - 1);
     expect(client.socket.destroyed).toBe(false);
@@ -94,7 +99,10 @@ describe('names', () => {
   test.each([
     ['default', { kind: 'identity' }],
     ['ROOTCA', { kind: 'bundle' }],
-    ['file-cert:/a/cert.pem~/a/key.pem', { kind: 'certificate-files', certificatePath: '/a/cert.pem', keyPath: '/a/key.pem' }],
+    [
+      'file-cert:/a/cert.pem~/a/key.pem',
+      { kind: 'certificate-files', certificatePath: '/a/cert.pem', keyPath: '/a/key.pem' },
+    ],
     ['file-root:/a/root.pem', { kind: 'root-file', path: '/a/root.pem' }],
     ['file-root:system', { kind: 'system-roots' }],
   ])('%s is read', (name, want) => expect(parseResourceName(name)).toEqual(want));
@@ -125,9 +133,12 @@ describe('names', () => {
       { name: 'b', count: 1 },
       { name: 'a', count: 2 },
     ]);
-    for (let index = 0; index < LIMITS.unknownNames * 2; index += 1) names.add('x'.repeat(1_000) + index);
+    for (let index = 0; index < LIMITS.unknownNames * 2; index += 1)
+      names.add('x'.repeat(1_000) + index);
     expect(names.list().length).toBeLessThanOrEqual(LIMITS.unknownNames);
-    expect(Math.max(...names.list().map(({ name }) => name.length))).toBeLessThan(LIMITS.shownName + 10);
+    expect(Math.max(...names.list().map(({ name }) => name.length))).toBeLessThan(
+      LIMITS.shownName + 10,
+    );
   });
 });
 
@@ -147,6 +158,12 @@ test('a budget of log lines tells how many it withheld, and begins anew every mi
 test('codes of errors become codes of gRPC, and what is not the client’s fault tells it nothing', async () => {
   const { grpcStatus } = await import('../../../sds/status');
   const { AgentError } = await import('../../../agent/base/errors');
-  expect(grpcStatus(new AgentError('ERR_PARSE', 'a: b'))).toEqual({ code: status.INVALID_ARGUMENT, details: 'a: b' });
-  expect(grpcStatus(new Error('/secret/path'))).toMatchObject({ code: status.INTERNAL, details: expect.not.stringContaining('secret') });
+  expect(grpcStatus(new AgentError('ERR_PARSE', 'a: b'))).toEqual({
+    code: status.INVALID_ARGUMENT,
+    details: 'a: b',
+  });
+  expect(grpcStatus(new Error('/secret/path'))).toMatchObject({
+    code: status.INTERNAL,
+    details: expect.not.stringContaining('secret'),
+  });
 });

@@ -44,5 +44,8 @@ test('without --crl there is nothing of revocation in ROOTCA', async () => {
   await world.rotate();
   const stream = world.client().openStream();
   stream.request(['ROOTCA']);
-  expect((await stream.next()).secrets[0]).toMatchObject({ crlPem: undefined, onlyVerifyLeafCertCrl: false });
+  expect((await stream.next()).secrets[0]).toMatchObject({
+    crlPem: undefined,
+    onlyVerifyLeafCertCrl: false,
+  });
 });

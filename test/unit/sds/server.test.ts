@@ -6,7 +6,14 @@ import { certificatesPem } from '../../../agent/identity/certificate';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
 import { underLoad } from '../../support/load';
 import { createSdsClient, type Received, type ReceivedSecret } from '../../support/sds-client';
-import { currentState, issueCa, issueSvid, type SdsWorld, startSdsWorld, unavailableState } from '../../support/sds-world';
+import {
+  currentState,
+  issueCa,
+  issueSvid,
+  type SdsWorld,
+  startSdsWorld,
+  unavailableState,
+} from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
 
 let world: SdsWorld;
@@ -106,9 +113,14 @@ describe('a stream', () => {
     await stream.next();
     stream.nack('key values mismatch');
     await stream.silence();
-    const refused = world.events.filter(({ event }) => event.startsWith('a client refused a secret'));
+    const refused = world.events.filter(({ event }) =>
+      event.startsWith('a client refused a secret'),
+    );
     expect(refused).toEqual([
-      expect.objectContaining({ level: 'warn', facts: expect.objectContaining({ message: 'key values mismatch' }) }),
+      expect.objectContaining({
+        level: 'warn',
+        facts: expect.objectContaining({ message: 'key values mismatch' }),
+      }),
     ]);
     const svid = await world.rotate();
     expect(serialOf((await stream.next()).secrets[0])).toBe(svid.serial);
@@ -160,9 +172,12 @@ describe('a stream', () => {
   test('istio 10.24, 10.29, 10.30 lives beside others, on one connection and on several', async () => {
     const svid = await world.rotate();
     const shared = world.client();
-    const streams = [...Array(20)].map((_, index) => (index % 2 === 0 ? shared : world.client()).openStream());
+    const streams = [...Array(20)].map((_, index) =>
+      (index % 2 === 0 ? shared : world.client()).openStream(),
+    );
     for (const stream of streams) stream.request(['default']);
-    for (const stream of streams) expect(serialOf((await stream.next()).secrets[0])).toBe(svid.serial);
+    for (const stream of streams)
+      expect(serialOf((await stream.next()).secrets[0])).toBe(svid.serial);
   });
 
   test('D23 gets the bundle before the leaf when both change at once', async () => {
@@ -202,7 +217,8 @@ describe('a stream', () => {
     await newcomer.silence();
     await holder.silence(20);
     const renewed = await world.rotate();
-    for (const each of [holder, newcomer]) expect(serialOf((await each.next()).secrets[0])).toBe(renewed.serial);
+    for (const each of [holder, newcomer])
+      expect(serialOf((await each.next()).secrets[0])).toBe(renewed.serial);
   });
 
   test('versions are the same for the same bytes, in every stream and method', async () => {
@@ -228,7 +244,9 @@ describe('a stream', () => {
       await other.rotate();
       const secret = await other.client().get('default');
       expect(secret.keyPem).toContain('BEGIN EC PRIVATE KEY');
-      expect(new X509Certificate(secret.chainPem!).checkPrivateKey(createPrivateKey(secret.keyPem!))).toBe(true);
+      expect(
+        new X509Certificate(secret.chainPem!).checkPrivateKey(createPrivateKey(secret.keyPem!)),
+      ).toBe(true);
     } finally {
       await other.close();
     }
@@ -257,13 +275,16 @@ describe('unknown names', () => {
 
   test('D1 are NOT_FOUND when fetched alone, and left out otherwise', async () => {
     await world.rotate();
-    await expect(world.client().fetch(['nobody'])).rejects.toMatchObject({ code: status.NOT_FOUND });
+    await expect(world.client().fetch(['nobody'])).rejects.toMatchObject({
+      code: status.NOT_FOUND,
+    });
     expect((await world.client().fetch(['nobody', 'ROOTCA'])).names).toEqual(['ROOTCA']);
   });
 
   test('D1 are logged once and counted every time', async () => {
     await world.rotate();
-    for (let times = 0; times < 3; times += 1) await expect(world.client().fetch(['nobody'])).rejects.toThrow();
+    for (let times = 0; times < 3; times += 1)
+      await expect(world.client().fetch(['nobody'])).rejects.toThrow();
     expect(world.server.unknownNames()).toEqual([{ name: 'nobody', count: 3 }]);
     expect(world.events.filter(({ facts }) => facts.name === 'nobody')).toHaveLength(1);
   });
@@ -325,7 +346,9 @@ describe('fetch', () => {
   });
 
   test('keeps to the deadline of the client', async () => {
-    await expect(world.client().fetch(['default'], { deadlineMs: 100 })).rejects.toMatchObject({ code: status.DEADLINE_EXCEEDED });
+    await expect(world.client().fetch(['default'], { deadlineMs: 100 })).rejects.toMatchObject({
+      code: status.DEADLINE_EXCEEDED,
+    });
   });
 
   test.each([
@@ -352,9 +375,11 @@ describe('acknowledged', () => {
     }
     const svid = await world.rotate();
     let count: number | undefined;
-    const done = world.server.acknowledged(svid.serial, AbortSignal.timeout(5_000)).then((streamCount) => {
-      count = streamCount;
-    });
+    const done = world.server
+      .acknowledged(svid.serial, AbortSignal.timeout(5_000))
+      .then((streamCount) => {
+        count = streamCount;
+      });
     await streams[0]!.next();
     streams[0]!.ack();
     await streams[1]!.silence(50).catch(() => undefined);
@@ -425,13 +450,17 @@ describe('the socket', () => {
     expect(world.events).toContainEqual(
       expect.objectContaining({
         event: 'only processes of this user can connect to the sds socket',
-        facts: expect.objectContaining({ hint: expect.stringContaining('--sds-socket-mode 0660 --sds-socket-group') }),
+        facts: expect.objectContaining({
+          hint: expect.stringContaining('--sds-socket-mode 0660 --sds-socket-group'),
+        }),
       }),
     );
   });
 
   test('is a fatal error when another server lives on it', async () => {
-    await expect(startSdsWorld(tempDir(), { socketPath: world.socketPath })).rejects.toMatchObject({ code: 'ERR_SOCKET_IN_USE' });
+    await expect(startSdsWorld(tempDir(), { socketPath: world.socketPath })).rejects.toMatchObject({
+      code: 'ERR_SOCKET_IN_USE',
+    });
     await world.rotate();
     expect((await world.client().get('default')).name).toBe('default');
   });

@@ -7,7 +7,13 @@ import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../../agent/identity/trust-bundle';
 import { X509BundlesResponse } from '../../../sds/proto/generated/workload';
 import { TEST_ID } from '../../support/certs';
-import { currentState, issueCa, issueSvid, type SdsWorld, startSdsWorld } from '../../support/sds-world';
+import {
+  currentState,
+  issueCa,
+  issueSvid,
+  type SdsWorld,
+  startSdsWorld,
+} from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';
 import { createWorkloadClient } from '../../support/workload-client';
 
@@ -21,7 +27,12 @@ const start = async (options: Parameters<typeof startSdsWorld>[1] = {}) => {
 };
 const pemOf = (bundle: TrustBundle) => certificatesPem(bundle.rootsDer).toString();
 const federated = (roots: TrustBundle | undefined): FederatedBundles =>
-  new Map([['other.example', { trustDomain: 'other.example', roots, jwtKeys: [], refreshHintSeconds: undefined }]]);
+  new Map([
+    [
+      'other.example',
+      { trustDomain: 'other.example', roots, jwtKeys: [], refreshHintSeconds: undefined },
+    ],
+  ]);
 
 afterEach(() => world.close());
 
@@ -29,7 +40,10 @@ describe("SPIRE's names", () => {
   test('the SPIFFE ID is the certificate, as default is', async () => {
     await start();
     await world.rotate();
-    const [byId, byDefault] = [await world.client().get(TEST_ID), await world.client().get('default')];
+    const [byId, byDefault] = [
+      await world.client().get(TEST_ID),
+      await world.client().get('default'),
+    ];
     expect(byId).toEqual({ ...byDefault, name: TEST_ID });
   });
 
@@ -51,7 +65,9 @@ describe("SPIRE's names", () => {
         ['other.example', pemOf(other.bundle)],
       ]),
     );
-    expect((await world.client().get(OTHER)).trustDomains).toEqual(new Map([['other.example', pemOf(other.bundle)]]));
+    expect((await world.client().get(OTHER)).trustDomains).toEqual(
+      new Map([['other.example', pemOf(other.bundle)]]),
+    );
     expect((await world.client().get('ROOTCA')).rootsPem).toBe(pemOf(world.ca.bundle));
   });
 
@@ -94,7 +110,9 @@ describe('a changed bundle', () => {
     await roots.next();
     roots.ack();
     source.set(federated(two.bundle));
-    expect((await all.next()).secrets[0]!.trustDomains!.get('other.example')).toBe(pemOf(two.bundle));
+    expect((await all.next()).secrets[0]!.trustDomains!.get('other.example')).toBe(
+      pemOf(two.bundle),
+    );
     await roots.silence();
   });
 
@@ -111,13 +129,17 @@ describe('a changed bundle', () => {
     expect([...(await stream.next()).secrets[0]!.trustDomains!.keys()]).toEqual(['nobody.invalid']);
     expect([...(await world.client().get('ALL')).trustDomains!.keys()]).toEqual(['cluster.local']);
     const client = createWorkloadClient(world.socketPath);
-    const bundles = await client.stream('FetchX509Bundles', (bytes) => X509BundlesResponse.decode(bytes)).next();
+    const bundles = await client
+      .stream('FetchX509Bundles', (bytes) => X509BundlesResponse.decode(bytes))
+      .next();
     expect([...bundles.bundles.keys()]).toEqual([OWN]);
     client.close();
   });
 
   test('that is not known yet is waited for under its name, and holds up nobody else', async () => {
-    await start({ federated: new WatchedSource<FederatedBundles>(new Map([['other.example', undefined]])) });
+    await start({
+      federated: new WatchedSource<FederatedBundles>(new Map([['other.example', undefined]])),
+    });
     await world.rotate();
     const stream = world.client().openStream();
     stream.request([OTHER]);
@@ -148,7 +170,9 @@ test('with revocation lists, contexts wait for the first and carry it among the 
   stream.request(['ALL']);
   await stream.silence();
   lists.set({ pem: Buffer.from('LIST\n'), version: '1', lists: [] } as unknown as CrlSet);
-  expect((await stream.next()).secrets[0]!.trustDomains!.get('cluster.local')).toBe(`${pemOf(world.ca.bundle)}LIST\n`);
+  expect((await stream.next()).secrets[0]!.trustDomains!.get('cluster.local')).toBe(
+    `${pemOf(world.ca.bundle)}LIST\n`,
+  );
 });
 
 test('rotate --wait waits for streams that know the certificate by its SPIFFE ID', async () => {

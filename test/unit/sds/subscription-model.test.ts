@@ -4,7 +4,13 @@ import { deltaSubscription } from '../../../sds/delta-subscription';
 import type { DeltaRequest, SotwRequest } from '../../../sds/messages';
 import type { Lookup } from '../../../sds/secret-resource';
 import { sotwSubscription } from '../../../sds/sotw-subscription';
-import type { Response, Step, Subscription, SubscriptionEvent, SubscriptionState } from '../../../sds/subscription';
+import type {
+  Response,
+  Step,
+  Subscription,
+  SubscriptionEvent,
+  SubscriptionState,
+} from '../../../sds/subscription';
 
 const RUNS = process.env.KEYTURN_TEST === 'full' ? 100_000 : 10_000;
 const NAMES = ['default', 'ROOTCA', 'file-root:/a', 'nobody'] as const;
@@ -31,8 +37,21 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 5, arbitrary: fc.constant({ do: 'written' as const }) },
   { weight: 1, arbitrary: fc.constant({ do: 'overdue' as const }) },
   { weight: 5, arbitrary: fc.record({ do: fc.constant('answer' as const), refuse: fc.boolean() }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('want' as const), names: fc.integer({ min: 0, max: 15 }) }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('stale' as const), back: fc.integer({ min: 0, max: 4 }), refuse: fc.boolean() }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('want' as const),
+      names: fc.integer({ min: 0, max: 15 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('stale' as const),
+      back: fc.integer({ min: 0, max: 4 }),
+      refuse: fc.boolean(),
+    }),
+  },
   { weight: 1, arbitrary: fc.constant({ do: 'again' as const }) },
 );
 const actions = fc.array(action, { minLength: 1, maxLength: 40 });
@@ -43,10 +62,18 @@ class Agent {
   roots = 0;
   file = 0;
   readonly lookup: Lookup = (name) => {
-    const version = { default: this.leaf, ROOTCA: this.roots, 'file-root:/a': this.file }[name as string];
+    const version = { default: this.leaf, ROOTCA: this.roots, 'file-root:/a': this.file }[
+      name as string
+    ];
     if (version === undefined) return 'unknown';
     if (version === 0) return 'waiting';
-    return { name, version: String(version), secretBytes: new Uint8Array(1), serial: undefined, publishedAt: 0 };
+    return {
+      name,
+      version: String(version),
+      secretBytes: new Uint8Array(1),
+      serial: undefined,
+      publishedAt: 0,
+    };
   };
 }
 
@@ -151,8 +178,10 @@ abstract class Model<State extends SubscriptionState, Request> {
     expect(this.subscription.isAwaiting(this.#state)).toBe(false);
     for (const name of this.wanted) {
       const found = this.agent.lookup(name);
-      if (typeof found !== 'string') expect([name, this.held.get(name)]).toEqual([name, Number(found.version)]);
-      if (typeof found !== 'string') expect(this.#state.names.get(name)?.acknowledged?.version).toBe(found.version);
+      if (typeof found !== 'string')
+        expect([name, this.held.get(name)]).toEqual([name, Number(found.version)]);
+      if (typeof found !== 'string')
+        expect(this.#state.names.get(name)?.acknowledged?.version).toBe(found.version);
     }
     const before = this.sent;
     this.event({ kind: 'changed', at: 0 });
@@ -230,7 +259,10 @@ class DeltaModel extends Model<ReturnType<typeof deltaSubscription.open>, DeltaR
         unsubscribe: before.filter((name) => !wanted.includes(name)),
       });
     } else if (action.do === 'stale') {
-      this.say({ nonce: this.read.at(-2 - action.back) ?? 'another-agent-1', error: action.refuse ? 'no' : undefined });
+      this.say({
+        nonce: this.read.at(-2 - action.back) ?? 'another-agent-1',
+        error: action.refuse ? 'no' : undefined,
+      });
     } else if (action.do === 'again') {
       this.say({ subscribe: this.wanted });
     } else {
@@ -239,12 +271,23 @@ class DeltaModel extends Model<ReturnType<typeof deltaSubscription.open>, DeltaR
   }
 
   counts(nonce: string, name: string): boolean {
-    return this.state.outstanding.get(nonce)?.deliveries.some((delivery) => delivery.name === name) === true;
+    return (
+      this.state.outstanding.get(nonce)?.deliveries.some((delivery) => delivery.name === name) ===
+      true
+    );
   }
 
   private say(request: Partial<DeltaRequest>): void {
     this.asksAnew(request.subscribe ?? []);
-    this.request({ subscribe: [], unsubscribe: [], versions: new Map(), nonce: '', error: undefined, node: '', ...request });
+    this.request({
+      subscribe: [],
+      unsubscribe: [],
+      versions: new Map(),
+      nonce: '',
+      error: undefined,
+      node: '',
+      ...request,
+    });
   }
 }
 
@@ -252,14 +295,17 @@ describe('whatever the order of requests, ACKs, NACKs, stale answers, rotations 
   test.each([
     ['state-of-the-world', () => new SotwModel()],
     ['delta', () => new DeltaModel()],
-  ])('the client of a %s stream ends with the newest of all that it wants, one response at a time', (_kind, make) => {
-    fc.assert(
-      fc.property(actions, (list) => {
-        const model = make();
-        for (const each of list) model.run(each);
-        model.settle();
-      }),
-      { numRuns: RUNS },
-    );
-  });
+  ])(
+    'the client of a %s stream ends with the newest of all that it wants, one response at a time',
+    (_kind, make) => {
+      fc.assert(
+        fc.property(actions, (list) => {
+          const model = make();
+          for (const each of list) model.run(each);
+          model.settle();
+        }),
+        { numRuns: RUNS },
+      );
+    },
+  );
 });

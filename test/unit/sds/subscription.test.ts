@@ -4,7 +4,14 @@ import { LIMITS } from '../../../sds/limits';
 import type { DeltaRequest, SotwRequest } from '../../../sds/messages';
 import type { Lookup, SecretResource } from '../../../sds/secret-resource';
 import { type SotwState, sotwSubscription } from '../../../sds/sotw-subscription';
-import type { Note, Response, Step, Subscription, SubscriptionEvent, SubscriptionState } from '../../../sds/subscription';
+import type {
+  Note,
+  Response,
+  Step,
+  Subscription,
+  SubscriptionEvent,
+  SubscriptionState,
+} from '../../../sds/subscription';
 
 const AT = 1_000;
 
@@ -24,7 +31,10 @@ function resource(name: string, version: string, bytes = 1): SecretResource {
 }
 
 /** One stream under test: requests in, `name@version` texts out. */
-function drive<State extends SubscriptionState, Request>(subscription: Subscription<State, Request>, world: World) {
+function drive<State extends SubscriptionState, Request>(
+  subscription: Subscription<State, Request>,
+  world: World,
+) {
   let state = subscription.open('p-');
   let last: Response | undefined;
   const notes: Note[] = [];
@@ -33,9 +43,13 @@ function drive<State extends SubscriptionState, Request>(subscription: Subscript
     notes.push(...step.notes);
     if (!step.response) return undefined;
     last = step.response;
-    return [...last.resources.map(({ name, version }) => `${name}@${version}`), ...last.removed.map((name) => `-${name}`)];
+    return [
+      ...last.resources.map(({ name, version }) => `${name}@${version}`),
+      ...last.removed.map((name) => `-${name}`),
+    ];
   };
-  const event = (input: SubscriptionEvent<Request>) => take(subscription.step(state, input, lookupIn(world)));
+  const event = (input: SubscriptionEvent<Request>) =>
+    take(subscription.step(state, input, lookupIn(world)));
   return {
     world,
     event,
@@ -48,19 +62,22 @@ function drive<State extends SubscriptionState, Request>(subscription: Subscript
     entry: (name: string) => state.names.get(name),
     notes: () => notes.splice(0).map((note) => note.kind),
     /** Words of each refusal, and whether it is repeated. */
-    refusals: () => notes.splice(0).map((note) => note.kind === 'refused' && [note.message, note.repeated]),
+    refusals: () =>
+      notes.splice(0).map((note) => note.kind === 'refused' && [note.message, note.repeated]),
   };
 }
 
 function sotw(world: World) {
   const driven = drive<SotwState, SotwRequest>(sotwSubscription, world);
-  const ask = (names: string[], nonce: string, error?: string) => driven.request({ names, nonce, error, node: '' });
+  const ask = (names: string[], nonce: string, error?: string) =>
+    driven.request({ names, nonce, error, node: '' });
   return {
     ...driven,
     ask: (...names: string[]) => ask(names, ''),
     /** An ACK of the last response, once it is written. */
     ack: (...names: string[]) => [driven.written(), ask(names, driven.nonce())].find(Boolean),
-    nack: (...names: string[]) => [driven.written(), ask(names, driven.nonce(), 'no')].find(Boolean),
+    nack: (...names: string[]) =>
+      [driven.written(), ask(names, driven.nonce(), 'no')].find(Boolean),
     say: ask,
   };
 }
@@ -68,7 +85,15 @@ function sotw(world: World) {
 function delta(world: World) {
   const driven = drive<DeltaState, DeltaRequest>(deltaSubscription, world);
   const say = (request: Partial<DeltaRequest>) =>
-    driven.request({ subscribe: [], unsubscribe: [], versions: new Map(), nonce: '', error: undefined, node: '', ...request });
+    driven.request({
+      subscribe: [],
+      unsubscribe: [],
+      versions: new Map(),
+      nonce: '',
+      error: undefined,
+      node: '',
+      ...request,
+    });
   return {
     ...driven,
     say,
@@ -80,7 +105,10 @@ function delta(world: World) {
 
 describe('a state-of-the-world stream', () => {
   test('is answered with all that is there, the bundle first', () => {
-    expect(sotw({ default: 'a', ROOTCA: 'r' }).ask('default', 'ROOTCA')).toEqual(['ROOTCA@r', 'default@a']);
+    expect(sotw({ default: 'a', ROOTCA: 'r' }).ask('default', 'ROOTCA')).toEqual([
+      'ROOTCA@r',
+      'default@a',
+    ]);
   });
 
   test('D3 ignores a stale nonce on the same stream entirely, names included', () => {
@@ -124,11 +152,17 @@ describe('a state-of-the-world stream', () => {
     stream.ask('default');
     expect(stream.nack('default')).toBeUndefined();
     expect(stream.changed()).toBeUndefined();
-    expect(stream.entry('default')).toMatchObject({ acknowledged: undefined, nack: { version: 'a', message: 'no' } });
+    expect(stream.entry('default')).toMatchObject({
+      acknowledged: undefined,
+      nack: { version: 'a', message: 'no' },
+    });
     stream.world.default = 'b';
     expect(stream.changed()).toEqual(['default@b']);
     stream.ack('default');
-    expect(stream.entry('default')).toMatchObject({ acknowledged: { version: 'b' }, nack: undefined });
+    expect(stream.entry('default')).toMatchObject({
+      acknowledged: { version: 'b' },
+      nack: undefined,
+    });
   });
 
   test('D5 after a NACK pushes the version before it, when that comes back', () => {
@@ -146,7 +180,8 @@ describe('a state-of-the-world stream', () => {
     const stream = sotw({ default: 'a' });
     stream.ask('default');
     stream.written();
-    for (let times = 0; times < 3; times += 1) expect(stream.say(['default'], stream.nonce(), 'no')).toBeUndefined();
+    for (let times = 0; times < 3; times += 1)
+      expect(stream.say(['default'], stream.nonce(), 'no')).toBeUndefined();
     expect(stream.refusals()).toEqual([
       ['no', false],
       ['no', true],
@@ -165,7 +200,10 @@ describe('a state-of-the-world stream', () => {
     stream.ask('default');
     stream.nack('default');
     expect(stream.say(['default', 'ROOTCA'], stream.nonce())).toBeUndefined();
-    expect(stream.entry('default')).toMatchObject({ acknowledged: undefined, nack: { version: 'a' } });
+    expect(stream.entry('default')).toMatchObject({
+      acknowledged: undefined,
+      nack: { version: 'a' },
+    });
   });
 
   test('D8 pushes no removed name, answers an added one alone, and a removed and added one anew', () => {
@@ -249,7 +287,11 @@ describe('a state-of-the-world stream', () => {
     const lookup: Lookup = (name) => resource(name, 'v', LIMITS.responseBytes / 2);
     let state = sotwSubscription.open('p-');
     const sent: number[] = [];
-    let step = sotwSubscription.step(state, { kind: 'request', request: { names, nonce: '', error: undefined, node: '' }, at: AT }, lookup);
+    let step = sotwSubscription.step(
+      state,
+      { kind: 'request', request: { names, nonce: '', error: undefined, node: '' }, at: AT },
+      lookup,
+    );
     while (step.response) {
       sent.push(step.response.resources.length);
       const request = { names, nonce: step.response.nonce, error: undefined, node: '' };
@@ -338,24 +380,31 @@ describe('a delta stream', () => {
 
   test('that brings an old version along has not accepted the newest one', () => {
     const stream = delta({ default: 'b' });
-    expect(stream.say({ subscribe: ['default'], versions: new Map([['default', 'a']]) })).toEqual(['default@b']);
+    expect(stream.say({ subscribe: ['default'], versions: new Map([['default', 'a']]) })).toEqual([
+      'default@b',
+    ]);
     expect(stream.entry('default')?.acknowledged).toBeUndefined();
     stream.ack();
     expect(stream.entry('default')?.acknowledged).toMatchObject({ version: 'b', serial: 'b' });
   });
 
   test('is told at once that a name which it brings along is served no more', () => {
-    expect(delta({}).say({ subscribe: ['gone'], versions: new Map([['gone', 'v']]) })).toEqual(['-gone']);
+    expect(delta({}).say({ subscribe: ['gone'], versions: new Map([['gone', 'v']]) })).toEqual([
+      '-gone',
+    ]);
   });
 
   test.each([
     ['of another stream', 'old'],
     ['without a nonce', ''],
-  ])('a first message that is a NACK %s is a subscription, and its refusal is reported', (_, nonce) => {
-    const stream = delta({ default: 'a' });
-    expect(stream.say({ subscribe: ['default'], nonce, error: 'no' })).toEqual(['default@a']);
-    expect(stream.notes()).toEqual(['refused']);
-  });
+  ])(
+    'a first message that is a NACK %s is a subscription, and its refusal is reported',
+    (_, nonce) => {
+      const stream = delta({ default: 'a' });
+      expect(stream.say({ subscribe: ['default'], nonce, error: 'no' })).toEqual(['default@a']);
+      expect(stream.notes()).toEqual(['refused']);
+    },
+  );
 
   test('a NACK without a nonce is reported as stale, and refuses nothing', () => {
     const stream = delta({ default: 'a' });

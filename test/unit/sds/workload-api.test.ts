@@ -31,8 +31,10 @@ const connect = () => {
   clients.push(client);
   return client;
 };
-const svids = (client = connect()) => client.stream('FetchX509SVID', (bytes) => X509SVIDResponse.decode(bytes));
-const bundles = (client = connect()) => client.stream('FetchX509Bundles', (bytes) => X509BundlesResponse.decode(bytes));
+const svids = (client = connect()) =>
+  client.stream('FetchX509SVID', (bytes) => X509SVIDResponse.decode(bytes));
+const bundles = (client = connect()) =>
+  client.stream('FetchX509Bundles', (bytes) => X509BundlesResponse.decode(bytes));
 
 afterEach(async () => {
   for (const client of clients) client.close();
@@ -62,7 +64,8 @@ describe('FetchX509SVID', () => {
     const streams = [svids(), svids(), svids()];
     for (const stream of streams) await stream.next();
     const second = await world.rotate();
-    for (const stream of streams) expect((await stream.next()).svids[0]!.x509Svid).toEqual(Buffer.concat(second.chainDer));
+    for (const stream of streams)
+      expect((await stream.next()).svids[0]!.x509Svid).toEqual(Buffer.concat(second.chainDer));
     // The same again is no news.
     world.state.set({ ...world.state.value });
     const third = await world.rotate();
@@ -91,7 +94,10 @@ describe('FetchX509SVID', () => {
     await stream.next();
     world.state.set(unavailableState(svid.bundle, svid));
     expect(await stream.ended).toMatchObject({ code: PERMISSION_DENIED });
-    expect(await svids().ended).toMatchObject({ code: PERMISSION_DENIED, details: 'no identity is valid now' });
+    expect(await svids().ended).toMatchObject({
+      code: PERMISSION_DENIED,
+      details: 'no identity is valid now',
+    });
   });
 
   test('one that was not had yet is no denial: streams wait for the first attempt, and come again where that failed', async () => {
@@ -99,15 +105,24 @@ describe('FetchX509SVID', () => {
     const client = connect();
     const [own, roots] = [svids(client), bundles(client)];
     // Behind them on their connection.
-    await expect(client.call('FetchJWTSVID', Buffer.alloc(0), (bytes) => bytes)).rejects.toMatchObject({ code: INVALID_ARGUMENT });
+    await expect(
+      client.call('FetchJWTSVID', Buffer.alloc(0), (bytes) => bytes),
+    ).rejects.toMatchObject({ code: INVALID_ARGUMENT });
     const svid = await world.rotate();
     expect(await own.next()).toMatchObject({ svids: [{ spiffeId: TEST_ID }] });
     await roots.next();
     world.state.set(unavailableState(svid.bundle));
     const later = { code: UNAVAILABLE, details: 'no certificate yet' };
-    expect(await Promise.all([own.ended, svids().ended, bundles().ended])).toMatchObject([later, later, later]);
+    expect(await Promise.all([own.ended, svids().ended, bundles().ended])).toMatchObject([
+      later,
+      later,
+      later,
+    ]);
     world.state.set(unavailableState(undefined));
-    expect(await bundles().ended).toMatchObject({ code: UNAVAILABLE, details: 'no trust bundle is known yet' });
+    expect(await bundles().ended).toMatchObject({
+      code: UNAVAILABLE,
+      details: 'no trust bundle is known yet',
+    });
   });
 
   test('an expired certificate is no identity, also before anybody has said so', async () => {
@@ -115,15 +130,28 @@ describe('FetchX509SVID', () => {
       await start();
       return world.rotate();
     })();
-    world.state.set({ kind: 'current', svid: { ...svid, notAfterAt: Date.now() - 1 }, bundle: svid.bundle, renewAt: undefined });
+    world.state.set({
+      kind: 'current',
+      svid: { ...svid, notAfterAt: Date.now() - 1 },
+      bundle: svid.bundle,
+      renewAt: undefined,
+    });
     expect(await svids().ended).toMatchObject({ code: PERMISSION_DENIED });
   });
 
   test('a mounted certificate without a SPIFFE ID is no identity', async () => {
     await start({ id: undefined });
     const svid = await world.rotate();
-    world.state.set({ kind: 'current', svid: { ...svid, id: undefined }, bundle: svid.bundle, renewAt: undefined });
-    expect(await svids().ended).toMatchObject({ code: PERMISSION_DENIED, details: 'the mounted certificate has no SPIFFE ID' });
+    world.state.set({
+      kind: 'current',
+      svid: { ...svid, id: undefined },
+      bundle: svid.bundle,
+      renewAt: undefined,
+    });
+    expect(await svids().ended).toMatchObject({
+      code: PERMISSION_DENIED,
+      details: 'the mounted certificate has no SPIFFE ID',
+    });
     expect(await bundles().ended).toMatchObject({ code: PERMISSION_DENIED });
   });
 });
@@ -133,12 +161,16 @@ describe('FetchX509Bundles', () => {
     await start();
     const svid = await world.rotate();
     const stream = bundles();
-    expect((await stream.next()).bundles).toEqual(new Map([['spiffe://cluster.local', Buffer.concat(svid.bundle.rootsDer)]]));
+    expect((await stream.next()).bundles).toEqual(
+      new Map([['spiffe://cluster.local', Buffer.concat(svid.bundle.rootsDer)]]),
+    );
     // A certificate is no change of a bundle.
     await world.rotate();
     const other = await issueCa('other');
     world.state.set({ kind: 'current', svid, bundle: other.bundle, renewAt: undefined });
-    expect((await stream.next()).bundles).toEqual(new Map([['spiffe://cluster.local', Buffer.concat(other.bundle.rootsDer)]]));
+    expect((await stream.next()).bundles).toEqual(
+      new Map([['spiffe://cluster.local', Buffer.concat(other.bundle.rootsDer)]]),
+    );
     expect(stream.waiting).toBe(0);
   });
 
@@ -163,7 +195,12 @@ describe('revocation', () => {
   });
 
   test('lists go with both answers, and a new one is pushed', async () => {
-    const set = (der: string) => ({ pem: Buffer.alloc(0), version: der, lists: [{ der: Buffer.from(der) }] }) as unknown as CrlSet;
+    const set = (der: string) =>
+      ({
+        pem: Buffer.alloc(0),
+        version: der,
+        lists: [{ der: Buffer.from(der) }],
+      }) as unknown as CrlSet;
     lists.set(set('one'));
     const [first, second] = [svids(), bundles()];
     expect((await first.next()).crl.map(String)).toEqual(['one']);
@@ -188,14 +225,23 @@ describe('hostile clients', () => {
     ['with the header twice', { 'workload.spiffe.io': ['true', 'true'] }],
     ['with a contradiction', { 'workload.spiffe.io': ['true', 'false'] }],
   ])('a call %s is INVALID_ARGUMENT and gets no key', async (_, header) => {
-    const stream = connect().stream('FetchX509SVID', (bytes) => bytes, header as Record<string, string[]>);
-    expect(await stream.ended).toEqual({ code: INVALID_ARGUMENT, details: 'the header workload.spiffe.io: true must be there' });
+    const stream = connect().stream(
+      'FetchX509SVID',
+      (bytes) => bytes,
+      header as Record<string, string[]>,
+    );
+    expect(await stream.ended).toEqual({
+      code: INVALID_ARGUMENT,
+      details: 'the header workload.spiffe.io: true must be there',
+    });
     expect(stream.waiting).toBe(0);
   });
 
   test('what is no method of it is UNIMPLEMENTED, the optional profile of WIT-SVIDs too', async () => {
     for (const method of ['FetchWITSVID', 'FetchWITBundles', 'FetchEverything']) {
-      expect(await connect().stream(method, (bytes) => bytes).ended).toMatchObject({ code: UNIMPLEMENTED });
+      expect(await connect().stream(method, (bytes) => bytes).ended).toMatchObject({
+        code: UNIMPLEMENTED,
+      });
     }
   });
 
@@ -208,7 +254,8 @@ describe('hostile clients', () => {
     stream.resume();
     let got = await stream.next();
     let answers = 1;
-    for (; !got.svids[0]!.x509Svid.equals(Buffer.concat(last.chainDer)); answers += 1) got = await stream.next();
+    for (; !got.svids[0]!.x509Svid.equals(Buffer.concat(last.chainDer)); answers += 1)
+      got = await stream.next();
     expect(answers).toBeLessThan(300);
   });
 
@@ -223,9 +270,15 @@ describe('hostile clients', () => {
     const fields = { ':path': '/SpiffeWorkloadAPI/FetchX509SVID', 'workload.spiffe.io': 'true' };
     // A window of one byte.
     const settings = frame('settings', 0, Buffer.from([0, 4, 0, 0, 0, 1]));
-    stuck.send(PREFACE, settings, openCall(1, '', fields), message(1, Buffer.alloc(0), { flags: END_STREAM }));
+    stuck.send(
+      PREFACE,
+      settings,
+      openCall(1, '', fields),
+      message(1, Buffer.alloc(0), { flags: END_STREAM }),
+    );
     await until('its stream', async () => world.server.workloadApiStreams() === 2);
-    for (let sweep = 0; sweep < PATIENCE.unreadSweeps - 1; sweep += 1) await clock.advanceBy(PATIENCE.sweepMs);
+    for (let sweep = 0; sweep < PATIENCE.unreadSweeps - 1; sweep += 1)
+      await clock.advanceBy(PATIENCE.sweepMs);
     expect(stuck.socket.destroyed).toBe(false);
     for (let sweep = 0; sweep < 4; sweep += 1) await clock.advanceBy(PATIENCE.sweepMs);
     await stuck.closed;
@@ -236,7 +289,9 @@ describe('hostile clients', () => {
 
   test('streams of all services share their places, and a modest client gets one from the greediest', async () => {
     const greedy = [connect(), connect()];
-    const streams = greedy.flatMap((client) => Array.from({ length: LIMITS.streams / 2 }, () => svids(client)));
+    const streams = greedy.flatMap((client) =>
+      Array.from({ length: LIMITS.streams / 2 }, () => svids(client)),
+    );
     for (const stream of streams) await stream.next();
     const displaced = Promise.race(streams.map((stream) => stream.ended));
     expect((await world.client().get('default')).keyPem).toBeDefined();

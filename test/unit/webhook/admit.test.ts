@@ -34,36 +34,79 @@ test('a pod that is made is injected; what its author should know is a warning',
 });
 
 test('a pod that asked to be left alone is', () => {
-  expect(admit(REQUEST, () => ({ kind: 'left-alone' }))).toEqual({ kind: 'allowed', patch: [], warnings: [] });
+  expect(admit(REQUEST, () => ({ kind: 'left-alone' }))).toEqual({
+    kind: 'allowed',
+    patch: [],
+    warnings: [],
+  });
 });
 
 const crowded = (name: string) => ({
-  object: { metadata: { [name]: Object.fromEntries(Array.from({ length: 10_001 }, (_, index) => [`a${index}`, ''])) } },
+  object: {
+    metadata: {
+      [name]: Object.fromEntries(Array.from({ length: 10_001 }, (_, index) => [`a${index}`, ''])),
+    },
+  },
 });
 
 describe('what is not a pod that is made is denied by field', () => {
   test.each([
-    ['W19 a Deployment', { kind: 'apps/v1/Deployment' }, 'request.kind: must be v1/Pod, not apps/v1/Deployment'],
-    ['W20 a pod of another version', { kind: 'v2/Pod' }, 'request.kind: must be v1/Pod, not v2/Pod'],
-    ['W21 a pod that is changed', { operation: 'UPDATE' }, 'request.operation: must be CREATE, not UPDATE'],
-    ['W22 a part of a pod', { subResource: 'ephemeralcontainers' }, 'request.subResource: must be empty, not ephemeralcontainers'],
+    [
+      'W19 a Deployment',
+      { kind: 'apps/v1/Deployment' },
+      'request.kind: must be v1/Pod, not apps/v1/Deployment',
+    ],
+    [
+      'W20 a pod of another version',
+      { kind: 'v2/Pod' },
+      'request.kind: must be v1/Pod, not v2/Pod',
+    ],
+    [
+      'W21 a pod that is changed',
+      { operation: 'UPDATE' },
+      'request.operation: must be CREATE, not UPDATE',
+    ],
+    [
+      'W22 a part of a pod',
+      { subResource: 'ephemeralcontainers' },
+      'request.subResource: must be empty, not ephemeralcontainers',
+    ],
     ['W23 a pod of no namespace', { namespace: '' }, 'request.namespace: must not be empty'],
     ['W24 no object', { object: undefined }, 'request.object: must be an object'],
     ['W25 a list', { object: [] }, 'request.object: must be an object'],
-    ['W47 more labels than any pod has', crowded('labels'), 'request.object.metadata.labels: must not be more than 10000'],
-    ['W48 more annotations than that', crowded('annotations'), 'request.object.metadata.annotations: must not be more than 10000'],
+    [
+      'W47 more labels than any pod has',
+      crowded('labels'),
+      'request.object.metadata.labels: must not be more than 10000',
+    ],
+    [
+      'W48 more annotations than that',
+      crowded('annotations'),
+      'request.object.metadata.annotations: must not be more than 10000',
+    ],
   ])('%s', (_, change, message) => {
-    expect(admit({ ...REQUEST, ...change }, inject)).toEqual({ kind: 'denied', status: 400, message });
+    expect(admit({ ...REQUEST, ...change }, inject)).toEqual({
+      kind: 'denied',
+      status: 400,
+      message,
+    });
   });
 });
 
 test('a static pod, which a node only shows, stays as it is', () => {
   const object = { metadata: { annotations: { 'kubernetes.io/config.mirror': 'x' } } };
-  expect(admit({ ...REQUEST, object }, inject)).toEqual({ kind: 'allowed', patch: [], warnings: [] });
+  expect(admit({ ...REQUEST, object }, inject)).toEqual({
+    kind: 'allowed',
+    patch: [],
+    warnings: [],
+  });
 });
 
 test('a pod that cannot be injected is denied with each field, rule and remedy, and with the way out', () => {
-  const problems = [{ path: ['spec', 'hostNetwork'], rule: 'must not be true', hint: 'use a node agent' }, NOTE];
+  const problems = [
+    { path: ['spec', 'hostNetwork'], rule: 'must not be true', hint: 'use a node agent' },
+    NOTE,
+  ];
   expect(admit(REQUEST, () => ({ kind: 'refused', problems }))).toEqual({
     kind: 'denied',
     status: 422,
@@ -71,7 +114,9 @@ test('a pod that cannot be injected is denied with each field, rule and remedy, 
       'the agent cannot be injected: spec.hostNetwork must not be true (use a node agent); spec.hostPID is true: mind; label the pod keyturn.dev/inject=false to run it without',
   });
   const many = Array.from({ length: 1_000 }, () => NOTE);
-  expect(JSON.stringify(admit(REQUEST, () => ({ kind: 'refused', problems: many }))).length).toBeLessThan(1_000);
+  expect(
+    JSON.stringify(admit(REQUEST, () => ({ kind: 'refused', problems: many }))).length,
+  ).toBeLessThan(1_000);
 });
 
 test('a fault of ours is not blamed on the pod', () => {

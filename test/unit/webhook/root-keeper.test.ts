@@ -12,8 +12,14 @@ const DAY_MS = 24 * 3_600_000;
 
 /** The two objects that a webhook may see, with versions as an API server counts them. */
 class FakeCluster {
-  secret = { metadata: { resourceVersion: '1', annotations: {} as Record<string, string> }, data: {} as Record<string, string> };
-  configuration = { metadata: { resourceVersion: '1' }, webhooks: [{ clientConfig: {} as { caBundle?: string } }] };
+  secret = {
+    metadata: { resourceVersion: '1', annotations: {} as Record<string, string> },
+    data: {} as Record<string, string>,
+  };
+  configuration = {
+    metadata: { resourceVersion: '1' },
+    webhooks: [{ clientConfig: {} as { caBundle?: string } }],
+  };
   away = false;
   /** Called before each change: somebody else may be faster. */
   meanwhile: () => void = () => undefined;
@@ -29,20 +35,24 @@ class FakeCluster {
       if (method === 'PATCH') this.#change(object, body);
       return structuredClone(object) as T;
     },
-    watch: (_path, _onEvent, signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
+    watch: (_path, _onEvent, signal) =>
+      new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
     close: async () => undefined,
   };
 
   roots(): number {
     const { caBundle } = this.configuration.webhooks[0]!.clientConfig;
-    return caBundle === undefined ? 0 : parseRootBundle(Buffer.from(caBundle, 'base64'), 'x').bundle.rootsDer.length;
+    return caBundle === undefined
+      ? 0
+      : parseRootBundle(Buffer.from(caBundle, 'base64'), 'x').bundle.rootsDer.length;
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: as an API server takes it
   #change(object: FakeCluster['secret'] | FakeCluster['configuration'], body: any): void {
     this.meanwhile();
     const version = Array.isArray(body) ? body[0].value : body.metadata.resourceVersion;
-    if (version !== object.metadata.resourceVersion) throw kubeError('PATCH', 409, { reason: 'Conflict' }, undefined);
+    if (version !== object.metadata.resourceVersion)
+      throw kubeError('PATCH', 409, { reason: 'Conflict' }, undefined);
     this.changes += 1;
     object.metadata.resourceVersion = String(Number(version) + 1);
     if (object === this.configuration) {
@@ -103,7 +113,11 @@ test('in a year it has changed its root once, and nobody had to do anything', as
   expect(cluster.roots()).toBe(2);
   await pass(2 * DAY_MS + 3_600_000);
   await becomes('retired', () => cluster.roots() === 1);
-  expect(Object.keys(cluster.secret.data).sort()).toEqual(['ca-cert.pem', 'ca-key.pem', 'root-cert.pem']);
+  expect(Object.keys(cluster.secret.data).sort()).toEqual([
+    'ca-cert.pem',
+    'ca-key.pem',
+    'root-cert.pem',
+  ]);
 });
 
 test('a replica that lost the race uses the root of the one that won', async () => {
@@ -116,7 +130,10 @@ test('a replica that lost the race uses the root of the one that won', async () 
 test('what others change in the configuration meanwhile is not overwritten: it looks again', async () => {
   let times = 3;
   cluster.meanwhile = () => {
-    if (times-- > 0) cluster.configuration.metadata.resourceVersion = String(Number(cluster.configuration.metadata.resourceVersion) + 1);
+    if (times-- > 0)
+      cluster.configuration.metadata.resourceVersion = String(
+        Number(cluster.configuration.metadata.resourceVersion) + 1,
+      );
   };
   const keeper = startKeeper();
   await becomes('ready', () => keeper.problem() === undefined);

@@ -15,7 +15,8 @@ import { outcome } from '../../support/outcome';
 
 const NOW = Date.parse('2026-01-01T00:00:00Z');
 const days = (count: number) => count * 24 * 3_600_000;
-const inDays = (root: SharedRoot, from: number) => Math.round((nextStage(root).dueAt - from) / days(1));
+const inDays = (root: SharedRoot, from: number) =>
+  Math.round((nextStage(root).dueAt - from) / days(1));
 const serials = (pem: Buffer) => parseCertificates(pem, 'roots').map(({ serial }) => serial);
 
 /** As the Secret would hold it after the change. */
@@ -32,14 +33,20 @@ test('a root of a year is replaced at its half: announced, a day later in use, t
   const announcedAt = NOW + days(183);
   const announced = await advance(first, directEngine, announcedAt);
   expect(announced.signer).toBe(first.signer);
-  expect(serials(announced.rootsPem)).toEqual([...serials(first.signer.certPem), ...serials(announced.next!.certPem)]);
+  expect(serials(announced.rootsPem)).toEqual([
+    ...serials(first.signer.certPem),
+    ...serials(announced.next!.certPem),
+  ]);
   expect([nextStage(announced).kind, inDays(announced, announcedAt)]).toEqual(['activate', 1]);
 
   const activated = await advance(announced, directEngine, announcedAt + days(1));
   expect(activated.signer).toBe(announced.next);
   expect(activated.next).toBeUndefined();
   expect(activated.rootsPem).toEqual(announced.rootsPem);
-  expect([nextStage(activated).kind, inDays(activated, announcedAt + days(1))]).toEqual(['retire', 2]);
+  expect([nextStage(activated).kind, inDays(activated, announcedAt + days(1))]).toEqual([
+    'retire',
+    2,
+  ]);
 
   const retired = await advance(activated, directEngine, announcedAt + days(3));
   expect(retired.signer).toBe(activated.signer);
@@ -63,13 +70,18 @@ test('a time of a stage that is long past, as an operator may write it, brings t
   expect(nextStage(root).dueAt).toBeLessThan(NOW);
 });
 
-test.each(['announce', 'activate', 'retire'])('what a Secret holds before %s is read as it was written', async (stage) => {
-  let root = await makeSharedRoot(directEngine, NOW);
-  while (nextStage(root).kind !== stage) root = await advance(root, directEngine, NOW);
-  const read = parseSharedRoot(stored(root))!;
-  expect(stored(read)).toEqual(stored(root));
-  expect(JSON.stringify(root)).not.toContain(root.signer.keyPem.reveal().toString('base64').slice(0, 40));
-});
+test.each(['announce', 'activate', 'retire'])(
+  'what a Secret holds before %s is read as it was written',
+  async (stage) => {
+    let root = await makeSharedRoot(directEngine, NOW);
+    while (nextStage(root).kind !== stage) root = await advance(root, directEngine, NOW);
+    const read = parseSharedRoot(stored(root))!;
+    expect(stored(read)).toEqual(stored(root));
+    expect(JSON.stringify(root)).not.toContain(
+      root.signer.keyPem.reveal().toString('base64').slice(0, 40),
+    );
+  },
+);
 
 test('an empty Secret holds none', () => {
   expect(parseSharedRoot({ data: {}, annotations: {} })).toBeUndefined();
@@ -78,10 +90,30 @@ test('an empty Secret holds none', () => {
 describe('a Secret that somebody damaged is refused by its key', () => {
   const base64 = (text: string) => Buffer.from(text).toString('base64');
   test.each([
-    ['W41 without its key', { 'ca-key.pem': undefined }, 'ca-key.pem', 'must be there beside ca-cert.pem, root-cert.pem'],
-    ['W42 without its roots', { 'root-cert.pem': undefined }, 'root-cert.pem', 'must be there beside ca-key.pem, ca-cert.pem'],
-    ['W43 with text for a certificate', { 'ca-cert.pem': base64('x') }, 'ca-cert.pem', expect.any(String)],
-    ['W44 with no root that is good', { 'root-cert.pem': base64('x') }, 'root-cert.pem', expect.any(String)],
+    [
+      'W41 without its key',
+      { 'ca-key.pem': undefined },
+      'ca-key.pem',
+      'must be there beside ca-cert.pem, root-cert.pem',
+    ],
+    [
+      'W42 without its roots',
+      { 'root-cert.pem': undefined },
+      'root-cert.pem',
+      'must be there beside ca-key.pem, ca-cert.pem',
+    ],
+    [
+      'W43 with text for a certificate',
+      { 'ca-cert.pem': base64('x') },
+      'ca-cert.pem',
+      expect.any(String),
+    ],
+    [
+      'W44 with no root that is good',
+      { 'root-cert.pem': base64('x') },
+      'root-cert.pem',
+      expect.any(String),
+    ],
     [
       'W45 with half of a next root',
       { 'next-ca-key.pem': base64('x') },
@@ -91,7 +123,9 @@ describe('a Secret that somebody damaged is refused by its key', () => {
   ])('%s', async (_, change, field, rule) => {
     const good = stored(await makeSharedRoot(directEngine, NOW));
     const data = Object.fromEntries(
-      Object.entries({ ...good.data, ...change }).filter((each): each is [string, string] => each[1] !== undefined),
+      Object.entries({ ...good.data, ...change }).filter(
+        (each): each is [string, string] => each[1] !== undefined,
+      ),
     );
     expect(outcome(() => parseSharedRoot({ ...good, data }))).toEqual({ field, rule });
   });

@@ -1,4 +1,13 @@
-import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { type AuditEntry, openAuditLog } from '../../../../ca-client/builtin/server/audit-log';
@@ -47,15 +56,21 @@ test('a decision is one line of JSON, in a file for its owner alone', async () =
 
 test('many decisions at once are all there, in order', async () => {
   const { path, log } = await open();
-  await Promise.all(Array.from({ length: 1_000 }, (_, each) => log.write({ ...ENTRY, serial: String(each) })));
-  expect(lines(path).map((line) => JSON.parse(line).serial)).toEqual(Array.from({ length: 1_000 }, (_, each) => String(each)));
+  await Promise.all(
+    Array.from({ length: 1_000 }, (_, each) => log.write({ ...ENTRY, serial: String(each) })),
+  );
+  expect(lines(path).map((line) => JSON.parse(line).serial)).toEqual(
+    Array.from({ length: 1_000 }, (_, each) => String(each)),
+  );
   await log.close();
 });
 
 test('a full file is put aside, the oldest goes, and no line is torn', async () => {
   const { path, log } = await open({ maxBytes: 2_000, keep: 2 });
   for (let each = 0; each < 40; each += 1) await log.write({ ...ENTRY, serial: String(each) });
-  const kept = [`${path}.2`, `${path}.1`, path].flatMap(lines).map((line) => Number(JSON.parse(line).serial));
+  const kept = [`${path}.2`, `${path}.1`, path]
+    .flatMap(lines)
+    .map((line) => Number(JSON.parse(line).serial));
   expect(kept.at(-1)).toBe(39);
   expect(kept).toEqual(kept.map((_, index) => kept[0]! + index));
   expect(existsSync(`${path}.3`)).toBe(false);
@@ -93,7 +108,8 @@ test('B10 a log that cannot be written is told once, keeps failing, and recovers
   await log.write(ENTRY);
   renameSync(join(dir, 'log'), join(dir, 'gone'));
   await clock.advanceBy(1_000);
-  for (let each = 0; each < 3; each += 1) await expect(log.write(ENTRY)).rejects.toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
+  for (let each = 0; each < 3; each += 1)
+    await expect(log.write(ENTRY)).rejects.toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
   await expect(log.probe()).rejects.toMatchObject({ code: 'ERR_OUTPUT', retry: 'soon' });
   expect(log.problem()).toMatchObject({ code: 'ERR_OUTPUT' });
   expect(events.filter(({ level }) => level === 'error')).toHaveLength(1);
@@ -121,8 +137,14 @@ test('field B2 a log that could not be written is written again without a decisi
   mkdirSync(join(dir, 'log'));
   await clock.advanceBy(12_000);
   await until('the end of the trouble', async () => log.problem() === undefined);
-  expect(events.map(({ event }) => event)).toEqual(['audit log cannot be written, nothing is issued', 'audit log is written again']);
-  expect(JSON.parse(lines(path)[0]!)).toMatchObject({ event: 'audit-log-resumed', since: '2026-01-01T00:00:01.000Z' });
+  expect(events.map(({ event }) => event)).toEqual([
+    'audit log cannot be written, nothing is issued',
+    'audit log is written again',
+  ]);
+  expect(JSON.parse(lines(path)[0]!)).toMatchObject({
+    event: 'audit-log-resumed',
+    since: '2026-01-01T00:00:01.000Z',
+  });
   await log.close();
 });
 
@@ -130,12 +152,19 @@ test('what cannot be opened is refused at the start', async () => {
   const dir = tempDir();
   writeFileSync(join(dir, 'file'), '');
   chmodSync(join(dir, 'file'), 0o600);
-  await expect(open({ path: join(dir, 'file', 'audit.jsonl') })).rejects.toMatchObject({ code: 'ERR_CONFIG', field: '--audit-log' });
+  await expect(open({ path: join(dir, 'file', 'audit.jsonl') })).rejects.toMatchObject({
+    code: 'ERR_CONFIG',
+    field: '--audit-log',
+  });
 });
 
 test('without a file, lines go where the program says', async () => {
   const written: string[] = [];
-  const log = await openAuditLog({ path: undefined }, async (line) => void written.push(line), testDeps());
+  const log = await openAuditLog(
+    { path: undefined },
+    async (line) => void written.push(line),
+    testDeps(),
+  );
   await log.write(ENTRY);
   expect(JSON.parse(written.join(''))).toMatchObject({ serial: '01' });
   await log.close();

@@ -1,6 +1,10 @@
 import { expect, test } from '@jest/globals';
 import type { Metrics } from '../../../../agent/base/metrics';
-import { parseCertificate, parseCertificates, uriNames } from '../../../../agent/identity/certificate';
+import {
+  parseCertificate,
+  parseCertificates,
+  uriNames,
+} from '../../../../agent/identity/certificate';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { acceptIssuedChain } from '../../../../agent/identity/svid';
 import { issueIdentity, makeRequest } from '../../../support/ca-server';
@@ -16,26 +20,52 @@ test('a machine joins with a token and renews with the certificate that it got',
   const [leaf] = parseCertificates(Buffer.from(first.chain[0]!), 'leaf');
   expect(uriNames(leaf!)).toEqual([TEST_ID]);
   const trust = world.authority.trust.value;
-  expect(acceptIssuedChain({ id: parseSpiffeId(TEST_ID), key, source: 'test' }, [leaf!.der], trust, Date.now()).serial).toBe(leaf!.serial);
-  expect(parseCertificates(Buffer.from(first.chain.at(-1)!), 'roots').map(({ der }) => Buffer.from(der))).toEqual(
-    trust.rootsDer.map((der) => Buffer.from(der)),
-  );
+  expect(
+    acceptIssuedChain(
+      { id: parseSpiffeId(TEST_ID), key, source: 'test' },
+      [leaf!.der],
+      trust,
+      Date.now(),
+    ).serial,
+  ).toBe(leaf!.serial);
+  expect(
+    parseCertificates(Buffer.from(first.chain.at(-1)!), 'roots').map(({ der }) => Buffer.from(der)),
+  ).toEqual(trust.rootsDer.map((der) => Buffer.from(der)));
 
   const next = await makeRequest();
   const second = await world.client({ key, certificatesDer: [leaf!.der] }).create(next.csrDer);
   expect(second).toMatchObject({ code: 0 });
   expect(world.audit()).toMatchObject([
-    { decision: 'issued', caller: TEST_ID, method: 'join-token', requested: TEST_ID, serial: leaf!.serial, status: 'OK' },
-    { decision: 'issued', caller: TEST_ID, method: 'client-certificate', proof: { serial: leaf!.serial } },
+    {
+      decision: 'issued',
+      caller: TEST_ID,
+      method: 'join-token',
+      requested: TEST_ID,
+      serial: leaf!.serial,
+      status: 'OK',
+    },
+    {
+      decision: 'issued',
+      caller: TEST_ID,
+      method: 'client-certificate',
+      proof: { serial: leaf!.serial },
+    },
   ]);
 });
 
 test('nobody gets a certificate without a proof', async () => {
   const world = await testCaWorld();
   const { csrDer } = await makeRequest();
-  expect(await world.client().create(csrDer)).toMatchObject({ code: 16, details: 'request authenticate failure' });
+  expect(await world.client().create(csrDer)).toMatchObject({
+    code: 16,
+    details: 'request authenticate failure',
+  });
   expect(world.audit()).toMatchObject([
-    { decision: 'refused', status: 'UNAUTHENTICATED', reason: expect.stringContaining('the caller shows nothing') },
+    {
+      decision: 'refused',
+      status: 'UNAUTHENTICATED',
+      reason: expect.stringContaining('the caller shows nothing'),
+    },
   ]);
 });
 

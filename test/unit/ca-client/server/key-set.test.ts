@@ -10,7 +10,8 @@ const setOf = (keys: readonly object[]) => JSON.stringify({ keys });
 const rsaJwk = rsa.publicKey.export({ format: 'jwk' });
 
 test('a set holds 100 keys at most', async () => {
-  const keys = (count: number) => setOf(Array.from({ length: count }, (_, index) => ({ ...rsaJwk, kid: String(index) })));
+  const keys = (count: number) =>
+    setOf(Array.from({ length: count }, (_, index) => ({ ...rsaJwk, kid: String(index) })));
   expect((await parseKeySet(keys(100), 'keys', TOKEN_ALGORITHMS)).kids).toHaveLength(100);
   await expect(parseKeySet(keys(101), 'keys', TOKEN_ALGORITHMS)).rejects.toMatchObject({
     code: 'ERR_PARSE',
@@ -31,7 +32,13 @@ test.each<[string, KeyPairKeyObjectResult]>([
   ['EdDSA', ed25519],
   ['Ed25519', ed25519],
 ])('a token signed with %s verifies', async (alg, { publicKey, privateKey }) => {
-  const keys = await parseKeySet(setOf([publicKey.export({ format: 'jwk' })]), 'keys', TOKEN_ALGORITHMS);
-  const token = await new CompactSign(Buffer.from('{"sub":"cart"}')).setProtectedHeader({ alg }).sign(privateKey);
+  const keys = await parseKeySet(
+    setOf([publicKey.export({ format: 'jwk' })]),
+    'keys',
+    TOKEN_ALGORITHMS,
+  );
+  const token = await new CompactSign(Buffer.from('{"sub":"cart"}'))
+    .setProtectedHeader({ alg })
+    .sign(privateKey);
   expect(Buffer.from(await keys.verify(token)).toString()).toBe('{"sub":"cart"}');
 });

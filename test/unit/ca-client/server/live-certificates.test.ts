@@ -19,10 +19,18 @@ function world(max: number, processes = 1) {
       return entries.filter(({ notAfterAt }) => notAfterAt > clock.now());
     },
   };
-  const all = Array.from({ length: processes }, () => new LiveCertificates(max, store, (serial) => revoked.has(serial), { clock }));
+  const all = Array.from(
+    { length: processes },
+    () => new LiveCertificates(max, store, (serial) => revoked.has(serial), { clock }),
+  );
   const sign = async (by = 0, lifeMs = HOUR_MS) => {
     const settled = await all[by]!.admit(TEST_ID);
-    entries.push(issuedEntry({ serial: entries.length.toString(16).padStart(4, '0'), notAfterAt: clock.now() + lifeMs }));
+    entries.push(
+      issuedEntry({
+        serial: entries.length.toString(16).padStart(4, '0'),
+        notAfterAt: clock.now() + lifeMs,
+      }),
+    );
     settled();
   };
   return { clock, entries, revoked, sign, bounds: all, reads: () => reads };
@@ -33,7 +41,8 @@ test('as many certificates as the bound are signed for one identity; the refusal
   for (let count = 0; count < 3; count += 1) await at.sign();
   await expect(at.sign()).rejects.toMatchObject({
     ...FULL,
-    message: 'the identity has 3 live certificates, as many as --max-live-certificates-per-identity allows',
+    message:
+      'the identity has 3 live certificates, as many as --max-live-certificates-per-identity allows',
   });
   const { reads } = at;
   const before = reads();

@@ -7,12 +7,20 @@ import fc from 'fast-check';
 import { Secret } from '../../../../agent/base/secret';
 import { formatSpiffeId } from '../../../../agent/identity/spiffe-id';
 import type { Authenticator } from '../../../../ca-client/builtin/server/authenticator';
-import { createOidcAuthenticator, type OidcOptions } from '../../../../ca-client/builtin/server/oidc';
+import {
+  createOidcAuthenticator,
+  type OidcOptions,
+} from '../../../../ca-client/builtin/server/oidc';
 import { startHttpsServer } from '../../../support/https-server';
 import { tempDir } from '../../../support/temp-dir';
 import { TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
-import { makeTokenIssuer, TEST_AUDIENCE, TEST_ISSUER, type TokenOptions } from '../../../support/tokens';
+import {
+  makeTokenIssuer,
+  TEST_AUDIENCE,
+  TEST_ISSUER,
+  type TokenOptions,
+} from '../../../support/tokens';
 import { until } from '../../../support/until';
 
 const opened: { close?(): unknown }[] = [];
@@ -20,9 +28,20 @@ afterEach(async () => {
   for (const each of opened.splice(0).reverse()) await each.close?.();
 });
 
-async function open(jwks: string, options: Partial<OidcOptions> = {}, deps = testDeps()): Promise<Authenticator> {
+async function open(
+  jwks: string,
+  options: Partial<OidcOptions> = {},
+  deps = testDeps(),
+): Promise<Authenticator> {
   const authenticator = await createOidcAuthenticator(
-    { issuers: [TEST_ISSUER], audiences: [TEST_AUDIENCE], jwks, trustDomain: 'cluster.local', aliases: ['old.local'], ...options },
+    {
+      issuers: [TEST_ISSUER],
+      audiences: [TEST_AUDIENCE],
+      jwks,
+      trustDomain: 'cluster.local',
+      aliases: ['old.local'],
+      ...options,
+    },
     deps,
   );
   opened.push(authenticator);
@@ -37,17 +56,27 @@ function jwksFile(text: string): string {
 
 /** The identity, `not mine`, or the field that was refused. */
 async function ask(authenticator: Authenticator, token: string): Promise<string> {
-  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1', keySha256: '' };
+  const credentials = {
+    bearer: new Secret(token),
+    certificatesDer: [],
+    address: '127.0.0.1',
+    keySha256: '',
+  };
   return authenticator.authenticate(credentials, new AbortController().signal).then(
     (caller) => (caller === undefined ? 'not mine' : formatSpiffeId(caller.id)),
     (error) => `${error.code} ${error.field}`,
   );
 }
 
-test.each(['ES256', 'ES384', 'RS256', 'EdDSA'] as const)('a service account token signed with %s names its account', async (algorithm) => {
-  const issuer = makeTokenIssuer(algorithm);
-  expect(await ask(await open(jwksFile(issuer.jwks())), issuer.token())).toBe('spiffe://cluster.local/ns/shop/sa/cart');
-});
+test.each(['ES256', 'ES384', 'RS256', 'EdDSA'] as const)(
+  'a service account token signed with %s names its account',
+  async (algorithm) => {
+    const issuer = makeTokenIssuer(algorithm);
+    expect(await ask(await open(jwksFile(issuer.jwks())), issuer.token())).toBe(
+      'spiffe://cluster.local/ns/shop/sa/cart',
+    );
+  },
+);
 
 const HOUR = 3_600;
 const now = () => Math.floor(Date.now() / 1_000);
@@ -62,16 +91,40 @@ test.each<[string, TokenOptions, string]>([
   ['another audience', { claims: { aud: 'other' } }, 'ERR_TOKEN token audience'],
   ['audiences without ours', { claims: { aud: ['a', 'b'] } }, 'ERR_TOKEN token audience'],
   ['no audience', { claims: { aud: undefined } }, 'ERR_TOKEN token audience'],
-  ['our audience among others', { claims: { aud: ['a', TEST_AUDIENCE] } }, 'spiffe://cluster.local/ns/shop/sa/cart'],
-  ['an audience as text', { claims: { aud: TEST_AUDIENCE } }, 'spiffe://cluster.local/ns/shop/sa/cart'],
+  [
+    'our audience among others',
+    { claims: { aud: ['a', TEST_AUDIENCE] } },
+    'spiffe://cluster.local/ns/shop/sa/cart',
+  ],
+  [
+    'an audience as text',
+    { claims: { aud: TEST_AUDIENCE } },
+    'spiffe://cluster.local/ns/shop/sa/cart',
+  ],
   ['another issuer', { claims: { iss: 'https://other.test' } }, 'not mine'],
   ['an issuer with a slash more', { claims: { iss: `${TEST_ISSUER}/` } }, 'not mine'],
   ['no subject', { claims: { sub: undefined } }, 'ERR_TOKEN token sub'],
   ['a subject that is a user', { claims: { sub: 'alice' } }, 'ERR_TOKEN subject'],
-  ['a namespace with a slash', { claims: { sub: 'system:serviceaccount:shop/sa/x:cart' } }, 'ERR_TOKEN namespace'],
-  ['an account of dots', { claims: { sub: 'system:serviceaccount:shop:..' } }, 'ERR_TOKEN service account'],
-  ['an empty account', { claims: { sub: 'system:serviceaccount:shop:' } }, 'ERR_TOKEN service account'],
-  ['a subject of five parts', { claims: { sub: 'system:serviceaccount:shop:cart:x' } }, 'ERR_TOKEN subject'],
+  [
+    'a namespace with a slash',
+    { claims: { sub: 'system:serviceaccount:shop/sa/x:cart' } },
+    'ERR_TOKEN namespace',
+  ],
+  [
+    'an account of dots',
+    { claims: { sub: 'system:serviceaccount:shop:..' } },
+    'ERR_TOKEN service account',
+  ],
+  [
+    'an empty account',
+    { claims: { sub: 'system:serviceaccount:shop:' } },
+    'ERR_TOKEN service account',
+  ],
+  [
+    'a subject of five parts',
+    { claims: { sub: 'system:serviceaccount:shop:cart:x' } },
+    'ERR_TOKEN subject',
+  ],
 ])('a token with %s is judged for what it is', async (_, options, want) => {
   const issuer = makeTokenIssuer();
   expect(await ask(await open(jwksFile(issuer.jwks())), issuer.token(options))).toBe(want);
@@ -89,8 +142,15 @@ test('a claim that holds a SPIFFE ID names it, of our trust domain or an alias o
 
 test('what is no token of ours is left to others', async () => {
   const authenticator = await open(jwksFile(makeTokenIssuer().jwks()));
-  const withPayload = (text: string) => `${'a'.repeat(10)}.${Buffer.from(text).toString('base64url')}.x`;
-  for (const token of ['kt1_abc', 'a.b', 'a.b.c', '..', ...['[]', 'null', '1', '"x"', '{'].map(withPayload)]) {
+  const withPayload = (text: string) =>
+    `${'a'.repeat(10)}.${Buffer.from(text).toString('base64url')}.x`;
+  for (const token of [
+    'kt1_abc',
+    'a.b',
+    'a.b.c',
+    '..',
+    ...['[]', 'null', '1', '"x"', '{'].map(withPayload),
+  ]) {
     expect(await ask(authenticator, token)).toBe('not mine');
   }
 });
@@ -102,25 +162,42 @@ test('a key set that is replaced is followed, and a broken one leaves the last i
   const authenticator = await open(path, {}, deps);
   writeFileSync(`${path}.new`, second.jwks());
   renameSync(`${path}.new`, path);
-  await until('the second key', async () => (await ask(authenticator, second.token())).startsWith('spiffe:'));
+  await until('the second key', async () =>
+    (await ask(authenticator, second.token())).startsWith('spiffe:'),
+  );
   expect(await ask(authenticator, first.token())).toBe('ERR_TOKEN token key');
   writeFileSync(path, '{');
-  await until('the complaint', async () => deps.events.some(({ event }) => event.startsWith('token keys refused')));
+  await until('the complaint', async () =>
+    deps.events.some(({ event }) => event.startsWith('token keys refused')),
+  );
   expect(await ask(authenticator, second.token())).toBe('spiffe://cluster.local/ns/shop/sa/cart');
 });
 
 test.each([
-  ['a private key', () => JSON.stringify({ keys: [makeTokenIssuer().privateKey.export({ format: 'jwk' })] })],
+  [
+    'a private key',
+    () => JSON.stringify({ keys: [makeTokenIssuer().privateKey.export({ format: 'jwk' })] }),
+  ],
   ['a shared secret', () => JSON.stringify({ keys: [{ kty: 'oct', k: 'c2VjcmV0' }] })],
   ['no keys', () => JSON.stringify({ keys: [] })],
-  ['only a key for encryption', () => JSON.stringify({ keys: [{ ...JSON.parse(makeTokenIssuer().jwks()).keys[0], use: 'enc' }] })],
+  [
+    'only a key for encryption',
+    () =>
+      JSON.stringify({ keys: [{ ...JSON.parse(makeTokenIssuer().jwks()).keys[0], use: 'enc' }] }),
+  ],
   ['something else', () => '"keys"'],
 ])('a key set of %s is refused at the start', async (_, text) => {
-  await expect(open(jwksFile(text()))).rejects.toMatchObject({ code: 'ERR_PARSE', field: '--jwks' });
+  await expect(open(jwksFile(text()))).rejects.toMatchObject({
+    code: 'ERR_PARSE',
+    field: '--jwks',
+  });
 });
 
 test('a plain http URL of another machine is refused', async () => {
-  await expect(open('http://issuer.test/jwks')).rejects.toMatchObject({ code: 'ERR_CONFIG', field: '--jwks' });
+  await expect(open('http://issuer.test/jwks')).rejects.toMatchObject({
+    code: 'ERR_CONFIG',
+    field: '--jwks',
+  });
 });
 
 /** A JWKS endpoint that counts. */
@@ -133,7 +210,10 @@ async function serveJwks(answer: () => string | undefined | Promise<string>) {
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   opened.push({ close: () => new Promise((done) => server.close(done)) });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks`, asked: () => asked };
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks`,
+    asked: () => asked,
+  };
 }
 
 test('keys from a URL are fetched once, again for a key that is new, and no more often than every 30 s', async () => {
@@ -141,7 +221,8 @@ test('keys from a URL are fetched once, again for a key that is new, and no more
   const { url, asked } = await serveJwks(() => issuer.jwks());
   const clock = new TestClock(Date.now());
   const authenticator = await open(url, {}, testDeps({ clock }));
-  for (let each = 0; each < 5; each += 1) expect(await ask(authenticator, issuer.token())).toMatch(/^spiffe:/);
+  for (let each = 0; each < 5; each += 1)
+    expect(await ask(authenticator, issuer.token())).toMatch(/^spiffe:/);
   expect(asked()).toBe(1);
   issuer = makeTokenIssuer();
   expect(await ask(authenticator, issuer.token())).toBe('ERR_TOKEN token key');
@@ -165,7 +246,9 @@ test('field: a server of keys that takes 12 s is heard to its end, in one reques
   expect(await first).toBe('ERR_CA_UNAVAILABLE undefined');
   await clock.advanceBy(7_000);
   answerIt(issuer.jwks());
-  await until('the keys', async () => (await ask(authenticator, issuer.token())).startsWith('spiffe:'));
+  await until('the keys', async () =>
+    (await ask(authenticator, issuer.token())).startsWith('spiffe:'),
+  );
   expect(asked()).toBe(1);
 });
 
@@ -192,7 +275,8 @@ test('of ten thousand tokens that were changed anywhere, none names anybody', as
   const authenticator = await open(jwksFile(issuer.jwks()));
   const token = issuer.token();
   // The last character of each part may differ in bits that stand for nothing.
-  const decoded = (text: string) => text.split('.').map((part) => Buffer.from(part, 'base64url').toString('hex'));
+  const decoded = (text: string) =>
+    text.split('.').map((part) => Buffer.from(part, 'base64url').toString('hex'));
   const original = decoded(token).join('.');
   await fc.assert(
     fc.asyncProperty(
@@ -220,7 +304,9 @@ test('keys come over https from a server that --jwks-ca vouches for, also after 
   const deps = testDeps({ clock });
   const authenticator = await open(server.url, { jwksCa: roots }, deps);
   expect(await ask(authenticator, issuer.token())).toBe('ERR_CA_UNAVAILABLE undefined');
-  expect(deps.events.find(({ event }) => event === 'token keys cannot be fetched')?.facts.cause).toMatchObject({
+  expect(
+    deps.events.find(({ event }) => event === 'token keys cannot be fetched')?.facts.cause,
+  ).toMatchObject({
     hint: 'name the roots of its server with --jwks-ca',
   });
   writeFileSync(roots, server.caPem);
@@ -232,7 +318,12 @@ test.each([
   ['a file that is not there', 'https://127.0.0.1:1/', 'missing.pem', { code: 'ERR_INPUT' }],
   ['no certificate in it', 'https://127.0.0.1:1/', __filename, { code: 'ERR_PARSE' }],
   ['keys from a file', '/dev/null', __filename, { code: 'ERR_CONFIG', field: '--jwks-ca' }],
-  ['keys over plain http', 'http://127.0.0.1:1/', __filename, { code: 'ERR_CONFIG', field: '--jwks-ca' }],
+  [
+    'keys over plain http',
+    'http://127.0.0.1:1/',
+    __filename,
+    { code: 'ERR_CONFIG', field: '--jwks-ca' },
+  ],
 ])('--jwks-ca with %s stops the start', async (_, jwks, jwksCa, want) => {
   await expect(open(jwks, { jwksCa })).rejects.toMatchObject(want);
 });

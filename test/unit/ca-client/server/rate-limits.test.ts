@@ -4,12 +4,17 @@ import { RateLimiter } from '../../../../ca-client/builtin/server/rate-limits';
 function limiter(perIdentity: number, total: number) {
   const clock = { at: 1_000_000, now: () => clock.at };
   const limits = new RateLimiter({ perIdentity, total }, clock);
-  return { clock, take: (id = 'a') => limits.take(id), burst: (id: string, calls: number) => taken(limits, id, calls) };
+  return {
+    clock,
+    take: (id = 'a') => limits.take(id),
+    burst: (id: string, calls: number) => taken(limits, id, calls),
+  };
 }
 
 /** How many of so many calls at once are taken in. */
 function taken(limits: RateLimiter, id: string, calls: number): number {
-  return Array.from({ length: calls }, () => limits.take(id)).filter((wait) => wait === undefined).length;
+  return Array.from({ length: calls }, () => limits.take(id)).filter((wait) => wait === undefined)
+    .length;
 }
 
 test('0 and 0 limit nothing', () => expect(limiter(0, 0).burst('a', 10_000)).toBe(10_000));
@@ -44,7 +49,9 @@ test('a flood of one identity leaves the others their turn', () => {
 
 test('the total holds for many identities together', () => {
   const { take } = limiter(10, 100);
-  const served = Array.from({ length: 1_000 }, (_, each) => take(`id ${each}`)).filter((wait) => wait === undefined);
+  const served = Array.from({ length: 1_000 }, (_, each) => take(`id ${each}`)).filter(
+    (wait) => wait === undefined,
+  );
   expect(served).toHaveLength(100);
 });
 

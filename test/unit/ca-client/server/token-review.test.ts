@@ -3,14 +3,27 @@ import { AgentError } from '../../../../agent/base/errors';
 import { Secret } from '../../../../agent/base/secret';
 import { formatSpiffeId } from '../../../../agent/identity/spiffe-id';
 import { createTokenReviewAuthenticator } from '../../../../ca-client/builtin/server/token-review';
-import type { KubeApi, KubeMethod, KubeRequestOptions } from '../../../../ca-client/kubernetes/kube-api';
+import type {
+  KubeApi,
+  KubeMethod,
+  KubeRequestOptions,
+} from '../../../../ca-client/kubernetes/kube-api';
 import { settle, TestClock } from '../../../support/test-clock';
 import { testDeps } from '../../../support/test-deps';
-import { makeTokenIssuer, TEST_AUDIENCE, TEST_ISSUER, type TokenIssuer } from '../../../support/tokens';
+import {
+  makeTokenIssuer,
+  TEST_AUDIENCE,
+  TEST_ISSUER,
+  type TokenIssuer,
+} from '../../../support/tokens';
 import { until } from '../../../support/until';
 
 const issuer = makeTokenIssuer();
-const CART = { username: 'system:serviceaccount:shop:cart', uid: 'cart-1', groups: groupsOf('shop') };
+const CART = {
+  username: 'system:serviceaccount:shop:cart',
+  uid: 'cart-1',
+  groups: groupsOf('shop'),
+};
 const YES = { authenticated: true, audiences: [TEST_AUDIENCE], user: CART };
 
 function groupsOf(namespace: string): string[] {
@@ -18,7 +31,10 @@ function groupsOf(namespace: string): string[] {
 }
 
 /** @param published  What of issuer and keys can be read; default nothing. */
-function open(status: unknown | (() => Promise<unknown>), published?: () => Record<string, unknown>) {
+function open(
+  status: unknown | (() => Promise<unknown>),
+  published?: () => Record<string, unknown>,
+) {
   const asked: { method: KubeMethod; path: string; body: unknown }[] = [];
   const api = {
     request: async (method: KubeMethod, path: string, options?: KubeRequestOptions) => {
@@ -36,7 +52,10 @@ function open(status: unknown | (() => Promise<unknown>), published?: () => Reco
   const authenticator = createTokenReviewAuthenticator(options, testDeps({ clock }));
   const ask = (token: string, address = '127.0.0.1') =>
     authenticator
-      .authenticate({ bearer: new Secret(token), certificatesDer: [], address, keySha256: '' }, new AbortController().signal)
+      .authenticate(
+        { bearer: new Secret(token), certificatesDer: [], address, keySha256: '' },
+        new AbortController().signal,
+      )
       .then(
         (caller) => (caller === undefined ? 'not mine' : formatSpiffeId(caller.id)),
         (error) => error.code,
@@ -46,11 +65,22 @@ function open(status: unknown | (() => Promise<unknown>), published?: () => Reco
 
 test('a token that the Kubernetes API vouches for names its service account, and its pod', async () => {
   const token = issuer.token();
-  const extra = { 'authentication.kubernetes.io/pod-name': ['cart-7'], 'authentication.kubernetes.io/pod-uid': ['u-1'] };
+  const extra = {
+    'authentication.kubernetes.io/pod-name': ['cart-7'],
+    'authentication.kubernetes.io/pod-uid': ['u-1'],
+  };
   const { authenticator, asked } = open({ ...YES, user: { ...CART, extra } });
-  const credentials = { bearer: new Secret(token), certificatesDer: [], address: '127.0.0.1', keySha256: '' };
+  const credentials = {
+    bearer: new Secret(token),
+    certificatesDer: [],
+    address: '127.0.0.1',
+    keySha256: '',
+  };
   const caller = await authenticator.authenticate(credentials, new AbortController().signal);
-  expect(caller).toMatchObject({ method: 'token-review', detail: { pod: 'cart-7', podUid: 'u-1' } });
+  expect(caller).toMatchObject({
+    method: 'token-review',
+    detail: { pod: 'cart-7', podUid: 'u-1' },
+  });
   expect(formatSpiffeId(caller!.id)).toBe('spiffe://cluster.local/ns/shop/sa/cart');
   expect(asked).toMatchObject([
     {
@@ -67,11 +97,26 @@ test.each([
   ['judged by a server that knows no audiences', { ...YES, audiences: undefined }],
   ['of a user', { ...YES, user: { ...CART, username: 'alice' } }],
   ['of a node', { ...YES, user: { ...CART, username: 'system:node:n1' } }],
-  ['of a name with five parts', { ...YES, user: { ...CART, username: 'system:serviceaccount:a:b:c' } }],
-  ['of a namespace with a slash', { ...YES, user: { ...CART, username: 'system:serviceaccount:a/sa/x:b' } }],
-  ['field E7: of a name that an OpenID provider gave', { ...YES, user: { ...CART, groups: ['system:authenticated', 'corp-oidc-users'] } }],
-  ['field E7: of the group of service accounts alone', { ...YES, user: { ...CART, groups: ['system:serviceaccounts'] } }],
-  ['field E7: of a service account in another namespace', { ...YES, user: { ...CART, groups: groupsOf('pay') } }],
+  [
+    'of a name with five parts',
+    { ...YES, user: { ...CART, username: 'system:serviceaccount:a:b:c' } },
+  ],
+  [
+    'of a namespace with a slash',
+    { ...YES, user: { ...CART, username: 'system:serviceaccount:a/sa/x:b' } },
+  ],
+  [
+    'field E7: of a name that an OpenID provider gave',
+    { ...YES, user: { ...CART, groups: ['system:authenticated', 'corp-oidc-users'] } },
+  ],
+  [
+    'field E7: of the group of service accounts alone',
+    { ...YES, user: { ...CART, groups: ['system:serviceaccounts'] } },
+  ],
+  [
+    'field E7: of a service account in another namespace',
+    { ...YES, user: { ...CART, groups: groupsOf('pay') } },
+  ],
   ['field E7: of a user without a uid', { ...YES, user: { ...CART, uid: '' } }],
   ['of nobody', { authenticated: true, audiences: [TEST_AUDIENCE] }],
   ['answered with nothing', undefined],
@@ -142,7 +187,9 @@ test('a no is remembered for 10 s', async () => {
 test('field E7: a token that was made for another uid than the one that the API server names proves nothing', async () => {
   const { ask } = open(YES);
   const tokenOf = (uid: string) =>
-    issuer.token({ claims: { 'kubernetes.io': { namespace: 'shop', serviceaccount: { name: 'cart', uid } } } });
+    issuer.token({
+      claims: { 'kubernetes.io': { namespace: 'shop', serviceaccount: { name: 'cart', uid } } },
+    });
   expect(await ask(tokenOf('cart-0'))).toBe('ERR_TOKEN');
   expect(await ask(tokenOf('cart-1'))).toBe('spiffe://cluster.local/ns/shop/sa/cart');
 });
@@ -171,7 +218,10 @@ describe('where the cluster publishes its issuer and keys', () => {
   test.each<[string, () => string]>([
     ['of another issuer', () => issuer.token({ claims: { iss: 'https://elsewhere.test' } })],
     ['of another key', () => other.token()],
-    ['with another key under the name of theirs', () => other.token({ header: { kid: issuer.kid } })],
+    [
+      'with another key under the name of theirs',
+      () => other.token({ header: { kid: issuer.kid } }),
+    ],
     ['without a signature', () => `${issuer.token().split('.').slice(0, 2).join('.')}.AA`],
   ])('a token %s is refused without a review', async (_, token) => {
     const { ask, asked } = open(YES, () => publish(issuer));
@@ -186,7 +236,9 @@ describe('where the cluster publishes its issuer and keys', () => {
     const later = new Promise<Record<string, unknown>>((resolve) => (publishIt = resolve));
     const at = (path: string) => later.then((all) => all[path]);
     const paths = Object.keys(publish(issuer));
-    const { ask, asked, clock } = open(YES, () => Object.fromEntries(paths.map((path) => [path, at(path)])));
+    const { ask, asked, clock } = open(YES, () =>
+      Object.fromEntries(paths.map((path) => [path, at(path)])),
+    );
     const first = ask(other.token());
     await clock.advanceBy(5_000);
     expect(await first).toBe('spiffe://cluster.local/ns/shop/sa/cart');
@@ -213,10 +265,17 @@ describe('where the cluster publishes its issuer and keys', () => {
     let published = publish(issuer);
     const { ask, clock } = open(YES, () => published);
     await ask(issuer.token());
-    published = { ...published, '/.well-known/openid-configuration': { issuer: 'https://new.test' } };
+    published = {
+      ...published,
+      '/.well-known/openid-configuration': { issuer: 'https://new.test' },
+    };
     await clock.advanceBy(5 * 60_000);
-    expect(await ask(issuer.token({ claims: { iss: 'https://new.test' } }))).toBe('spiffe://cluster.local/ns/shop/sa/cart');
-    expect(await ask(issuer.token({ claims: { jti: 'old' } }))).toBe('spiffe://cluster.local/ns/shop/sa/cart');
+    expect(await ask(issuer.token({ claims: { iss: 'https://new.test' } }))).toBe(
+      'spiffe://cluster.local/ns/shop/sa/cart',
+    );
+    expect(await ask(issuer.token({ claims: { jti: 'old' } }))).toBe(
+      'spiffe://cluster.local/ns/shop/sa/cart',
+    );
   });
 });
 
@@ -244,7 +303,9 @@ describe('reviews are limited', () => {
       await until('a question', async () => answers.length > 0);
       answers.shift()!();
     }
-    expect(new Set(await Promise.all(asking))).toEqual(new Set(['spiffe://cluster.local/ns/shop/sa/cart']));
+    expect(new Set(await Promise.all(asking))).toEqual(
+      new Set(['spiffe://cluster.local/ns/shop/sa/cart']),
+    );
   });
 
   test('and one that is refused for that is not remembered', async () => {

@@ -5,7 +5,10 @@ import { TestClock } from '../../../support/test-clock';
 
 const open = () => {
   const clock = new TestClock(0);
-  const verdicts = new Verdicts<string>({ yesUntilAt: (_, now) => now + 10_000, noMs: 10_000 }, clock);
+  const verdicts = new Verdicts<string>(
+    { yesUntilAt: (_, now) => now + 10_000, noMs: 10_000 },
+    clock,
+  );
   let work = 0;
   const of = (key: string, error?: AgentError) =>
     verdicts

@@ -1,4 +1,12 @@
-import { readdirSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -33,12 +41,19 @@ async function open(dir: string, deps = testDeps({ clock: new TestClock() })): P
 }
 
 /** Stands at TEST_NOW and waits for nobody. */
-const stopped: Clock = { now: () => TEST_NOW, sleepUntil: async () => undefined, onJump: () => () => undefined };
+const stopped: Clock = {
+  now: () => TEST_NOW,
+  sleepUntil: async () => undefined,
+  onJump: () => () => undefined,
+};
 
-const serials = async (store: CaStore) => (await store.issued({}, TEST_NOW)).map(({ serial }) => serial).sort();
-const segmentsOf = (dir: string) => readdirSync(join(dir, 'state/issued')).map((name) => join(dir, 'state/issued', name));
+const serials = async (store: CaStore) =>
+  (await store.issued({}, TEST_NOW)).map(({ serial }) => serial).sort();
+const segmentsOf = (dir: string) =>
+  readdirSync(join(dir, 'state/issued')).map((name) => join(dir, 'state/issued', name));
 const makeOld = (dir: string) => {
-  for (const path of segmentsOf(dir)) utimesSync(path, new Date(TEST_NOW - DAY_MS), new Date(TEST_NOW - DAY_MS));
+  for (const path of segmentsOf(dir))
+    utimesSync(path, new Date(TEST_NOW - DAY_MS), new Date(TEST_NOW - DAY_MS));
 };
 
 function below(dir: string): string[] {
@@ -64,9 +79,13 @@ describe('the register', () => {
     const again = await open(dir);
     expect(await serials(again)).toEqual(entries.map(({ serial }) => serial).sort());
     expect(await again.issued({ serial: entries[0]!.serial }, TEST_NOW)).toEqual([entries[0]]);
-    expect(await again.issued({ id: 'spiffe://cluster.local/ns/shop/sa/till' }, TEST_NOW)).toEqual([entries[1]]);
+    expect(await again.issued({ id: 'spiffe://cluster.local/ns/shop/sa/till' }, TEST_NOW)).toEqual([
+      entries[1],
+    ]);
     expect(await again.issued({ issuerKeyId: 'cc'.repeat(20) }, TEST_NOW)).toEqual([entries[2]]);
-    expect(await again.issued({ rootKeySha256: 'dd'.repeat(32), id: TEST_ID }, TEST_NOW)).toEqual([entries[2]]);
+    expect(await again.issued({ rootKeySha256: 'dd'.repeat(32), id: TEST_ID }, TEST_NOW)).toEqual([
+      entries[2],
+    ]);
     expect(await again.issued({}, TEST_NOW + HOUR_MS)).toEqual([]);
   });
 
@@ -93,7 +112,10 @@ describe('the register', () => {
     } finally {
       process.umask(before);
     }
-    const modes = below(join(dir, 'state')).map((path) => [statSync(path).isDirectory(), statSync(path).mode & 0o777]);
+    const modes = below(join(dir, 'state')).map((path) => [
+      statSync(path).isDirectory(),
+      statSync(path).mode & 0o777,
+    ]);
     expect(modes.filter(([directory, mode]) => mode !== (directory ? 0o700 : 0o600))).toEqual([]);
     expect(modes.filter(([directory]) => !directory)).toHaveLength(3);
   });
@@ -114,7 +136,9 @@ describe('the register', () => {
       writeFileSync(segment!, bytes.subarray(0, length));
       const deps = testDeps({ clock: stopped });
       expect(await serials(await open(copy, deps))).toEqual([first.serial]);
-      expect(deps.events).toMatchObject([{ level: 'warn', facts: { path: segment, offset: whole + 1 } }]);
+      expect(deps.events).toMatchObject([
+        { level: 'warn', facts: { path: segment, offset: whole + 1 } },
+      ]);
       // It is mended, not just passed over.
       const later = testDeps({ clock: stopped });
       expect(await serials(await open(copy, later))).toEqual([first.serial]);
@@ -149,23 +173,31 @@ describe('the register', () => {
     const [path] = segmentsOf(dir);
     const good = readFileSync(path!);
     await fc.assert(
-      fc.asyncProperty(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
-        const bytes = Buffer.from(good);
-        bytes[at]! ^= flip;
-        writeFileSync(path!, bytes);
-        const batch = offsets.findLastIndex((offset) => offset <= at);
-        const found = await openFileStore(dir, testDeps({ clock: stopped })).catch((error) => error);
-        if (batch < 3) {
-          // A batch begins with a newline, which may be what is damaged.
-          const places = [offsets[batch]!, offsets[batch]! + 1].map((offset) => `read ${path}: damaged at byte ${offset}`);
-          expect(found).toMatchObject({ code: 'ERR_CA_STATE' });
-          expect(places).toContain(found.message);
-        } else {
-          expect(await found.issued({}, TEST_NOW)).toEqual(entries.slice(0, 3));
-          for (const segment of segmentsOf(dir)) rmSync(segment);
-          writeFileSync(path!, good);
-        }
-      }),
+      fc.asyncProperty(
+        fc.nat(good.length - 1),
+        fc.integer({ min: 1, max: 255 }),
+        async (at, flip) => {
+          const bytes = Buffer.from(good);
+          bytes[at]! ^= flip;
+          writeFileSync(path!, bytes);
+          const batch = offsets.findLastIndex((offset) => offset <= at);
+          const found = await openFileStore(dir, testDeps({ clock: stopped })).catch(
+            (error) => error,
+          );
+          if (batch < 3) {
+            // A batch begins with a newline, which may be what is damaged.
+            const places = [offsets[batch]!, offsets[batch]! + 1].map(
+              (offset) => `read ${path}: damaged at byte ${offset}`,
+            );
+            expect(found).toMatchObject({ code: 'ERR_CA_STATE' });
+            expect(places).toContain(found.message);
+          } else {
+            expect(await found.issued({}, TEST_NOW)).toEqual(entries.slice(0, 3));
+            for (const segment of segmentsOf(dir)) rmSync(segment);
+            writeFileSync(path!, good);
+          }
+        },
+      ),
       { numRuns: FULL ? 1_000 : 150 },
     );
   });
@@ -231,7 +263,9 @@ describe('a full or failing disk', () => {
     const undo = await onFsStep((name) => {
       if (name === 'writeFile') throw fail('ENOSPC');
     });
-    await expect(store.createJoinToken(ID, 60, TEST_NOW)).rejects.toMatchObject({ code: 'ERR_CA_STATE' });
+    await expect(store.createJoinToken(ID, 60, TEST_NOW)).rejects.toMatchObject({
+      code: 'ERR_CA_STATE',
+    });
     undo();
     expect(readdirSync(join(dir, 'state/tokens'))).toEqual([]);
   });
@@ -243,17 +277,27 @@ describe('a join token', () => {
     const store = await open(dir);
     const token = await store.createJoinToken(ID, 60, TEST_NOW);
     const late = await store.createJoinToken(ID, 60, TEST_NOW);
-    const redeem = (each: Secret<string>, now: number) => store.redeemJoinToken(each, tokenClaim(), now);
+    const redeem = (each: Secret<string>, now: number) =>
+      store.redeemJoinToken(each, tokenClaim(), now);
     expect(await redeem(late, TEST_NOW + 60_000)).toEqual({ kind: 'refused', why: 'expired' });
     expect(await redeem(token, TEST_NOW + 59_999)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
     expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
-    expect(await redeem(new Secret(`kt1_${'A'.repeat(43)}`), TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
-    expect(await redeem(new Secret('../../ca-key.pem'), TEST_NOW)).toEqual({ kind: 'refused', why: 'malformed' });
+    expect(await redeem(new Secret(`kt1_${'A'.repeat(43)}`), TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'unknown',
+    });
+    expect(await redeem(new Secret('../../ca-key.pem'), TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'malformed',
+    });
     for (const path of below(dir).filter((each) => statSync(each).isFile())) {
-      for (const each of [token, late]) expect(`${path} ${readFileSync(path, 'utf8')}`).not.toContain(each.reveal().slice(4));
+      for (const each of [token, late])
+        expect(`${path} ${readFileSync(path, 'utf8')}`).not.toContain(each.reveal().slice(4));
     }
     await store.sweep(TEST_NOW + 2 * DAY_MS);
-    expect(readdirSync(join(dir, 'state/tokens')).concat(readdirSync(join(dir, 'state/token-uses')))).toEqual([]);
+    expect(
+      readdirSync(join(dir, 'state/tokens')).concat(readdirSync(join(dir, 'state/token-uses'))),
+    ).toEqual([]);
     expect(await redeem(token, TEST_NOW)).toEqual({ kind: 'refused', why: 'unknown' });
   });
 
@@ -263,18 +307,42 @@ describe('a join token', () => {
     const token = await one.createJoinToken(ID, 3_600, TEST_NOW);
     const mine = () => tokenClaim('ab'.repeat(32));
     expect(await one.findJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'good', id: ID });
-    expect(await one.redeemJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
-    expect(await two.redeemJoinToken(token, mine(), TEST_NOW + 599_000)).toEqual({ kind: 'redeemed', id: ID, again: 1 });
-    expect(await one.redeemJoinToken(token, mine(), TEST_NOW + 600_000)).toEqual({ kind: 'refused', why: 'used' });
-    expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+    expect(await one.redeemJoinToken(token, mine(), TEST_NOW)).toEqual({
+      kind: 'redeemed',
+      id: ID,
+      again: 0,
+    });
+    expect(await two.redeemJoinToken(token, mine(), TEST_NOW + 599_000)).toEqual({
+      kind: 'redeemed',
+      id: ID,
+      again: 1,
+    });
+    expect(await one.redeemJoinToken(token, mine(), TEST_NOW + 600_000)).toEqual({
+      kind: 'refused',
+      why: 'used',
+    });
+    expect(await one.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'another key',
+    });
     await one.close();
     const again = await open(dir);
     const answers = await Promise.all(
-      Array.from({ length: 20 }, (_, at) => [two, again][at % 2]!.redeemJoinToken(token, mine(), TEST_NOW)),
+      Array.from({ length: 20 }, (_, at) =>
+        [two, again][at % 2]!.redeemJoinToken(token, mine(), TEST_NOW),
+      ),
     );
-    expect(answers.flatMap((each) => (each.kind === 'redeemed' ? [each.again] : [])).sort()).toEqual([2, 3, 4, 5]);
-    expect(await again.findJoinToken(token, mine(), TEST_NOW)).toEqual({ kind: 'refused', why: 'used' });
-    expect(await again.findJoinToken(token, tokenClaim(), TEST_NOW + HOUR_MS)).toEqual({ kind: 'refused', why: 'another key' });
+    expect(
+      answers.flatMap((each) => (each.kind === 'redeemed' ? [each.again] : [])).sort(),
+    ).toEqual([2, 3, 4, 5]);
+    expect(await again.findJoinToken(token, mine(), TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'used',
+    });
+    expect(await again.findJoinToken(token, tokenClaim(), TEST_NOW + HOUR_MS)).toEqual({
+      kind: 'refused',
+      why: 'another key',
+    });
   });
 
   test('field B5 is free again where nothing was signed, but not once another call has redeemed it', async () => {
@@ -283,19 +351,38 @@ describe('a join token', () => {
     const [first, other] = [tokenClaim(), tokenClaim()];
     await store.redeemJoinToken(token, first, TEST_NOW);
     await store.giveBackJoinToken(token, other);
-    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'another key',
+    });
     await store.giveBackJoinToken(token, first);
-    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({ kind: 'redeemed', id: ID, again: 0 });
+    expect(await store.redeemJoinToken(token, other, TEST_NOW)).toEqual({
+      kind: 'redeemed',
+      id: ID,
+      again: 0,
+    });
     await store.redeemJoinToken(token, { ...other, by: 'a later call' }, TEST_NOW);
     await store.giveBackJoinToken(token, other);
-    expect(await store.redeemJoinToken(token, first, TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+    expect(await store.redeemJoinToken(token, first, TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'another key',
+    });
   });
 
   test.each<[string, (store: CaStore, token: Secret<string>, serial: string) => Promise<unknown>]>([
     ['it is deleted', (store, token) => store.deleteJoinTokens({ token }, TEST_NOW)],
-    ['the tokens of its identity are deleted', (store) => store.deleteJoinTokens({ id: TEST_ID }, TEST_NOW)],
-    ['the certificate that it led to is revoked', (store, _, serial) => store.revoke({ serial }, 'keyCompromise', TEST_NOW)],
-    ['its identity is revoked', (store) => store.revoke({ id: TEST_ID }, 'keyCompromise', TEST_NOW)],
+    [
+      'the tokens of its identity are deleted',
+      (store) => store.deleteJoinTokens({ id: TEST_ID }, TEST_NOW),
+    ],
+    [
+      'the certificate that it led to is revoked',
+      (store, _, serial) => store.revoke({ serial }, 'keyCompromise', TEST_NOW),
+    ],
+    [
+      'its identity is revoked',
+      (store) => store.revoke({ id: TEST_ID }, 'keyCompromise', TEST_NOW),
+    ],
   ])('field A6 is never answered again once %s', async (_, close) => {
     const store = await open(tempDir());
     const [token, other] = [
@@ -308,8 +395,14 @@ describe('a join token', () => {
     const entry = issuedEntry({ keySha256: mine.keySha256 });
     await store.recordIssued(entry);
     await close(store, token, entry.serial);
-    expect(await store.redeemJoinToken(token, mine, TEST_NOW)).toEqual({ kind: 'refused', why: 'deleted' });
-    expect(await store.findJoinToken(token, mine, TEST_NOW)).toEqual({ kind: 'refused', why: 'deleted' });
+    expect(await store.redeemJoinToken(token, mine, TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'deleted',
+    });
+    expect(await store.findJoinToken(token, mine, TEST_NOW)).toEqual({
+      kind: 'refused',
+      why: 'deleted',
+    });
     expect(await store.redeemJoinToken(other, mine, TEST_NOW)).toMatchObject({ kind: 'redeemed' });
   });
 
@@ -318,7 +411,9 @@ describe('a join token', () => {
     const stores = [await open(dir), await open(dir)];
     const token = await stores[0]!.createJoinToken(ID, 60, TEST_NOW);
     const answers = await Promise.all(
-      Array.from({ length: 100 }, (_, index) => stores[index % 2]!.redeemJoinToken(token, tokenClaim(), TEST_NOW)),
+      Array.from({ length: 100 }, (_, index) =>
+        stores[index % 2]!.redeemJoinToken(token, tokenClaim(), TEST_NOW),
+      ),
     );
     expect(answers.filter(({ kind }) => kind === 'redeemed')).toHaveLength(1);
   });
@@ -326,7 +421,9 @@ describe('a join token', () => {
   test('is won by one of several processes, and what they enter at once is all there', async () => {
     const dir = tempDir();
     const store = await open(dir);
-    const tokens = await Promise.all(Array.from({ length: 40 }, () => store.createJoinToken(ID, 60, TEST_NOW)));
+    const tokens = await Promise.all(
+      Array.from({ length: 40 }, () => store.createJoinToken(ID, 60, TEST_NOW)),
+    );
     const program = bundle(`
       import { systemClock } from './agent/base/clock';
       import { noLog } from './agent/base/log';
@@ -347,10 +444,16 @@ describe('a join token', () => {
       }
       void main();
     `);
-    const entries = Array.from({ length: 4 }, () => Array.from({ length: 50 }, () => issuedEntry()));
+    const entries = Array.from({ length: 4 }, () =>
+      Array.from({ length: 50 }, () => issuedEntry()),
+    );
     const texts = tokens.map((token) => token.reveal()).join();
-    const exits = await Promise.all(entries.map((own) => start(program, [dir, JSON.stringify(own), texts]).exited));
-    const answers = exits.map(({ stdout, stderr }) => JSON.parse(stdout || stderr) as { won: string[]; numbers: number[] });
+    const exits = await Promise.all(
+      entries.map((own) => start(program, [dir, JSON.stringify(own), texts]).exited),
+    );
+    const answers = exits.map(
+      ({ stdout, stderr }) => JSON.parse(stdout || stderr) as { won: string[]; numbers: number[] },
+    );
     expect(answers.flatMap(({ won }) => won).sort()).toEqual(texts.split(',').sort());
     expect(await serials(store)).toEqual(
       entries
@@ -358,7 +461,8 @@ describe('a join token', () => {
         .map(({ serial }) => serial)
         .sort(),
     );
-    for (const { numbers } of answers) expect(numbers).toEqual([...numbers].sort((one, other) => one - other));
+    for (const { numbers } of answers)
+      expect(numbers).toEqual([...numbers].sort((one, other) => one - other));
     const numbers = answers.flatMap((answer) => answer.numbers);
     expect(new Set(numbers).size).toBe(40);
     expect(await store.nextCrlNumber()).toBeGreaterThan(Math.max(...numbers));
@@ -379,9 +483,18 @@ describe('a revocation', () => {
     expect(revoked.map(({ serial }) => serial).sort()).toEqual([one.serial, two.serial].sort());
     expect(await store.revoke({ id: TEST_ID }, 'superseded', TEST_NOW)).toEqual([]);
     const again = await open(dir);
-    expect(await again.revocations(TEST_NOW)).toEqual([...revoked].sort((a, b) => (a.serial < b.serial ? -1 : 1)));
-    expect(revoked[0]).toMatchObject({ id: TEST_ID, issuerKeyId: one.issuerKeyId, revokedAt: TEST_NOW, reason: 'keyCompromise' });
-    expect((await again.revocations(TEST_NOW + HOUR_MS)).map(({ serial }) => serial)).toEqual([two.serial]);
+    expect(await again.revocations(TEST_NOW)).toEqual(
+      [...revoked].sort((a, b) => (a.serial < b.serial ? -1 : 1)),
+    );
+    expect(revoked[0]).toMatchObject({
+      id: TEST_ID,
+      issuerKeyId: one.issuerKeyId,
+      revokedAt: TEST_NOW,
+      reason: 'keyCompromise',
+    });
+    expect((await again.revocations(TEST_NOW + HOUR_MS)).map(({ serial }) => serial)).toEqual([
+      two.serial,
+    ]);
     await again.sweep(TEST_NOW + HOUR_MS);
     expect(readdirSync(join(dir, 'state/revoked'))).toEqual([two.serial]);
   });
@@ -414,7 +527,10 @@ test('death before any file operation loses nothing that was promised and promis
     const before = await open(dir);
     const old = issuedEntry({ notAfterAt: TEST_NOW - 1 });
     await before.recordIssued(old);
-    const [token, spare] = [await before.createJoinToken(ID, 60, TEST_NOW), await before.createJoinToken(ID, 60, TEST_NOW)];
+    const [token, spare] = [
+      await before.createJoinToken(ID, 60, TEST_NOW),
+      await before.createJoinToken(ID, 60, TEST_NOW),
+    ];
     makeOld(dir);
     const done: string[] = [];
     let dead = false;
@@ -435,7 +551,8 @@ test('death before any file operation loses nothing that was promised and promis
       dying = store;
       await store.recordIssued(one);
       done.push('one');
-      if ((await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).kind === 'redeemed') done.push('redeemed');
+      if ((await store.redeemJoinToken(token, tokenClaim(), TEST_NOW)).kind === 'redeemed')
+        done.push('redeemed');
       newToken = await store.createJoinToken(ID, 60, TEST_NOW);
       await store.revoke({ serial: one.serial }, 'keyCompromise', TEST_NOW);
       done.push('revoked');
@@ -454,10 +571,20 @@ test('death before any file operation loses nothing that was promised and promis
     const found = await serials(after);
     if (done.includes('one')) expect(found).toContain(one.serial);
     if (done.includes('two')) expect(found).toContain(two.serial);
-    const wins = [await after.redeemJoinToken(token, tokenClaim(), TEST_NOW), await after.redeemJoinToken(token, tokenClaim(), TEST_NOW)];
-    expect(wins.filter(({ kind }) => kind === 'redeemed').length).toBeLessThanOrEqual(done.includes('redeemed') ? 0 : 1);
-    expect(await after.redeemJoinToken(spare, tokenClaim(), TEST_NOW)).toMatchObject({ kind: 'redeemed' });
-    if (newToken) expect(await after.redeemJoinToken(newToken, tokenClaim(), TEST_NOW)).toMatchObject({ kind: 'redeemed' });
+    const wins = [
+      await after.redeemJoinToken(token, tokenClaim(), TEST_NOW),
+      await after.redeemJoinToken(token, tokenClaim(), TEST_NOW),
+    ];
+    expect(wins.filter(({ kind }) => kind === 'redeemed').length).toBeLessThanOrEqual(
+      done.includes('redeemed') ? 0 : 1,
+    );
+    expect(await after.redeemJoinToken(spare, tokenClaim(), TEST_NOW)).toMatchObject({
+      kind: 'redeemed',
+    });
+    if (newToken)
+      expect(await after.redeemJoinToken(newToken, tokenClaim(), TEST_NOW)).toMatchObject({
+        kind: 'redeemed',
+      });
     if (done.includes('revoked')) expect(await after.revocations(TEST_NOW)).toHaveLength(1);
     expect(await after.nextCrlNumber()).toBeGreaterThan(number);
     if (!dead) break;
@@ -475,9 +602,13 @@ test('of three processes on one directory one is killed under load, again and ag
   for (let round = 0; round < (FULL ? 20 : 2); round += 1) {
     const dir = tempDir();
     const store = await open(dir);
-    const tokens = await Promise.all(Array.from({ length: 60 }, () => store.createJoinToken(ID, 60, TEST_NOW)));
+    const tokens = await Promise.all(
+      Array.from({ length: 60 }, () => store.createJoinToken(ID, 60, TEST_NOW)),
+    );
     const texts = tokens.map((token) => token.reveal());
-    const replicas = [0, 1, 2].map((turn) => startReplica(program, dir, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]));
+    const replicas = [0, 1, 2].map((turn) =>
+      startReplica(program, dir, [...texts.slice(turn * 9), ...texts.slice(0, turn * 9)]),
+    );
     await Promise.all(replicas.map((each) => each.seen('ready', 1)));
     for (const each of replicas) each.go();
     const [victim, ...others] = replicas;
@@ -491,7 +622,10 @@ test('of three processes on one directory one is killed under load, again and ag
     expect(won.length).toBeGreaterThanOrEqual(texts.length - 1);
     const again = await open(dir);
     for (const token of tokens)
-      expect(await again.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({ kind: 'refused', why: 'another key' });
+      expect(await again.redeemJoinToken(token, tokenClaim(), TEST_NOW)).toEqual({
+        kind: 'refused',
+        why: 'another key',
+      });
     const found = await serials(again);
     const lost = new Set(said('entered'));
     for (const serial of found) lost.delete(serial);

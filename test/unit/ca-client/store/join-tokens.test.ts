@@ -23,4 +23,6 @@ test.each([
   `kt2_${'a'.repeat(43)}`,
   `kt1_${'a'.repeat(43)}\n`,
   `kt1_${'/'.repeat(43)}`,
-])('%j is no join token and is looked up nowhere', (text) => expect(joinTokenHash(new Secret(text))).toBeUndefined());
+])('%j is no join token and is looked up nowhere', (text) =>
+  expect(joinTokenHash(new Secret(text))).toBeUndefined(),
+);

@@ -18,8 +18,14 @@ test('a store is tidied up a minute after the start and each hour, also after it
     deps,
   );
   await clock.advanceBy(3 * HOUR_MS);
-  expect(sweeps.map((at) => at - TEST_NOW)).toEqual([60_000, 60_000 + HOUR_MS, 60_000 + 2 * HOUR_MS]);
-  expect(deps.events).toMatchObject([{ level: 'warn', event: 'what has expired cannot be dropped from the state' }]);
+  expect(sweeps.map((at) => at - TEST_NOW)).toEqual([
+    60_000,
+    60_000 + HOUR_MS,
+    60_000 + 2 * HOUR_MS,
+  ]);
+  expect(deps.events).toMatchObject([
+    { level: 'warn', event: 'what has expired cannot be dropped from the state' },
+  ]);
   await upkeep.close();
   await clock.advanceBy(3 * HOUR_MS);
   expect(sweeps).toHaveLength(3);
