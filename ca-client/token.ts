@@ -1,7 +1,7 @@
 import { AgentError, invalid } from '../agent/base/errors';
 import { readSmallFile } from '../agent/base/read-file';
 import { Secret } from '../agent/base/secret';
-import { readTokenClaims } from './token-claims';
+import { readTokenClaims } from '../agent/jwt/token-claims';
 
 /** A bearer token as it lies in its file, with what a JWT says of itself. None of that is proven: the CA judges. */
 export interface Token {

@@ -10,13 +10,13 @@ import type { CrlSet } from '../agent/identity/crl';
 import type { KeyFormat } from '../agent/identity/keys';
 import type { FederatedBundles } from '../agent/identity/spiffe-bundle';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
-import { Connections } from './connections';
+import { Connections } from './grpc/connections';
 import { GrpcServer, type Method } from './grpc/grpc-server';
-import { PATIENCE } from './limits';
-import { SecretService } from './secret-service';
-import { secretDiscoveryPath } from './service';
+import { PATIENCE } from './grpc/limits';
+import { StreamRoom } from './grpc/stream-room';
+import { SecretService } from './secrets/secret-service';
+import { secretDiscoveryPath } from './secrets/service';
 import { createLateStandardServices } from './standard/late-standard-services';
-import { StreamRoom } from './stream-room';
 import type { JwtSources } from './workload-api/jwt-answers';
 import { createLateWorkloadApi } from './workload-api/late-workload-api';
 

@@ -104,8 +104,8 @@ function addAcknowledge(approver: Command, context: CommandContext): void {
       cwd: terminal.cwd,
     });
     const [{ openKubeApi }, { acknowledge }] = await Promise.all([
-      import('../open-kube-api'),
-      import('../../ca-client/kubernetes/approval'),
+      import('../kube/open-kube-api'),
+      import('../approver/approval'),
     ]);
     const api = await openKubeApi(kubeconfig, terminal.env, commandDeps(terminal));
     try {
@@ -145,7 +145,7 @@ async function approve({ given, flags }: CommandOptions, terminal: Terminal): Pr
   };
   const [{ runDaemon }, { startApproverService }] = await Promise.all([
     import('./daemon'),
-    import('../approver-service'),
+    import('../services/approver-service'),
   ]);
   return runDaemon(
     {

@@ -38,7 +38,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
       cwd: terminal.cwd,
     });
     const engine = await loadEngine(await settingOf('crypto', flags, terminal));
-    const { openAuthority } = await import('../../ca-client/builtin/authority');
+    const { openAuthority } = await import('../authority/authority');
     const rootAlgorithm = await settingOf('ca-key-algorithm', flags, terminal);
     const authority = await asOwnerOf(dir, () =>
       openAuthority(
@@ -105,7 +105,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
 }
 
 async function jwtKeysOf(dir: string): Promise<readonly JwtKey[]> {
-  const { readPublishedKeys } = await import('../../ca-client/builtin/jwt/published-keys');
+  const { readPublishedKeys } = await import('../authority/jwt/published-keys');
   return readPublishedKeys(dir, systemClock.now());
 }
 

@@ -4,7 +4,7 @@ import {
   REVOCATION_REASONS,
   type Revocation,
   type RevocationReason,
-} from '../../ca-client/builtin/store/store';
+} from '../authority/store/store';
 import type { Clock } from '../base/clock';
 import { AgentError, invalid } from '../base/errors';
 import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';

@@ -10,9 +10,9 @@ import { counted, instant, json, table } from './render';
 import { addSettingAs, addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
 
-type Roots = typeof import('../../ca-client/builtin/roots');
-type RootsOptions = import('../../ca-client/builtin/root-facts').RootsOptions;
-type RootStatus = import('../../ca-client/builtin/roots').RootStatus;
+type Roots = typeof import('../authority/roots/roots');
+type RootsOptions = import('../authority/roots/root-facts').RootsOptions;
+type RootStatus = import('../authority/roots/roots').RootStatus;
 
 /** `keyturn ca root list|add|activate|retire`, below `keyturn ca`. */
 export function addCaRoot(ca: Command, context: CommandContext): void {
@@ -160,8 +160,8 @@ async function withRoots<T>(
   work: (api: Roots, about: RootsOptions, deps: Parameters<Roots['addRoot']>[2]) => Promise<T>,
 ): Promise<T> {
   const engine = await loadEngine(await settingOf('crypto', options.flags, terminal));
-  const api = await import('../../ca-client/builtin/roots');
-  const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
+  const api = await import('../authority/roots/roots');
+  const { namedTrustDomain } = await import('../authority/roots/root-facts');
   return withState(options, terminal, async (store, dir, deps) => {
     // The authority is there already and knows what it is for; a flag is held against it.
     const named =

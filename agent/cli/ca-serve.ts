@@ -1,20 +1,14 @@
 import { type Command, Option } from 'commander';
-import {
-  AUTHENTICATORS,
-  type AuthenticatorName,
-} from '../../ca-client/builtin/server/authenticator';
-import {
-  DEFAULT_LIVE_PER_IDENTITY,
-  MAX_LIVE_PER_IDENTITY,
-} from '../../ca-client/builtin/server/limits';
-import type { WorkerLine } from '../../ca-client/builtin/server/worker-line';
+import { AUTHENTICATORS, type AuthenticatorName } from '../authority/server/authenticator';
+import { DEFAULT_LIVE_PER_IDENTITY, MAX_LIVE_PER_IDENTITY } from '../authority/server/limits';
+import type { WorkerLine } from '../authority/server/worker-line';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
 import { BUN_VERSION, compileAtOnce } from '../base/runtime';
-import type { CaServiceConfig, CaWorker } from '../ca-service';
 import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
+import type { CaServiceConfig, CaWorker } from '../services/ca-service';
 import { addState, readState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { EXIT_CODES } from './exit-code';
@@ -138,7 +132,7 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
   const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([
     import('./daemon'),
-    import('../ca-service'),
+    import('../services/ca-service'),
   ]);
   const line = config.workers > 1 ? await workerLine() : undefined;
   const around = { env: terminal.env, writeAuditLine: terminal.write };
@@ -171,10 +165,10 @@ async function checkPlaces({
   serverNames,
   oidc,
 }: Pick<CaServiceConfig, 'listen' | 'serverNames' | 'oidc'>): Promise<void> {
-  const { serverNamesOf } = await import('../../ca-client/builtin/server/server-names');
+  const { serverNamesOf } = await import('../authority/server-names');
   serverNamesOf(parseHostPort(listen, '--listen'), serverNames);
   if (!oidc) return;
-  const { checkKeyPlace } = await import('../../ca-client/builtin/server/key-source');
+  const { checkKeyPlace } = await import('../jwt/key-source');
   await checkKeyPlace(oidc);
 }
 
@@ -182,7 +176,7 @@ async function checkPlaces({
 async function workerLine(): Promise<WorkerLine | undefined> {
   const { default: cluster } = await import('node:cluster');
   if (!cluster.isWorker) return undefined;
-  const { openWorkerLine } = await import('../../ca-client/builtin/server/worker-line');
+  const { openWorkerLine } = await import('../authority/server/worker-line');
   return openWorkerLine(process);
 }
 

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { CaStore } from '../../ca-client/builtin/store/store';
+import type { CaStore } from '../authority/store/store';
 import { systemClock } from '../base/clock';
 import type { Deps } from '../base/deps';
 import { invalid } from '../base/errors';
@@ -9,7 +9,7 @@ import { noMetrics } from '../base/metrics';
 import { systemRandom } from '../base/random';
 import { readSetting } from '../config/load';
 import { segment } from '../config/value-types';
-import { CA_STATES, type CaStateConfig } from '../open-ca-store';
+import { CA_STATES, type CaStateConfig } from '../services/open-ca-store';
 import { asOwnerOf } from './as-owner';
 import type { CommandOptions } from './command';
 import { addSettings, settingOf } from './settings-options';
@@ -54,7 +54,7 @@ export async function withState<T>(
 ): Promise<T> {
   const config = await readState(options, terminal);
   const deps = commandDeps(terminal);
-  const { openCaStore } = await import('../open-ca-store');
+  const { openCaStore } = await import('../services/open-ca-store');
   return asOwnerOf(config.caDir, async () => {
     const { store, close } = await openCaStore(config, terminal.env, deps);
     try {

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { JoinTokenQuery } from '../../ca-client/builtin/store/store';
+import type { JoinTokenQuery } from '../authority/store/store';
 import { assertClockIsSet } from '../base/clock-floor';
 import { AgentError } from '../base/errors';
 import { Secret } from '../base/secret';
@@ -103,7 +103,7 @@ async function tellMismatch(
     terminal.err(`keyturn: note: ${dir} holds no authority yet; ca init and ca serve make one\n`);
     return;
   }
-  const { namedTrustDomain } = await import('../../ca-client/builtin/root-facts');
+  const { namedTrustDomain } = await import('../authority/roots/root-facts');
   const named = await namedTrustDomain(dir);
   if (named === undefined || named === trustDomain) return;
   terminal.err(

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { CRYPTO_LIBRARY, RUNTIME } from '../base/runtime';
-import { VERSION } from '../version';
+import { VERSION } from '../base/version';
 import { addApprover } from './approver';
 import { addBootstrap } from './bootstrap';
 import { addCa } from './ca';

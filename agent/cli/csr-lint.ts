@@ -6,7 +6,7 @@ import {
   type LintBackend,
   type LintFacts,
   type LintFinding,
-} from '../../ca-client/lint-rule';
+} from '../../ca-client/lint/lint-rule';
 import { systemClock } from '../base/clock';
 import { invalid } from '../base/errors';
 import { readPem } from '../base/pem';
@@ -66,7 +66,7 @@ export function addCsrLint(csr: Command, context: CommandContext): void {
     );
   onRun(lint, context, async ({ format, given, flags }, [file]) => {
     const { terminal } = context;
-    const { lintCsr } = await import('../../ca-client/csr-lint');
+    const { lintCsr } = await import('../../ca-client/lint/csr-lint');
     const backend = given.for as LintBackend;
     const { csrDer, pemLabels } =
       file === undefined
@@ -137,7 +137,7 @@ async function readToken(
     field: `token ${path}`,
     code: 'ERR_INPUT',
   });
-  const { readTokenClaims } = await import('../../ca-client/token-claims');
+  const { readTokenClaims } = await import('../jwt/token-claims');
   return { claims: readTokenClaims(bytes.toString('latin1').trim()) };
 }
 

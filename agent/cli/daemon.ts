@@ -1,5 +1,4 @@
 import { type AgentMetrics, createMetrics } from '../admin/metrics';
-import type { AgentDeps } from '../agent';
 import { systemClock, withDeadline } from '../base/clock';
 import { AgentError } from '../base/errors';
 import type { Health } from '../base/health';
@@ -7,8 +6,9 @@ import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base
 import { systemRandom } from '../base/random';
 import { trimMemory } from '../base/trim-memory';
 import { dropWhatNobodyReads } from '../base/unread-output';
+import { VERSION } from '../base/version';
 import { keysInTheMaking } from '../identity/keys';
-import { VERSION } from '../version';
+import type { AgentDeps } from '../services/agent';
 import { tellOfIgnored } from './environment';
 import { EXIT_CODES } from './exit-code';
 import { tellLastWordsTo } from './process-guard';

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
+import { VERSION } from '../base/version';
 import { oneError, readSetting, readSettings } from '../config/load';
 import type { SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
@@ -11,7 +12,6 @@ import {
   type InjectableCa,
   type InjectOptions,
 } from '../inject/options';
-import { VERSION } from '../version';
 import { addEnvoyFlags, ENVOY_FLAGS, readEnvoyFlags } from './envoy-flags';
 import { addSettings } from './settings-options';
 import type { Terminal } from './terminal';

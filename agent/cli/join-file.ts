@@ -1,8 +1,8 @@
-import { joinTokenHash } from '../../ca-client/builtin/store/join-tokens';
 import { AgentError, invalid } from '../base/errors';
 import { Secret } from '../base/secret';
 import { addresses, spiffeId, type ValueType, word } from '../config/value-types';
 import { certificatesPem, parseRootBundle } from '../identity/certificate';
+import { joinTokenHash } from '../identity/join-token';
 
 /** What a machine needs to get its first certificate, in one file that travels from the authority to it. */
 export interface JoinFile {

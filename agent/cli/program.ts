@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../base/errors';
+import { VERSION } from '../base/version';
 import { SETTING_NAMES } from '../config/options';
-import { VERSION } from '../version';
 import { type CommandContext, onRun } from './command';
 import { refuseDangerousSurroundings } from './environment';
 import { EXIT_CODES } from './exit-code';

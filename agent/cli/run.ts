@@ -1,4 +1,3 @@
-import { type Agent, type AgentDeps, startAgent } from '../agent';
 import { AgentError } from '../base/errors';
 import type { Logger } from '../base/log';
 import type { LoadedConfig } from '../config/config';
@@ -6,6 +5,7 @@ import { loadConfig } from '../config/load';
 import { defaultedHalf } from '../config/rules';
 import type { Flags } from '../config/sources';
 import { formatSpiffeId } from '../identity/spiffe-id';
+import { type Agent, type AgentDeps, startAgent } from '../services/agent';
 import { runDaemon } from './daemon';
 import type { Terminal } from './terminal';
 

@@ -1,4 +1,3 @@
-import { SECRET_TYPE_URL } from '../../sds/messages';
 import {
   type CertificateValidationContext,
   Secret,
@@ -8,6 +7,7 @@ import {
   DeltaDiscoveryRequest,
   DeltaDiscoveryResponse,
 } from '../../sds/proto/generated/envoy/service/discovery/v3/discovery';
+import { SECRET_TYPE_URL } from '../../sds/secrets/messages';
 import { AgentError, errorText } from '../base/errors';
 
 const DELTA_SECRETS = '/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets';

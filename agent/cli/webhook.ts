@@ -3,7 +3,7 @@ import { invalid } from '../base/errors';
 import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { hostPort } from '../config/value-types';
-import type { WebhookServiceConfig } from '../webhook-service';
+import type { WebhookServiceConfig } from '../services/webhook-service';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { list } from './flag-values';
 import { addInjectFlags, readInjectFlags } from './inject-flags';
@@ -73,7 +73,7 @@ async function serveWebhook(
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
   const [{ runDaemon }, { startWebhookService }] = await Promise.all([
     import('./daemon'),
-    import('../webhook-service'),
+    import('../services/webhook-service'),
   ]);
   return runDaemon(
     {

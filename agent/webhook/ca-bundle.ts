@@ -1,9 +1,9 @@
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
-import { kubePath } from '../../ca-client/kubernetes/kube-path';
 import { AgentError } from '../base/errors';
 import { certificatesPem, parseRootBundle } from '../identity/certificate';
 import { createTrustBundle } from '../identity/trust-bundle';
+import type { KubeApi } from '../kube/kube-api';
+import { isKubeStatus } from '../kube/kube-error';
+import { kubePath } from '../kube/kube-path';
 
 /** Path of all of them. */
 export const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';

@@ -1,14 +1,14 @@
-import { acceptIssuer, type Issuer } from '../../ca-client/builtin/issuer';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
-import { kubePath } from '../../ca-client/kubernetes/kube-path';
+import { acceptIssuer, type Issuer } from '../authority/issuer';
 import { backoffMs, DEFAULT_BACKOFF, FailureRun } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
 import { Secret } from '../base/secret';
 import type { CertificateEngine } from '../identity/engine';
+import { followObject } from '../kube/follow-object';
+import type { KubeApi } from '../kube/kube-api';
+import { isKubeStatus } from '../kube/kube-error';
+import { kubePath } from '../kube/kube-path';
 import { CONFIGURATIONS, publishCaBundle } from './ca-bundle';
-import { followObject } from './follow-object';
 import {
   advance,
   formatSharedRoot,

@@ -1,4 +1,4 @@
-import { makeRoot } from '../../ca-client/builtin/make-root';
+import { makeRoot } from '../authority/make-root';
 import { AgentError, invalid } from '../base/errors';
 import { Secret } from '../base/secret';
 import { type Certificate, parseCertificates, parseRootBundle } from '../identity/certificate';

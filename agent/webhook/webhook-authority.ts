@@ -1,7 +1,7 @@
-import type { IssuedLeaf } from '../../ca-client/builtin/authority';
-import { type ServerNames, serverSpec } from '../../ca-client/builtin/certificate-specs';
-import { assertAsDecided } from '../../ca-client/builtin/check-made';
-import type { Issuer } from '../../ca-client/builtin/issuer';
+import type { IssuedLeaf } from '../authority/authority';
+import { type ServerNames, serverSpec } from '../authority/certificate-specs';
+import { assertAsDecided } from '../authority/check-made';
+import type { Issuer } from '../authority/issuer';
 import type { Deps } from '../base/deps';
 import { type Watched, WatchedSource } from '../base/watched';
 import type { CertificateEngine } from '../identity/engine';

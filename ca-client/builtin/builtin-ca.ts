@@ -1,9 +1,9 @@
+import type { Authority } from '../../agent/authority/authority';
+import { rejected } from '../../agent/authority/csr-rules';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { formatSpiffeId, type SpiffeId, sameSpiffeId } from '../../agent/identity/spiffe-id';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
-import type { Authority } from './authority';
-import { rejected } from './csr-rules';
 
 export interface BuiltinCaOptions {
   /** Shared by all workloads of the process; whoever opened it closes it. */

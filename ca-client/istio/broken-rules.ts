@@ -1,5 +1,5 @@
 import type { SignRequest } from '../ca-client';
-import type { LintBackend, LintFacts } from '../lint-rule';
+import type { LintBackend, LintFacts } from '../lint/lint-rule';
 import type { IstioCaOptions } from './options';
 
 /** Who refused a request, and what for. */
@@ -38,7 +38,7 @@ export async function brokenRules(
   request: SignRequest,
   facts: LintFacts,
 ): Promise<BrokenRules> {
-  const { lintCsr } = await import('../csr-lint');
+  const { lintCsr } = await import('../lint/csr-lint');
   const backends: readonly LintBackend[] = by.isKeyturn ? ['builtin'] : BACKENDS[by.name];
   // Only istio-csr looks at a request before it knows whose it is, and says UNAUTHENTICATED for both.
   const isOfRequest = !by.isUnauthenticated || by.name === 'istio-csr';

@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto';
 import { connect, isIPv4, isIPv6 } from 'node:net';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
-import type { CaRoot } from './ca-root';
+import type { CaRoot } from '../../agent/trust/ca-root';
 import type { ClientCertificate } from './client-certificate';
 import { ChannelCredentials, Client } from './grpc';
 import type { ServerJudge } from './server-judge';
-import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './service';
 import { TlsCredentials, type TlsFault } from './tls-credentials';
+import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './wire/service';
 
 export interface ChannelOptions {
   readonly address: HostPort;

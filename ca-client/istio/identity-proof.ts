@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { readSmallFile } from '../../agent/base/read-file';
+import { JOIN_TOKEN_PREFIX } from '../../agent/identity/join-token';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import { JOIN_TOKEN_PREFIX } from '../builtin/store/join-tokens';
 import { expiredTokenError, isExpired, readToken, type Token } from '../token';
 import { type Credentials, credentialWays } from './choose-credentials';
 import {

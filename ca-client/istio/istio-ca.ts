@@ -7,18 +7,17 @@ import { writePem } from '../../agent/base/pem';
 import type { Lease } from '../../agent/base/pool';
 import type { Watched } from '../../agent/base/watched';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { readTokenClaims } from '../../agent/jwt/token-claims';
+import { type CaRoot, readCaRoot } from '../../agent/trust/ca-root';
+import { type FollowedFiles, followFiles } from '../../agent/trust/follow-files';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
-import { type FollowedFiles, followFiles } from '../follow-files';
-import { readTokenClaims } from '../token-claims';
 import { type BrokenRules, brokenRules } from './broken-rules';
-import { type CaRoot, readCaRoot } from './ca-root';
 import { CaChannel, CallFailure } from './channel';
 import type { Credentials } from './choose-credentials';
 import { issuerJudge } from './client-certificate';
 import { Metadata } from './grpc';
 import { IdentityProof, isJoinToken } from './identity-proof';
 import { type LearningTrust, openLearningTrust } from './learning-trust';
-import { encodeCertificateRequest } from './messages';
 import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
 import { readReply } from './reply';
@@ -31,6 +30,7 @@ import {
   mayHideRefusal,
   refusal,
 } from './status';
+import { encodeCertificateRequest } from './wire/messages';
 
 /**
  * istiod, or cert-manager's istio-csr, asked over `istio.v1.auth.IstioCertificateService`. Resolves when the trust bundle and what was

@@ -9,9 +9,9 @@ import {
 } from '../../agent/identity/certificate';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { rootsValidAt } from '../../agent/identity/valid-now';
+import type { CaRoot } from '../../agent/trust/ca-root';
+import { type FileTrust, followTrustFile } from '../../agent/trust/file-trust';
 import type { SignRequest } from '../ca-client';
-import { type FileTrust, followTrustFile } from '../file-trust';
-import type { CaRoot } from './ca-root';
 import {
   extendBundle,
   type LearnedRoot,

@@ -1,8 +1,8 @@
 import { invalid } from '../../agent/base/errors';
 import { type HostPort, parseHostPort } from '../../agent/base/host-port';
 import type { Lease } from '../../agent/base/pool';
-import { ISTIO_AUDIENCE } from '../token-claims';
-import { type CaRootSource, caRootSource } from './ca-root';
+import { ISTIO_AUDIENCE } from '../../agent/jwt/token-claims';
+import { type CaRootSource, caRootSource } from '../../agent/trust/ca-root';
 import type { CaChannel, ChannelOptions } from './channel';
 import type { ClientCertificate } from './client-certificate';
 

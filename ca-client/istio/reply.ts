@@ -1,6 +1,6 @@
 import { type AgentError, errorText, invalid } from '../../agent/base/errors';
 import { scanPem } from '../../agent/base/pem';
-import { parseCertificateReply } from './messages';
+import { parseCertificateReply } from './wire/messages';
 
 /** The certificates of a reply, in order. */
 export interface Reply {

@@ -4,7 +4,7 @@ import { RetryInfo } from '../proto/generated/google/rpc/error_details';
 import { Status } from '../proto/generated/google/rpc/status';
 import type { CallFailure } from './channel';
 import { GrpcStatus } from './grpc';
-import { SERVER } from './service';
+import { SERVER } from './wire/service';
 
 /** What a status means for us. */
 type Meaning = 'transient' | 'unauthenticated' | 'refused';

@@ -1,11 +1,11 @@
 import { backoffMs } from '../../agent/base/backoff';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
+import type { KubeApi } from '../../agent/kube/kube-api';
+import { isKubeStatus } from '../../agent/kube/kube-error';
+import { fieldSelector } from '../../agent/kube/kube-path';
 import type { IssuedChain } from '../ca-client';
 import { CSR_PATH, csrPath, type KubeCsr, readCsrAnswer } from './csr-object';
-import type { KubeApi } from './kube-api';
-import { isKubeStatus } from './kube-error';
-import { fieldSelector } from './kube-path';
 
 /** Between looks while the API does not answer; whoever waits has a deadline of seconds. */
 const LOOK_AGAIN = { firstMs: 200, maxMs: 5_000, jitterRatio: 0.2 };

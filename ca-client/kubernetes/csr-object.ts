@@ -3,8 +3,8 @@ import { AgentError, errorText, invalid } from '../../agent/base/errors';
 import { writePem } from '../../agent/base/pem';
 import { parseCertificates } from '../../agent/identity/certificate';
 import { parseCsr } from '../../agent/identity/csr';
+import { kubePath } from '../../agent/kube/kube-path';
 import type { IssuedChain } from '../ca-client';
-import { kubePath } from './kube-path';
 
 export const CSR_PATH = '/apis/certificates.k8s.io/v1/certificatesigningrequests';
 

@@ -7,9 +7,12 @@ import { readSmallFile } from '../../agent/base/read-file';
 import type { Watched } from '../../agent/base/watched';
 import { formatSpiffeId } from '../../agent/identity/spiffe-id';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import type { KubeApi } from '../../agent/kube/kube-api';
+import { isKubeStatus } from '../../agent/kube/kube-error';
+import { followTrustFile } from '../../agent/trust/file-trust';
+import { type FollowedFiles, followFiles } from '../../agent/trust/follow-files';
+import { followKubeTrust } from '../../agent/trust/kube-trust';
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
-import { followTrustFile } from '../file-trust';
-import { type FollowedFiles, followFiles } from '../follow-files';
 import { awaitAnswer } from './await-answer';
 import {
   CSR_PATH,
@@ -20,9 +23,6 @@ import {
   csrPath,
   type KubeCsr,
 } from './csr-object';
-import type { KubeApi } from './kube-api';
-import { isKubeStatus } from './kube-error';
-import { followKubeTrust } from './kube-trust';
 
 export interface KubernetesCaOptions {
   /** Closed by whoever made it. */

@@ -1,7 +1,7 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Field } from '../../agent/http2/hpack';
 import type { ServerStream } from '../../agent/http2/server-stream';
-import type { Connection } from '../connections';
+import type { Connection } from './connections';
 import { ENCODINGS } from './message-reader';
 
 /** What who answers a call is told. */

@@ -5,13 +5,13 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import { parseGrpcTimeout } from '../../agent/http2/grpc-timeout';
 import { ServerConnection } from '../../agent/http2/server-connection';
 import type { ServerStream, StreamListener } from '../../agent/http2/server-stream';
-import type { Connection } from '../connections';
-import { LIMITS, PATIENCE } from '../limits';
-import type { Observer } from '../observer';
-import type { HeldStream, StreamRoom } from '../stream-room';
+import type { Observer } from '../secrets/observer';
 import { Call } from './call';
+import type { Connection } from './connections';
+import { LIMITS, PATIENCE } from './limits';
 import { MessageReader, UnreadableMessage } from './message-reader';
 import { RequestMemory } from './request-memory';
+import type { HeldStream, StreamRoom } from './stream-room';
 
 /** What answers the calls of one method. */
 export type Method =

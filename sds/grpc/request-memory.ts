@@ -1,5 +1,5 @@
-import type { Connection } from '../connections';
-import { LIMITS } from '../limits';
+import type { Connection } from './connections';
+import { LIMITS } from './limits';
 import type { MessageReader } from './message-reader';
 
 /** What clients make us hold of requests that are not whole: bounded in all, at the expense of whoever makes us hold the most. */

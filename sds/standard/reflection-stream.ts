@@ -1,13 +1,13 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
-import { PATIENCE } from '../limits';
-import { decodeMessage } from '../messages';
+import { PATIENCE } from '../grpc/limits';
+import { grpcStatus } from '../grpc/status';
+import type { HeldStream } from '../grpc/stream-room';
 import {
   ServerReflectionRequest,
   ServerReflectionResponse,
 } from '../proto/generated/grpc/reflection/v1/reflection';
-import { grpcStatus } from '../status';
-import type { HeldStream } from '../stream-room';
+import { decodeMessage } from '../secrets/messages';
 import { reflectionAnswer } from './reflection';
 
 /** Questions that may wait for their answers to be read. */

@@ -3,14 +3,14 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { CertState } from '../../agent/identity/cert-state';
 import type { Call } from '../grpc/call';
 import type { Answerer } from '../grpc/late';
-import { decodeMessage } from '../messages';
+import { grpcStatus } from '../grpc/status';
+import type { StreamRoom } from '../grpc/stream-room';
 import {
   HealthCheckRequest,
   HealthCheckResponse,
   HealthCheckResponse_ServingStatus,
 } from '../proto/generated/grpc/health/v1/health';
-import { grpcStatus } from '../status';
-import type { StreamRoom } from '../stream-room';
+import { decodeMessage } from '../secrets/messages';
 import type { Offer } from '../workload-api/offer';
 import { PushStream } from '../workload-api/push-stream';
 import { SERVICES } from './reflection';

@@ -6,7 +6,7 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { JwtAuthority, VerifiedJwt } from '../../agent/identity/jwt-svid';
 import { formatJwks, type JwtKey } from '../../agent/identity/spiffe-bundle';
 import { formatSpiffeId, parseSpiffeId } from '../../agent/identity/spiffe-id';
-import { LIMITS } from '../limits';
+import { LIMITS } from '../grpc/limits';
 import {
   JWTBundlesResponse,
   JWTSVIDRequest,

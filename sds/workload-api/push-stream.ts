@@ -1,8 +1,8 @@
 import type { GrpcStatus } from '../../agent/http2/grpc-status';
-import type { Connection } from '../connections';
 import type { Call } from '../grpc/call';
-import { PATIENCE } from '../limits';
-import type { HeldStream } from '../stream-room';
+import type { Connection } from '../grpc/connections';
+import { PATIENCE } from '../grpc/limits';
+import type { HeldStream } from '../grpc/stream-room';
 import type { Offer } from './offer';
 
 /** What a stream needs of its server. */

@@ -4,10 +4,10 @@ import { LogBudget } from '../../agent/base/log-budget';
 import { GrpcStatus, type GrpcStatusName } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import type { Answerer } from '../grpc/late';
-import { LIMITS } from '../limits';
-import type { Observer } from '../observer';
-import { grpcStatus } from '../status';
-import type { StreamRoom } from '../stream-room';
+import { LIMITS } from '../grpc/limits';
+import { grpcStatus } from '../grpc/status';
+import type { StreamRoom } from '../grpc/stream-room';
+import type { Observer } from '../secrets/observer';
 import {
   type Answer,
   type JwtSources,

@@ -1,12 +1,12 @@
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { openFileStore } from '../../agent/authority/store/file-store';
 import { systemClock } from '../../agent/base/clock';
 import { noLog } from '../../agent/base/log';
 import { noMetrics } from '../../agent/base/metrics';
 import { systemRandom } from '../../agent/base/random';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
-import { openFileStore } from '../../ca-client/builtin/store/file-store';
 import { writeCaDir } from '../support/ca-dir';
 import type { TestCa } from '../support/certs';
 import { startDaemon } from '../support/daemon';

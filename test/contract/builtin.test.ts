@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
+import { openAuthority } from '../../agent/authority/authority';
 import { directEngine } from '../../agent/identity/direct-engine';
 import type { KeyAlgorithm } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
-import { openAuthority } from '../../ca-client/builtin/authority';
 import { createBuiltinCa } from '../../ca-client/builtin/builtin-ca';
 import { writeCaDir } from '../support/ca-dir';
 import { makeTestCa, TEST_ID } from '../support/certs';

@@ -3,7 +3,7 @@ import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { status } from '@grpc/grpc-js';
 import { describe, expect, test } from '@jest/globals';
-import { encodeCertificateReply } from '../../ca-client/istio/messages';
+import { encodeCertificateReply } from '../../ca-client/istio/wire/messages';
 import { TEST_ID } from '../support/certs';
 import type { Daemon } from '../support/daemon';
 import {

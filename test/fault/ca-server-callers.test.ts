@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { AgentError } from '../../agent/base/errors';
 import { certificatesPem, parseCertificate } from '../../agent/identity/certificate';
 import { generateKeyPair, keyPairOf, privateKeyPem } from '../../agent/identity/keys';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
+import type { KubeApi } from '../../agent/kube/kube-api';
 import { writeCaDir } from '../support/ca-dir';
 import {
   type CallOptions,

@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { generateKeyPair, privateKeyPem } from '../../agent/identity/keys';
-import { encodeCertificateRequest } from '../../ca-client/istio/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
+import { encodeCertificateRequest } from '../../ca-client/istio/wire/messages';
+import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
 import {
   type CaWorld,
   type ClientIdentity,

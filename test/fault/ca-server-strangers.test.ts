@@ -1,9 +1,9 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { createClientCertificateAuthenticator } from '../../agent/authority/server/client-certificate';
 import { parseCertificate } from '../../agent/identity/certificate';
 import { generateKeyPair } from '../../agent/identity/keys';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import { createClientCertificateAuthenticator } from '../../ca-client/builtin/server/client-certificate';
 import { but } from '../support/but';
 import {
   type CaWorld,

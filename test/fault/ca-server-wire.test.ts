@@ -4,11 +4,11 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type SecureVersion } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { LIMITS, PATIENCE } from '../../agent/authority/server/limits';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
-import { LIMITS, PATIENCE } from '../../ca-client/builtin/server/limits';
-import { encodeCertificateRequest } from '../../ca-client/istio/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
+import { encodeCertificateRequest } from '../../ca-client/istio/wire/messages';
+import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
 import { but } from '../support/but';
 import {
   type CaTestClient,

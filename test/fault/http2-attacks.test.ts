@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { describe, expect, test } from '@jest/globals';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
+import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
 import type { Daemon } from '../support/daemon';
 import { parseExposition } from '../support/exposition';
 import { fetchText } from '../support/fetch-text';

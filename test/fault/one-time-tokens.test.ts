@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import type { Authority } from '../../agent/authority/authority';
+import type { CaStore } from '../../agent/authority/store/store';
 import { AgentError } from '../../agent/base/errors';
 import { Secret } from '../../agent/base/secret';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
-import type { Authority } from '../../ca-client/builtin/authority';
-import type { CaStore } from '../../ca-client/builtin/store/store';
 import { but } from '../support/but';
 import { makeRequest } from '../support/ca-server';
 import { TEST_ID } from '../support/certs';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { LIMITS } from '../../sds/limits';
+import { LIMITS } from '../../sds/grpc/limits';
 import { pause, useHostileWorld } from '../support/hostile-world';
 import { underLoad } from '../support/load';
 import { frame, headerBlock, message, openCall, PREFACE, reset } from '../support/raw-http2';

@@ -5,7 +5,7 @@ import { status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { privateKeyPem } from '../../agent/identity/keys';
-import { LIMITS } from '../../sds/limits';
+import { LIMITS } from '../../sds/grpc/limits';
 import { writeCaDir } from '../support/ca-dir';
 import { type Daemon, startDaemon } from '../support/daemon';
 import { createSdsClient, type SdsClient, sotwRequest } from '../support/sds-client';

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
+import { openKubeStore } from '../../agent/authority/store/kube-store';
+import type { CaStore } from '../../agent/authority/store/store';
 import { Secret } from '../../agent/base/secret';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
-import { openKubeStore } from '../../ca-client/builtin/store/kube-store';
-import type { CaStore } from '../../ca-client/builtin/store/store';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
+import type { KubeApi } from '../../agent/kube/kube-api';
 import { issuedEntry, tokenClaim } from '../support/ca-store';
 import { HOUR_MS, TEST_ID, TEST_NOW } from '../support/certs';
 import { bundle } from '../support/child';

@@ -1,8 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import type { KubeEvent } from '../../ca-client/kubernetes/kube-api';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
+import type { KubeEvent } from '../../agent/kube/kube-api';
+import { isKubeStatus } from '../../agent/kube/kube-error';
 import { type Kube, type KubeObject, startKube } from '../support/kube';
 import { describeWith } from '../support/peers';
 import { tempDir } from '../support/temp-dir';

@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { parseAllDocuments } from 'yaml';
+import { acknowledge } from '../../agent/approver/approval';
+import { Approver, type ApproverOptions } from '../../agent/approver/approver';
 import { contextTag, derElement, derOid, derSequence, TAG } from '../../agent/base/der';
 import { AgentError } from '../../agent/base/errors';
 import { writePem } from '../../agent/base/pem';
@@ -15,15 +17,13 @@ import {
   PURPOSE,
 } from '../../agent/identity/extensions';
 import { EMPTY_NAME, encodeName } from '../../agent/identity/name';
-import { acknowledge } from '../../ca-client/kubernetes/approval';
-import { Approver, type ApproverOptions } from '../../ca-client/kubernetes/approver';
+import type { KubeApi } from '../../agent/kube/kube-api';
 import {
   CSR_PATH,
   conditionOf,
   csrPath,
   type KubeCsr,
 } from '../../ca-client/kubernetes/csr-object';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
 import {
   type CsrOptions,
   dnsName,

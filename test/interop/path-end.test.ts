@@ -3,7 +3,10 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterEach, expect, test } from '@jest/globals';
 import { certificatesPem, parseCertificate } from '../../agent/identity/certificate';
-import { encodeCertificateReply, parseCertificateRequest } from '../../ca-client/istio/messages';
+import {
+  encodeCertificateReply,
+  parseCertificateRequest,
+} from '../../ca-client/istio/wire/messages';
 import { writeCaDir } from '../support/ca-dir';
 import { HOUR_MS, issueLeaf, TEST_ID, type TestCa } from '../support/certs';
 import { type Daemon, runKeyturn, startDaemon } from '../support/daemon';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { parseCertificate } from '../../agent/identity/certificate';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
+import { isKubeStatus } from '../../agent/kube/kube-error';
 import { type Daemon, startDaemon } from '../support/daemon';
 import { deployPath, kustomize, objectsIn } from '../support/deploy';
 import { fetchText } from '../support/fetch-text';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from '@jest/globals';
-import { type KeySet, parseKeySet, TOKEN_ALGORITHMS } from '../../ca-client/builtin/server/key-set';
+import { type KeySet, parseKeySet, TOKEN_ALGORITHMS } from '../../agent/jwt/key-set';
 import { peerPath } from '../support/peer-path';
 import { testWith } from '../support/peers';
 

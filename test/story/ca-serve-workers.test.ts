@@ -2,9 +2,9 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { openAuthority } from '../../agent/authority/authority';
 import { parseCertificate, parseCertificates } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
-import { openAuthority } from '../../ca-client/builtin/authority';
 import { writeCaDir } from '../support/ca-dir';
 import {
   type CaTestClient,

@@ -7,6 +7,14 @@ import {
   type MetadataValue,
   type ServiceError,
 } from '@grpc/grpc-js';
+import { type Authority, openAuthority } from '../../agent/authority/authority';
+import {
+  type CaServer,
+  type CaServerOptions,
+  createCaServer,
+} from '../../agent/authority/server/ca-server';
+import { openFileStore } from '../../agent/authority/store/file-store';
+import type { CaStore } from '../../agent/authority/store/store';
 import type { Deps } from '../../agent/base/deps';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
@@ -19,16 +27,11 @@ import {
 } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { rootsToHandOut } from '../../agent/identity/valid-now';
-import { type Authority, openAuthority } from '../../ca-client/builtin/authority';
 import {
-  type CaServer,
-  type CaServerOptions,
-  createCaServer,
-} from '../../ca-client/builtin/server/ca-server';
-import { openFileStore } from '../../ca-client/builtin/store/file-store';
-import type { CaStore } from '../../ca-client/builtin/store/store';
-import { encodeCertificateRequest, parseCertificateReply } from '../../ca-client/istio/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/service';
+  encodeCertificateRequest,
+  parseCertificateReply,
+} from '../../ca-client/istio/wire/messages';
+import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
 import { TEST_ID } from './certs';
 import { tempDir } from './temp-dir';
 import { type LogEvent, testDeps } from './test-deps';

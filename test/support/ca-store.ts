@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { randomSerial } from '../../ca-client/builtin/serial';
-import type { IssuedEntry } from '../../ca-client/builtin/store/store';
-import type { TokenClaim } from '../../ca-client/builtin/store/token-use';
+import { randomSerial } from '../../agent/authority/serial';
+import type { IssuedEntry } from '../../agent/authority/store/store';
+import type { TokenClaim } from '../../agent/authority/store/token-use';
 import { HOUR_MS, TEST_ID, TEST_NOW } from './certs';
 
 /** A certificate as it could have been signed at TEST_NOW for an hour, with a serial of its own. */

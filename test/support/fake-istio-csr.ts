@@ -4,8 +4,11 @@ import { readPem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
 import { EXTENSION, PURPOSE } from '../../agent/identity/extensions';
-import { type CsrReading, readAnyCsr } from '../../ca-client/csr-reading';
-import { encodeCertificateReply, parseCertificateRequest } from '../../ca-client/istio/messages';
+import {
+  encodeCertificateReply,
+  parseCertificateRequest,
+} from '../../ca-client/istio/wire/messages';
+import { type CsrReading, readAnyCsr } from '../../ca-client/lint/csr-reading';
 import { issueLeaf, type TestCa } from './certs';
 import { liveCa, type PemPair, rootsPem, serverPair } from './tls-ca';
 import {

@@ -1,9 +1,9 @@
 import { readPem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { parseCsr } from '../../agent/identity/csr';
+import type { KubeApi } from '../../agent/kube/kube-api';
+import { isKubeStatus } from '../../agent/kube/kube-error';
 import { CSR_PATH, type KubeCsr } from '../../ca-client/kubernetes/csr-object';
-import type { KubeApi } from '../../ca-client/kubernetes/kube-api';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
 import { HOUR_MS, issueLeaf, makeTestCa, type TestCa } from './certs';
 
 /** One request in the hands of a signer that does as the test tells it. */

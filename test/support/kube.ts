@@ -1,9 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
-import { createKubeApi, type KubeApi } from '../../ca-client/kubernetes/kube-api';
-import { loadKubeConfig } from '../../ca-client/kubernetes/kube-config';
-import { isKubeStatus } from '../../ca-client/kubernetes/kube-error';
+import { createKubeApi, type KubeApi } from '../../agent/kube/kube-api';
+import { loadKubeConfig } from '../../agent/kube/kube-config';
+import { isKubeStatus } from '../../agent/kube/kube-error';
 import { type Peer, startPeer } from './peer-process';
 import { tempDir } from './temp-dir';
 import { testDeps } from './test-deps';

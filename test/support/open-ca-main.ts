@@ -1,11 +1,11 @@
 import { once } from 'node:events';
 import promises from 'node:fs/promises';
+import { openAuthority } from '../../agent/authority/authority';
 import { systemClock } from '../../agent/base/clock';
 import { AgentError } from '../../agent/base/errors';
 import { type Logger, noLog } from '../../agent/base/log';
 import { noMetrics } from '../../agent/base/metrics';
 import { directEngine } from '../../agent/identity/direct-engine';
-import { openAuthority } from '../../ca-client/builtin/authority';
 
 const [dir, dieAtStep] = [process.argv[2]!, Number(process.argv[3])];
 let steps = 0;

@@ -7,7 +7,7 @@ import { generateKeyPair } from '../../agent/identity/keys';
 import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import { acceptIssuedChain, type Svid } from '../../agent/identity/svid';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import { verifyJwtSvid } from '../../ca-client/jwt-svid';
+import { verifyJwtSvid } from '../../agent/jwt/jwt-svid';
 import { createSdsServer, type SdsServer, type SdsServerOptions } from '../../sds/server';
 import { HOUR_MS, issueLeaf, makeTestCa, TEST_ID, type TestCa } from './certs';
 import { createSdsClient, type SdsClient } from './sds-client';

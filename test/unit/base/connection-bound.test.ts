@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, expect, test } from '@jest/globals';
+import { Connections } from '../../../agent/authority/server/connections';
+import { LIMITS } from '../../../agent/authority/server/limits';
 import { boundConnections, keepLiveliest } from '../../../agent/base/connection-bound';
-import { Connections } from '../../../ca-client/builtin/server/connections';
-import { LIMITS } from '../../../ca-client/builtin/server/limits';
 import { until } from '../../support/until';
 
 const cleanUp: (() => void)[] = [];

@@ -33,7 +33,7 @@ const SOUND = [
   },
   { path: 'ca-client/client.ts', text: "export * from '../agent/base/clock';\n" },
   {
-    path: 'agent/agent.ts',
+    path: 'agent/services/agent.ts',
     text: "import './config/load';\nimport type { Client } from '../ca-client/client';\n",
   },
 ];
@@ -75,7 +75,7 @@ describe('the import arrows', () => {
     ],
     [
       'code over an arrow for types',
-      'agent/workload.ts',
+      'agent/workload/workload.ts',
       "import { Client } from '../ca-client/client';",
       'is for types only',
     ],
@@ -224,8 +224,8 @@ describe('calls that belong to one place', () => {
     "globalThis['setTimeout'](f);",
     "import { exit } from 'node:process';",
     "import { setTimeout as pause } from 'node:timers/promises';",
-  ])('sds/codec.ts with %j', (text) => {
-    expect(checkForbiddenCalls([{ path: 'sds/codec.ts', text }])).not.toEqual([]);
+  ])('sds/secrets/codec.ts with %j', (text) => {
+    expect(checkForbiddenCalls([{ path: 'sds/secrets/codec.ts', text }])).not.toEqual([]);
   });
 });
 

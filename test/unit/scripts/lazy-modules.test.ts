@@ -54,7 +54,7 @@ describe('until the first secret', () => {
     ['what it describes', 'sds/proto/generated/descriptors.ts'],
     ['JWT-SVIDs', 'ca-client/builtin/jwt/'],
     ['jose', 'node_modules/jose/'],
-    ['other trust domains', 'ca-client/federation.ts'],
+    ['other trust domains', 'agent/trust/federation.ts'],
   ])('%s is not loaded', (_, part) => {
     expect([...loaded].filter((file) => file === part || file.startsWith(part))).toEqual([]);
   });

@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { LIMITS } from '../../../sds/limits';
+import { LIMITS } from '../../../sds/grpc/limits';
 import { openCall, PREFACE, type RawClient, rawConnect } from '../../support/raw-http2';
 import { type SdsWorld, startSdsWorld } from '../../support/sds-world';
 import { tempDir } from '../../support/temp-dir';

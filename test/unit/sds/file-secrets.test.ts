@@ -14,7 +14,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { privateKeyPem } from '../../../agent/identity/keys';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
-import { LIMITS } from '../../../sds/limits';
+import { LIMITS } from '../../../sds/grpc/limits';
 import { HOUR_MS, makeKey, makeTestCa, type TestCa } from '../../support/certs';
 import type { SotwClientStream } from '../../support/sds-client';
 import { issueCa, issueSvid, type SdsWorld, startSdsWorld } from '../../support/sds-world';

@@ -1,9 +1,9 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { LogBudget } from '../../../agent/base/log-budget';
-import { LIMITS, PATIENCE } from '../../../sds/limits';
-import { parseResourceName } from '../../../sds/resource-name';
-import { UnknownNames } from '../../../sds/unknown-names';
+import { LIMITS, PATIENCE } from '../../../sds/grpc/limits';
+import { parseResourceName } from '../../../sds/secrets/resource-name';
+import { UnknownNames } from '../../../sds/secrets/unknown-names';
 import { frame, message, openCall, PREFACE, rawConnect } from '../../support/raw-http2';
 import { sotwRequest } from '../../support/sds-client';
 import { type SdsWorld, startSdsWorld } from '../../support/sds-world';
@@ -156,7 +156,7 @@ test('a budget of log lines tells how many it withheld, and begins anew every mi
 });
 
 test('codes of errors become codes of gRPC, and what is not the client’s fault tells it nothing', async () => {
-  const { grpcStatus } = await import('../../../sds/status');
+  const { grpcStatus } = await import('../../../sds/grpc/status');
   const { AgentError } = await import('../../../agent/base/errors');
   expect(grpcStatus(new AgentError('ERR_PARSE', 'a: b'))).toEqual({
     code: status.INVALID_ARGUMENT,

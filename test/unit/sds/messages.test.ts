@@ -1,8 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { AgentError } from '../../../agent/base/errors';
-import { LIMITS } from '../../../sds/limits';
-import { parseDeltaRequest, parseSotwRequest } from '../../../sds/messages';
+import { LIMITS } from '../../../sds/grpc/limits';
+import { parseDeltaRequest, parseSotwRequest } from '../../../sds/secrets/messages';
 import { cpuMs } from '../../support/load';
 import { deltaRequest, sotwRequest } from '../../support/sds-client';
 

@@ -2,7 +2,7 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Client, credentials, type ServiceError, status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { LIMITS, PATIENCE } from '../../../sds/limits';
+import { LIMITS, PATIENCE } from '../../../sds/grpc/limits';
 import {
   HealthCheckRequest,
   HealthCheckResponse,

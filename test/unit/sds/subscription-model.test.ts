@@ -1,16 +1,16 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { deltaSubscription } from '../../../sds/delta-subscription';
-import type { DeltaRequest, SotwRequest } from '../../../sds/messages';
-import type { Lookup } from '../../../sds/secret-resource';
-import { sotwSubscription } from '../../../sds/sotw-subscription';
+import { deltaSubscription } from '../../../sds/secrets/delta-subscription';
+import type { DeltaRequest, SotwRequest } from '../../../sds/secrets/messages';
+import type { Lookup } from '../../../sds/secrets/secret-resource';
+import { sotwSubscription } from '../../../sds/secrets/sotw-subscription';
 import type {
   Response,
   Step,
   Subscription,
   SubscriptionEvent,
   SubscriptionState,
-} from '../../../sds/subscription';
+} from '../../../sds/secrets/subscription';
 
 const RUNS = process.env.KEYTURN_TEST === 'full' ? 100_000 : 10_000;
 const NAMES = ['default', 'ROOTCA', 'file-root:/a', 'nobody'] as const;

@@ -1,9 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
-import { type DeltaState, deltaSubscription } from '../../../sds/delta-subscription';
-import { LIMITS } from '../../../sds/limits';
-import type { DeltaRequest, SotwRequest } from '../../../sds/messages';
-import type { Lookup, SecretResource } from '../../../sds/secret-resource';
-import { type SotwState, sotwSubscription } from '../../../sds/sotw-subscription';
+import { LIMITS } from '../../../sds/grpc/limits';
+import { type DeltaState, deltaSubscription } from '../../../sds/secrets/delta-subscription';
+import type { DeltaRequest, SotwRequest } from '../../../sds/secrets/messages';
+import type { Lookup, SecretResource } from '../../../sds/secrets/secret-resource';
+import { type SotwState, sotwSubscription } from '../../../sds/secrets/sotw-subscription';
 import type {
   Note,
   Response,
@@ -11,7 +11,7 @@ import type {
   Subscription,
   SubscriptionEvent,
   SubscriptionState,
-} from '../../../sds/subscription';
+} from '../../../sds/secrets/subscription';
 
 const AT = 1_000;
 

@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { openJwtAuthority } from '../../../agent/authority/jwt/jwt-authority';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { FederatedBundles } from '../../../agent/identity/spiffe-bundle';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { openJwtAuthority } from '../../../ca-client/builtin/jwt/jwt-authority';
-import { verifyJwtSvid } from '../../../ca-client/jwt-svid';
+import { verifyJwtSvid } from '../../../agent/jwt/jwt-svid';
 import {
   JWTBundlesResponse,
   JWTSVIDRequest,

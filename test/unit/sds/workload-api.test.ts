@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { CrlSet } from '../../../agent/identity/crl';
 import { parseSpiffeId } from '../../../agent/identity/spiffe-id';
-import { LIMITS, PATIENCE } from '../../../sds/limits';
+import { LIMITS, PATIENCE } from '../../../sds/grpc/limits';
 import { X509BundlesResponse, X509SVIDResponse } from '../../../sds/proto/generated/workload';
 import { TEST_ID } from '../../support/certs';
 import { END_STREAM, frame, message, openCall, PREFACE, rawConnect } from '../../support/raw-http2';

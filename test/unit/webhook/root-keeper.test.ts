@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { parseRootBundle } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
+import type { KubeApi } from '../../../agent/kube/kube-api';
+import { kubeError } from '../../../agent/kube/kube-error';
 import { RootKeeper } from '../../../agent/webhook/root-keeper';
-import type { KubeApi } from '../../../ca-client/kubernetes/kube-api';
-import { kubeError } from '../../../ca-client/kubernetes/kube-error';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 import { until } from '../../support/until';

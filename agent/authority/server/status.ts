@@ -1,0 +1,110 @@
+import { RetryInfo } from '../../../ca-client/proto/generated/google/rpc/error_details';
+import { Status } from '../../../ca-client/proto/generated/google/rpc/status';
+import { AgentError, type AgentErrorOptions, type ErrorCode } from '../../base/errors';
+import { OWN_IDENTITY_ONLY } from '../csr-rules';
+import { PATIENCE } from './limits';
+
+/** The gRPC status codes that this server sends, by name. */
+export const STATUS = {
+  OK: 0,
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
+} as const;
+export type StatusName = keyof typeof STATUS;
+
+/** A call that is not answered with a certificate. */
+export interface Refusal {
+  readonly status: StatusName;
+  /** What the caller learns. */
+  readonly message: string;
+  /** When the caller may come again, where that is known. */
+  readonly retryAfterMs?: number | undefined;
+}
+
+/** A refusal whose status and words are for the caller as they stand. */
+export class RefusedCall extends AgentError {
+  constructor(
+    readonly status: StatusName,
+    message: string,
+    options: AgentErrorOptions = {},
+  ) {
+    super('ERR_CA_REJECTED', message, options);
+  }
+}
+
+/** What a caller is told that comes at a bad time. @param retryAfterMs  When it may come again. */
+export function tooManyRequests(
+  what: string,
+  retryAfterMs: number = PATIENCE.comeAgainMs,
+): RefusedCall {
+  return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
+}
+
+const STATUS_OF: Partial<Record<ErrorCode, StatusName>> = {
+  ERR_PARSE: 'INVALID_ARGUMENT',
+  ERR_CA_REJECTED: 'INVALID_ARGUMENT',
+  ERR_TOKEN: 'UNAUTHENTICATED',
+  ERR_CA_UNAVAILABLE: 'UNAVAILABLE',
+  ERR_CA_STATE: 'UNAVAILABLE',
+  ERR_OUTPUT: 'UNAVAILABLE',
+  ERR_TIMEOUT: 'UNAVAILABLE',
+  ERR_ABORTED: 'UNAVAILABLE',
+};
+
+/**
+ * What the caller is told of a failure. Of its own request everything: it wrote it. Of its credential only that it does not do, as
+ * upstream's CA (whose clients look for these very words). Of our own troubles only that there are some.
+ */
+export function refusalOf(caught: unknown): Refusal {
+  const error = AgentError.from(caught);
+  const { retryAfterMs } = error;
+  if (error instanceof RefusedCall)
+    return { status: error.status, message: error.message, retryAfterMs };
+  if (error.rule === OWN_IDENTITY_ONLY)
+    return { status: 'PERMISSION_DENIED', message: `${error.field}: ${error.rule}` };
+  const status = STATUS_OF[error.code] ?? 'INTERNAL';
+  return { status, message: messageOf(status, error), retryAfterMs };
+}
+
+function messageOf(status: StatusName, error: AgentError): string {
+  if (status === 'INVALID_ARGUMENT') return error.message.slice(0, 500);
+  if (status === 'UNAUTHENTICATED') return 'request authenticate failure';
+  return status === 'UNAVAILABLE'
+    ? 'the CA cannot sign now'
+    : 'internal error; the log of the CA says more';
+}
+
+/** The refusal as gRPC sends it, in headers: with the two hints that clients know, where there is one. */
+export function statusHeaders({ status, message, retryAfterMs }: Refusal): Record<string, string> {
+  const code = STATUS[status];
+  // Of anybody's text only what survives in a header.
+  const text = message.replace(/[^\x20-\x7e]/g, '?');
+  const headers = { 'grpc-status': String(code), 'grpc-message': text.replaceAll('%', '%25') };
+  if (retryAfterMs === undefined) return headers;
+  const hint = {
+    'grpc-retry-pushback-ms': String(Math.ceil(retryAfterMs)),
+    'grpc-status-details-bin': retryInfo(code, text, retryAfterMs),
+  };
+  return { ...headers, ...hint };
+}
+
+function retryInfo(code: number, message: string, retryAfterMs: number): string {
+  const retryDelay = {
+    seconds: BigInt(Math.floor(retryAfterMs / 1_000)),
+    nanos: Math.floor(retryAfterMs % 1_000) * 1_000_000,
+  };
+  const value = Buffer.from(RetryInfo.encode({ retryDelay }).finish());
+  const status = Status.encode({
+    code,
+    message,
+    details: [{ typeUrl: 'type.googleapis.com/google.rpc.RetryInfo', value }],
+  }).finish();
+  return Buffer.from(status).toString('base64');
+}

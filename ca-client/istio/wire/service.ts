@@ -1,0 +1,24 @@
+import type { MethodDefinition } from '@grpc/grpc-js';
+import { IstioCertificateServiceDefinition } from '../../proto/generated/istio/v1/auth/ca';
+
+const same = (bytes: Buffer): Buffer => bytes;
+
+/**
+ * `istio.v1.auth.IstioCertificateService/CreateCertificate` as gRPC wants it. Messages cross it as bytes, which `messages.ts` reads: a
+ * malformed one gets our own answer, and none is decoded before its size is known.
+ */
+export const CREATE_CERTIFICATE: MethodDefinition<Buffer, Buffer> = {
+  path: `/${IstioCertificateServiceDefinition.fullName}/${IstioCertificateServiceDefinition.methods.createCertificate.name}`,
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: same,
+  requestDeserialize: same,
+  responseSerialize: same,
+  responseDeserialize: same,
+};
+
+/** The largest message either side takes, bytes. Far more than istiod sends with the largest root bundle in sensible use. */
+export const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** What `keyturn ca serve` calls itself in the header `server`: whoever it refuses knows whose rules to look at. */
+export const SERVER = 'keyturn';
