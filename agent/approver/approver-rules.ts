@@ -1,8 +1,8 @@
 import type { KubeCsr } from '../../ca-client/kubernetes/csr-object';
 import { type AgentError, errorText, invalid } from '../base/errors';
 import { readPem } from '../base/pem';
+import type { Csr } from '../identity/csr';
 import { directEngine } from '../identity/direct-engine';
-import type { Csr } from '../identity/engine';
 import { EMPTY_NAME, EMPTY_ORGANISATION } from '../identity/name';
 import { formatSpiffeId, type SpiffeId, serviceAccountId } from '../identity/spiffe-id';
 import { serviceAccountGroups } from '../kube/service-account';

@@ -1,5 +1,5 @@
 import { type AgentError, invalid } from '../base/errors';
-import type { Csr } from '../identity/engine';
+import type { Csr } from '../identity/csr';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 
 /** The rule that a request for somebody else's identity breaks. */

@@ -1,6 +1,5 @@
 import type { DerReader } from '../base/der';
 import { invalid } from '../base/errors';
-import type { Csr } from './engine';
 import { EXTENSION, readGeneralNames } from './extensions';
 import { COMMON_NAME } from './name';
 import {
@@ -13,6 +12,20 @@ import {
 import type { PublicKey } from './public-key';
 import { factorWeakness } from './rsa-factors';
 import type { SignatureAlgorithm } from './signature';
+
+/** What a certificate signing request says. Nothing of it is to be trusted but that its sender holds the key. */
+export interface Csr {
+  readonly spkiDer: Uint8Array;
+  /** URI SANs, as written. */
+  readonly uris: readonly string[];
+  /** Kinds of other SANs present, e.g. `dns`, `ip`, `email`, `other`. */
+  readonly otherNames: readonly string[];
+  /** OIDs of requested extensions other than SAN. */
+  readonly otherExtensions: readonly string[];
+  /** Subject, DER of the Name. */
+  readonly subjectDer: Uint8Array;
+  readonly hasCommonName: boolean;
+}
 
 /** A request as it reads, its signature not yet verified. */
 export interface UnverifiedCsr {

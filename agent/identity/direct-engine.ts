@@ -9,8 +9,8 @@ import {
   TAG,
 } from '../base/der';
 import { invalid } from '../base/errors';
-import { assertNotFactorable, parseCsr, type UnverifiedCsr } from './csr';
-import type { CertificateEngine, CertificateSpec, Csr } from './engine';
+import { assertNotFactorable, type Csr, parseCsr, type UnverifiedCsr } from './csr';
+import type { CertificateEngine, CertificateSpec } from './engine';
 import {
   encodeBasicConstraints,
   encodeKeyIds,

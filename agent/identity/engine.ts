@@ -1,4 +1,4 @@
-import type { UnverifiedCsr } from './csr';
+import type { Csr, UnverifiedCsr } from './csr';
 import type { KeyAlgorithm, KeyPair } from './keys';
 import type { SpiffeId } from './spiffe-id';
 
@@ -28,20 +28,6 @@ export interface CertificateEngine {
   verifyCsr(csr: UnverifiedCsr): Promise<Csr>;
   /** Signs a certificate. `spec` is taken as it stands: the caller has decided. */
   createCertificate(spec: CertificateSpec, issuerKey: KeyPair): Promise<Uint8Array>;
-}
-
-/** What a certificate signing request says. Nothing of it is to be trusted but that its sender holds the key. */
-export interface Csr {
-  readonly spkiDer: Uint8Array;
-  /** URI SANs, as written. */
-  readonly uris: readonly string[];
-  /** Kinds of other SANs present, e.g. `dns`, `ip`, `email`, `other`. */
-  readonly otherNames: readonly string[];
-  /** OIDs of requested extensions other than SAN. */
-  readonly otherExtensions: readonly string[];
-  /** Subject, DER of the Name. */
-  readonly subjectDer: Uint8Array;
-  readonly hasCommonName: boolean;
 }
 
 export interface CertificateSpec {

@@ -1,6 +1,5 @@
 import type { YamlDocument } from '../base/yaml';
-import type { TextEdit } from './yaml-edit';
-import type { YamlPlaces } from './yaml-places';
+import type { TextEdit, YamlPlaces } from './yaml-places';
 
 /** Comment lines, behind empty ones. */
 const COMMENTS = /(?:[ \t]*\r?\n)*((?:[ \t]+#[^\n]*(?:\n|$))+)/y;

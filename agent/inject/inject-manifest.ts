@@ -6,7 +6,8 @@ import { findObjects, type ManifestObject, valueAt } from './find-pods';
 import { fieldName } from './findings';
 import { injectPod, removeFromPod } from './inject-pod';
 import type { InjectOptions } from './options';
-import { editText, type TextEdit, yamlEdits } from './yaml-edit';
+import { editText, yamlEdits } from './yaml-edit';
+import type { TextEdit } from './yaml-places';
 import { YamlPlaces } from './yaml-places';
 import { TEMPLATE_HINT, yamlValue } from './yaml-value';
 

@@ -1,14 +1,7 @@
 import type { BlockWriter } from './block-writer';
 import type { Change, Path } from './changes';
 import { freedComments } from './freed-comments';
-import type { YamlPlaces } from './yaml-places';
-
-/** Replaces `text` from `start` to `end` by `by`. */
-export interface TextEdit {
-  readonly start: number;
-  readonly end: number;
-  readonly by: string;
-}
+import type { TextEdit, YamlPlaces } from './yaml-places';
 
 /**
  * The changes of one object as edits of its text, so that everything else in it stays to the octet: comments, order, anchors, quotes,

@@ -4,6 +4,13 @@ import type { Path } from './changes';
 import { fieldName } from './findings';
 import { offsetOf } from './yaml-value';
 
+/** Replaces `text` from `start` to `end` by `by`. */
+export interface TextEdit {
+  readonly start: number;
+  readonly end: number;
+  readonly by: string;
+}
+
 /** Where the nodes of a document stand in its text. Methods refuse what has no place of its own; `full` is the field that errors name. */
 export class YamlPlaces {
   constructor(

@@ -1,21 +1,22 @@
 import type { Socket } from 'node:net';
 import { connectionBound } from '../../agent/base/connection-bound';
+import type { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { ServerConnection } from '../../agent/http2/server-connection';
-import type { LeafSecret } from '../secrets/secrets';
-import type { OpenStream } from '../secrets/stream';
 import { LIMITS, PATIENCE } from './limits';
-import type { HeldStream } from './stream-room';
+
+/** A stream of any service of this server, as far as its place is concerned. */
+export interface HeldStream {
+  readonly id: number;
+  /** Ends it with a status. */
+  fail(code: GrpcStatus, details: string): void;
+}
 
 /** One client's connection. */
 export interface Connection {
   readonly id: number;
   readonly socket: Socket;
-  /** Open streams of secret discovery. */
-  readonly streams: Set<OpenStream>;
   /** Open streams of every service. */
   readonly held: Set<HeldStream>;
-  /** The leaf that this client is offered. Behind the newest while a newer bundle has not been sent to it. */
-  leaf: LeafSecret | undefined;
   /** What speaks HTTP/2 on the socket. */
   http2: ServerConnection | undefined;
   /** Sweeps since the client should have done something: begin to speak HTTP/2, read what was sent, or go after a goodbye. */
@@ -58,9 +59,7 @@ export class Connections {
     const connection: Connection = {
       id: this.#lastId,
       socket,
-      streams: new Set(),
       held: new Set(),
-      leaf: undefined,
       http2: undefined,
       owedSweeps: 0,
       idleProbes: 0,

@@ -5,13 +5,12 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import { parseGrpcTimeout } from '../../agent/http2/grpc-timeout';
 import { ServerConnection } from '../../agent/http2/server-connection';
 import type { ServerStream, StreamListener } from '../../agent/http2/server-stream';
-import type { Observer } from '../secrets/observer';
 import { Call } from './call';
-import type { Connection } from './connections';
+import type { Connection, HeldStream } from './connections';
 import { LIMITS, PATIENCE } from './limits';
 import { MessageReader, UnreadableMessage } from './message-reader';
 import { RequestMemory } from './request-memory';
-import type { HeldStream, StreamRoom } from './stream-room';
+import type { StreamRoom } from './stream-room';
 
 /** What answers the calls of one method. */
 export type Method =
@@ -22,6 +21,14 @@ export type Method =
 
 /** Methods by their path, `/SERVICE/METHOD`. */
 export type Methods = ReadonlyMap<string, Method>;
+
+/** Counts and logs what clients do. */
+export interface CallObserver {
+  /** A connection, stream or message that is over a limit or malformed. */
+  refused(reason: string, facts: Readonly<Record<string, unknown>>): void;
+  /** A fault of our own in one call. */
+  failed(subject: { readonly id: number; readonly node: string }, cause: unknown): void;
+}
 
 /** gRPC over our own HTTP/2, on sockets that were accepted elsewhere. */
 export class GrpcServer {
@@ -36,7 +43,7 @@ export class GrpcServer {
   constructor(
     private readonly methods: Methods,
     private readonly room: StreamRoom,
-    private readonly observer: Observer,
+    private readonly observer: CallObserver,
     private readonly onOwed: () => void,
     private readonly deps: Deps,
   ) {

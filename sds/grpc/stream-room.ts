@@ -1,14 +1,7 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from './call';
-import type { Connection, Connections } from './connections';
+import type { Connection, Connections, HeldStream } from './connections';
 import { LIMITS } from './limits';
-
-/** A stream of any service of this server, as far as its place is concerned. */
-export interface HeldStream {
-  readonly id: number;
-  /** Ends it with a status. */
-  fail(code: GrpcStatus, details: string): void;
-}
 
 /** The places for streams, which all services of the socket share: bounded in number, and no client takes those of the others. */
 export class StreamRoom {

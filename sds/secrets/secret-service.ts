@@ -29,6 +29,13 @@ export interface SecretServiceOptions extends IdentityNamesOptions {
   readonly onOwed: () => void;
 }
 
+/** What secret discovery knows of one connection. */
+interface Client {
+  readonly streams: Set<OpenStream>;
+  /** The leaf that it is offered. Behind the newest while a newer bundle has not been sent to it. */
+  leaf: LeafSecret | undefined;
+}
+
 /** The three methods of the secret discovery service over one set of secrets: who is subscribed, and what they are sent when. */
 export class SecretService {
   readonly #deps: Deps;
@@ -42,6 +49,7 @@ export class SecretService {
   );
   readonly #names: IdentityNames;
   readonly #streams = new Set<OpenStream>();
+  readonly #clients = new WeakMap<Connection, Client>();
   readonly #held = new WeakMap<OpenStream, Map<string, () => void>>();
   /** Calls of FetchSecrets that wait for a secret: each looks again when one appears. */
   readonly #fetches = new Map<() => void, (error: AgentError) => void>();
@@ -61,7 +69,7 @@ export class SecretService {
       deps,
     );
     this.#host = {
-      lookup: (connection) => (name) => this.#find(name, connection.leaf),
+      lookup: (connection) => (name) => this.#find(name, this.#client(connection).leaf),
       now: () => deps.clock.now(),
       watches: (stream, names) => this.#watches(stream, names),
       notes: (stream, notes) => {
@@ -193,18 +201,27 @@ export class SecretService {
     this.#lastId += 1;
     this.#offerLeaf(connection);
     const stream = open(this.#lastId, connection);
-    connection.streams.add(stream);
+    this.#client(connection).streams.add(stream);
     this.#streams.add(stream);
     this.#room.hold(connection, stream);
+  }
+
+  #client(connection: Connection): Client {
+    const known = this.#clients.get(connection);
+    if (known !== undefined) return known;
+    const client: Client = { streams: new Set(), leaf: undefined };
+    this.#clients.set(connection, client);
+    return client;
   }
 
   /** Offers the newest leaf to a client that has been sent the newest of what it judges its peers by. */
   #offerLeaf(connection: Connection): void {
     const { leaf } = this.#names;
-    if (connection.leaf === leaf) return;
-    const streams = [...connection.streams];
+    const client = this.#client(connection);
+    if (client.leaf === leaf) return;
+    const streams = [...client.streams];
     if (leaf && !streams.every((stream) => this.#hasSentTrust(stream))) return;
-    connection.leaf = leaf;
+    client.leaf = leaf;
     if (leaf)
       for (const stream of streams)
         if (isWatching(stream, 'identity', 'spiffe-id')) stream.changed();
@@ -270,7 +287,7 @@ export class SecretService {
 
   #closed(stream: OpenStream): void {
     this.#streams.delete(stream);
-    stream.connection.streams.delete(stream);
+    this.#client(stream.connection).streams.delete(stream);
     this.#room.leave(stream.connection, stream);
     this.#offerLeaf(stream.connection);
     this.#acknowledgements.changed();

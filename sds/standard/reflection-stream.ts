@@ -1,8 +1,8 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
+import type { HeldStream } from '../grpc/connections';
 import { PATIENCE } from '../grpc/limits';
 import { grpcStatus } from '../grpc/status';
-import type { HeldStream } from '../grpc/stream-room';
 import {
   ServerReflectionRequest,
   ServerReflectionResponse,

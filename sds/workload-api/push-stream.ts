@@ -1,8 +1,7 @@
 import type { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
-import type { Connection } from '../grpc/connections';
+import type { Connection, HeldStream } from '../grpc/connections';
 import { PATIENCE } from '../grpc/limits';
-import type { HeldStream } from '../grpc/stream-room';
 import type { Offer } from './offer';
 
 /** What a stream needs of its server. */

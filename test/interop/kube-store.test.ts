@@ -192,9 +192,9 @@ test('whoever may not read the namespace is told at the start', async () => {
 });
 
 const REPLICA = replicaProgram(
-  `import { openKubeStore } from './ca-client/builtin/store/kube-store';
-  import { createKubeApi } from './ca-client/kubernetes/kube-api';
-  import { loadKubeConfig } from './ca-client/kubernetes/kube-config';`,
+  `import { openKubeStore } from './agent/authority/store/kube-store';
+  import { createKubeApi } from './agent/kube/kube-api';
+  import { loadKubeConfig } from './agent/kube/kube-config';`,
   `const api = createKubeApi(await loadKubeConfig({ kubeconfig: argument, env: {} }, deps), deps);
     const store = await openKubeStore(api, '${NAMESPACE}', deps);
     after = () => api.close();`,

@@ -1,13 +1,15 @@
+import { dirname } from 'node:path';
+import { circlesOf } from './circles';
 import { type Import, importsOf, unreadableImports } from './imports';
 import { isGenerated, isProgram, type SourceFile } from './source-files';
 
 /**
- * The drawing of agent/ARCHITECTURE.md. Its fenced block `arrows` has one line for each unit, a folder with all below it or a single file:
+ * The drawing of agent/ARCHITECTURE.md. Its fenced block `arrows` has one line for each unit, a folder or a single file:
  *
  *     agent/lifecycle -> agent/base agent/identity ca-client(types)
  *
- * A unit owns what lies below it and belongs to no longer-named unit; `agent`, having units below it, owns only the files directly in it.
- * `(types)` allows `import type` only. Its fenced block `packages` says who may import which package:
+ * A folder owns the files directly in it: each of its sub-folders is a unit of its own. What a generator wrote belongs to the folder above
+ * its folder `generated`. `(types)` allows `import type` only. Its fenced block `packages` says who may import which package:
  *
  *     yaml agent/config
  */
@@ -58,7 +60,7 @@ export function checkArrows(files: readonly SourceFile[], drawing: Drawing): str
   }
   for (const file of files.filter(isGenerated))
     for (const each of importsOf(file)) checkPackage(each, drawing, used);
-  return [...problems, ...unusedArrows(drawing, used)];
+  return [...problems, ...unusedArrows(drawing, used), ...circles(files, drawing)];
 }
 
 // What the checks of the program would pass over.
@@ -97,6 +99,23 @@ function checkPackage(each: Import, drawing: Drawing, used: Set<string>): string
   return undefined;
 }
 
+/** Circles between files and between units, imports of types included: nobody can read one part of a circle without the others. */
+function circles(files: readonly SourceFile[], drawing: Drawing): string[] {
+  const ofFiles = new Map(
+    files
+      .filter(isProgram)
+      .map((file) => [
+        file.path.replace(/(\.d)?\.ts$/, ''),
+        importsOf(file).flatMap(({ kind, to }) => (kind === 'ours' ? [to] : [])),
+      ]),
+  );
+  const ofUnits = new Map([...drawing.units].map(([unit, targets]) => [unit, [...targets.keys()]]));
+  return [
+    ...circlesOf(ofFiles).map((circle) => `files in a circle: ${circle.join(' -> ')}`),
+    ...circlesOf(ofUnits).map((circle) => `the drawing has a circle: ${circle.join(' -> ')}`),
+  ];
+}
+
 function unusedArrows(drawing: Drawing, used: ReadonlySet<string>): string[] {
   const drawn = [...drawing.units].flatMap(([unit, targets]) =>
     [...targets.keys()].map((target) => `${unit} -> ${target}`),
@@ -109,15 +128,11 @@ function unusedArrows(drawing: Drawing, used: ReadonlySet<string>): string[] {
     .map((arrow) => `the drawing has ${arrow}, which no import uses`);
 }
 
-/** The longest-named unit that the path is or lies below; one with units below it owns only files directly in it. */
+/** The file itself, where it is drawn, or the folder it lies in; undefined where neither is drawn. */
 function unitOf(path: string, drawing: Drawing): string | undefined {
-  const names = [...drawing.units.keys()];
-  const [longest] = names
-    .filter((name) => isWithin(path, name))
-    .sort((a, b) => b.length - a.length);
-  if (longest === undefined) return undefined;
-  const parent = names.some((name) => name.startsWith(`${longest}/`));
-  return parent && path.slice(longest.length + 1).includes('/') ? undefined : longest;
+  const file = path.endsWith('.ts') ? path : `${path}.ts`;
+  const folder = dirname(file.replace(/\/generated\/.*/, '/generated'));
+  return [file, folder].find((name) => drawing.units.has(name));
 }
 
 // Imports of ours carry no extension, so `agent/main.ts` owns `agent/main` too.

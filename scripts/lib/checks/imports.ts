@@ -16,7 +16,7 @@ export function importsOf(file: SourceFile): Import[] {
   for (const [, type, names, target] of file.text.matchAll(statement)) {
     found.push(describe(file, target!, type !== undefined || isTypesOnly(names)));
   }
-  const call = /(typeof\s+)?\bimport\(\s*'([^'\n]+)',?\s*\)(\.[A-Z])?/g;
+  const call = /(typeof\s+)?\bimport\((?:\n\s*)?'([^'\n]+)',?\s*\)(\.[A-Z])?/g;
   for (const [, type, target, member] of file.text.matchAll(call))
     found.push(describe(file, target!, (type ?? member) !== undefined));
   return found;
@@ -25,7 +25,9 @@ export function importsOf(file: SourceFile): Import[] {
 /** Lines that load code in a way that `importsOf` does not read: `path:line: ...`. */
 export function unreadableImports(file: SourceFile): string[] {
   const code = codeOnly(file.text);
-  return [...code.matchAll(/\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!\s*'')/g)].map(
+  return [
+    ...code.matchAll(/\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!(?:\n\s*)?'',?\s*\))/g),
+  ].map(
     ({ index }) =>
       `${file.path}:${code.slice(0, index).split('\n').length}: loads code other than by import or import('...'), which the arrows cannot follow`,
   );

@@ -11,7 +11,8 @@ import {
   readDer,
   TAG,
 } from '../../../agent/base/der';
-import { type CertificateEngine, type Csr, ENGINES } from '../../../agent/identity/engine';
+import type { Csr } from '../../../agent/identity/csr';
+import { type CertificateEngine, ENGINES } from '../../../agent/identity/engine';
 import {
   EXTENSION,
   encodeBasicConstraints,

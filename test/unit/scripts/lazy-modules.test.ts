@@ -52,7 +52,7 @@ describe('until the first secret', () => {
     ['its messages', 'sds/proto/generated/workload.ts'],
     ['health and reflection', 'sds/standard/standard-services.ts'],
     ['what it describes', 'sds/proto/generated/descriptors.ts'],
-    ['JWT-SVIDs', 'ca-client/builtin/jwt/'],
+    ['JWT-SVIDs', 'agent/authority/jwt/'],
     ['jose', 'node_modules/jose/'],
     ['other trust domains', 'agent/trust/federation.ts'],
   ])('%s is not loaded', (_, part) => {

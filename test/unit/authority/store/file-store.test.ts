@@ -429,7 +429,7 @@ describe('a join token', () => {
       import { noLog } from './agent/base/log';
       import { noMetrics } from './agent/base/metrics';
       import { Secret } from './agent/base/secret';
-      import { openFileStore } from './ca-client/builtin/store/file-store';
+      import { openFileStore } from './agent/authority/store/file-store';
       async function main() {
         const [dir, entries, tokens] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]!.split(',')];
         const store = await openFileStore(dir, { clock: systemClock, random: Math.random, log: noLog, metrics: noMetrics });
@@ -595,7 +595,7 @@ test('death before any file operation loses nothing that was promised and promis
 test('of three processes on one directory one is killed under load, again and again: a token is won once and nothing is lost', async () => {
   const program = bundle(
     replicaProgram(
-      `import { openFileStore } from './ca-client/builtin/store/file-store';`,
+      `import { openFileStore } from './agent/authority/store/file-store';`,
       `const store = await openFileStore(argument, deps);`,
     ),
   );
