@@ -4,6 +4,7 @@ import { keepLiveliest } from './connection-bound';
 import type { Deps } from './deps';
 import { endInTime } from './end-in-time';
 import { AgentError, systemCode } from './errors';
+import { firstRequestOnly } from './first-request';
 import { formatHostPort, type HostPort } from './host-port';
 
 /** One whole answer. */
@@ -46,20 +47,14 @@ export interface HttpServer {
 /** Enough for probes and a few scrapers; what comes beyond takes the place of the oldest, so a flood costs no memory and stops no probe. */
 const MAX_CONNECTIONS = 256;
 const MAX_HEADER_BYTES = 8_192;
-/** For one whole request; probes and scrapers send a few hundred bytes. */
+/** For a whole header; probes and scrapers send a few hundred bytes. */
 const REQUEST_MS = 5_000;
 /** For one connection with its answer, which may be a large CRL for somebody far away. */
 const CONNECTION_MS = 30_000;
-const LIMITS = {
-  maxHeaderSize: MAX_HEADER_BYTES,
-  headersTimeout: REQUEST_MS,
-  requestTimeout: REQUEST_MS,
-  connectionsCheckingInterval: REQUEST_MS,
-};
 
 /**
  * Answers GET and HEAD for anybody who can reach the port: bounded in connections, octets and time, read only, nothing of a request
- * repeated. A connection is for one request: who sends more, and reads no answer, would have us keep them all.
+ * repeated. A connection is for one request.
  *
  * @throws AgentError ERR_SOCKET when the address cannot be listened on.
  */
@@ -67,13 +62,7 @@ export async function serveHttp(
   options: HttpServerOptions,
   deps: Pick<Deps, 'clock' | 'log'>,
 ): Promise<HttpServer> {
-  const asked = new WeakSet<Socket>();
-  const server = createServer(LIMITS, (request, response) => {
-    if (asked.has(request.socket)) {
-      request.socket.destroy();
-      return;
-    }
-    asked.add(request.socket);
+  const http = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (request, response) => {
     answer(request, options).then(
       (found) => send(request, response, found),
       (cause) => {
@@ -82,8 +71,14 @@ export async function serveHttp(
       },
     );
   });
+  const server = firstRequestOnly(http, REQUEST_MS, deps);
   keepLiveliest(server, MAX_CONNECTIONS, 1 / 8);
-  server.on('connection', (socket) => void endInTime(socket, CONNECTION_MS, deps));
+  const open = new Set<Socket>();
+  server.on('connection', (socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    endInTime(socket, CONNECTION_MS, deps);
+  });
   const port = await listen(server, options);
   server.on('error', (cause) => deps.log.warn('connection not accepted', { cause }));
   let closing: Promise<void> | undefined;
@@ -92,7 +87,7 @@ export async function serveHttp(
     close: () => {
       closing ??= new Promise((resolve) => {
         server.close(() => resolve());
-        server.closeAllConnections();
+        for (const socket of open) socket.destroy();
       });
       return closing;
     },
