@@ -20,8 +20,8 @@ export interface AdmissionServerOptions {
 /** Where requests are sent to. */
 export const ADMISSION_PATH = '/inject';
 
-/** An API server takes no object beyond 3 MiB, and sends it once. */
-const MAX_BODY_BYTES = 4 * 1024 * 1024;
+/** An API server takes no request beyond 3 MiB, and etcd by its defaults no object beyond 1.5 MiB. */
+const MAX_BODY_BYTES = 3 * 1024 * 1024;
 /** Of all requests that have not arrived whole. */
 const MAX_WAITING_BYTES = 32 * 1024 * 1024;
 const MAX_HEADER_BYTES = 16_384;

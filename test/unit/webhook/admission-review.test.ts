@@ -110,13 +110,26 @@ describe('what is no review is refused by field', () => {
       review({ ...REQUEST, object: 0 }).replace('"object":0', `"object":${deep(50_000)}`),
       'body: must not be nested deeper than 200',
     ],
+    [
+      'W18 more values than any pod has, in as many lists',
+      review({ ...REQUEST, object: 0 }).replace(
+        '"object":0',
+        `"object":[${'[],'.repeat(50_000)}0]`,
+      ),
+      'body: must not hold more than 50000 values',
+    ],
+    [
+      'W18 more values than any pod has, in one list',
+      review({ ...REQUEST, object: 0 }).replace('"object":0', `"object":[${'1,'.repeat(50_000)}0]`),
+      'body: must not hold more than 50000 values',
+    ],
   ])('%s', (_name, body, message) => {
     expect(verdict(body)).toBe(message);
   });
 });
 
-test('brackets in text are not nesting', () => {
-  const name = `${'[{'.repeat(1_000)}\\"${'['.repeat(1_000)}`;
+test('brackets and commas in text are not nesting and no values', () => {
+  const name = `${'[{'.repeat(1_000)}\\"${'['.repeat(1_000)}${','.repeat(60_000)}`;
   expect(parse(review({ ...REQUEST, object: { name } })).object).toEqual({ name });
 });
 
