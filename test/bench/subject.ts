@@ -72,7 +72,7 @@ export function pilotAgent(ca: CaSubject): Subject {
         env,
       });
       const { pid, startedAt, sdsSocket, stop } = peer;
-      const dir = resolve(sdsSocket, '../../../..');
+      const dir = resolve(sdsSocket, '../../../../..');
       return {
         pid,
         dir,

@@ -237,5 +237,5 @@ function readIfThere(path: string): string | undefined {
 function relativeTo(path: string): string {
   return path.startsWith(process.cwd())
     ? path.slice(process.cwd().length + 1)
-    : `${'..'.repeat(process.cwd().split('/').length - 1)}${path.slice(1)}`;
+    : `${'../'.repeat(process.cwd().split('/').length - 1)}${path.slice(1)}`;
 }
