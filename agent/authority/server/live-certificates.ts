@@ -1,5 +1,5 @@
 import type { Deps } from '../../base/deps';
-import type { CaStore } from '../store/store';
+import type { CaStore, IssuedReading } from '../store/store';
 import { RefusedCall } from './status';
 
 /** Processes that share a register, of which none knows what the others sign before it looks. */
@@ -10,9 +10,11 @@ const LOOK_MS = 5_000;
 const MAX_KNOWN = 10_000;
 
 interface Known {
-  /** Live ones at the last look at the register, and when that was. */
+  /** Live ones at the last look at the register, at most, and when that was. */
   readonly live: number;
   readonly lookedAt: number;
+  /** Where that look ended. */
+  readonly end?: IssuedReading['end'];
   /** Those that were under way here at that look, and since. */
   signed: number;
 }
@@ -21,7 +23,8 @@ interface Known {
  * Bounds how many certificates of one identity are live: valid, and not revoked. Whoever can have certificates at will would fill the
  * register, and after a revocation the list.
  *
- * The register is read seldom: the nearer the bound, the sooner. Processes that share it go beyond the bound by no more than it.
+ * The register is read seldom: the nearer the bound, the sooner, and then what came since the last time; whole only before a refusal.
+ * Processes that share it go beyond the bound by no more than it.
  */
 export class LiveCertificates {
   readonly #known = new Map<string, Known>();
@@ -32,7 +35,7 @@ export class LiveCertificates {
   /** @param max  For each identity. */
   constructor(
     private readonly max: number,
-    private readonly store: Pick<CaStore, 'issued'>,
+    private readonly store: Pick<CaStore, 'issuedSince'>,
     private readonly isRevoked: (serial: string) => boolean,
     private readonly deps: Pick<Deps, 'clock'>,
   ) {}
@@ -79,11 +82,22 @@ export class LiveCertificates {
     return looking;
   }
 
+  /** What was counted earlier may have ended: where that reaches the bound, all are counted anew. */
   async #read(id: string): Promise<Known> {
+    const before = this.#known.get(id);
+    if (before !== undefined && before.live + before.signed < this.max) {
+      const known = await this.#readSince(id, before);
+      if (known.live + known.signed < this.max) return known;
+    }
+    return this.#readSince(id);
+  }
+
+  async #readSince(id: string, before?: Known): Promise<Known> {
     const lookedAt = this.deps.clock.now();
-    const entries = await this.store.issued({ id }, lookedAt);
-    const live = entries.filter(({ serial }) => !this.isRevoked(serial)).length;
-    const known = { live, lookedAt, signed: this.#underWay.get(id) ?? 0 };
+    const { entries, isWhole, end } = await this.store.issuedSince({ id }, lookedAt, before?.end);
+    const found = entries.filter(({ serial }) => !this.isRevoked(serial)).length;
+    const live = isWhole ? found : before!.live + found;
+    const known = { live, lookedAt, end, signed: this.#underWay.get(id) ?? 0 };
     this.#known.set(id, known);
     return known;
   }

@@ -23,6 +23,7 @@ import {
   type ExpiredCertificate,
   type IssuedEntry,
   type IssuedQuery,
+  type IssuedReading,
   type JoinTokenQuery,
   neededUntilAt,
   type Redemption,
@@ -125,6 +126,14 @@ class FileStore implements CaStore {
 
   issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]> {
     return this.#try('read the register', () => this.#log.find(query, now));
+  }
+
+  issuedSince(
+    query: IssuedQuery,
+    now: number,
+    since: IssuedReading['end'] | undefined,
+  ): Promise<IssuedReading> {
+    return this.#try('read the register', () => this.#log.findSince(query, now, since));
   }
 
   createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>> {

@@ -7,8 +7,14 @@ import { AgentError, systemCode } from '../../base/errors';
 import { Batches } from './batches';
 import { formatCheckedLine } from './checked-line';
 import { probeWrite } from './probe-write';
-import { readSegment } from './segment-file';
-import { type IssuedEntry, type IssuedQuery, matches, neededUntilAt } from './store';
+import { readSegment, type SegmentEnd } from './segment-file';
+import {
+  type IssuedEntry,
+  type IssuedQuery,
+  type IssuedReading,
+  matches,
+  neededUntilAt,
+} from './store';
 import { storeError } from './store-error';
 
 const SEGMENT = /^[0-9a-f]{32}\.log$/;
@@ -62,11 +68,36 @@ export class IssuedLog {
   }
 
   async find(query: IssuedQuery, now: number): Promise<IssuedEntry[]> {
+    return [...(await this.#find(query, now)).entries];
+  }
+
+  /** As `find`, but only what came since an earlier reading where `since` is of one and its segments are still there. */
+  async findSince(
+    query: IssuedQuery,
+    now: number,
+    since: IssuedReading['end'] | undefined,
+  ): Promise<IssuedReading> {
+    if (since === undefined) return this.#find(query, now);
+    const paths = new Set(await this.#paths());
+    // Its entries are in another segment by now, among some that were read.
+    if ([...since.keys()].some((path) => !paths.has(path))) return this.#find(query, now);
+    return this.#find(query, now, since);
+  }
+
+  async #find(
+    query: IssuedQuery,
+    now: number,
+    since: IssuedReading['end'] = new Map(),
+  ): Promise<IssuedReading> {
     const found = new Map<string, IssuedEntry>();
-    await this.#readAll((batch) => {
+    const read = await this.#readAll((batch) => {
       for (const entry of batch) if (matches(entry, query, now)) found.set(entry.serial, entry);
-    });
-    return [...found.values()];
+    }, since);
+    return {
+      entries: [...found.values()],
+      isWhole: since.size === 0,
+      end: new Map(read.map(({ path, readTo }) => [path, readTo])),
+    };
   }
 
   /** Looks through everything once and mends what killed writers left behind. @throws AgentError ERR_CA_STATE: damaged. */
@@ -79,7 +110,7 @@ export class IssuedLog {
     await this.deps.clock.sleepUntil(this.deps.clock.now() + WRITE_MS);
     for (const { path, tornAt } of torn) {
       const again = await readSegment(path, () => undefined).catch(ignoreMissing);
-      if (again !== tornAt) continue;
+      if (again?.tornAt !== tornAt) continue;
       this.deps.log.warn(
         'unfinished entry at the end of the register dropped, its certificate was never handed out',
         {
@@ -173,12 +204,13 @@ export class IssuedLog {
   /** Reads every segment, from the start again where one went away meanwhile: then `visit` sees entries more than once. */
   async #readAll(
     visit: (batch: readonly IssuedEntry[]) => void,
-  ): Promise<{ path: string; tornAt: number | undefined }[]> {
+    since: IssuedReading['end'] = new Map(),
+  ): Promise<(SegmentEnd & { readonly path: string })[]> {
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
       try {
-        const read: { path: string; tornAt: number | undefined }[] = [];
+        const read: (SegmentEnd & { readonly path: string })[] = [];
         for (const path of await this.#paths())
-          read.push({ path, tornAt: await readSegment(path, visit) });
+          read.push({ path, ...(await readSegment(path, visit, since.get(path))) });
         return read;
       } catch (caught) {
         ignoreMissing(caught);

@@ -8,6 +8,14 @@ const CHUNK_BYTES = 256 * 1024;
 const MAX_LINE_BYTES = 8 * 1024 * 1024;
 const NEWLINE = 0x0a;
 
+/** How far a segment could be read, in octets from its start. */
+export interface SegmentEnd {
+  /** Where the next reading goes on: behind the last whole batch. */
+  readonly readTo: number;
+  /** Where an unfinished batch begins; undefined where there is none. */
+  readonly tornAt: number | undefined;
+}
+
 /**
  * Reads a segment of the register and calls `visit` with each batch, in order.
  *
@@ -15,23 +23,28 @@ const NEWLINE = 0x0a;
  * was told that it was written, so it is passed over. Before a good one it is damage, because a writer goes on only after the batch before
  * is on disk.
  *
- * @returns  Where the good part ends; undefined where that is the end of the file.
- * @throws   AgentError ERR_CA_STATE naming the file and the byte; system errors as they are.
+ * @param from  `readTo` of an earlier reading, to visit what was added since.
+ * @throws      AgentError ERR_CA_STATE naming the file and the byte; system errors as they are.
  */
 export async function readSegment(
   path: string,
   visit: (batch: readonly IssuedEntry[]) => void,
-): Promise<number | undefined> {
+  from = 0,
+): Promise<SegmentEnd> {
   const file = await open(path, 'r');
   try {
     let brokenAt: number | undefined;
-    for await (const { line, offset } of linesOf(file)) {
+    let readTo = from;
+    for await (const { line, offset, end } of linesOf(file, from)) {
       const batch = line && (parseCheckedLine(line) as readonly IssuedEntry[] | undefined);
       if (batch === undefined) brokenAt ??= offset;
       else if (brokenAt !== undefined) throw damaged(path, brokenAt);
-      else visit(batch);
+      else {
+        visit(batch);
+        readTo = end;
+      }
     }
-    return brokenAt;
+    return { readTo, tornAt: brokenAt };
   } finally {
     await file.close();
   }
@@ -40,26 +53,30 @@ export async function readSegment(
 /** Lines without their newlines, empty ones left out; undefined for one that has no end or is too long. */
 async function* linesOf(
   file: FileHandle,
-): AsyncGenerator<{ line: Uint8Array | undefined; offset: number }> {
+  from: number,
+): AsyncGenerator<{ line: Uint8Array | undefined; offset: number; end: number }> {
   let rest = Buffer.alloc(0);
   let overlong = false;
-  let offset = 0;
+  let offset = from;
+  let position = from;
   for (;;) {
     const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-    const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
+    const { bytesRead } = await file.read(chunk, 0, chunk.length, position);
     if (bytesRead === 0) break;
+    position += bytesRead;
     rest = Buffer.concat([rest, chunk.subarray(0, bytesRead)]);
     for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
-      if (end > 0) yield { line: overlong ? undefined : rest.subarray(0, end), offset };
+      const line = overlong ? undefined : rest.subarray(0, end);
+      if (end > 0) yield { line, offset, end: offset + end + 1 };
       offset += end + 1;
       rest = rest.subarray(end + 1);
       overlong = false;
     }
     if (rest.length <= MAX_LINE_BYTES) continue;
-    if (!overlong) yield { line: undefined, offset };
+    if (!overlong) yield { line: undefined, offset, end: offset + rest.length };
     overlong = true;
     offset += rest.length;
     rest = Buffer.alloc(0);
   }
-  if (rest.length > 0) yield { line: undefined, offset };
+  if (rest.length > 0) yield { line: undefined, offset, end: offset + rest.length };
 }

@@ -84,6 +84,15 @@ export type Redemption =
   | { readonly kind: 'redeemed'; readonly id: SpiffeId; readonly again: number }
   | { readonly kind: 'refused'; readonly why: TokenRefusal };
 
+/** What one reading of the register found. */
+export interface IssuedReading {
+  readonly entries: readonly IssuedEntry[];
+  /** Whether they are all that a query finds, not only what came since. */
+  readonly isWhole: boolean;
+  /** Where the next may go on: how many octets of each file are read. */
+  readonly end: ReadonlyMap<string, number>;
+}
+
 /** Which join tokens are meant; all that is given must hold. */
 export interface JoinTokenQuery {
   readonly token?: Secret<string>;
@@ -106,6 +115,17 @@ export interface CaStore {
   recordIssued(entry: IssuedEntry): Promise<void>;
   /** Certificates that are valid at `now`, in no order, revoked ones included. */
   issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]>;
+  /**
+   * As `issued`, but only what came since an earlier reading with the same query where the store can tell. An entry may be in two readings;
+   * what has ended or was revoked since is in the earlier one.
+   *
+   * @param since  `end` of that reading.
+   */
+  issuedSince(
+    query: IssuedQuery,
+    now: number,
+    since: IssuedReading['end'] | undefined,
+  ): Promise<IssuedReading>;
   /** Makes a token that is good for one key of `id` until it expires. It can be read this once; only its hash is kept. */
   createJoinToken(id: SpiffeId, ttlSeconds: number, now: number): Promise<Secret<string>>;
   /** What a claim would redeem a token for now; uses nothing up. @throws AgentError ERR_CA_STATE (retry soon) where that is not known. */

@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals';
 import { LiveCertificates } from '../../../../agent/authority/server/live-certificates';
-import type { IssuedEntry } from '../../../../agent/authority/store/store';
+import type { IssuedEntry, IssuedReading } from '../../../../agent/authority/store/store';
 import { issuedEntry } from '../../../support/ca-store';
 import { HOUR_MS, TEST_ID } from '../../../support/certs';
 import { TestClock } from '../../../support/test-clock';
@@ -12,11 +12,20 @@ function world(max: number, processes = 1) {
   const clock = new TestClock();
   const entries: IssuedEntry[] = [];
   const revoked = new Set<string>();
-  let reads = 0;
+  const reads: number[] = [];
   const store = {
-    issued: async () => {
-      reads += 1;
-      return entries.filter(({ notAfterAt }) => notAfterAt > clock.now());
+    issuedSince: async (
+      _query: unknown,
+      _now: number,
+      since?: ReadonlyMap<string, number>,
+    ): Promise<IssuedReading> => {
+      const from = since?.get('register') ?? 0;
+      reads.push(from);
+      return {
+        entries: entries.slice(from).filter(({ notAfterAt }) => notAfterAt > clock.now()),
+        isWhole: from === 0,
+        end: new Map([['register', entries.length]]),
+      };
     },
   };
   const all = Array.from(
@@ -33,7 +42,7 @@ function world(max: number, processes = 1) {
     );
     settled();
   };
-  return { clock, entries, revoked, sign, bounds: all, reads: () => reads };
+  return { clock, entries, revoked, sign, bounds: all, reads };
 }
 
 test('as many certificates as the bound are signed for one identity; the refusal names bound and flag', async () => {
@@ -44,10 +53,9 @@ test('as many certificates as the bound are signed for one identity; the refusal
     message:
       'the identity has 3 live certificates, as many as --max-live-certificates-per-identity allows',
   });
-  const { reads } = at;
-  const before = reads();
+  const before = at.reads.length;
   for (let count = 0; count < 100; count += 1) await expect(at.sign()).rejects.toMatchObject(FULL);
-  expect(reads()).toBe(before);
+  expect(at.reads).toHaveLength(before);
 });
 
 test.each<[string, (at: ReturnType<typeof world>) => unknown]>([
@@ -84,5 +92,17 @@ test('many processes together go beyond the bound by no more than it, and read t
       .then(() => (signed += 1))
       .catch(() => undefined);
   expect([signed >= 1_000, signed <= 2_000]).toEqual([true, true]);
-  expect(at.reads()).toBeLessThan(signed * 2);
+  expect(at.reads.length).toBeLessThan(signed * 2);
+});
+
+test('the register is read from where the last look ended, and whole before a refusal', async () => {
+  const at = world(1_000);
+  for (let count = 0; count < 1_000; count += 1) await at.sign();
+  const [first, ...later] = at.reads;
+  expect(first).toBe(0);
+  expect(later.filter((from) => from === 0)).toEqual([]);
+  await at.clock.advanceBy(HOUR_MS);
+  // All have ended: what was counted earlier refuses nobody.
+  await at.sign();
+  expect(at.reads.at(-1)).toBe(0);
 });

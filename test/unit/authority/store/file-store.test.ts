@@ -1,6 +1,7 @@
 import {
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -11,7 +12,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import { openFileStore } from '../../../../agent/authority/store/file-store';
-import type { CaStore } from '../../../../agent/authority/store/store';
+import type { CaStore, IssuedReading } from '../../../../agent/authority/store/store';
 import type { Clock } from '../../../../agent/base/clock';
 import { Secret } from '../../../../agent/base/secret';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
@@ -87,6 +88,26 @@ describe('the register', () => {
       entries[2],
     ]);
     expect(await again.issued({}, TEST_NOW + HOUR_MS)).toEqual([]);
+  });
+
+  test('is read on from where an earlier reading ended, in all segments, and anew where one of them went', async () => {
+    const dir = tempDir();
+    const [store, another] = [await open(dir), await open(dir)];
+    const enter = (by: CaStore, serial: string) => by.recordIssued(issuedEntry({ serial }));
+    const since = async (end?: IssuedReading['end']) => {
+      const read = await store.issuedSince({ id: TEST_ID }, TEST_NOW, end);
+      return { ...read, entries: read.entries.map(({ serial }) => serial).sort() };
+    };
+    await enter(store, 'aa');
+    const first = await since();
+    expect(first).toMatchObject({ entries: ['aa'], isWhole: true });
+    await enter(store, 'bb');
+    await enter(another, 'cc');
+    const second = await since(first.end);
+    expect(second).toMatchObject({ entries: ['bb', 'cc'], isWhole: false });
+    expect(await since(second.end)).toMatchObject({ entries: [], isWhole: false });
+    renameSync(segmentsOf(dir)[0]!, join(dir, 'state/issued', `${'0'.repeat(32)}.log`));
+    expect(await since(second.end)).toMatchObject({ entries: ['aa', 'bb', 'cc'], isWhole: true });
   });
 
   test('shares one fsync among those who wait', async () => {
