@@ -5,6 +5,7 @@ import { syncDirectory, writeDurably } from '../../base/durable-files';
 import { systemCode } from '../../base/errors';
 import { readSmallFile } from '../../base/read-file';
 import { eachOf, inTurns } from '../../base/steps';
+import { Batches } from './batches';
 import { formatCheckedLine, parseCheckedLine } from './checked-line';
 import { damaged } from './store-error';
 
@@ -22,6 +23,8 @@ const AT_ONCE = 16;
 export class RecordFiles<T> {
   /** A record never changes, so what was read once need not be read again. */
   #known: ReadonlyMap<string, T> = new Map();
+  /** Calls that are under way at once share one fsync of the directory. */
+  readonly #syncs = new Batches<null>(Number.POSITIVE_INFINITY, () => syncDirectory(this.dir));
 
   constructor(readonly dir: string) {}
 
@@ -35,7 +38,7 @@ export class RecordFiles<T> {
         .map(async ([name, record]) => ((await this.#addOne(name, record)) ? [name] : []));
       added.push(...(await allOf(made)).flat());
     }
-    await syncDirectory(this.dir);
+    await this.#syncs.add(null);
     return added;
   }
 
