@@ -12,6 +12,7 @@ import type { KubeApi } from '../kube/kube-api';
 import { isKubeStatus } from '../kube/kube-error';
 import { listObjects } from '../kube/kube-list';
 import { fieldSelector, kubePath } from '../kube/kube-path';
+import { WATCH_AGAIN_MS } from '../kube/watch-object';
 import { addCondition } from './approval';
 import { ApproverDesk, type StuckRequest } from './approver-desk';
 import {
@@ -33,9 +34,6 @@ export interface ApproverOptions extends ApproverPolicy {
 const MAX_PAGE = 500;
 /** Every agent waits for it, so it looks again soon. */
 const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
-
-/** A server that ends watches as soon as they begin is not asked without end. */
-const WATCH_AGAIN_MS = 500;
 
 /**
  * Approves the requests to one signer that ask for their sender's own identity, and denies the others with the reason. After issuance it

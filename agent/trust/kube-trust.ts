@@ -10,6 +10,7 @@ import type { TrustBundle } from '../identity/trust-bundle';
 import type { KubeApi } from '../kube/kube-api';
 import { isKubeStatus } from '../kube/kube-error';
 import { fieldSelector, kubePath } from '../kube/kube-path';
+import { WATCH_AGAIN_MS } from '../kube/watch-object';
 
 export interface KubeTrustOptions {
   readonly signerName: string;
@@ -38,9 +39,6 @@ const CONFIG_MAP = 'istio-ca-root-cert';
 const CONFIG_MAP_KEY = 'root-cert.pem';
 /** v1 since Kubernetes 1.37, v1beta1 from 1.33 (off by default) to 1.39. */
 const BUNDLE_VERSIONS = ['v1', 'v1beta1'];
-
-/** A server that ends watches as soon as they begin is not asked without end. */
-const WATCH_AGAIN_MS = 500;
 
 /** What was found, and what to watch for changes of it. */
 interface Found {
@@ -112,12 +110,14 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     // Until the cluster has spoken; what it says replaces them, whatever they were.
     if (kept) trust.set(kept);
     while (!stop.signal.aborted) {
-      let waitMs = 0;
+      // However soon a watch ends, and with whatever: a change is read at once, the one behind it when this has passed.
+      let lookAgainAt = deps.clock.now() + WATCH_AGAIN_MS;
       try {
         const found = await find(api, options, stop.signal);
         take(found);
         firstLook();
-        if (!(await isChanged(api, found.watchPath, stop.signal))) waitMs = WATCH_AGAIN_MS;
+        if (!(await isChanged(api, found.watchPath, stop.signal)))
+          lookAgainAt = deps.clock.now() + WATCH_AGAIN_MS;
         // Not before the watch has worked: where it never does, waits grow and the reason is logged once.
         failures.end();
         problemTold = '';
@@ -126,16 +126,14 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
         const error = AgentError.from(caught);
         // A watch that began too long ago says nothing of the anchors.
         if (!isKubeStatus(caught, 410)) refused(error);
-        waitMs = Math.max(
-          backoffMs(failures.failed(error), DEFAULT_BACKOFF, deps.random),
-          error.retryAfterMs ?? 0,
-        );
+        const waitMs = backoffMs(failures.failed(error), DEFAULT_BACKOFF, deps.random);
+        lookAgainAt = deps.clock.now() + Math.max(waitMs, error.retryAfterMs ?? 0);
       } finally {
         firstLook();
       }
       wake = new AbortController();
       if (!stop.signal.aborted)
-        await deps.clock.sleepUntil(deps.clock.now() + waitMs, wake.signal).catch(() => undefined);
+        await deps.clock.sleepUntil(lookAgainAt, wake.signal).catch(() => undefined);
     }
   };
   const following = follow();

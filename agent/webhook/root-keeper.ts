@@ -4,10 +4,11 @@ import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
 import { Secret } from '../base/secret';
 import type { CertificateEngine } from '../identity/engine';
-import { followObject } from '../kube/follow-object';
+
 import type { KubeApi } from '../kube/kube-api';
 import { isKubeStatus } from '../kube/kube-error';
 import { kubePath } from '../kube/kube-path';
+import { watchObject } from '../kube/watch-object';
 import { CONFIGURATIONS, publishCaBundle } from './ca-bundle';
 import {
   advance,
@@ -92,7 +93,7 @@ export class RootKeeper {
     let changed = new AbortController();
     const wake = () => changed.abort();
     const following = [
-      followObject(
+      watchObject(
         api,
         kubePath`/api/v1/namespaces/${namespace}/secrets`,
         secret,
@@ -100,7 +101,7 @@ export class RootKeeper {
         this.#deps,
         signal,
       ),
-      followObject(api, CONFIGURATIONS, configuration, wake, this.#deps, signal),
+      watchObject(api, CONFIGURATIONS, configuration, wake, this.#deps, signal),
     ];
     signal.addEventListener('abort', wake, { once: true });
     const failures = new FailureRun();

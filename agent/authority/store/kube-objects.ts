@@ -1,7 +1,9 @@
+import type { Deps } from '../../base/deps';
 import type { KubeApi } from '../../kube/kube-api';
 import { isKubeStatus } from '../../kube/kube-error';
 import { listObjects } from '../../kube/kube-list';
-import { fieldSelector, kubePath } from '../../kube/kube-path';
+import { kubePath } from '../../kube/kube-path';
+import { watchObject } from '../../kube/watch-object';
 
 /** A ConfigMap, as far as the store looks into it. */
 export interface ConfigMap {
@@ -95,13 +97,14 @@ export class KubeObjects {
     await listObjects(this.api, { path, maxPage: PAGE }, visit);
   }
 
-  /** Calls back with each change of one, until the server ends the watch. */
-  watch(name: string, onChange: () => void, signal: AbortSignal): Promise<void> {
-    return this.api.watch(
-      `${this.#path}?${fieldSelector('metadata.name', name)}`,
-      onChange,
-      signal,
-    );
+  /** As `watchObject`, of one. */
+  watch(
+    name: string,
+    onChange: () => void,
+    deps: Pick<Deps, 'clock' | 'log' | 'random'>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    return watchObject(this.api, this.#path, name, onChange, deps, signal);
   }
 
   #of(name: string): string {

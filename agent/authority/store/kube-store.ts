@@ -1,4 +1,4 @@
-import { backoffMs, DEFAULT_BACKOFF } from '../../base/backoff';
+import { backoffMs } from '../../base/backoff';
 import type { Deps } from '../../base/deps';
 import { AgentError } from '../../base/errors';
 import type { Secret } from '../../base/secret';
@@ -336,26 +336,12 @@ class KubeStore implements CaStore {
   }
 
   async #watch(): Promise<void> {
-    const { signal } = this.#stop;
-    const { clock, log, random } = this.#deps;
     const tell = () => {
       for (const listener of [...this.#listeners]) listener.call();
     };
-    for (let failures = 0; !signal.aborted; ) {
-      try {
-        // For what came between the last watch and this one: it begins with what is there.
-        tell();
-        await this.#objects.watch(REVOKED, tell, signal);
-        failures = 0;
-      } catch (caught) {
-        if (signal.aborted) return;
-        failures += 1;
-        log.warn('revocations are not watched', { where: this.#where, failures, cause: caught });
-        await clock
-          .sleepUntil(clock.now() + backoffMs(failures, DEFAULT_BACKOFF, random), signal)
-          .catch(() => undefined);
-      }
-    }
+    // For what came before the watch begins.
+    tell();
+    await this.#objects.watch(REVOKED, tell, this.#deps, this.#stop.signal);
   }
 
   async #try<T>(what: string, work: () => Promise<T>): Promise<T> {

@@ -3,20 +3,22 @@ import type { Deps } from '../base/deps';
 import type { KubeApi } from './kube-api';
 import { fieldSelector } from './kube-path';
 
-/** A server that ends watches as soon as they begin is not asked without end. */
-const WATCH_AGAIN_MS = 500;
+/** Between two watches of one thing, at least: a proxy that ends each as soon as it begins, or repeats an event, is not asked without end. */
+export const WATCH_AGAIN_MS = 500;
 
 /**
- * Calls back with each change of one object, and at least every few minutes, until the signal fires. It needs to watch that object alone.
+ * Calls back with each change of one object, and after each end of a watch, since what came between two of them is in neither: at least every
+ * few minutes, until the signal fires. It needs to watch that object alone.
  *
  * @param path  Of all objects of the kind, e.g. `/api/v1/namespaces/keyturn/secrets`.
+ * @see https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
  */
-export async function followObject(
+export async function watchObject(
   api: KubeApi,
   path: string,
   name: string,
   onChange: () => void,
-  { clock, log, random }: Deps,
+  { clock, log, random }: Pick<Deps, 'clock' | 'log' | 'random'>,
   signal: AbortSignal,
 ): Promise<void> {
   for (let failures = 0; !signal.aborted; ) {
@@ -28,7 +30,7 @@ export async function followObject(
       if (signal.aborted) return;
       failures += 1;
       waitMs = backoffMs(failures, DEFAULT_BACKOFF, random);
-      log.warn('changes are not seen at once', {
+      log.warn('watch failed, polling', {
         path,
         name,
         retryInSeconds: Math.round(waitMs / 1_000),
@@ -36,6 +38,6 @@ export async function followObject(
       });
     }
     await clock.sleepUntil(clock.now() + waitMs, signal).catch(() => undefined);
-    onChange();
+    if (!signal.aborted) onChange();
   }
 }
