@@ -2,6 +2,9 @@ import { backoffMs, DEFAULT_BACKOFF, FailureRun } from './backoff';
 import type { Deps } from './deps';
 import { AgentError } from './errors';
 
+/** Between the beginnings of two looks, at least: what changes without end, or always has something due, does not take all the time. */
+export const LOOK_AGAIN_MS = 50;
+
 /** Something that is looked at again and again: files, or an answer from elsewhere. */
 export interface Looked {
   /** Set up before the first look; `wake` ends the wait for the next one. */
@@ -33,6 +36,7 @@ export async function keepLooking(
   while (!signal.aborted) {
     // Made anew before looking, so that a change during the look is not lost.
     wake = new AbortController();
+    const soonestAt = clock.now() + LOOK_AGAIN_MS;
     let until: number;
     try {
       until = await looked.look(signal);
@@ -44,9 +48,9 @@ export async function keepLooking(
         clock.now() + backoffMs(failures.failed(AgentError.from(caught)), DEFAULT_BACKOFF, random);
     }
     if (signal.aborted) break;
-    await clock
-      .sleepUntil(Math.min(until, looked.notLaterThan?.() ?? until), wake.signal)
-      .catch(() => undefined);
+    until = Math.min(until, looked.notLaterThan?.() ?? until);
+    await clock.sleepUntil(soonestAt, signal).catch(() => undefined);
+    await clock.sleepUntil(until, wake.signal).catch(() => undefined);
   }
   signal.removeEventListener('abort', end);
   await watch?.close();

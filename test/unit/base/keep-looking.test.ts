@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
-import { keepLooking, type Looked } from '../../../agent/base/keep-looking';
-import { TestClock } from '../../support/test-clock';
+import { keepLooking, LOOK_AGAIN_MS, type Looked } from '../../../agent/base/keep-looking';
+import { settle, TestClock } from '../../support/test-clock';
 
 const START = Date.parse('2026-01-01T00:00:00Z');
 
@@ -67,6 +67,30 @@ describe('keepLooking', () => {
     });
     await rig.clock.advanceTo(seconds(5));
     expect(rig.looks).toHaveLength(2);
+    rig.stop.abort();
+    await rig.ended;
+  });
+
+  test.each<[string, (rig: { wake(): void }) => number]>([
+    ['a look that is always due again', () => 0],
+    [
+      'a change in each look',
+      (rig) => {
+        rig.wake();
+        return Number.POSITIVE_INFINITY;
+      },
+    ],
+  ])('%s is one look each 50 ms', async (_, look) => {
+    const rig = looking([], {
+      look: async () => {
+        rig.looks.push(0);
+        return look(rig);
+      },
+    });
+    await settle(200);
+    expect(rig.looks).toHaveLength(1);
+    await rig.clock.advanceBy(10 * LOOK_AGAIN_MS);
+    expect(rig.looks).toHaveLength(11);
     rig.stop.abort();
     await rig.ended;
   });

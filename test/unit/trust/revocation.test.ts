@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { LOOK_AGAIN_MS } from '../../../agent/base/keep-looking';
 import { writePem } from '../../../agent/base/pem';
 import { firstValue, WatchedSource } from '../../../agent/base/watched';
 import { acceptCrls, type CrlSigners } from '../../../agent/identity/accept-crls';
@@ -269,10 +270,15 @@ describe('followed at a URL', () => {
     );
     const at = follow(url, undefined);
     await until('a request', async () => state.seen.length > 0);
+    const listsAre = (count: number) =>
+      until(`${count} lists`, async () => {
+        await at.clock.advanceBy(LOOK_AGAIN_MS);
+        return at.revocation.lists.value?.lists.length === count;
+      });
     at.source.set(root.bundle);
-    expect((await at.loaded()).lists).toHaveLength(1);
+    await listsAre(1);
     at.source.set(createTrustBundle([...root.bundle.rootsDer, ...next.bundle.rootsDer]));
-    await until('the other list', async () => at.revocation.lists.value?.lists.length === 2);
+    await listsAre(2);
     expect(state.seen.slice(1).every((etag) => etag === '"1"')).toBe(true);
   });
 
