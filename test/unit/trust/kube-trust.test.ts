@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { certificatesPem } from '../../../agent/identity/certificate';
 import { createKubeApi } from '../../../agent/kube/kube-api';
 import { loadKubeConfig } from '../../../agent/kube/kube-config';
+import { WATCH_AGAIN_MS } from '../../../agent/kube/watch-object';
 import { followKubeTrust } from '../../../agent/trust/kube-trust';
 import { makeTestCa } from '../../support/certs';
 import { startHttpsServer } from '../../support/https-server';
@@ -94,6 +95,8 @@ async function world(
   );
   await anchors.ready;
   const change = (type = 'MODIFIED') => {
+    // As if it came a while after the last look.
+    void clock.advanceBy(WATCH_AGAIN_MS);
     for (const tell of watches) tell(type);
   };
   return { now, asked, anchors, deps, change, clock };
