@@ -106,7 +106,7 @@ class OrderedCas implements Failover {
     options: FailoverOptions,
     private readonly deps: Deps,
   ) {
-    if (clients.length === 0) throw new AgentError('ERR_BUG', 'failover: there is no CA');
+    if (clients.length === 0) throw new AgentError('ERR_BUG', 'failover: no CA configured');
     this.#members = clients.map((client) => ({
       client,
       breaker: CLOSED,
@@ -188,9 +188,9 @@ class OrderedCas implements Failover {
   #exclusion(member: Member): string | undefined {
     if (member === this.#members[0]) return undefined;
     const served = this.trust.value;
-    if (!served) return `the trust bundle of ${this.#members[0]!.client.name} is not known yet`;
+    if (!served) return `no trust bundle of ${this.#members[0]!.client.name} yet`;
     const own = member.client.trust.value;
-    if (!own) return 'its trust bundle is not known yet';
+    if (!own) return 'it has no trust bundle yet';
     const shared = own.rootsDer.some((root) =>
       served.rootsDer.some((other) => Buffer.compare(root, other) === 0),
     );
@@ -315,7 +315,7 @@ class OrderedCas implements Failover {
     if (member !== previous && (previous || member !== first)) {
       const facts = { ca: member.client.name, before: (previous ?? first!).client.name };
       if (this.#rank(member) < this.#rank(previous ?? first!))
-        this.deps.log.info('back at an earlier CA', facts);
+        this.deps.log.info('failed back to an earlier CA', facts);
       else this.deps.log.warn('failed over to another CA', { ...facts, ...(cause && { cause }) });
     }
     this.#waiting.abort();

@@ -60,7 +60,7 @@ export function expiredTokenError(path: string, token: Token): AgentError {
     `sign: the token ${path} expired at ${when} and was not replaced`,
     {
       retry: 'slow',
-      hint: 'whoever writes the token (the kubelet, or you) must replace it; a new one is used at once',
+      hint: 'replace the token (the kubelet does it in a pod); a new one is used at once',
     },
   );
 }

@@ -191,7 +191,7 @@ function publish(service: SecretService, state: CertState, deps: Deps): void {
   try {
     service.publish(state);
   } catch (cause) {
-    deps.log.error('a certificate cannot be offered to clients', { cause });
+    deps.log.error('publishing a certificate to sds failed', { cause });
   }
 }
 
@@ -207,7 +207,7 @@ function logListening(
   });
   // Of many sockets each was decided about; said a hundred times it is noise.
   if ((mode & 0o077) !== 0 || owner !== undefined || sockets !== undefined) return;
-  deps.log.info('only processes of this user can connect to the sds socket', {
+  deps.log.info('sds socket accessible to this user only', {
     uid: process.getuid?.(),
     hint: 'where the proxy runs as another user, share a group: --sds-socket-mode 0660 --sds-socket-group GROUP',
   });
@@ -244,7 +244,7 @@ function createRepeated(
       }
     } catch (caught) {
       if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
-        deps.log.error('sds clients are no longer swept', { cause: caught });
+        deps.log.error('sds client sweep failed', { cause: caught });
     } finally {
       awake = false;
     }

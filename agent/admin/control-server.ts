@@ -27,7 +27,7 @@ export interface RotateRequest {
   readonly wait?: boolean;
   /** Milliseconds after which the answer is ERR_TIMEOUT; 1 to 3,600,000, default 30,000. The renewal itself goes on. */
   readonly timeoutMs?: number;
-  /** For the log, at most 200 characters; default `asked over the control socket`. */
+  /** For the log, at most 200 characters; default `requested over the control socket`. */
   readonly reason?: string;
   /** Of a list, by name; default all. */
   readonly workload?: string;
@@ -71,7 +71,7 @@ export async function createControlServer(
   const server = createServer(limits, (request, response) => {
     const gone = new AbortController();
     response.on('close', () =>
-      gone.abort(new AgentError('ERR_ABORTED', 'control request: the client has gone')),
+      gone.abort(new AgentError('ERR_ABORTED', 'control request: client disconnected')),
     );
     answer(request, options.view, deps, gone.signal).then(
       (body) => send(response, 200, body),
@@ -123,7 +123,7 @@ async function answer(
     case 'POST /rotate':
       return rotate(parseRotateRequest(await readBody(request)), view, deps, signal);
     default:
-      throw new AgentError('ERR_USAGE', 'control request: the agent does not know this request', {
+      throw new AgentError('ERR_USAGE', 'control request: unknown request', {
         hint: 'the command and the agent may be of different versions: keyturn --version and keyturn status show them',
       });
   }
@@ -199,7 +199,7 @@ export function parseRotateRequest(text: string): ParsedRotateRequest {
   const {
     wait = false,
     timeoutMs = DEFAULT_ROTATE_MS,
-    reason = 'asked over the control socket',
+    reason = 'requested over the control socket',
     workload,
     ...unknown
   } = given;
@@ -208,7 +208,7 @@ export function parseRotateRequest(text: string): ParsedRotateRequest {
     throw invalid(
       'ERR_USAGE',
       'rotate request',
-      `has an unknown member ${JSON.stringify(stranger.slice(0, 40))}`,
+      `has an unknown field ${JSON.stringify(stranger.slice(0, 40))}`,
     );
   if (typeof wait !== 'boolean') throw invalid('ERR_USAGE', 'wait', 'must be true or false');
   if (

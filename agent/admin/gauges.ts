@@ -104,7 +104,7 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
     {
       name: 'keyturn_ca_breaker',
       type: 'gauge',
-      help: 'Of several CAs, which state the circuit breaker of each is in: 1 for that one, 0 for the others.',
+      help: 'State of the circuit breaker of each CA: 1 for the present state, 0 for the others.',
       values: workloads.flatMap((workload) =>
         (workload.authorities ?? []).flatMap(({ name, breaker }) =>
           BREAKERS.map((each) => ({
@@ -134,7 +134,7 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
     perWorkload('keyturn_sds_streams', 'SDS streams that are open.', views, (each) => each.streams),
     perWorkload(
       'keyturn_sds_unacknowledged_streams',
-      'SDS streams that have not accepted the newest of what was sent to them.',
+      'SDS streams that have not acknowledged the newest response.',
       views,
       (each) => each.unacknowledged,
     ),
@@ -270,7 +270,7 @@ export function webhookGauges({ version, runtime, ready, rootNotAfterAt }: Webho
     single('keyturn_build_info', 'Always 1; which version runs on what.', 1, { version, runtime }),
     single(
       'keyturn_ready',
-      'Whether /healthz/ready answers yes: whether the API server accepts what the webhook shows.',
+      'Whether /healthz/ready answers yes: whether the API server accepts the webhook certificate.',
       ready ? 1 : 0,
     ),
     single(
@@ -348,11 +348,7 @@ export async function processGauges(): Promise<Gauge[]> {
       'Memory of buffers and other native objects.',
       memory.external,
     ),
-    single(
-      'nodejs_eventloop_lag_seconds',
-      'How long the event loop took to come round during this scrape.',
-      await loopLag(),
-    ),
+    single('nodejs_eventloop_lag_seconds', 'Event loop lag during this scrape.', await loopLag()),
   ];
 }
 

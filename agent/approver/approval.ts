@@ -64,7 +64,7 @@ async function read(api: KubeApi, name: string): Promise<KubeCsr> {
     return await api.request<KubeCsr>('GET', csrPath(name));
   } catch (caught) {
     if (!isKubeStatus(caught, 404)) throw caught;
-    throw new AgentError('ERR_CA_REJECTED', `acknowledge ${name}: there is no such request`, {
+    throw new AgentError('ERR_CA_REJECTED', `acknowledge ${name}: no such request`, {
       cause: caught,
       hint: 'what an approver still reports of a deleted request ends with a restart of the approver',
     });

@@ -154,7 +154,7 @@ export class ApproverDesk {
       operation: 'decide',
       code: entry.error.code,
     });
-    this.deps.log.warn('request cannot be decided', {
+    this.deps.log.warn('request evaluation failed', {
       request: entry.name,
       retryInSeconds: waitMs / 1_000,
       cause: entry.error,

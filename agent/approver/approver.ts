@@ -46,7 +46,7 @@ export class Approver {
   #watching = false;
   #problem: AgentError | undefined = new AgentError(
     'ERR_CA_UNAVAILABLE',
-    'follow requests: not yet begun',
+    'watch requests: not started',
     { retry: 'soon' },
   );
   readonly #stop = new AbortController();
@@ -184,7 +184,7 @@ export class Approver {
     this.#looking = this.#looking
       .then(() => this.#violations.look(csr))
       .catch((cause: unknown) =>
-        this.deps.log.error('certificate cannot be checked', { request: csr.metadata.name, cause }),
+        this.deps.log.error('certificate check failed', { request: csr.metadata.name, cause }),
       )
       .then(then);
   }
@@ -200,7 +200,7 @@ export class Approver {
     if (isKubeStatus(caught, 410)) return waitMs;
     this.#problem = error;
     this.deps.metrics.record('approver_failures_total', { operation: 'follow', code: error.code });
-    this.deps.log.warn('requests cannot be followed', {
+    this.deps.log.warn('watch of requests failed', {
       retryInSeconds: waitMs / 1_000,
       cause: error,
     });

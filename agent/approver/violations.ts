@@ -88,7 +88,7 @@ export class Violations {
     this.deps.metrics.record('approver_violations_total', { kind: violation.kind });
     this.deps.log.error(
       violation.kind === 'metadata'
-        ? 'approved request was changed before it was issued'
+        ? 'approved request changed before issuance'
         : 'certificate violates policy',
       {
         request: name,

@@ -103,7 +103,7 @@ export async function openAuthority(options: AuthorityOptions, deps: Deps): Prom
   const now = deps.clock.now();
   const made = await ensureCaFiles(dir, () => makeRoot(engine, trustDomain, rootAlgorithm, now));
   const issuer = await acceptIssuer(await readCaFiles(dir), options, engine, now);
-  deps.log.info(made ? 'CA made' : 'CA opened', { dir, ...issuerFacts(issuer) });
+  deps.log.info(made ? 'CA created' : 'CA opened', { dir, ...issuerFacts(issuer) });
   warnOfRoots(issuer.bundle, deps);
   return new BuiltinAuthority(options, issuer, deps);
 }
@@ -231,7 +231,7 @@ class BuiltinAuthority implements Authority {
     try {
       assertAsDecided(leaf, spec);
     } catch (caught) {
-      this.#deps.log.error('certificate withheld, it is not what was decided', { cause: caught });
+      this.#deps.log.error('issued certificate failed self-check', { cause: caught });
       throw caught;
     }
   }
@@ -273,7 +273,7 @@ class BuiltinAuthority implements Authority {
       `sign: the CA certificate ${issuer.subject} ${what}`,
       {
         retry: 'slow',
-        hint: `put a CA that is valid now into ${this.#options.dir}; it is taken up at once`,
+        hint: `put a valid CA into ${this.#options.dir}; the authority loads it at once`,
       },
     );
   }
@@ -300,7 +300,7 @@ class BuiltinAuthority implements Authority {
     log[level]('certificate signed', { ...whom, serial, notAfter: iso(notAfterAt) });
     if (notAfterAt < issuer.notAfterAt || wantedAt <= issuer.notAfterAt) return;
     this.#complain(`cut short by ${issuer.version}`, () =>
-      log.warn('certificates are cut short by the end of the CA certificate', {
+      log.warn('certificate lifetimes capped by the CA certificate', {
         subject: issuer.subject,
         notAfter: iso(notAfterAt),
       }),
@@ -313,7 +313,7 @@ class BuiltinAuthority implements Authority {
       { judge: (files) => this.#judge(files), refused: (error) => this.#refused(error) },
       this.#deps,
       this.#stop.signal,
-    ).catch((cause) => this.#deps.log.error('CA directory is not followed', { cause }));
+    ).catch((cause) => this.#deps.log.error('CA directory watch failed', { cause }));
   }
 
   async #judge(files: CaFiles): Promise<number> {
@@ -325,7 +325,7 @@ class BuiltinAuthority implements Authority {
     );
     if (this.#stop.signal.aborted) return next.changesAt;
     if (this.#lastError)
-      this.#deps.log.info('CA directory is good again', { dir: this.#options.dir });
+      this.#deps.log.info('CA directory valid again', { dir: this.#options.dir });
     this.#lastError = undefined;
     this.#use(next);
     // Looked at again when it dies, so that this is told when it happens, not at the next request; and when a longer path begins.
@@ -352,18 +352,14 @@ class BuiltinAuthority implements Authority {
     const kept = next.rootsDer.some((root) =>
       previous.rootsDer.some((other) => Buffer.compare(root, other) === 0),
     );
-    if (!kept)
-      log.warn(
-        'CA roots were replaced without an overlap: peers that still hold the old ones are refused',
-        { version: next.version },
-      );
+    if (!kept) log.warn('CA roots replaced without an overlap', { version: next.version });
   }
 
   #refused(error: AgentError): void {
     this.#lastError = error;
     this.#deps.metrics.record('file_read_failures_total', {});
     this.#complain(error.message, () =>
-      this.#deps.log.error('CA directory refused, the last good CA stays in service', {
+      this.#deps.log.error('CA directory invalid, keeping the previous CA', {
         cause: error,
       }),
     );
@@ -376,7 +372,7 @@ class BuiltinAuthority implements Authority {
 }
 
 function warnOfRoots(bundle: TrustBundle, { log }: Deps): void {
-  for (const warning of rootWarnings(bundle)) log.warn('CA roots are unusual', { warning });
+  for (const warning of rootWarnings(bundle)) log.warn('CA roots have warnings', { warning });
 }
 
 function csrFault(caught: unknown): AgentError {

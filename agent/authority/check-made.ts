@@ -33,7 +33,7 @@ export function assertAsDecided(der: Uint8Array, spec: CertificateSpec): void {
   if (wrong)
     throw new AgentError(
       'ERR_BUG',
-      `sign: the certificate that was made differs from what was decided in ${wrong[0]}`,
+      `sign: the issued certificate differs from its specification in ${wrong[0]}`,
     );
 }
 

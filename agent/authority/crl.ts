@@ -87,15 +87,14 @@ export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublishe
     });
     // While there is time to replace a root.
     if (valid.length >= MAX_CRL_ENTRIES * NEARLY_FULL)
-      deps.log.warn('CRL is nearly full', { revoked: valid.length, holds: MAX_CRL_ENTRIES });
+      deps.log.warn('CRL nearly full', { revoked: valid.length, holds: MAX_CRL_ENTRIES });
   }
 
   const trouble = new Trouble(
     {
       attempt: make,
-      began: (cause) =>
-        deps.log.error('CRL cannot be signed, the last one stays until its end', { cause }),
-      passed: () => deps.log.info('CRL is signed again'),
+      began: (cause) => deps.log.error('CRL signing failed, serving the previous one', { cause }),
+      passed: () => deps.log.info('CRL signing recovered'),
     },
     deps,
   );

@@ -204,10 +204,10 @@ function wrongClockHint(dir: string, signer: Certificate, now: number): string |
   const [begins, ended] = [now < signer.notBeforeAt, now > signer.notAfterAt];
   if ((!begins && !ended) || !isSelfSigned(signer)) return undefined;
   const [shown, made] = [now, signer.notBeforeAt].map((at) => new Date(at).toISOString());
-  const anew = `move ${dir} away, start again, which makes another CA, and give its root to all who hold a copy`;
+  const anew = `move ${dir} away, start again, which creates another CA, and replace every copy of its root`;
   if (ended)
-    return `it was made when the clock showed ${made}; if that was wrong, or its life is over, ${anew}`;
-  return `it was made when the clock showed ${made}, and now it shows ${shown}: set the clock; if it was wrong then, ${anew}`;
+    return `it was created when the clock showed ${made}; if that was wrong, or it has expired, ${anew}`;
+  return `it was created when the clock showed ${made}, and now it shows ${shown}: set the clock; if it was wrong then, ${anew}`;
 }
 
 function stateError(dir: string, caught: unknown, hint: string | undefined): AgentError {
@@ -222,6 +222,6 @@ function stateError(dir: string, caught: unknown, hint: string | undefined): Age
     hint:
       error.hint ??
       hint ??
-      `look at the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
+      `inspect the files with: openssl x509 -noout -text -in ${caFilePath(dir, 'cert')}`,
   });
 }

@@ -73,7 +73,7 @@ export async function createServingCertificate(
           renew,
         );
       } catch (caught) {
-        deps.log.error('serving certificate cannot be renewed', { cause: AgentError.from(caught) });
+        deps.log.error('serving certificate renewal failed', { cause: AgentError.from(caught) });
         dueAt = deps.clock.now() + RETRY_MS;
         wake = new AbortController();
       }

@@ -146,7 +146,7 @@ class DirectoryWatch implements FileWatch {
     if (this.#failed || this.#stop.signal.aborted) return;
     this.#failed = true;
     this.deps.metrics.record('file_watch_failures_total', {});
-    this.deps.log.warn('cannot watch files, looking at them every few seconds instead', {
+    this.deps.log.warn('file watch failed, polling', {
       paths: this.paths,
       everySeconds: FAST_POLL_MS / 1_000,
       cause: errorText(cause),

@@ -152,7 +152,7 @@ export function listen(
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     const failed = (cause: unknown) => {
-      const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);
+      const why = systemCode(cause) === 'EADDRINUSE' ? 'the address is in use' : systemCode(cause);
       const what = `listen on ${formatHostPort(address)} for ${purpose}: ${why}`;
       reject(
         new AgentError('ERR_SOCKET', what, {

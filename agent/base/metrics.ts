@@ -79,17 +79,17 @@ export const METRICS = {
   },
   file_read_failures_total: {
     type: 'counter',
-    help: 'Certificate files that were unreadable or wrong; the last good ones stay in service.',
+    help: 'Certificate files that were unreadable or wrong; the previous ones stay in service.',
     labels: [],
   },
   crl_failures_total: {
     type: 'counter',
-    help: 'Certificate revocation lists that could not be had or were refused.',
+    help: 'Certificate revocation lists that could not be fetched or were invalid.',
     labels: [],
   },
   federated_bundle_failures_total: {
     type: 'counter',
-    help: 'Bundles of other trust domains that could not be had or were refused.',
+    help: 'Bundles of other trust domains that could not be fetched or were invalid.',
     labels: [],
   },
   output_writes_total: {
@@ -104,7 +104,7 @@ export const METRICS = {
   },
   ca_signing_requests_total: {
     type: 'counter',
-    help: 'Requests that the CA server decided, by outcome (ok or a gRPC status) and by how the caller proved who it is.',
+    help: 'Requests that the CA server decided, by outcome (ok or a gRPC status) and by credential of the caller.',
     labels: ['outcome', 'method'],
   },
   ca_sign_duration_seconds: {

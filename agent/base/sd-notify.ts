@@ -30,7 +30,7 @@ const CHILD_MS = 5_000;
  */
 export function openNotifySocket(name: string, log: Logger): NotifySocket | undefined {
   if (!/^[/@]./.test(name) || Buffer.byteLength(name) > MAX_PATH_BYTES) {
-    log.warn('the service manager is not told anything: NOTIFY_SOCKET is no Unix socket', {
+    log.warn('service manager not notified: NOTIFY_SOCKET is not a Unix socket', {
       socket: name.slice(0, 200),
     });
     return undefined;
@@ -68,9 +68,8 @@ class Teller implements NotifySocket {
     } catch (caught) {
       if (this.#complained) return;
       this.#complained = true;
-      const hint =
-        'without systemd-notify the service manager does not learn of the start: use Type=exec, or the standalone executable';
-      this.log.warn('the service manager could not be told', {
+      const hint = 'install systemd-notify, use Type=exec, or the standalone executable';
+      this.log.warn('service manager notification failed', {
         cause: AgentError.from(caught, 'ERR_SOCKET', { hint }),
       });
     }

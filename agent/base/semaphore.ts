@@ -66,5 +66,5 @@ export class Semaphore {
 }
 
 function aborted(): AgentError {
-  return new AgentError('ERR_ABORTED', 'wait for a turn: aborted');
+  return new AgentError('ERR_ABORTED', 'wait for a slot: aborted');
 }

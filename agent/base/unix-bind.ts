@@ -115,8 +115,7 @@ function give(path: string, { mode, owner, group }: SocketAccess): Stats {
   const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
   try {
     const found = fstatSync(fd);
-    if (!isJustBound(found))
-      throw new AgentError('ERR_SOCKET', 'another process has put something else in its place');
+    if (!isJustBound(found)) throw new AgentError('ERR_SOCKET', 'another process replaced it');
     const self = `/proc/self/fd/${fd}`;
     if (group !== undefined) chownSync(self, -1, group);
     if (owner !== undefined) chownSync(self, owner, -1);

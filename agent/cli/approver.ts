@@ -27,8 +27,8 @@ export function addApprover(program: Command, context: CommandContext): void {
     .description(
       'Approve the requests to a Kubernetes signer that ask for the one identity of their own service account, and deny others with the reason, until SIGTERM or SIGINT. Any number may run.',
     )
-    .addOption(new Option('--min-ttl <duration>', 'Shortest life to approve').default('10m'))
-    .addOption(new Option('--max-ttl <duration>', 'Longest life to approve').default('24h'))
+    .addOption(new Option('--min-ttl <duration>', 'Minimum lifetime to approve').default('10m'))
+    .addOption(new Option('--max-ttl <duration>', 'Maximum lifetime to approve').default('24h'))
     .option('--require-pod', 'Deny tokens that are not bound to a pod')
     .option(
       '--allow-annotation <key...>',
@@ -79,9 +79,9 @@ function assertSigner(flags: CommandOptions['flags']): void {
 
 function addAcknowledge(approver: Command, context: CommandContext): void {
   const command = addSettings(approver.command('acknowledge'), ['kubeconfig', 'config'])
-    .summary('Say that a violation was dealt with')
+    .summary('Acknowledge a violation')
     .description(
-      'Say of a request that its violation was dealt with, so that approvers are ready again. Needs what approving for its signer needs: to get the request, to update its approval, and to approve for the signer.',
+      'Acknowledge the violation of a request, so that approvers are ready again. Needs the RBAC of an approver of its signer: get the request, update its approval, approve for the signer.',
     )
     .argument('<request>', 'Name of the CertificateSigningRequest')
     .requiredOption(

@@ -24,9 +24,9 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
     'crypto',
     'config',
   ])
-    .summary('Make an authority, or check the one that is there')
+    .summary('Create an authority, or check an existing one')
     .description(
-      'Make a self-signed root in the directory where it holds none, else check what is there as ca serve would. Nothing that exists is changed.',
+      'Create a self-signed root in an empty directory, else check its files as ca serve would. Existing files are not changed.',
     );
   onRun(init, context, async ({ format, flags }) => {
     const { terminal } = context;
@@ -72,7 +72,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
   const bundle = addSettings(ca.command('bundle'), ['ca-dir', 'config'])
     .summary('Print the roots for other clusters and meshes')
     .description(
-      "Print what certificates of this authority are judged by: PEM, or SPIFFE's JSON form for federation, with the keys of its JWT-SVIDs. Roots that are not valid now are left out, and of several of one name and key all but the one that ends last.",
+      'Print the trust bundle of this authority: PEM, or SPIFFE JSON for federation with its JWT-SVID keys. It holds valid roots only, and of several with one name and key the one that expires last.',
     )
     .addOption(
       new Option('--format <form>', 'Form of the bundle').choices(['pem', 'spiffe']).default('pem'),

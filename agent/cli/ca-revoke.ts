@@ -21,7 +21,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
   const command = addState(withOutput(ca.command('revoke')))
     .summary('Revoke certificates by serial number or identity')
     .description(
-      'Revoke a certificate by its serial number, or all valid ones of an identity. A running ca serve takes them no more as proof, and offers a new CRL at once; one-time tokens that led to them are answered no more. Only what ca serve has issued can be revoked: an agent with --ca builtin has the key of the authority itself.',
+      'Revoke a certificate by its serial number, or all valid ones of an identity. A running ca serve stops accepting them, publishes a new CRL at once, and refuses the one-time tokens that led to them. Only certificates of ca serve can be revoked: an agent with --ca builtin has the key of the authority itself.',
     )
     .argument('<what>', 'Serial number in hex, or SPIFFE ID')
     .addOption(
@@ -47,7 +47,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
           const tokens = deleted === 0 ? '' : `; used tokens deleted: ${deleted}`;
           throw new AgentError(
             'ERR_INPUT',
-            `revoke ${what}: no valid certificate is known by that${tokens}`,
+            `revoke ${what}: no valid certificate matches${tokens}`,
             {
               // Such an agent holds the authority's key: what it signed for itself says nothing that it could not say again.
               hint: 'the register holds what ca serve has issued; what keyturn run --ca builtin signs for itself ends with the root: ca root add, activate, retire --force',
@@ -105,7 +105,7 @@ async function revokeAll(
     'ERR_TOO_EARLY',
     `revoke ${query.id}: ${revoked.length} certificates were, and new ones are still being issued`,
     {
-      hint: 'somebody has them renewed all the time, or gets them by a token: end ca serve or lower its --rate-per-identity, and revoke again',
+      hint: 'a client renews them or uses a token: stop ca serve or lower its --rate-per-identity, and revoke again',
     },
   );
 }

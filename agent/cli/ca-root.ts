@@ -21,7 +21,7 @@ export function addCaRoot(ca: Command, context: CommandContext): void {
     .helpCommand(false)
     .summary('Replace roots in stages')
     .description(
-      'Replace the root of an authority in stages, each of which refuses what would break a certificate in use: add tells everybody of it, activate signs under it, retire trusts the old one no more.',
+      'Replace the root of an authority in stages: add distributes it, activate signs under it, retire removes the old root. Each stage refuses a change that would break a certificate in use.',
     );
   addList(root, context);
   addAdd(root, context);
@@ -30,14 +30,11 @@ export function addCaRoot(ca: Command, context: CommandContext): void {
 }
 
 function addList(root: Command, context: CommandContext): void {
-  const command = rootCommand(root, 'list', 'Show every root, how far it is, and what is in use')
+  const command = rootCommand(root, 'list', 'Show every root, its stage and certificates in use')
     .description(
-      'Show every root that is told to workloads, how far it is, how many valid certificates lead to it, and which identities were not handed it.',
+      'Show every distributed root, its stage, how many valid certificates chain to it, and which identities have not received it.',
     )
-    .option(
-      '--overlap <duration>',
-      'How long a root must be known before anything is signed under it',
-    );
+    .option('--overlap <duration>', 'How long a root is distributed before it signs');
   onRun(command, context, async (options) => {
     const overlapMs = durationOf(options, 'overlap');
     const found = await withRoots(options, context.terminal, (api, about) =>
@@ -55,11 +52,11 @@ function addList(root: Command, context: CommandContext): void {
 
 function addAdd(root: Command, context: CommandContext): void {
   const command = addSettings(
-    rootCommand(root, 'add', 'Tell everybody of a root that nothing is signed under yet'),
+    rootCommand(root, 'add', 'Distribute a new root that does not sign yet'),
     ['ca-key-algorithm'],
   )
     .description(
-      'Add a root to what workloads trust. With the key of a signer in the file it can be activated later; without a file a new root is made. Prints its id.',
+      'Add a root to the trust bundle. With the key of a signer in the file it can be activated later; without a file a new root is created. Prints its id.',
     )
     .argument('[file]', 'PEM file; - is standard input')
     .option(
@@ -83,7 +80,7 @@ function addAdd(root: Command, context: CommandContext): void {
 function addActivate(root: Command, context: CommandContext): void {
   const command = rootCommand(root, 'activate', 'Sign under an added root from now on')
     .description(
-      'Sign with the signer of an added root from now on. Refused while an identity may not know that root yet. Prints its id.',
+      'Sign with the signer of an added root from now on. Refused while an identity may not have that root yet. Prints its id.',
     )
     .argument(
       '[id]',
@@ -91,11 +88,11 @@ function addActivate(root: Command, context: CommandContext): void {
     )
     .option(
       '--overlap <duration>',
-      'How long the root must have been known (default: a day, and until everybody has renewed)',
+      'How long the root must have been distributed (default: a day, and until every workload has renewed)',
     )
     .option(
       '--force',
-      'Also where identities or clients have not got the root, which then refuse peers with new certificates; says which',
+      'Also where identities or clients lack the root and will refuse peers with new certificates; lists them',
     );
   onRun(command, context, async (options, [id]) => {
     const which = {
@@ -110,14 +107,14 @@ function addActivate(root: Command, context: CommandContext): void {
 }
 
 function addRetire(root: Command, context: CommandContext): void {
-  const command = rootCommand(root, 'retire', 'Trust a root no more')
+  const command = rootCommand(root, 'retire', 'Remove a root from the trust bundle')
     .description(
-      'Trust a root no more, and forget signers below it. Refused while a valid certificate leads to it. Prints its id.',
+      'Remove a root from the trust bundle, and its signers. Refused while a valid certificate chains to it. Prints its id.',
     )
     .argument('[id]', 'Of the root, or the beginning of it')
     .option(
       '--force',
-      'Also where certificates in use lead to it: their peers refuse them; never where the active signer leads to it',
+      'Also where certificates in use chain to it: their peers refuse them; never where the active signer chains to it',
     );
   onRun(command, context, async (options, [id]) => {
     const which = { id: id as string | undefined, force: options.given.force === true };
@@ -133,7 +130,7 @@ function rootCommand(root: Command, name: string, summary: string): Command {
     'crypto',
   ]).summary(summary);
   return addSettingAs(command, 'trust-domain', {
-    help: 'Trust domain, held against that of the authority',
+    help: 'Trust domain, compared with that of the authority',
     default: "the authority's own",
   });
 }
@@ -210,7 +207,7 @@ function withoutItText({ id, withoutIt }: RootStatus): string {
     const until = instant(iso(each.untilAt), systemClock.now());
     return `  ${each.id}  ${counted(each.certificates, 'certificate')}, until ${until}\n`;
   });
-  return lines.length === 0 ? '' : `\nNot handed root ${id} yet:\n${lines.join('')}`;
+  return lines.length === 0 ? '' : `\nRoot ${id} not received by:\n${lines.join('')}`;
 }
 
 function rootFacts(root: RootStatus): object {

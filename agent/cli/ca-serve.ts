@@ -41,7 +41,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
       "Serve the authority of a directory as istiod would (istio.v1.auth.IstioCertificateService over TLS), to keyturn, istio-agent and others, until SIGTERM or SIGINT. The directory's root-cert.pem is what clients trust it by.",
     )
     .addOption(
-      new Option('--listen <host:port>', 'Where certificates are asked for').default(
+      new Option('--listen <host:port>', 'Address to serve certificate requests on').default(
         '127.0.0.1:15012',
       ),
     )
@@ -52,14 +52,14 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .addOption(
       new Option(
         '--authenticators <names>',
-        `How callers may prove who they are, with commas, in order (${AUTHENTICATORS.join(', ')})`,
+        `How clients may authenticate, with commas, in order of preference (${AUTHENTICATORS.join(', ')})`,
       ).default('client-certificate,join-token'),
     )
-    .option('--oidc-issuer <url>', 'Issuer of tokens to believe; may be given again', more)
+    .option('--oidc-issuer <url>', 'Issuer of accepted tokens; may be given again', more)
     .option('--jwks <place>', 'Keys of those issuers: a file, or an https URL')
     .option(
       '--jwks-ca <file>',
-      "Roots that judge that URL's server (default: those of the runtime)",
+      "Roots that verify that URL's server (default: those of the runtime)",
     )
     .option(
       '--audience <name>',
@@ -85,7 +85,7 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     .addOption(
       new Option(
         '--max-ttl <duration>',
-        'Longest life of a certificate; 24h, or this, for who asks for none',
+        'Maximum lifetime of a certificate; default lifetime is 24h, or this if less',
       ).default('90d'),
     )
     .option(

@@ -23,17 +23,17 @@ export function addCaToken(ca: Command, context: CommandContext): void {
   const token = ca
     .command('token')
     .helpCommand(false)
-    .summary('Make and delete one-time tokens for machines')
+    .summary('Create and delete one-time tokens for machines')
     .description(
-      'Make tokens by which a machine without any other proof gets its first certificate.',
+      'Create tokens that a machine without another credential exchanges for its first certificate.',
     );
   const create = addState(withOutput(token.command('create')))
-    .summary('Make a token that is good for one certificate')
+    .summary('Create a token for one certificate')
     .description(
-      'Make a token that is good for one certificate of one identity, and print it. Only its hash is kept. A running ca serve on the same state knows it at once. The first key that it is shown with binds it: for 10 minutes that key is answered again, up to 5 times, should an answer get lost.',
+      'Create a token for one certificate of one identity, and print it. Only its hash is stored. A running ca serve on the same state accepts it at once. Its first use binds it to a key; that key may retry for 10 minutes, up to 5 times.',
     )
-    .requiredOption('--spiffe-id <id>', 'Whom the certificate is to be for')
-    .addOption(new Option('--ttl <duration>', 'How long the token is good').default('1h'))
+    .requiredOption('--spiffe-id <id>', 'SPIFFE ID of the certificate')
+    .addOption(new Option('--ttl <duration>', 'Lifetime of the token').default('1h'))
     .addHelpText(
       'after',
       '\nExample:\n  keyturn ca token create --spiffe-id spiffe://example.org/db --ttl 1h > token',
@@ -62,7 +62,7 @@ export function addCaToken(ca: Command, context: CommandContext): void {
 
 function addDelete(token: Command, context: CommandContext): void {
   const command = addState(withOutput(token.command('delete')))
-    .summary('Make tokens worthless')
+    .summary('Delete tokens')
     .description(
       'Delete a token, or all tokens of an identity, used ones included: no ca serve answers them again. Certificates that they led to stay good; keyturn ca revoke takes those back, and their tokens too.',
     )
@@ -74,7 +74,7 @@ function addDelete(token: Command, context: CommandContext): void {
       store.deleteJoinTokens(query, clock.now()),
     );
     if (deleted === 0) {
-      throw new AgentError('ERR_INPUT', `delete tokens of ${what}: none is good any more`, {
+      throw new AgentError('ERR_INPUT', `delete tokens of ${what}: no valid token`, {
         hint: 'it may have expired, been deleted before, or be of another authority: see --ca-dir and --state',
       });
     }

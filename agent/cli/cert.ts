@@ -11,8 +11,8 @@ export function addCert(program: Command, context: CommandContext): void {
   const cert = program
     .command('cert')
     .helpCommand(false)
-    .summary('Look at certificates')
-    .description('Look at certificates in files, without an agent.');
+    .summary('Inspect certificates')
+    .description('Inspect certificates in files, without an agent.');
   const show = withOutput(cert.command('show'))
     .summary('Show the certificates of a PEM file')
     .description('Show what the certificates of a PEM file say. Nothing is verified.')

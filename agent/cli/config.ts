@@ -11,8 +11,8 @@ export function addConfig(program: Command, context: CommandContext): void {
   const config = program
     .command('config')
     .helpCommand(false)
-    .summary('Look at settings')
-    .description('Look at the settings of keyturn run.');
+    .summary('Show settings')
+    .description('Show the settings of keyturn run.');
   const show = addSettings(withOutput(config.command('show')), SETTING_NAMES, true)
     .summary('Show every setting, its value and where it came from')
     .description(

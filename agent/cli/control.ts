@@ -19,7 +19,7 @@ const ANSWER_MS = 5_000;
 /** `keyturn status`. */
 export function addStatus(program: Command, context: CommandContext): void {
   const command = controlCommand(program, 'status')
-    .summary('What is served, until when, to whom')
+    .summary('Show certificates, expiry and SDS clients')
     .description(
       'Show the certificates that the running agent keeps, when they are renewed, and what each SDS stream has acknowledged. Exits 75 while the agent is not ready.',
     );
@@ -56,8 +56,8 @@ export function addPlan(program: Command, context: CommandContext): void {
 /** `keyturn rotate`. */
 export function addRotate(program: Command, context: CommandContext): void {
   const command = controlCommand(program, 'rotate')
-    .summary('Turn the key now')
-    .description('Make a new key and certificate now, without waiting for the plan.')
+    .summary('Rotate the key now')
+    .description('Create a new key and certificate now, ahead of schedule.')
     .option('--wait', 'Return only when every SDS stream has acknowledged the new certificate')
     .option('--timeout <duration>', 'How long that may take', '30s')
     .addHelpText(
@@ -222,7 +222,7 @@ function federatedText({
   roots,
   problem,
 }: NonNullable<WorkloadStatus['federated']>[number]): string {
-  const known = roots === undefined ? 'nothing known yet' : counted(roots, 'root');
+  const known = roots === undefined ? 'no data yet' : counted(roots, 'root');
   return `${trustDomain}: ${known}${problem === undefined ? '' : `; ${problem.message}`}`;
 }
 
@@ -260,7 +260,7 @@ function streamRows(stream: StreamStatus, now: string): (string | number | undef
 
 function acknowledgedText(name: StreamStatus['names'][number], now: string): string {
   if (name.nack && name.nack.version === name.sentVersion) return `REFUSED: ${name.nack.message}`;
-  if (name.sentVersion === undefined) return 'nothing sent yet';
+  if (name.sentVersion === undefined) return 'no response sent yet';
   return name.acknowledgedVersion === name.sentVersion
     ? (instant(name.acknowledgedAt, now) ?? 'yes')
     : 'not yet';

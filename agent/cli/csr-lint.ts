@@ -48,7 +48,7 @@ const IDENTITY: readonly SettingName[] = [
 /** `keyturn csr lint`, below `keyturn csr`. */
 export function addCsrLint(csr: Command, context: CommandContext): void {
   const lint = addSettings(withOutput(csr.command('lint')), SETTINGS)
-    .summary('Say which rules of an authority a request breaks')
+    .summary('Lint a request by the rules of an authority')
     .description(
       'Say, without asking it, which rules of a certificate authority a request or its token would break. Exits 65 where there are errors; warnings alone are none.',
     )

@@ -15,9 +15,9 @@ export function addCsr(program: Command, context: CommandContext): void {
   const csr = program
     .command('csr')
     .helpCommand(false)
-    .summary('Make and judge certificate signing requests')
+    .summary('Create and lint certificate signing requests')
     .description(
-      'Make certificate signing requests, and say what authorities would find wrong with them, without an agent.',
+      'Create certificate signing requests, and lint them by the rules of authorities, without an agent.',
     );
   addCsrLint(csr, context);
   const create = addSettings(withOutput(csr.command('create')), [
@@ -27,10 +27,8 @@ export function addCsr(program: Command, context: CommandContext): void {
     'crypto',
     'config',
   ])
-    .summary('Make a key and a request for it')
-    .description(
-      'Make a new key and a PKCS#10 request with one SPIFFE ID, as the agent makes them.',
-    )
+    .summary('Create a key and a request for it')
+    .description('Create a key and a PKCS#10 request with one SPIFFE ID, as the agent does.')
     .requiredOption('--key-out <file>', 'File for the private key, mode 0600')
     .option('--out <file>', 'File for the request instead of standard output')
     .option('--force', 'Replace files that exist')

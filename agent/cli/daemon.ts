@@ -72,7 +72,7 @@ export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<n
     const error = AgentError.from(caught);
     if (format === 'text') throw error;
     // Whoever reads the log as JSON must find the end in it.
-    log.error(`the ${name} cannot start`, { cause: error });
+    log.error(`the ${name} failed to start`, { cause: error });
     return EXIT_CODES[error.code];
   } finally {
     signals.close();
@@ -109,7 +109,7 @@ async function runUntilSignal(
   };
   await withDeadline(systemClock, STOP_MS, 'stop', undefined, stopped).catch((caught: unknown) => {
     // The process ends now in any case; sockets that stay behind are replaced at the next start.
-    log.warn('not everything ended in time', { cause: AgentError.from(caught) });
+    log.warn('shutdown timed out', { cause: AgentError.from(caught) });
   });
   await told;
   log.info(`${name} stopped`, {});

@@ -56,7 +56,7 @@ export function addEnvoyFlags(command: Command): Command {
     .addOption(
       new Option(
         '--validation-context <name>',
-        'What peers are judged by: our roots, or for each the bundle of its own trust domain; those of others are let in by --caller and --peer-id only (default ROOTCA)',
+        'Secret that verifies peers: our roots, or the bundle of each trust domain; peers of other trust domains need --caller or --peer-id (default ROOTCA)',
       ).choices(VALIDATION_CONTEXTS),
     )
     .option('--admin <host:port>', "Envoy's own admin interface", '127.0.0.1:15000');

@@ -56,7 +56,7 @@ export function addInjectFlags(command: Command): Command {
     .addOption(
       new Option(
         '--admin-address <host:port>',
-        `Where probes and scrapers ask, on all addresses (default: ${ADMIN_ADDRESS}, with --join ${ISTIO_PROXY} ${BESIDE_ISTIO_AGENT}; [::]:15020 where pods have IPv6 only)`,
+        `Address of health and metrics, on all addresses (default: ${ADMIN_ADDRESS}, with --join ${ISTIO_PROXY} ${BESIDE_ISTIO_AGENT}; [::]:15020 where pods have IPv6 only)`,
       ),
     )
     .option('--image <image>', 'Image of the agent', `keyturn:${VERSION}`)
@@ -64,15 +64,15 @@ export function addInjectFlags(command: Command): Command {
       '--plain',
       'One more container, for Kubernetes before 1.29, instead of a native sidecar',
     )
-    .option('--audience <name>', 'Whom the service account token is for', 'istio-ca')
+    .option('--audience <name>', 'Audience of the service account token', 'istio-ca')
     .option(
       '--root-configmap <name>',
       `ConfigMap with root-cert.pem (default: ${ROOT_CONFIG_MAP}; none for kubernetes-csr alone)`,
     )
-    .option('--cpu-request <quantity>', 'CPU that the agent is given for certain', '10m')
-    .option('--cpu-limit <quantity>', 'CPU that it may take at most (default: no limit)')
-    .option('--memory-request <quantity>', 'Memory that it is given for certain', '48Mi')
-    .option('--memory-limit <quantity>', 'Memory that it may take at most', '96Mi')
+    .option('--cpu-request <quantity>', 'CPU request of the agent', '10m')
+    .option('--cpu-limit <quantity>', 'CPU limit of the agent (default: no limit)')
+    .option('--memory-request <quantity>', 'Memory request of the agent', '48Mi')
+    .option('--memory-limit <quantity>', 'Memory limit of the agent', '96Mi')
     .addOption(
       new Option('--envoy <image>', 'Put an Envoy of this image beside it').conflicts('join'),
     )
@@ -197,7 +197,7 @@ function adminPort({ text, origin }: { readonly text: string; readonly origin: s
       origin,
       'must be all addresses, 0.0.0.0 or [::]: probes come from the node',
     );
-  if (port === 0) throw invalid('ERR_CONFIG', origin, 'must name a port: probes have to know it');
+  if (port === 0) throw invalid('ERR_CONFIG', origin, 'must name a port: probes use it');
   return port;
 }
 
@@ -214,7 +214,7 @@ function envoyChoice(
     };
     const [free] = Object.entries(chosen).find(([, address]) => address?.port === 0) ?? [];
     if (free !== undefined)
-      throw invalid('ERR_CONFIG', `flag --${free}`, 'must name a port: others have to know it');
+      throw invalid('ERR_CONFIG', `flag --${free}`, 'must name a port: clients use it');
     return {
       kind: 'beside',
       image: text(given, 'envoy', IMAGE, 'an image'),

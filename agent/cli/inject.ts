@@ -37,7 +37,7 @@ export function addInject(program: Command, context: CommandContext): void {
       ),
     )
     .addOption(
-      new Option('-o, --output <format>', 'Form of errors and of what is told on standard error')
+      new Option('-o, --output <format>', 'Format of errors and reports on standard error')
         .choices(OUTPUT_FORMATS)
         .default('text'),
     )
@@ -165,7 +165,7 @@ const OUTCOMES: Readonly<Record<ObjectReport['outcome'], string>> = {
   removed: 'removed what was injected',
   unchanged: 'is up to date',
   'left-alone': 'left alone, as its keyturn.dev/inject says',
-  'no-pod': 'left as it is: it makes no pods that inject knows of',
+  'no-pod': 'unchanged: not a kind that inject supports',
 };
 
 function told(

@@ -107,11 +107,7 @@ function readMembers(bytes: Uint8Array): Partial<Record<Name, unknown>> {
     throw invalid('ERR_INPUT', 'join file', 'must be an object');
   const unknown = Object.keys(parsed).find((name) => !NAMES.some((each) => each === name));
   if (unknown !== undefined)
-    throw invalid(
-      'ERR_INPUT',
-      `join file: ${shownName(unknown)}`,
-      'is no member that this keyturn knows',
-    );
+    throw invalid('ERR_INPUT', `join file: ${shownName(unknown)}`, 'is an unknown field');
   return parsed;
 }
 
@@ -164,7 +160,7 @@ export function checkNotExpired({ expiresAt }: JoinFile, now: number): void {
     field('expiresAt'),
     `was ${new Date(expiresAt).toISOString()}, and it is ${new Date(now).toISOString()} now`,
     {
-      hint: 'have another one made with keyturn vm bundle; or is the clock of this machine wrong?',
+      hint: 'create another one with keyturn vm bundle; or is the clock of this machine wrong?',
     },
   );
 }

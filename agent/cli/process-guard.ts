@@ -36,7 +36,7 @@ function endWith(event: string, caught: unknown, exit: Exit): never {
       'ERR_BUG',
       caught instanceof Error ? causeText(caught) : `a ${typeof caught} was thrown`,
       {
-        hint: 'this is a bug in keyturn; please report it with the lines above',
+        hint: 'report this bug of keyturn with the lines above',
       },
     );
     lastWords(event, error, frames(caught));

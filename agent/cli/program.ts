@@ -49,7 +49,7 @@ function plainHelp(argv: readonly string[]): readonly string[] {
 export function createProgram(context: CommandContext): Command {
   const program = configure(new Command('keyturn'), context.terminal)
     .description(
-      "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and turns the key again long before it expires.",
+      "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and rotates them long before expiry.",
     )
     .version(`keyturn ${VERSION}`, '-V, --version', 'Print the version')
     .addHelpText('after', EXAMPLES);
@@ -62,8 +62,8 @@ const EXAMPLES = `
 Examples:
   keyturn run --ca builtin        start an agent with an authority of its own
   keyturn run --ca istiod         ask istiod, or an authority of keyturn ca serve
-  keyturn status                  what it serves, until when, to whom
-  keyturn rotate --wait           turn the key now, and wait until every Envoy has it
+  keyturn status                  show certificates, expiry and SDS clients
+  keyturn rotate --wait           rotate the key now, and wait until every Envoy has it
   keyturn help run                every setting of the agent
 
 Exit codes are those of sysexits: 64 usage, 69 no agent answers,
@@ -105,7 +105,7 @@ function addRun(program: Command, context: CommandContext): void {
   const command = addSettings(program.command('run'), SETTING_NAMES, true)
     .summary('Run the agent until a signal ends it')
     .description(
-      'Run the agent: keep a certificate for one identity, or for each of a list, and serve it over SDS until SIGTERM or SIGINT. SIGHUP turns the key at once, or reads the list again.',
+      'Run the agent: keep a certificate for one identity, or for each of a list, and serve it over SDS until SIGTERM or SIGINT. SIGHUP rotates the key at once, or reads the list again.',
     )
     .addHelpText(
       'after',

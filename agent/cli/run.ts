@@ -74,6 +74,6 @@ async function rotate(agent: Agent, log: Logger): Promise<void> {
   try {
     await agent.view.rotate({ wait: false, reason: 'SIGHUP' }, new AbortController().signal);
   } catch (caught) {
-    log.warn('renewal asked for by SIGHUP failed', { cause: AgentError.from(caught) });
+    log.warn('renewal by SIGHUP failed', { cause: AgentError.from(caught) });
   }
 }

@@ -93,7 +93,7 @@ class Notifier implements ServiceManager {
     const stalled = health.stalled();
     if (stalled === undefined) this.socket.tell({ WATCHDOG: '1' });
     else if (stalled !== this.#hungry)
-      this.deps.log.error('the watchdog is not fed, so that this process is restarted', {
+      this.deps.log.error('watchdog withheld', {
         because: stalled,
       });
     this.#hungry = stalled;

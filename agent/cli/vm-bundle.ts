@@ -25,17 +25,17 @@ const TTL = duration({ atLeast: '1s', atMost: '365d' });
 /** `keyturn vm bundle`, below `keyturn vm`. */
 export function addVmBundle(vm: Command, context: CommandContext): void {
   const bundle = addState(withOutput(vm.command('bundle')))
-    .summary('Make the file by which one machine joins')
+    .summary('Create the join file of a machine')
     .description(
-      'Make the file by which a machine joins: the roots, where the authority is, who the machine is to be, and a token that is good for its first certificate. It is a secret until it was used: mode 0600, and short ways.',
+      'Create the join file of a machine: roots, address of the authority, SPIFFE ID, and a token for its first certificate. Keep it secret until it is used; its mode is 0600.',
     )
-    .requiredOption('--spiffe-id <id>', 'Who the machine is to be')
+    .requiredOption('--spiffe-id <id>', 'SPIFFE ID of the machine')
     .requiredOption('--ca-address <host:port>', 'Where the machine reaches keyturn ca serve')
     .option(
       '--ca-server-name <name>',
       "What the authority's certificate is for, where that is not the host of --ca-address",
     )
-    .addOption(new Option('--ttl <duration>', 'How long the token is good').default('1h'))
+    .addOption(new Option('--ttl <duration>', 'Lifetime of the token').default('1h'))
     .requiredOption('--out <file>', 'Where the file is written')
     .option('--force', 'Replace a file that exists')
     .addHelpText(

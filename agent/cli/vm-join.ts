@@ -21,10 +21,10 @@ const TOKEN = '/etc/credstore/keyturn.join-token';
 /** `keyturn vm join`, below `keyturn vm`. */
 export function addVmJoin(vm: Command, context: CommandContext): void {
   const command = withOutput(vm.command('join'))
-    .argument('<file>', 'What keyturn vm bundle made')
-    .summary('Join the authority that made a file')
+    .argument('<file>', 'Join file of keyturn vm bundle')
+    .summary('Join an authority by its join file')
     .description(
-      `Take in the file of keyturn vm bundle, as root: the settings go to ${SETTINGS}, the roots to ${ROOTS}, the token to ${TOKEN}. All of it is judged before anything is written, and all of it is written or nothing. The file is of no more use then; remove it.`,
+      `Take in the file of keyturn vm bundle, as root: the settings go to ${SETTINGS}, the roots to ${ROOTS}, the token to ${TOKEN}. The file is validated first; then all of it is written or nothing. Remove the file afterwards.`,
     )
     .option('--replace', 'Give a machine that has joined already another identity or authority')
     .addOption(

@@ -10,7 +10,7 @@ export function addVm(program: Command, context: CommandContext): void {
     .helpCommand(false)
     .summary('Bring machines to an authority of your own')
     .description(
-      'Bring a machine to an authority of keyturn ca serve: one file, made where the authority is and taken in on the machine.',
+      'Bring a machine to an authority of keyturn ca serve: one join file, created at the authority and installed on the machine.',
     );
   for (const add of [addVmBundle, addVmJoin]) add(vm, context);
 }

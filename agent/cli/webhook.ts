@@ -16,16 +16,16 @@ const SETTINGS: readonly SettingName[] = ['kubeconfig', 'config', 'log-level', '
 export function addWebhook(program: Command, context: CommandContext): void {
   const webhook = program
     .command('webhook')
-    .summary('Put the agent into pods as a cluster makes them')
+    .summary('Inject the agent into pods at admission')
     .description(
-      'Answer API servers as a mutating admission webhook: each pod that they send becomes what keyturn inject would make of it with the flags after --, until SIGTERM or SIGINT. Any number may run; they share a root of their own in a Secret, and keep the API server told of it.',
+      'Answer API servers as a mutating admission webhook: each pod that they send becomes what keyturn inject would make of it with the flags after --, until SIGTERM or SIGINT. Replicas share a root in a Secret, and keep the caBundle of the configuration up to date.',
     )
     .addOption(
       new Option('--listen <host:port>', 'Where API servers ask').default('127.0.0.1:8443'),
     )
     .option(
       '--server-names <names>',
-      'Hosts that they call it by, with commas (default: keyturn-webhook.NAMESPACE.svc)',
+      'Host names of the webhook, with commas (default: keyturn-webhook.NAMESPACE.svc)',
     )
     .addOption(
       new Option(

@@ -59,7 +59,7 @@ export function checkCaList(draft: Draft): void {
     throw invalid(
       'ERR_CONFIG',
       origin,
-      'cannot name file beside a CA: nobody is asked for mounted certificates',
+      'cannot name file beside a CA: mounted certificates need no CA',
     );
   const provided = readings.get('prov-cert');
   if (provided && from !== 'default')
@@ -140,7 +140,7 @@ export function checkCertProvider({ readings, values }: Draft, { env }: Surround
   throw invalid(
     'ERR_CONFIG',
     'environment PILOT_CERT_PROVIDER',
-    '"none" leaves nothing to judge the CA server by',
+    '"none" leaves no roots to verify the CA server',
     {
       hint: "set --ca-root (or CA_ROOT_CA) to a file of the server's roots or to SYSTEM, or unset the variable",
     },

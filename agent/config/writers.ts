@@ -26,11 +26,7 @@ export function assertFileOursToWrite(path: string, what: string): void {
 }
 
 function refusal(what: string, place: string, because: string): AgentError {
-  return new AgentError(
-    'ERR_CONFIG',
-    `${what}: other users decide what it says: ${place}: ${because}`,
-    {
-      hint: `make it root's or that of the user keyturn runs as, and writable by nobody else (chown, chmod go-w), or mount it read-only`,
-    },
-  );
+  return new AgentError('ERR_CONFIG', `${what}: other users can change it: ${place}: ${because}`, {
+    hint: `make it root's or that of the user keyturn runs as, and writable by no other user (chown, chmod go-w), or mount it read-only`,
+  });
 }

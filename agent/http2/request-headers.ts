@@ -42,7 +42,7 @@ export function parseRequestHeaders(stream: number, fields: readonly Field[]): R
     }
     if (regular) throw malformed('pseudo-headers must come first');
     if (!PSEUDO.has(name)) throw malformed('a pseudo-header must be one of requests');
-    if (pseudo.has(name)) throw malformed(`${name} must be there once`);
+    if (pseudo.has(name)) throw malformed(`${name} must be given once`);
     pseudo.set(name, value);
   }
   const [method, scheme, path] = [

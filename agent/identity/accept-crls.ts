@@ -165,7 +165,7 @@ async function acceptCrl(
   }
   if (refusal) return { ...refuse(refusal.rule ?? refusal.message), isUnusable: true };
   if (list.thisUpdateAt > now + SKEW_TOLERANCE_MS)
-    return refuse(`must not be of the future: it was made at ${iso(list.thisUpdateAt)}`);
+    return refuse(`must not be of the future: its thisUpdate is ${iso(list.thisUpdateAt)}`);
   if (list.nextUpdateAt <= now)
     return refuse(`must not be out of date: its next update was due at ${iso(list.nextUpdateAt)}`);
   return { list: known && known.thisUpdateAt > list.thisUpdateAt ? known : list };

@@ -75,7 +75,7 @@ export function readIdentity(
   if (expected !== undefined) {
     const wanted = formatSpiffeId(expected);
     if (uris.length !== 1 || uris[0] !== wanted)
-      throw refuse(`must be for ${wanted}, not ${uris.join(', ').slice(0, 200) || 'nobody'}`);
+      throw refuse(`must be for ${wanted}, not ${uris.join(', ').slice(0, 200) || 'nothing'}`);
     return expected;
   }
   if (uris.length !== 1) return undefined;

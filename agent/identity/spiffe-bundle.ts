@@ -92,7 +92,7 @@ function parseJson(text: string, trustDomain: string, field: string): SpiffeBund
     if (!isObject(key)) throw invalid('ERR_PARSE', at, 'must be an object');
     if ('d' in key || 'k' in key)
       throw invalid('ERR_PARSE', at, 'must not hold a private key', {
-        hint: 'whoever published it must replace it',
+        hint: 'ask its publisher to replace it',
       });
     if (key.use === 'x509-svid') rootsDer.push(...readRoot(key, trustDomain, at));
     if (key.use === 'jwt-svid') addJwtKey(jwtKeys, key, at);

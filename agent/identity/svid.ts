@@ -217,7 +217,7 @@ function strangerWarnings(
     .filter((each) => !chain.includes(each) && !isSelfIssued(each) && each.notAfterAt > now)
     .map(
       ({ subject, sha256 }) =>
-        `the reply holds a certificate that the leaf does not hang on: ${subject || sha256}`,
+        `the reply holds a certificate outside the chain of the leaf: ${subject || sha256}`,
     );
 }
 
@@ -380,7 +380,7 @@ const HINTS: Readonly<Record<string, string>> = {
   ERR_CA_RESPONSE:
     'compare the trust bundle (root-cert.pem), the issuing policy and the clock of the CA with those here',
   ERR_FILE_SOURCE:
-    'replace the files together: key and cert-chain of one certificate, and the root that peers are judged by',
+    'replace the files together: key and cert-chain of one certificate, and the root that verifies peers',
 };
 
 /** Names the act and the code of what the readers and the chain refuse, which know neither. */

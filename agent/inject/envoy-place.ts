@@ -26,7 +26,7 @@ export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
   if (!envoy)
     return refused({
       path: ['spec', 'containers'],
-      rule: `has none that is named ${JSON.stringify(container)}`,
+      rule: `has no container named ${JSON.stringify(container)}`,
       hint: JOIN_HINT,
     });
   const user = userFor(envoy, pod, options);
@@ -62,7 +62,7 @@ function userFor(
   if (mode !== undefined && (Number.parseInt(mode.slice(-1), 8) & 0o6) === 0o6) return AGENT_USER;
   return {
     path: [...envoy.path, 'securityContext', 'runAsUser'],
-    rule: `${user === undefined ? 'is missing' : 'is 0'}: the socket is open to the user of the Envoy alone, which must be known and not root`,
+    rule: `${user === undefined ? 'is missing' : 'is 0'}: the socket is open to the user of the Envoy alone, which must be set and not root`,
     hint: 'set it (1337, say); or give --sds-socket-mode 0666: only the containers that mount its volume reach the socket',
   };
 }

@@ -174,8 +174,7 @@ function injectObject(
   }
 }
 
-const UNKNOWN_TEMPLATE =
-  'looks like that of pods; keyturn webhook injects them when they are made, whatever makes them';
+const UNKNOWN_TEMPLATE = 'looks like that of pods; keyturn webhook injects them at admission';
 
 /** Puts another value at a path that exists. In place: copies of a list of thousands would take time square in them. */
 function replaceAt(draft: Draft, path: Path, replacement: unknown): void {

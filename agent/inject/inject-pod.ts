@@ -91,7 +91,7 @@ function leftBehind(pod: PodShape): Finding[] {
     hint: 'take out the mount first',
   }));
   if (pod.containers.some(({ name }) => !OUR_CONTAINERS.includes(name))) return left;
-  return [...left, { path: ['spec', 'containers'], rule: 'has none but ours' }];
+  return [...left, { path: ['spec', 'containers'], rule: 'has only the injected container' }];
 }
 
 function removed(before: Members, pod: PodShape): Members {

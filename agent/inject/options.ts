@@ -10,7 +10,7 @@ export interface InjectOptions {
   readonly settings: Readonly<Record<string, string>>;
   /** Where health and metrics are served; the pod's probes ask there. */
   readonly adminPort: number;
-  /** Whom the service account token is for, e.g. `istio-ca`. */
+  /** Audience of the service account token, e.g. `istio-ca`. */
   readonly audience: string;
   /** ConfigMap whose `root-cert.pem` holds the roots; undefined mounts none. */
   readonly rootConfigMap: string | undefined;

@@ -117,7 +117,7 @@ function nameProblems(pod: PodShape): Finding[] {
   if (isInjected(pod)) return [];
   const taken = (path: Path, name: string): Finding => ({
     path: [...path, 'name'],
-    rule: `is ${name}, which is a name of ours`,
+    rule: `is ${name}, which is reserved for keyturn`,
     hint: `rename it; or, where it is the agent, annotate the pod with ${INJECTED_ANNOTATION}: "true" and it is brought up to date`,
   });
   const containers = [...pod.initContainers, ...pod.containers].filter(({ name }) =>

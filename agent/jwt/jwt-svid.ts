@@ -48,7 +48,7 @@ export async function verifyJwtSvid(
   const { trustDomain } = readSubject(readPart(payload, 'token claims'));
   const all = keysOf(trustDomain) ?? [];
   if (all.length === 0)
-    throw refuse('token sub', `must be of a trust domain whose keys are known, not ${trustDomain}`);
+    throw refuse('token sub', `must be of a trust domain with a known bundle, not ${trustDomain}`);
   const keys = kid === undefined ? all : all.filter((key) => key.kid === kid);
   if (keys.length === 0) throw refuse('token key', 'must be one of its trust domain');
   const verified = await (await keySetOf(keys)).verify(token);

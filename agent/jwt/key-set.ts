@@ -64,7 +64,7 @@ export async function parseKeySet(
     throw invalid('ERR_PARSE', field, `must not hold more than ${MAX_KEYS} keys`);
   if (all.some((key) => 'd' in key || 'k' in key || key.kty === 'oct')) {
     throw invalid('ERR_PARSE', field, 'must hold public keys only', {
-      hint: 'take the private key out, and do not use it any more',
+      hint: 'remove the private key, and stop using it',
     });
   }
   const keys = all.filter(isUsable);

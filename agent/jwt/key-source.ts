@@ -67,7 +67,7 @@ export async function checkKeyPlace({ jwks: place, jwksCa }: KeyPlace): Promise<
     throw invalid(
       'ERR_CONFIG',
       '--jwks',
-      'must be an https URL, or a file: whoever can change the keys can be anybody',
+      'must be an https URL or a file: plain http lets an attacker replace the keys',
     );
   }
   // A file that cannot be used stops the start, not the first caller.
@@ -118,7 +118,7 @@ async function followFile(
         current = next;
       } catch (cause) {
         deps.metrics.record('file_read_failures_total', {});
-        deps.log.error('token keys refused, the last good ones stay in service', { path, cause });
+        deps.log.error('token keys invalid, keeping the previous ones', { path, cause });
       }
     });
   };
@@ -162,7 +162,7 @@ class UrlKeys implements KeySource {
     if (this.#known === undefined || this.deps.clock.now() - this.#known.fetchedAt > STALE_MS) {
       throw new AgentError(
         'ERR_CA_UNAVAILABLE',
-        `fetch token keys from ${this.url.href}: none that are fresh enough`,
+        `fetch token keys from ${this.url.href}: the response is too old`,
         { retry: 'soon' },
       );
     }
@@ -191,7 +191,7 @@ class UrlKeys implements KeySource {
         log.info('token keys fetched', { url: this.url.href, kids: keys.kids });
       this.#known = { keys, fetchedAt: clock.now() };
     } catch (cause) {
-      log.warn('token keys cannot be fetched', { url: this.url.href, cause });
+      log.warn('fetching token keys failed', { url: this.url.href, cause });
     } finally {
       this.#fetching = undefined;
     }

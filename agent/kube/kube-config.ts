@@ -133,7 +133,7 @@ function refuseUnsafe(cluster: KubeConfigSection, user: KubeConfigSection): void
   if (cluster.value('insecure-skip-tls-verify') === true) {
     throw cluster.refuse(
       'insecure-skip-tls-verify',
-      'must not be set: a token would be sent to whoever answers',
+      'must not be set: any server could receive the token',
     );
   }
   if (cluster.value('proxy-url')) throw cluster.refuse('proxy-url', 'is not supported');

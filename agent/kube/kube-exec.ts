@@ -42,7 +42,7 @@ export function readExecPlugin(
   if (!API_VERSIONS.includes(apiVersion))
     throw section.refuse('apiVersion', `must be ${API_VERSIONS.join(' or ')}`);
   if (section.text('interactiveMode') === 'Always')
-    throw section.refuse('interactiveMode', 'must not be Always: nobody is here to ask');
+    throw section.refuse('interactiveMode', 'must not be Always: the process is not interactive');
   const command = section.need('command');
   const args = section.list('args').map((arg) => {
     if (typeof arg !== 'string') throw section.refuse('args', 'must be strings');

@@ -109,7 +109,7 @@ class StateWriter implements FileOutput {
   #look(): void {
     if (this.#written === undefined || isPublished(this.dir, this.#names)) return;
     this.#written = undefined;
-    this.deps.log.warn('certificate files were removed and are written again', { dir: this.dir });
+    this.deps.log.warn('certificate files were removed, rewriting', { dir: this.dir });
     this.#wake();
   }
 
@@ -149,7 +149,7 @@ class StateWriter implements FileOutput {
   /** Until it is time to try again, or there is something newer to write. */
   async #pause(tried: CertContents, failures: number): Promise<void> {
     const ms = backoffMs(failures, DEFAULT_BACKOFF, this.deps.random);
-    this.deps.log.warn('certificate files not written, the old ones stay', {
+    this.deps.log.warn('writing certificate files failed, keeping the previous ones', {
       dir: this.dir,
       attempt: failures,
       retryInSeconds: Math.round(ms / 100) / 10,
@@ -171,7 +171,7 @@ class StateWriter implements FileOutput {
   async #warnOfRisk(): Promise<void> {
     const risk = await directoryRisk(this.dir);
     if (risk === undefined) return;
-    this.deps.log.warn('others can exchange the certificate files', {
+    this.deps.log.warn('other users can replace the certificate files', {
       dir: this.dir,
       because: risk,
       hint: 'chmod o-w the directory',

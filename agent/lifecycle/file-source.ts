@@ -37,7 +37,7 @@ export function certPathsIn(dir: string, names: CertPaths = CERT_FILES): CertPat
 
 /**
  * Serves a certificate that others mount and renew (`FILE_MOUNTED_CERTS`, `workload-spiffe-credentials`). The files are read as one and
- * watched through every kind of replacement. A bad or missing file is logged, counted and read again; the last good set stays in service
+ * watched through every kind of replacement. A bad or missing file is logged, counted and read again; the previous set stays in service
  * until it expires.
  */
 export function createFileSource(options: FileSourceOptions, deps: Deps): CertSource {
@@ -206,14 +206,11 @@ class FileSource implements CertSource {
     if (read.serial === previous.serial || now >= read.notBeforeAt || now >= previous.notAfterAt)
       return false;
     this.#beginsAt = Math.min(read.notBeforeAt, previous.notAfterAt);
-    this.deps.log.info(
-      'certificate files are not valid yet, serving the previous ones until they are',
-      {
-        files: this.#where,
-        serial: read.serial,
-        notBefore: new Date(read.notBeforeAt).toISOString(),
-      },
-    );
+    this.deps.log.info('certificate files not yet valid, serving the previous ones', {
+      files: this.#where,
+      serial: read.serial,
+      notBefore: new Date(read.notBeforeAt).toISOString(),
+    });
     // The new roots hold already: bundle before leaf.
     const kept = revalidateSvid(previous, read.bundle, now);
     this.#offer.accept(kept, kept.bundle, undefined);
@@ -231,8 +228,8 @@ class FileSource implements CertSource {
     const inService = this.#offer.svid !== undefined && now < this.#offer.svid.notAfterAt;
     this.deps.log.warn(
       inService
-        ? 'certificate files are bad, serving the last good ones'
-        : 'no certificate from files yet, trying again',
+        ? 'certificate files invalid, serving the previous ones'
+        : 'no certificate from files yet, retrying',
       {
         files: this.#where,
         attempt: this.#failures,

@@ -81,7 +81,7 @@ export class Issuer {
   async #turn({ turnMs }: AttemptTimeout, signal: AbortSignal): Promise<(() => void) | undefined> {
     const { turn } = this.options;
     if (!turn || turnMs === undefined) return turn?.(signal);
-    return withDeadline(this.deps.clock, turnMs, 'wait for a turn', signal, turn).catch(
+    return withDeadline(this.deps.clock, turnMs, 'wait for a slot', signal, turn).catch(
       (caught: unknown) => {
         if (signal.aborted) throw caught;
         return undefined;
@@ -98,11 +98,9 @@ export class Issuer {
       // Read after the answer: a bundle that changed meanwhile is the one that peers judge by.
       const trust = ca.trust.value;
       if (!trust)
-        throw new AgentError(
-          'ERR_CA_UNAVAILABLE',
-          `sign: the trust bundle of ${ca.name} is not known yet`,
-          { retry: 'soon' },
-        );
+        throw new AgentError('ERR_CA_UNAVAILABLE', `sign: no trust bundle of ${ca.name} yet`, {
+          retry: 'soon',
+        });
       const source = reply.source ?? ca.name;
       const svid = acceptIssuedChain(
         { id, key: request.key, source },

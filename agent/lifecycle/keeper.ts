@@ -83,7 +83,7 @@ class Keeper implements CertSource {
     if (warmStart && deps.clock.now() >= warmStart.notAfterAt) {
       this.#offer.accept(warmStart, ca.trust.value ?? warmStart.bundle, undefined);
     } else if (warmStart) {
-      this.#accept(warmStart, 'certificate kept from before the restart is in service');
+      this.#accept(warmStart, 'stored certificate in service');
       if (warmStart.key.algorithm !== options.keyAlgorithm)
         this.#urgent = 'another key algorithm is wanted';
     }
@@ -246,7 +246,7 @@ class Keeper implements CertSource {
       Math.min(issued.notBeforeAt, (this.#offer.svid?.notAfterAt ?? 0) - MIN_INTERVAL_MS);
     if (clock.now() >= begins()) return issued;
     this.#givenUpAt = begins();
-    log.info('certificate is not valid yet, serving the previous one until it is', {
+    log.info('certificate not yet valid, serving the previous one', {
       serial: issued.serial,
       notBefore: iso(issued.notBeforeAt),
     });
@@ -306,7 +306,7 @@ class Keeper implements CertSource {
       retryInSeconds: Math.round((retryAt - now) / 100) / 10,
       cause: error,
     };
-    if (!inService) this.deps.log.warn('no certificate yet, trying again', facts);
+    if (!inService) this.deps.log.warn('no certificate yet, retrying', facts);
     else if (now < inService.notAfterAt)
       this.deps.log.warn('renewal failed, serving the previous certificate', facts);
     else this.deps.log.error('renewal failed and the previous certificate has expired', facts);
@@ -343,7 +343,7 @@ class Keeper implements CertSource {
     )
       return;
     this.#encouragedAt = now;
-    this.#hurry('the CA answers others');
+    this.#hurry('the CA answers other workloads');
   }
 
   #credential(): void {
@@ -364,20 +364,17 @@ class Keeper implements CertSource {
     });
     if (!svid) {
       this.#offer.trust(bundle);
-      if (this.#inFlight || this.#failure) this.#tryAnew('the trust bundle is known now');
+      if (this.#inFlight || this.#failure) this.#tryAnew('trust bundle received');
       return;
     }
     try {
       this.#revalidated(revalidateSvid(svid, bundle, this.deps.clock.now()), svid.notAfterAt);
     } catch (caught) {
       this.#offer.trust(bundle);
-      this.deps.log.warn(
-        'certificate in service does not verify to the new trust bundle, renewing',
-        {
-          serial: svid.serial,
-          cause: caught,
-        },
-      );
+      this.deps.log.warn('certificate does not verify to the new trust bundle, renewing', {
+        serial: svid.serial,
+        cause: caught,
+      });
       this.#tryAnew('the trust bundle no longer covers the certificate');
     }
   }
@@ -392,7 +389,7 @@ class Keeper implements CertSource {
     const renewAt = this.#renewAt() ?? this.#plan.renewAt;
     this.#offer.revalidated(svid, svid.bundle, renewAt);
     const facts = { serial: svid.serial, notAfter: iso(svid.notAfterAt), renewAt: iso(renewAt) };
-    this.deps.log.info('trust bundle moved the end of the certificate', facts);
+    this.deps.log.info('trust bundle changed the expiry of the certificate', facts);
     this.#look();
   }
 
@@ -407,7 +404,7 @@ class Keeper implements CertSource {
     this.#offer.replan(this.#renewAt());
     const { svid } = this.#offer;
     if (svid && now < svid.notBeforeAt - SKEW_TOLERANCE_MS) {
-      this.deps.log.warn('certificate in service is not valid yet by this clock, renewing', {
+      this.deps.log.warn('certificate not yet valid by this clock, renewing', {
         serial: svid.serial,
         notBefore: iso(svid.notBeforeAt),
       });

@@ -168,7 +168,7 @@ export class Offer {
         return;
       }
       const facts = { serial: svid.serial, notAfter: new Date(lasting.notAfterAt).toISOString() };
-      this.deps.log.info('certificate path ended, another path holds', facts);
+      this.deps.log.info('certificate path expired, using another path', facts);
       this.revalidated(lasting, lasting.bundle, this.#facts.renewAt);
     } catch (caught) {
       if (!signal.aborted) throw caught;

@@ -184,7 +184,7 @@ class Gate implements ServingGate {
       });
     } catch (cause) {
       // Of the two checks the model has passed; a machine that cannot try must not keep back what is good.
-      this.deps.log.warn('self-check handshake could not be tried', { cause });
+      this.deps.log.warn('self-check handshake could not run', { cause });
     } finally {
       keyPem.fill(0);
     }
@@ -306,8 +306,8 @@ function selfCheckError(
   { kind, field, rule }: Exclude<Verdict, string>,
   hasServed: boolean,
 ): AgentError {
-  const outcome = hasServed ? 'the last good set stays in service' : 'nothing is served';
-  const what = kind === 'revoked' ? 'our certificate is revoked, and peers refuse it' : outcome;
+  const outcome = hasServed ? 'the previous set stays in service' : 'nothing is served';
+  const what = kind === 'revoked' ? 'served certificate is revoked' : outcome;
   return new AgentError('ERR_SELF_CHECK', `self-check: ${field} ${rule}; ${what}`, {
     retry: 'soon',
     field,

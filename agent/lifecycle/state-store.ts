@@ -101,7 +101,7 @@ class PendingKey implements KeptKey {
       if (!kept || Buffer.compare(kept.spkiDer, key.spkiDer) !== 0) return;
       this.#kept = undefined;
       await unpublishDir(this.dir).catch((cause) =>
-        this.deps.log.warn('key of a used token not deleted', { dir: this.dir, cause }),
+        this.deps.log.warn('deleting the key of a used token failed', { dir: this.dir, cause }),
       );
     });
   }
@@ -124,7 +124,7 @@ class PendingKey implements KeptKey {
         throw invalid('ERR_PARSE', paths[1]!, `must be ${formatSpiffeId(this.id)}`);
       this.#kept = readPrivateKey(keyPem!, paths[0]!);
     } catch (cause) {
-      this.deps.log.warn('kept key discarded, a one-time token that was shown with it is lost', {
+      this.deps.log.warn('stored key discarded, its one-time token is lost', {
         dir: this.dir,
         cause,
       });
@@ -184,7 +184,7 @@ async function load(
   } catch (caught) {
     // A directory that was never written is no event.
     if (await lstat(join(dir, CERT_FILES.key)).catch(() => undefined))
-      deps.log.warn('kept certificate discarded', { dir, cause: caught });
+      deps.log.warn('stored certificate discarded', { dir, cause: caught });
     return undefined;
   }
 }

@@ -80,6 +80,6 @@ function stalled(
   if (wantedAt === undefined || now - wantedAt < HANGING_MS) return undefined;
   const when = new Date(attemptSince ?? wantedAt).toISOString();
   return attemptSince === undefined
-    ? `${source}: nothing was done about what was due at ${when}`
-    : `${source}: an attempt hangs since ${when}`;
+    ? `${source}: overdue since ${when}`
+    : `${source}: an attempt has hung since ${when}`;
 }

@@ -60,7 +60,7 @@ export async function startApproverService(
     const stop = new AbortController();
     const running = approver.run(stop.signal);
     void running.catch((caught: unknown) =>
-      deps.log.error('approver ended', { cause: AgentError.from(caught) }),
+      deps.log.error('approver stopped', { cause: AgentError.from(caught) }),
     );
     closers.add(async () => {
       stop.abort();

@@ -177,7 +177,7 @@ class Crew {
   async #replace({ worker, startedAt }: Seat, how: number | string): Promise<void> {
     const { clock, log } = this.deps;
     if (this.#stop.signal.aborted) return;
-    log.error('ca worker ended, another takes its place', { worker: worker.process.pid, how });
+    log.error('ca worker ended, starting another', { worker: worker.process.pid, how });
     let dueAt = startedAt + CALM_MS;
     for (;;) {
       await clock.sleepUntil(dueAt, this.#stop.signal).catch(() => undefined);
@@ -186,7 +186,7 @@ class Crew {
         return await this.seat();
       } catch (caught) {
         if (this.#stop.signal.aborted) return;
-        log.error('ca worker cannot start', { cause: AgentError.from(caught) });
+        log.error('ca worker failed to start', { cause: AgentError.from(caught) });
         dueAt = clock.now() + CALM_MS;
       }
     }
@@ -203,7 +203,7 @@ async function freeAddress(listen: string): Promise<string> {
   const server = createServer();
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
-      const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);
+      const why = systemCode(cause) === 'EADDRINUSE' ? 'the address is in use' : systemCode(cause);
       reject(
         new AgentError('ERR_SOCKET', `listen on ${listen} for certificate requests: ${why}`, {
           cause,

@@ -144,7 +144,7 @@ function decide(
   if (verdict.kind === 'denied') log.warn('pod denied', { ...facts, reason: verdict.message });
   else if (outcome === 'injected')
     log.info('pod injected', { ...facts, warnings: verdict.warnings });
-  else log.debug('pod left as it is', facts);
+  else log.debug('pod unchanged', facts);
   return verdict;
 }
 

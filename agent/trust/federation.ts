@@ -92,7 +92,7 @@ class BelievedBundle {
     private readonly deps: Deps,
   ) {
     this.#starting = this.#start(lending).catch((cause) =>
-      deps.log.error('a federated bundle is not followed', { trustDomain, cause }),
+      deps.log.error('federated bundle watch failed', { trustDomain, cause }),
     );
   }
 
@@ -135,7 +135,11 @@ class BelievedBundle {
       this.use(parseSpiffeBundle(bytes, trustDomain, `${FIELD} ${trustDomain}`));
       this.deps.log.info('federated bundle in use', { trustDomain, place: keptDir });
     } catch (cause) {
-      this.deps.log.warn('kept federated bundle discarded', { trustDomain, place: keptDir, cause });
+      this.deps.log.warn('stored federated bundle discarded', {
+        trustDomain,
+        place: keptDir,
+        cause,
+      });
     }
   }
 
@@ -146,7 +150,7 @@ class BelievedBundle {
       await publishDir(keptDir, [{ name: KEPT_FILE, bytes: Buffer.from(bytes), mode: 0o600 }]);
       this.#kept = bytes;
     } catch (cause) {
-      this.deps.log.warn('federated bundle is not kept for the next start', {
+      this.deps.log.warn('storing the federated bundle failed', {
         trustDomain,
         place: keptDir,
         cause,

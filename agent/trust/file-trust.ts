@@ -43,12 +43,12 @@ export function followTrustFile(
       const { bundle, skipped } = parseRootBundle(pem, path, domains);
       if (closed) return;
       problem = undefined;
-      tell(skipped.join('; '), 'trust bundle file holds roots that are refused, using the others', {
+      tell(skipped.join('; '), 'trust bundle file has invalid roots, using the others', {
         skipped,
       });
       if (bundle.version === trust.value?.version) return;
       for (const warning of rootWarnings(bundle))
-        deps.log.warn('trust bundle file holds unusual roots', { file: path, warning });
+        deps.log.warn('trust bundle file has roots with warnings', { file: path, warning });
       trust.set(bundle);
     } catch (caught) {
       problem = new AgentError(
@@ -57,11 +57,11 @@ export function followTrustFile(
         {
           retry: 'soon',
           cause: caught,
-          hint: 'put the PEM root certificates of the mesh there; they are taken up at once',
+          hint: 'put the PEM root certificates of the mesh there; the agent loads them at once',
         },
       );
       const event = trust.value
-        ? 'trust bundle file is bad, keeping the last good roots'
+        ? 'trust bundle file invalid, keeping the previous roots'
         : 'no trust bundle yet';
       if (!closed) tell(problem.message, event, { cause: problem });
       throw problem;

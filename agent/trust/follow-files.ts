@@ -21,7 +21,7 @@ export function followFiles(
 ): FollowedFiles {
   const stop = new AbortController();
   const running = follow(paths, look, deps, stop.signal).catch((cause) => {
-    if (!stop.signal.aborted) deps.log.error('files are not followed', { paths, cause });
+    if (!stop.signal.aborted) deps.log.error('file watch failed', { paths, cause });
   });
   return {
     async close() {

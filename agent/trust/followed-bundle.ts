@@ -50,7 +50,7 @@ export function assertTrusted(trustDomain: string, place: string): void {
     throw invalid('ERR_CONFIG', `${FIELD} ${trustDomain}`, 'must not have a user in its URL');
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && local)) return;
   throw invalid('ERR_CONFIG', `${FIELD} ${trustDomain}`, 'must be a file or an https URL', {
-    hint: 'whoever can change the bundle on its way can be anybody of that trust domain',
+    hint: 'plain http lets an attacker impersonate every identity of that trust domain',
   });
 }
 
@@ -81,7 +81,7 @@ class Follower implements FollowedBundle {
       notLaterThan: () => this.#nextPollAt(),
     };
     this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
-      deps.log.error('a federated bundle is not followed', { trustDomain, cause }),
+      deps.log.error('federated bundle watch failed', { trustDomain, cause }),
     );
   }
 
@@ -110,7 +110,7 @@ class Follower implements FollowedBundle {
     const bytes = await this.reader.read(signal);
     if (signal.aborted) return this.#nextPollAt();
     if (bytes !== undefined) this.#take(bytes);
-    if (this.#problem) this.deps.log.info('federated bundle is good again', this.#facts());
+    if (this.#problem) this.deps.log.info('federated bundle valid again', this.#facts());
     this.#problem = undefined;
     this.#told = '';
     return this.#nextPollAt();
@@ -125,11 +125,11 @@ class Follower implements FollowedBundle {
       this.deps.log.info('federated bundle in use', { ...this.#facts(), ...counts });
     else
       this.deps.log.warn(
-        'federated bundle is empty: nobody of that trust domain is believed any more',
+        'federated bundle is empty, trusting no peer of that trust domain',
         this.#facts(),
       );
     for (const warning of bundle.roots ? rootWarnings(bundle.roots) : []) {
-      this.deps.log.warn('federated bundle holds unusual roots', { ...this.#facts(), warning });
+      this.deps.log.warn('federated bundle has roots with warnings', { ...this.#facts(), warning });
     }
     this.#held.set({ bundle, bytes });
   }
@@ -141,15 +141,8 @@ class Follower implements FollowedBundle {
     this.#told = error.message;
     const facts = { ...this.#facts(), cause: error };
     if (this.#held.value)
-      this.deps.log.warn(
-        'federated bundle cannot be renewed, the last good one stays in use',
-        facts,
-      );
-    else
-      this.deps.log.warn(
-        'no federated bundle yet: of that trust domain is believed what an earlier run kept, or nobody',
-        facts,
-      );
+      this.deps.log.warn('federated bundle refresh failed, keeping the previous one', facts);
+    else this.deps.log.warn('no federated bundle yet, using the stored one if any', facts);
   }
 
   #facts() {

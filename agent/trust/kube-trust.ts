@@ -74,7 +74,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
   const take = ({ source, pem }: Found) => {
     const { bundle, skipped } = parseRootBundle(Buffer.from(pem), source, options.domains);
     if (skipped.length > 0 && skippedTold !== skipped.join())
-      deps.log.warn('trust anchors hold roots that are refused, using the others', {
+      deps.log.warn('trust anchors have invalid roots, using the others', {
         source,
         skipped,
       });
@@ -83,7 +83,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     if (bundle.version === trust.value?.version) return;
     deps.log.info('trust anchors read', { source, roots: bundle.rootsDer.length });
     for (const warning of rootWarnings(bundle))
-      deps.log.warn('trust anchors hold unusual roots', { source, warning });
+      deps.log.warn('trust anchors have roots with warnings', { source, warning });
     trust.set(bundle);
     saving = saving.then(() => keep(options, bundle, deps));
   };
@@ -99,7 +99,7 @@ export function followKubeTrust(api: KubeApi, options: KubeTrustOptions, deps: D
     );
     if (problemTold !== problem.message) {
       deps.log.warn(
-        trust.value ? 'trust anchors are bad, keeping the last good ones' : 'no trust anchors yet',
+        trust.value ? 'trust anchors invalid, keeping the previous ones' : 'no trust anchors yet',
         { cause: problem },
       );
     }
@@ -170,7 +170,7 @@ async function loadKept(
   try {
     return parseRootBundle(pem, file, domains).bundle;
   } catch (cause) {
-    deps.log.warn('kept trust anchors discarded', { file, cause });
+    deps.log.warn('stored trust anchors discarded', { file, cause });
     return undefined;
   }
 }
@@ -182,7 +182,7 @@ async function keep({ keptDir }: KubeTrustOptions, bundle: TrustBundle, deps: De
       { name: KEPT_FILE, bytes: certificatesPem(bundle.rootsDer), mode: 0o600 },
     ]);
   } catch (cause) {
-    deps.log.warn('trust anchors are not kept', { dir: keptDir, cause });
+    deps.log.warn('storing trust anchors failed', { dir: keptDir, cause });
   }
 }
 

@@ -79,7 +79,7 @@ class FollowedLists implements Revocation {
       notLaterThan: () => this.#nextAlarmAt(),
     };
     this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
-      deps.log.error('revocation lists are not followed', { cause }),
+      deps.log.error('revocation list watch failed', { cause }),
     );
   }
 
@@ -156,7 +156,7 @@ class FollowedLists implements Revocation {
   async #keep(bytes: Uint8Array): Promise<void> {
     if (this.keptDir === undefined) return;
     await publishDir(this.keptDir, [{ name: KEPT_FILE, bytes, mode: 0o644 }]).catch((cause) =>
-      this.deps.log.warn('revocation lists are not kept for the next start', {
+      this.deps.log.warn('storing revocation lists failed', {
         dir: this.keptDir,
         cause,
       }),
@@ -174,12 +174,12 @@ class FollowedLists implements Revocation {
     );
     this.#passedOver = skipped;
     this.#unusable = unusable;
-    if (this.#problem) log.info('revocation lists are good again', { place: this.reader.place });
+    if (this.#problem) log.info('revocation lists valid again', { place: this.reader.place });
     this.#problem = undefined;
     // Before our own certificate is there, its issuer may be unknown.
     const shown = signers.chainDer.length === 0 ? unusable : skipped;
     this.#complain(shown.join('; '), () =>
-      log.warn('revocation lists passed over', { place: this.reader.place, skipped: shown }),
+      log.warn('revocation lists skipped', { place: this.reader.place, skipped: shown }),
     );
     if (set.version === this.#lists.value?.version) return;
     const revoked = set.lists.reduce((sum, list) => sum + list.revoked.size, 0);
@@ -202,8 +202,8 @@ class FollowedLists implements Revocation {
     const facts = { place: this.reader.place, cause: error };
     this.#complain(error.message, () =>
       this.#lists.value
-        ? this.deps.log.warn('revocation lists cannot be renewed, the last ones stay in use', facts)
-        : this.deps.log.error('no revocation list yet, so no roots are given to proxies', facts),
+        ? this.deps.log.warn('revocation list refresh failed, keeping the previous ones', facts)
+        : this.deps.log.error('no revocation list yet, withholding roots from proxies', facts),
     );
     this.#tellAge();
   }
@@ -221,8 +221,8 @@ class FollowedLists implements Revocation {
       {
         retry: 'soon',
         hint: over
-          ? 'every peer is refused until there are newer ones'
-          : 'every peer is refused from then on',
+          ? 'proxies refuse every peer until newer lists arrive'
+          : 'proxies refuse every peer from then on',
         cause: this.#problem,
       },
     );
@@ -234,10 +234,10 @@ class FollowedLists implements Revocation {
     const over = this.deps.clock.now() >= this.#lists.value!.nextUpdateAt;
     this.#complain(age.message, () =>
       over
-        ? this.deps.log.error('revocation lists are out of date, proxies refuse every peer', {
+        ? this.deps.log.error('revocation lists expired, proxies refuse every peer', {
             cause: age,
           })
-        : this.deps.log.warn('revocation lists are near their end', { cause: age }),
+        : this.deps.log.warn('revocation lists expire soon', { cause: age }),
     );
   }
 

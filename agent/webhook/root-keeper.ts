@@ -120,7 +120,7 @@ export class RootKeeper {
           backoffMs(failures.failed(error), BACKOFF, random),
           error.retryAfterMs ?? 0,
         );
-        log.warn('webhook root is not in order', {
+        log.warn('webhook certificate reconcile failed', {
           retryInSeconds: Math.round(waitMs / 1_000),
           cause: error,
         });
@@ -151,7 +151,7 @@ export class RootKeeper {
       signal,
     );
     if (published === 'changed')
-      this.#deps.log.info('webhook configuration told of its roots', { configuration });
+      this.#deps.log.info('webhook configuration caBundle updated', { configuration });
     if (another && published === 'changed') await clock.sleepUntil(clock.now() + SETTLE_MS, signal);
     await this.#use(issuer);
     return held.length === 0 ? at : Math.min(at, this.#held.untilAt);
@@ -176,7 +176,7 @@ export class RootKeeper {
       if (root?.next) await this.#accept({ ...root, signer: root.next });
       const made = root ? await advance(root, engine, now) : await makeSharedRoot(engine, now);
       if (await this.#write(made, version, signal)) {
-        this.#deps.log.info('webhook root in its next stage', {
+        this.#deps.log.info('webhook root stage advanced', {
           secret: this.#options.secret,
           stage: stage?.kind ?? 'make',
         });
@@ -269,7 +269,7 @@ export class RootKeeper {
       retry: 'slow',
       field: error.field,
       rule: error.rule,
-      hint: 'remove what it holds to have a new root made: the API server is told of it',
+      hint: 'remove its data; a new root is created and published in the caBundle',
     });
   }
 }

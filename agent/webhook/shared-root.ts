@@ -124,7 +124,7 @@ export function parseSharedRoot({ data, annotations }: SecretContent): SharedRoo
   const bytes = (key: string) => {
     const text = data[key];
     if (text === undefined)
-      throw refused(key, `must be there beside ${Object.keys(data).join(', ')}`);
+      throw refused(key, `must be present beside ${Object.keys(data).join(', ')}`);
     return Buffer.from(text, 'base64');
   };
   const pair = (key: string, cert: string): RootPair => ({

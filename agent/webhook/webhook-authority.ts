@@ -58,7 +58,7 @@ export class WebhookAuthority {
     const leaf = await this.engine.createCertificate(spec, issuer.key);
     assertAsDecided(leaf, spec);
     const notAfter = new Date(spec.notAfterAt).toISOString();
-    this.deps.log.info('serving certificate made', {
+    this.deps.log.info('serving certificate issued', {
       names: [...names.dns, ...names.ip],
       notAfter,
     });

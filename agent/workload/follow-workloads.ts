@@ -105,7 +105,7 @@ class WorkloadFollower implements FollowedWorkloads {
     if (list instanceof AgentError) await this.#standIn(list, kept);
     else await this.#follow(list, false, kept);
     this.#loop = this.#run().catch((cause) =>
-      this.deps.log.error('the list of workloads is no longer followed', { cause }),
+      this.deps.log.error('workload list watch failed', { cause }),
     );
   }
 
@@ -246,7 +246,7 @@ class WorkloadFollower implements FollowedWorkloads {
     if (this.#problem) {
       told.set('', this.#problem.message);
       if (this.#told.get('') !== this.#problem.message)
-        log.error('list of workloads refused, what runs goes on', {
+        log.error('workload list invalid, keeping the running workloads', {
           list: this.place,
           cause: this.#problem,
         });
@@ -257,12 +257,12 @@ class WorkloadFollower implements FollowedWorkloads {
         told.set(key, error.message);
         if (this.#told.get(key) === error.message) continue;
         this.#lines.spend((withheld) =>
-          log.error('workload refused', { workload: name, file: from, cause: error, withheld }),
+          log.error('workload invalid', { workload: name, file: from, cause: error, withheld }),
         );
       }
       for (const key of this.#told.keys())
         if (!told.has(key))
-          log.info('workload no longer refused', { file: key.split('\n')[0] || this.place });
+          log.info('workload valid again', { file: key.split('\n')[0] || this.place });
     }
     this.#told = told;
   }

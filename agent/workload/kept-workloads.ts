@@ -34,7 +34,7 @@ export function createKeptWorkloads(stateDir: string, deps: Deps): KeptWorkloads
       try {
         return parseKept(bytes);
       } catch (cause) {
-        deps.log.warn('kept workloads discarded', { file: path, cause });
+        deps.log.warn('stored workloads discarded', { file: path, cause });
         return [];
       }
     },
@@ -45,7 +45,7 @@ export function createKeptWorkloads(stateDir: string, deps: Deps): KeptWorkloads
         await publishDir(dir, [{ name: FILE, bytes: Buffer.from(text), mode: 0o600 }]);
         saved = text;
       } catch (caught) {
-        deps.log.warn('workloads in service are not kept', { dir, cause: AgentError.from(caught) });
+        deps.log.warn('storing workloads failed', { dir, cause: AgentError.from(caught) });
       }
     },
   };

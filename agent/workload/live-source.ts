@@ -105,7 +105,7 @@ export class LiveSource implements CertSource {
 
   #end({ close }: Member): void {
     const ending = close().catch((cause) =>
-      this.deps.log.warn('a source of certificates did not end well', { cause }),
+      this.deps.log.warn('closing a certificate source failed', { cause }),
     );
     this.#endings = Promise.all([this.#endings, ending]);
   }

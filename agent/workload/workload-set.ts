@@ -202,7 +202,7 @@ export class WorkloadSet {
     try {
       this.#running.set(before.name, await NamedWorkload.start(before, this.#making, carried));
     } catch (cause) {
-      this.deps.log.error('workload cannot go back to its settings before', {
+      this.deps.log.error('workload rollback failed', {
         workload: before.name,
         cause,
       });
@@ -218,7 +218,7 @@ export class WorkloadSet {
   }
 
   #endedBadly({ name }: NamedWorkload, cause: unknown): void {
-    this.deps.log.warn('workload did not end well', { workload: name, cause });
+    this.deps.log.warn('closing a workload failed', { workload: name, cause });
   }
 
   async #attempt(

@@ -32,7 +32,7 @@ export function createBuiltinCa({ authority, caller }: BuiltinCaOptions, deps: D
       const certificatesDer = await authority.sign(request.csrDer, caller, request.ttlSeconds);
       if (!isDropped()) return { certificatesDer };
       // Signing takes a few milliseconds and cannot be broken off.
-      deps.log.debug('certificate dropped, nobody waits for it any more', {
+      deps.log.debug('certificate dropped, its request was cancelled', {
         id: formatSpiffeId(caller),
       });
       throw aborted();

@@ -32,7 +32,7 @@ export interface CallAnswer {
   readonly shownDer: readonly Uint8Array[];
 }
 
-/** How a call failed: gRPC's status, with what else is known of it. */
+/** How call failed: gRPC's status, with what else is known of it. */
 export class CallFailure extends Error {
   constructor(
     /** As in `status` of @grpc/grpc-js. */

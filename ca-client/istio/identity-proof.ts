@@ -14,7 +14,7 @@ import {
 import type { IstioCaSettings } from './options';
 
 const NEW_JOIN_TOKEN =
-  'have another made where the CA is (keyturn vm bundle) and take it here (keyturn vm join)';
+  'create another at the CA (keyturn vm bundle) and install it here (keyturn vm join)';
 /** A clock that runs ahead of the CA's must not make us keep back a token that the CA would still take. */
 const TOKEN_LEEWAY_MS = 60_000;
 /** An API server that is restarted reviews tokens again by then. */
@@ -108,7 +108,7 @@ export class IdentityProof {
 
   worked({ token, kind }: Credentials): void {
     if (this.#worked !== kind)
-      this.deps.log.info('the CA knows us', { ca: this.settings.name, by: kind });
+      this.deps.log.info('authenticated to CA', { ca: this.settings.name, by: kind });
     // What is good once is no way to go again.
     const isOnce = token !== undefined && isJoinToken(token);
     this.#worked = isOnce ? undefined : kind;
@@ -176,7 +176,7 @@ export class IdentityProof {
     const isEarly = isBlameless && this.deps.clock.now() < this.#refused.since + OUTAGE_MS;
     if (!isEarly)
       this.#complain(`same ${print}`, () =>
-        this.deps.log.error('the CA refuses the token, and nobody replaces it', {
+        this.deps.log.error('the CA refuses the token, and it was not replaced', {
           token: tokenPath,
           refusedSince: since,
         }),
@@ -259,7 +259,7 @@ export class IdentityProof {
     const obstacle = presentingObstacle(certificate, roots, now);
     if (obstacle === undefined) return certificate;
     this.#complain(`${what} ${obstacle}`, () =>
-      this.deps.log.warn('certificate is not presented to the CA', { what, reason: obstacle }),
+      this.deps.log.warn('client certificate not sent to the CA', { what, reason: obstacle }),
     );
     return undefined;
   }
@@ -305,15 +305,11 @@ function missing(
   certificateError: AgentError | undefined,
 ): AgentError {
   const causes = [tokenError, certificateError].flatMap((each) => (each ? [each.message] : []));
-  return new AgentError(
-    'ERR_TOKEN',
-    `sign: there is nothing to prove our identity with: ${causes.join('; ')}`,
-    {
-      retry: 'soon',
-      hint: `mount a service account token for audience istio-ca at ${tokenPath}, or take a join token of keyturn ca serve there (keyturn vm join); it is used as soon as it is there`,
-      cause: tokenError ?? certificateError,
-    },
-  );
+  return new AgentError('ERR_TOKEN', `sign: no credential for the CA: ${causes.join('; ')}`, {
+    retry: 'soon',
+    hint: `mount a service account token for audience istio-ca at ${tokenPath}, or take a join token of keyturn ca serve there (keyturn vm join); it is used as soon as it is there`,
+    cause: tokenError ?? certificateError,
+  });
 }
 
 function spentTokenError(tokenPath: string): AgentError {
@@ -328,7 +324,7 @@ function spentTokenError(tokenPath: string): AgentError {
 }
 
 const EXPIRED_HINT =
-  'the CA renews no certificate that ended so long ago (ca serve --renew-after-expiry); take a new join token here (keyturn vm join)';
+  'the certificate expired too long ago for the CA (ca serve --renew-after-expiry); install a new join token (keyturn vm join)';
 
 function endedCertificateError({ notAfterAt }: ClientCertificate): AgentError {
   const when = new Date(notAfterAt).toISOString();

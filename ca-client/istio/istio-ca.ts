@@ -41,7 +41,7 @@ import { encodeCertificateRequest } from './wire/messages';
 export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promise<CaClient> {
   const settings = checkIstioOptions(options);
   if (settings.plaintext)
-    deps.log.warn('the CA is asked without TLS: token and certificate travel in the clear', {
+    deps.log.warn('connecting to the CA without TLS, credentials are sent in plaintext', {
       address: options.address,
     });
   const {
@@ -218,7 +218,10 @@ class IstioCa implements CaClient {
     this.proof.worked(credentials);
     const { certificatesDer, damaged } = readReply(reply);
     if (damaged.length > 0)
-      this.deps.log.warn('reply holds what is no certificate', { ca: this.name, damaged });
+      this.deps.log.warn('reply contains an element that is not a certificate', {
+        ca: this.name,
+        damaged,
+      });
     this.roots.learn(certificatesDer, request, root?.bundle && { roots: root.bundle, shownDer });
     return { certificatesDer };
   }

@@ -37,7 +37,7 @@ export async function loadLearned(dir: string, address: string, deps: Deps): Pro
   try {
     return parseLearned(bytes, address);
   } catch (cause) {
-    deps.log.warn('kept roots discarded', { file: path, cause });
+    deps.log.warn('stored roots discarded', { file: path, cause });
     return NOTHING_LEARNED;
   }
 }
@@ -83,7 +83,7 @@ export async function saveLearned(
       { name: FILE, bytes: Buffer.from(`${JSON.stringify(written, undefined, 2)}\n`), mode: 0o600 },
     ]);
   } catch (caught) {
-    deps.log.warn('learned roots are not kept', { dir, cause: AgentError.from(caught) });
+    deps.log.warn('storing learned roots failed', { dir, cause: AgentError.from(caught) });
   }
 }
 

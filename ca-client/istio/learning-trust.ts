@@ -132,7 +132,7 @@ class FileAndLearned implements LearningTrust {
     const still = stillAnnounced(this.#kept.server, announced);
     const serverRoots = mergeLearned(
       still,
-      this.#told("root learned for the TLS of the CA's server", taught),
+      this.#told('root learned for the TLS server of the CA', taught),
     );
     if (learned === this.#kept.learned && serverRoots === this.#kept.server) return;
     const kept = { learned, server: serverRoots };

@@ -12,7 +12,7 @@ const HINT =
  */
 export function bundleJudge(bundle: TrustBundle, now: () => number): ServerJudge {
   const roots = bundle.rootsDer.map((der) => parseCertificate(der, 'root'));
-  const what = 'does not lead to the trust bundle, and the one-time token was not shown';
+  const what = 'does not lead to the trust bundle, and the one-time token was not sent';
   return leadsTo(roots, bundle.version, now, { what, hint: HINT });
 }
 
@@ -21,7 +21,7 @@ export function requireBundle(ca: string, bundle: TrustBundle | undefined): Trus
   if (bundle) return bundle;
   throw new AgentError(
     'ERR_CA_UNAVAILABLE',
-    `sign: the trust bundle of ${ca} is not known yet; what is good once was not shown`,
+    `sign: no trust bundle of ${ca} yet; the one-time token was not sent`,
     {
       retry: 'soon',
       hint: HINT,

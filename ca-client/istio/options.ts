@@ -74,7 +74,7 @@ export function checkIstioOptions(options: IstioCaOptions): IstioCaSettings {
     throw invalid(
       'ERR_CONFIG',
       'ca-address',
-      `port ${PLAINTEXT_PORT} is without TLS: the token would travel in the clear`,
+      `port ${PLAINTEXT_PORT} is without TLS: the token would be sent in plaintext`,
       {
         hint: 'use port 15012',
       },
@@ -107,7 +107,7 @@ function checkHeaders(headers: ReadonlyMap<string, string>): ReadonlyMap<string,
       const field = `CA header ${name}`;
       if (!/^[a-z0-9_.-]{1,100}$/.test(header))
         throw invalid('ERR_CONFIG', field, 'must be of letters, digits, "-", "_" and "."');
-      if (RESERVED.test(header)) throw invalid('ERR_CONFIG', field, 'is not for you to set');
+      if (RESERVED.test(header)) throw invalid('ERR_CONFIG', field, 'is reserved');
       return [header, headerValue(field, value)];
     }),
   );

@@ -138,10 +138,9 @@ function transportHint({ tlsFault, details }: CallFailure): string | undefined {
 function words(failure: CallFailure, token: string | undefined): string {
   const { tlsFault } = failure;
   if (tlsFault?.stage === 'handshake' && failure.code === GrpcStatus.UNAVAILABLE)
-    return `could not be spoken to over TLS: ${clean(tlsFault.error.message, token)}`;
+    return `TLS connection failed: ${clean(tlsFault.error.message, token)}`;
   const unreachable = UNREACHABLE.exec(failure.details);
-  if (unreachable)
-    return `could not be reached: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
+  if (unreachable) return `is unreachable: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
   const name = GrpcStatus[failure.code] ?? `status ${failure.code}`;
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }

@@ -157,8 +157,8 @@ export function readCsrAnswer(csr: KubeCsr): IssuedChain | undefined {
           retry: 'slow',
           hint:
             type === 'Denied'
-              ? 'ask whoever approves requests of this signer'
-              : 'ask whoever runs this signer',
+              ? 'ask the approver of this signer'
+              : 'ask the operator of this signer',
         },
       );
     }

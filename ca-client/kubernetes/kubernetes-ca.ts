@@ -257,7 +257,7 @@ class KubernetesCa implements CaClient {
     await this.anchors.ready;
     if (this.trust.value) return;
     const cause = this.anchors.problem();
-    const text = `sign by ${this.options.signerName}: its trust anchors are not known yet`;
+    const text = `sign by ${this.options.signerName}: no trust anchors yet`;
     // A cluster that refuses our token says nothing of its anchors: then the token is what to look at.
     const refusal =
       cause?.cause instanceof AgentError && cause.cause.code === 'ERR_TOKEN'
@@ -284,7 +284,7 @@ class KubernetesCa implements CaClient {
         signer: csr.spec.signerName,
         id: formatSpiffeId(id),
         hint: isApproved
-          ? 'see whether the signer runs and knows this issuer'
+          ? 'check that the signer runs and that this issuer exists'
           : 'run an approver for this signer, e.g. keyturn approver',
       },
     );
@@ -301,11 +301,14 @@ class KubernetesCa implements CaClient {
     } catch (caught) {
       if (isKubeStatus(caught, 403)) {
         this.#mayDelete = false;
-        this.deps.log.debug('requests are left for Kubernetes to clear away after an hour', {
+        this.deps.log.debug('requests not deleted, Kubernetes removes them after an hour', {
           cause: caught,
         });
       } else if (!isKubeStatus(caught, 404)) {
-        this.deps.log.debug('request is left behind', { request: name, cause: errorText(caught) });
+        this.deps.log.debug('deleting the request failed', {
+          request: name,
+          cause: errorText(caught),
+        });
       }
     }
   }

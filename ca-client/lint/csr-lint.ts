@@ -80,7 +80,7 @@ const CSR_RULES: readonly LintRule[] = [
     sources: EVERYBODY,
     broken: ({ signed, signatureAlgorithm }) => {
       if (signed === undefined)
-        return `it is signed with ${signatureAlgorithm.text}, which is not verified any more`;
+        return `it is signed with ${signatureAlgorithm.text}, which authorities no longer accept`;
       return signed ? undefined : 'it is not signed with its own key';
     },
   },
@@ -184,7 +184,7 @@ const CSR_RULES: readonly LintRule[] = [
     broken: (csr) =>
       urisOf(csr).length === 1 && csr.names.length === 1
         ? undefined
-        : 'its names are ignored: the certificate is for whom the caller proves to be',
+        : 'its names are ignored: the certificate is for the authenticated identity of the caller',
   },
   {
     rule: 'csr-other-names',
@@ -400,7 +400,7 @@ const ASKED_RULES: readonly LintRule[] = [
     sources: { 'istio-csr': ISTIO_CSR },
     broken: (_, { ttlSeconds: ttl = 0 }) =>
       ttl > ISTIO_CSR_MAX_SECONDS
-        ? `${life(ttl)} is cut to ${formatDuration(ISTIO_CSR_MAX_SECONDS * 1_000)} without a word, unless --max-client-certificate-duration says more`
+        ? `${life(ttl)} is cut to ${formatDuration(ISTIO_CSR_MAX_SECONDS * 1_000)} silently, unless --max-client-certificate-duration says more`
         : undefined,
   },
   {

@@ -68,7 +68,7 @@ export const TOKEN_RULES: readonly LintRule[] = [
       const audiences = audiencesOf(token.claims);
       return audiences.includes(ISTIO_AUDIENCE)
         ? undefined
-        : `the token is for ${audiences.join(', ') || 'nobody'}, not for ${ISTIO_AUDIENCE}`;
+        : `the token is for ${audiences.join(', ') || 'no audience'}, not for ${ISTIO_AUDIENCE}`;
     },
   },
   {

@@ -11,6 +11,7 @@ import { checkShippedPackages } from './checks/shipped-packages';
 import { checkSilenced } from './checks/silenced';
 import { checkModes, projectFiles } from './checks/source-files';
 import { checkSourcesFrom } from './checks/sources-from';
+import { checkWords } from './checks/words';
 
 /** Each check answers with what is wrong, as lines; none is good. `skip` says why it could not be made. */
 type Outcome = { readonly problems: readonly string[] } | { readonly skip: string };
@@ -59,6 +60,10 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['the clock is held against a recent day', sourcesFrom],
   ['no known vulnerability in what ships', audit],
   ['pages link to what is there and name flags that are', pages],
+  [
+    'logs, errors, hints, help and docs speak the language of the field',
+    () => ({ problems: checkWords(files) }),
+  ],
   ['no machine paths or registry addresses', () => ({ problems: checkPortableText(files, root) })],
 ];
 

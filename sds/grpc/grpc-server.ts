@@ -133,7 +133,7 @@ export class GrpcServer {
     const timer = new AbortController();
     call.atEnd(() => timer.abort());
     this.deps.clock.sleepUntil(this.deps.clock.now() + ms, timer.signal).then(
-      () => call.fail(GrpcStatus.DEADLINE_EXCEEDED, 'the deadline of the call is past'),
+      () => call.fail(GrpcStatus.DEADLINE_EXCEEDED, 'deadline exceeded'),
       (caught) => {
         if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))
           this.observer.failed({ id: 0, node: '' }, caught);

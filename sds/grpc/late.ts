@@ -74,8 +74,8 @@ export class Late<T extends Answerer> implements Answerer {
   #withService(call: Call, use: (service: T) => void): void {
     this.#opening ??= this.#open();
     this.#opening.then(use).catch((cause) => {
-      this.deps.log.error(`a call of ${this.what} failed`, { cause });
-      call.fail(GrpcStatus.INTERNAL, 'internal error; the log of the agent says more');
+      this.deps.log.error(`${this.what} call failed`, { cause });
+      call.fail(GrpcStatus.INTERNAL, 'internal error; see the log of the agent');
     });
   }
 

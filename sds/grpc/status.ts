@@ -15,6 +15,6 @@ export function grpcStatus(caught: unknown): {
 } {
   const code = caught instanceof AgentError ? STATUS_OF[caught.code] : undefined;
   if (code === undefined)
-    return { code: GrpcStatus.INTERNAL, details: 'internal error; the log of the agent says more' };
+    return { code: GrpcStatus.INTERNAL, details: 'internal error; see the log of the agent' };
   return { code, details: (caught as AgentError).message };
 }

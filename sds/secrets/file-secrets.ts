@@ -39,7 +39,7 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
     if (skipped.length === 0 || told.get(name) === all) return;
     if (told.size >= LIMITS.fileNames) told.clear();
     told.set(name, all);
-    deps.log.warn('some certificates of a root file are left out', { name, skipped });
+    deps.log.warn('root file has invalid certificates, using the others', { name, skipped });
   };
 
   const start = (text: string, name: FileName): Entry => {
@@ -58,7 +58,7 @@ export function createFileSecrets(options: FileSecretsOptions, deps: Deps): File
       stop.signal,
       deps,
     ).catch((cause) => {
-      deps.log.error('files of a secret are no longer watched', { name: text, cause });
+      deps.log.error('watch of secret files failed', { name: text, cause });
     });
     return entry;
   };
@@ -151,7 +151,7 @@ async function follow(
       const error = AgentError.from(caught, 'ERR_FILE_SOURCE');
       deps.metrics.record('file_read_failures_total', {});
       if (error.message !== lastTrouble)
-        deps.log.warn('files of a secret are not usable, it waits for better ones', {
+        deps.log.warn('secret files invalid, secret withheld', {
           name: text,
           cause: error,
         });

@@ -67,7 +67,7 @@ export class Observer {
     this.#deps.metrics.record('sds_unknown_names_total', {});
     if (!this.#unknown.add(name)) return;
     this.#limits.spend((withheld) =>
-      this.#deps.log.warn('a client asks for a secret that is not served here', {
+      this.#deps.log.warn('unknown secret requested', {
         name: name.slice(0, LIMITS.shownName),
         ...about(subject),
         withheld,
@@ -86,7 +86,7 @@ export class Observer {
   /** A fault of our own in one stream. */
   failed(subject: Subject, cause: unknown): void {
     this.#failures.spend((withheld) =>
-      this.#deps.log.error('an sds stream failed', { ...about(subject), cause, withheld }),
+      this.#deps.log.error('sds stream failed', { ...about(subject), cause, withheld }),
     );
   }
 
@@ -99,7 +99,7 @@ export class Observer {
       ...about(subject),
     };
     this.#refusals.spend((withheld) =>
-      this.#deps.log.warn('a client refused a secret and keeps the one before it', {
+      this.#deps.log.warn('secret rejected by client (NACK)', {
         ...facts,
         withheld,
       }),

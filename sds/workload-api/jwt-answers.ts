@@ -167,7 +167,7 @@ export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): 
 
 /** Whatever else is wrong with the authority is for the log. */
 export function jwtUnavailable(): Offer & { readonly kind: 'refusal' } {
-  return unavailable('the keys of JWT-SVIDs cannot be had; the log of the agent says more');
+  return unavailable('JWT-SVID keys unavailable; see the log of the agent');
 }
 
 function unimplemented(): Answer {

@@ -61,7 +61,7 @@ export class WorkloadApi implements Answerer {
     this.#failures = new LogBudget(deps.clock, LINES_A_MINUTE);
     const failed = (cause: unknown) =>
       this.#failures.spend((withheld) =>
-        deps.log.error('the keys of JWT-SVIDs cannot be had', { cause, withheld }),
+        deps.log.error('JWT-SVID keys unavailable', { cause, withheld }),
       );
     this.#ownKeys = new OwnJwtKeys(
       options.jwt,
@@ -180,7 +180,7 @@ export class WorkloadApi implements Answerer {
     const status = grpcStatus(caught);
     if (status.code !== GrpcStatus.INTERNAL) return status;
     this.#failures.spend((withheld) =>
-      this.#deps.log.error('a call of the workload api failed', { cause: caught, withheld }),
+      this.#deps.log.error('workload api call failed', { cause: caught, withheld }),
     );
     return caught instanceof AgentError ? jwtUnavailable() : status;
   }

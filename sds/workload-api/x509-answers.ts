@@ -30,7 +30,7 @@ export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
   const svid = validSvid(state.value, now);
   if (svid === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
   if (svid.id === undefined) return denied('the mounted certificate has no SPIFFE ID');
-  if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
+  if (isWithoutLists(crl)) return unavailable('no revocation list yet');
   const one = {
     spiffeId: formatSpiffeId(svid.id),
     x509Svid: Buffer.concat(svid.chainDer),
@@ -52,9 +52,9 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
   const { bundle } = state.value;
   const trustDomain = ownTrustDomain(sources);
   if (bundle === undefined)
-    return pendingAtStart(state.value) ?? unavailable('no trust bundle is known yet');
+    return pendingAtStart(state.value) ?? unavailable('no trust bundle yet');
   if (trustDomain === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
-  if (isWithoutLists(crl)) return unavailable('no revocation list is known yet');
+  if (isWithoutLists(crl)) return unavailable('no revocation list yet');
   const bundles = foreignBundles(sources.federated, trustDomain);
   bundles.set(trustDomainId(trustDomain), bundleDer(bundle));
   return {

@@ -56,7 +56,7 @@ const DAEMONS: Record<
       '--log-format',
       'json',
     ],
-    started: 'requests cannot be followed',
+    started: 'watch of requests failed',
     name: 'approver',
   }),
 };
@@ -105,7 +105,7 @@ describe.each(Object.keys(DAEMONS))('keyturn %s', (which) => {
 test('an approver whose cluster is away lives, is not ready and says why, and counts what it could not follow', async () => {
   const dir = tempDir();
   const approver = testDaemon({ dir, args: DAEMONS.approver!(dir).args });
-  await approver.event('requests cannot be followed');
+  await approver.event('watch of requests failed');
   expect(await approver.http('/healthz/live')).toMatchObject({ status: 200 });
   expect(await approver.http('/healthz/ready')).toMatchObject({
     status: 503,

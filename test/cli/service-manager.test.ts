@@ -65,7 +65,7 @@ describe('G14 keyturn run under a service manager', () => {
     const dir = tempDir();
     const agent = testDaemon({ dir, env: { NOTIFY_SOCKET: join(dir, 'nobody') } });
     await agent.ready();
-    await agent.event('the service manager could not be told');
+    await agent.event('service manager notification failed');
     expect((await agent.stop()).code).toBe(0);
   });
 });

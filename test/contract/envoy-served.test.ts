@@ -94,9 +94,7 @@ describeWith('envoy')('an agent', () => {
       60_000,
     );
     expect(
-      daemon.daemon.events.filter(
-        ({ event }) => event === 'self-check handshake could not be tried',
-      ),
+      daemon.daemon.events.filter(({ event }) => event === 'self-check handshake could not run'),
     ).toEqual([]);
     const served = workloads
       .filter((each) => settled(each) && each.selfCheck === undefined)

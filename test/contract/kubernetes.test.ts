@@ -300,7 +300,7 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
     test('leaves no request behind where it may delete, and asks no more where it may not', async () => {
       // Without the right: the agent's service account creates, gets and watches.
       const bound = await makeCa();
-      const isTold = ({ event }: LogEvent) => event.startsWith('requests are left for Kubernetes');
+      const isTold = ({ event }: LogEvent) => event.startsWith('requests not deleted, Kubernetes');
       await ask({ client: bound.ca });
       const { name } = signer.seen.at(-1)!.metadata;
       await until('the refusal', async () => bound.deps.events.some(isTold));
@@ -392,7 +392,7 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
       ).rejects.toMatchObject({
         code: 'ERR_CA_UNAVAILABLE',
         retry: 'soon',
-        message: 'sign by test.keyturn.dev/other: its trust anchors are not known yet',
+        message: 'sign by test.keyturn.dev/other: no trust anchors yet',
       });
       const configMap = (pem: string) => ({
         apiVersion: 'v1',

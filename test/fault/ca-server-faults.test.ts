@@ -453,7 +453,7 @@ describe('a server that is not the CA', () => {
     });
     expect(deps.events[0]).toMatchObject({
       level: 'warn',
-      event: 'the CA is asked without TLS: token and certificate travel in the clear',
+      event: 'connecting to the CA without TLS, credentials are sent in plaintext',
     });
   });
 });

@@ -203,7 +203,7 @@ describe('B10 the audit log', () => {
       expect(await client.create(csrDer)).toMatchObject({ code: UNAVAILABLE, chain: [] });
     expect(world.server.problems()).toMatchObject([{ code: 'ERR_OUTPUT' }]);
     expect(
-      world.events.filter(({ event }) => event.startsWith('audit log cannot be written')),
+      world.events.filter(({ event }) => event.startsWith('audit log write failed')),
     ).toHaveLength(1);
     mkdirSync(dir);
     expect(await client.create(csrDer)).toMatchObject({ code: 0 });
@@ -378,6 +378,6 @@ test('a port that is taken is told', async () => {
   const world = await testCaWorld();
   await expect(testCaWorld({ listen: world.server.address })).rejects.toMatchObject({
     code: 'ERR_SOCKET',
-    message: expect.stringContaining('it is taken'),
+    message: expect.stringContaining('the address is in use'),
   });
 });

@@ -164,7 +164,7 @@ test('A25 two authorization headers are UNAUTHENTICATED, and the token in the fi
   expect(world.audit().at(-1)).toMatchObject({
     decision: 'refused',
     status: 'UNAUTHENTICATED',
-    reason: 'authorization: must be there once',
+    reason: 'authorization: must be given once',
   });
   expect(await ask({ authorization: `Bearer ${token}` }, framed(request))).toEqual({
     http: 200,

@@ -79,7 +79,7 @@ describe('F2 a wall clock that is set back', () => {
       expect(story.ca.attempts).toHaveLength(2);
       expect(
         story.events.filter(({ event }) =>
-          event.startsWith('certificate in service is not valid yet'),
+          event.startsWith('certificate not yet valid by this clock'),
         ),
       ).toHaveLength(1);
       await story.clock.advanceBy(11 * HOUR);

@@ -232,7 +232,7 @@ asRoot(
       const tried = () =>
         new Set(
           daemon.events
-            .filter(({ event }) => /^workload (started|refused)/.test(event))
+            .filter(({ event }) => /^workload (started|invalid)/.test(event))
             .map((each) => each.workload),
         );
       await until('all workloads', async () => tried().size >= AT_ONCE);

@@ -148,7 +148,7 @@ describe('G9 the environment', () => {
         './token',
       ],
     });
-    expect(await ca.event('token keys cannot be fetched')).toMatchObject({
+    expect(await ca.event('fetching token keys failed')).toMatchObject({
       hint: expect.stringContaining('--jwks-ca'),
     });
     await keys.close();

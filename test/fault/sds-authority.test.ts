@@ -134,7 +134,7 @@ describe('field B1: a stream that is reset for its headers is counted and logged
     ['header names must be lower-case tokens', [...good, ['X-Big', '1']]],
     ['header values must not hold line ends or NUL', [...good, ['x', 'a\r\nb']]],
     ['pseudo-headers must come first', [...good, [':scheme', 'http']]],
-    [':path must be there once', [[':path', '/'], ...good]],
+    [':path must be given once', [[':path', '/'], ...good]],
     [':method, :scheme and :path must be there', good.slice(1)],
     ['a pseudo-header must be one of requests', [[':status', '200'], ...good]],
     ['the header connection must not be there', [...good, ['connection', 'close']]],

@@ -59,8 +59,7 @@ test('D1 an unknown name yields nobody a secret, kills no stream, and is logged 
   expect((await delta.next()).removed).toEqual(names);
   await expect(client().fetch(names)).rejects.toMatchObject({ code: status.NOT_FOUND });
   const lines = daemon.events.filter(
-    ({ event, name }) =>
-      event === 'a client asks for a secret that is not served here' && name === 'not-a-name',
+    ({ event, name }) => event === 'unknown secret requested' && name === 'not-a-name',
   );
   expect(lines).toHaveLength(1);
   const { unknownNames } = (await daemon.status()).workloads[0]!.sds;
@@ -140,7 +139,7 @@ test('D5 a NACK is logged with its words and counted, not answered, and the next
   stream.nack('Failed to load private key: mismatch');
   await stream.silence();
   await daemon.event(
-    'a client refused a secret and keeps the one before it',
+    'secret rejected by client (NACK)',
     ({ message }) => message === 'Failed to load private key: mismatch',
   );
   const { body } = await daemon.http('/metrics');

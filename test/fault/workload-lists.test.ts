@@ -156,7 +156,7 @@ test('while it runs, a directory that goes bad takes nothing away', async () => 
   await world.daemon.ready();
   for (let count = 0; count <= MAX_WORKLOADS; count += 1)
     writeFileSync(join(world.dir, 'workloads', `w${count}.yaml`), 'x');
-  const refused = await world.daemon.event('list of workloads refused, what runs goes on');
+  const refused = await world.daemon.event('workload list invalid, keeping the running workloads');
   expect(refused.cause).toMatch(/must not have more than 1000 workloads/);
   const { workloads, ready, refused: told } = await world.daemon.status();
   expect({ names: workloads.map(({ name }) => name), ready }).toEqual({
@@ -165,7 +165,7 @@ test('while it runs, a directory that goes bad takes nothing away', async () => 
   });
   expect(told).toMatchObject([{ file: 'workloads', inService: true }]);
   expect(
-    world.daemon.events.filter(({ event }) => event.startsWith('list of workloads refused')),
+    world.daemon.events.filter(({ event }) => event.startsWith('workload list invalid')),
   ).toHaveLength(1);
 });
 

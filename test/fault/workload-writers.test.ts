@@ -39,7 +39,7 @@ test('field 25 a file that others may write is refused by name, and the others a
   chmodSync(join(list, 'open.yaml'), 0o646);
   chmodSync(join(list, 'shared.yaml'), 0o664);
   const file = (name: string) =>
-    `file ${join(list, `${name}.yaml`)}: other users decide what it says: ${join(list, `${name}.yaml`)}`;
+    `file ${join(list, `${name}.yaml`)}: other users can change it: ${join(list, `${name}.yaml`)}`;
   expect(await judge(list)).toEqual([
     'good',
     `${file('open')}: every user may write to it`,
@@ -58,7 +58,7 @@ test.each([
     const list = makeList(['cart']);
     chmodSync(list, mode);
     expect(await judge(list)).toMatch(
-      new RegExp(`^workloads ${list}: other users decide what it says: ${list}: ${because}$`),
+      new RegExp(`^workloads ${list}: other users can change it: ${list}: ${because}$`),
     );
   },
 );
@@ -133,7 +133,7 @@ testWhere(
       return stdout + stderr;
     };
     expect(shown()).toContain(
-      `workloads ${disk.dir}: other users decide what it says: ${disk.dir}: every user may write to it`,
+      `workloads ${disk.dir}: other users can change it: ${disk.dir}: every user may write to it`,
     );
     expect(spawnSync('mount', ['-o', 'remount,ro', disk.dir]).status).toBe(0);
     expect(shown()).not.toContain('other users');

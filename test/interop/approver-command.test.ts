@@ -147,7 +147,7 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
           'json',
         ];
         const approver = testDaemon({ dir: tempDir(), args: ['approver', ...flags] });
-        await approver.event('requests cannot be followed');
+        await approver.event('watch of requests failed');
         const { status, body } = await approver.http('/healthz/ready');
         expect({ status, body }).toEqual({
           status: 503,

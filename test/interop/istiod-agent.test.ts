@@ -139,7 +139,7 @@ describeWith('kube', 'istiod')(`an agent with certificates of ${TTL} from a real
       const istiod = await run();
       const dir = await pod(await token());
       const { agent, proxy } = start(dir, istiod);
-      await agent.event('no certificate yet, trying again');
+      await agent.event('no certificate yet, retrying');
       const { reasons } = await until('the status', () => agent.status().catch(() => undefined));
       expect(reasons.join()).toMatch(reason);
       mount(dir, TOKEN, await kube.token('shop', 'cart', { audiences: ['istio-ca'] }));

@@ -147,7 +147,7 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
     async () => {
       const expired = await tokenUntil(kube, 'shop', 'cart', Date.now() - 120_000, API_AUDIENCE);
       const { agent, proxy, tokenFile } = await start({ token: expired });
-      await agent.event('no certificate yet, trying again', ({ code }) => code === 'ERR_TOKEN');
+      await agent.event('no certificate yet, retrying', ({ code }) => code === 'ERR_TOKEN');
       const status = await until('the status', () => agent.status().catch(() => undefined));
       expect(status.reasons.join()).toMatch(/401/);
       // The file is watched from two seconds after the start on.

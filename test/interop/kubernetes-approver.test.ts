@@ -394,7 +394,7 @@ describeWith('kube')('keyturn approver', () => {
         await change(name, metadata);
         expect(await violation(first)).toMatchObject({
           level: 'error',
-          event: 'approved request was changed before it was issued',
+          event: 'approved request changed before issuance',
           facts: {
             request: name,
             requester: 'system:serviceaccount:shop:cart',
@@ -646,7 +646,7 @@ describeWith('kube')('keyturn approver', () => {
       expect(await Promise.all(csrs.map(verdictOf))).toEqual(odd.map(() => 'approved'));
       expect(await verdict({})).toBe('approved');
       await until('the lines', async () => approver.decisions().length > odd.length);
-      expect(approver.events.filter(({ event }) => event === 'request cannot be decided')).toEqual(
+      expect(approver.events.filter(({ event }) => event === 'request evaluation failed')).toEqual(
         [],
       );
       await remove(odd);
@@ -668,7 +668,7 @@ describeWith('kube')('keyturn approver', () => {
       await until(
         'a failure of each',
         async () =>
-          events.filter(({ event }) => event === 'request cannot be decided').length >= 12,
+          events.filter(({ event }) => event === 'request evaluation failed').length >= 12,
       );
       expect(await verdict({})).toBe('approved');
       await until('the reason', async () => approver.stuck === 12);
@@ -772,7 +772,7 @@ describeWith('kube')('keyturn approver', () => {
       const approver = startApprover({ signerName: 'test.keyturn.dev/forbidden' });
       const csr = await create({ spec: { signerName: 'test.keyturn.dev/forbidden' } });
       const failures = () =>
-        approver.events.filter(({ event }) => event === 'request cannot be decided');
+        approver.events.filter(({ event }) => event === 'request evaluation failed');
       await until('two tries', async () => failures().length >= 2);
       expect(failures()[0]!.facts.cause).toMatchObject({
         status: 403,

@@ -192,7 +192,7 @@ testWith('gospiffe')(
     );
     expect(early).toMatchObject({
       code: 75,
-      stderr: expect.stringContaining(`${asking.length} identities were not handed its root`),
+      stderr: expect.stringContaining(`${asking.length} identities have not received its root`),
     });
     const listed = await change.command('ca', 'root', 'list');
     for (const { name } of asking) expect(listed).toContain(`  ${idOf(name)}  `);

@@ -142,7 +142,7 @@ test('a root file that appears is one event: one certificate is issued', async (
   ];
   const agent = testDaemon({ dir, source: asking, identity: ASK });
   // Files are not followed yet: the next attempt finds it.
-  await agent.event('no certificate yet, trying again');
+  await agent.event('no certificate yet, retrying');
   copyFileSync(join(dir, 'ca/root-cert.pem'), join(dir, 'root.pem'));
   const { certificate } = (await agent.ready()).workloads[0]!;
   // An attempt on its own account comes a second after the last at the earliest.
@@ -265,9 +265,7 @@ test('a machine that holds the list that names it says revoked, shows the certif
     return status.workloads[0]!.state === 'overdue' && status;
   });
   expect(revoked.reasons).toEqual([
-    expect.stringMatching(
-      new RegExp(`names ${serial}; our certificate is revoked, and peers refuse it$`),
-    ),
+    expect.stringMatching(new RegExp(`names ${serial}; served certificate is revoked$`)),
   ]);
   // The token is known as used: with nothing else to show, nothing is asked.
   const again = await agent.command('rotate');
@@ -321,7 +319,7 @@ test('field: an outage of the authority, and a restart of the agent in it, show 
   await agent.ready();
   await agent.event('certificate files written');
   await first.daemon.stop();
-  const failure = { code: 75, stderr: expect.stringContaining('could not be reached') };
+  const failure = { code: 75, stderr: expect.stringContaining('is unreachable') };
   for (const _ of ['first', 'second', 'third'])
     expect(await agent.command('rotate')).toMatchObject(failure);
   await agent.stop();
@@ -649,7 +647,7 @@ test('a root is replaced in stages beside a running server, and no agent ever ho
     stderr: expect.stringContaining(ID),
   });
   expect((await root('list')).stdout).toMatch(
-    new RegExp(`Not handed root .* yet:\n  ${ID}  1 certificate, until`),
+    new RegExp(`Root .* not received by:\n  ${ID}  1 certificate, until`),
   );
   expect(await agent.command('rotate')).toMatchObject({ code: 0 });
   expect(await root('activate', '--overlap', '0')).toMatchObject({ code: 0, stderr: '' });

@@ -38,7 +38,7 @@ describe('keyturn inject', () => {
     });
     expect({ code, stderr }).toEqual({
       code: 0,
-      stderr: `keyturn: shop.yaml document 1, Service shop/cart: left as it is: it makes no pods that inject knows of
+      stderr: `keyturn: shop.yaml document 1, Service shop/cart: unchanged: not a kind that inject supports
 keyturn: shop.yaml document 2, Deployment shop/cart: injected
 keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.dev/inject says
 `,
@@ -75,7 +75,7 @@ keyturn: shop.yaml document 3, CronJob shop/report: left alone, as its keyturn.d
     expect({ code, stdout, stderr }).toEqual({
       code: 0,
       stdout: '',
-      stderr: `keyturn: shop.yaml document 1, Service shop/cart: left as it is: it makes no pods that inject knows of
+      stderr: `keyturn: shop.yaml document 1, Service shop/cart: unchanged: not a kind that inject supports
 keyturn: shop.yaml document 2, Deployment shop/cart: removed what was injected
 keyturn: shop.yaml document 3, CronJob shop/report: has nothing that was injected
 `,

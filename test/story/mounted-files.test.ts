@@ -46,7 +46,7 @@ test('FILE_MOUNTED_CERTS serves what others mount and renew, and never asks or m
   }
   const bad = await fresh();
   writeFileSync(join(mounted, 'key.pem'), 'garbage');
-  await daemon.event('certificate files are bad, serving the last good ones');
+  await daemon.event('certificate files invalid, serving the previous ones');
   expect(await daemon.status()).toMatchObject({
     ready: true,
     workloads: [{ state: 'overdue', lastError: { code: 'ERR_FILE_SOURCE' } }],

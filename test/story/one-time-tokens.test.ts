@@ -34,15 +34,13 @@ async function joinWorld() {
 }
 
 const failure = (agent: Daemon, text: string) =>
-  agent.event('no certificate yet, trying again', ({ cause }) =>
-    JSON.stringify(cause).includes(text),
-  );
+  agent.event('no certificate yet, retrying', ({ cause }) => JSON.stringify(cause).includes(text));
 
 test('field A6 a machine without a trust bundle, or with another authority’s, joins by the token that it has once the bundle is right', async () => {
   const { dir, machine } = await joinWorld();
   writeFileSync(join(dir, 'bundle.pem'), '');
   const agent = machine(['--trust-bundle', './bundle.pem']);
-  await failure(agent, 'is not known yet; what is good once was not shown');
+  await failure(agent, 'yet; the one-time token was not sent');
   writeFileSync(join(dir, 'bundle.pem'), rootsPem(await liveCa()));
   await failure(agent, 'does not lead to the trust bundle');
   expect(readAudit(dir)).toEqual([]);
@@ -61,7 +59,7 @@ test('field A6 a machine with a wrong account or trust domain joins by the token
       [],
       ['--trust-domain', domain, '--namespace', 'shop', '--service-account', account],
     );
-    await mistaken.event('no certificate yet, trying again');
+    await mistaken.event('no certificate yet, retrying');
     await mistaken.stop();
   }
   expect(readAudit(dir).map(({ decision }) => decision)).not.toContain('issued');

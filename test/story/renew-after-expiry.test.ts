@@ -97,7 +97,7 @@ test('a certificate that has ended is shown to the authority that issued it alon
 
   const again = await serveCa(dir, '--audit-log', './audit.jsonl');
   const home = machine(again.address);
-  const refused = await home.event(/trying again|has expired/, (event) =>
+  const refused = await home.event(/retrying|has expired/, (event) =>
     JSON.stringify(event).includes('UNAUTHENTICATED'),
   );
   expect(JSON.stringify(refused)).toContain('--renew-after-expiry');
@@ -108,7 +108,7 @@ test('a certificate that has ended is shown to the authority that issued it alon
   await home.stop();
 
   const elsewhere = machine(stranger.address);
-  const { cause } = await elsewhere.event(/trying again|has expired/, (event) =>
+  const { cause } = await elsewhere.event(/retrying|has expired/, (event) =>
     JSON.stringify(event).includes('was not shown'),
   );
   expect(JSON.stringify(cause)).toContain('does not lead to the issuer of our certificate');

@@ -103,7 +103,7 @@ test('field: a new pod that meets istio-csr while no token can be reviewed tries
   fake.become({ reviewsTokens: true });
   await until('a certificate', async () => agent.workload().state === 'current');
   const waits = agent.events
-    .filter(({ event }) => event === 'no certificate yet, trying again')
+    .filter(({ event }) => event === 'no certificate yet, retrying')
     .map(({ facts }) => facts.retryInSeconds);
   expect(waits).toEqual([expect.any(Number), expect.any(Number), expect.any(Number)]);
   for (const [index, wait] of waits.entries()) expect(wait).toBeLessThanOrEqual(1.2 * 2 ** index);

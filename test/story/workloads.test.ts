@@ -48,7 +48,7 @@ async function served(
 }
 
 const refusals = ({ daemon }: WorkloadsDaemon) =>
-  daemon.events.filter(({ event }) => event === 'workload refused');
+  daemon.events.filter(({ event }) => event === 'workload invalid');
 
 describe('workloads that come and go while streams are open', () => {
   test('each serves its own identity, and no step of one is seen at the others', async () => {
@@ -196,7 +196,7 @@ describe('an entry that is wrong', () => {
     await world.daemon.ready();
     const { stream, serial } = await watch(world.socket('cart'));
     world.put('cart', identity('cart'), 'tll: 1h');
-    const refused = await world.daemon.event('workload refused');
+    const refused = await world.daemon.event('workload invalid');
     expect(refused).toMatchObject({
       workload: 'cart',
       file: 'workloads/cart.yaml',
@@ -222,7 +222,7 @@ describe('an entry that is wrong', () => {
     );
 
     world.put('cart', identity('cart'), 'ttl: 1h');
-    await world.daemon.event('workload no longer refused');
+    await world.daemon.event('workload valid again');
     await stream.silence();
   });
 
@@ -252,7 +252,7 @@ describe('an entry that is wrong', () => {
     const before = await world.becomes('cart', 'current', ({ state }) => state === 'current');
     // As a truncating writer or a full disk does it.
     writeFileSync(join(world.dir, 'workloads', 'cart.yaml'), '');
-    const refused = await world.daemon.event('workload refused');
+    const refused = await world.daemon.event('workload invalid');
     expect(refused).toMatchObject({
       workload: 'cart',
       file: 'workloads/cart.yaml',
@@ -272,7 +272,7 @@ describe('an entry that is wrong', () => {
     const world = startWorkloads({ cart: [identity('cart')] });
     await world.daemon.ready();
     world.put('till', 'tll: 1h');
-    await world.daemon.event('workload refused');
+    await world.daemon.event('workload invalid');
     expect((await world.daemon.http('/healthz/ready')).status).toBe(200);
     const { ready, refused } = await world.daemon.status();
     expect({ ready, refused }).toMatchObject({
@@ -314,7 +314,7 @@ describe('an entry that is wrong', () => {
       refused: [{ ...(name && { name }), file: 'workloads/cart.yaml', inService: true }],
     });
     again.put('cart', identity('cart'));
-    await again.daemon.event('workload no longer refused');
+    await again.daemon.event('workload valid again');
     again.remove('till');
     await until('one workload', async () => (await again.daemon.status()).workloads.length === 1);
     // What left the list is not brought back by a later fault, however soon the process ended after it.
@@ -472,7 +472,7 @@ test('field 39 a list of one file that is damaged as a whole after a restart is 
   writeFileSync(list, '- name: [');
   const second = start();
   try {
-    await second.event('list of workloads refused, what runs goes on');
+    await second.event('workload list invalid, keeping the running workloads');
     expect((await second.ready()).workloads.map(({ name }) => name)).toEqual(['a']);
     writeFileSync(list, `- name: b\n  ${identity('b')}\n`);
     await until(
@@ -497,9 +497,9 @@ test('a list that is one file says the same, and keeps everything where it is da
   try {
     await daemon.ready();
     writeFileSync(list, `${element('a')}- name: [`);
-    await daemon.event('list of workloads refused, what runs goes on');
+    await daemon.event('workload list invalid, keeping the running workloads');
     writeFileSync(list, `${element('a')}- nam: b\n`);
-    const refused = await daemon.event('workload refused');
+    const refused = await daemon.event('workload invalid');
     expect(refused.cause).toBe('file list.yaml element 2: name: is required');
     expect((await daemon.status()).workloads.map(({ name }) => name)).toEqual(['a', 'b']);
     writeFileSync(list, element('c'));

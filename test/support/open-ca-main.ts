@@ -41,7 +41,7 @@ async function main(): Promise<void> {
   let made = false;
   const log: Logger = {
     ...noLog,
-    info: (event) => (made ||= event === 'CA made'),
+    info: (event) => (made ||= event === 'CA created'),
     scope: () => log,
     about: () => log,
   };

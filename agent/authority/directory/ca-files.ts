@@ -89,11 +89,11 @@ export function incomplete(dir: string, missing: readonly string[]): AgentError 
     present.length === 0
       ? [
           `none of ${all.join(', ')} is there`,
-          'name the directory of the authority with --ca-dir, or make one: keyturn ca init',
+          'name the directory of the authority with --ca-dir, or create one: keyturn ca init',
         ]
       : [
           `${missing.join(', ')} missing beside ${present.join(', ')}`,
-          'put the missing files there (cert-chain.pem may be empty where ca-cert.pem is a root), or empty the directory to have a new root made',
+          'put the missing files there (cert-chain.pem may be empty where ca-cert.pem is a root), or empty the directory to create a new root',
         ];
   return new AgentError('ERR_CA_STATE', `open CA directory ${resolve(dir)}: ${what}`, {
     field: missing.join(', '),

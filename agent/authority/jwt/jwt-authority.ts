@@ -99,7 +99,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
       refused: (caught: unknown) => this.#refused(caught),
     };
     this.#following = keepLooking(looked, this.deps, this.#stop.signal).catch((cause) =>
-      this.deps.log.error('keys of JWT-SVIDs are not followed', { cause }),
+      this.deps.log.error('JWT-SVID key watch failed', { cause }),
     );
   }
 
@@ -116,11 +116,11 @@ class DirectoryJwtAuthority implements JwtAuthority {
       if (round > 3)
         throw new AgentError(
           'ERR_CA_STATE',
-          `make a key for JWT-SVIDs in ${this.#dir}: it does not stay there`,
+          `make a key for JWT-SVIDs in ${this.#dir}: the file disappears`,
         );
       assertClockIsSet('make a key for JWT-SVIDs', clock.now());
       await makeJwtKey(this.#dir, plan.due, this.options.algorithm);
-      log.info('key for JWT-SVIDs made', {
+      log.info('JWT-SVID key created', {
         number: plan.due.number,
         signsFrom: new Date(plan.due.activeAt).toISOString(),
       });
@@ -129,7 +129,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
 
   #use(signing: JwtSigningKey, published: readonly JwtSigningKey[]): void {
     if (signing.jwk.kid !== this.#signing?.jwk.kid)
-      this.deps.log.info('key for JWT-SVIDs in use', { kid: signing.jwk.kid });
+      this.deps.log.info('JWT-SVID key activated', { kid: signing.jwk.kid });
     this.#signing = signing;
     const keys = published.map(({ jwk }) => jwk);
     if (keys.map(({ kid }) => kid).join() !== this.#keys.value.map(({ kid }) => kid).join())
@@ -138,7 +138,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
 
   #refused(cause: unknown): void {
     if (!this.#stop.signal.aborted)
-      this.deps.log.error('keys of JWT-SVIDs refused, the last good ones stay in use', { cause });
+      this.deps.log.error('JWT-SVID keys invalid, keeping the previous ones', { cause });
   }
 }
 

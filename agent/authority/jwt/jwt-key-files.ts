@@ -130,7 +130,7 @@ function parseKey(bytes: Buffer, path: string, number: number): JwtSigningKey {
   const refuse = (cause?: unknown) =>
     invalid('ERR_CA_STATE', path, 'must be a key for JWT-SVIDs', {
       cause,
-      hint: 'remove the file: another key takes its place',
+      hint: 'remove the file; a new key is created',
     });
   let fields: { readonly activeAt?: unknown; readonly privateKey?: unknown } | null;
   try {

@@ -114,7 +114,7 @@ export async function addRoot(
     const id = candidate.signer?.id ?? certificateId(candidate.roots[0]!);
     deps.log.info('CA root added', { id, roots: bundle.length });
     for (const warning of usageWarnings(candidate.roots))
-      deps.log.warn('the added root is unusual', { warning });
+      deps.log.warn('added root has warnings', { warning });
     return id;
   });
 }
@@ -284,10 +284,10 @@ function assertNotDeadBeside(
     });
   }
   if (error && !force) throw error;
-  if (error) log.warn('a root is added that may refuse every peer', { cause: error });
+  if (error) log.warn('added root may make proxies refuse every peer', { cause: error });
   for (const each of copies) {
     if (each.notAfterAt >= root.notAfterAt) continue;
-    log.warn('the added root renews one that ends before it and need not be told any more', {
+    log.warn('added root replaces a root that expires earlier', {
       root: certificateId(each),
       until: iso(each.notAfterAt),
       hint: `keyturn ca root retire ${certificateId(each)}`,
@@ -372,7 +372,7 @@ async function assertUnused(
   const until = iso(lastEnd(used));
   const holders = [...new Set(used.map(({ id }) => id))];
   if (force) {
-    log.warn('certificates that are in use will be refused by their peers', {
+    log.warn('peers will refuse certificates in use', {
       certificates: used.length,
       until,
       of: firstOf(holders),
@@ -402,7 +402,7 @@ async function assertHanded(
   const of = firstOf(without.map((each) => each.id));
   const until = iso(lastEnd(without.map(({ untilAt }) => ({ notAfterAt: untilAt }))));
   if (force) {
-    log.warn('identities that were not handed the new root refuse their peers until they renew', {
+    log.warn('identities without the new root will refuse peers until they renew', {
       identities: without.length,
       until,
       of,
@@ -411,9 +411,9 @@ async function assertHanded(
   }
   throw new AgentError(
     'ERR_TOO_EARLY',
-    `activate ${id}: ${without.length} identities were not handed its root: ${of}`,
+    `activate ${id}: ${without.length} identities have not received its root: ${of}`,
     {
-      rule: 'must not sign before each identity with a valid certificate was handed its root',
+      rule: 'must not sign before each identity with a valid certificate has received its root',
       hint: `have them renew (keyturn rotate), wait until ${until}, or use --force: they refuse peers with new certificates until they renew`,
     },
   );
@@ -429,7 +429,7 @@ function assertNoneLost(
   if (lost.length === 0) return;
   const of = firstOf(lost.map((root) => `${certificateId(root)} (${root.subject})`));
   if (force) {
-    log.warn('clients that hold a root of before only refuse what is signed from now on', {
+    log.warn('clients with old roots only will refuse new certificates', {
       roots: of,
     });
     return;
@@ -461,16 +461,16 @@ async function tellActive(dir: string, id: string, { log }: Deps): Promise<strin
 
 function tooEarly(id: string, readyAt: number | undefined): AgentError {
   if (readyAt === undefined) {
-    return new AgentError('ERR_CA_STATE', `activate ${id}: its root was never told to anybody`, {
-      hint: 'run ca root add again; it finishes what was begun',
+    return new AgentError('ERR_CA_STATE', `activate ${id}: its root was never distributed`, {
+      hint: 'run ca root add again to finish',
     });
   }
   return new AgentError(
     'ERR_TOO_EARLY',
-    `activate ${id}: some may not know its root before ${iso(readyAt)}`,
+    `activate ${id}: some workloads may not have its root before ${iso(readyAt)}`,
     {
-      rule: 'must not sign before everybody knows its root',
-      hint: 'wait until then; sooner, once all have renewed: --overlap; or use --force and have new certificates refused by those who do not know it',
+      rule: 'must not sign before every workload has its root',
+      hint: 'wait until then; use --overlap once all have renewed; or use --force, and peers without the root refuse new certificates',
     },
   );
 }

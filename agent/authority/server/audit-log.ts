@@ -164,9 +164,9 @@ class QueuedLog implements AuditLog {
         attempt: () => this.#resume(),
         began: (cause) => {
           this.#failingSince = clock.now();
-          log.error('audit log cannot be written, nothing is issued', { cause });
+          log.error('audit log write failed, refusing to issue', { cause });
         },
-        passed: () => log.info('audit log is written again'),
+        passed: () => log.info('audit log writes recovered'),
       },
       deps,
     );

@@ -254,7 +254,7 @@ async function openAuthenticators(
     throw invalid(
       'ERR_CONFIG',
       '--authenticators',
-      'must name at least one: nobody could ask for anything',
+      'must name at least one: else no client can authenticate',
     );
   const open: Record<AuthenticatorName, () => Authenticator | Promise<Authenticator>> = {
     'client-certificate': () => {
@@ -307,7 +307,7 @@ function sweep(connections: Connections, { clock, log, metrics }: Deps): Closabl
     }
   })().catch((caught) => {
     if (AgentError.from(caught).code !== 'ERR_ABORTED')
-      log.error('ca clients are no longer swept', { cause: caught });
+      log.error('ca client sweep failed', { cause: caught });
   });
   return {
     close: async () => {

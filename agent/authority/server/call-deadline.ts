@@ -26,7 +26,7 @@ export function callDeadline(value: string | undefined): CallDeadline {
           'grpc-timeout: must be up to eight digits and one of H, M, S, m, u, n',
         );
       if (performance.now() >= endAt)
-        throw new RefusedCall('DEADLINE_EXCEEDED', 'the deadline of the call is past', {
+        throw new RefusedCall('DEADLINE_EXCEEDED', 'deadline exceeded', {
           retry: 'soon',
         });
     },

@@ -114,9 +114,8 @@ export class CertificateService {
     this.#register = new Trouble(
       {
         attempt: () => options.store.probe(),
-        began: (cause) =>
-          deps.log.error('register cannot be written, nothing is issued', { cause }),
-        passed: () => deps.log.info('register is written again'),
+        began: (cause) => deps.log.error('register write failed, refusing to issue', { cause }),
+        passed: () => deps.log.info('register writes recovered'),
       },
       deps,
     );
@@ -156,8 +155,7 @@ export class CertificateService {
 
   async #issue(call: CertificateCall, facts: Facts): Promise<Buffer> {
     const { authority, maxTtlSeconds } = this.options;
-    if (this.#answering > LIMITS.answering)
-      throw tooManyRequests('too many requests are being answered');
+    if (this.#answering > LIMITS.answering) throw tooManyRequests('too many concurrent requests');
     const { csrPem, ttlSeconds, metadata } = parseCertificateRequest(call.request);
     if (ttlSeconds > maxTtlSeconds) {
       throw invalid(
@@ -222,7 +220,7 @@ export class CertificateService {
     } catch (caught) {
       if (AgentError.from(caught).code === 'ERR_BUG') throw caught;
       await redeemed?.giveBack().catch((cause) =>
-        this.deps.log.warn('join token cannot be given back, it stays bound to its key', {
+        this.deps.log.warn('join token release failed, it stays bound to its key', {
           cause,
         }),
       );
@@ -391,7 +389,7 @@ function csrDer(pem: string): Uint8Array {
 
 function impersonation(): RefusedCall {
   return new RefusedCall('UNAUTHENTICATED', 'request impersonation authentication failure', {
-    hint: 'nobody is given the identity of another here; let each workload ask for itself',
+    hint: 'impersonation is not supported; let each workload request its own certificate',
   });
 }
 

@@ -95,7 +95,7 @@ export function createClientCertificateAuthenticator(
         return { ...caller, redeem: () => afterExpiry.redeem(leaf, caller.id, keySha256) };
       } catch (caught) {
         if (bearer === undefined) throw caught;
-        deps.log.debug('client certificate passed over, a token came along', { cause: caught });
+        deps.log.debug('client certificate ignored, the call has a token', { cause: caught });
         return undefined;
       }
     },

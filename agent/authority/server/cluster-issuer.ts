@@ -74,12 +74,11 @@ export class ClusterIssuer {
       this.#keys = await parseKeySet(JSON.stringify(keys), 'keys of the cluster', TOKEN_ALGORITHMS);
       if (typeof issuer === 'string' && issuer !== '') this.#issuers.add(issuer);
       this.#readAt = now;
-      this.#tell('issuer and keys of the cluster are known', { issuer, kids: this.#keys.kids });
+      this.#tell('cluster token issuer and keys fetched', { issuer, kids: this.#keys.kids });
     } catch (cause) {
-      this.#tell(
-        'keys of the cluster cannot be read, each token is for the Kubernetes API to review',
-        { cause },
-      );
+      this.#tell('cluster token keys unavailable, reviewing each token by the Kubernetes API', {
+        cause,
+      });
     } finally {
       this.#asking = undefined;
     }

@@ -16,7 +16,7 @@ const SCHEME = 'Bearer ';
 export function bearerToken(values: readonly string[]): Secret<string> | undefined {
   const [value] = values;
   if (value === undefined) return undefined;
-  if (values.length > 1) throw refuseCredential('authorization', 'must be there once');
+  if (values.length > 1) throw refuseCredential('authorization', 'must be given once');
   if (!value.startsWith(SCHEME)) throw refuseCredential('authorization', 'must be a Bearer token');
   const token = value.slice(SCHEME.length).trim();
   if (token === '') throw refuseCredential('token', 'must not be empty');

@@ -75,7 +75,7 @@ export function createGrpcServer(
         {
           opened: (stream) => opened(stream, connection),
           refused: (violation) => refusedBy(connection.peer, violation),
-          failed: (cause) => deps.log.error('a call failed', { peer: connection.peer, cause }),
+          failed: (cause) => deps.log.error('call failed', { peer: connection.peer, cause }),
           now: () => performance.now(),
         },
       );
@@ -156,7 +156,7 @@ class Exchange implements IncompleteCall {
     if (why === 'calls') this.#displace();
     else
       this.#refuse(
-        { status: 'DEADLINE_EXCEEDED', message: 'the request took too long to arrive' },
+        { status: 'DEADLINE_EXCEEDED', message: 'request timed out before it was complete' },
         'slow',
       );
   }

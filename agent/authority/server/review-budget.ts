@@ -23,11 +23,9 @@ export class ReviewBudget {
 
   /** @throws RefusedCall RESOURCE_EXHAUSTED beyond the limits; AgentError ERR_ABORTED; what `ask` throws. */
   async spend<T>(address: string, signal: AbortSignal, ask: () => Promise<T>): Promise<T> {
-    if (this.#waiting >= LIMITS.reviews)
-      throw tooManyRequests('too many tokens wait for the Kubernetes API');
+    if (this.#waiting >= LIMITS.reviews) throw tooManyRequests('too many pending token reviews');
     const waitMs = this.#rates.take(address);
-    if (waitMs !== undefined)
-      throw tooManyRequests('too many tokens are to be reviewed by the Kubernetes API', waitMs);
+    if (waitMs !== undefined) throw tooManyRequests('token review rate limit exceeded', waitMs);
     this.#waiting += 1;
     const leave = await this.#slots.enter(signal).finally(() => {
       this.#waiting -= 1;

@@ -50,7 +50,7 @@ export async function followRevocations(
         problem = undefined;
       } catch (caught) {
         problem ??= AgentError.from(caught);
-        log.error('revocations cannot be read, the last known ones hold', { cause: caught });
+        log.error('reading revocations failed, keeping the previous ones', { cause: caught });
       }
     }
   })();

@@ -78,7 +78,7 @@ function messageOf(status: StatusName, error: AgentError): string {
   if (status === 'UNAUTHENTICATED') return 'request authenticate failure';
   return status === 'UNAVAILABLE'
     ? 'the CA cannot sign now'
-    : 'internal error; the log of the CA says more';
+    : 'internal error; see the log of the CA';
 }
 
 /** The refusal as gRPC sends it, in headers: with the two hints that clients know, where there is one. */

@@ -131,7 +131,7 @@ function contextOf({ certPem, keyPem, bundle }: ServingIdentity): SecureContext 
 }
 
 function cannotListen(address: HostPort, cause: unknown): AgentError {
-  const why = systemCode(cause) === 'EADDRINUSE' ? 'it is taken' : systemCode(cause);
+  const why = systemCode(cause) === 'EADDRINUSE' ? 'the address is in use' : systemCode(cause);
   return new AgentError(
     'ERR_SOCKET',
     `listen on ${formatHostPort(address)} for certificate requests: ${why}`,

@@ -12,7 +12,7 @@ export class VerificationLine {
   /** @throws RefusedCall RESOURCE_EXHAUSTED where too many wait already; what `work` throws. */
   async run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#waiting >= LIMITS.verifying)
-      throw tooManyRequests('too many certificates are being verified');
+      throw tooManyRequests('too many concurrent certificate verifications');
     this.#waiting += 1;
     const turn = this.#last.then(work);
     this.#last = turn.catch(() => undefined);

@@ -146,7 +146,7 @@ class FileStore implements CaStore {
   }
 
   findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
-    return this.#try('find a join token', async () => {
+    return this.#try('look up a join token', async () => {
       const found = await this.#look(joinTokenHash(token), claim, now);
       return found.kind === 'refused' ? found : { kind: 'good', id: parseSpiffeId(found.entry.id) };
     });
@@ -157,7 +157,7 @@ class FileStore implements CaStore {
   }
 
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
-    return this.#try('give a join token back', () => this.#giveBack(joinTokenHash(token), claim));
+    return this.#try('release a join token', () => this.#giveBack(joinTokenHash(token), claim));
   }
 
   redeemExpired(
@@ -176,7 +176,7 @@ class FileStore implements CaStore {
   }
 
   giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
-    return this.#try('give a certificate back', () =>
+    return this.#try('release a certificate', () =>
       this.#giveBack(expiredCertificateHash(serial), claim),
     );
   }

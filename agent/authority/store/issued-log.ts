@@ -111,13 +111,10 @@ export class IssuedLog {
     for (const { path, tornAt } of torn) {
       const again = await readSegment(path, () => undefined).catch(ignoreMissing);
       if (again?.tornAt !== tornAt) continue;
-      this.deps.log.warn(
-        'unfinished entry at the end of the register dropped, its certificate was never handed out',
-        {
-          path,
-          offset: tornAt,
-        },
-      );
+      this.deps.log.warn('truncated last register entry dropped', {
+        path,
+        offset: tornAt,
+      });
       await this.#putTogether([path], now);
     }
   }
@@ -162,7 +159,7 @@ export class IssuedLog {
     }
     throw new AgentError(
       'ERR_CA_STATE',
-      `write to ${this.dir}: its files are moved away as fast as they are made`,
+      `write to ${this.dir}: its files are moved away as fast as they are created`,
       { retry: 'soon' },
     );
   }

@@ -112,7 +112,7 @@ class KubeStore implements CaStore {
   }
 
   findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption> {
-    return this.#try('find a join token', async () => {
+    return this.#try('look up a join token', async () => {
       const found = await this.#look(joinTokenHash(token), claim, now);
       return found.kind === 'refused' ? found : { kind: 'good', id: found.id };
     });
@@ -140,13 +140,13 @@ class KubeStore implements CaStore {
   }
 
   giveBackExpired({ serial }: ExpiredCertificate, claim: TokenClaim): Promise<void> {
-    return this.#try('give a certificate back', () =>
+    return this.#try('release a certificate', () =>
       this.#giveBack(expiredCertificateHash(serial), claim),
     );
   }
 
   giveBackJoinToken(token: Secret<string>, claim: TokenClaim): Promise<void> {
-    return this.#try('give a join token back', () => this.#giveBack(joinTokenHash(token), claim));
+    return this.#try('release a join token', () => this.#giveBack(joinTokenHash(token), claim));
   }
 
   deleteJoinTokens(query: JoinTokenQuery, now: number): Promise<number> {

@@ -17,7 +17,7 @@ export function keepTidy(
       await clock.sleepUntil(clock.now() + waitMs * (0.5 + random()), stop.signal);
       await store
         .sweep(clock.now())
-        .catch((cause) => log.warn('what has expired cannot be dropped from the state', { cause }));
+        .catch((cause) => log.warn('cleanup of expired state failed', { cause }));
     }
   };
   // Only its end makes it end.

@@ -123,7 +123,7 @@ describe('the control socket', () => {
     await callControl(path, 'POST', '/rotate');
     expect(asked).toEqual([
       { wait: true, reason: 'drill' },
-      { wait: false, reason: 'asked over the control socket' },
+      { wait: false, reason: 'requested over the control socket' },
     ]);
   });
 
@@ -208,7 +208,7 @@ describe('the control socket', () => {
     ['timeoutMs: must be a whole number from 1 to 3600000', '{"timeoutMs":1.5}'],
     ['timeoutMs: must be a whole number from 1 to 3600000', '{"timeoutMs":1e99}'],
     ['reason: must be text of at most 200 characters', `{"reason":"${'x'.repeat(201)}"}`],
-    ['rotate request: has an unknown member "force"', '{"force":true}'],
+    ['rotate request: has an unknown field "force"', '{"force":true}'],
     ['control request: must not be longer than 65536 bytes', 'x'.repeat(70_000)],
   ])('refuses: %s', async (message, body) => {
     const reply = await post(await start(), body);

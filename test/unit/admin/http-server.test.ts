@@ -224,7 +224,7 @@ describe('health and metrics over HTTP', () => {
     const { address } = await start();
     await expect(start(fakeView(), address)).rejects.toMatchObject({
       code: 'ERR_SOCKET',
-      message: `listen on ${address} for health and metrics: it is taken`,
+      message: `listen on ${address} for health and metrics: the address is in use`,
       hint: "choose another address with --admin-address; Istio's agent has 15020: beside it, take 127.0.0.1:15022",
     });
   });

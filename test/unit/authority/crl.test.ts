@@ -137,7 +137,7 @@ test('field E8: as many as a list holds are in it, and an agent takes it; one mo
     true,
   ]);
   expect(isListed(list!.revoked, revocation(-1).serial)).toBe(false);
-  expect(deps.events.map(({ event }) => event)).toContain('CRL is nearly full');
+  expect(deps.events.map(({ event }) => event)).toContain('CRL nearly full');
   all = [...all, revocation(MAX_CRL_ENTRIES)];
   await clock.advanceBy(7 * HOUR_MS);
   await expect(publisher.current()).rejects.toMatchObject({ code: 'ERR_CA_STATE' });

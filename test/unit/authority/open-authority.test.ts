@@ -94,13 +94,13 @@ test('a CA that was made while the clock was wrong says what to do', async () =>
   };
   const [made, over] = [Date.parse('1970-01-01T00:00:00Z'), Date.parse('1979-12-30T00:00:00Z')];
   expect(await opened(await makeTestCa({ notBeforeAt: made, notAfterAt: over }))).toMatch(
-    /^it was made when the clock showed 1970-01-01T00:00:00.000Z; if that was wrong, .* move DIR away, start again/,
+    /^it was created when the clock showed 1970-01-01T00:00:00.000Z; if that was wrong, .* move DIR away, start again/,
   );
   const ahead = TEST_NOW + 365 * DAY_MS;
   expect(
     await opened(await makeTestCa({ notBeforeAt: ahead, notAfterAt: ahead + DAY_MS })),
   ).toMatch(
-    /^it was made when the clock showed 2027.*, and now it shows 2026.*: set the clock; if it was wrong then, move DIR away/,
+    /^it was created when the clock showed 2027.*, and now it shows 2026.*: set the clock; if it was wrong then, move DIR away/,
   );
 });
 

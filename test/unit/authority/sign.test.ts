@@ -178,7 +178,7 @@ describe('a leaf', () => {
       for (let count = 0; count < 3; count += 1)
         expect((await signLeaf(authority, asked)).leaf.notAfterAt).toBe(root.notAfterAt);
       expect(events.filter(({ level }) => level === 'warn').map(({ event }) => event)).toEqual([
-        'certificates are cut short by the end of the CA certificate',
+        'certificate lifetimes capped by the CA certificate',
       ]);
     },
   );
@@ -237,7 +237,10 @@ describe('a leaf', () => {
     faulty = true;
     await expect(signLeaf(authority, 60)).rejects.toMatchObject({ code: 'ERR_BUG' });
     expect(deps.events).toContainEqual(
-      expect.objectContaining({ level: 'error', event: expect.stringContaining('withheld') }),
+      expect.objectContaining({
+        level: 'error',
+        event: expect.stringContaining('failed self-check'),
+      }),
     );
     faulty = false;
     expect(uriNames((await signLeaf(authority, 60)).leaf)).toEqual([TEST_ID]);

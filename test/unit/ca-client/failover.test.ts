@@ -167,7 +167,7 @@ describe('several CAs in order', () => {
     expect(second.attempts).toEqual([]);
     expect(member(ca, 'builtin')?.excluded).toBe('none of its roots is in the served bundle');
     first.trust.set(undefined);
-    expect(member(ca, 'builtin')?.excluded).toBe('the trust bundle of istiod is not known yet');
+    expect(member(ca, 'builtin')?.excluded).toBe('no trust bundle of istiod yet');
     await expect(sign()).rejects.toMatchObject({ code: 'ERR_CA_UNAVAILABLE' });
     expect(second.attempts).toEqual([]);
   });
@@ -297,7 +297,9 @@ describe('a keeper over several CAs', () => {
     first.work();
     await clock.advanceBy(20 * MINUTE);
     expect(source()).toBe('istiod');
-    expect(deps.events.filter(({ event }) => event === 'back at an earlier CA')).toHaveLength(1);
+    expect(
+      deps.events.filter(({ event }) => event === 'failed back to an earlier CA'),
+    ).toHaveLength(1);
     const asked = first.attempts.length;
     await clock.advanceBy(11 * HOUR);
     expect(first.attempts.length).toBe(asked);

@@ -25,7 +25,7 @@ test('a daemon that is stalled does not feed the watchdog, says why, and feeds i
   const name = join(tempDir(), 'notify');
   const socket = await openNotifySocket(name);
   const errors: unknown[] = [];
-  let because: string | undefined = 'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z';
+  let because: string | undefined = 'istiod: an attempt has hung since 1970-01-01T00:00:00.000Z';
   const log = { error: (event: string, facts?: object) => errors.push({ event, ...facts }) };
   const manager = createServiceManager(
     { NOTIFY_SOCKET: name, WATCHDOG_USEC: '600000' },
@@ -34,9 +34,7 @@ test('a daemon that is stalled does not feed the watchdog, says why, and feeds i
   manager.started({ ...health, stalled: () => because });
   await systemClock.sleepUntil(systemClock.now() + 500);
   expect(socket.datagrams).toEqual(['READY=1\nSTATUS=well']);
-  expect(errors).toEqual([
-    { event: 'the watchdog is not fed, so that this process is restarted', because },
-  ]);
+  expect(errors).toEqual([{ event: 'watchdog withheld', because }]);
   because = undefined;
   await socket.datagram(/^WATCHDOG=1$/);
   await manager.stopping();
@@ -71,9 +69,7 @@ test.each(['vsock:2:1', 'relative/path', '/', `/${'x'.repeat(107)}`])(
     const warnings: string[] = [];
     const log = { warn: (event: string) => warnings.push(event) };
     expect(createServiceManager({ NOTIFY_SOCKET: name }, depsWith(log))).toBeUndefined();
-    expect(warnings).toEqual([
-      'the service manager is not told anything: NOTIFY_SOCKET is no Unix socket',
-    ]);
+    expect(warnings).toEqual(['service manager not notified: NOTIFY_SOCKET is not a Unix socket']);
   },
 );
 
@@ -86,5 +82,5 @@ test('a service manager that is gone is complained of once', async () => {
   )!;
   manager.started(health);
   await manager.stopping();
-  expect(warnings).toEqual(['the service manager could not be told']);
+  expect(warnings).toEqual(['service manager notification failed']);
 });

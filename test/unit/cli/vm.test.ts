@@ -269,16 +269,16 @@ describe('keyturn vm join', () => {
     ['an array', (file) => [file], 'join file: must be an object'],
     ['null', () => 'null', 'join file: must be an object'],
     ['of another version', (file) => ({ ...file, version: 2 }), 'join file: version: must be 1'],
-    ['something else', () => ({ name: 'x' }), 'join file: name: is no member'],
+    ['something else', () => ({ name: 'x' }), 'join file: name: is an unknown field'],
     [
       'with a member more',
       (file) => ({ ...file, 'ca-dir': '/etc' }),
-      'join file: ca-dir: is no member',
+      'join file: ca-dir: is an unknown field',
     ],
     [
       'with the token for a name',
       ({ token, ...file }) => ({ ...file, [String(token)]: 'token' }),
-      'join file: a name of 47 characters: is no',
+      'join file: a name of 47 characters: is an unknown field',
     ],
     [
       'with the token in the identity',
@@ -308,7 +308,7 @@ describe('keyturn vm join', () => {
     [
       'with __proto__',
       (file) => JSON.stringify(file).replace('{', '{"__proto__":{"version":1},'),
-      'join file: __proto__: is no member',
+      'join file: __proto__: is an unknown field',
     ],
     ['without a token', ({ token: _, ...file }) => file, 'join file: token: is missing'],
     [

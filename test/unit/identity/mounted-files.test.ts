@@ -272,7 +272,7 @@ describe('refused', () => {
       { uris: ['spiffe://cluster.local/ns/shop/sa/other'] },
       `must be for ${TEST_ID}, not spiffe://cluster.local/ns/shop/sa/other`,
     ],
-    ['no identity', { uris: [] }, `must be for ${TEST_ID}, not nobody`],
+    ['no identity', { uris: [] }, `must be for ${TEST_ID}, not nothing`],
     [
       'one identity too many',
       { uris: [TEST_ID, 'spiffe://x/y'] },

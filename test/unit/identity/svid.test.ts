@@ -473,7 +473,7 @@ describe('C4 the chain that is served', () => {
     expect(served([own, other.certificateDer])).toEqual({
       chain: hex([own]),
       warnings: [
-        'the reply holds a certificate that the leaf does not hang on: O=cluster.local, CN=their intermediate',
+        'the reply holds a certificate outside the chain of the leaf: O=cluster.local, CN=their intermediate',
       ],
     });
   });
@@ -487,7 +487,7 @@ describe('C4 the chain that is served', () => {
     expect(served([own, middle.certificateDer, other.certificateDer])).toEqual({
       chain: hex([own, middle.certificateDer]),
       warnings: [
-        `the reply holds a certificate that the leaf does not hang on: O=cluster.local, CN=${options.name}`,
+        `the reply holds a certificate outside the chain of the leaf: O=cluster.local, CN=${options.name}`,
       ],
     });
   });

@@ -372,7 +372,7 @@ describe('a pod is refused', () => {
       "has Istio's agent",
       ({ spec }) => spec.containers.push({ name: 'istio-proxy' }),
     ],
-    ['spec.containers', 'has none that is named "envoy"', () => undefined, JOIN],
+    ['spec.containers', 'has no container named "envoy"', () => undefined, JOIN],
     ...['../socket', '..', '$(POD_NAME)', 7].map(
       (value): Row => [
         'spec.containers[1].env[0].value',
@@ -523,7 +523,7 @@ describe('from a pod', () => {
   test.each([
     [
       'spec.containers',
-      'has none but ours',
+      'has only the injected container',
       (pod: { spec: { containers: unknown[] } }) => pod.spec.containers.splice(0, 1),
     ],
     [

@@ -345,7 +345,7 @@ describe('a manifest is refused', () => {
     expect(await refusals(`${bad}---\n${bad}`)).toEqual([
       expect.stringMatching(/^app.yaml:4 document 1, Pod x, spec.hostNetwork: must not be true/),
       expect.stringMatching(
-        /^app.yaml:4 document 1, Pod x, spec.containers\[0\].name: is keyturn, which is a name of ours/,
+        /^app.yaml:4 document 1, Pod x, spec.containers\[0\].name: is keyturn, which is reserved for keyturn/,
       ),
       expect.stringMatching(/^app.yaml:9 document 2, Pod x, spec.hostNetwork/),
       expect.stringMatching(/^app.yaml:9 document 2, Pod x, spec.containers\[0\].name/),

@@ -111,7 +111,7 @@ test('E5 a directory that cannot be written to is tried again, and told', async 
   expect(files.status()).toEqual({ dir, error: expect.stringContaining(`write ${dir}: `) });
   expect(events[0]).toMatchObject({
     level: 'warn',
-    event: 'certificate files not written, the old ones stay',
+    event: 'writing certificate files failed, keeping the previous ones',
     facts: { attempt: 1, retryInSeconds: 1 },
   });
   rmSync(dir);

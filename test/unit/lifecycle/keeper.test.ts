@@ -51,7 +51,7 @@ describe('a keeper', () => {
     );
     expect(waits).toEqual([0, 1, 2, 4, 8, 16, 32, 45]);
     const said = story.events.filter(
-      ({ level, event }) => level === 'warn' && event === 'no certificate yet, trying again',
+      ({ level, event }) => level === 'warn' && event === 'no certificate yet, retrying',
     );
     expect(said.map(({ facts }) => facts.retryInSeconds)).toEqual([1, 2, 4, 8, 16, 32, 45, 45]);
     expect(story.counted('ca_retries_total', { ca: 'scripted' })).toBe(7);
@@ -659,7 +659,9 @@ describe('the others who ask the same CA', () => {
     const { waiting, answered } = await siblings(error);
     expect(await answered()).toBe(1);
     expect(waiting.keeper.state.value.kind).toBe('current');
-    expect(waiting.events.at(-1)).toMatchObject({ facts: { reason: 'the CA answers others' } });
+    expect(waiting.events.at(-1)).toMatchObject({
+      facts: { reason: 'the CA answers other workloads' },
+    });
   });
 
   test.each<[string, Parameters<ScriptedCa['failWith']>]>([

@@ -85,7 +85,7 @@ describe('a state directory', () => {
     const another = await openStore(dir, 'spiffe://cluster.local/ns/shop/sa/other');
     expect(await another.store.keptKey.load()).toBeUndefined();
     expect(another.events).toMatchObject([
-      { level: 'warn', event: expect.stringContaining('kept key discarded') },
+      { level: 'warn', event: expect.stringContaining('stored key discarded') },
     ]);
     expect(await store.load(svid.bundle, TEST_NOW + HOUR)).toBeDefined();
     const { store: next } = await openStore(dir);
@@ -166,7 +166,7 @@ describe('E15 E16 what is kept but does not hold is discarded with a line in the
     const { store, events } = await openStore(dir);
     expect(await store.load(svid.bundle, TEST_NOW + HOUR)).toBeUndefined();
     expect(events).toMatchObject([
-      { level: 'warn', event: 'kept certificate discarded', facts: { dir } },
+      { level: 'warn', event: 'stored certificate discarded', facts: { dir } },
     ]);
   });
 

@@ -11,6 +11,7 @@ import { shippedPackageProblems, unpinned } from '../../../scripts/lib/checks/sh
 import { checkSilenced } from '../../../scripts/lib/checks/silenced';
 import { checkModes } from '../../../scripts/lib/checks/source-files';
 import { checkSourcesFrom } from '../../../scripts/lib/checks/sources-from';
+import { checkWords } from '../../../scripts/lib/checks/words';
 
 const DRAWING = readDrawing(`
 \`\`\`arrows
@@ -446,4 +447,44 @@ test('the day that no clock may be before lies up to 90 days before the last com
   const at = (day: string) => checkSourcesFrom(Date.parse(day), '2026-01-01');
   expect([at('2026-01-01'), at('2026-04-01')]).toEqual([[], []]);
   expect([at('2025-12-31T23:00:00Z'), at('2026-04-02')].map((each) => each.length)).toEqual([1, 1]);
+});
+
+describe('the language of the field', () => {
+  const LONG = Array.from({ length: 36 }, () => 'word').join(' ');
+
+  test.each([
+    ['a log line', 'agent/a.ts', "log.info('authenticated to CA', { ca });", '"knows us"'],
+    [
+      'an error',
+      'ca-client/a.ts',
+      `throw new AgentError('ERR_BUG', \`sign at \${ca}: nobody answers\`);`,
+      '"nobody"',
+    ],
+    ['a hint', 'sds/a.ts', "const hint = 'ask whoever runs it';", '"whoever"'],
+    [
+      'a help text',
+      'agent/cli/a.ts',
+      "command.description('Rotate the key now');",
+      '"turn the key"',
+    ],
+    ['a string in an inserted value', 'sds/a.ts', `\`a \${b ? 'told of it' : ''} c\`;`, '"told"'],
+    ['a phrase over a line end', 'docs/a.md', 'The list is\nlooked\nat again.', '"looked at"'],
+    ['a page', 'docs/a.md', 'One.\n\nThe agent is told.', 'docs/a.md:3: says "told"'],
+    ['a long sentence in a hint', 'sds/a.ts', `const hint = '${LONG}';`, 'a sentence of 36 words'],
+    ['a long sentence in a page', 'docs/a.md', `One.\n\n${LONG}.`, 'a sentence of 36 words'],
+  ])('misses no %s', (_, path, text, problem) => {
+    expect(checkWords([{ path, text }])).toEqual([expect.stringContaining(problem)]);
+  });
+
+  test.each([
+    ['a comment', 'agent/a.ts', "// the agent is told, don't\nconst a = 'issued by it';"],
+    ['a quote in a pattern', 'agent/a.ts', "a.replace(/'/g, b); // nobody's\nconst told = 'b';"],
+    ['a name', 'agent/a.ts', 'const told = nobody(whoever);'],
+    ['a word that holds one', 'agent/a.ts', "log.warn('untold wholes');"],
+    ['a test', 'test/a.ts', "log.info('authenticated to CA');"],
+    ['code in a page', 'docs/a.md', 'Run `told`.\n\n```\nnobody is told\n```'],
+    ['two sentences', 'agent/a.ts', `const a = 'one. ${LONG.slice(5)}. two';`],
+  ])('leaves %s alone', (_, path, text) => {
+    expect(checkWords([{ path, text }])).toEqual([]);
+  });
 });

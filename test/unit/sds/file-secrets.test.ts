@@ -214,7 +214,9 @@ describe('files', () => {
     await world.client().fetch([rootName()]);
     // News once, however often it is asked for.
     expect(
-      world.events.filter(({ event }) => event === 'some certificates of a root file are left out'),
+      world.events.filter(
+        ({ event }) => event === 'root file has invalid certificates, using the others',
+      ),
     ).toHaveLength(1);
   });
 
@@ -308,7 +310,7 @@ describe('files are refused', () => {
     await stream.silence(QUIET_MS);
     expect(world.events).toContainEqual(
       expect.objectContaining({
-        event: 'files of a secret are not usable, it waits for better ones',
+        event: 'secret files invalid, secret withheld',
       }),
     );
     expect(world.server.unknownNames()).toEqual([]);

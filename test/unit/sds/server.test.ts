@@ -114,7 +114,7 @@ describe('a stream', () => {
     stream.nack('key values mismatch');
     await stream.silence();
     const refused = world.events.filter(({ event }) =>
-      event.startsWith('a client refused a secret'),
+      event.startsWith('secret rejected by client'),
     );
     expect(refused).toEqual([
       expect.objectContaining({
@@ -449,7 +449,7 @@ describe('the socket', () => {
     expect(lstatSync(world.socketPath).mode & 0o777).toBe(0o600);
     expect(world.events).toContainEqual(
       expect.objectContaining({
-        event: 'only processes of this user can connect to the sds socket',
+        event: 'sds socket accessible to this user only',
         facts: expect.objectContaining({
           hint: expect.stringContaining('--sds-socket-mode 0660 --sds-socket-group'),
         }),

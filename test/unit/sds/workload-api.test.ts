@@ -121,7 +121,7 @@ describe('FetchX509SVID', () => {
     world.state.set(unavailableState(undefined));
     expect(await bundles().ended).toMatchObject({
       code: UNAVAILABLE,
-      details: 'no trust bundle is known yet',
+      details: 'no trust bundle yet',
     });
   });
 

@@ -75,17 +75,17 @@ test.each([
   [
     'an attempt that should have ended two minutes ago',
     { attemptSince: -600_000, attemptUntil: 0, dueAt: undefined },
-    'istiod: an attempt hangs since 1969-12-31T23:50:00.000Z',
+    'istiod: an attempt has hung since 1969-12-31T23:50:00.000Z',
   ],
   [
     'an attempt of two minutes',
     { attemptSince: 0, dueAt: undefined },
-    'istiod: an attempt hangs since 1970-01-01T00:00:00.000Z',
+    'istiod: an attempt has hung since 1970-01-01T00:00:00.000Z',
   ],
   [
     'what is due since two minutes',
     { attemptSince: undefined, dueAt: 0 },
-    'istiod: nothing was done about what was due at 1970-01-01T00:00:00.000Z',
+    'istiod: overdue since 1970-01-01T00:00:00.000Z',
   ],
   ['what is due later', { attemptSince: undefined, dueAt: 240_000 }, undefined],
   ['nothing due at all', { attemptSince: undefined, dueAt: undefined }, undefined],

@@ -91,7 +91,7 @@ describe('a file', () => {
     write('{"keys": []}');
     await rootsBecome(federation, undefined);
     expect(deps.events.map(({ event }) => event)).toContain(
-      'federated bundle is empty: nobody of that trust domain is believed any more',
+      'federated bundle is empty, trusting no peer of that trust domain',
     );
   });
 

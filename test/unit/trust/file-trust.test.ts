@@ -37,7 +37,7 @@ describe('a file of roots', () => {
     expect(deps.events).toEqual([
       {
         level: 'warn',
-        event: 'trust bundle file holds roots that are refused, using the others',
+        event: 'trust bundle file has invalid roots, using the others',
         facts: { file: path, skipped: [expect.any(String)] },
       },
     ]);

@@ -162,7 +162,7 @@ describe('the anchors of a signer', () => {
     });
     expect(anchors.trust.value).toBe(mesh);
     expect(deps.events.map(({ event }) => event)).toContain(
-      'trust anchors are bad, keeping the last good ones',
+      'trust anchors invalid, keeping the previous ones',
     );
     now.v1 = bundles(BAD, await pemOf('mesh again'));
     anchors.refresh();
@@ -170,7 +170,7 @@ describe('the anchors of a signer', () => {
     expect(anchors.problem()).toBeUndefined();
     expect(deps.events.at(-1)!.event).toBe('trust anchors read');
     expect(deps.events.map(({ event }) => event)).toContain(
-      'trust anchors hold roots that are refused, using the others',
+      'trust anchors have invalid roots, using the others',
     );
   });
 

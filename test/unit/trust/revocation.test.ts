@@ -320,16 +320,18 @@ describe('followed at a URL', () => {
     await at.clock.advanceTo(TEST_NOW + 3 * HOUR_MS);
     await until('the warning', async () => {
       await at.clock.advanceBy(1_000);
-      return told().includes('warn revocation lists are near their end');
+      return told().includes('warn revocation lists expire soon');
     });
-    expect(at.revocation.problem()).toMatchObject({ hint: 'every peer is refused from then on' });
+    expect(at.revocation.problem()).toMatchObject({
+      hint: 'proxies refuse every peer from then on',
+    });
     await at.clock.advanceTo(TEST_NOW + 4 * HOUR_MS);
     await until('the alarm', async () => {
       await at.clock.advanceBy(1_000);
-      return told().includes('error revocation lists are out of date, proxies refuse every peer');
+      return told().includes('error revocation lists expired, proxies refuse every peer');
     });
     expect(at.revocation.problem()).toMatchObject({
-      hint: 'every peer is refused until there are newer ones',
+      hint: 'proxies refuse every peer until newer lists arrive',
     });
     expect(at.revocation.lists.value).toBe(set);
     Object.assign(state, {

@@ -94,13 +94,13 @@ describe('a Secret that somebody damaged is refused by its key', () => {
       'W41 without its key',
       { 'ca-key.pem': undefined },
       'ca-key.pem',
-      'must be there beside ca-cert.pem, root-cert.pem',
+      'must be present beside ca-cert.pem, root-cert.pem',
     ],
     [
       'W42 without its roots',
       { 'root-cert.pem': undefined },
       'root-cert.pem',
-      'must be there beside ca-key.pem, ca-cert.pem',
+      'must be present beside ca-key.pem, ca-cert.pem',
     ],
     [
       'W43 with text for a certificate',
@@ -118,7 +118,7 @@ describe('a Secret that somebody damaged is refused by its key', () => {
       'W45 with half of a next root',
       { 'next-ca-key.pem': base64('x') },
       'next-ca-cert.pem',
-      expect.stringMatching(/^must be there beside /),
+      expect.stringMatching(/^must be present beside /),
     ],
   ])('%s', async (_, change, field, rule) => {
     const good = stored(await makeSharedRoot(directEngine, NOW));

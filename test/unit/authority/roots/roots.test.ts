@@ -127,7 +127,7 @@ describe('roots change in stages', () => {
     await at.clock.advanceBy(DEFAULT_OVERLAP_MS - 1);
     await expect(activateRoot(at, {}, at.deps)).rejects.toMatchObject({
       code: 'ERR_TOO_EARLY',
-      rule: 'must not sign before everybody knows its root',
+      rule: 'must not sign before every workload has its root',
       message: expect.stringContaining(new Date(TEST_NOW + DAY_MS).toISOString()),
     });
     // Who got a certificate before the root was added may hold the old bundle for as long as it is valid.
@@ -176,7 +176,7 @@ describe('roots change in stages', () => {
     ]);
     await expect(activate()).rejects.toMatchObject({
       code: 'ERR_TOO_EARLY',
-      rule: 'must not sign before each identity with a valid certificate was handed its root',
+      rule: 'must not sign before each identity with a valid certificate has received its root',
       message: expect.stringContaining(`${TEST_ID}, ${OTHER_ID}`),
     });
     // A replica that was behind handed out the roots of before.
@@ -245,7 +245,7 @@ describe('roots change in stages', () => {
     await activateRoot(forced, { force: true }, forced.deps);
     expect(forced.deps.events).toContainEqual(
       expect.objectContaining({
-        event: 'clients that hold a root of before only refuse what is signed from now on',
+        event: 'clients with old roots only will refuse new certificates',
       }),
     );
   });
@@ -275,7 +275,7 @@ describe('roots change in stages', () => {
     expect(at.deps.events).toContainEqual(
       expect.objectContaining({
         level: 'warn',
-        event: 'identities that were not handed the new root refuse their peers until they renew',
+        event: 'identities without the new root will refuse peers until they renew',
         facts: expect.objectContaining({ of: TEST_ID }),
       }),
     );

@@ -138,8 +138,8 @@ test('field B2 a log that could not be written is written again without a decisi
   await clock.advanceBy(12_000);
   await until('the end of the trouble', async () => log.problem() === undefined);
   expect(events.map(({ event }) => event)).toEqual([
-    'audit log cannot be written, nothing is issued',
-    'audit log is written again',
+    'audit log write failed, refusing to issue',
+    'audit log writes recovered',
   ]);
   expect(JSON.parse(lines(path)[0]!)).toMatchObject({
     event: 'audit-log-resumed',

@@ -165,7 +165,7 @@ test('a key set that is replaced is followed, and a broken one leaves the last i
   expect(await ask(authenticator, first.token())).toBe('ERR_TOKEN token key');
   writeFileSync(path, '{');
   await until('the complaint', async () =>
-    deps.events.some(({ event }) => event.startsWith('token keys refused')),
+    deps.events.some(({ event }) => event.startsWith('token keys invalid')),
   );
   expect(await ask(authenticator, second.token())).toBe('spiffe://cluster.local/ns/shop/sa/cart');
 });
@@ -302,7 +302,7 @@ test('keys come over https from a server that --jwks-ca vouches for, also after 
   const authenticator = await open(server.url, { jwksCa: roots }, deps);
   expect(await ask(authenticator, issuer.token())).toBe('ERR_CA_UNAVAILABLE undefined');
   expect(
-    deps.events.find(({ event }) => event === 'token keys cannot be fetched')?.facts.cause,
+    deps.events.find(({ event }) => event === 'fetching token keys failed')?.facts.cause,
   ).toMatchObject({
     hint: 'name the roots of its server with --jwks-ca',
   });

@@ -23,9 +23,7 @@ test('a store is tidied up a minute after the start and each hour, also after it
     60_000 + HOUR_MS,
     60_000 + 2 * HOUR_MS,
   ]);
-  expect(deps.events).toMatchObject([
-    { level: 'warn', event: 'what has expired cannot be dropped from the state' },
-  ]);
+  expect(deps.events).toMatchObject([{ level: 'warn', event: 'cleanup of expired state failed' }]);
   await upkeep.close();
   await clock.advanceBy(3 * HOUR_MS);
   expect(sweeps).toHaveLength(3);

@@ -99,7 +99,7 @@ describe('a call to istiod', () => {
     expect(deps.events.filter(({ level }) => level === 'error')).toEqual([
       {
         level: 'error',
-        event: 'the CA refuses the token, and nobody replaces it',
+        event: 'the CA refuses the token, and it was not replaced',
         facts: expect.anything(),
       },
     ]);
@@ -127,7 +127,9 @@ describe('a call to istiod', () => {
     expect(errors()).toEqual([]);
     await clock.advanceBy(61_000);
     await expect(issue(ca)).rejects.toMatchObject({ retry: 'unsure' });
-    expect(errors()).toMatchObject([{ event: 'the CA refuses the token, and nobody replaces it' }]);
+    expect(errors()).toMatchObject([
+      { event: 'the CA refuses the token, and it was not replaced' },
+    ]);
     fake.become({ reviewsTokens: true });
     await issue(ca);
   });
@@ -162,7 +164,7 @@ describe('a call to istiod', () => {
   });
 
   test.each([
-    ['field A6 no trust bundle', 'none', 'is not known yet'],
+    ['field A6 no trust bundle', 'none', 'no trust bundle of'],
     ['field A6 the bundle of another authority', 'another', 'does not lead to the trust bundle'],
   ])(
     'with a join token and %s is not made until there is the right one',
@@ -339,7 +341,7 @@ describe('a provisioned certificate', () => {
     await issue(ca);
     expect(fake.server.calls).toMatchObject([{ clientUris: undefined }]);
     expect(deps.events).toContainEqual(
-      expect.objectContaining({ level: 'warn', event: 'certificate is not presented to the CA' }),
+      expect.objectContaining({ level: 'warn', event: 'client certificate not sent to the CA' }),
     );
   });
 
@@ -425,7 +427,7 @@ describe('the certificate in service', () => {
     files.token(fake.token(TEST_ID));
     svid = await issue(ca);
     const ways = deps.events
-      .filter(({ event }) => event === 'the CA knows us')
+      .filter(({ event }) => event === 'authenticated to CA')
       .map(({ facts }) => facts.by);
     expect(ways).toEqual(['token', 'own certificate', 'token']);
     expect(fake.server.calls.map(({ headers }) => headers.authorization !== undefined)).toEqual([

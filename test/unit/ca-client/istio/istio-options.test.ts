@@ -26,7 +26,7 @@ describe('the options of an Istio CA', () => {
   test('do not send a token in the clear unless told to', () => {
     expect(check({ address: 'istiod:15010' })).toEqual({
       field: 'ca-address',
-      rule: 'port 15010 is without TLS: the token would travel in the clear',
+      rule: 'port 15010 is without TLS: the token would be sent in plaintext',
     });
     expect(check({ address: 'istiod:15010', allowPlaintext: true })).toMatchObject({
       plaintext: true,
@@ -35,10 +35,10 @@ describe('the options of an Istio CA', () => {
   });
 
   test.each([
-    ['Authorization', 'x', 'is not for you to set'],
-    ['clusterID', 'x', 'is not for you to set'],
-    ['grpc-timeout', '1S', 'is not for you to set'],
-    ['trace-bin', 'x', 'is not for you to set'],
+    ['Authorization', 'x', 'is reserved'],
+    ['clusterID', 'x', 'is reserved'],
+    ['grpc-timeout', '1S', 'is reserved'],
+    ['trace-bin', 'x', 'is reserved'],
     [':path', '/', 'must be of letters, digits, "-", "_" and "."'],
     ['a b', 'x', 'must be of letters, digits, "-", "_" and "."'],
     ['ok', 'a\r\nb: c', 'must be printable ASCII of up to 8192 characters'],

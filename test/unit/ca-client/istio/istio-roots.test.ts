@@ -90,7 +90,7 @@ describe('the trust bundle', () => {
     await until('the complaint', async () => ca.problem());
     expect(ca.trust.value).toEqual(root.bundle);
     expect(deps.events).toContainEqual(
-      expect.objectContaining({ event: 'trust bundle file is bad, keeping the last good roots' }),
+      expect.objectContaining({ event: 'trust bundle file invalid, keeping the previous roots' }),
     );
     files.roots(root, next);
     await until('both roots', async () => ca.trust.value?.rootsDer.length === 2);
@@ -252,7 +252,7 @@ describe('roots that a CA announces', () => {
     const { ca, deps } = await openClient(files, options);
     expect(ca.trust.value).toEqual(old.bundle);
     expect(deps.events).toContainEqual(
-      expect.objectContaining({ level: 'warn', event: 'kept roots discarded' }),
+      expect.objectContaining({ level: 'warn', event: 'stored roots discarded' }),
     );
     await issue(ca);
     await ca.close();

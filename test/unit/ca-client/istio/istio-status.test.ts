@@ -131,7 +131,7 @@ describe('a status of the CA', () => {
     expect(refusal(failure(status.UNAVAILABLE, details), context)).toMatchObject({
       code: 'ERR_CA_UNAVAILABLE',
       retry: 'soon',
-      message: `sign at istiod: istiod:15012 could not be reached: ${words}`,
+      message: `sign at istiod: istiod:15012 is unreachable: ${words}`,
       hint: 'is the address of the CA (--ca-address) right, and does it listen there',
     });
   });

@@ -458,7 +458,7 @@ test('errors come first, and each finding says what is there and whose rule it i
       rule: 'ttl',
       severity: 'warning',
       detail:
-        'a life of 24h is cut to 1h without a word, unless --max-client-certificate-duration says more',
+        'a life of 24h is cut to 1h silently, unless --max-client-certificate-duration says more',
       source: 'istio-csr',
     },
   ]);
