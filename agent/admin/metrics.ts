@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client';
-import { type CountedSeries, METRICS, type MetricName, type Metrics } from '../base/metrics';
+import { METRICS, type MetricName, type Metrics } from '../base/metrics';
 import type { AgentView } from './agent-view';
 import { agentGauges, type Gauge, processGauges, upstreamGauges } from './gauges';
 import { loadPromClient, type Prom } from './prom-client';
@@ -16,9 +16,6 @@ export interface AgentMetrics extends Metrics {
   text(view: AgentView): Promise<string>;
   /** What was counted, with these; for a process that is no agent. */
   textWith(gauges: readonly Gauge[]): Promise<string>;
-  /** Takes out what was counted, for another process to add. */
-  drain(): readonly CountedSeries[];
-  add(counted: readonly CountedSeries[]): void;
 }
 
 export function createMetrics(): AgentMetrics {
@@ -42,10 +39,6 @@ export function createMetrics(): AgentMetrics {
       ]);
     },
     textWith: (gauges) => exposition(tally, gauges),
-    drain: () => tally.drain(),
-    add: (counted) => {
-      for (const each of counted) tally.add(each);
-    },
   };
 }
 

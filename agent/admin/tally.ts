@@ -1,10 +1,4 @@
-import {
-  type CountedSeries,
-  type Labels,
-  METRICS,
-  type MetricName,
-  type Metrics,
-} from '../base/metrics';
+import { type Labels, METRICS, type MetricName, type Metrics } from '../base/metrics';
 
 /** What was counted under one set of label values. For a counter `count` is all there is. */
 export interface Series {
@@ -37,23 +31,6 @@ export class Tally implements Metrics {
   /** Every series of a metric, in the order in which they first appeared. */
   series(name: MetricName): readonly Series[] {
     return [...(this.#series.get(name)?.values() ?? [])];
-  }
-
-  /** Takes out everything that was counted. */
-  drain(): readonly CountedSeries[] {
-    const counted = [...this.#series].flatMap(([name, all]) =>
-      [...all.values()].map((each) => ({ name, ...each })),
-    );
-    this.#series.clear();
-    return counted;
-  }
-
-  /** Adds what another process counted. */
-  add({ name, labels, count, sum, buckets }: CountedSeries): void {
-    const series = this.#find(name, labels);
-    series.count += count;
-    series.sum += sum;
-    for (const [index, each] of buckets.entries()) series.buckets[index]! += each;
   }
 
   /** The number of events of a metric whose labels pass `wanted`. */

@@ -173,15 +173,6 @@ export type Labels<N extends MetricName> = {
   readonly [L in (typeof METRICS)[N]['labels'][number]]: string;
 };
 
-/** What was counted of a metric under one set of labels, as one process hands it to another. */
-export interface CountedSeries {
-  readonly name: MetricName;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly count: number;
-  readonly sum: number;
-  readonly buckets: readonly number[];
-}
-
 /** Where components count. Gauges are not here: they are read from the components' state when somebody scrapes. */
 export interface Metrics {
   /** Adds 1 to a counter, or `value` (base unit) to a histogram. */

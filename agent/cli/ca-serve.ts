@@ -1,17 +1,15 @@
 import { type Command, Option } from 'commander';
 import { AUTHENTICATORS, type AuthenticatorName } from '../authority/server/authenticator';
 import { DEFAULT_LIVE_PER_IDENTITY, MAX_LIVE_PER_IDENTITY } from '../authority/server/limits';
-import type { WorkerLine } from '../authority/server/worker-line';
-import { AgentError, invalid } from '../base/errors';
+import { invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
-import { BUN_VERSION, compileAtOnce } from '../base/runtime';
+import { compileAtOnce } from '../base/runtime';
 import { readSetting } from '../config/load';
 import type { SettingName } from '../config/options';
 import { choice, duration, hostPort, trustDomain } from '../config/value-types';
-import type { CaServiceConfig, CaWorker } from '../services/ca-service';
+import type { CaServiceConfig } from '../services/ca-service';
 import { addState, readState } from './ca-state';
 import { type CommandContext, type CommandOptions, onRun } from './command';
-import { EXIT_CODES } from './exit-code';
 import { count, list, more, rate } from './flag-values';
 import { addSettings, settingOf } from './settings-options';
 import type { Terminal } from './terminal';
@@ -28,7 +26,6 @@ const MAX_TTL = duration({ atLeast: '1s', atMost: '3650d' });
 /** Beyond that a machine is better joined again. */
 const AFTER_EXPIRY = duration({ atLeast: '1s', atMost: '90d' });
 /** Each takes memory as a server of its own. */
-const MAX_WORKERS = 64;
 const LIVE = 'flag --max-live-certificates-per-identity';
 const AUTHENTICATOR = choice(AUTHENTICATORS, 'name');
 
@@ -104,12 +101,6 @@ export function addCaServe(ca: Command, context: CommandContext): void {
     )
     .addOption(
       new Option(
-        '--workers <number>',
-        'Processes that answer, for more calls than one can decide',
-      ).default('1'),
-    )
-    .addOption(
-      new Option(
         '--admin-address <host:port>',
         'Where bundle, health and metrics are served over HTTP',
       ).default('127.0.0.1:15014'),
@@ -130,23 +121,20 @@ async function serveCa(options: CommandOptions, terminal: Terminal): Promise<num
   const config = await readConfig(options, terminal);
   await checkPlaces(config);
   const setting = <N extends SettingName>(name: N) => settingOf(name, options.flags, terminal);
-  const [{ runDaemon }, { startCaService, startCaWorker }] = await Promise.all([
+  const [{ runDaemon }, { startCaService }] = await Promise.all([
     import('./daemon'),
     import('../services/ca-service'),
   ]);
-  const line = config.workers > 1 ? await workerLine() : undefined;
   const around = { env: terminal.env, writeAuditLine: terminal.write };
   compileAtOnce();
   return runDaemon(
     {
-      name: line ? 'ca worker' : 'ca server',
-      scope: line ? 'ca-worker' : 'ca',
+      name: 'ca server',
+      scope: 'ca',
       logLevel: await setting('log-level'),
       logFormat: await setting('log-format'),
       facts: { trustDomain: config.trustDomain, dir: config.caDir },
       start: async (deps) => {
-        if (line)
-          return startForAnother(line, () => startCaWorker(config, around, line, deps), terminal);
         const service = await startCaService(config, around, deps);
         deps.log.info('ca server started', {
           address: service.address,
@@ -170,31 +158,6 @@ async function checkPlaces({
   if (!oidc) return;
   const { checkKeyPlace } = await import('../jwt/key-source');
   await checkKeyPlace(oidc);
-}
-
-/** The line to the process that has started this one as one of several; undefined in that process itself. */
-async function workerLine(): Promise<WorkerLine | undefined> {
-  const { default: cluster } = await import('node:cluster');
-  if (!cluster.isWorker) return undefined;
-  const { openWorkerLine } = await import('../authority/server/worker-line');
-  return openWorkerLine(process);
-}
-
-/** Whoever is at the other end says why it could not start. */
-async function startForAnother(
-  line: WorkerLine,
-  start: () => Promise<CaWorker>,
-  terminal: Terminal,
-): Promise<CaWorker> {
-  try {
-    const worker = await start();
-    await line.tell({ kind: 'started' });
-    return worker;
-  } catch (caught) {
-    const { code, message, hint } = AgentError.from(caught);
-    await line.tell({ kind: 'failed', code, message, hint });
-    return terminal.exit(EXIT_CODES[code]);
-  }
 }
 
 async function readConfig(options: CommandOptions, terminal: Terminal) {
@@ -241,20 +204,7 @@ async function readConfig(options: CommandOptions, terminal: Terminal) {
         : AFTER_EXPIRY.parse(text('renewAfterExpiry')!, 'flag --renew-after-expiry'),
     maxLivePerIdentity: count(text('maxLiveCertificatesPerIdentity')!, LIVE, MAX_LIVE_PER_IDENTITY),
     auditLog: text('auditLog'),
-    workers: readWorkers(text('workers')!),
   };
-}
-
-function readWorkers(text: string): number {
-  const workers = count(text, 'flag --workers', MAX_WORKERS);
-  if (workers > 1 && BUN_VERSION !== undefined) {
-    throw invalid(
-      'ERR_CONFIG',
-      'flag --workers',
-      'must be 1 in the executable without Node.js, which cannot share a port among processes',
-    );
-  }
-  return workers;
 }
 
 /** Flags of an authenticator that is not asked would leave somebody believing that it is. */

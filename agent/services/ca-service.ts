@@ -3,10 +3,8 @@ import type { Authority } from '../authority/authority';
 import type { AuthenticatorName } from '../authority/server/authenticator';
 import type { CaServer, CaServerOptions } from '../authority/server/ca-server';
 import type { RateLimits } from '../authority/server/rate-limits';
-import type { WorkerLine } from '../authority/server/worker-line';
-import { type Closer, Closers } from '../base/closers';
+import { Closers } from '../base/closers';
 import type { Health } from '../base/health';
-import { parseHostPort } from '../base/host-port';
 import { RUNTIME } from '../base/runtime';
 import { VERSION } from '../base/version';
 import { parseCertificate } from '../identity/certificate';
@@ -16,9 +14,6 @@ import { loadEngine } from '../identity/load-engine';
 import { openKubeApi } from '../kube/open-kube-api';
 import type { AgentDeps } from './agent';
 import { type CaStateConfig, openCaStore } from './open-ca-store';
-
-/** How often a worker tells what it has counted. */
-const REPORT_EVERY_MS = 1_000;
 
 /** Every setting of `keyturn ca serve`, checked. Paths are relative to the working directory. */
 export interface CaServiceConfig extends CaStateConfig {
@@ -50,20 +45,12 @@ export interface CaServiceConfig extends CaStateConfig {
   readonly maxLivePerIdentity: number;
   /** Undefined for lines to `writeAuditLine`. */
   readonly auditLog: string | undefined;
-  /** Processes that answer; 1 is this one alone. */
-  readonly workers: number;
 }
 
 /** What of the process the service uses. */
 export interface CaServiceSurroundings {
   readonly env: NodeJS.ProcessEnv;
   readonly writeAuditLine: (line: string) => Promise<void>;
-}
-
-/** A running authority for others, in a process that is one of several. */
-export interface CaWorker {
-  readonly health: Health;
-  close(): Promise<void>;
 }
 
 /** A running authority for others. */
@@ -77,55 +64,18 @@ export interface CaService {
 }
 
 /**
- * Puts the authority of a directory behind a server, or behind several of them. Resolves when it listens.
+ * Puts the authority of a directory behind a server. Resolves when it listens.
  *
  * @throws AgentError; nothing is left behind: what had started is closed.
  */
-export function startCaService(
+export async function startCaService(
   config: CaServiceConfig,
   around: CaServiceSurroundings,
   deps: AgentDeps,
 ): Promise<CaService> {
-  return closingOnFailure(async (closers) =>
-    config.workers > 1
-      ? superviseServers(config, around, closers, deps)
-      : openServer(config, around, closers, deps),
-  );
-}
-
-/** One of several processes that answer, in the service of the one at the other end of the line. @throws AgentError. */
-export function startCaWorker(
-  config: CaServiceConfig,
-  around: CaServiceSurroundings,
-  line: WorkerLine,
-  deps: AgentDeps,
-): Promise<CaWorker> {
-  return closingOnFailure(async (closers) => {
-    const { authority, store } = await openState(config, around, closers, deps);
-    const limited = config.rates.perIdentity > 0 || config.rates.total > 0;
-    const server = await listen(config, around, closers, deps, {
-      authority,
-      store,
-      rates: limited ? line : config.rates,
-      audit: { path: undefined },
-      writeAuditLine: (lines) => line.append(lines),
-    });
-    const problems = () => server.problems().map(({ message }) => message);
-    const report = () =>
-      line.tell({ kind: 'report', counted: deps.metrics.drain(), problems: problems() });
-    line.onReport(() => void report());
-    closers.add(reportNowAndThen(report, deps));
-    return { health: serviceHealth(config.trustDomain, server.address, authority, problems) };
-  });
-}
-
-/** Runs what adds its closers as it goes; what had started is closed where it fails, and at the end, innermost last. */
-async function closingOnFailure<T extends object>(
-  start: (closers: Closers) => Promise<T>,
-): Promise<T & { close(): Promise<void> }> {
   const closers = new Closers();
   try {
-    return { ...(await start(closers)), close: closers.close };
+    return { ...(await openServer(config, around, closers, deps)), close: closers.close };
   } catch (caught) {
     await closers.close();
     throw caught;
@@ -151,7 +101,7 @@ async function openState(
   return { authority, store };
 }
 
-/** What one process does for all: it tidies up, publishes the CRL, answers over HTTP. */
+/** The authority with what keeps its state in order, and what is published of it. */
 async function openUpkeep(
   config: CaServiceConfig,
   around: CaServiceSurroundings,
@@ -203,51 +153,6 @@ async function openServer(
   return { address: server.address, adminAddress: server.httpAddress!, health };
 }
 
-/** As `openServer`, with the listening and signing in processes of their own. */
-async function superviseServers(
-  config: CaServiceConfig,
-  around: CaServiceSurroundings,
-  closers: Closers,
-  deps: AgentDeps,
-) {
-  const { openAuditLines } = await import('../authority/server/audit-log');
-  const { RateLimiter } = await import('../authority/server/rate-limits');
-  const { serveHttpEndpoints } = await import('../authority/server/http-endpoints');
-  const { startCaWorkers } = await import('./ca-workers');
-  const { authority, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
-  const audit = await openAuditLines({ path: config.auditLog }, around.writeAuditLine, deps);
-  closers.add(() => audit.close());
-  const shared = {
-    limiter: new RateLimiter(config.rates, deps.clock),
-    appendAudit: (lines: string) => audit.append(lines),
-  };
-  const workers = await startCaWorkers(config.workers, config.listen, shared, deps);
-  closers.add(() => workers.close());
-  const reasons = () => [
-    ...[authority.problem(), crl.problem()]
-      .filter((each) => each !== undefined)
-      .map(({ message }) => message),
-    ...workers.problems(),
-  ];
-  const http = await serveHttpEndpoints(
-    {
-      address: parseHostPort(config.adminAddress, '--admin-address'),
-      trust: authority.trust,
-      crl: () => crl.current(),
-      jwtKeys,
-      metrics: async () => {
-        await workers.collect();
-        return exposition(authority, reasons().length === 0, deps);
-      },
-      reasons,
-    },
-    deps,
-  );
-  closers.add(() => http.close());
-  const health = serviceHealth(config.trustDomain, workers.address, authority, reasons);
-  return { address: workers.address, adminAddress: http.address, health };
-}
-
 type Placed = 'authority' | 'store' | 'rates' | 'audit' | 'writeAuditLine' | 'http';
 
 async function listen(
@@ -290,22 +195,6 @@ async function listen(
   );
   closers.add(() => server.close());
   return server;
-}
-
-/** So that little of what was counted is lost where this process is killed, and problems are known before anybody asks. */
-function reportNowAndThen(report: () => Promise<void>, { clock }: AgentDeps): Closer {
-  const stop = new AbortController();
-  const running = (async () => {
-    for (;;) {
-      await clock.sleepUntil(clock.now() + REPORT_EVERY_MS, stop.signal);
-      await report();
-    }
-  })().catch(() => undefined);
-  return async () => {
-    stop.abort();
-    await running;
-    await report();
-  };
 }
 
 function serviceHealth(

@@ -6,7 +6,6 @@ import { createToken, serveCa } from '../support/ca-daemon';
 import { type CaTestClient, createCaTestClient, makeRequest } from '../support/ca-server';
 import { fetchText } from '../support/fetch-text';
 import { testWhere } from '../support/peers';
-import { FORM } from '../support/program';
 import { mayMount, mountSmallDisk, type SmallDisk } from '../support/small-disk';
 import { tempDir } from '../support/temp-dir';
 import { until } from '../support/until';
@@ -22,17 +21,12 @@ afterEach(() => {
 const test = testWhere(mayMount(), 'a small file system (B2)', 'root, or CAP_SYS_ADMIN');
 
 /** An authority with what is named on a disk that can be filled. */
-async function start(onDisk: 'audit log' | 'register', ...flags: readonly string[]) {
+async function start(onDisk: 'audit log' | 'register') {
   const dir = tempDir();
   const disk: SmallDisk = mountSmallDisk(512, join(dir, onDisk === 'register' ? 'ca' : 'log'));
   open.push(disk);
   mkdirSync(join(dir, 'log'), { recursive: true });
-  const { daemon, address, admin } = await serveCa(
-    dir,
-    '--audit-log',
-    './log/audit.jsonl',
-    ...flags,
-  );
+  const { daemon, address, admin } = await serveCa(dir, '--audit-log', './log/audit.jsonl');
   const roots = await readFile(join(dir, 'ca/root-cert.pem'));
   const ask = async (token: string) => {
     const client: CaTestClient = createCaTestClient(address, roots);
@@ -43,15 +37,10 @@ async function start(onDisk: 'audit log' | 'register', ...flags: readonly string
   return { disk, daemon, ask, readiness };
 }
 
-test.each<['audit log' | 'register', string[]]>([
-  ['audit log', []],
-  ['register', []],
-  // The executable has no workers.
-  ...(FORM === 'standalone' ? [] : [['audit log', ['--workers', '2']] as ['audit log', string[]]]),
-])(
-  'field B2, B5 a full disk under the %s %j costs no token, and ca serve is ready again by itself once there is room',
-  async (what, flags) => {
-    const { disk, daemon, ask, readiness } = await start(what, ...flags);
+test.each<'audit log' | 'register'>(['audit log', 'register'])(
+  'field B2, B5 a full disk under the %s costs no token, and ca serve is ready again by itself once there is room',
+  async (what) => {
+    const { disk, daemon, ask, readiness } = await start(what);
     const token = await createToken(daemon, ID);
     disk.fill();
     expect(await ask(token)).toBe(UNAVAILABLE);

@@ -5,7 +5,6 @@ import { syncDirectory } from '../../base/durable-files';
 import { AgentError, errorText, invalid, systemCode } from '../../base/errors';
 import { openToAppend } from '../../base/open-append';
 import { Trouble } from '../../base/trouble';
-import { Batches } from '../store/batches';
 import { probeWrite } from '../store/probe-write';
 
 /** What an operator may want to be alarmed by, or to count, beside the decision. */
@@ -68,8 +67,6 @@ export interface AuditOptions {
 
 const MAX_BYTES = 64 * 1024 * 1024;
 const KEEP = 8;
-/** Of other processes, in one write. */
-const MAX_APPENDED = 256;
 /** How often it is looked at whether somebody else has put the file aside, as logrotate does. */
 const LOOK_MS = 1_000;
 /** What a directory that others own may forbid says nothing about the file in it. */
@@ -115,32 +112,6 @@ interface Sink {
   /** Rejects where an append would. */
   probe(): Promise<void>;
   close(): Promise<void>;
-}
-
-/** Takes whole lines of several processes, so that one of them alone puts the file aside. */
-export interface AuditLines {
-  /** Resolves when the kernel has them; rejects where it does not take them. No lines are a question whether it would. */
-  append(lines: string): Promise<void>;
-  close(): Promise<void>;
-}
-
-/** As `openAuditLog`, for lines that others have written down. */
-export async function openAuditLines(
-  options: AuditOptions,
-  writeLine: (line: string) => Promise<void>,
-  deps: Deps,
-): Promise<AuditLines> {
-  const sink = await openSink(options, writeLine, deps);
-  const batches = new Batches<string>(MAX_APPENDED, (lines) =>
-    lines.every((each) => each === '') ? sink.probe() : sink.append(lines.join('')),
-  );
-  return {
-    append: (lines) => batches.add(lines),
-    close: async () => {
-      await batches.settled();
-      await sink.close();
-    },
-  };
 }
 
 function writeLines(write: (line: string) => Promise<void>): Sink {

@@ -21,7 +21,7 @@ import { createJoinTokenAuthenticator } from './join-token';
 import { DEFAULT_LIVE_PER_IDENTITY, PATIENCE } from './limits';
 import { LiveCertificates } from './live-certificates';
 import { createOidcAuthenticator, type OidcOptions } from './oidc';
-import { type Limiter, RateLimiter, type RateLimits } from './rate-limits';
+import { RateLimiter, type RateLimits } from './rate-limits';
 import { RenewalAfterExpiry } from './renewal-after-expiry';
 import { followRevocations, type RevokedSerials } from './revoked-serials';
 import { listenTls, type TlsListener } from './tls-listener';
@@ -41,8 +41,8 @@ export interface CaServerOptions extends TrustDomains {
   readonly oidc?: Omit<OidcOptions, keyof TrustDomains>;
   /** With `token-review`. */
   readonly tokenReview?: Omit<TokenReviewOptions, keyof TrustDomains>;
-  /** How often callers may ask; a limiter where it is shared with other processes. */
-  readonly rates: RateLimits | Limiter;
+  /** How often callers may ask. */
+  readonly rates: RateLimits;
   /** Valid certificates, not revoked, that one identity may have; default `DEFAULT_LIVE_PER_IDENTITY`. */
   readonly maxLivePerIdentity?: number;
   /** Default 90 days, as upstream's MAX_WORKLOAD_CERT_TTL. */
@@ -114,8 +114,7 @@ async function start(
   const audit = keep(await openAuditLog(options.audit, options.writeAuditLine, deps));
   const revoked = keep(await followRevocations(store, deps));
   const authenticators = await openAuthenticators(options, revoked, keep, deps);
-  const limiter =
-    'take' in options.rates ? options.rates : new RateLimiter(options.rates, deps.clock);
+  const limiter = new RateLimiter(options.rates, deps.clock);
   const maxTtlSeconds = options.maxTtlSeconds ?? MAX_TTL_SECONDS;
   const { maxLivePerIdentity = DEFAULT_LIVE_PER_IDENTITY } = options;
   const live = new LiveCertificates(

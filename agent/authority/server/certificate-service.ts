@@ -35,14 +35,14 @@ import type { Connection } from './connections';
 import { bearerToken } from './credentials';
 import { LIMITS } from './limits';
 import type { LiveCertificates } from './live-certificates';
-import type { Limiter } from './rate-limits';
+import type { RateLimiter } from './rate-limits';
 import { type Refusal, RefusedCall, refusalOf, tooManyRequests } from './status';
 
 export interface CertificateServiceOptions {
   readonly authority: Authority;
   readonly store: Pick<CaStore, 'recordIssued' | 'probe'>;
   readonly authenticators: readonly Authenticator[];
-  readonly limiter: Limiter;
+  readonly limiter: Pick<RateLimiter, 'take'>;
   readonly live: Pick<LiveCertificates, 'admit'>;
   readonly audit: AuditLog;
   /** What is asked for beyond it is refused, as upstream's MAX_WORKLOAD_CERT_TTL; who asks for nothing gets 24 hours, or this where it is less. */
@@ -176,7 +176,7 @@ export class CertificateService {
     facts.method = caller.method;
     facts.proof = caller.detail;
     if (metadata.has(IMPERSONATION) && metadata.get(IMPERSONATION) !== '') throw impersonation();
-    await this.#limit(caller);
+    this.#limit(caller);
     const csr = await authority.verifyCsr(unverified);
     assertCsrAllowed(csr, caller.id);
     const settled = await this.options.live.admit(facts.caller);
@@ -258,9 +258,9 @@ export class CertificateService {
   }
 
   /** A join token is good for one certificate, which is limit enough; and it is used up already. */
-  async #limit(caller: Caller): Promise<void> {
+  #limit(caller: Caller): void {
     if (caller.method === 'join-token') return;
-    const waitMs = await this.options.limiter.take(formatSpiffeId(caller.id));
+    const waitMs = this.options.limiter.take(formatSpiffeId(caller.id));
     if (waitMs !== undefined) throw tooManyRequests('too many requests in a short time', waitMs);
   }
 

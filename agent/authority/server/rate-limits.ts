@@ -6,12 +6,6 @@ export interface RateLimits {
   readonly total: number;
 }
 
-/** Who says how often somebody may call. */
-export interface Limiter {
-  /** Takes a call in. @returns Undefined, or after how many milliseconds it may come again. */
-  take(id: string): number | undefined | Promise<number | undefined>;
-}
-
 /** Of the total, what only those get who were not served within the last second: a flood of one leaves the others their turn. */
 const RESERVED_SHARE = 0.2;
 /** Identities that are remembered. Who is forgotten begins with a full bucket, so this is no way around the total. */
@@ -31,7 +25,7 @@ interface Identity extends Bucket {
  * How often certificates are signed: token buckets, one for each identity and one for all. A call that is refused takes nothing, so that
  * whoever waits as told is served.
  */
-export class RateLimiter implements Limiter {
+export class RateLimiter {
   /** In the order in which they were last served, so that the first is the one to forget. */
   readonly #identities = new Map<string, Identity>();
   readonly #all: Bucket;
@@ -43,6 +37,7 @@ export class RateLimiter implements Limiter {
     this.#all = { tokens: burst(limits.total), at: clock.now() };
   }
 
+  /** Takes a call in. @returns Undefined, or after how many milliseconds it may come again. */
   take(id: string): number | undefined {
     const { perIdentity, total } = this.limits;
     if (perIdentity === 0 && total === 0) return undefined;

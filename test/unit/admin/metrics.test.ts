@@ -42,27 +42,6 @@ describe('metrics', () => {
     expect(value(families, 'keyturn_sds_stale_nonces_total')).toBe(1);
   });
 
-  test('of several processes add up, and what was handed over is counted once', async () => {
-    const [whole, part] = [createMetrics(), createMetrics()];
-    for (const metrics of [whole, part])
-      metrics.record('ca_request_duration_seconds', { ca: 'builtin', outcome: 'ok' }, 0.003);
-    part.record('renewals_total', { outcome: 'ok' });
-    const handed = JSON.parse(JSON.stringify(part.drain()));
-    whole.add(handed);
-    whole.add(part.drain());
-    const families = parseExposition(await whole.text(fakeView()));
-    expect(value(families, 'keyturn_renewals_total', { outcome: 'ok' })).toBe(1);
-    const seconds = 'keyturn_ca_request_duration_seconds';
-    expect(value(families, `${seconds}_count`, { ca: 'builtin', outcome: 'ok' })).toBe(2);
-    expect(value(families, `${seconds}_sum`, { ca: 'builtin', outcome: 'ok' })).toBeCloseTo(0.006);
-    expect(
-      value(families, `${seconds}_bucket`, { le: '0.002', ca: 'builtin', outcome: 'ok' }),
-    ).toBe(0);
-    expect(
-      value(families, `${seconds}_bucket`, { le: '0.005', ca: 'builtin', outcome: 'ok' }),
-    ).toBe(2);
-  });
-
   test('put observations into cumulative buckets', async () => {
     const metrics = createMetrics();
     for (const seconds of [0.001, 0.003, 0.003, 0.7, 99]) {
