@@ -207,7 +207,7 @@ describe('health and metrics over HTTP', () => {
     const server = await start();
     const one = 'GET /healthz/live HTTP/1.1\r\nhost: a\r\n\r\n';
     expect((await raw(server, one)).match(/HTTP\/1.1 200/g)).toHaveLength(1);
-    expect((await raw(server, one.repeat(500))).match(/HTTP\/1.1 200/g) ?? []).toEqual([]);
+    expect((await raw(server, one.repeat(500))).match(/HTTP\/1.1 200/g)).toHaveLength(1);
   });
 
   test('G12 a thousand probes in bursts of a hundred are all answered', async () => {
