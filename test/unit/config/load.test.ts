@@ -592,7 +592,7 @@ describe('choosing the certificate authority', () => {
     const identity = { namespace: 'shop', 'service-account': 'cart' };
     expect(await problems({ flags: { ca: 'istiod', ...identity }, env })).toEqual([
       expect.stringMatching(
-        /^environment PILOT_CERT_PROVIDER: "none" leaves nothing to judge .* \| set --ca-root /,
+        /^environment PILOT_CERT_PROVIDER: "none" leaves no roots to verify .* \| set --ca-root /,
       ),
     ]);
     await load({ flags: { ca: 'istiod', 'ca-root': 'SYSTEM', ...identity }, env });

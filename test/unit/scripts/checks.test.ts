@@ -453,7 +453,7 @@ describe('the language of the field', () => {
   const LONG = Array.from({ length: 36 }, () => 'word').join(' ');
 
   test.each([
-    ['a log line', 'agent/a.ts', "log.info('authenticated to CA', { ca });", '"knows us"'],
+    ['a log line', 'agent/a.ts', "log.info('the CA knows us', { ca });", '"knows us"'],
     [
       'an error',
       'ca-client/a.ts',
@@ -461,12 +461,7 @@ describe('the language of the field', () => {
       '"nobody"',
     ],
     ['a hint', 'sds/a.ts', "const hint = 'ask whoever runs it';", '"whoever"'],
-    [
-      'a help text',
-      'agent/cli/a.ts',
-      "command.description('Rotate the key now');",
-      '"turn the key"',
-    ],
+    ['a help text', 'agent/cli/a.ts', "command.description('Turn the key now');", '"turn the key"'],
     ['a string in an inserted value', 'sds/a.ts', `\`a \${b ? 'told of it' : ''} c\`;`, '"told"'],
     ['a phrase over a line end', 'docs/a.md', 'The list is\nlooked\nat again.', '"looked at"'],
     ['a page', 'docs/a.md', 'One.\n\nThe agent is told.', 'docs/a.md:3: says "told"'],
@@ -481,7 +476,7 @@ describe('the language of the field', () => {
     ['a quote in a pattern', 'agent/a.ts', "a.replace(/'/g, b); // nobody's\nconst told = 'b';"],
     ['a name', 'agent/a.ts', 'const told = nobody(whoever);'],
     ['a word that holds one', 'agent/a.ts', "log.warn('untold wholes');"],
-    ['a test', 'test/a.ts', "log.info('authenticated to CA');"],
+    ['a test', 'test/a.ts', "log.info('the CA knows us');"],
     ['code in a page', 'docs/a.md', 'Run `told`.\n\n```\nnobody is told\n```'],
     ['two sentences', 'agent/a.ts', `const a = 'one. ${LONG.slice(5)}. two';`],
   ])('leaves %s alone', (_, path, text) => {
