@@ -1,4 +1,5 @@
 import { AgentError, invalid } from '../agent/base/errors';
+import { iso } from '../agent/base/iso';
 import { readSmallFile } from '../agent/base/read-file';
 import { Secret } from '../agent/base/secret';
 import { readTokenClaims } from '../agent/jwt/token-claims';
@@ -54,7 +55,7 @@ function readClaims(text: string): Pick<Token, 'expiresAt' | 'audiences'> {
 
 /** What is wrong when there is nothing to prove ourselves with. */
 export function expiredTokenError(path: string, token: Token): AgentError {
-  const when = new Date(token.expiresAt ?? 0).toISOString();
+  const when = iso(token.expiresAt ?? 0);
   return new AgentError(
     'ERR_TOKEN',
     `sign: the token ${path} expired at ${when} and was not replaced`,

@@ -5,6 +5,7 @@ import {
   type KubeCsr,
 } from '../../ca-client/kubernetes/csr-object';
 import { errorText } from '../base/errors';
+import { iso } from '../base/iso';
 import { type Certificate, parseCertificates, uriNames } from '../identity/certificate';
 import { PURPOSE } from '../identity/extensions';
 import { formatSpiffeId } from '../identity/spiffe-id';
@@ -162,8 +163,6 @@ function lifetimeViolation(
   }
   return undefined;
 }
-
-const iso = (at: number) => new Date(at).toISOString();
 
 /** What the approver writes into the condition by which it approves. */
 export function approvalMessage(id: string, metadata: KubeCsr['metadata']): string {

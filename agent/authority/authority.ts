@@ -1,5 +1,6 @@
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { type Watched, WatchedSource } from '../base/watched';
 import { rootWarnings } from '../identity/certificate';
 import { SKEW_TOLERANCE_MS } from '../identity/chain';
@@ -391,5 +392,3 @@ function issuerFacts(issuer: Issuer) {
     notAfter: iso(issuer.notAfterAt),
   };
 }
-
-const iso = (at: number): string => new Date(at).toISOString();

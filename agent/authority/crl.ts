@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { writePemSteps } from '../base/pem';
 import { inTurns } from '../base/steps';
 import { Trouble } from '../base/trouble';
@@ -83,7 +84,7 @@ export function createCrlPublisher(options: CrlOptions, deps: Deps): CrlPublishe
       number,
       revoked: valid.length,
       signers: signers.length,
-      nextUpdate: new Date(times.nextUpdateAt).toISOString(),
+      nextUpdate: iso(times.nextUpdateAt),
     });
     // While there is time to replace a root.
     if (valid.length >= MAX_CRL_ENTRIES * NEARLY_FULL)

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import {
   type Certificate,
   isCa,
@@ -203,7 +204,7 @@ function refused(field: string, rule: string, hint?: string): AgentError {
 function wrongClockHint(dir: string, signer: Certificate, now: number): string | undefined {
   const [begins, ended] = [now < signer.notBeforeAt, now > signer.notAfterAt];
   if ((!begins && !ended) || !isSelfSigned(signer)) return undefined;
-  const [shown, made] = [now, signer.notBeforeAt].map((at) => new Date(at).toISOString());
+  const [shown, made] = [now, signer.notBeforeAt].map((at) => iso(at));
   const anew = `move ${dir} away, start again, which creates another CA, and replace every copy of its root`;
   if (ended)
     return `it was created when the clock showed ${made}; if that was wrong, or it has expired, ${anew}`;

@@ -1,4 +1,5 @@
 import { AgentError } from './errors';
+import { iso } from './iso';
 
 declare const __KEYTURN_VERSION__: string | undefined;
 
@@ -18,7 +19,7 @@ const BUILT_AFTER = typeof __KEYTURN_VERSION__ === 'string' ? Date.parse(SOURCES
  */
 export function assertClockIsSet(what: string, now: number, builtAfter = BUILT_AFTER): void {
   if (now >= builtAfter) return;
-  const [shown, floor] = [new Date(now).toISOString(), new Date(builtAfter).toISOString()];
+  const [shown, floor] = [iso(now), iso(builtAfter)];
   throw new AgentError(
     'ERR_TOO_EARLY',
     `${what}: the clock is wrong: it shows ${shown}, before this keyturn was built (${floor})`,

@@ -1,4 +1,5 @@
 import { AgentError } from './errors';
+import { iso } from './iso';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -41,7 +42,7 @@ export function createLogger(
     (level: LogLevel) =>
     (event: string, facts: Facts = {}) => {
       if (LOG_LEVELS.indexOf(level) < lowest) return;
-      const time = new Date(options.now()).toISOString();
+      const time = iso(options.now());
       const plain = flatten({ ...subject(), ...facts });
       const line =
         options.format === 'json'

@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { systemClock } from '../base/clock';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { readSmallFile } from '../base/read-file';
 import { readSetting } from '../config/load';
 import { certificatesPem, parseCertificate, parseRootBundle } from '../identity/certificate';
@@ -52,7 +53,7 @@ export function addCaBundle(ca: Command, context: CommandContext): void {
       trustDomain,
       signer: subject,
       keyAlgorithm,
-      notAfter: new Date(notAfterAt).toISOString(),
+      notAfter: iso(notAfterAt),
     };
     const roots = authority.trust.value.rootsDer.map((der) => parseCertificate(der, 'root').sha256);
     await authority.close();

@@ -7,6 +7,7 @@ import {
 } from '../authority/store/store';
 import type { Clock } from '../base/clock';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { formatSpiffeId, parseSpiffeId } from '../identity/spiffe-id';
 import { addState, withState } from './ca-state';
 import { type CommandContext, onRun, withOutput } from './command';
@@ -63,7 +64,7 @@ export function addCaRevoke(ca: Command, context: CommandContext): void {
     const rows = revoked.map(({ serial, id, notAfterAt }) => ({
       serial,
       id,
-      notAfter: new Date(notAfterAt).toISOString(),
+      notAfter: iso(notAfterAt),
     }));
     const text = () =>
       table([

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { systemClock } from '../base/clock';
 import { parseDuration } from '../base/duration';
+import { iso } from '../base/iso';
 import { readSetting } from '../config/load';
 import { loadEngine } from '../identity/load-engine';
 import { addState, withState } from './ca-state';
@@ -222,5 +223,3 @@ function rootFacts(root: RootStatus): object {
     }),
   };
 }
-
-const iso = (at: number): string => new Date(at).toISOString();

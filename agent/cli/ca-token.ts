@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander';
 import type { JoinTokenQuery } from '../authority/store/store';
 import { assertClockIsSet } from '../base/clock-floor';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { Secret } from '../base/secret';
 import { duration } from '../config/value-types';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../identity/spiffe-id';
@@ -51,7 +52,7 @@ export function addCaToken(ca: Command, context: CommandContext): void {
       return {
         token: secret.reveal(),
         spiffeId: formatSpiffeId(id),
-        expiresAt: new Date(now + ttlMs).toISOString(),
+        expiresAt: iso(now + ttlMs),
       };
     });
     terminal.out(format === 'json' ? json(facts) : `${facts.token}\n`);

@@ -1,4 +1,5 @@
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { Secret } from '../base/secret';
 import { addresses, spiffeId, type ValueType, word } from '../config/value-types';
 import { certificatesPem, parseRootBundle } from '../identity/certificate';
@@ -46,7 +47,7 @@ export function formatJoinFile(file: JoinFile): Buffer {
     caServerName,
     roots: file.rootsPem.toString('latin1'),
     token: file.token.reveal(),
-    expiresAt: new Date(file.expiresAt).toISOString(),
+    expiresAt: iso(file.expiresAt),
   };
   return Buffer.from(`${JSON.stringify(members, null, 2)}\n`);
 }
@@ -158,7 +159,7 @@ export function checkNotExpired({ expiresAt }: JoinFile, now: number): void {
   throw invalid(
     'ERR_INPUT',
     field('expiresAt'),
-    `was ${new Date(expiresAt).toISOString()}, and it is ${new Date(now).toISOString()} now`,
+    `was ${iso(expiresAt)}, and it is ${iso(now)} now`,
     {
       hint: 'create another one with keyturn vm bundle; or is the clock of this machine wrong?',
     },

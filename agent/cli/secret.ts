@@ -3,6 +3,7 @@ import type { AgentStatus } from '../admin/agent-view';
 import { systemClock, withDeadline } from '../base/clock';
 import { parseDuration } from '../base/duration';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { certificateText, inspectPem } from './certificate-text';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { counted, json } from './render';
@@ -219,7 +220,7 @@ async function secretFacts(secret: ReceivedSecret, options: CommandOptions): Pro
 
 /** One line for each change, of text or of JSON, so that lines can be followed. */
 async function changeText(secret: ReceivedSecret, format: OutputFormat): Promise<string> {
-  const at = new Date(systemClock.now()).toISOString();
+  const at = iso(systemClock.now());
   const certificates = (await inspectPem(secret.certificatesPem, `secret ${secret.name}`)).map(
     (each) => each.facts,
   );

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { assertClockIsSet } from '../base/clock-floor';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { readSmallFile } from '../base/read-file';
 import { addresses, duration, spiffeId, word } from '../config/value-types';
 import {
@@ -86,7 +87,7 @@ async function makeBundle(options: CommandOptions, terminal: Terminal): Promise<
     file: out,
     spiffeId: file.spiffeId,
     caAddress: file.caAddress,
-    expiresAt: new Date(file.expiresAt).toISOString(),
+    expiresAt: iso(file.expiresAt),
   };
   const next = `take it to the machine, and there: keyturn vm join ${String(given.out).split('/').at(-1)}`;
   const text = () =>

@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { systemClock } from '../base/clock';
 import { AgentError, invalid, systemCode } from '../base/errors';
+import { iso } from '../base/iso';
 import { readSmallFile } from '../base/read-file';
 import { replaceFiles } from '../base/replace-files';
 import { oneError, readSettings } from '../config/load';
@@ -127,7 +128,7 @@ async function readOwnSettings(path: string): Promise<Buffer> {
 
 function answer(file: JoinFile, at: (place: string) => string, asJson: boolean): string {
   const { bundle } = parseRootBundle(file.rootsPem, 'roots');
-  const expiresAt = new Date(file.expiresAt).toISOString();
+  const expiresAt = iso(file.expiresAt);
   const files = [ROOTS, TOKEN, SETTINGS].map(at);
   if (asJson)
     return json({

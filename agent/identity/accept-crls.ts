@@ -1,5 +1,6 @@
 import { TAG } from '../base/der';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { readPemSteps } from '../base/pem';
 import { inTurns } from '../base/steps';
 import { type Certificate, isCa, parseCertificate } from './certificate';
@@ -202,5 +203,3 @@ function isSameIssuer(one: Crl, other: Crl): boolean {
     Buffer.compare(keyId(one), keyId(other)) === 0
   );
 }
-
-const iso = (at: number) => new Date(at).toISOString();

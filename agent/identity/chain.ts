@@ -1,4 +1,5 @@
 import { invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { type Certificate, isCa, isSelfIssued, lacksKeyCertSign, uriNames } from './certificate';
 import { PURPOSE } from './extensions';
 import { SignatureChecker } from './signature-checker';
@@ -357,5 +358,4 @@ function isHostWithin(host: string, constraint: string): boolean {
     : host === wanted;
 }
 
-const iso = (at: number) => new Date(at).toISOString();
 const quote = (name: string) => (name === '' ? 'of no name' : `"${name.slice(0, 200)}"`);

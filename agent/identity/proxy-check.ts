@@ -1,3 +1,4 @@
+import { iso } from '../base/iso';
 import type { Certificate } from './certificate';
 import { keyIdsAgree } from './chain';
 import { type Crl, isCrlOf } from './crl';
@@ -225,6 +226,5 @@ function isListNamed(
   return !authorityKeyId || !subjectKeyId || Buffer.compare(authorityKeyId, subjectKeyId) === 0;
 }
 
-const iso = (at: number) => new Date(at).toISOString();
 const nameOf = ({ subject, sha256 }: Certificate) =>
   subject === '' ? sha256.slice(0, 16) : `"${subject.slice(0, 200)}"`;

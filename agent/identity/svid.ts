@@ -1,5 +1,6 @@
 import { formatDuration } from '../base/duration';
 import { AgentError, type ErrorCode, errorText, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import {
   type Certificate,
   isCa,
@@ -398,8 +399,6 @@ function translated<T>(code: ErrorCode, what: string, work: () => T): T {
     });
   }
 }
-
-const iso = (at: number) => new Date(at).toISOString();
 
 function refuse(field: string, rule: string) {
   return invalid('ERR_PARSE', field, rule);

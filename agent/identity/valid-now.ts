@@ -1,3 +1,4 @@
+import { iso } from '../base/iso';
 import { type Certificate, isSelfIssued, parseCertificate } from './certificate';
 import { sameSubjectAndKey, verifyChain } from './chain';
 import type { CrlSet } from './crl';
@@ -100,7 +101,6 @@ export function chainToHandOut(
 }
 
 function reasonAt({ notBeforeAt, notAfterAt }: Certificate, now: number): string {
-  const iso = (at: number) => new Date(at).toISOString();
   return now < notBeforeAt ? `begins at ${iso(notBeforeAt)}` : `ended at ${iso(notAfterAt)}`;
 }
 

@@ -3,6 +3,7 @@ import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
 import { type FileWatch, watchFiles } from '../base/file-watch';
+import { iso } from '../base/iso';
 import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
@@ -194,7 +195,7 @@ class FileSource implements CertSource {
       files: this.#where,
       ...(svid.id && { id: formatSpiffeId(svid.id) }),
       serial: svid.serial,
-      notAfter: new Date(svid.notAfterAt).toISOString(),
+      notAfter: iso(svid.notAfterAt),
       ...(svid.warnings.length > 0 && { warnings: svid.warnings }),
     });
     return svid;
@@ -209,7 +210,7 @@ class FileSource implements CertSource {
     this.deps.log.info('certificate files not yet valid, serving the previous ones', {
       files: this.#where,
       serial: read.serial,
-      notBefore: new Date(read.notBeforeAt).toISOString(),
+      notBefore: iso(read.notBeforeAt),
     });
     // The new roots hold already: bundle before leaf.
     const kept = revalidateSvid(previous, read.bundle, now);

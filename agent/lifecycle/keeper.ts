@@ -4,6 +4,7 @@ import type { ClockJump } from '../base/clock';
 import type { Deps } from '../base/deps';
 import { formatDuration } from '../base/duration';
 import { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { SKEW_TOLERANCE_MS } from '../identity/chain';
@@ -442,5 +443,3 @@ function mayBeOver({ code, retry, retryAfterMs }: AgentError): boolean {
     (code === 'ERR_CA_UNAVAILABLE' || code === 'ERR_TIMEOUT' || retry === 'unsure')
   );
 }
-
-const iso = (at: number): string => new Date(at).toISOString();

@@ -1,5 +1,6 @@
 import type { Deps } from '../base/deps';
 import { AgentError, type ErrorCode } from '../base/errors';
+import { iso } from '../base/iso';
 import { type Watched, WatchedSource } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
 import { revalidateSvid, type Svid } from '../identity/svid';
@@ -35,7 +36,7 @@ function stateOf(facts: Facts, code: ErrorCode, now: number): CertState {
 }
 
 function expiredError(svid: Svid, code: ErrorCode): AgentError {
-  const when = new Date(svid.notAfterAt).toISOString();
+  const when = iso(svid.notAfterAt);
   return new AgentError(
     code,
     `certificate ${svid.serial}: expired at ${when} before it could be replaced`,
@@ -131,7 +132,7 @@ export class Offer {
     if (expired && expired.serial !== this.#expiredSerial) {
       this.deps.log.error('certificate expired', {
         serial: expired.serial,
-        notAfter: new Date(expired.notAfterAt).toISOString(),
+        notAfter: iso(expired.notAfterAt),
       });
     }
     this.#expiredSerial = expired?.serial;
@@ -167,7 +168,7 @@ export class Offer {
         this.#publish();
         return;
       }
-      const facts = { serial: svid.serial, notAfter: new Date(lasting.notAfterAt).toISOString() };
+      const facts = { serial: svid.serial, notAfter: iso(lasting.notAfterAt) };
       this.deps.log.info('certificate path expired, using another path', facts);
       this.revalidated(lasting, lasting.bundle, this.#facts.renewAt);
     } catch (caught) {

@@ -1,6 +1,7 @@
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import { formatDuration } from '../base/duration';
 import type { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import type { Random } from '../base/random';
 import type { PlanStep } from '../identity/cert-state';
 
@@ -89,7 +90,7 @@ function credentialStep(receivedAt: number, expiresAt: number | undefined) {
   return step(
     'credential for the next renewal',
     expiresAt - marginMs,
-    `it expires at ${new Date(expiresAt).toISOString()}; ${formatDuration(marginMs)} are kept for retries`,
+    `it expires at ${iso(expiresAt)}; ${formatDuration(marginMs)} are kept for retries`,
   );
 }
 

@@ -1,5 +1,6 @@
 import type { AgentView, WorkloadStatus } from '../admin/agent-view';
 import type { Health } from '../base/health';
+import { iso } from '../base/iso';
 import type { Watched } from '../base/watched';
 import type { CertSource, SourceDescription } from '../identity/cert-state';
 
@@ -78,7 +79,7 @@ function stalled(
 ): string | undefined {
   const wantedAt = attemptSince === undefined ? dueAt : (attemptUntil ?? attemptSince);
   if (wantedAt === undefined || now - wantedAt < HANGING_MS) return undefined;
-  const when = new Date(attemptSince ?? wantedAt).toISOString();
+  const when = iso(attemptSince ?? wantedAt);
   return attemptSince === undefined
     ? `${source}: overdue since ${when}`
     : `${source}: an attempt has hung since ${when}`;

@@ -5,6 +5,7 @@ import type { CaServer, CaServerOptions } from '../authority/server/ca-server';
 import type { RateLimits } from '../authority/server/rate-limits';
 import { Closers } from '../base/closers';
 import type { Health } from '../base/health';
+import { iso } from '../base/iso';
 import { RUNTIME } from '../base/runtime';
 import { VERSION } from '../base/version';
 import { parseCertificate } from '../identity/certificate';
@@ -205,7 +206,7 @@ function serviceHealth(
 ): Health {
   return {
     summary: () => {
-      const until = new Date(authority.describe().notAfterAt).toISOString();
+      const until = iso(authority.describe().notAfterAt);
       const told = problems().map((problem) => `; ${problem}`);
       return `certifying for ${trustDomain} at ${address}, signer until ${until}${told.join('')}`;
     },

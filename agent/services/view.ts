@@ -1,6 +1,7 @@
 import type { AgentStatus, AgentView, RefusedEntry, RotateResult } from '../admin/agent-view';
 import type { Deps } from '../base/deps';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { RUNTIME } from '../base/runtime';
 import { VERSION } from '../base/version';
 import type { Watched } from '../base/watched';
@@ -44,8 +45,8 @@ export function createView(
         version: VERSION,
         pid: process.pid,
         runtime: RUNTIME,
-        startedAt: new Date(startedAt).toISOString(),
-        now: new Date(deps.clock.now()).toISOString(),
+        startedAt: iso(startedAt),
+        now: iso(deps.clock.now()),
         ready: because.length === 0,
         reasons: because,
         workloads: served.workloads().map((workload) => workload.status()),
@@ -142,7 +143,7 @@ async function rotateOne(
     id: svid.id ? formatSpiffeId(svid.id) : 'mounted certificate',
     ...(previous && { previousSerial: previous.serial }),
     serial: svid.serial,
-    notAfter: new Date(svid.notAfterAt).toISOString(),
+    notAfter: iso(svid.notAfterAt),
     ...(acknowledged !== undefined && { acknowledged }),
   };
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { publishDir } from '../base/atomic-dir';
 import type { Deps } from '../base/deps';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { keepLooking } from '../base/keep-looking';
 import { readSmallFile } from '../base/read-file';
 import { type Watched, WatchedSource } from '../base/watched';
@@ -256,4 +257,3 @@ class FollowedLists implements Revocation {
 }
 
 const lateAt = (set: CrlSet) => set.thisUpdateAt + LATE * (set.nextUpdateAt - set.thisUpdateAt);
-const iso = (at: number) => new Date(at).toISOString();

@@ -1,5 +1,6 @@
 import { makeRoot } from '../authority/make-root';
 import { AgentError, invalid } from '../base/errors';
+import { iso } from '../base/iso';
 import { Secret } from '../base/secret';
 import { type Certificate, parseCertificates, parseRootBundle } from '../identity/certificate';
 import type { CertificateEngine } from '../identity/engine';
@@ -110,7 +111,7 @@ export function formatSharedRoot({ signer, next, rootsPem, sinceAt }: SharedRoot
       [KEYS.nextKey]: base64(next?.keyPem.reveal()),
       [KEYS.nextCert]: base64(next?.certPem),
     },
-    annotations: { [SINCE]: new Date(sinceAt).toISOString() },
+    annotations: { [SINCE]: iso(sinceAt) },
   };
 }
 

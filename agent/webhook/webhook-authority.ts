@@ -3,6 +3,7 @@ import { type ServerNames, serverSpec } from '../authority/certificate-specs';
 import { assertAsDecided } from '../authority/check-made';
 import type { Issuer } from '../authority/issuer';
 import type { Deps } from '../base/deps';
+import { iso } from '../base/iso';
 import { type Watched, WatchedSource } from '../base/watched';
 import type { CertificateEngine } from '../identity/engine';
 import type { TrustBundle } from '../identity/trust-bundle';
@@ -37,7 +38,7 @@ export class WebhookAuthority {
     if (issuer.bundle.version !== previous.bundle.version) this.#trust.set(issuer.bundle);
     if (issuer.version === previous.version) return;
     this.deps.log.info('webhook root changed', {
-      notAfter: new Date(issuer.notAfterAt).toISOString(),
+      notAfter: iso(issuer.notAfterAt),
     });
     for (const listener of [...this.#listeners]) listener.call();
   }
@@ -57,7 +58,7 @@ export class WebhookAuthority {
     const spec = serverSpec(spkiDer, names, ttlSeconds, issuer, this.deps.clock.now());
     const leaf = await this.engine.createCertificate(spec, issuer.key);
     assertAsDecided(leaf, spec);
-    const notAfter = new Date(spec.notAfterAt).toISOString();
+    const notAfter = iso(spec.notAfterAt);
     this.deps.log.info('serving certificate issued', {
       names: [...names.dns, ...names.ip],
       notAfter,

@@ -11,6 +11,7 @@ import type {
 import { type Closer, Closers } from '../base/closers';
 import type { Deps } from '../base/deps';
 import type { AgentError } from '../base/errors';
+import { iso } from '../base/iso';
 import { WatchedSource } from '../base/watched';
 import type { Config } from '../config/config';
 import type { CrlSigners } from '../identity/accept-crls';
@@ -453,5 +454,3 @@ function problemStatus(error: AgentError): NonNullable<WorkloadStatus['sourcePro
     ...(error.hint !== undefined && { hint: error.hint }),
   };
 }
-
-const iso = (at: number): string => new Date(at).toISOString();

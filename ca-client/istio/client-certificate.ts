@@ -1,4 +1,5 @@
 import { AgentError, errorText, invalid } from '../../agent/base/errors';
+import { iso } from '../../agent/base/iso';
 import { readSmallFile } from '../../agent/base/read-file';
 import { parseCertificate, parseCertificates } from '../../agent/identity/certificate';
 import { SKEW_TOLERANCE_MS, verifyChain } from '../../agent/identity/chain';
@@ -78,7 +79,7 @@ export function presentingObstacle(
 ): string | undefined {
   if (certificate.isRevoked) return 'must not be revoked: a revocation list names it';
   if (now >= certificate.notAfterAt)
-    return `must not be expired: it ended at ${new Date(certificate.notAfterAt).toISOString()}`;
+    return `must not be expired: it ended at ${iso(certificate.notAfterAt)}`;
   if (now < certificate.notBeforeAt - SKEW_TOLERANCE_MS) return 'must be valid now';
   try {
     const [leaf, ...others] = parseCertificates(certificate.chainPem, 'cert-chain.pem');

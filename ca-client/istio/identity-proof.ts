@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
+import { iso } from '../../agent/base/iso';
 import { readSmallFile } from '../../agent/base/read-file';
 import { JOIN_TOKEN_PREFIX } from '../../agent/identity/join-token';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
@@ -172,7 +173,7 @@ export class IdentityProof {
       const either = isBlameless ? ', or cannot have it reviewed now' : '';
       return `the CA refuses the token ${tokenPath}${this.#audienceFault(token) ?? ''}${either}; is it for this cluster and this service account?`;
     }
-    const since = new Date(this.#refused.since).toISOString();
+    const since = iso(this.#refused.since);
     const isEarly = isBlameless && this.deps.clock.now() < this.#refused.since + OUTAGE_MS;
     if (!isEarly)
       this.#complain(`same ${print}`, () =>
@@ -327,7 +328,7 @@ const EXPIRED_HINT =
   'the certificate expired too long ago for the CA (ca serve --renew-after-expiry); install a new join token (keyturn vm join)';
 
 function endedCertificateError({ notAfterAt }: ClientCertificate): AgentError {
-  const when = new Date(notAfterAt).toISOString();
+  const when = iso(notAfterAt);
   return new AgentError(
     'ERR_TOKEN',
     `sign: our certificate ended at ${when}, and this CA does not take it`,

@@ -1,3 +1,4 @@
+import { iso } from '../../agent/base/iso';
 import { ISTIO_AUDIENCE } from '../../agent/jwt/token-claims';
 import type { LintFacts, LintRule } from './lint-rule';
 
@@ -149,4 +150,4 @@ function audiencesOf(claims: Readonly<Record<string, unknown>>): string[] {
 
 const MAX_SECONDS = 8_640_000_000_000;
 const instant = (seconds: number) =>
-  Math.abs(seconds) <= MAX_SECONDS ? new Date(seconds * 1_000).toISOString() : String(seconds);
+  Math.abs(seconds) <= MAX_SECONDS ? iso(seconds * 1_000) : String(seconds);

@@ -1,4 +1,5 @@
 import type { StreamStatus } from '../../agent/admin/agent-view';
+import { iso } from '../../agent/base/iso';
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import type { Connection } from '../grpc/connections';
@@ -201,8 +202,4 @@ function nameStatus([name, entry]: [string, NameEntry]): StreamStatus['names'][n
     }),
     ...(nack && { nack: { version: nack.version, message: nack.message, at: iso(nack.at) } }),
   };
-}
-
-function iso(at: number): string {
-  return new Date(at).toISOString();
 }

@@ -3,6 +3,7 @@ import { assertClockIsSet } from '../../base/clock-floor';
 import type { Deps } from '../../base/deps';
 import { AgentError } from '../../base/errors';
 import { watchFiles } from '../../base/file-watch';
+import { iso } from '../../base/iso';
 import { keepLooking } from '../../base/keep-looking';
 import { type Watched, WatchedSource } from '../../base/watched';
 import type { JwtAuthority, JwtSvidClaims } from '../../identity/jwt-svid';
@@ -122,7 +123,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
       await makeJwtKey(this.#dir, plan.due, this.options.algorithm);
       log.info('JWT-SVID key created', {
         number: plan.due.number,
-        signsFrom: new Date(plan.due.activeAt).toISOString(),
+        signsFrom: iso(plan.due.activeAt),
       });
     }
   }

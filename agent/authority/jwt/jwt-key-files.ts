@@ -4,6 +4,7 @@ import { link, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurably } from '../../base/durable-files';
 import { AgentError, invalid, systemCode } from '../../base/errors';
+import { iso } from '../../base/iso';
 import { makeDirectory } from '../../base/make-directory';
 import {
   generateKeyPair,
@@ -70,7 +71,7 @@ export async function makeJwtKey(
   const pair = await generateKeyPair(algorithm);
   const pem = privateKeyPem(pair, 'pkcs8');
   const bytes = Buffer.from(
-    `${JSON.stringify({ activeAt: new Date(activeAt).toISOString(), privateKey: pem.toString('latin1') })}\n`,
+    `${JSON.stringify({ activeAt: iso(activeAt), privateKey: pem.toString('latin1') })}\n`,
   );
   pem.fill(0);
   const draft = join(dir, `.draft-${randomBytes(16).toString('hex')}`);

@@ -3,6 +3,7 @@ import { join, relative, resolve } from 'node:path';
 import { publishDir } from '../../base/atomic-dir';
 import type { Deps } from '../../base/deps';
 import { AgentError, invalid } from '../../base/errors';
+import { iso } from '../../base/iso';
 import { listenUnix } from '../../base/unix-socket';
 import {
   type Certificate,
@@ -479,6 +480,5 @@ function refused(root: Certificate, rule: string, hint?: string, cause?: unknown
   return invalid('ERR_CA_STATE', retiring(root), rule, { ...(hint && { hint }), cause });
 }
 
-const iso = (at: number): string => new Date(at).toISOString();
 const retiring = (root: Certificate): string =>
   `retire root ${certificateId(root)} (${root.subject})`;

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { Deps } from '../../base/deps';
 import { syncDirectory } from '../../base/durable-files';
 import { AgentError, errorText, invalid, systemCode } from '../../base/errors';
+import { iso } from '../../base/iso';
 import { openToAppend } from '../../base/open-append';
 import { Trouble } from '../../base/trouble';
 import { probeWrite } from '../store/probe-write';
@@ -144,7 +145,7 @@ class QueuedLog implements AuditLog {
   }
 
   write(entry: AuditEntry): Promise<void> {
-    const line = `${JSON.stringify({ time: new Date(this.deps.clock.now()).toISOString(), ...entry })}\n`;
+    const line = `${JSON.stringify({ time: iso(this.deps.clock.now()), ...entry })}\n`;
     if (this.#next !== undefined) {
       this.#next.lines.push(line);
       return this.#next.written;
@@ -180,9 +181,7 @@ class QueuedLog implements AuditLog {
   #resume(): Promise<void> {
     return this.#inTurn(async () => {
       await this.sink.probe();
-      const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) =>
-        new Date(at).toISOString(),
-      );
+      const [time, since] = [this.deps.clock.now(), this.#failingSince].map((at) => iso(at));
       await this.sink.append(`${JSON.stringify({ time, event: 'audit-log-resumed', since })}\n`);
     });
   }

@@ -5,6 +5,7 @@ import {
 } from '../../../ca-client/istio/wire/messages';
 import type { Deps } from '../../base/deps';
 import { AgentError, invalid } from '../../base/errors';
+import { iso } from '../../base/iso';
 import { causeText } from '../../base/log';
 import { LogBudget } from '../../base/log-budget';
 import { readPem } from '../../base/pem';
@@ -271,7 +272,7 @@ export class CertificateService {
   ): Promise<Buffer> {
     const { authority, audit } = this.options;
     facts.serial = issued.serial;
-    facts.notAfter = new Date(issued.notAfterAt).toISOString();
+    facts.notAfter = iso(issued.notAfterAt);
     const roots = this.#roots(authority.trust.value);
     await this.#record(issued, facts, roots.ids);
     await audit.write(auditEntry('issued', facts, { status: 'OK', peer: connection.peer }));

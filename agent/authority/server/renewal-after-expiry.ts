@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Deps } from '../../base/deps';
+import { iso } from '../../base/iso';
 import type { Certificate } from '../../identity/certificate';
 import { formatSpiffeId, type SpiffeId } from '../../identity/spiffe-id';
 import { Batches } from '../store/batches';
@@ -77,7 +78,7 @@ export class RenewalAfterExpiry {
     return {
       event: 'renewed-after-expiry',
       detail: {
-        endedAt: new Date(leaf.notAfterAt).toISOString(),
+        endedAt: iso(leaf.notAfterAt),
         ...(again > 0 && { again: String(again) }),
       },
       giveBack: () => store.giveBackExpired(expired, claim),

@@ -1,3 +1,4 @@
+import { iso } from '../../base/iso';
 import type { Claims } from '../../jwt/jwt-claims';
 import { refuseCredential } from './authenticator';
 
@@ -33,17 +34,11 @@ export function assertClaims(
   const exp = seconds(claims, 'exp');
   if (exp === undefined) throw refuseCredential('token exp', 'must be there');
   if (nowSeconds >= exp)
-    throw refuseCredential(
-      'token exp',
-      `must not be past: it was ${new Date(exp * 1_000).toISOString()}`,
-    );
+    throw refuseCredential('token exp', `must not be past: it was ${iso(exp * 1_000)}`);
   for (const claim of ['nbf', 'iat'] as const) {
     const at = seconds(claims, claim);
     if (at !== undefined && at > nowSeconds + SKEW_SECONDS) {
-      throw refuseCredential(
-        `token ${claim}`,
-        `must not be ahead: it is ${new Date(at * 1_000).toISOString()}`,
-      );
+      throw refuseCredential(`token ${claim}`, `must not be ahead: it is ${iso(at * 1_000)}`);
     }
   }
 }
