@@ -125,6 +125,6 @@ test('a second ca serve on one port ends with 71, and the log says so', async ()
   expect(await second.finished).toMatchObject({ code: 71, stdout: '' });
   expect(second.events.at(-1)).toMatchObject({
     level: 'error',
-    event: 'the ca server cannot start',
+    event: 'the ca server failed to start',
   });
 });

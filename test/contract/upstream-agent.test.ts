@@ -259,7 +259,7 @@ describe("upstream's agent, numbers 39 to 57", () => {
     const { ca, machine } = await world();
     const daemon = machine.start({ CA_ROOT_CA: 'SYSTEM' });
     expect(await failure(daemon)).toMatchObject({
-      message: expect.stringContaining('over TLS'),
+      message: expect.stringContaining('TLS connection failed'),
       hint: expect.stringContaining('nothing was sent'),
     });
     expect(ca.server.calls).toEqual([]);
