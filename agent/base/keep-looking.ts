@@ -49,8 +49,8 @@ export async function keepLooking(
     }
     if (signal.aborted) break;
     until = Math.min(until, looked.notLaterThan?.() ?? until);
-    await clock.sleepUntil(soonestAt, signal).catch(() => undefined);
-    await clock.sleepUntil(until, wake.signal).catch(() => undefined);
+    await clock.sleepUntil(Math.max(until, soonestAt), wake.signal).catch(() => undefined);
+    if (clock.now() < soonestAt) await clock.sleepUntil(soonestAt, signal).catch(() => undefined);
   }
   signal.removeEventListener('abort', end);
   await watch?.close();
