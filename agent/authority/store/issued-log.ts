@@ -67,24 +67,12 @@ export class IssuedLog {
     await probeWrite(this.dir);
   }
 
-  async find(query: IssuedQuery, now: number): Promise<IssuedEntry[]> {
-    return [...(await this.#find(query, now)).entries];
+  async find(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]> {
+    return (await this.findSince(query, now)).entries;
   }
 
   /** As `find`, but only what came since an earlier reading where `since` is of one and its segments are still there. */
   async findSince(
-    query: IssuedQuery,
-    now: number,
-    since: IssuedReading['end'] | undefined,
-  ): Promise<IssuedReading> {
-    if (since === undefined) return this.#find(query, now);
-    const paths = new Set(await this.#paths());
-    // Its entries are in another segment by now, among some that were read.
-    if ([...since.keys()].some((path) => !paths.has(path))) return this.#find(query, now);
-    return this.#find(query, now, since);
-  }
-
-  async #find(
     query: IssuedQuery,
     now: number,
     since: IssuedReading['end'] = new Map(),
@@ -93,11 +81,10 @@ export class IssuedLog {
     const read = await this.#readAll((batch) => {
       for (const entry of batch) if (matches(entry, query, now)) found.set(entry.serial, entry);
     }, since);
-    return {
-      entries: [...found.values()],
-      isWhole: since.size === 0,
-      end: new Map(read.map(({ path, readTo }) => [path, readTo])),
-    };
+    const end = new Map(read.map(({ path, readTo }) => [path, readTo]));
+    // The entries of a segment that went are in another one by now, among some that were read before.
+    if ([...since.keys()].some((path) => !end.has(path))) return this.findSince(query, now);
+    return { entries: [...found.values()], isWhole: since.size === 0, end };
   }
 
   /** Looks through everything once and mends what killed writers left behind. @throws AgentError ERR_CA_STATE: damaged. */
