@@ -1,7 +1,7 @@
 import { caGauges } from '../admin/gauges';
 import type { Authority } from '../authority/authority';
 import type { AuthenticatorName } from '../authority/server/authenticator';
-import type { CaServer, CaServerOptions } from '../authority/server/ca-server';
+import type { CaServer } from '../authority/server/ca-server';
 import type { RateLimits } from '../authority/server/rate-limits';
 import { Closers } from '../base/closers';
 import type { Health } from '../base/health';
@@ -83,6 +83,55 @@ export async function startCaService(
   }
 }
 
+async function openServer(
+  config: CaServiceConfig,
+  around: CaServiceSurroundings,
+  closers: Closers,
+  deps: AgentDeps,
+) {
+  const { authority, store, crl } = await openState(config, around, closers, deps);
+  const { createCaServer } = await import('../authority/server/ca-server');
+  const { trustDomain, authenticators, audiences, oidc } = config;
+  const api = authenticators.includes('token-review')
+    ? await openKubeApi(config.kubeconfig, around.env, deps)
+    : undefined;
+  if (api) closers.add(() => api.close());
+  const problems = () => server.problems().map(({ message }) => message);
+  const server: CaServer = await createCaServer(
+    {
+      authority,
+      store,
+      listen: config.listen,
+      serverNames: config.serverNames,
+      trustDomain,
+      aliases: config.aliases,
+      authenticators,
+      ...(oidc && { oidc: { ...oidc, audiences } }),
+      ...(api && { tokenReview: { api, audiences } }),
+      rates: config.rates,
+      maxTtlSeconds: config.maxTtlSeconds,
+      renewAfterExpiryMs: config.renewAfterExpiryMs,
+      maxLivePerIdentity: config.maxLivePerIdentity,
+      audit: { path: config.auditLog },
+      writeAuditLine: around.writeAuditLine,
+      http: {
+        address: config.adminAddress,
+        metrics: () => exposition(authority, problems().length === 0, deps),
+        crl,
+        jwtKeys: async () => {
+          const { readPublishedKeys } = await import('../authority/jwt/published-keys');
+          return readPublishedKeys(config.caDir, deps.clock.now());
+        },
+      },
+    },
+    deps,
+  );
+  closers.add(() => server.close());
+  const health = serviceHealth(trustDomain, server.address, authority, problems);
+  return { address: server.address, adminAddress: server.httpAddress!, health };
+}
+
+/** The authority and its register, with what keeps that in order and what is published of it. */
 async function openState(
   config: CaServiceConfig,
   { env }: CaServiceSurroundings,
@@ -90,6 +139,8 @@ async function openState(
   deps: AgentDeps,
 ) {
   const { openAuthority } = await import('../authority/authority');
+  const { createCrlPublisher } = await import('../authority/crl');
+  const { keepTidy } = await import('../authority/store/upkeep');
   const { caDir: dir, trustDomain, rootTrustDomains, caKeyAlgorithm: rootAlgorithm } = config;
   const engine = await loadEngine(config.engine);
   const authority = await openAuthority(
@@ -99,28 +150,11 @@ async function openState(
   closers.add(() => authority.close());
   const { store, close } = await openCaStore(config, env, deps);
   closers.add(close);
-  return { authority, store };
-}
-
-/** The authority with what keeps its state in order, and what is published of it. */
-async function openUpkeep(
-  config: CaServiceConfig,
-  around: CaServiceSurroundings,
-  closers: Closers,
-  deps: AgentDeps,
-) {
-  const { createCrlPublisher } = await import('../authority/crl');
-  const { keepTidy } = await import('../authority/store/upkeep');
-  const state = await openState(config, around, closers, deps);
-  const upkeep = keepTidy(state.store, deps);
+  const upkeep = keepTidy(store, deps);
   closers.add(() => upkeep.close());
-  const crl = createCrlPublisher({ dir: config.caDir, store: state.store }, deps);
+  const crl = createCrlPublisher({ dir, store }, deps);
   closers.add(() => crl.close());
-  const jwtKeys = async () => {
-    const { readPublishedKeys } = await import('../authority/jwt/published-keys');
-    return readPublishedKeys(config.caDir, deps.clock.now());
-  };
-  return { ...state, crl, jwtKeys };
+  return { authority, store, crl };
 }
 
 async function exposition(authority: Authority, ready: boolean, deps: AgentDeps) {
@@ -131,71 +165,6 @@ async function exposition(authority: Authority, ready: boolean, deps: AgentDeps)
     contentType: deps.metrics.contentType,
     body: await deps.metrics.textWith(caGauges({ ...facts, signerNotAfterAt: notAfterAt, roots })),
   };
-}
-
-async function openServer(
-  config: CaServiceConfig,
-  around: CaServiceSurroundings,
-  closers: Closers,
-  deps: AgentDeps,
-) {
-  const { authority, store, crl, jwtKeys } = await openUpkeep(config, around, closers, deps);
-  const problems = () => server.problems().map(({ message }) => message);
-  const metrics = () => exposition(authority, problems().length === 0, deps);
-  const server: CaServer = await listen(config, around, closers, deps, {
-    authority,
-    store,
-    rates: config.rates,
-    audit: { path: config.auditLog },
-    writeAuditLine: around.writeAuditLine,
-    http: { address: config.adminAddress, metrics, crl, jwtKeys },
-  });
-  const health = serviceHealth(config.trustDomain, server.address, authority, problems);
-  return { address: server.address, adminAddress: server.httpAddress!, health };
-}
-
-type Placed = 'authority' | 'store' | 'rates' | 'audit' | 'writeAuditLine' | 'http';
-
-async function listen(
-  config: CaServiceConfig,
-  around: CaServiceSurroundings,
-  closers: Closers,
-  deps: AgentDeps,
-  placed: Pick<CaServerOptions, Placed>,
-): Promise<CaServer> {
-  const {
-    trustDomain,
-    aliases,
-    serverNames,
-    authenticators,
-    audiences,
-    maxTtlSeconds,
-    renewAfterExpiryMs,
-    maxLivePerIdentity,
-  } = config;
-  const { createCaServer } = await import('../authority/server/ca-server');
-  const api = authenticators.includes('token-review')
-    ? await openKubeApi(config.kubeconfig, around.env, deps)
-    : undefined;
-  if (api) closers.add(() => api.close());
-  const server = await createCaServer(
-    {
-      ...placed,
-      listen: config.listen,
-      serverNames,
-      trustDomain,
-      aliases,
-      authenticators,
-      ...(config.oidc && { oidc: { ...config.oidc, audiences } }),
-      ...(api && { tokenReview: { api, audiences } }),
-      maxTtlSeconds,
-      renewAfterExpiryMs,
-      maxLivePerIdentity,
-    },
-    deps,
-  );
-  closers.add(() => server.close());
-  return server;
 }
 
 function serviceHealth(
