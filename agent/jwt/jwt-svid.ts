@@ -2,20 +2,8 @@ import { AgentError } from '../base/errors';
 import type { VerifiedJwt } from '../identity/jwt-svid';
 import type { JwtKey } from '../identity/spiffe-bundle';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id';
-import { type KeySet, parseKeySet } from './key-set';
+import { type KeySet, parseKeySet, SVID_ALGORITHMS } from './key-set';
 
-/** JWT-SVID section 2.1. */
-const ALGORITHMS = [
-  'ES256',
-  'ES384',
-  'ES512',
-  'RS256',
-  'RS384',
-  'RS512',
-  'PS256',
-  'PS384',
-  'PS512',
-] as const;
 const MAX_TOKEN = 16 * 1024;
 /** How far clocks of issuers may be off. */
 const SKEW_SECONDS = 60;
@@ -59,8 +47,8 @@ export async function verifyJwtSvid(
 
 function readHeader(header: Json): string | undefined {
   const { alg, typ, kid } = header;
-  if (!ALGORITHMS.some((each) => each === alg))
-    throw refuse('token alg', `must be one of ${ALGORITHMS.join(', ')}`);
+  if (!SVID_ALGORITHMS.some((each) => each === alg))
+    throw refuse('token alg', `must be one of ${SVID_ALGORITHMS.join(', ')}`);
   if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE')
     throw refuse('token typ', 'must be JWT or JOSE');
   if (kid !== undefined && typeof kid !== 'string') throw refuse('token kid', 'must be a text');
@@ -121,7 +109,7 @@ const keySets = new WeakMap<JwtKey, Promise<KeySet>>();
 function keySetOf(keys: readonly JwtKey[]): Promise<KeySet> {
   const [only, ...more] = keys as [JwtKey, ...JwtKey[]];
   const known = more.length === 0 ? keySets.get(only) : undefined;
-  const made = known ?? parseKeySet(JSON.stringify({ keys }), 'token keys', ALGORITHMS);
+  const made = known ?? parseKeySet(JSON.stringify({ keys }), 'token keys', SVID_ALGORITHMS);
   if (more.length === 0) keySets.set(only, made);
   return made;
 }

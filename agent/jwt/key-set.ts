@@ -4,11 +4,8 @@ import { AgentError, invalid } from '../base/errors';
 import { signatureWeight } from '../identity/signature-checker';
 import { hasRocaMark } from './roca';
 
-/**
- * Signatures that a token may have: asymmetric ones only, so that a public key can never be mistaken for a shared secret (RFC 8725 section
- * 2.1), and no RSA encryption. Which of them a key may make is the key's to say.
- */
-export const TOKEN_ALGORITHMS = [
+/** Signatures that a JWT-SVID may have. @see JWT-SVID section 2.1. */
+export const SVID_ALGORITHMS = [
   'ES256',
   'ES384',
   'ES512',
@@ -18,9 +15,13 @@ export const TOKEN_ALGORITHMS = [
   'PS256',
   'PS384',
   'PS512',
-  'EdDSA',
-  'Ed25519',
 ] as const;
+
+/**
+ * Signatures that a token may have: asymmetric ones only, so that a public key can never be mistaken for a shared secret (RFC 8725 section
+ * 2.1), and no RSA encryption. Which of them a key may make is the key's to say.
+ */
+export const TOKEN_ALGORITHMS = [...SVID_ALGORITHMS, 'EdDSA', 'Ed25519'] as const;
 export type TokenAlgorithm = (typeof TOKEN_ALGORITHMS)[number];
 
 const MAX_KEYS = 100;

@@ -1,3 +1,5 @@
+import { type Claims, parseClaims } from './jwt-claims';
+
 /** The audience that Istio's authorities ask for, unless told otherwise. */
 export const ISTIO_AUDIENCE = 'istio-ca';
 
@@ -8,15 +10,9 @@ export const ISTIO_AUDIENCE = 'istio-ca';
  * @returns     Undefined where it is no JWT.
  * @see RFC 7519 section 3.
  */
-export function readTokenClaims(text: string): Readonly<Record<string, unknown>> | undefined {
+export function readTokenClaims(text: string): Claims | undefined {
   const parts = text.split('.');
-  if (parts.length !== 3) return undefined;
-  try {
-    const claims: unknown = JSON.parse(Buffer.from(parts[1]!, 'base64url').toString('utf8'));
-    return typeof claims === 'object' && claims !== null && !Array.isArray(claims)
-      ? (claims as Record<string, unknown>)
-      : undefined;
-  } catch {
-    return undefined;
-  }
+  return parts.length === 3
+    ? parseClaims(Buffer.from(parts[1]!, 'base64url').toString('utf8'))
+    : undefined;
 }
