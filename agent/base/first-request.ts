@@ -1,8 +1,8 @@
 import type { Server as HttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
-import { Duplex } from 'node:stream';
 import type { Deps } from './deps';
 import { endInTime } from './end-in-time';
+import { OverSocket } from './over-socket';
 
 /** The end of a request's header, RFC 9112 section 2.1. */
 const END = Buffer.from('\r\n\r\n');
@@ -25,20 +25,16 @@ export function firstRequestOnly(
   });
 }
 
-class FirstRequest extends Duplex {
-  readonly #socket: Socket;
-  readonly #headerCame: () => void;
+class FirstRequest extends OverSocket {
   /** The last octets of what was shown, for an end that two reads bring; undefined once the header is over. */
   #tail: Buffer | undefined = Buffer.alloc(0);
 
-  constructor(socket: Socket, headerCame: () => void) {
-    super();
-    this.#socket = socket;
-    this.#headerCame = headerCame;
-    socket.on('data', (chunk: Buffer) => this.#show(chunk));
-    socket.once('end', () => this.push(null));
-    socket.once('error', (cause) => this.destroy(cause));
-    socket.once('close', () => this.destroy());
+  constructor(
+    raw: Socket,
+    private readonly headerCame: () => void,
+  ) {
+    super(raw);
+    raw.on('error', () => undefined);
   }
 
   /** As a socket's: the HTTP server calls it where it has one, after an answer that is its last. */
@@ -47,33 +43,16 @@ class FirstRequest extends Duplex {
   }
 
   override _read(): void {
-    this.#socket.resume();
+    this.raw.resume();
   }
 
-  override _write(
-    chunk: Buffer,
-    encoding: BufferEncoding,
-    done: (error?: Error | null) => void,
-  ): void {
-    this.#socket.write(chunk, encoding, done);
-  }
-
-  override _final(done: (error?: Error | null) => void): void {
-    this.#socket.end(() => done());
-  }
-
-  override _destroy(cause: Error | null, done: (error?: Error | null) => void): void {
-    this.#socket.destroy();
-    done(cause);
-  }
-
-  #show(chunk: Buffer): void {
+  protected received(chunk: Buffer): void {
     if (this.#tail === undefined) return;
     const seen = Buffer.concat([this.#tail, chunk]);
     const at = seen.indexOf(END);
     const shown = at < 0 ? chunk : chunk.subarray(0, at + END.length - this.#tail.length);
     this.#tail = at < 0 ? seen.subarray(-(END.length - 1)) : undefined;
-    if (at >= 0) this.#headerCame();
-    if (!this.push(shown) && at < 0) this.#socket.pause();
+    if (at >= 0) this.headerCame();
+    if (!this.push(shown) && at < 0) this.raw.pause();
   }
 }

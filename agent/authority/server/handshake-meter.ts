@@ -1,8 +1,6 @@
 import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
 import type { OneATurn } from '../../base/one-a-turn';
-
-type Done = (error?: Error | null) => void;
+import { type Done, OverSocket } from '../../base/over-socket';
 
 /** What a client may send until its handshake is done, octets. */
 export interface HandshakeBytes {
@@ -22,7 +20,7 @@ export const HANDSHAKE_LANES = LANES.length + 1;
  * on the main thread: a hundred of P-521 take 150 ms. What is beyond waits, for a request may come right behind the handshake. And what
  * gets through does so in its turn among all handshakes, addresses by turns, in a lane by how much there is to verify at most.
  */
-export class HandshakeMeter extends Duplex {
+export class HandshakeMeter extends OverSocket {
   #isDone = false;
   /** Octets that may still pass, and those that have passed since the server's answer. */
   #left: number;
@@ -36,16 +34,13 @@ export class HandshakeMeter extends Duplex {
    * @param turns    Shared by all handshakes, with `HANDSHAKE_LANES` lanes.
    */
   constructor(
-    private readonly raw: Socket,
+    raw: Socket,
     private readonly address: string,
     private readonly bytes: HandshakeBytes,
     private readonly turns: OneATurn,
   ) {
-    super();
+    super(raw);
     this.#left = bytes.hello;
-    raw.on('data', (chunk: Buffer) => this.#take(chunk));
-    raw.on('end', () => this.push(null));
-    raw.on('close', () => this.destroy());
   }
 
   /** From now on everything gets through. */
@@ -60,9 +55,9 @@ export class HandshakeMeter extends Duplex {
     if (!this.#isQueued && this.#held === undefined) this.raw.resume();
   }
 
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
+  override _write(chunk: Buffer, encoding: BufferEncoding, done: Done): void {
     this.#answered();
-    this.raw.write(chunk, done);
+    super._write(chunk, encoding, done);
   }
 
   override _writev(chunks: readonly { readonly chunk: Buffer }[], done: Done): void {
@@ -70,16 +65,7 @@ export class HandshakeMeter extends Duplex {
     this.raw.write(Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
   }
 
-  override _final(done: Done): void {
-    this.raw.end(() => done());
-  }
-
-  override _destroy(_error: Error | null, done: Done): void {
-    this.raw.destroy();
-    done(null);
-  }
-
-  #take(chunk: Buffer): void {
+  protected received(chunk: Buffer): void {
     if (this.#isDone) {
       if (!this.push(chunk)) this.raw.pause();
       return;
