@@ -325,18 +325,35 @@ function decodeTime(content: Uint8Array, utc: boolean): number | undefined {
 export function derElement(tag: number, ...parts: readonly Uint8Array[]): Buffer {
   let length = 0;
   for (const part of parts) length += part.length;
-  const octets =
-    length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : length < 0x1000000 ? 3 : 4;
+  const octets = lengthOctets(length);
   const out = Buffer.allocUnsafe(2 + octets + length);
-  out[0] = tag;
-  out[1] = octets === 0 ? length : 0x80 | octets;
-  if (octets > 0) out.writeUIntBE(length, 2, octets);
+  writeHead(out, tag, length, octets);
   let at = 2 + octets;
   for (const part of parts) {
     out.set(part, at);
     at += part.length;
   }
   return out;
+}
+
+/** As `derElement`, in pieces: what is tens of megabytes long is put together once, in steps. */
+export function derElementParts(tag: number, ...parts: readonly Uint8Array[]): Uint8Array[] {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const octets = lengthOctets(length);
+  const head = Buffer.allocUnsafe(2 + octets);
+  writeHead(head, tag, length, octets);
+  return [head, ...parts];
+}
+
+/** Of the long form; 0 for the short one. */
+function lengthOctets(length: number): number {
+  return length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : length < 0x1000000 ? 3 : 4;
+}
+
+function writeHead(out: Buffer, tag: number, length: number, octets: number): void {
+  out[0] = tag;
+  out[1] = octets === 0 ? length : 0x80 | octets;
+  if (octets > 0) out.writeUIntBE(length, 2, octets);
 }
 
 /** The digits of a whole number, most significant first, at least one. */

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError, type ErrorCode, errorText, invalid, systemCode } from './errors';
+import { inTurns, joinSteps } from './steps';
 
 /** Certificates, keys, bundles and tokens are kilobytes. */
 const MAX_BYTES = 1 << 20;
@@ -45,7 +46,7 @@ async function readAtMost(file: FileHandle, path: string, limits: ReadLimits): P
   for (let total = 0; ; ) {
     const chunk = Buffer.allocUnsafe(Math.min(maxBytes + 1 - total, 65_536));
     const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
-    if (bytesRead === 0) return Buffer.concat(chunks);
+    if (bytesRead === 0) return chunks.length === 1 ? chunks[0]! : inTurns(joinSteps(chunks));
     total += bytesRead;
     if (total > maxBytes) throw refuse(path, limits, `must not be larger than ${maxBytes} bytes`);
     chunks.push(chunk.subarray(0, bytesRead));

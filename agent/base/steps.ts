@@ -24,6 +24,28 @@ export async function inTurns<T>(steps: Steps<T>): Promise<T> {
   }
 }
 
+/** Octets that are copied in one step. */
+const COPIED = 1024 * 1024;
+
+/** Puts parts together. A copy of tens of megabytes in one step would take as many milliseconds. */
+export function* joinSteps(parts: readonly Uint8Array[]): Steps<Buffer> {
+  const out = Buffer.allocUnsafe(parts.reduce((sum, { length }) => sum + length, 0));
+  let [at, copied] = [0, 0];
+  for (const part of parts) {
+    for (let from = 0; from < part.length; from += COPIED) {
+      if (copied >= COPIED) {
+        yield;
+        copied = 0;
+      }
+      const piece = part.subarray(from, from + COPIED);
+      out.set(piece, at);
+      at += piece.length;
+      copied += piece.length;
+    }
+  }
+  return out;
+}
+
 /** Does `work` for each of many, `size` of them in one step. */
 export function* eachOf<T>(many: readonly T[], size: number, work: (each: T) => void): Steps<void> {
   for (const [index, each] of many.entries()) {

@@ -29,6 +29,9 @@ export interface SdsUpdate {
   readonly removed: readonly string[];
 }
 
+/** As Envoy: revocation lists of a large mesh are tens of megabytes. */
+const NO_LIMIT = { 'grpc.max_receive_message_length': -1 };
+
 /**
  * Asks for secrets as an Envoy does (delta, because its answers name what is unknown), and accepts every answer.
  *
@@ -39,7 +42,7 @@ export async function* watchSecrets(
   signal: AbortSignal,
 ): AsyncGenerator<SdsUpdate, never> {
   const { Client, credentials } = await import('@grpc/grpc-js');
-  const client = new Client(`unix:${options.socket}`, credentials.createInsecure());
+  const client = new Client(`unix:${options.socket}`, credentials.createInsecure(), NO_LIMIT);
   const call = client.makeBidiStreamRequest<Buffer, Buffer>(DELTA_SECRETS, same, same);
   const cancel = () => call.cancel();
   signal.addEventListener('abort', cancel, { once: true });

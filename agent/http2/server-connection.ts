@@ -97,7 +97,7 @@ export class ServerConnection implements StreamOwner {
   #sendWindow = INITIAL_WINDOW_BYTES;
   #streamWindow = INITIAL_WINDOW_BYTES;
   #received = 0;
-  #out: Buffer[] = [];
+  #out: Uint8Array[] = [];
   #outBytes = 0;
   #written: (() => void)[] = [];
   #flushing = false;

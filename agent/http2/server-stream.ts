@@ -14,7 +14,7 @@ export interface StreamListener {
 
 /** A piece of a body that waits for its turn. */
 interface Waiting {
-  readonly bytes: Buffer;
+  readonly bytes: Uint8Array;
   readonly written: (() => void) | undefined;
 }
 
@@ -63,7 +63,7 @@ export class ServerStream {
    *
    * @param written  Called when all of it has left this process; never where it has not.
    */
-  write(bytes: Buffer, written?: () => void): void {
+  write(bytes: Uint8Array, written?: () => void): void {
     if (this.over || this.#trailers) return;
     this.#waiting.push({ bytes, written });
     this.#owner.wake(this);
@@ -92,11 +92,11 @@ export class ServerStream {
 
   /** The next octets of the body, at most so many, in pieces that are shared with others; and whom to tell when they have left. */
   take(maxBytes: number): {
-    readonly parts: readonly Buffer[];
+    readonly parts: readonly Uint8Array[];
     readonly bytes: number;
     readonly written: readonly (() => void)[];
   } {
-    const parts: Buffer[] = [];
+    const parts: Uint8Array[] = [];
     const written: (() => void)[] = [];
     let bytes = 0;
     while (this.#waiting.length > 0 && bytes < maxBytes) {

@@ -9,10 +9,10 @@ import {
   type Crl,
   type CrlSet,
   couldBeCrlOf,
-  crlSetOf,
+  crlSetSteps,
   MAX_CRL_FILE_BYTES,
-  preparePem,
   readCrlSteps,
+  rememberSignature,
 } from './crl';
 import { SignatureChecker } from './signature-checker';
 import type { TrustBundle } from './trust-bundle';
@@ -69,11 +69,10 @@ export async function acceptCrls(
   if (refused.length === outcomes.length)
     throw refused[0] ?? invalid('ERR_PARSE', field, 'must hold a certificate revocation list');
   const lists = new Set(outcomes.flatMap(({ list }) => list ?? []));
-  for (const list of lists) await inTurns(preparePem(list));
   const messages = (of: readonly CrlOutcome[]) =>
     of.flatMap(({ refusal }) => refusal?.message ?? []);
   return {
-    set: crlSetOf([...lists]),
+    set: await inTurns(crlSetSteps([...lists])),
     skipped: messages(outcomes),
     unusable: messages(outcomes.filter(({ isUnusable }) => isUnusable)),
   };
@@ -112,7 +111,9 @@ class Issuers {
   async #hasSigned(issuer: Certificate, crl: Crl): Promise<boolean> {
     if (!couldBeCrlOf(crl, issuer)) return false;
     await this.#checker.checkAside(crl, issuer);
-    return this.#checker.isSignedBy(crl, issuer);
+    const answer = this.#checker.isSignedBy(crl, issuer);
+    rememberSignature(crl, issuer, answer);
+    return answer;
   }
 
   async #verifies(certificate: Certificate): Promise<boolean> {

@@ -5,6 +5,7 @@ import {
   type DerReader,
   derBitString,
   derElement,
+  derElementParts,
   derInteger,
   derSequence,
   derTime,
@@ -13,7 +14,7 @@ import {
 } from '../base/der';
 import { AgentError } from '../base/errors';
 import { writePemSteps } from '../base/pem';
-import { atOnce, inTurns, type Steps } from '../base/steps';
+import { inTurns, joinSteps, type Steps } from '../base/steps';
 import { type Certificate, serialText } from './certificate';
 import { MAX_CRL_ENTRIES, MAX_ENTRY_BYTES } from './crl-bounds';
 import { encodeEntries, type RevokedSerial, type RevokedSerials, readEntries } from './crl-entries';
@@ -105,17 +106,24 @@ export async function createCrl(spec: CrlSpec, key: KeyPair): Promise<Uint8Array
     ),
     encodeExtension(OID.crlNumber, false, derInteger(spec.number)),
   );
-  const tbs = derSequence(
-    derInteger(1),
-    algorithmDer,
-    spec.issuerDer,
-    derTime(spec.thisUpdateAt),
-    derTime(spec.nextUpdateAt),
-    // Absent where it would be empty.
-    ...(spec.revoked.length === 0 ? [] : [derSequence(await inTurns(encodeEntries(spec.revoked)))]),
-    derElement(contextTag(0), extensions),
+  const entries = await inTurns(encodeEntries(spec.revoked));
+  const tbs = await inTurns(
+    joinSteps(
+      derElementParts(
+        TAG.sequence,
+        derInteger(1),
+        algorithmDer,
+        spec.issuerDer,
+        derTime(spec.thisUpdateAt),
+        derTime(spec.nextUpdateAt),
+        // Absent where it would be empty.
+        ...(entries.length === 0 ? [] : derElementParts(TAG.sequence, entries)),
+        derElement(contextTag(0), extensions),
+      ),
+    ),
   );
-  return derSequence(tbs, algorithmDer, derBitString(await signAside(tbs, key)));
+  const signature = derBitString(await signAside(tbs, key));
+  return inTurns(joinSteps(derElementParts(TAG.sequence, tbs, algorithmDer, signature)));
 }
 
 /**
@@ -226,12 +234,28 @@ function extensionsRule(extensions: readonly Extension[]): string | undefined {
  */
 export function isCrlOf(crl: Crl, issuer: Certificate): boolean {
   if (!couldBeCrlOf(crl, issuer)) return false;
-  return isSignatureValid(
-    crl.signatureAlgorithm,
-    crl.tbsDer,
-    crl.signature,
-    createKeyObject(issuer.publicKey),
-  );
+  const { signatureAlgorithm, tbsDer, signature } = crl;
+  const answer =
+    answersOf(crl).get(keyOf(issuer)) ??
+    isSignatureValid(signatureAlgorithm, tbsDer, signature, createKeyObject(issuer.publicKey));
+  rememberSignature(crl, issuer, answer);
+  return answer;
+}
+
+/** Whether which key has signed a list: one of tens of megabytes takes long to hash. */
+const signatures = new WeakMap<Crl, Map<string, boolean>>();
+
+/** Tells `isCrlOf` what another has found out about a signature. */
+export function rememberSignature(crl: Crl, issuer: Certificate, isValid: boolean): void {
+  signatures.set(crl, answersOf(crl).set(keyOf(issuer), isValid));
+}
+
+function answersOf(crl: Crl): Map<string, boolean> {
+  return signatures.get(crl) ?? new Map();
+}
+
+function keyOf({ publicKey }: Certificate): string {
+  return Buffer.from(publicKey.spkiDer).toString('latin1');
 }
 
 /** As `isCrlOf`, its signature aside. */
@@ -246,6 +270,8 @@ export function couldBeCrlOf(crl: Crl, issuer: Certificate): boolean {
 /** Lists that passed `acceptCrls`, replaced as one. */
 export interface CrlSet {
   readonly lists: readonly Crl[];
+  /** Each of them, PEM. */
+  readonly pems: readonly Buffer[];
   /** The lists and nothing else, PEM, as a proxy takes them. */
   readonly pem: Buffer;
   /** When the first of them has had its day, epoch milliseconds. */
@@ -256,7 +282,7 @@ export interface CrlSet {
   readonly version: string;
 }
 
-/** The text of a list and its SHA-256: made once, for a list of megabytes goes into several sets. */
+/** The text of a list and its SHA-256: made once, for a list of megabytes stays in use while others beside it change. */
 interface CrlText {
   readonly pem: Buffer;
   readonly sha256: Buffer;
@@ -264,8 +290,7 @@ interface CrlText {
 
 const texts = new WeakMap<Crl, CrlText>();
 
-/** Writes the text of a list of any length, so that `crlSetOf` finds it. */
-export function* preparePem(crl: Crl): Steps<CrlText> {
+function* textOf(crl: Crl): Steps<CrlText> {
   const known = texts.get(crl);
   if (known !== undefined) return known;
   const pem = yield* writePemSteps('X509 CRL', crl.der);
@@ -280,11 +305,14 @@ export function* preparePem(crl: Crl): Steps<CrlText> {
 }
 
 /** These lists as one value; at least one. */
-export function crlSetOf(lists: readonly Crl[]): CrlSet {
-  const written = lists.map((each) => atOnce(preparePem(each)));
+export function* crlSetSteps(lists: readonly Crl[]): Steps<CrlSet> {
+  const written: CrlText[] = [];
+  for (const each of lists) written.push(yield* textOf(each));
+  const pems = written.map(({ pem }) => pem);
   return {
     lists,
-    pem: Buffer.concat(written.map(({ pem }) => pem)),
+    pems,
+    pem: pems.length === 1 ? pems[0]! : yield* joinSteps(pems),
     nextUpdateAt: Math.min(...lists.map(({ nextUpdateAt }) => nextUpdateAt)),
     thisUpdateAt: Math.max(...lists.map(({ thisUpdateAt }) => thisUpdateAt)),
     version: createHash('sha256')

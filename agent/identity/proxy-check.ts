@@ -196,7 +196,7 @@ function listsObstacle(
     const of = named.length === 0 ? 'hold a list of' : 'hold a list that is valid now of';
     return refuse(`must ${of} ${whose} or Envoy refuses every peer`);
   }
-  if (!isSignedBy(newest, issuer))
+  if (!isCrlOf(newest, issuer))
     return refuse(`must hold a list that is signed by ${whose} or Envoy refuses every peer`);
   if (!isListed(newest.revoked, leaf.serial)) return undefined;
   return {
@@ -204,17 +204,6 @@ function listsObstacle(
     field: 'leaf',
     rule: `must not be revoked: the list of ${nameOf(issuer)} names ${leaf.serial}`,
   };
-}
-
-const signed = new WeakMap<Crl, Map<string, boolean>>();
-
-/** As `isCrlOf`, once for a list and the certificate of an issuer: a list may be tens of megabytes long. */
-function isSignedBy(list: Crl, issuer: Certificate): boolean {
-  const known = signed.get(list) ?? new Map<string, boolean>();
-  signed.set(list, known);
-  const answer = known.get(issuer.sha256) ?? isCrlOf(list, issuer);
-  known.set(issuer.sha256, answer);
-  return answer;
 }
 
 function isListNamed(

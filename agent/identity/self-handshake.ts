@@ -8,7 +8,7 @@ export interface HandshakeMaterial {
   readonly chainPem: string | Buffer;
   readonly rootsPem: string | Buffer;
   /** One list to an element: of several in one text the runtime reads the first. They count for the whole chain here, so leave them out where only some of its CAs have one. */
-  readonly listsPem: readonly (string | Buffer)[];
+  readonly listsPem: readonly Buffer[];
 }
 
 /** What a thread that shakes hands for another says at its end. */

@@ -1,6 +1,6 @@
 import type { Certificate } from '../identity/certificate';
 import { verifyChain } from '../identity/chain';
-import { type CrlSet, crlSetOf } from '../identity/crl';
+import type { CrlSet } from '../identity/crl';
 import { type ProxyObstacle, type ProxySet, proxyObstacle } from '../identity/proxy-check';
 import type { Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
@@ -46,7 +46,11 @@ export function prepare(offered: Offered, now: number): Prepared {
   if (!svid || isForOthers(svid, set, now)) {
     return { ...facts, handshake: undefined, obstacle: proxyObstacle({ ...set, chain: [] }, now) };
   }
-  return { ...facts, handshake: { lists: listsOfAll(set) }, obstacle: proxyObstacle(set, now) };
+  return {
+    ...facts,
+    handshake: { lists: hasListsOfAll(set) ? offered.lists : undefined },
+    obstacle: proxyObstacle(set, now),
+  };
 }
 
 function noRoot(withheld: readonly Withheld[]): ProxyObstacle {
@@ -76,12 +80,10 @@ function isForOthers({ source }: Svid, { chain, roots }: ProxySet, now: number):
 }
 
 /** The runtime wants a list of every CA of a chain, a proxy of the leaf's issuer alone: without lists of all, the handshake goes without. */
-function listsOfAll({ chain, roots, lists = [] }: ProxySet): CrlSet | undefined {
+function hasListsOfAll({ chain, roots, lists = [] }: ProxySet): boolean {
   const hasList = (each: Certificate) =>
     lists.some(({ issuerDer }) => Buffer.compare(issuerDer, each.subjectDer) === 0);
-  return lists.length > 0 && [...chain.slice(1), ...roots.slice(0, 1)].every(hasList)
-    ? crlSetOf(lists)
-    : undefined;
+  return lists.length > 0 && [...chain.slice(1), ...roots.slice(0, 1)].every(hasList);
 }
 
 /** What an offer comes to: it can be served, it cannot, or the runtime's TLS has not been asked. */

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
-import { writePem } from '../base/pem';
 import { type Watched, WatchedSource } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
 import { certificatesPem } from '../identity/certificate';
@@ -178,9 +177,7 @@ class Gate implements ServingGate {
         keyPem,
         chainPem: certificatesPem(svid.chainDer),
         rootsPem: certificatesPem(bundle.rootsDer),
-        listsPem: (prepared.handshake?.lists?.lists ?? []).map(({ der }) =>
-          writePem('X509 CRL', der),
-        ),
+        listsPem: prepared.handshake?.lists?.pems ?? [],
       });
     } catch (cause) {
       // Of the two checks the model has passed; a machine that cannot try must not keep back what is good.

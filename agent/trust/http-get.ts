@@ -1,4 +1,5 @@
 import { AgentError, errorText } from '../base/errors';
+import { inTurns, joinSteps } from '../base/steps';
 
 /** What a URL gave; undefined where it is what `etag` names. */
 export type HttpAnswer = { readonly bytes: Buffer; readonly etag: string | undefined } | undefined;
@@ -47,7 +48,10 @@ export async function httpGet(
         chunks.push(chunk);
         if (size > maxBytes) sent.destroy(new Error(`more than ${maxBytes} bytes`));
       });
-      answer.on('end', () => resolve({ bytes: Buffer.concat(chunks), etag: answer.headers.etag }));
+      answer.on('end', () => {
+        const { etag } = answer.headers;
+        resolve(inTurns(joinSteps(chunks)).then((bytes) => ({ bytes, etag })));
+      });
       answer.on('error', (cause) => fail(errorText(cause), cause));
     });
     sent.on('error', (cause) => fail(errorText(cause), cause));

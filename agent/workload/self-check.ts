@@ -1,6 +1,7 @@
 import { withDeadline } from '../base/clock';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
+import { inTurns, joinSteps } from '../base/steps';
 import type { HandshakeMaterial, HandshakeOutcome } from '../identity/self-handshake';
 
 /** From here on the TLS library reads the set for more than some milliseconds: some 30 roots, or 300 revoked certificates. */
@@ -36,6 +37,7 @@ async function handshakeAside(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const { Worker } = await import('node:worker_threads');
+  const lists = await copiesOf(material.listsPem);
   // This very program, whose `main.ts` sees that it is in a thread.
   const worker = new Worker(process.argv[1]!, { argv: [] });
   const end = () => void worker.terminate();
@@ -47,7 +49,7 @@ async function handshakeAside(
       worker.once('exit', (code) =>
         reject(new AgentError('ERR_BUG', `self-check handshake: its thread ended with ${code}`)),
       );
-      worker.postMessage(material);
+      worker.postMessage({ ...material, listsPem: lists.bytes }, lists.buffers);
     });
     if ('failure' in outcome)
       throw new AgentError('ERR_BUG', `self-check handshake: ${outcome.failure}`);
@@ -56,4 +58,13 @@ async function handshakeAside(
     signal.removeEventListener('abort', end);
     await worker.terminate();
   }
+}
+
+/** To be given away: a message that is copied to its thread in one piece would hold this one. */
+async function copiesOf(lists: readonly Buffer[]) {
+  const bytes: Buffer[] = [];
+  for (const each of lists) bytes.push(await inTurns(joinSteps([each])));
+  // A small one lies in a buffer with others.
+  const alone = bytes.filter((each) => each.length === each.buffer.byteLength);
+  return { bytes, buffers: alone.map(({ buffer }) => buffer as ArrayBuffer) };
 }

@@ -3,6 +3,7 @@ import type { Field } from '../../agent/http2/hpack';
 import type { ServerStream } from '../../agent/http2/server-stream';
 import type { Connection } from './connections';
 import { ENCODINGS } from './message-reader';
+import { lengthOf, type Pieces } from './pieces';
 
 /** What who answers a call is told. */
 export interface CallListener {
@@ -62,14 +63,15 @@ export class Call {
   }
 
   /** @param written  Called when the message has left this process; never where it has not. */
-  send(message: Buffer, written?: () => void): void {
+  send(message: Pieces, written?: () => void): void {
     if (this.#over) return;
     if (!this.#answering) this.stream.respond(HEADERS);
     this.#answering = true;
     const prefix = Buffer.alloc(5);
-    prefix.writeUInt32BE(message.length, 1);
-    this.stream.write(prefix);
-    this.stream.write(message, written);
+    prefix.writeUInt32BE(lengthOf(message), 1);
+    const pieces = [prefix, ...message];
+    for (const [index, piece] of pieces.entries())
+      this.stream.write(piece, index === pieces.length - 1 ? written : undefined);
   }
 
   /** Ends the call, once what was sent before has gone out. */

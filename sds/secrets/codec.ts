@@ -1,70 +1,72 @@
-import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import { compact, field, type Pieces } from '../grpc/pieces';
 import {
   DeltaDiscoveryResponse,
   DiscoveryResponse,
+  Resource,
 } from '../proto/generated/envoy/service/discovery/v3/discovery';
+import { Any } from '../proto/generated/google/protobuf/any';
 import { SECRET_TYPE_URL } from './messages';
 import { combinedVersion, type SecretResource } from './secret-resource';
 import type { Response } from './subscription';
 
-/** `nonce` is field 5 of both kinds of response: tag 5 << 3 | 2. */
-const NONCE_TAG = 42;
+/** Of both kinds of response; and of Resource, in the delta kind. */
+const RESOURCES = 2;
+const RESOURCE = 2;
+const ANY_VALUE = 2;
 
-// A response differs between streams by its nonce alone, and that is a field of its own: the rest is encoded once for all of them.
-const sotwBodies = new WeakMap<SecretResource, Uint8Array>();
-const deltaBodies = new WeakMap<SecretResource, Uint8Array>();
+// Responses differ by what is beside their resources: each of those is encoded once for all streams.
+const sotwResources = new WeakMap<SecretResource, Pieces>();
+const deltaResources = new WeakMap<SecretResource, Pieces>();
 
 /** An encoded DiscoveryResponse. */
-export function encodeSotw(response: Response): Buffer {
-  return withNonce(cached(sotwBodies, response, sotwBody), response.nonce);
+export function encodeSotw({ resources, nonce }: Response): Pieces {
+  const head = DiscoveryResponse.encode({
+    versionInfo: combinedVersion(resources),
+    resources: [],
+    typeUrl: SECRET_TYPE_URL,
+    nonce,
+  });
+  return [head.finish(), ...resources.flatMap((each) => cached(sotwResources, each, sotwResource))];
 }
 
 /** An encoded DeltaDiscoveryResponse. Each resource carries its own version. */
-export function encodeDelta(response: Response): Buffer {
-  return withNonce(cached(deltaBodies, response, deltaBody), response.nonce);
+export function encodeDelta({ resources, removed, nonce }: Response): Pieces {
+  const head = DeltaDiscoveryResponse.encode({
+    systemVersionInfo: '',
+    resources: [],
+    typeUrl: SECRET_TYPE_URL,
+    nonce,
+    removedResources: removed,
+  });
+  return [
+    head.finish(),
+    ...resources.flatMap((each) => cached(deltaResources, each, deltaResource)),
+  ];
 }
 
 function cached(
-  bodies: WeakMap<SecretResource, Uint8Array>,
-  response: Response,
-  make: (response: Response) => Uint8Array,
-): Uint8Array {
-  const [only, ...more] = response.resources;
-  if (only === undefined || more.length > 0 || response.removed.length > 0) return make(response);
-  const known = bodies.get(only);
+  encoded: WeakMap<SecretResource, Pieces>,
+  resource: SecretResource,
+  encode: (resource: SecretResource) => Pieces,
+): Pieces {
+  const known = encoded.get(resource);
   if (known) return known;
-  const body = make(response);
-  bodies.set(only, body);
-  return body;
+  const made = compact(encode(resource));
+  encoded.set(resource, made);
+  return made;
 }
 
-function sotwBody({ resources }: Response): Uint8Array {
-  return DiscoveryResponse.encode({
-    versionInfo: combinedVersion(resources),
-    resources: resources.map(packed),
-    typeUrl: SECRET_TYPE_URL,
-    nonce: '',
-  }).finish();
+function sotwResource(resource: SecretResource): Pieces {
+  return field(RESOURCES, packed(resource));
 }
 
-function deltaBody({ resources, removed }: Response): Uint8Array {
-  return DeltaDiscoveryResponse.encode({
-    systemVersionInfo: '',
-    resources: resources.map((each) => ({
-      version: each.version,
-      resource: packed(each),
-      name: each.name,
-    })),
-    typeUrl: SECRET_TYPE_URL,
-    nonce: '',
-    removedResources: removed,
-  }).finish();
+function deltaResource(resource: SecretResource): Pieces {
+  const { name, version } = resource;
+  const facts = Resource.encode({ name, version, resource: undefined });
+  return field(RESOURCES, [facts.finish(), ...field(RESOURCE, packed(resource))]);
 }
 
-function packed(resource: SecretResource) {
-  return { typeUrl: SECRET_TYPE_URL, value: resource.secretBytes as Buffer };
-}
-
-function withNonce(body: Uint8Array, nonce: string): Buffer {
-  return Buffer.concat([body, new BinaryWriter().uint32(NONCE_TAG).string(nonce).finish()]);
+function packed({ secret }: SecretResource): Pieces {
+  const type = Any.encode({ typeUrl: SECRET_TYPE_URL, value: Buffer.alloc(0) });
+  return [type.finish(), ...field(ANY_VALUE, secret)];
 }

@@ -7,6 +7,7 @@ import type { CertState } from '../../agent/identity/cert-state';
 import type { Call } from '../grpc/call';
 import type { Connection } from '../grpc/connections';
 import { LIMITS } from '../grpc/limits';
+import type { Pieces } from '../grpc/pieces';
 import { grpcStatus } from '../grpc/status';
 import type { StreamRoom } from '../grpc/stream-room';
 import { Acknowledgements } from './acknowledgements';
@@ -135,8 +136,8 @@ export class SecretService {
     this.#lastId += 1;
     const id = this.#lastId;
     this.#fetch(call, request, id).then(
-      (bytes) => {
-        call.send(bytes);
+      (message) => {
+        call.send(message);
         call.finish();
       },
       (error) => {
@@ -293,7 +294,7 @@ export class SecretService {
     this.#acknowledgements.changed();
   }
 
-  async #fetch(call: Call, bytes: Buffer, id: number): Promise<Buffer> {
+  async #fetch(call: Call, bytes: Buffer, id: number): Promise<Pieces> {
     const request = parseSotwRequest(bytes);
     if (request.names.length === 0)
       throw invalid('ERR_PARSE', 'resource_names', 'must not be empty');

@@ -58,7 +58,7 @@ export function createIdentitySecrets(
     if (crl && !lists) return undefined;
     const print = `${bundle.version} ${lists?.version}`;
     if (print !== lastPrint || !lastRoots) {
-      lastRoots = rootsResource(BUNDLE_NAME, certificatesPem(bundle.rootsDer), lists?.pem, at);
+      lastRoots = rootsResource(BUNDLE_NAME, certificatesPem(bundle.rootsDer), lists, at);
       lastPrint = print;
     }
     return lastRoots;

@@ -70,7 +70,11 @@ export function createSpiffeTrust(
         .join();
       const known = made.get(name);
       if (known?.print === print) return known.resource;
-      const resource = spiffeTrustResource(name, listed.map(withPem), at);
+      const domains = listed.map(({ roots, ...rest }) => ({
+        ...rest,
+        rootsPem: certificatesPem(roots?.rootsDer ?? []),
+      }));
+      const resource = spiffeTrustResource(name, domains, at);
       made.set(name, { print, resource });
       return resource;
     },
@@ -84,10 +88,3 @@ interface Domain {
 }
 
 const NONE: FederatedBundles = new Map();
-
-function withPem({ name, roots, lists }: Domain) {
-  return {
-    name,
-    pem: Buffer.concat([certificatesPem(roots?.rootsDer ?? []), lists?.pem ?? Buffer.alloc(0)]),
-  };
-}

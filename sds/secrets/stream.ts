@@ -4,6 +4,7 @@ import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import type { Connection } from '../grpc/connections';
 import { LIMITS, PATIENCE } from '../grpc/limits';
+import type { Pieces } from '../grpc/pieces';
 import { grpcStatus } from '../grpc/status';
 import { encodeDelta, encodeSotw } from './codec';
 import { deltaSubscription } from './delta-subscription';
@@ -24,7 +25,7 @@ interface StreamKind<State extends SubscriptionState, Request extends { readonly
   readonly kind: StreamStatus['kind'];
   readonly subscription: Subscription<State, Request>;
   readonly parse: (bytes: Uint8Array) => Request;
-  readonly encode: (response: Response) => Buffer;
+  readonly encode: (response: Response) => Pieces;
 }
 
 export const SOTW_STREAM = {

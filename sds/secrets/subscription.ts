@@ -1,4 +1,5 @@
 import { LIMITS } from '../grpc/limits';
+import { lengthOf } from '../grpc/pieces';
 import { tooMany } from './messages';
 import { nameRank } from './resource-name';
 import type { Lookup, SecretResource } from './secret-resource';
@@ -149,7 +150,7 @@ export function inOrder(resources: readonly SecretResource[]): SecretResource[] 
   const sorted = [...resources].sort((a, b) => nameRank(a.name) - nameRank(b.name));
   let bytes = 0;
   return sorted.filter((each, index) => {
-    bytes += each.secretBytes.length;
+    bytes += lengthOf(each.secret);
     return index === 0 || bytes <= LIMITS.responseBytes;
   });
 }

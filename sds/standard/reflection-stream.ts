@@ -58,7 +58,7 @@ export class ReflectionStream implements HeldStream {
         originalRequest,
         messageResponse: reflectionAnswer(originalRequest),
       };
-      this.call.send(Buffer.from(ServerReflectionResponse.encode(answer).finish()), () => {
+      this.call.send([ServerReflectionResponse.encode(answer).finish()], () => {
         this.#unread -= 1;
       });
     } catch (caught) {

@@ -11,7 +11,7 @@ import {
   HealthCheckResponse_ServingStatus,
 } from '../proto/generated/grpc/health/v1/health';
 import { decodeMessage } from '../secrets/messages';
-import type { Offer } from '../workload-api/offer';
+import { type Offer, sameAnswer } from '../workload-api/offer';
 import { PushStream } from '../workload-api/push-stream';
 import { SERVICES } from './reflection';
 import { ReflectionStream } from './reflection-stream';
@@ -50,7 +50,7 @@ export class StandardServices implements Answerer {
           GrpcStatus.NOT_FOUND,
           `there is no service ${service.slice(0, 200)} here`,
         );
-      call.send(this.#health(service));
+      call.send([this.#health(service)]);
       call.finish();
     });
   }
@@ -65,9 +65,7 @@ export class StandardServices implements Answerer {
       const stream = new PushStream<'Watch'>(this.#lastId, 'Watch', connection, call, {
         // The same octets for the same health, so that a stream hears of changes only.
         offer: () => {
-          const bytes = this.#health(service);
-          if (said?.kind !== 'answer' || !said.bytes.equals(bytes))
-            said = { kind: 'answer', bytes };
+          said = sameAnswer(said, { kind: 'answer', message: [this.#health(service)] });
           return said;
         },
         sent: onOwed,

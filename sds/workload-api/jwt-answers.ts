@@ -205,6 +205,5 @@ function decode<T>(bytes: Buffer, codec: { decode(input: BinaryReader): T }): T 
 }
 
 function answer(writer: { finish(): Uint8Array }): Answer & { readonly kind: 'answer' } {
-  const bytes = writer.finish();
-  return { kind: 'answer', bytes: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length) };
+  return { kind: 'answer', message: [writer.finish()] };
 }

@@ -1,9 +1,10 @@
 import { GrpcStatus } from '../../agent/http2/grpc-status';
+import { areEqual, type Pieces } from '../grpc/pieces';
 
 /** What a stream of the Workload API is to say at this moment. */
 export type Offer =
   /** Encoded once and shared: equal answers are one object, and nobody is sent the same twice. It may hold a private key. */
-  | { readonly kind: 'answer'; readonly bytes: Buffer }
+  | { readonly kind: 'answer'; readonly message: Pieces }
   /** It will be known in a moment. */
   | { readonly kind: 'pending' }
   /** The stream ends with this. Clients come again after a back-off. */
@@ -21,7 +22,9 @@ export function unavailable(details: string): Offer & { readonly kind: 'refusal'
 
 /** Keeps the object of an answer as long as its bytes stay the same. */
 export function sameAnswer(previous: Offer | undefined, next: Offer): Offer {
-  return previous?.kind === 'answer' && next.kind === 'answer' && previous.bytes.equals(next.bytes)
-    ? previous
-    : next;
+  const isSame =
+    previous?.kind === 'answer' &&
+    next.kind === 'answer' &&
+    areEqual(previous.message, next.message);
+  return isSame ? previous : next;
 }

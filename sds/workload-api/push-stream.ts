@@ -2,6 +2,7 @@ import type { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import type { Connection, HeldStream } from '../grpc/connections';
 import { PATIENCE } from '../grpc/limits';
+import type { Pieces } from '../grpc/pieces';
 import type { Offer } from './offer';
 
 /** What a stream needs of its server. */
@@ -17,7 +18,7 @@ export interface PushHost<Method> {
  * does not read makes no queue grow and gets the newest when it reads again; one that does not read for a minute loses its connection.
  */
 export class PushStream<Method> implements HeldStream {
-  #sent: Buffer | undefined;
+  #sent: Pieces | undefined;
   #writing = false;
   #ended = false;
   #sweeps = 0;
@@ -37,7 +38,7 @@ export class PushStream<Method> implements HeldStream {
     if (this.#ended || this.#writing) return;
     const offer = this.host.offer(this.method);
     if (offer.kind === 'refusal') this.fail(offer.code, offer.details);
-    else if (offer.kind === 'answer' && offer.bytes !== this.#sent) this.#send(offer.bytes);
+    else if (offer.kind === 'answer' && offer.message !== this.#sent) this.#send(offer.message);
   }
 
   isOwed(): boolean {
@@ -57,12 +58,12 @@ export class PushStream<Method> implements HeldStream {
     this.call.finish(code, details);
   }
 
-  #send(bytes: Buffer): void {
-    this.#sent = bytes;
+  #send(message: Pieces): void {
+    this.#sent = message;
     this.#writing = true;
     this.#sweeps = 0;
     this.host.sent(this);
-    this.call.send(bytes, () => {
+    this.call.send(message, () => {
       this.#writing = false;
       this.changed();
     });

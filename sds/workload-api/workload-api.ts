@@ -120,7 +120,7 @@ export class WorkloadApi implements Answerer {
       const answer = await this.#answer(method, request);
       if (answer.kind === 'refusal') return refuse(answer.code, answer.details);
       this.#deps.metrics.record('workload_api_answers_total', { method });
-      call.send(answer.bytes);
+      call.send(answer.message);
       call.finish();
     } catch (caught) {
       const { code, details } = this.#statusOf(caught);

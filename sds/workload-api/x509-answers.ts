@@ -5,8 +5,13 @@ import type { FederatedBundles } from '../../agent/identity/spiffe-bundle';
 import { formatSpiffeId, type SpiffeId } from '../../agent/identity/spiffe-id';
 import type { Svid } from '../../agent/identity/svid';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
+import { field, type Pieces } from '../grpc/pieces';
 import { X509BundlesResponse, X509SVIDResponse } from '../proto/generated/workload';
 import { denied, type Offer, unavailable } from './offer';
+
+/** The numbers of the field `crl`. */
+const SVID_CRL = 2;
+const BUNDLES_CRL = 1;
 
 /** Where the answers come from. */
 export interface X509Sources {
@@ -39,11 +44,9 @@ export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
     hint,
   };
   const federatedBundles = foreignBundles(sources.federated, svid.id.trustDomain);
-  const bytes = encode(
-    X509SVIDResponse.encode({ svids: [one], crl: crlsDer(crl), federatedBundles }),
-  );
+  const rest = X509SVIDResponse.encode({ svids: [one], crl: [], federatedBundles }).finish();
   one.x509SvidKey.fill(0);
-  return { kind: 'answer', bytes };
+  return { kind: 'answer', message: [rest, ...listFields(SVID_CRL, crl)] };
 }
 
 /** The roots of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 5.2.2. */
@@ -57,10 +60,8 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
   if (isWithoutLists(crl)) return unavailable('no revocation list yet');
   const bundles = foreignBundles(sources.federated, trustDomain);
   bundles.set(trustDomainId(trustDomain), bundleDer(bundle));
-  return {
-    kind: 'answer',
-    bytes: encode(X509BundlesResponse.encode({ crl: crlsDer(crl), bundles })),
-  };
+  const rest = X509BundlesResponse.encode({ crl: [], bundles }).finish();
+  return { kind: 'answer', message: [rest, ...listFields(BUNDLES_CRL, crl)] };
 }
 
 /** No attempt has ended yet: whoever waits is told at once when it has. */
@@ -115,8 +116,8 @@ function bundleDer(bundle: TrustBundle): Buffer {
   return Buffer.concat(bundle.rootsDer);
 }
 
-function crlsDer(crl: X509Sources['crl']): Buffer[] {
-  return (crl?.value?.lists ?? []).map(({ der }) => Buffer.from(der));
+function listFields(number: number, crl: X509Sources['crl']): Pieces {
+  return (crl?.value?.lists ?? []).flatMap(({ der }) => field(number, [der]));
 }
 
 /** In the order of their names. One without roots is left out: what is not in an answer is not believed any more. */
@@ -129,9 +130,4 @@ function foreignBundles(federated: X509Sources['federated'], own: string): Map<s
       bundle?.roots ? [[trustDomainId(name), bundleDer(bundle.roots)] as const] : [],
     ),
   );
-}
-
-function encode(writer: { finish(): Uint8Array }): Buffer {
-  const bytes = writer.finish();
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -1,8 +1,9 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
+import { atOnce } from '../../../agent/base/steps';
 import { WatchedSource } from '../../../agent/base/watched';
 import type { CertState } from '../../../agent/identity/cert-state';
-import { type CrlSet, crlSetOf } from '../../../agent/identity/crl';
+import { type CrlSet, crlSetSteps } from '../../../agent/identity/crl';
 import { isListed } from '../../../agent/identity/crl-entries';
 import { generateKeyPair, type KeyPair } from '../../../agent/identity/keys';
 import type { HandshakeMaterial } from '../../../agent/identity/self-handshake';
@@ -63,7 +64,8 @@ const current = (svid: Svid, bundle = svid.bundle): CertState => ({
   bundle,
   renewAt: undefined,
 });
-const listsOf = (...ders: readonly Uint8Array[]) => crlSetOf(ders.map((der) => parseCrl(der)));
+const listsOf = (...ders: readonly Uint8Array[]) =>
+  atOnce(crlSetSteps(ders.map((der) => parseCrl(der))));
 
 /** A gate whose handshakes succeed unless told. */
 function gateOf(first: CertState, lists?: CrlSet) {

@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from '@jest/globals';
+import { atOnce } from '../../../agent/base/steps';
 import { WatchedSource } from '../../../agent/base/watched';
-import { type CrlSet, crlSetOf } from '../../../agent/identity/crl';
+import { type CrlSet, crlSetSteps } from '../../../agent/identity/crl';
 import { HOUR_MS, type TestCa } from '../../support/certs';
 import { parseCrl } from '../../support/parse-crl';
 import { makeList } from '../../support/proxy-sets';
@@ -13,7 +14,7 @@ afterEach(() => world.close());
 function listsOf(ca: TestCa, number: number): CrlSet {
   const now = Date.now();
   const times = { thisUpdateAt: now - 60_000, nextUpdateAt: now + HOUR_MS };
-  return crlSetOf([parseCrl(makeList(ca, { number, ...times }))]);
+  return atOnce(crlSetSteps([parseCrl(makeList(ca, { number, ...times }))]));
 }
 
 test('H11 ROOTCA waits for the first revocation lists, carries them for leaves alone, and follows them without the certificate', async () => {

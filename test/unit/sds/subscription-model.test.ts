@@ -70,7 +70,7 @@ class Agent {
     return {
       name,
       version: String(version),
-      secretBytes: new Uint8Array(1),
+      secret: [new Uint8Array(1)],
       serial: undefined,
       publishedAt: 0,
     };

@@ -27,7 +27,7 @@ function lookupIn(world: World): Lookup {
 }
 
 function resource(name: string, version: string, bytes = 1): SecretResource {
-  return { name, version, secretBytes: new Uint8Array(bytes), serial: version, publishedAt: 0 };
+  return { name, version, secret: [new Uint8Array(bytes)], serial: version, publishedAt: 0 };
 }
 
 /** One stream under test: requests in, `name@version` texts out. */

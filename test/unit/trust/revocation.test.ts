@@ -10,10 +10,11 @@ import { firstValue, WatchedSource } from '../../../agent/base/watched';
 import { acceptCrls, type CrlSigners } from '../../../agent/identity/accept-crls';
 import { certificatesPem, parseCertificate } from '../../../agent/identity/certificate';
 import { type CrlSet, createCrl, MAX_CRL_FILE_BYTES } from '../../../agent/identity/crl';
-import { keyPairOf } from '../../../agent/identity/keys';
+import { generateKeyPair, keyPairOf } from '../../../agent/identity/keys';
+import { proxyObstacle } from '../../../agent/identity/proxy-check';
 import { createTrustBundle, type TrustBundle } from '../../../agent/identity/trust-bundle';
 import { followRevocation, type Revocation } from '../../../agent/trust/revocation';
-import { HOUR_MS, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
+import { HOUR_MS, issueLeaf, makeTestCa, TEST_NOW, type TestCa } from '../../support/certs';
 import { cpuMs } from '../../support/load';
 import { outcome, outcomeOf } from '../../support/outcome';
 import { BAD_ENTRIES, BAD_LISTS, listsPem, makeList } from '../../support/proxy-sets';
@@ -135,6 +136,32 @@ describe('lists are accepted', () => {
     // 60 x 60 signatures of 1.4 ms would be five seconds.
     expect(cpuMs() - before).toBeLessThan(2_000);
     expect([set.lists.length, skipped.length]).toEqual([1, 1]);
+  });
+
+  test('the signature of a list in use is verified once: before it is served nobody hashes it again', async () => {
+    const root = await makeTestCa();
+    const at = { thisUpdateAt: TEST_NOW, nextUpdateAt: TEST_NOW + HOUR_MS };
+    const { set } = await acceptCrls(
+      listsPem([makeList(root, at)]),
+      'crl',
+      { bundle: root.bundle, chainDer: [] },
+      TEST_NOW,
+    );
+    const leaf = issueLeaf(root, { key: await generateKeyPair('ecdsa-p256') });
+    const [chain, roots] = [[leaf], [root.certificateDer]].map((ders) =>
+      ders.map((der) => parseCertificate(der)),
+    );
+    const [list] = set.lists;
+    list!.signature.fill(0);
+    expect(
+      proxyObstacle({ chain: chain!, roots: roots!, lists: set.lists }, TEST_NOW),
+    ).toBeUndefined();
+    const stranger = { ...list! };
+    expect(
+      proxyObstacle({ chain: chain!, roots: roots!, lists: [stranger] }, TEST_NOW),
+    ).toMatchObject({
+      kind: 'lists',
+    });
   });
 
   test('a long list is read in turns with everything else', async () => {
