@@ -318,8 +318,10 @@ test('bundle, CRL, health and metrics are there over HTTP, and nothing else', as
     http: {
       address: '127.0.0.1:0',
       crl: {
-        current: async () =>
-          Buffer.from('-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n'),
+        current: async () => ({
+          pem: Buffer.from('-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n'),
+          der: Buffer.of(0x30, 0),
+        }),
         problem: () => undefined,
       },
       metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'x 1\n' }),

@@ -1,14 +1,19 @@
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { parseCertificates } from '../../agent/identity/certificate';
-import type { KeyPair } from '../../agent/identity/keys';
+import { RenewalAfterExpiry } from '../../agent/authority/server/renewal-after-expiry';
+import type { Revocation } from '../../agent/authority/store/store';
+import { parseCertificate, parseCertificates } from '../../agent/identity/certificate';
+import { MAX_CRL_ENTRIES } from '../../agent/identity/crl-bounds';
+import { generateKeyPair, type KeyPair } from '../../agent/identity/keys';
+import { parseSpiffeId } from '../../agent/identity/spiffe-id';
 import {
   type CaWorld,
   type ClientIdentity,
   issueIdentity,
   makeRequest,
 } from '../support/ca-server';
-import { HOUR_MS, TEST_ID } from '../support/certs';
+import { HOUR_MS, issueLeaf, makeTestCa, TEST_ID } from '../support/certs';
+import { longestTurn } from '../support/longest-turn';
 import { tempDir } from '../support/temp-dir';
 import { testCaWorld } from '../support/test-ca-world';
 import { TestClock } from '../support/test-clock';
@@ -211,3 +216,31 @@ describe('a certificate that has ended', () => {
     ).toHaveLength(1);
   });
 });
+
+test('half a million revocations hold up nobody while the register is asked about a certificate that has ended', async () => {
+  const revocations = Array.from({ length: MAX_CRL_ENTRIES }, (_, at) => ({
+    serial: at.toString(16).padStart(32, '7'),
+  })) as unknown as readonly Revocation[];
+  const store = {
+    issued: async () => [],
+    revocations: async () => revocations,
+    redeemExpired: () => Promise.reject(new Error('not asked')),
+    giveBackExpired: async () => undefined,
+  };
+  const renewal = new RenewalAfterExpiry({ store, boundMs: BOUND_MS }, { clock: new TestClock() });
+  const [ca, key] = [await makeTestCa(), await generateKeyPair('ecdsa-p256')];
+  const ask = (serial: Uint8Array) =>
+    renewal.redeem(
+      parseCertificate(issueLeaf(ca, { key, serial })),
+      parseSpiffeId(TEST_ID),
+      'ab'.repeat(32),
+    );
+  await expect(ask(Buffer.from(revocations.at(-1)!.serial, 'hex'))).rejects.toThrow(/revoked/);
+  const inOnePiece = await longestTurn(
+    async () => new Set(revocations.map(({ serial }) => serial)),
+  );
+  const { longestTurnMs } = await longestTurn(() =>
+    ask(Buffer.of(1)).catch(({ message }) => expect(message).toMatch(/register/)),
+  );
+  expect(longestTurnMs).toBeLessThan(inOnePiece.longestTurnMs / 2);
+}, 30_000);

@@ -74,9 +74,9 @@ describe.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)(
         await activateRoot({ ...options, store }, { force: true }, deps);
       }
       crl = createCrlPublisher({ dir, store }, deps);
-      writeFileSync(path('crl.pem'), await crl.current());
+      writeFileSync(path('crl.pem'), (await crl.current()).pem);
       // OpenSSL reads one list of a file, Go and Envoy all.
-      const blocks = readPem(await crl.current(), 'crl');
+      const blocks = readPem((await crl.current()).pem, 'crl');
       const certificates = blocks
         .filter(({ label }) => label === 'CERTIFICATE')
         .map(({ der }) => parseCertificate(der));
@@ -146,12 +146,12 @@ describe.each(['ecdsa-p256', 'ecdsa-p384', 'rsa-2048'] as const)(
     });
 
     test('@peculiar/x509 reads and verifies the lists', async () => {
-      const signers = readPem(await crl.current(), 'crl').filter(
+      const signers = readPem((await crl.current()).pem, 'crl').filter(
         ({ label }) => label === 'CERTIFICATE',
       );
       const serials = leaves.map(({ der }) => parseCertificate(der).serial);
       const found: string[] = [];
-      for (const { label, der } of readPem(await crl.current(), 'crl')) {
+      for (const { label, der } of readPem((await crl.current()).pem, 'crl')) {
         if (label !== 'X509 CRL') continue;
         const list = new x509.X509Crl(der);
         found.push(...list.entries.map(({ serialNumber }) => serialNumber));

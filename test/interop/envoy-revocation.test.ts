@@ -58,7 +58,7 @@ async function withWorld(
     for (const side of sides) {
       const file = join(dir, side, 'crl.pem');
       mkdirSync(join(dir, side), { recursive: true });
-      writeFileSync(`${file}.new`, await crl.current());
+      writeFileSync(`${file}.new`, (await crl.current()).pem);
       renameSync(`${file}.new`, file);
     }
   };

@@ -7,20 +7,20 @@ import {
   readyAnswer,
   serveHttp,
 } from '../../base/http-server';
-import { readPem } from '../../base/pem';
 import type { Watched } from '../../base/watched';
 import { certificatesPem } from '../../identity/certificate';
 import { formatSpiffeBundle, type JwtKey } from '../../identity/spiffe-bundle';
 import type { TrustBundle } from '../../identity/trust-bundle';
 import { rootsToHandOut } from '../../identity/valid-now';
+import type { PublishedCrls } from '../crl';
 
 export interface HttpEndpointsOptions {
   readonly address: HostPort;
   readonly trust: Watched<TrustBundle>;
   /** What JWT-SVIDs are verified by at the moment. */
   readonly jwtKeys: () => Promise<readonly JwtKey[]>;
-  /** The signed CRLs of this moment, PEM, that of the signer in use first; undefined where none are offered. */
-  readonly crl: (() => Promise<Uint8Array>) | undefined;
+  /** The signed CRLs of this moment; undefined where none are offered. */
+  readonly crl: (() => Promise<PublishedCrls>) | undefined;
   /** Metrics in Prometheus' text format. */
   readonly metrics:
     | (() => Promise<{ readonly contentType: string; readonly body: string }>)
@@ -73,11 +73,11 @@ function routeOf(
       });
     case '/crl':
     case '/crl.pem':
-      return crl && (async () => pem(await crl()));
+      return crl && (async () => pem((await crl()).pem));
     case '/crl.der':
       return (
         crl &&
-        (async () => ({ status: 200, type: 'application/pkix-crl', body: firstBlock(await crl()) }))
+        (async () => ({ status: 200, type: 'application/pkix-crl', body: (await crl()).der }))
       );
     case '/metrics':
       return (
@@ -102,10 +102,6 @@ async function spiffeBundle(
   { jwtKeys }: HttpEndpointsOptions,
 ): Promise<string> {
   return `${JSON.stringify(formatSpiffeBundle({ roots, jwtKeys: await jwtKeys(), refreshHintSeconds: REFRESH_SECONDS }))}\n`;
-}
-
-function firstBlock(pemText: Uint8Array): Buffer {
-  return readPem(pemText, 'crl')[0]!.der;
 }
 
 function pem(body: Uint8Array): HttpAnswer {

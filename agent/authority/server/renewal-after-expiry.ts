@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Deps } from '../../base/deps';
 import { iso } from '../../base/iso';
+import { eachOf, inTurns } from '../../base/steps';
 import type { Certificate } from '../../identity/certificate';
 import { formatSpiffeId, type SpiffeId } from '../../identity/spiffe-id';
 import { Batches } from '../store/batches';
@@ -16,13 +17,14 @@ export interface RenewalAfterExpiryOptions {
 
 /** Callers come all at once after an outage; the register is read for so many together. */
 const MAX_TOGETHER = 1_000;
+const PER_STEP = 20_000;
 
 interface Question {
   readonly about: readonly string[];
   readonly answer: (known: Known) => void;
 }
 
-/** What the store holds at the moment. */
+/** What the store holds at the moment about what was asked together. */
 interface Known {
   readonly entries: readonly IssuedEntry[];
   readonly revoked: ReadonlySet<string>;
@@ -43,9 +45,10 @@ export class RenewalAfterExpiry {
     this.#questions = new Batches<Question>(MAX_TOGETHER, async (questions) => {
       const about = new Set(questions.flatMap((each) => each.about));
       const entries = await options.store.issued({ about }, 0);
-      const revoked = new Set(
-        (await options.store.revocations(deps.clock.now())).map(({ serial }) => serial),
-      );
+      const revoked = new Set<string>();
+      const all = await options.store.revocations(deps.clock.now());
+      const look = eachOf(all, PER_STEP, ({ serial }) => about.has(serial) && revoked.add(serial));
+      await inTurns(look);
       for (const { answer } of questions) answer({ entries, revoked });
     });
   }

@@ -6,6 +6,7 @@ import type { FileWatch } from '../../base/file-watch';
 import { makeDirectory } from '../../base/make-directory';
 import { assertTrustedPath } from '../../base/open-directory';
 import type { Secret } from '../../base/secret';
+import { eachOf, inTurns, type Steps } from '../../base/steps';
 import {
   expiredCertificateHash,
   generateJoinToken,
@@ -55,6 +56,7 @@ const PARTS = {
 const TOKEN_MEMORY_MS = 24 * 3_600_000;
 /** Changes of one token, the most. Answers are few; a token that is given back again and again is not. */
 const MAX_USES = 200;
+const PER_STEP = 5_000;
 
 /**
  * Opens the state of an authority on one machine: `DIR/state`, made where it is missing, 0700 with files of 0600. It holds no lock: a command
@@ -99,10 +101,7 @@ class FileStore implements CaStore {
   readonly #tokenUses: RecordFiles<TokenUse>;
   readonly #revoked: RecordFiles<Revocation>;
   readonly #listeners = new Set<{ readonly call: () => void }>();
-  #sorted: { readonly of: ReadonlyMap<string, Revocation>; readonly all: readonly Revocation[] } = {
-    of: new Map(),
-    all: [],
-  };
+  #revocations: Revocations = { of: new Map(), all: [], fromAt: 0, untilAt: 0 };
   #watch: Promise<FileWatch> | undefined;
 
   constructor(root: string, deps: Deps) {
@@ -278,12 +277,13 @@ class FileStore implements CaStore {
   revocations(now: number): Promise<readonly Revocation[]> {
     return this.#try('read the revocations', async () => {
       const records = await this.#revoked.readAll();
-      if (records !== this.#sorted.of)
-        this.#sorted = { of: records, all: [...records.values()].sort(bySerial) };
-      const { all } = this.#sorted;
-      const valid = all.filter((each) => neededUntilAt(each) > now);
+      const last = this.#revocations;
       // The same array for the same revocations, so that nobody compares them one by one.
-      return valid.length === all.length ? all : valid;
+      if (records === last.of && last.fromAt <= now && now < last.untilAt) return last.all;
+      const needed = await inTurns(neededOf(records, now));
+      const isSame = records === last.of && needed.all.length === last.all.length;
+      this.#revocations = isSame ? { ...needed, all: last.all } : needed;
+      return this.#revocations.all;
     });
   }
 
@@ -334,6 +334,22 @@ class FileStore implements CaStore {
   }
 }
 
-function bySerial(one: Revocation, other: Revocation): number {
-  return one.serial < other.serial ? -1 : 1;
+/** What of the records is needed, and from when until when it is that, epoch milliseconds. */
+interface Revocations {
+  readonly of: ReadonlyMap<string, Revocation>;
+  readonly all: readonly Revocation[];
+  readonly fromAt: number;
+  readonly untilAt: number;
+}
+
+function* neededOf(of: ReadonlyMap<string, Revocation>, now: number): Steps<Revocations> {
+  const all: Revocation[] = [];
+  let firstEndAt = Number.POSITIVE_INFINITY;
+  yield* eachOf([...of.values()], PER_STEP, (each) => {
+    const endAt = neededUntilAt(each);
+    if (endAt <= now) return;
+    all.push(each);
+    firstEndAt = Math.min(firstEndAt, endAt);
+  });
+  return { of, all, fromAt: now, untilAt: firstEndAt };
 }

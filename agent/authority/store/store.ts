@@ -156,7 +156,7 @@ export interface CaStore {
    * @returns Those that were not revoked before.
    */
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]>;
-  /** Revocations of certificates that have not expired, or may be renewed all the same, by serial. */
+  /** Revocations of certificates that have not expired, or may be renewed all the same, in an order that stays while they do. */
   revocations(now: number): Promise<readonly Revocation[]>;
   /** Calls back when revocations may have come or gone, by whatever process, and once when it begins to watch. Returns the function that stops it. */
   onRevocation(listener: () => void): () => void;
