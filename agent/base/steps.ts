@@ -1,8 +1,10 @@
+import { LoopShare } from './loop-share';
+
 /** Work whose size others choose, cut into steps: at each `yield` somebody else may have the thread. A step takes a millisecond or so. */
 export type Steps<T> = Generator<void, T>;
 
-/** Beyond it a socket, a probe or a signal waits noticeably. */
-const TURN_MS = 5;
+/** Of all such work of the process, milliseconds a turn: beyond it a socket, a probe or a signal waits noticeably. */
+const TURN = new LoopShare(5);
 
 /** For work that is known to be small, or that nobody waits beside. */
 export function atOnce<T>(steps: Steps<T>): T {
@@ -12,16 +14,23 @@ export function atOnce<T>(steps: Steps<T>): T {
   }
 }
 
-/** Does the work for some milliseconds at a time, and lets the loop turn in between. */
-export async function inTurns<T>(steps: Steps<T>): Promise<T> {
-  let until = performance.now() + TURN_MS;
-  for (;;) {
-    const { done, value } = steps.next();
-    if (done) return value;
-    if (performance.now() < until) continue;
-    await new Promise((next) => setImmediate(next));
-    until = performance.now() + TURN_MS;
-  }
+/** Does the work in the share of each turn of the loop that all such work has together. */
+export function inTurns<T>(steps: Steps<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const goOn = () => {
+      try {
+        do {
+          const { done, value } = steps.next();
+          if (done) return resolve(value);
+        } while (TURN.hasTime());
+        TURN.wait(goOn);
+      } catch (caught) {
+        reject(caught);
+      }
+    };
+    if (TURN.hasTime()) goOn();
+    else TURN.wait(goOn);
+  });
 }
 
 /** Octets that are copied in one step. */

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { LoopShare } from '../base/loop-share';
 import { FrameBudget } from './frame-budget';
 import {
   contentOf,
@@ -22,7 +23,6 @@ import { type Field, HpackDecoder, HpackEncoder } from './hpack';
 import { type ErrorName, Http2Error } from './http2-error';
 import { assertTrailers, parseRequestHeaders, type RequestHeaders } from './request-headers';
 import { ServerStream, type StreamOwner } from './server-stream';
-import { Turn } from './turn';
 
 export interface ConnectionLimits {
   /** Open streams; told to the client. What it opens beyond them is reset. */
@@ -49,8 +49,8 @@ const MAX_LIST_BYTES = 64 * 1024;
 /** Given to the socket at a time; more is made when it has taken that. */
 const BATCH_BYTES = 64 * 1024;
 const PING_BYTES = 8;
-/** Of all connections of the process. */
-const TURN = new Turn();
+/** Of all connections of the process, milliseconds a turn. */
+const TURN = new LoopShare(10);
 
 /** A header block that has begun. */
 interface OpenBlock {

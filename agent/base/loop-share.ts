@@ -1,11 +1,11 @@
-/** What all connections together may take of one turn of the event loop, so that timers, files and other sockets have theirs. */
-const TURN_MS = 10;
-
-/** The time that connections share in each turn of the event loop: who has not finished when it is over waits for the next, in order. */
-export class Turn {
+/** A part of each turn of the event loop that many share: who has not finished when it is over waits for the next, in order. */
+export class LoopShare {
   readonly #waiting = new Set<() => void>();
   #begun = false;
   #endAt = 0;
+
+  /** @param ms  What all together may take of one turn, so that timers, files and sockets have theirs. */
+  constructor(private readonly ms: number) {}
 
   /** Whether there is time left in this turn. */
   hasTime(): boolean {
@@ -22,7 +22,7 @@ export class Turn {
   #begin(): void {
     if (this.#begun) return;
     this.#begun = true;
-    this.#endAt = performance.now() + TURN_MS;
+    this.#endAt = performance.now() + this.ms;
     setImmediate(() => this.#next());
   }
 
