@@ -82,6 +82,18 @@ function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
 }
 
 /**
+ * Waits so many milliseconds of the monotonic clock: for a time that another counts on, whatever happens to the wall clock.
+ *
+ * @throws AgentError ERR_ABORTED when the signal fires.
+ */
+export async function sleepFor(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
+  const endAt = performance.now() + ms;
+  // A wall clock that is set forward ends a sleep early.
+  do await clock.sleepUntil(clock.now() + endAt - performance.now(), signal);
+  while (performance.now() < endAt);
+}
+
+/**
  * Runs `work` with a deadline: its signal fires after `ms` milliseconds, then `isDeadline`, or when `signal` does, with the reason of that.
  *
  * @throws AgentError ERR_TIMEOUT (retry soon) naming `what` when time ran out, even where `work` ignores its signal.

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { sleepFor } from '../../agent/base/clock';
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { GrpcStatus } from '../../agent/http2/grpc-status';
@@ -132,7 +133,7 @@ export class GrpcServer {
     }
     const timer = new AbortController();
     call.atEnd(() => timer.abort());
-    this.deps.clock.sleepUntil(this.deps.clock.now() + ms, timer.signal).then(
+    sleepFor(this.deps.clock, ms, timer.signal).then(
       () => call.fail(GrpcStatus.DEADLINE_EXCEEDED, 'deadline exceeded'),
       (caught) => {
         if (!(caught instanceof AgentError && caught.code === 'ERR_ABORTED'))

@@ -1,5 +1,11 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import { type ClockJump, systemClock, withDeadline } from '../../../agent/base/clock';
+import {
+  type Clock,
+  type ClockJump,
+  sleepFor,
+  systemClock,
+  withDeadline,
+} from '../../../agent/base/clock';
 import { TestClock } from '../../support/test-clock';
 
 const HOUR_MS = 3_600_000;
@@ -153,4 +159,21 @@ describe('a deadline', () => {
     await clock.advanceBy(10_000);
     await outcome;
   });
+});
+
+test('a wait of the monotonic clock is not ended by a wall clock that is set forward', async () => {
+  let sleeps = 0;
+  const jumping: Clock = {
+    now: () => Date.now(),
+    onJump: () => () => undefined,
+    sleepUntil: async (at, signal) => {
+      sleeps += 1;
+      // As the system's clock does where it finds the instant past.
+      if (sleeps > 1) await systemClock.sleepUntil(at, signal);
+    },
+  };
+  const before = performance.now();
+  await sleepFor(jumping, 20);
+  expect(performance.now() - before).toBeGreaterThanOrEqual(20);
+  expect(sleeps).toBeGreaterThan(1);
 });
