@@ -15,7 +15,12 @@ import {
 import { join } from 'node:path';
 import { syncDirectory, writeDurably, writeHint } from './durable-files';
 import { AgentError, errorText, invalid, systemCode } from './errors';
-import { type OpenDirectory, openDirectory, removeDirectory } from './open-directory';
+import {
+  type DirectoryRisk,
+  type OpenDirectory,
+  openDirectory,
+  removeDirectory,
+} from './open-directory';
 import { readSmallFile } from './read-file';
 import { withUmask } from './umask';
 
@@ -43,9 +48,13 @@ const LITTER_MS = 60_000;
  * written to or through.
  *
  * @param dir  Made with mode 0700 when missing; an existing directory keeps its mode.
+ * @returns    Why the directory cannot be trusted to keep them: others may exchange its files.
  * @throws     AgentError ERR_OUTPUT (retry soon): nothing has changed for readers.
  */
-export async function publishDir(dir: string, files: readonly OutputFile[]): Promise<void> {
+export async function publishDir(
+  dir: string,
+  files: readonly OutputFile[],
+): Promise<DirectoryRisk | undefined> {
   for (const { name } of files) {
     if (name.includes('/') || name.startsWith('..') || name === '.' || name === '')
       throw invalid('ERR_OUTPUT', 'file name', `"${name}" is not plain`);
@@ -60,6 +69,7 @@ export async function publishDir(dir: string, files: readonly OutputFile[]): Pro
     await linkNames(root, names);
     await syncDirectory(root);
     await sweep(root);
+    return opened.risk;
   } catch (caught) {
     if (caught instanceof AgentError && caught.code === 'ERR_OUTPUT') throw caught;
     const hint = writeHint(caught);
@@ -130,16 +140,6 @@ export async function unpublishDir(dir: string): Promise<void> {
   } finally {
     opened?.close();
   }
-}
-
-/** Why a directory cannot be trusted to keep what is written to it, or undefined: others may exchange its files. */
-export async function directoryRisk(dir: string): Promise<string | undefined> {
-  const found = await stat(dir).catch(() => undefined);
-  if (!found) return undefined;
-  if ((found.mode & 0o002) !== 0) return 'every user may write to it';
-  const self = process.getuid?.();
-  if (found.uid !== self && found.uid !== 0) return `it belongs to user ${found.uid}`;
-  return undefined;
 }
 
 /** Makes every name that exists a link through `..data`, without changing what is read under any of them. */

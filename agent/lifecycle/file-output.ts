@@ -1,8 +1,9 @@
-import { directoryRisk, isPublished, type OutputFile, publishDir } from '../base/atomic-dir';
+import { isPublished, type OutputFile, publishDir } from '../base/atomic-dir';
 import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError } from '../base/errors';
 import { everySecond } from '../base/every-second';
+import type { DirectoryRisk } from '../base/open-directory';
 import type { Watched } from '../base/watched';
 import type { CertState } from '../identity/cert-state';
 import { certificatesPem } from '../identity/certificate';
@@ -64,6 +65,7 @@ class StateWriter implements FileOutput {
   #wanted: CertContents | undefined;
   #written: CertContents | undefined;
   #names: readonly string[] = [];
+  #risk: string | undefined;
   #error: AgentError | undefined;
   #wake: () => void = () => undefined;
   #wait = new AbortController();
@@ -114,7 +116,6 @@ class StateWriter implements FileOutput {
   }
 
   async #run(): Promise<void> {
-    await this.#warnOfRisk();
     for (let failures = 0; !this.#stop.signal.aborted; ) {
       const wanted = this.#wanted;
       if (!wanted || sameContents(wanted, this.#written)) {
@@ -131,7 +132,7 @@ class StateWriter implements FileOutput {
     const { dir } = this;
     const files = this.files(contents);
     try {
-      await publishDir(dir, files);
+      this.#warnOf(await publishDir(dir, files));
       this.#names = files.map(({ name }) => name);
       this.#written = contents;
       this.#error = undefined;
@@ -168,14 +169,16 @@ class StateWriter implements FileOutput {
     });
   }
 
-  async #warnOfRisk(): Promise<void> {
-    const risk = await directoryRisk(this.dir);
-    if (risk === undefined) return;
-    this.deps.log.warn('other users can replace the certificate files', {
-      dir: this.dir,
-      because: risk,
-      hint: 'chmod o-w the directory',
-    });
+  /** Once for each reason. */
+  #warnOf(risk: DirectoryRisk | undefined): void {
+    const because = risk && `${risk.dir}: ${risk.because}`;
+    if (risk && because !== this.#risk)
+      this.deps.log.warn('other users can replace the certificate files', {
+        dir: this.dir,
+        because,
+        hint: risk.hint,
+      });
+    this.#risk = because;
   }
 }
 

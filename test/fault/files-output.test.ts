@@ -21,7 +21,9 @@ const files = (generation: string): OutputFile[] =>
 
 /** A directory as a writer may find it, all its files of generation `old`. */
 const BEFORE: Record<string, (dir: string) => Promise<void>> = {
-  'a published directory': (dir) => publishDir(dir, files('old')),
+  'a published directory': async (dir) => {
+    await publishDir(dir, files('old'));
+  },
   'regular files': async (dir) => {
     for (const name of NAMES) writeFileSync(join(dir, name), 'old');
   },

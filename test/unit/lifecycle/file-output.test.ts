@@ -133,7 +133,7 @@ test('E10 a directory that everybody may write to is warned of', async () => {
   await until(() => files.status().serial !== undefined);
   expect(events[0]).toMatchObject({
     level: 'warn',
-    facts: { dir, because: 'every user may write to it' },
+    facts: { dir, because: `${dir}: every user may write to it` },
   });
 });
 
