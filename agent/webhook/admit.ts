@@ -22,13 +22,17 @@ export function admit(request: AdmissionRequest, inject: InjectPod): Verdict {
   if (namespace === '') return wrong('request.namespace', 'must not be empty');
   if (typeof object !== 'object' || object === null || Array.isArray(object))
     return wrong('request.object', 'must be an object');
-  const { annotations, labels } = metadataOf(object);
+  const [metadata, spec] = [membersOf(object, 'metadata'), membersOf(object, 'spec')];
+  const [annotations, labels] = [membersOf(metadata, 'annotations'), membersOf(metadata, 'labels')];
   // No API server keeps as many; a pod that has them is to keep others waiting.
-  const crowded = Object.entries({ labels, annotations }).find(
-    ([, marks]) => Object.keys(marks).length > MAX_MARKS,
-  );
-  if (crowded)
-    return wrong(`request.object.metadata.${crowded[0]}`, `must not be more than ${MAX_MARKS}`);
+  const crowded = crowdedAmong([
+    ['', object, MAX_FIELDS],
+    ['.metadata', metadata, MAX_FIELDS],
+    ['.spec', spec, MAX_FIELDS],
+    ['.metadata.labels', labels, MAX_MARKS],
+    ['.metadata.annotations', annotations, MAX_MARKS],
+  ]);
+  if (crowded) return crowded;
   if (MIRROR in annotations) return UNCHANGED;
   const injection = inject(object);
   switch (injection.kind) {
@@ -55,16 +59,27 @@ const UNCHANGED: Verdict = { kind: 'allowed', patch: [], warnings: [] };
 /** A pod may have hundreds of containers with the same mistake. */
 const MAX_PROBLEMS = 8;
 const MAX_MARKS = 10_000;
+/** Of what has fields of its own: Kubernetes knows some dozens, and each of them is copied. */
+const MAX_FIELDS = 1_000;
 
 function sentence({ path, rule, hint }: Finding): string {
   return `${fieldName(path)} ${rule}${hint === undefined ? '' : ` (${hint})`}`;
 }
 
 /** As far as they are there; whatever else is wrong with them is for `inject` to say. */
-function metadataOf(pod: object): { readonly annotations: object; readonly labels: object } {
-  const { metadata } = pod as { metadata?: { annotations?: unknown; labels?: unknown } | null };
-  const mapping = (value: unknown) => (typeof value === 'object' && value !== null ? value : {});
-  return { annotations: mapping(metadata?.annotations), labels: mapping(metadata?.labels) };
+function membersOf(value: object, name: string): object {
+  const found = (value as Readonly<Record<string, unknown>>)[name];
+  return typeof found === 'object' && found !== null ? found : {};
+}
+
+function crowdedAmong(
+  each: readonly (readonly [field: string, members: object, most: number])[],
+): Verdict | undefined {
+  const [field, , most] =
+    each.find(([, members, atMost]) => Object.keys(members).length > atMost) ?? [];
+  return field === undefined
+    ? undefined
+    : wrong(`request.object${field}`, `must not be more than ${most}`);
 }
 
 function wrong(field: string, rule: string): Verdict {

@@ -41,6 +41,10 @@ test('a pod that asked to be left alone is', () => {
   });
 });
 
+const withFields = (field: string) => {
+  const many = Object.fromEntries(Array.from({ length: 1_001 }, (_, at) => [`f${at}`, 1]));
+  return field === 'object' ? many : { [field.split('.')[1]!]: many };
+};
 const crowded = (name: string) => ({
   object: {
     metadata: {
@@ -84,6 +88,13 @@ describe('what is not a pod that is made is denied by field', () => {
       crowded('annotations'),
       'request.object.metadata.annotations: must not be more than 10000',
     ],
+    ...['object', 'object.metadata', 'object.spec'].map(
+      (field): [string, Partial<AdmissionRequest>, string] => [
+        `more fields than any ${field} has`,
+        { object: withFields(field) },
+        `request.${field}: must not be more than 1000`,
+      ],
+    ),
   ])('%s', (_, change, message) => {
     expect(admit({ ...REQUEST, ...change }, inject)).toEqual({
       kind: 'denied',
