@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import type { Dir } from 'node:fs';
-import { link, lstat, opendir, unlink } from 'node:fs/promises';
+import { link, lstat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { directoryNames } from '../../base/directory-names';
 import { syncDirectory, writeDurably } from '../../base/durable-files';
 import { systemCode } from '../../base/errors';
 import { readSmallFile } from '../../base/read-file';
@@ -14,7 +14,6 @@ const TEMPORARY = '.new-';
 /** What a writer that was killed has left; a living one needs milliseconds. */
 const LITTER_MS = 60_000;
 const PER_STEP = 2_000;
-const NAMES_AT_ONCE = 1_024;
 /** Files that are read or written side by side. */
 const AT_ONCE = 16;
 
@@ -84,7 +83,7 @@ export class RecordFiles<T> {
   async sweep(isOver: (record: T) => boolean, now: number): Promise<void> {
     for (const [name, record] of await this.readAll())
       if (isOver(record)) await remove(join(this.dir, name));
-    for await (const { name } of await this.#open()) {
+    for (const name of await directoryNames(this.dir)) {
       if (!name.startsWith(TEMPORARY)) continue;
       const found = await lstat(join(this.dir, name)).catch(() => undefined);
       if (found && now - found.mtimeMs > LITTER_MS) await remove(join(this.dir, name));
@@ -106,14 +105,7 @@ export class RecordFiles<T> {
   }
 
   async #names(): Promise<string[]> {
-    const names: string[] = [];
-    for await (const { name } of await this.#open()) if (!name.startsWith('.')) names.push(name);
-    return names;
-  }
-
-  /** Read some names at a time: half a million of them in one piece would hold the loop for 100 ms. */
-  #open(): Promise<Dir> {
-    return opendir(this.dir, { bufferSize: NAMES_AT_ONCE });
+    return (await directoryNames(this.dir)).filter((name) => !name.startsWith('.'));
   }
 }
 
