@@ -13,12 +13,12 @@ import type { SpiffeId } from '../agent/identity/spiffe-id';
 import { Connections } from './grpc/connections';
 import { GrpcServer, type Method } from './grpc/grpc-server';
 import { PATIENCE } from './grpc/limits';
-import { StreamRoom } from './grpc/stream-room';
+import { StreamLimiter } from './grpc/stream-limiter';
 import { SecretService } from './secrets/secret-service';
 import { secretDiscoveryPath } from './secrets/service';
-import { createLateStandardServices } from './standard/late-standard-services';
+import { createLazyStandardServices } from './standard/lazy-standard-services';
 import type { JwtSources } from './workload-api/jwt-answers';
-import { createLateWorkloadApi } from './workload-api/late-workload-api';
+import { createLazyWorkloadApi } from './workload-api/lazy-workload-api';
 
 export interface SdsServerOptions {
   /** At most 107 bytes. A missing directory is made. */
@@ -81,14 +81,16 @@ const BACKLOG = 1_024;
  */
 export async function createSdsServer(options: SdsServerOptions, deps: Deps): Promise<SdsServer> {
   const connections = new Connections(options.sockets);
-  const room = new StreamRoom(connections, (facts) => service.observer.refused('streams', facts));
+  const room = new StreamLimiter(connections, (facts) =>
+    service.observer.refused('streams', facts),
+  );
   const service = new SecretService(
     { ...options, onArrival: () => sweeper.arrived(), onOwed: () => sweeper.wake() },
     room,
     deps,
   );
   const workloadApi = createWorkloadApi(options, room, service, () => sweeper.wake(), deps);
-  const standard = createLateStandardServices(
+  const standard = createLazyStandardServices(
     { state: options.state, room, onOwed: () => sweeper.wake() },
     deps,
   );
@@ -157,13 +159,13 @@ export async function createSdsServer(options: SdsServerOptions, deps: Deps): Pr
 
 function createWorkloadApi(
   options: SdsServerOptions,
-  room: StreamRoom,
+  room: StreamLimiter,
   { observer }: SecretService,
   onOwed: () => void,
   deps: Deps,
 ) {
   const { state, crl, id, federated, jwt, hint = '' } = options;
-  return createLateWorkloadApi(
+  return createLazyWorkloadApi(
     { state, crl, id, hint, federated, jwt, room, observer, onOwed },
     deps,
   );

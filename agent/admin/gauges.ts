@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import type { AgentStatus, WorkloadStatus, WorkloadView } from './agent-view';
-import type { Tally } from './tally';
+import type { Counters } from './counters';
 
 /** A metric as it stands at the moment of a scrape. One without values is left out of the exposition. */
 export interface Gauge {
@@ -149,7 +149,7 @@ export function agentGauges(status: AgentStatus, views: readonly WorkloadView[])
  */
 export function upstreamGauges(
   status: AgentStatus,
-  tally: Tally,
+  tally: Counters,
   own: { readonly scrapes: number; readonly readySeconds: number | undefined },
 ): Gauge[] {
   const csr = { request_type: 'csr' };

@@ -1,9 +1,9 @@
 import type { Registry } from 'prom-client';
 import { METRICS, type MetricName, type Metrics } from '../base/metrics';
 import type { AgentView } from './agent-view';
+import { bucketsOf, Counters } from './counters';
 import { agentGauges, type Gauge, processGauges, upstreamGauges } from './gauges';
 import { loadPromClient, type Prom } from './prom-client';
-import { bucketsOf, Tally } from './tally';
 
 /** Counts for the whole agent, and writes it all down for Prometheus. */
 export interface AgentMetrics extends Metrics {
@@ -19,7 +19,7 @@ export interface AgentMetrics extends Metrics {
 }
 
 export function createMetrics(): AgentMetrics {
-  const tally = new Tally();
+  const tally = new Counters();
   let scrapes = 0;
   let readySeconds: number | undefined;
   return {
@@ -42,7 +42,7 @@ export function createMetrics(): AgentMetrics {
   };
 }
 
-async function exposition(tally: Tally, gauges: readonly Gauge[]): Promise<string> {
+async function exposition(tally: Counters, gauges: readonly Gauge[]): Promise<string> {
   const prom = await loadPromClient();
   const registry = new prom.Registry();
   for (const name of Object.keys(METRICS) as MetricName[]) addCounted(prom, registry, tally, name);
@@ -50,7 +50,7 @@ async function exposition(tally: Tally, gauges: readonly Gauge[]): Promise<strin
   return registry.metrics();
 }
 
-function addCounted(prom: Prom, registry: Registry, tally: Tally, name: MetricName): void {
+function addCounted(prom: Prom, registry: Registry, tally: Counters, name: MetricName): void {
   const { type, help, labels } = METRICS[name];
   const config = { name: `keyturn_${name}`, help, labelNames: [...labels], registers: [registry] };
   if (type === 'counter') {
@@ -70,7 +70,7 @@ function addCounted(prom: Prom, registry: Registry, tally: Tally, name: MetricNa
   });
 }
 
-function cumulated(name: MetricName, series: ReturnType<Tally['series']>[number]) {
+function cumulated(name: MetricName, series: ReturnType<Counters['series']>[number]) {
   const metric = `keyturn_${name}`;
   let below = 0;
   const buckets = bucketsOf(name).map((bound, index) => {

@@ -11,13 +11,13 @@ import type { KeyAlgorithm } from '../identity/keys';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import type { TrustBundle } from '../identity/trust-bundle';
 import { DEFAULT_TTL_SECONDS, leafSpec, type ServerNames, serverSpec } from './certificate-specs';
-import { assertAsDecided } from './check-made';
 import { assertCsrAllowed, rejected } from './csr-rules';
 import { type CaFiles, readCaFiles } from './directory/ca-files';
 import { ensureCaFiles } from './directory/create-ca-files';
 import { followCaFiles } from './directory/follow-ca-files';
 import { acceptIssuer, type Issuer, type IssuerDomains } from './issuer';
 import { makeRoot } from './make-root';
+import { assertMatchesSpec } from './verify-issued';
 
 /** A certificate authority on a directory: it signs, and follows what an operator does to the directory. */
 export interface Authority {
@@ -230,7 +230,7 @@ class BuiltinAuthority implements Authority {
 
   #check(leaf: Uint8Array, spec: CertificateSpec): void {
     try {
-      assertAsDecided(leaf, spec);
+      assertMatchesSpec(leaf, spec);
     } catch (caught) {
       this.#deps.log.error('issued certificate failed self-check', { cause: caught });
       throw caught;

@@ -34,11 +34,7 @@ export function boundConnections(server: Server, wish: number, share: number): v
  *
  * @returns  to be told whenever a connection is of use; a TLS socket stands for the one below it.
  */
-export function keepLiveliest(
-  server: Server,
-  wish: number,
-  share: number,
-): (socket: Socket) => void {
+export function evictIdlest(server: Server, wish: number, share: number): (socket: Socket) => void {
   const bound = connectionBound(wish, share);
   // In the order in which they were opened or of use last.
   const open = new Map<unknown, Socket>();

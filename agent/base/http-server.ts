@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Server, Socket } from 'node:net';
-import { keepLiveliest } from './connection-bound';
+import { evictIdlest } from './connection-bound';
 import type { Deps } from './deps';
 import { endInTime } from './end-in-time';
 import { AgentError, systemCode } from './errors';
@@ -72,7 +72,7 @@ export async function serveHttp(
     );
   });
   const server = firstRequestOnly(http, REQUEST_MS, deps);
-  keepLiveliest(server, MAX_CONNECTIONS, 1 / 8);
+  evictIdlest(server, MAX_CONNECTIONS, 1 / 8);
   const open = new Set<Socket>();
   server.on('connection', (socket) => {
     open.add(socket);

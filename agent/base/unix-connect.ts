@@ -1,4 +1,4 @@
-import { openCLibrary } from './c-library';
+import { openLibc } from './libc';
 import { AF_UNIX, socketAddress } from './unix-datagram';
 
 /** Of Linux, the same on every processor that we run on. @see socket(2), errno(3) */
@@ -21,7 +21,7 @@ interface Connections {
  * @param path  At most 107 bytes.
  */
 export function isRefusedBySystem(path: string): boolean {
-  const c = openCLibrary<Connections>({
+  const c = openLibc<Connections>({
     socket: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
     connect: { args: ['i32', 'ptr', 'u32'], returns: 'i32' },
     close: { args: ['i32'], returns: 'i32' },

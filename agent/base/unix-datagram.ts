@@ -1,4 +1,4 @@
-import { openCLibrary } from './c-library';
+import { openLibc } from './libc';
 
 /** Sends one datagram. False where it did not leave, whatever the reason. Blocks for nobody. */
 export type SendDatagram = (payload: Uint8Array) => boolean;
@@ -27,7 +27,7 @@ interface Sockets {
  * @param name  A path, or an abstract name after `@`; at most 107 bytes.
  */
 export function unixDatagrams(name: string): SendDatagram | undefined {
-  const c = openCLibrary<Sockets>({
+  const c = openLibc<Sockets>({
     socket: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
     sendto: { args: ['i32', 'ptr', 'usize', 'i32', 'ptr', 'u32'], returns: 'i64' },
     close: { args: ['i32'], returns: 'i32' },

@@ -3,9 +3,9 @@ import { systemClock, withDeadline } from '../base/clock';
 import { AgentError } from '../base/errors';
 import type { Health } from '../base/health';
 import { createLogger, type Facts, type LogFormat, type LogLevel } from '../base/log';
+import { makeStderrNonblocking } from '../base/nonblocking-stderr';
 import { systemRandom } from '../base/random';
 import { trimMemory } from '../base/trim-memory';
-import { dropWhatNobodyReads } from '../base/unread-output';
 import { VERSION } from '../base/version';
 import { keysInTheMaking } from '../identity/keys';
 import type { AgentDeps } from '../services/agent';
@@ -52,7 +52,7 @@ export interface RunningDaemon {
  */
 export async function runDaemon(spec: DaemonSpec, terminal: Terminal): Promise<number> {
   const { name, scope, logLevel: level, logFormat: format } = spec;
-  dropWhatNobodyReads();
+  makeStderrNonblocking();
   const log = createLogger(
     { level, format, write: (line) => terminal.err(`${line}\n`), now: systemClock.now },
     scope,

@@ -1,6 +1,6 @@
 import { invalid } from '../base/errors';
 import { CA_HINT, type CaName, OPTIONS } from './options';
-import { type Draft, isDefault, readsFiles, type Surroundings, settle } from './rules';
+import { isDefault, readsFiles, type SettingsDraft, type Surroundings, settle } from './rules';
 
 /** The CAs that have an address, and where each is in a cluster that was set up by its own documentation. */
 const DEFAULT_ADDRESSES: Readonly<Partial<Record<CaName, string>>> = {
@@ -14,7 +14,7 @@ const DEFAULT_ADDRESSES: Readonly<Partial<Record<CaName, string>>> = {
  *
  * @throws AgentError ERR_CONFIG where nothing chooses: an agent must not become its own authority by accident.
  */
-export function chooseCa(draft: Draft, around: Surroundings): void {
+export function chooseCa(draft: SettingsDraft, around: Surroundings): void {
   const { CA_PROVIDER: provider, CA_ADDR: address } = around.env;
   if (draft.readings.has('ca')) return;
   const bundle = draft.readings.get('credential-bundle');
@@ -27,7 +27,7 @@ export function chooseCa(draft: Draft, around: Surroundings): void {
   else throw invalid('ERR_CONFIG', 'flag --ca', 'is required', { hint: CA_HINT });
 }
 
-function takeUpstream(draft: Draft, text: string, origin: string): void {
+function takeUpstream(draft: SettingsDraft, text: string, origin: string): void {
   draft.readings.set('ca', { text, origin, from: 'upstream' });
   draft.values.ca = OPTIONS.ca.type.parse(text, origin);
 }
@@ -40,7 +40,7 @@ const TOKEN_CREDENTIAL = 'keyturn.join-token';
  *
  * @see systemd.exec(5) LoadCredential.
  */
-export function chooseToken(draft: Draft, around: Surroundings): void {
+export function chooseToken(draft: SettingsDraft, around: Surroundings): void {
   const { CREDENTIALS_DIRECTORY: dir } = around.env;
   if (dir === undefined || !isDefault(draft, 'token')) return;
   settle(draft, 'token', `${dir}/${TOKEN_CREDENTIAL}`, 'environment CREDENTIALS_DIRECTORY');
@@ -51,7 +51,7 @@ export function chooseToken(draft: Draft, around: Surroundings): void {
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkCaList(draft: Draft): void {
+export function checkCaList(draft: SettingsDraft): void {
   const { readings, values } = draft;
   if (!readsFiles(draft)) return;
   const { origin, from } = readings.get('ca')!;
@@ -74,7 +74,7 @@ const KUBERNETES_MIN_MS = 600_000;
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkKubernetesCsr({ readings, values }: Draft): void {
+export function checkKubernetesCsr({ readings, values }: SettingsDraft): void {
   if (!values.ca?.includes('kubernetes-csr')) return;
   if (!readings.has('signer-name')) {
     throw invalid('ERR_CONFIG', 'flag --signer-name', 'is required for kubernetes-csr', {
@@ -94,7 +94,7 @@ export function checkKubernetesCsr({ readings, values }: Draft): void {
  *
  * @throws AgentError ERR_CONFIG where there are more or fewer.
  */
-export function chooseAddresses(draft: Draft): void {
+export function chooseAddresses(draft: SettingsDraft): void {
   const { readings, values } = draft;
   const asked = values.ca?.filter((name) => DEFAULT_ADDRESSES[name] !== undefined) ?? [];
   const defaults = asked.map((name) => DEFAULT_ADDRESSES[name]!);
@@ -128,7 +128,10 @@ export function chooseAddresses(draft: Draft): void {
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkCertProvider({ readings, values }: Draft, { env }: Surroundings): void {
+export function checkCertProvider(
+  { readings, values }: SettingsDraft,
+  { env }: Surroundings,
+): void {
   const asksServer = values.ca?.some((name) => DEFAULT_ADDRESSES[name] !== undefined) ?? false;
   if (
     env.PILOT_CERT_PROVIDER !== 'none' ||
@@ -152,7 +155,7 @@ export function checkCertProvider({ readings, values }: Draft, { env }: Surround
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkMountedFiles(draft: Draft): void {
+export function checkMountedFiles(draft: SettingsDraft): void {
   const bundle = draft.readings.get('credential-bundle');
   if (bundle === undefined || !readsFiles(draft) || draft.readings.has('trust-bundle')) return;
   throw invalid('ERR_CONFIG', bundle.origin, 'needs --trust-bundle', {

@@ -1,6 +1,6 @@
 import { invalid } from '../base/errors';
 import type { SettingName } from './options';
-import { type Draft, readsFiles } from './rules';
+import { readsFiles, type SettingsDraft } from './rules';
 
 type DirectoryName = Extract<
   SettingName,
@@ -13,13 +13,13 @@ type DirectoryName = Extract<
  * @param place  Where a directory is, so that two names of one are equal.
  * @throws       AgentError ERR_CONFIG.
  */
-export function checkDirectories(draft: Draft, place: (dir: string) => string): void {
+export function checkDirectories(draft: SettingsDraft, place: (dir: string) => string): void {
   apart(draft, place, 'output-certs', ['ca-dir', 'state-dir', 'credentials-dir']);
   apart(draft, place, 'state-dir', ['ca-dir', 'credentials-dir']);
 }
 
 function apart(
-  draft: Draft,
+  draft: SettingsDraft,
   place: (dir: string) => string,
   name: DirectoryName,
   others: DirectoryName[],
@@ -41,7 +41,7 @@ function apart(
   }
 }
 
-function isUsed(draft: Draft, name: DirectoryName): boolean {
+function isUsed(draft: SettingsDraft, name: DirectoryName): boolean {
   if (name === 'ca-dir') return draft.values.ca?.includes('builtin') ?? false;
   return name !== 'credentials-dir' || readsFiles(draft);
 }

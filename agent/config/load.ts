@@ -15,7 +15,7 @@ import {
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
 import { checkDirectories } from './directory-rules';
 import { OPTIONS, type Option, SETTING_NAMES, type SettingName, type Values } from './options';
-import { realPlace } from './real-place';
+import { resolvePath } from './resolve-path';
 import {
   checkFederation,
   checkOwnIdentity,
@@ -24,7 +24,7 @@ import {
   chooseCredentialsDir,
   chooseIdentity,
   collect,
-  type Draft,
+  type SettingsDraft,
 } from './rules';
 import { type FileEntry, MAX_FILE_BYTES, parseSettingsFile } from './settings-file';
 import {
@@ -58,7 +58,7 @@ export interface SettingSources {
 /** What was found, also where some of it is wrong: `config show` prints both. `loaded` is there exactly when there are no problems. */
 export interface SettingsReport {
   readonly settings: LoadedConfig['settings'];
-  readonly values: Draft['values'];
+  readonly values: SettingsDraft['values'];
   readonly problems: readonly AgentError[];
   readonly loaded: LoadedConfig | undefined;
 }
@@ -78,13 +78,13 @@ export async function loadConfig(sources: SettingSources): Promise<LoadedConfig>
 /** As `loadConfig`, but problems are returned beside what is right. */
 export async function readSettings(sources: SettingSources): Promise<SettingsReport> {
   const told = await readTold(sources);
-  const report = judge(told, undefined);
+  const report = evaluateSettings(told, undefined);
   const problems = [...told.problems, ...report.problems];
   return { ...report, problems, loaded: problems.length === 0 ? report.loaded : undefined };
 }
 
 /** All that a process is told, wherever it stands. */
-interface Told {
+interface SettingsInput {
   readonly flags: Flags;
   readonly env: Environment;
   readonly cwd: string;
@@ -96,7 +96,7 @@ interface Told {
   readonly problems: readonly AgentError[];
 }
 
-async function readTold(sources: SettingSources): Promise<Told> {
+async function readTold(sources: SettingSources): Promise<SettingsInput> {
   const cwd = sources.cwd ?? process.cwd();
   const env = cleanEnvironment(sources.env);
   const problems: AgentError[] = [...unknownFlags(sources.flags), ...unknownVariables(env)];
@@ -105,7 +105,10 @@ async function readTold(sources: SettingSources): Promise<Told> {
 }
 
 /** The settings of the process, or of one workload of its list. */
-function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport {
+function evaluateSettings(
+  told: SettingsInput,
+  workload: WorkloadEntry | undefined,
+): SettingsReport {
   const problems: AgentError[] = workload ? unknownWorkloadKeys(workload) : [];
   const draft = readEach(told, workload, problems);
   if (workload) placeWorkload(draft, workload);
@@ -124,7 +127,7 @@ function judge(told: Told, workload: WorkloadEntry | undefined): SettingsReport 
   // No problem means that every setting with a text has its value.
   const config = toConfig(draft.values as Values, id);
   const judgeWorkload = (entry: WorkloadEntry) => {
-    const { loaded, problems: wrong } = judge(told, entry);
+    const { loaded, problems: wrong } = evaluateSettings(told, entry);
     return loaded ? loaded.config : workloadError(entry.name, oneError(wrong));
   };
   return { settings, values: draft.values, problems, loaded: { config, settings, judgeWorkload } };
@@ -190,11 +193,11 @@ async function readFile(
 }
 
 function readEach(
-  { flags, env, entries, file }: Told,
+  { flags, env, entries, file }: SettingsInput,
   workload: WorkloadEntry | undefined,
   problems: AgentError[],
-): Draft {
-  const draft: Draft = { values: {}, readings: new Map() };
+): SettingsDraft {
+  const draft: SettingsDraft = { values: {}, readings: new Map() };
   for (const name of SETTING_NAMES) {
     collect(problems, () => {
       // Whatever refuses it: something was said about this setting, so no rule may choose for it.
@@ -277,8 +280,8 @@ function holdsCredentials(dir: string): boolean {
 
 /** The rules between settings. What a file that could not be read would have said is not missing. */
 function applyRules(
-  draft: Draft,
-  { env, cwd, complete }: Told,
+  draft: SettingsDraft,
+  { env, cwd, complete }: SettingsInput,
   problems: AgentError[],
 ): SpiffeId | undefined {
   const around = { env, holdsCredentials: (dir: string) => holdsCredentials(resolve(cwd, dir)) };
@@ -290,7 +293,7 @@ function applyRules(
   collect(problems, () => checkCertProvider(draft, around));
   chooseCredentialsDir(draft, around);
   collect(problems, () => checkMountedFiles(draft));
-  collect(problems, () => checkDirectories(draft, (dir) => realPlace(resolve(cwd, dir))));
+  collect(problems, () => checkDirectories(draft, (dir) => resolvePath(resolve(cwd, dir))));
   collect(problems, () => checkRotation(draft));
   const id = collect(problems, () => chooseIdentity(draft));
   collect(problems, () => checkFederation(draft, id));

@@ -1,6 +1,6 @@
 import { AgentError } from '../base/errors';
 import type { Config, LoadedConfig, WorkloadEntry } from './config';
-import { realPlace } from './real-place';
+import { resolvePath } from './resolve-path';
 import { claimsOf, sameConfig, socketClaim } from './workload-claims';
 import type { UnreadableEntry } from './workload-list';
 import { type Listed, planWorkloads, type Version, type WorkloadPlan } from './workload-plan';
@@ -40,12 +40,14 @@ export function planList(
       .map(toListed)
       .filter((each) => 'config' in each),
   ];
-  const reserved = [{ claim: socketClaim(config.controlSocket, realPlace), by: 'control-socket' }];
+  const reserved = [
+    { claim: socketClaim(config.controlSocket, resolvePath), by: 'control-socket' },
+  ];
   // Each path is looked up once for the whole plan.
   const claims = new Map(
     [...listed.filter((each) => 'config' in each), ...running].map((each) => [
       each.config,
-      claimsOf(each.config, realPlace),
+      claimsOf(each.config, resolvePath),
     ]),
   );
   return {

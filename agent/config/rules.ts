@@ -11,7 +11,7 @@ import type { Reading } from './sources';
 import { besideIstioAgent, type Environment } from './upstream';
 
 /** What the single settings said, before the rules between them are applied. Values that were refused are absent. */
-export interface Draft {
+export interface SettingsDraft {
   readonly values: { -readonly [N in SettingName]?: Values[N] };
   readonly readings: Map<SettingName, Reading>;
 }
@@ -27,7 +27,7 @@ const LEGACY_DIR = './etc/certs';
 const IDENTITY_PARTS = ['trust-domain', 'namespace', 'service-account'] as const;
 
 /** Where files are the source and nobody said which: upstream's newer directory, or its older one where only that has them. */
-export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
+export function chooseCredentialsDir(draft: SettingsDraft, around: Surroundings): void {
   const dir = draft.values['credentials-dir'];
   if (readsFiles(draft) && dir !== undefined && isDefault(draft, 'credentials-dir')) {
     if (!around.holdsCredentials(dir) && around.holdsCredentials(LEGACY_DIR))
@@ -46,7 +46,7 @@ export function chooseCredentialsDir(draft: Draft, around: Surroundings): void {
 const BESIDE_ISTIO_AGENT = '127.0.0.1:15022';
 
 /** Nobody chose a port, and the usual one is that of Istio's agent beside us: on it we would answer for the health of its proxy. */
-export function chooseAdminAddress(draft: Draft, env: Environment): void {
+export function chooseAdminAddress(draft: SettingsDraft, env: Environment): void {
   const variable = besideIstioAgent(env);
   if (variable === undefined || !isDefault(draft, 'admin-address')) return;
   settle(
@@ -62,7 +62,7 @@ export function chooseAdminAddress(draft: Draft, env: Environment): void {
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkRotation(draft: Draft): void {
+export function checkRotation(draft: SettingsDraft): void {
   const { 'renew-ratio': ratio, 'renew-jitter': jitter } = draft.values;
   if (ratio === undefined || jitter === undefined || jitter < ratio) return;
   if (isDefault(draft, 'renew-jitter')) {
@@ -81,7 +81,7 @@ export function checkRotation(draft: Draft): void {
  *
  * @throws AgentError ERR_CONFIG where both are given at the same level.
  */
-export function chooseIdentity(draft: Draft): SpiffeId | undefined {
+export function chooseIdentity(draft: SettingsDraft): SpiffeId | undefined {
   const whole = draft.readings.get('spiffe-id');
   const parts = IDENTITY_PARTS.filter((name) => rank(draft.readings.get(name)) > 0);
   const strongest = Math.max(0, ...parts.map((name) => rank(draft.readings.get(name))));
@@ -103,7 +103,7 @@ export function chooseIdentity(draft: Draft): SpiffeId | undefined {
 }
 
 /** Parts that replace a whole SPIFFE ID replace all of it: a default in between would be an identity that nobody meant. */
-function checkReplaced(draft: Draft, whole: Reading, parts: readonly SettingName[]): void {
+function checkReplaced(draft: SettingsDraft, whole: Reading, parts: readonly SettingName[]): void {
   const missing = (['namespace', 'service-account'] as const).find(
     (name) => rank(draft.readings.get(name)) <= rank(whole),
   );
@@ -120,7 +120,10 @@ function checkReplaced(draft: Draft, whole: Reading, parts: readonly SettingName
  *
  * @throws AgentError ERR_CONFIG naming the file and what is missing.
  */
-export function checkOwnIdentity(draft: Draft, { origin }: { readonly origin: Origin }): void {
+export function checkOwnIdentity(
+  draft: SettingsDraft,
+  { origin }: { readonly origin: Origin },
+): void {
   const own = (name: SettingName) => draft.readings.get(name)?.from === 'workload';
   if (own('spiffe-id') || (own('namespace') && own('service-account'))) return;
   if (readsFiles(draft) && (own('credentials-dir') || own('credential-bundle'))) return;
@@ -145,7 +148,7 @@ export function defaultedHalf(
   return missing.length === 1 && halves.length === 2 ? missing[0]!.name : undefined;
 }
 
-function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
+function takeWhole(draft: SettingsDraft, origin: Origin): SpiffeId | undefined {
   const text = draft.values['spiffe-id'];
   if (text === undefined) return undefined;
   const id = parseSpiffeId(text);
@@ -155,7 +158,7 @@ function takeWhole(draft: Draft, origin: Origin): SpiffeId | undefined {
   return id;
 }
 
-function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
+function takeParts(draft: SettingsDraft, strongest: number): SpiffeId | undefined {
   const { 'trust-domain': domain, namespace, 'service-account': account } = draft.values;
   const own = (['namespace', 'service-account'] as const).some(
     (name) => rank(draft.readings.get(name)) > RANK.upstream,
@@ -180,7 +183,10 @@ function takeParts(draft: Draft, strongest: number): SpiffeId | undefined {
  *
  * @throws AgentError ERR_CONFIG.
  */
-export function checkFederation({ readings, values }: Draft, id: SpiffeId | undefined): void {
+export function checkFederation(
+  { readings, values }: SettingsDraft,
+  id: SpiffeId | undefined,
+): void {
   const reading = readings.get('federated-bundle');
   const own = id?.trustDomain;
   if (reading === undefined || own === undefined || !values['federated-bundle']?.has(own)) return;
@@ -196,18 +202,18 @@ function rank(reading: Reading | undefined): number {
 }
 
 /** Whether nobody said anything about a setting. */
-export function isDefault(draft: Draft, name: SettingName): boolean {
+export function isDefault(draft: SettingsDraft, name: SettingName): boolean {
   return draft.readings.get(name)?.from === 'default';
 }
 
 /** Whether mounted files are the source. */
-export function readsFiles(draft: Draft): boolean {
+export function readsFiles(draft: SettingsDraft): boolean {
   return draft.values.ca?.includes('file') ?? false;
 }
 
 /** Sets what a rule has decided; it counts as a default. */
 export function settle<N extends SettingName>(
-  draft: Draft,
+  draft: SettingsDraft,
   name: N,
   value: Values[N],
   origin: Origin,

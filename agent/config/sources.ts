@@ -1,6 +1,5 @@
 import { type AgentError, invalid } from '../base/errors';
 import type { Origin } from './config';
-import { nearest } from './nearest';
 import {
   environmentName,
   isSettingName,
@@ -10,6 +9,7 @@ import {
   type SettingName,
 } from './options';
 import type { FileEntry } from './settings-file';
+import { suggestion } from './suggestion';
 import type { Environment } from './upstream';
 
 /** Flags by their name without dashes. A repeated flag is a list. */
@@ -104,7 +104,7 @@ export function lookUp(
 }
 
 function unknown(field: string, name: string, known: Iterable<string>, prefix = ''): AgentError {
-  const near = nearest(name, known);
+  const near = suggestion(name, known);
   return invalid('ERR_CONFIG', field, 'is not a setting', {
     hint: near ? `did you mean ${prefix}${near}?` : '`keyturn run --help` lists all settings',
   });

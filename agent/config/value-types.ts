@@ -3,7 +3,7 @@ import { parseDuration } from '../base/duration';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
 import { parseSpiffeId, parseTrustDomain, serviceAccountId } from '../identity/spiffe-id';
-import { nearest } from './nearest';
+import { suggestion } from './suggestion';
 
 /** How one kind of value is read from text and described to people. */
 export interface ValueType<T> {
@@ -40,7 +40,7 @@ export function choice<const C extends string>(
       if (found !== undefined) return found;
       const known = Object.hasOwn(elsewhere, text) ? elsewhere[text] : undefined;
       if (known) throw invalid('ERR_CONFIG', field, known.rule, { hint: known.hint });
-      const near = nearest(text, choices);
+      const near = suggestion(text, choices);
       throw invalid(
         'ERR_CONFIG',
         field,

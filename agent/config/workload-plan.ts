@@ -71,7 +71,7 @@ function judged<C>(
   running: readonly Version<C>[],
   rules: PlanRules<C>,
 ): [plan: WorkloadPlan<C>, then: readonly Version<C>[]] {
-  const plan = judge(listed, running, rules);
+  const plan = evaluateEntries(listed, running, rules);
   return [plan, carriedOut(plan, running)];
 }
 
@@ -88,7 +88,7 @@ export function carriedOut<C>(
   ];
 }
 
-function judge<C>(
+function evaluateEntries<C>(
   listed: readonly Listed<C>[],
   running: readonly Version<C>[],
   rules: PlanRules<C>,
@@ -148,7 +148,7 @@ function inOrderOfRight<C>(
   return [...versions].sort((a, b) => ranks.get(a)! - ranks.get(b)!);
 }
 
-interface Settled<C> {
+interface PlanResult<C> {
   readonly accepted: readonly Version<C>[];
   readonly turnedDown: readonly Refusal[];
   /** One that runs, and whose new version somebody else is in the way of. */
@@ -161,8 +161,8 @@ function settle<C>(
   kept: ReadonlyMap<string, Version<C>>,
   byName: ReadonlyMap<string, Version<C>>,
   rules: PlanRules<C>,
-): Settled<C> {
-  const taken = new Map<string, Taken>();
+): PlanResult<C> {
+  const taken = new Map<string, ClaimOwner>();
   for (const { claim, by } of rules.reserved) taken.set(keyOf(claim), { by, shared: false });
   for (const each of kept.values()) take(taken, each, claimsOf(each, rules));
   const accepted: Version<C>[] = [];
@@ -194,12 +194,16 @@ function settle<C>(
 }
 
 /** Who has something, and whether others may have it too. */
-interface Taken {
+interface ClaimOwner {
   readonly by: string;
   readonly shared: boolean;
 }
 
-function take<C>(taken: Map<string, Taken>, { name }: Version<C>, claims: readonly Claim[]): void {
+function take<C>(
+  taken: Map<string, ClaimOwner>,
+  { name }: Version<C>,
+  claims: readonly Claim[],
+): void {
   for (const claim of claims)
     taken.set(keyOf(claim), { by: `workload ${name}`, shared: claim.shared ?? false });
 }
@@ -207,7 +211,7 @@ function take<C>(taken: Map<string, Taken>, { name }: Version<C>, claims: readon
 function conflictError<C>(
   { name, from }: Version<C>,
   claim: Claim,
-  taken: ReadonlyMap<string, Taken>,
+  taken: ReadonlyMap<string, ClaimOwner>,
 ): AgentError {
   const field = `workload ${name}: file ${from}: ${claim.setting}`;
   const rule =

@@ -2,7 +2,7 @@ import { basename, dirname, join } from 'node:path';
 import { AgentError, invalid } from '../base/errors';
 import type { WorkloadEntry } from './config';
 import { PROCESS_SETTINGS, type SettingName } from './options';
-import { type Draft, settle } from './rules';
+import { type SettingsDraft, settle } from './rules';
 import { type Reading, unknownKeys } from './sources';
 
 /** What the workload itself says about a setting. */
@@ -39,14 +39,14 @@ export function unknownWorkloadKeys({ settings, origin }: WorkloadEntry): AgentE
  * What no two workloads can share lies below the place that the process was given, under the workload's name: `DIR/socket` becomes
  * `DIR/NAME/socket`, `--state-dir` and `--output-certs` become `DIR/NAME`. What the workload says itself is taken as it is.
  */
-export function placeWorkload(draft: Draft, { name }: WorkloadEntry): void {
+export function placeWorkload(draft: SettingsDraft, { name }: WorkloadEntry): void {
   move(draft, 'sds-socket', (path) => join(dirname(path), name, basename(path)));
   move(draft, 'state-dir', (dir) => join(dir, name));
   move(draft, 'output-certs', (dir) => join(dir, name));
 }
 
 function move(
-  draft: Draft,
+  draft: SettingsDraft,
   name: 'sds-socket' | 'state-dir' | 'output-certs',
   place: (path: string) => string,
 ): void {

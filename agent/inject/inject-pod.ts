@@ -6,13 +6,13 @@ import {
   ourVolumes,
   type Surroundings,
 } from './containers';
-import { placeEnvoy } from './envoy-place';
-import { withFilledIn } from './filled-in';
+import { findEnvoyContainer } from './envoy-container';
 import type { Finding } from './findings';
 import { INJECTED_ANNOTATION, OUR_CONTAINERS, OUR_VOLUMES, SOCKET_VOLUME } from './names';
 import type { InjectOptions } from './options';
 import { foreignContainers, isInjected, notesOf, optsOut, problemsOf } from './pod-rules';
 import { type ContainerShape, type PodShape, readPod } from './pod-shape';
+import { withServerDefaults } from './server-defaults';
 
 /** What becomes of one pod. */
 export type Injection =
@@ -48,7 +48,7 @@ export function injectPod(template: unknown, options: InjectOptions): Injection 
   if (reading.kind === 'malformed') return { kind: 'refused', problems: reading.problems };
   const { pod } = reading;
   if (optsOut(pod)) return { kind: 'left-alone' };
-  const place = placeEnvoy(pod, options);
+  const place = findEnvoyContainer(pod, options);
   const problems = [
     ...problemsOf(pod, options),
     ...(place.kind === 'refused' ? place.problems : []),
@@ -202,7 +202,7 @@ function placed(
     if (!names.includes(String(item.name))) return [item];
     const mine = wanted.get(item.name);
     wanted.delete(item.name);
-    return mine ? [withFilledIn(mine, item)] : [];
+    return mine ? [withServerDefaults(mine, item)] : [];
   });
   const indexOf = (name: unknown) => items.findIndex((item) => item.name === name);
   ours.forEach((item, index) => {

@@ -1,6 +1,6 @@
 import type { BlockWriter } from './block-writer';
 import type { Change, Path } from './changes';
-import { freedComments } from './freed-comments';
+import { reindentComments } from './reindent-comments';
 import type { TextEdit, YamlPlaces } from './yaml-places';
 
 /**
@@ -20,7 +20,7 @@ export function yamlEdits(
   );
   const editor = new Editor(places, blocks, removed);
   const edits = changes.flatMap((change) => editor.edits(change));
-  return [...edits, ...freedComments(places, edits)];
+  return [...edits, ...reindentComments(places, edits)];
 }
 
 /** The text with all edits made; they must not overlap. Those at one place stand in their order. */

@@ -8,8 +8,8 @@ import type { Watched } from '../base/watched';
 import type { CertSource, CertState, PlanStep, SourceDescription } from '../identity/cert-state';
 import { formatSpiffeId, type SpiffeId } from '../identity/spiffe-id';
 import { acceptMountedFiles, type MountedFiles, revalidateSvid, type Svid } from '../identity/svid';
+import { CertStatePublisher } from './cert-state-publisher';
 import { CERT_FILES } from './file-output';
-import { Offer } from './offer';
 import { readTogether } from './read-together';
 
 /** Where the files lie. `key` and `certChain` may be one file that holds both, a credential bundle. */
@@ -47,7 +47,7 @@ export function createFileSource(options: FileSourceOptions, deps: Deps): CertSo
 
 class FileSource implements CertSource {
   readonly #stop = new AbortController();
-  readonly #offer: Offer;
+  readonly #offer: CertStatePublisher;
   readonly #paths: readonly string[];
   /** For people: the directory, or the files where they have no directory in common. */
   readonly #where: string;
@@ -72,7 +72,7 @@ class FileSource implements CertSource {
     const dirs = new Set(this.#paths.map((path) => dirname(path)));
     this.#where =
       this.#paths.length === 3 && dirs.size === 1 ? dirname(key) : this.#paths.join(', ');
-    this.#offer = new Offer(undefined, 'ERR_FILE_SOURCE', deps);
+    this.#offer = new CertStatePublisher(undefined, 'ERR_FILE_SOURCE', deps);
     this.#loop = this.#run();
   }
 

@@ -11,8 +11,8 @@ import { SKEW_TOLERANCE_MS } from '../identity/chain';
 import { formatSpiffeId } from '../identity/spiffe-id';
 import { revalidateSvid, type Svid } from '../identity/svid';
 import type { TrustBundle } from '../identity/trust-bundle';
+import { CertStatePublisher } from './cert-state-publisher';
 import { type IssueOptions, Issuer } from './issue';
-import { Offer } from './offer';
 import {
   MIN_INTERVAL_MS,
   planRenewal,
@@ -44,7 +44,7 @@ export function createKeeper(options: KeeperOptions, deps: Deps): CertSource {
 
 class Keeper implements CertSource {
   readonly #stop = new AbortController();
-  readonly #offer: Offer;
+  readonly #offer: CertStatePublisher;
   readonly #issuer: Issuer;
   readonly #unsubscribe: readonly (() => void)[];
   readonly #loop: Promise<void>;
@@ -79,7 +79,7 @@ class Keeper implements CertSource {
     private readonly deps: Deps,
   ) {
     const { ca, warmStart } = options;
-    this.#offer = new Offer(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
+    this.#offer = new CertStatePublisher(ca.trust.value, 'ERR_CA_UNAVAILABLE', deps);
     this.#issuer = new Issuer(options, deps);
     if (warmStart && deps.clock.now() >= warmStart.notAfterAt) {
       this.#offer.accept(warmStart, ca.trust.value ?? warmStart.bundle, undefined);

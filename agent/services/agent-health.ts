@@ -10,14 +10,14 @@ const HANGING_MS = 120_000;
 const MAX_REASONS = 3;
 
 /** Those whose health it is. */
-export interface Supervised {
+export interface SupervisedSource {
   workloads(): readonly { readonly source: CertSource }[];
   /** Changes when they come and go; undefined where they do not. */
   readonly changes: Watched<unknown> | undefined;
 }
 
 /** What an agent says of itself: which certificates it has, and whether every source still does something about them. */
-export function agentHealth(view: AgentView, served: Supervised, now: () => number): Health {
+export function agentHealth(view: AgentView, served: SupervisedSource, now: () => number): Health {
   const sources = () => served.workloads().map(({ source }) => source);
   return {
     summary: () => summary(view),

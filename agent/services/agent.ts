@@ -10,7 +10,7 @@ import { createCertSource } from '../workload/cert-source';
 import { createSharedCas } from '../workload/shared-cas';
 import { startWorkload, type Workload } from '../workload/workload';
 import { agentHealth } from './agent-health';
-import { createView, type Served } from './view';
+import { createView, type ServedWorkload } from './view';
 
 /** A running agent: 1..n workloads and, over them, health, metrics and control. */
 export interface Agent {
@@ -81,7 +81,7 @@ export async function startAgent(
 }
 
 /** The one workload of the settings. */
-async function serveOne(config: Config, deps: Deps): Promise<Served> {
+async function serveOne(config: Config, deps: Deps): Promise<ServedWorkload> {
   const shared = createSharedCas(deps);
   const workload = await startWorkload(
     config,
@@ -100,7 +100,11 @@ async function serveOne(config: Config, deps: Deps): Promise<Served> {
 }
 
 /** The workloads of a list, which a process with one never loads. */
-async function serveList(loaded: LoadedConfig, deps: Deps, stopping: AbortSignal): Promise<Served> {
+async function serveList(
+  loaded: LoadedConfig,
+  deps: Deps,
+  stopping: AbortSignal,
+): Promise<ServedWorkload> {
   const { followWorkloads } = await import('../workload/follow-workloads');
   const followed = await followWorkloads(
     loaded,

@@ -10,7 +10,7 @@ import { formatSpiffeId } from '../identity/spiffe-id';
 import { servedSvid, type Workload } from '../workload/workload';
 
 /** What an agent serves: one workload, or those of a list as they come and go. */
-export interface Served {
+export interface ServedWorkload {
   workloads(): readonly Workload[];
   /** What of a list is not followed, and why. */
   refused(): readonly RefusedEntry[];
@@ -28,7 +28,7 @@ export interface Served {
  */
 export function createView(
   loaded: LoadedConfig,
-  served: Served,
+  served: ServedWorkload,
   own: () => readonly string[],
   startedAt: number,
   deps: Deps,
@@ -62,7 +62,7 @@ export function createView(
  * Why an agent is not ready: for each workload that is not, its reasons; and what is right but could not be put into service. An entry that is
  * refused takes nothing from the others: `status` and a metric have it. Where nothing is in service, it is the reason.
  */
-function notReady(served: Served, policy: 'all' | 'any'): readonly string[] {
+function notReady(served: ServedWorkload, policy: 'all' | 'any'): readonly string[] {
   const perWorkload = served.workloads().map((workload) => workload.reasons());
   if (policy === 'any' && perWorkload.some((each) => each.length === 0)) return [];
   const missing = served.refused().filter(({ inService }) => !inService);

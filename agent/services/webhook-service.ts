@@ -12,7 +12,7 @@ import { openKubeApi } from '../kube/open-kube-api';
 import type { AdmissionRequest, Verdict } from '../webhook/admission-review';
 import { createAdmissionServer } from '../webhook/admission-server';
 import { admit, type InjectPod } from '../webhook/admit';
-import { RootKeeper } from '../webhook/root-keeper';
+import { RootReconciler } from '../webhook/root-reconciler';
 import type { AgentDeps } from './agent';
 
 /** Every setting of `keyturn webhook`, checked. */
@@ -79,7 +79,7 @@ async function open(
     deps,
   );
   closers.add(() => server.close());
-  const keeper = new RootKeeper(
+  const keeper = new RootReconciler(
     {
       api,
       engine: directEngine,

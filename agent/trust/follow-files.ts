@@ -1,5 +1,5 @@
 import type { Deps } from '../base/deps';
-import { keepLooking } from '../base/keep-looking';
+import { reconcileLoop } from '../base/reconcile-loop';
 
 /** A watch on a few files. */
 export interface FollowedFiles {
@@ -40,7 +40,7 @@ async function follow(
   const { clock } = deps;
   await clock.sleepUntil(clock.now() + FOLLOW_AFTER_MS, signal);
   const { watchFiles } = await import('../base/file-watch');
-  await keepLooking(
+  await reconcileLoop(
     {
       watch: (wake) => watchFiles(paths, wake, deps),
       look: async () => {

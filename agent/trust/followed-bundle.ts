@@ -1,6 +1,6 @@
 import type { Deps } from '../base/deps';
 import { AgentError, invalid } from '../base/errors';
-import { keepLooking } from '../base/keep-looking';
+import { reconcileLoop } from '../base/reconcile-loop';
 import { type Watched, WatchedSource } from '../base/watched';
 import { rootWarnings } from '../identity/certificate';
 import { parseSpiffeBundle, type SpiffeBundle } from '../identity/spiffe-bundle';
@@ -80,7 +80,7 @@ class Follower implements FollowedBundle {
       refused: (caught: unknown) => this.#refused(AgentError.from(caught)),
       notLaterThan: () => this.#nextPollAt(),
     };
-    this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
+    this.#running = reconcileLoop(looked, deps, this.#stop.signal).catch((cause) =>
       deps.log.error('federated bundle watch failed', { trustDomain, cause }),
     );
   }

@@ -3,8 +3,8 @@ import { publishDir } from '../base/atomic-dir';
 import type { Deps } from '../base/deps';
 import { AgentError, invalid } from '../base/errors';
 import { iso } from '../base/iso';
-import { keepLooking } from '../base/keep-looking';
 import { readSmallFile } from '../base/read-file';
+import { reconcileLoop } from '../base/reconcile-loop';
 import { type Watched, WatchedSource } from '../base/watched';
 import { acceptCrls, type CrlSigners } from '../identity/accept-crls';
 import { type CrlSet, MAX_CRL_FILE_BYTES } from '../identity/crl';
@@ -79,7 +79,7 @@ class FollowedLists implements Revocation {
       refused: (caught: unknown) => this.#refused(AgentError.from(caught)),
       notLaterThan: () => this.#nextAlarmAt(),
     };
-    this.#running = keepLooking(looked, deps, this.#stop.signal).catch((cause) =>
+    this.#running = reconcileLoop(looked, deps, this.#stop.signal).catch((cause) =>
       deps.log.error('revocation list watch failed', { cause }),
     );
   }

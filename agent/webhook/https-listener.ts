@@ -1,7 +1,7 @@
 import type { Server as HttpServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { createServer, type Server as TlsServer } from 'node:tls';
-import { keepLiveliest } from '../base/connection-bound';
+import { evictIdlest } from '../base/connection-bound';
 import type { Deps } from '../base/deps';
 import { formatHostPort, type HostPort } from '../base/host-port';
 import { listen } from '../base/http-server';
@@ -48,7 +48,7 @@ export async function listenHttps(
   deps: Deps,
 ): Promise<HttpsListener> {
   const tls = createServer({ minVersion: 'TLSv1.2', handshakeTimeout: HANDSHAKE_MS });
-  const used = keepLiveliest(tls, MAX_CONNECTIONS, 1 / 2);
+  const used = evictIdlest(tls, MAX_CONNECTIONS, 1 / 2);
   const open = new Map<Socket, Open>();
   tls.on('connection', (raw) => raw.on('error', () => undefined));
   tls.on('tlsClientError', (cause, socket) => {

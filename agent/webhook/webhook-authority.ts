@@ -1,7 +1,7 @@
 import type { IssuedLeaf } from '../authority/authority';
 import { type ServerNames, serverSpec } from '../authority/certificate-specs';
-import { assertAsDecided } from '../authority/check-made';
 import type { Issuer } from '../authority/issuer';
+import { assertMatchesSpec } from '../authority/verify-issued';
 import type { Deps } from '../base/deps';
 import { iso } from '../base/iso';
 import { type Watched, WatchedSource } from '../base/watched';
@@ -57,7 +57,7 @@ export class WebhookAuthority {
     const issuer = this.#issuer;
     const spec = serverSpec(spkiDer, names, ttlSeconds, issuer, this.deps.clock.now());
     const leaf = await this.engine.createCertificate(spec, issuer.key);
-    assertAsDecided(leaf, spec);
+    assertMatchesSpec(leaf, spec);
     const notAfter = iso(spec.notAfterAt);
     this.deps.log.info('serving certificate issued', {
       names: [...names.dns, ...names.ip],

@@ -9,7 +9,7 @@ import type { TrustBundle } from '../identity/trust-bundle';
 import { createKeeper } from '../lifecycle/keeper';
 import { chooseCa } from './choose-ca';
 import type { SharedCas } from './shared-cas';
-import { assertTrustedPlaces } from './trusted-places';
+import { assertTrustedDirectories } from './trusted-directories';
 import { servedSvid, type WorkloadParts } from './workload';
 
 /**
@@ -24,7 +24,7 @@ export async function createCertSource(
   deps: Deps,
   carried?: Svid,
 ): Promise<WorkloadParts> {
-  assertTrustedPlaces(config);
+  assertTrustedDirectories(config);
   return config.ca.includes('file')
     ? mountedFiles(config, deps)
     : keeper(config, shared, carried, deps);

@@ -3,13 +3,13 @@ import { backoffMs, DEFAULT_BACKOFF } from '../base/backoff';
 import type { Deps } from '../base/deps';
 import { AgentError, systemCode } from '../base/errors';
 import type { FileWatch } from '../base/file-watch';
-import { LogBudget } from '../base/log-budget';
+import { LogRateLimit } from '../base/log-rate-limit';
 import type { Config, LoadedConfig, WorkloadEntry } from '../config/config';
 import { type ListPlan, planList } from '../config/plan-list';
 import { type ListText, readListText } from '../config/read-workloads';
 import { carriedOut, type Refusal } from '../config/workload-plan';
 import { createKeptWorkloads, type KeptWorkloads } from './kept-workloads';
-import { assertTrustedPlaces } from './trusted-places';
+import { assertTrustedDirectories } from './trusted-directories';
 import { refusedEntry, WorkloadSet } from './workload-set';
 
 /** Workloads that come and go with a list. */
@@ -44,7 +44,7 @@ export async function followWorkloads(
   stopping: AbortSignal,
 ): Promise<FollowedWorkloads> {
   const place = loaded.config.workloads!;
-  assertTrustedPlaces(loaded.config);
+  assertTrustedDirectories(loaded.config);
   const kept =
     loaded.config.stateDir === undefined
       ? undefined
@@ -72,7 +72,7 @@ async function readList(place: string): Promise<ReadList> {
 class WorkloadFollower implements FollowedWorkloads {
   readonly set: WorkloadSet;
   readonly #stop = new AbortController();
-  readonly #lines: LogBudget;
+  readonly #lines: LogRateLimit;
   #wake = new AbortController();
   #loop: Promise<void> = Promise.resolve();
   #watch: FileWatch | undefined;
@@ -97,7 +97,7 @@ class WorkloadFollower implements FollowedWorkloads {
     stopping: AbortSignal,
   ) {
     this.set = new WorkloadSet(deps, AbortSignal.any([stopping, this.#stop.signal]));
-    this.#lines = new LogBudget(deps.clock, LINES_A_MINUTE);
+    this.#lines = new LogRateLimit(deps.clock, LINES_A_MINUTE);
   }
 
   /** @param kept  What was in service before a restart: it stands in for what of the list is refused now. */

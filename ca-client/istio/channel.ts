@@ -5,7 +5,7 @@ import { formatHostPort, type HostPort } from '../../agent/base/host-port';
 import type { CaRoot } from '../../agent/trust/ca-root';
 import type { ClientCertificate } from './client-certificate';
 import { ChannelCredentials, Client } from './grpc';
-import type { ServerJudge } from './server-judge';
+import type { ServerVerifier } from './server-verifier';
 import { TlsCredentials, type TlsFault } from './tls-credentials';
 import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './wire/service';
 
@@ -22,7 +22,7 @@ export interface ConnectionFacts {
   /** Undefined for plaintext. */
   readonly root: CaRoot | undefined;
   readonly certificate: ClientCertificate | undefined;
-  readonly judge?: ServerJudge | undefined;
+  readonly judge?: ServerVerifier | undefined;
 }
 
 /** What a call brought. */
@@ -113,7 +113,7 @@ export class CaChannel {
    *
    * @throws AgentError of the judge; Error of TLS or of the network.
    */
-  async judge(root: CaRoot, judge: ServerJudge, signal: AbortSignal): Promise<void> {
+  async judge(root: CaRoot, judge: ServerVerifier, signal: AbortSignal): Promise<void> {
     const { address, serverName } = this.options;
     const tls = new TlsCredentials({
       rootPem: root.pem,

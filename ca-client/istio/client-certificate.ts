@@ -5,7 +5,7 @@ import { parseCertificate, parseCertificates } from '../../agent/identity/certif
 import { SKEW_TOLERANCE_MS, verifyChain } from '../../agent/identity/chain';
 import { readPrivateKey } from '../../agent/identity/keys';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
-import { leadsTo, type ServerJudge } from './server-judge';
+import { leadsTo, type ServerVerifier } from './server-verifier';
 
 /** What we may present in the TLS handshake with the CA. */
 export interface ClientCertificate {
@@ -103,7 +103,7 @@ export function issuerJudge(
   { chainPem, notAfterAt }: ClientCertificate,
   roots: readonly TrustBundle[],
   now: () => number,
-): ServerJudge {
+): ServerVerifier {
   const [leaf, ...others] = parseCertificates(chainPem, 'cert-chain.pem');
   const anchors = roots
     .flatMap(({ rootsDer }) => rootsDer)

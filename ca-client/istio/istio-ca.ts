@@ -13,15 +13,15 @@ import { type FollowedFiles, followFiles } from '../../agent/trust/follow-files'
 import type { CaClient, IssuedChain, SignRequest } from '../ca-client';
 import { type BrokenRules, brokenRules } from './broken-rules';
 import { CaChannel, CallFailure } from './channel';
-import type { Credentials } from './choose-credentials';
 import { issuerJudge } from './client-certificate';
+import { CredentialSelector, isJoinToken } from './credential-selector';
 import { Metadata } from './grpc';
-import { IdentityProof, isJoinToken } from './identity-proof';
 import { type LearningTrust, openLearningTrust } from './learning-trust';
 import { bundleJudge, requireBundle } from './one-time-token';
 import { checkIstioOptions, type IstioCaOptions, type IstioCaSettings } from './options';
+import type { Credentials } from './rank-credentials';
 import { readReply } from './reply';
-import type { ServerJudge } from './server-judge';
+import type { ServerVerifier } from './server-verifier';
 import {
   isCertificateRefused,
   isKeyturn,
@@ -52,7 +52,7 @@ export async function createIstioCa(options: IstioCaOptions, deps: Deps): Promis
     serverName,
     plaintext,
   } = settings;
-  const proof = new IdentityProof(settings, deps);
+  const proof = new CredentialSelector(settings, deps);
   // At once: each is a handful of waits for files.
   const [roots, print, shared] = await Promise.all([
     trustPath(settings).then((path) =>
@@ -91,7 +91,7 @@ class IstioCa implements CaClient {
   constructor(
     private readonly settings: IstioCaSettings,
     private readonly roots: LearningTrust,
-    private readonly proof: IdentityProof,
+    private readonly proof: CredentialSelector,
     private readonly shared: Lease<CaChannel> | undefined,
     /** Of the credential files at the last look. */
     private print: string,
@@ -232,7 +232,7 @@ class IstioCa implements CaClient {
     root: CaRoot | undefined,
     request: SignRequest,
     signal: AbortSignal,
-  ): Promise<ServerJudge | undefined> {
+  ): Promise<ServerVerifier | undefined> {
     const now = () => this.deps.clock.now();
     if (certificate && root && kind === 'expired certificate') {
       const judge = issuerJudge(

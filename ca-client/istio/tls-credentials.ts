@@ -5,7 +5,7 @@ import { shownCertificates } from '../../agent/base/shown-certificates';
 import { onSilence } from '../../agent/base/socket-silence';
 import type { ClientCertificate } from './client-certificate';
 import { CallCredentials, ChannelCredentials } from './grpc';
-import type { ServerJudge } from './server-judge';
+import type { ServerVerifier } from './server-verifier';
 
 export interface TlsOptions {
   /** PEM of the only roots that the server is judged by. */
@@ -14,7 +14,7 @@ export interface TlsOptions {
   readonly serverName: string;
   readonly certificate: ClientCertificate | undefined;
   /** What the server has to satisfy besides, before anything is sent to it. */
-  readonly judge?: ServerJudge | undefined;
+  readonly judge?: ServerVerifier | undefined;
 }
 
 /** What first went wrong with TLS, with any of the server's addresses. */
@@ -41,7 +41,7 @@ type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 export class TlsCredentials extends ChannelCredentials {
   readonly #context: SecureContext;
   readonly #serverName: string;
-  readonly #judge: ServerJudge | undefined;
+  readonly #judge: ServerVerifier | undefined;
   readonly #sockets = new Set<Socket>();
   #fault: TlsFault | undefined;
   #shownDer: readonly Uint8Array[] = [];

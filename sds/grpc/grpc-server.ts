@@ -11,7 +11,7 @@ import type { Connection, HeldStream } from './connections';
 import { LIMITS, PATIENCE } from './limits';
 import { MessageReader, UnreadableMessage } from './message-reader';
 import { RequestMemory } from './request-memory';
-import type { StreamRoom } from './stream-room';
+import type { StreamLimiter } from './stream-limiter';
 
 /** What answers the calls of one method. */
 export type Method =
@@ -43,7 +43,7 @@ export class GrpcServer {
    */
   constructor(
     private readonly methods: Methods,
-    private readonly room: StreamRoom,
+    private readonly room: StreamLimiter,
     private readonly observer: CallObserver,
     private readonly onOwed: () => void,
     private readonly deps: Deps,

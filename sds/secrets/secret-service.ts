@@ -9,14 +9,14 @@ import type { Connection } from '../grpc/connections';
 import { LIMITS } from '../grpc/limits';
 import type { Pieces } from '../grpc/pieces';
 import { grpcStatus } from '../grpc/status';
-import type { StreamRoom } from '../grpc/stream-room';
+import type { StreamLimiter } from '../grpc/stream-limiter';
 import { Acknowledgements } from './acknowledgements';
 import { encodeSotw } from './codec';
 import { createFileSecrets, type FileSecrets } from './file-secrets';
 import { IdentityNames, type IdentityNamesOptions } from './identity-names';
 import { parseSotwRequest } from './messages';
-import { Observer } from './observer';
 import { isFile, isTrust, parseResourceName, type ResourceName } from './resource-name';
+import { SdsTelemetry } from './sds-telemetry';
 import type { Lookup, SecretResource } from './secret-resource';
 import type { LeafSecret } from './secrets';
 import { DELTA_STREAM, type OpenStream, openStream, SOTW_STREAM, type StreamHost } from './stream';
@@ -41,8 +41,8 @@ interface Client {
 export class SecretService {
   readonly #deps: Deps;
   readonly #onArrival: () => void;
-  readonly #room: StreamRoom;
-  readonly #observer: Observer;
+  readonly #room: StreamLimiter;
+  readonly #observer: SdsTelemetry;
   readonly #files: FileSecrets;
   readonly #acknowledgements = new Acknowledgements(
     () => this.#streams,
@@ -59,12 +59,12 @@ export class SecretService {
   readonly #host: StreamHost;
   #lastId = 0;
 
-  constructor(options: SecretServiceOptions, room: StreamRoom, deps: Deps) {
+  constructor(options: SecretServiceOptions, room: StreamLimiter, deps: Deps) {
     this.#deps = deps;
     this.#onArrival = options.onArrival;
     this.#room = room;
     this.#names = new IdentityNames(options);
-    this.#observer = new Observer(this.#lookup, deps);
+    this.#observer = new SdsTelemetry(this.#lookup, deps);
     this.#files = createFileSecrets(
       { dirs: options.fileDirs, onChange: (name) => this.#fileChanged(name) },
       deps,
@@ -87,7 +87,7 @@ export class SecretService {
     };
   }
 
-  get observer(): Observer {
+  get observer(): SdsTelemetry {
     return this.#observer;
   }
 

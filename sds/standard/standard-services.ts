@@ -2,23 +2,23 @@ import type { Watched } from '../../agent/base/watched';
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { CertState } from '../../agent/identity/cert-state';
 import type { Call } from '../grpc/call';
-import type { Answerer } from '../grpc/late';
+import type { Answerer } from '../grpc/lazy';
 import { grpcStatus } from '../grpc/status';
-import type { StreamRoom } from '../grpc/stream-room';
+import type { StreamLimiter } from '../grpc/stream-limiter';
 import {
   HealthCheckRequest,
   HealthCheckResponse,
   HealthCheckResponse_ServingStatus,
 } from '../proto/generated/grpc/health/v1/health';
 import { decodeMessage } from '../secrets/messages';
-import { type Offer, sameAnswer } from '../workload-api/offer';
+import { type AnswerState, sameAnswer } from '../workload-api/answer-state';
 import { PushStream } from '../workload-api/push-stream';
 import { SERVICES } from './reflection';
 import { ReflectionStream } from './reflection-stream';
 
 export interface StandardServicesOptions {
   readonly state: Watched<CertState>;
-  readonly room: StreamRoom;
+  readonly room: StreamLimiter;
   /** Called when a client may not have read its answer, or may have nothing to ask: `isOwed` says whether it has. */
   readonly onOwed: () => void;
 }
@@ -61,7 +61,7 @@ export class StandardServices implements Answerer {
       if (call.over || !room.enter(call)) return;
       const { connection } = call;
       this.#lastId += 1;
-      let said: Offer | undefined;
+      let said: AnswerState | undefined;
       const stream = new PushStream<'Watch'>(this.#lastId, 'Watch', connection, call, {
         // The same octets for the same health, so that a stream hears of changes only.
         offer: () => {

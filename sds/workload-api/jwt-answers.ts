@@ -14,7 +14,7 @@ import {
   ValidateJWTSVIDRequest,
   ValidateJWTSVIDResponse,
 } from '../proto/generated/workload';
-import { denied, type Offer, unavailable } from './offer';
+import { type AnswerState, denied, unavailable } from './answer-state';
 import {
   ownTrustDomain,
   pendingAtStart,
@@ -39,7 +39,7 @@ export interface JwtSources {
 }
 
 /** An answer, or why there is none. */
-export type Answer = Offer & { readonly kind: 'answer' | 'refusal' };
+export type Answer = AnswerState & { readonly kind: 'answer' | 'refusal' };
 
 /** An authority that reads its keys from a disk which does not answer. */
 const OPEN_MS = 10_000;
@@ -149,7 +149,7 @@ function isRested(authority: JwtAuthority, now: number): boolean {
 }
 
 /** Keys of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 6.2.2. */
-export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): Offer {
+export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): AnswerState {
   const trustDomain = ownTrustDomain(sources);
   if (trustDomain === undefined)
     return pendingAtStart(sources.state.value) ?? withoutSvid(sources.state.value);
@@ -166,7 +166,7 @@ export function jwtBundlesAnswer(sources: X509Sources, own: readonly JwtKey[]): 
 }
 
 /** Whatever else is wrong with the authority is for the log. */
-export function jwtUnavailable(): Offer & { readonly kind: 'refusal' } {
+export function jwtUnavailable(): AnswerState & { readonly kind: 'refusal' } {
   return unavailable('JWT-SVID keys unavailable; see the log of the agent');
 }
 

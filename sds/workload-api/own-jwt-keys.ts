@@ -1,8 +1,8 @@
 import type { Deps } from '../../agent/base/deps';
 import type { JwtAuthority } from '../../agent/identity/jwt-svid';
 import type { JwtKey } from '../../agent/identity/spiffe-bundle';
+import type { AnswerState } from './answer-state';
 import { type JwtSources, jwtUnavailable, openAuthority } from './jwt-answers';
-import type { Offer } from './offer';
 
 /** The keys that our own tokens are verified by, from the moment on that a stream asks for them. */
 export class OwnJwtKeys {
@@ -19,7 +19,7 @@ export class OwnJwtKeys {
   ) {}
 
   /** What `make` makes of the keys; none where the CA issues no tokens. */
-  offer(make: (keys: readonly JwtKey[]) => Offer): Offer {
+  offer(make: (keys: readonly JwtKey[]) => AnswerState): AnswerState {
     switch (this.#state) {
       case 'unopened':
         this.#open();

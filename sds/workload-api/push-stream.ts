@@ -3,11 +3,11 @@ import type { Call } from '../grpc/call';
 import type { Connection, HeldStream } from '../grpc/connections';
 import { PATIENCE } from '../grpc/limits';
 import type { Pieces } from '../grpc/pieces';
-import type { Offer } from './offer';
+import type { AnswerState } from './answer-state';
 
 /** What a stream needs of its server. */
 export interface PushHost<Method> {
-  offer(method: Method): Offer;
+  offer(method: Method): AnswerState;
   sent(stream: PushStream<Method>): void;
   /** How it ended: `cancelled` by the client, or the status that it was given. */
   closed(stream: PushStream<Method>, status: GrpcStatus | 'cancelled'): void;

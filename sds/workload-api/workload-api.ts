@@ -1,13 +1,14 @@
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
-import { LogBudget } from '../../agent/base/log-budget';
+import { LogRateLimit } from '../../agent/base/log-rate-limit';
 import { GrpcStatus, type GrpcStatusName } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
-import type { Answerer } from '../grpc/late';
+import type { Answerer } from '../grpc/lazy';
 import { LIMITS } from '../grpc/limits';
 import { grpcStatus } from '../grpc/status';
-import type { StreamRoom } from '../grpc/stream-room';
-import type { Observer } from '../secrets/observer';
+import type { StreamLimiter } from '../grpc/stream-limiter';
+import type { SdsTelemetry } from '../secrets/sds-telemetry';
+import { type AnswerState, sameAnswer } from './answer-state';
 import {
   type Answer,
   type JwtSources,
@@ -16,7 +17,6 @@ import {
   jwtUnavailable,
   validationAnswer,
 } from './jwt-answers';
-import { type Offer, sameAnswer } from './offer';
 import { OwnJwtKeys } from './own-jwt-keys';
 import { PushStream } from './push-stream';
 import type { StreamedMethod, UnaryMethod } from './service';
@@ -24,8 +24,8 @@ import { type X509Sources, x509BundlesAnswer, x509SvidAnswer } from './x509-answ
 
 export interface WorkloadApiOptions extends X509Sources {
   readonly jwt: JwtSources;
-  readonly room: StreamRoom;
-  readonly observer: Observer;
+  readonly room: StreamLimiter;
+  readonly observer: SdsTelemetry;
   /** Called when a client may not have read its answer: `isOwed` says whether it has. */
   readonly onOwed: () => void;
 }
@@ -46,11 +46,11 @@ export class WorkloadApi implements Answerer {
   readonly #options: WorkloadApiOptions;
   readonly #deps: Deps;
   readonly #streams = new Set<PushStream<StreamedMethod>>();
-  readonly #answers = new Map<StreamedMethod, Offer>();
+  readonly #answers = new Map<StreamedMethod, AnswerState>();
   readonly #stale = new Set<StreamedMethod>();
   readonly #endings: (() => void)[];
   readonly #ownKeys: OwnJwtKeys;
-  readonly #failures: LogBudget;
+  readonly #failures: LogRateLimit;
   #lastId = 0;
   /** Calls of methods with one answer that wait for it. */
   #waiting = 0;
@@ -58,7 +58,7 @@ export class WorkloadApi implements Answerer {
   constructor(options: WorkloadApiOptions, deps: Deps) {
     this.#options = options;
     this.#deps = deps;
-    this.#failures = new LogBudget(deps.clock, LINES_A_MINUTE);
+    this.#failures = new LogRateLimit(deps.clock, LINES_A_MINUTE);
     const failed = (cause: unknown) =>
       this.#failures.spend((withheld) =>
         deps.log.error('JWT-SVID keys unavailable', { cause, withheld }),
@@ -192,7 +192,7 @@ export class WorkloadApi implements Answerer {
   }
 
   /** What a method answers at this moment. A refusal is looked at anew each time: it may be one of time. */
-  #offer(method: StreamedMethod): Offer {
+  #offer(method: StreamedMethod): AnswerState {
     const known = this.#answers.get(method);
     if (known?.kind === 'answer' && !this.#stale.has(method)) return known;
     const offer = sameAnswer(known, this.#make(method));
@@ -201,7 +201,7 @@ export class WorkloadApi implements Answerer {
     return offer;
   }
 
-  #make(method: StreamedMethod): Offer {
+  #make(method: StreamedMethod): AnswerState {
     switch (method) {
       case 'FetchX509SVID':
         return x509SvidAnswer(this.#options, this.#deps.clock.now());

@@ -7,7 +7,7 @@ import type { Svid } from '../../agent/identity/svid';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { field, type Pieces } from '../grpc/pieces';
 import { X509BundlesResponse, X509SVIDResponse } from '../proto/generated/workload';
-import { denied, type Offer, unavailable } from './offer';
+import { type AnswerState, denied, unavailable } from './answer-state';
 
 /** The numbers of the field `crl`. */
 const SVID_CRL = 2;
@@ -30,7 +30,7 @@ export interface X509Sources {
  * @param now  Epoch milliseconds.
  * @see SPIFFE Workload API, section 5.2.1.
  */
-export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
+export function x509SvidAnswer(sources: X509Sources, now: number): AnswerState {
   const { state, crl, hint } = sources;
   const svid = validSvid(state.value, now);
   if (svid === undefined) return pendingAtStart(state.value) ?? withoutSvid(state.value);
@@ -50,7 +50,7 @@ export function x509SvidAnswer(sources: X509Sources, now: number): Offer {
 }
 
 /** The roots of our trust domain and of those that it is federated with. @see SPIFFE Workload API, section 5.2.2. */
-export function x509BundlesAnswer(sources: X509Sources): Offer {
+export function x509BundlesAnswer(sources: X509Sources): AnswerState {
   const { state, crl } = sources;
   const { bundle } = state.value;
   const trustDomain = ownTrustDomain(sources);
@@ -65,7 +65,7 @@ export function x509BundlesAnswer(sources: X509Sources): Offer {
 }
 
 /** No attempt has ended yet: whoever waits is told at once when it has. */
-export function pendingAtStart(state: CertState): Offer | undefined {
+export function pendingAtStart(state: CertState): AnswerState | undefined {
   return state.kind === 'starting' ? { kind: 'pending' } : undefined;
 }
 
@@ -73,7 +73,7 @@ export function pendingAtStart(state: CertState): Offer | undefined {
  * Where no certificate is valid. One that was not had yet is no denial: PERMISSION_DENIED makes clients take out of use what they have,
  * which may be a good certificate of the agent before its restart.
  */
-export function withoutSvid(state: CertState): Offer & { readonly kind: 'refusal' } {
+export function withoutSvid(state: CertState): AnswerState & { readonly kind: 'refusal' } {
   const hadOne =
     heldSvid(state) !== undefined || (state.kind === 'unavailable' && state.expired !== undefined);
   return hadOne ? denied('no identity is valid now') : unavailable('no certificate yet');

@@ -4,7 +4,7 @@ import { parseAllDocuments } from 'yaml';
 import { createMetrics } from '../../agent/admin/metrics';
 import { parseRootBundle } from '../../agent/identity/certificate';
 import { startWebhookService, type WebhookService } from '../../agent/services/webhook-service';
-import { SINCE } from '../../agent/webhook/shared-root';
+import { SINCE } from '../../agent/webhook/root-secret';
 import { deployPath } from '../support/deploy';
 import { fetchText } from '../support/fetch-text';
 import { type Kube, type KubeObject, startKube } from '../support/kube';

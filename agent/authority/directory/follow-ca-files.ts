@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Deps } from '../../base/deps';
 import { AgentError } from '../../base/errors';
-import { keepLooking } from '../../base/keep-looking';
+import { reconcileLoop } from '../../base/reconcile-loop';
 import { CA_FILES, type CaFiles, caFilePath, readCaFiles } from './ca-files';
 
 /** A set of files is judged once it has stood still for so long: they may be copied one by one, in any order. */
@@ -30,7 +30,7 @@ export async function followCaFiles(
   const paths = (Object.keys(CA_FILES) as (keyof typeof CA_FILES)[]).map((file) =>
     caFilePath(dir, file),
   );
-  await keepLooking(
+  await reconcileLoop(
     {
       watch: async (wake) => {
         // Not needed for the first certificate, and chokidar behind it even less.

@@ -4,7 +4,7 @@ import type { Deps } from '../../base/deps';
 import { AgentError } from '../../base/errors';
 import { watchFiles } from '../../base/file-watch';
 import { iso } from '../../base/iso';
-import { keepLooking } from '../../base/keep-looking';
+import { reconcileLoop } from '../../base/reconcile-loop';
 import { type Watched, WatchedSource } from '../../base/watched';
 import type { JwtAuthority, JwtSvidClaims } from '../../identity/jwt-svid';
 import type { KeyAlgorithm, KeyPair } from '../../identity/keys';
@@ -99,7 +99,7 @@ class DirectoryJwtAuthority implements JwtAuthority {
       look: () => this.look(),
       refused: (caught: unknown) => this.#refused(caught),
     };
-    this.#following = keepLooking(looked, this.deps, this.#stop.signal).catch((cause) =>
+    this.#following = reconcileLoop(looked, this.deps, this.#stop.signal).catch((cause) =>
       this.deps.log.error('JWT-SVID key watch failed', { cause }),
     );
   }

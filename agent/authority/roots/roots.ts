@@ -33,7 +33,6 @@ import {
   sweepSigners,
 } from '../signers';
 import { crossSigned, withoutDeadEnds } from './cross-sign';
-import { chooseRoot, chooseSigner } from './root-choice';
 import {
   activateAt,
   copyOf,
@@ -48,6 +47,7 @@ import {
   withoutRootOf,
 } from './root-facts';
 import { type Candidate, readRootFile } from './root-file';
+import { chooseRoot, chooseSigner } from './select-root';
 
 /** A root that is told to everybody, or a signer that may follow. */
 export interface RootStatus {

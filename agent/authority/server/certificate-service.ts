@@ -7,7 +7,7 @@ import type { Deps } from '../../base/deps';
 import { AgentError, invalid } from '../../base/errors';
 import { iso } from '../../base/iso';
 import { causeText } from '../../base/log';
-import { LogBudget } from '../../base/log-budget';
+import { LogRateLimit } from '../../base/log-rate-limit';
 import { readPem } from '../../base/pem';
 import { Trouble } from '../../base/trouble';
 import { formatSpiffeId } from '../../identity/spiffe-id';
@@ -99,7 +99,7 @@ const LINES_PER_MINUTE = 60;
  * nothing is signed. Nothing of a request but the public key and the lifetime, which the authority bounds, has any influence on the certificate.
  */
 export class CertificateService {
-  readonly #budget: LogBudget;
+  readonly #budget: LogRateLimit;
   /** The roots and the PEM of each chain above a leaf, made once. */
   readonly #handed = new WeakMap<TrustBundle, HandedRoots>();
   readonly #abovePem = new WeakMap<Uint8Array, string>();
@@ -111,7 +111,7 @@ export class CertificateService {
     private readonly options: CertificateServiceOptions,
     private readonly deps: Deps,
   ) {
-    this.#budget = new LogBudget(deps.clock, LINES_PER_MINUTE);
+    this.#budget = new LogRateLimit(deps.clock, LINES_PER_MINUTE);
     this.#register = new Trouble(
       {
         attempt: () => options.store.probe(),

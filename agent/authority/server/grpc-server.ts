@@ -1,7 +1,7 @@
 import type { TLSSocket } from 'node:tls';
 import { CREATE_CERTIFICATE, SERVER } from '../../../ca-client/istio/wire/service';
 import type { Deps } from '../../base/deps';
-import { LogBudget } from '../../base/log-budget';
+import { LogRateLimit } from '../../base/log-rate-limit';
 import type { Field } from '../../http2/hpack';
 import type { Http2Error } from '../../http2/http2-error';
 import type { RequestHeaders } from '../../http2/request-headers';
@@ -44,7 +44,7 @@ export function createGrpcServer(
   deps: Deps,
 ): GrpcServer {
   const open = new Set<ServerConnection>();
-  const lines = new LogBudget(deps.clock, LINES_A_MINUTE);
+  const lines = new LogRateLimit(deps.clock, LINES_A_MINUTE);
   const refusedBy = (peer: string, { code, rule, stream }: Http2Error) => {
     const reason = stream === undefined ? 'http2-connection' : 'http2-stream';
     deps.metrics.record('ca_refused_total', { reason });

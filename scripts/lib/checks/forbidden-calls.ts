@@ -56,7 +56,7 @@ const RULES: readonly {
   {
     call: /\bprocess\.std(?:in|out|err)\b/,
     name: 'process.stdout',
-    homes: ['agent/cli/terminal.ts', 'agent/base/unread-output.ts'],
+    homes: ['agent/cli/terminal.ts', 'agent/base/nonblocking-stderr.ts'],
   },
   {
     call: /=\s*process\b(?![.?\w])|(?<![.\w])process\[/,

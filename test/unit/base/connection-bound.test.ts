@@ -3,7 +3,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, expect, test } from '@jest/globals';
 import { Connections } from '../../../agent/authority/server/connections';
 import { LIMITS } from '../../../agent/authority/server/limits';
-import { boundConnections, keepLiveliest } from '../../../agent/base/connection-bound';
+import { boundConnections, evictIdlest } from '../../../agent/base/connection-bound';
 import { until } from '../../support/until';
 
 const cleanUp: (() => void)[] = [];
@@ -56,7 +56,7 @@ async function listen() {
 
 test('connections of one client port to two of our addresses both count towards the bound', async () => {
   const { server, openTwins, open } = await listen();
-  keepLiveliest(server, 2, 1 / 2);
+  evictIdlest(server, 2, 1 / 2);
   const [one, other] = await openTwins();
   const third = await open('127.0.0.1');
   await until('the first to make room', async () => one.destroyed);

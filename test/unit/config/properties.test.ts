@@ -4,7 +4,6 @@ import { formatDuration, parseDuration } from '../../../agent/base/duration';
 import { AgentError } from '../../../agent/base/errors';
 import { formatHostPort, parseHostPort } from '../../../agent/base/host-port';
 import { readSettings } from '../../../agent/config/load';
-import { nearest } from '../../../agent/config/nearest';
 import {
   environmentNames,
   OPTIONS,
@@ -12,6 +11,7 @@ import {
   SETTING_NAMES,
 } from '../../../agent/config/options';
 import { parseSettingsFile } from '../../../agent/config/settings-file';
+import { suggestion } from '../../../agent/config/suggestion';
 import { mutated, RUNS } from '../../support/mutations';
 
 const bytes = (texts: readonly string[]) => texts.map((text) => Buffer.from(text));
@@ -193,4 +193,6 @@ test.each([
   ['zzzzzz', undefined],
   ['', undefined],
   ['x'.repeat(1_000), undefined],
-])('the name nearest to %j is %j', (word, want) => expect(nearest(word, SETTING_NAMES)).toBe(want));
+])('the name nearest to %j is %j', (word, want) =>
+  expect(suggestion(word, SETTING_NAMES)).toBe(want),
+);

@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { LogBudget } from '../../../agent/base/log-budget';
+import { LogRateLimit } from '../../../agent/base/log-rate-limit';
 import { LIMITS, PATIENCE } from '../../../sds/grpc/limits';
 import { parseResourceName } from '../../../sds/secrets/resource-name';
 import { UnknownNames } from '../../../sds/secrets/unknown-names';
@@ -144,7 +144,7 @@ describe('names', () => {
 
 test('a budget of log lines tells how many it withheld, and begins anew every minute', () => {
   let now = 0;
-  const budget = new LogBudget({ ...new TestClock(), now: () => now } as TestClock, 2);
+  const budget = new LogRateLimit({ ...new TestClock(), now: () => now } as TestClock, 2);
   const written: (number | undefined)[] = [];
   const spend = () => budget.spend((withheld) => written.push(withheld));
   for (let times = 0; times < 5; times += 1) spend();

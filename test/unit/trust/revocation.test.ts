@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { LOOK_AGAIN_MS } from '../../../agent/base/keep-looking';
 import { writePem } from '../../../agent/base/pem';
+import { RECONCILE_INTERVAL_MS } from '../../../agent/base/reconcile-loop';
 import { firstValue, WatchedSource } from '../../../agent/base/watched';
 import { acceptCrls, type CrlSigners } from '../../../agent/identity/accept-crls';
 import { certificatesPem, parseCertificate } from '../../../agent/identity/certificate';
@@ -299,7 +299,7 @@ describe('followed at a URL', () => {
     await until('a request', async () => state.seen.length > 0);
     const listsAre = (count: number) =>
       until(`${count} lists`, async () => {
-        await at.clock.advanceBy(LOOK_AGAIN_MS);
+        await at.clock.advanceBy(RECONCILE_INTERVAL_MS);
         return at.revocation.lists.value?.lists.length === count;
       });
     at.source.set(root.bundle);

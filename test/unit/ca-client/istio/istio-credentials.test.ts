@@ -8,7 +8,7 @@ import { privateKeyPem } from '../../../../agent/identity/keys';
 import { parseSpiffeId } from '../../../../agent/identity/spiffe-id';
 import type { Svid } from '../../../../agent/identity/svid';
 import type { ClientCertificate } from '../../../../ca-client/istio/client-certificate';
-import { IdentityProof } from '../../../../ca-client/istio/identity-proof';
+import { CredentialSelector } from '../../../../ca-client/istio/credential-selector';
 import { HOUR_MS, TEST_ID } from '../../../support/certs';
 import {
   type FakeCa,
@@ -594,8 +594,8 @@ describe('credentials', () => {
 
   test('that are as they were when first looked at are no news', async () => {
     const [print, look] = [
-      jest.spyOn(IdentityProof.prototype, 'print'),
-      jest.spyOn(IdentityProof.prototype, 'look'),
+      jest.spyOn(CredentialSelector.prototype, 'print'),
+      jest.spyOn(CredentialSelector.prototype, 'look'),
     ];
     closing({ close: async () => void jest.restoreAllMocks() });
     const fake = closing(await startFakeIstiod());

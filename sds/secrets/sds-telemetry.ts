@@ -1,6 +1,6 @@
 import type { SdsStatus } from '../../agent/admin/agent-view';
 import type { Deps } from '../../agent/base/deps';
-import { LogBudget } from '../../agent/base/log-budget';
+import { LogRateLimit } from '../../agent/base/log-rate-limit';
 import { LIMITS } from '../grpc/limits';
 import { nameClass } from './resource-name';
 import type { Lookup } from './secret-resource';
@@ -16,20 +16,20 @@ interface Subject {
 const LINES_A_MINUTE = 20;
 
 /** Counts and logs what streams do. A storm of one client costs counters, not lines. */
-export class Observer {
+export class SdsTelemetry {
   readonly #deps: Deps;
   readonly #lookup: Lookup;
   readonly #unknown = new UnknownNames();
-  readonly #refusals: LogBudget;
-  readonly #failures: LogBudget;
-  readonly #limits: LogBudget;
+  readonly #refusals: LogRateLimit;
+  readonly #failures: LogRateLimit;
+  readonly #limits: LogRateLimit;
 
   constructor(lookup: Lookup, deps: Deps) {
     this.#deps = deps;
     this.#lookup = lookup;
-    this.#refusals = new LogBudget(deps.clock, LINES_A_MINUTE);
-    this.#failures = new LogBudget(deps.clock, LINES_A_MINUTE);
-    this.#limits = new LogBudget(deps.clock, LINES_A_MINUTE);
+    this.#refusals = new LogRateLimit(deps.clock, LINES_A_MINUTE);
+    this.#failures = new LogRateLimit(deps.clock, LINES_A_MINUTE);
+    this.#limits = new LogRateLimit(deps.clock, LINES_A_MINUTE);
   }
 
   unknownNames(): SdsStatus['unknownNames'] {

@@ -4,7 +4,7 @@ import type { Connection, Connections, HeldStream } from './connections';
 import { LIMITS } from './limits';
 
 /** The places for streams, which all services of the socket share: bounded in number, and no client takes those of the others. */
-export class StreamRoom {
+export class StreamLimiter {
   readonly #connections: Connections;
   readonly #refused: (facts: Readonly<Record<string, unknown>>) => void;
   #held = 0;

@@ -3,7 +3,7 @@ import type { Clock } from './clock';
 const WINDOW_MS = 60_000;
 
 /** Lets a bounded number of lines a minute through, so that a client's storm does not become a storm in the log. */
-export class LogBudget {
+export class LogRateLimit {
   readonly #clock: Clock;
   readonly #perMinute: number;
   #since = Number.NEGATIVE_INFINITY;

@@ -11,7 +11,7 @@ const COMMENTS = /(?:[ \t]*\r?\n)*((?:[ \t]+#[^\n]*(?:\n|$))+)/y;
  * @param edits  Of the same object; those that remove have an empty `by`.
  * @see          YAML 1.2.2, section 8.1.1.2: a block scalar ends at the first line that is less indented.
  */
-export function freedComments(at: YamlPlaces, edits: readonly TextEdit[]): TextEdit[] {
+export function reindentComments(at: YamlPlaces, edits: readonly TextEdit[]): TextEdit[] {
   const sorted = edits.toSorted((one, other) => one.start - other.start);
   const moved: TextEdit[] = [];
   // Where the lines begin that go in one piece; undefined where something new takes their place.

@@ -15,7 +15,7 @@ const MAX_SERIES = 64;
 const MAX_LABEL_LENGTH = 64;
 
 /** Counts in plain numbers: recording costs a map lookup, needs no library and never grows beyond its bounds. */
-export class Tally implements Metrics {
+export class Counters implements Metrics {
   readonly #series = new Map<MetricName, Map<string, Series>>();
 
   record<N extends MetricName>(name: N, labels: Labels<N>, value = 1): void {

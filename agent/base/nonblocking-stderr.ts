@@ -1,5 +1,5 @@
 import { fstatSync } from 'node:fs';
-import { openCLibrary } from './c-library';
+import { openLibc } from './libc';
 
 /** Of Linux, on every processor that we run on. @see fcntl(2) */
 const F_GETFL = 3;
@@ -16,9 +16,9 @@ interface Fcntl {
  * must not stop the agent. Node.js does so as soon as it makes a stream of it, which nothing but this need have asked for; Bun never does.
  * Terminals and files stay as they are.
  */
-export function dropWhatNobodyReads(): void {
+export function makeStderrNonblocking(): void {
   if (!isPipeOrSocket(STDERR)) return;
-  const c = openCLibrary<Fcntl>({ fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' } });
+  const c = openLibc<Fcntl>({ fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' } });
   if (c) c.fcntl(STDERR, F_SETFL, c.fcntl(STDERR, F_GETFL, 0) | O_NONBLOCK);
   else makeStream();
 }

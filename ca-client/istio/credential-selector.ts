@@ -6,13 +6,13 @@ import { readSmallFile } from '../../agent/base/read-file';
 import { JOIN_TOKEN_PREFIX } from '../../agent/identity/join-token';
 import type { TrustBundle } from '../../agent/identity/trust-bundle';
 import { expiredTokenError, isExpired, readToken, type Token } from '../token';
-import { type Credentials, credentialWays } from './choose-credentials';
 import {
   type ClientCertificate,
   presentingObstacle,
   readClientCertificate,
 } from './client-certificate';
 import type { IstioCaSettings } from './options';
+import { type Credentials, rankCredentials } from './rank-credentials';
 
 const NEW_JOIN_TOKEN =
   'create another at the CA (keyturn vm bundle) and install it here (keyturn vm join)';
@@ -28,7 +28,7 @@ const EXPIRED_AGAIN_MS = 10 * 60_000;
  * What this agent proves its identity with, looked at anew for every call: the token, the provisioned certificate, its own. Remembers
  * what the CA refused, so that the next attempt goes another way where there is one, and says so where there is none.
  */
-export class IdentityProof {
+export class CredentialSelector {
   #token: Token | undefined;
   #provisioned: ClientCertificate | undefined;
   /** Attempts that another way might have made succeed, since one last did. */
@@ -81,7 +81,7 @@ export class IdentityProof {
     // One that was good once, or was refused while we have what it is for, will never be good again.
     const isServed = own !== undefined || expired !== undefined || inService?.isRevoked === true;
     const spent = tokenOnce && (this.#spent === print || (tokenRefused && isServed));
-    const ways = credentialWays({
+    const ways = rankCredentials({
       token:
         token.value && !spent && !isExpired(token.value, now, TOKEN_LEEWAY_MS)
           ? token.value

@@ -3,7 +3,7 @@ import { type Certificate, parseCertificate } from '../../agent/identity/certifi
 import { verifyChain } from '../../agent/identity/chain';
 
 /** Another condition on a server whose certificate is trusted for its name. */
-export interface ServerJudge {
+export interface ServerVerifier {
   /** Equal versions judge alike. */
   readonly version: string;
   /** @param certificatesDer  What the server showed, leaf first. @throws AgentError where nothing may be sent to it. */
@@ -16,7 +16,7 @@ export function leadsTo(
   version: string,
   now: () => number,
   { what, hint }: { readonly what: string; readonly hint: string },
-): ServerJudge {
+): ServerVerifier {
   return {
     version,
     assertServer: (certificatesDer) => {

@@ -1,19 +1,23 @@
 import { describe, expect, test } from '@jest/globals';
 import { AgentError } from '../../../agent/base/errors';
-import { keepLooking, LOOK_AGAIN_MS, type Looked } from '../../../agent/base/keep-looking';
+import {
+  RECONCILE_INTERVAL_MS,
+  type ReconcileTarget,
+  reconcileLoop,
+} from '../../../agent/base/reconcile-loop';
 import { settle, TestClock } from '../../support/test-clock';
 
 const START = Date.parse('2026-01-01T00:00:00Z');
 
 /** Something looked at by a clock that moves when told; `answers` are what the looks come to, the last one again and again. */
-function looking(answers: readonly (number | Error)[], more: Partial<Looked> = {}) {
+function looking(answers: readonly (number | Error)[], more: Partial<ReconcileTarget> = {}) {
   const clock = new TestClock(START);
   const stop = new AbortController();
   const looks: number[] = [];
   const refused: unknown[] = [];
   let wake = () => {};
   let closed = false;
-  const looked: Looked = {
+  const looked: ReconcileTarget = {
     watch: async (given) => {
       wake = given;
       return {
@@ -31,13 +35,13 @@ function looking(answers: readonly (number | Error)[], more: Partial<Looked> = {
     refused: (caught) => refused.push(caught),
     ...more,
   };
-  const ended = keepLooking(looked, { clock, random: () => 0.5 }, stop.signal);
+  const ended = reconcileLoop(looked, { clock, random: () => 0.5 }, stop.signal);
   return { clock, looks, refused, stop, ended, wake: () => wake(), isClosed: () => closed };
 }
 
 const seconds = (count: number) => START + count * 1_000;
 
-describe('keepLooking', () => {
+describe('reconcileLoop', () => {
   test('looks at once, and again when the look itself says so', async () => {
     const { clock, looks, stop, ended } = looking([60]);
     await clock.advanceTo(seconds(121));
@@ -89,7 +93,7 @@ describe('keepLooking', () => {
     });
     await settle(200);
     expect(rig.looks).toHaveLength(1);
-    await rig.clock.advanceBy(10 * LOOK_AGAIN_MS);
+    await rig.clock.advanceBy(10 * RECONCILE_INTERVAL_MS);
     expect(rig.looks).toHaveLength(11);
     rig.stop.abort();
     await rig.ended;

@@ -6,7 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
  *
  * @param path  Relative ones are relative to the process's directory.
  */
-export function realPlace(path: string): string {
+export function resolvePath(path: string): string {
   const missing: string[] = [];
   for (let here = resolve(path); ; here = dirname(here)) {
     try {

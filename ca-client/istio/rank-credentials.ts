@@ -44,7 +44,7 @@ export interface UsableCredentials {
  *
  * @returns Empty where there is nothing to prove ourselves with.
  */
-export function credentialWays(usable: UsableCredentials): readonly Credentials[] {
+export function rankCredentials(usable: UsableCredentials): readonly Credentials[] {
   const ways = standingWays(usable);
   const { expired, expiredRefused, token, tokenOnce } = usable;
   if (!expired || usable.own) return ways;

@@ -1,18 +1,18 @@
 import type { Deps } from '../../agent/base/deps';
 import type { Method } from '../grpc/grpc-server';
-import { Late } from '../grpc/late';
+import { Lazy } from '../grpc/lazy';
 import { pathOf, STREAMED_METHODS, UNARY_METHODS } from './service';
 import type { WorkloadApi, WorkloadApiOptions } from './workload-api';
 
 /** The SPIFFE Workload API as the server knows it: nothing of it is loaded before the first call. */
-export interface LateWorkloadApi {
-  readonly service: Late<WorkloadApi>;
+export interface LazyWorkloadApi {
+  readonly service: Lazy<WorkloadApi>;
   readonly methods: readonly (readonly [path: string, Method])[];
 }
 
-export function createLateWorkloadApi(options: WorkloadApiOptions, deps: Deps): LateWorkloadApi {
+export function createLazyWorkloadApi(options: WorkloadApiOptions, deps: Deps): LazyWorkloadApi {
   const load = async () => new (await import('./workload-api')).WorkloadApi(options, deps);
-  const service = new Late('the workload api', load, deps);
+  const service = new Lazy('the workload api', load, deps);
   return {
     service,
     methods: [

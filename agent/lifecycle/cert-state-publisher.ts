@@ -48,7 +48,7 @@ function expiredError(svid: Svid, code: ErrorCode): AgentError {
  * What a source offers, published as it changes: a new certificate, a new bundle, a failure, and the moment of expiry, also when the wall
  * clock jumps over it. Nothing is taken away before its replacement is accepted.
  */
-export class Offer {
+export class CertStatePublisher {
   readonly #state: WatchedSource<CertState>;
   readonly #stopJumps: () => void;
   #facts: Facts;

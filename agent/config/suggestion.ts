@@ -4,7 +4,7 @@ const MAX_WORD = 64;
  * The candidate that somebody who typed `word` most likely meant, or undefined where nothing is near: at most a third of its letters
  * differ (inserted, left out, replaced, or two neighbours swapped).
  */
-export function nearest(word: string, candidates: Iterable<string>): string | undefined {
+export function suggestion(word: string, candidates: Iterable<string>): string | undefined {
   if (word.length === 0 || word.length > MAX_WORD) return undefined;
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;

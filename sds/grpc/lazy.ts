@@ -15,7 +15,7 @@ export interface Answerer {
 }
 
 /** A service whose code is loaded by the first call of one of its methods: a waiting proxy needs none of it. */
-export class Late<T extends Answerer> implements Answerer {
+export class Lazy<T extends Answerer> implements Answerer {
   #opening: Promise<T> | undefined;
   #opened: T | undefined;
 

@@ -8,7 +8,7 @@ import type { Config } from '../config/config';
  *
  * @throws AgentError ERR_OUTPUT with the directory and a remedy; ERR_SOCKET where there is no such owner.
  */
-export function assertTrustedPlaces({
+export function assertTrustedDirectories({
   outputCerts,
   stateDir,
   sdsSocket,

@@ -3,10 +3,10 @@ import type { Deps } from './deps';
 import { AgentError } from './errors';
 
 /** Between the beginnings of two looks, at least: what changes without end, or always has something due, does not take all the time. */
-export const LOOK_AGAIN_MS = 50;
+export const RECONCILE_INTERVAL_MS = 50;
 
 /** Something that is looked at again and again: files, or an answer from elsewhere. */
-export interface Looked {
+export interface ReconcileTarget {
   /** Set up before the first look; `wake` ends the wait for the next one. */
   watch(wake: () => void): Promise<{ close(): Promise<void> } | undefined>;
   /** Looks once. Resolves to when to look again at the latest, epoch milliseconds; rejects where that must be tried again sooner. */
@@ -23,8 +23,8 @@ export interface Looked {
  *
  * Resolves when the last look has ended and the watch is closed; rejects where the watch cannot be set up.
  */
-export async function keepLooking(
-  looked: Looked,
+export async function reconcileLoop(
+  looked: ReconcileTarget,
   { clock, random }: Pick<Deps, 'clock' | 'random'>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -36,7 +36,7 @@ export async function keepLooking(
   while (!signal.aborted) {
     // Made anew before looking, so that a change during the look is not lost.
     wake = new AbortController();
-    const soonestAt = clock.now() + LOOK_AGAIN_MS;
+    const soonestAt = clock.now() + RECONCILE_INTERVAL_MS;
     let until: number;
     try {
       until = await looked.look(signal);

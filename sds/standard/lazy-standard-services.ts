@@ -1,6 +1,6 @@
 import type { Deps } from '../../agent/base/deps';
 import type { Method } from '../grpc/grpc-server';
-import { Late } from '../grpc/late';
+import { Lazy } from '../grpc/lazy';
 import type { StandardServices, StandardServicesOptions } from './standard-services';
 
 const HEALTH = '/grpc.health.v1.Health';
@@ -11,17 +11,17 @@ const REFLECTION = [
 ];
 
 /** Health and reflection as the server knows them: nothing of them is loaded before the first call. */
-export interface LateStandardServices {
-  readonly service: Late<StandardServices>;
+export interface LazyStandardServices {
+  readonly service: Lazy<StandardServices>;
   readonly methods: readonly (readonly [path: string, Method])[];
 }
 
-export function createLateStandardServices(
+export function createLazyStandardServices(
   options: StandardServicesOptions,
   deps: Deps,
-): LateStandardServices {
+): LazyStandardServices {
   const load = async () => new (await import('./standard-services')).StandardServices(options);
-  const service = new Late('health or reflection', load, deps);
+  const service = new Lazy('health or reflection', load, deps);
   return {
     service,
     methods: [

@@ -10,7 +10,7 @@ import {
   type SecretContent,
   type SharedRoot,
   SINCE,
-} from '../../../agent/webhook/shared-root';
+} from '../../../agent/webhook/root-secret';
 import { outcome } from '../../support/outcome';
 
 const NOW = Date.parse('2026-01-01T00:00:00Z');

@@ -20,7 +20,7 @@ const FILLED_IN: readonly string[] = [
  * What we want, with what the API server or its admission plugins have added to the one that is there: defaults, and mounts of volumes that
  * are not ours in our containers (a service account's token, or what somebody gave the agent).
  */
-export function withFilledIn(wanted: Members, found: Members): Members {
+export function withServerDefaults(wanted: Members, found: Members): Members {
   return fill(wanted, found) as Members;
 }
 

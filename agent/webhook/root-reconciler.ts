@@ -19,10 +19,10 @@ import {
   type SecretContent,
   type SharedRoot,
   WEBHOOK_TRUST_DOMAIN,
-} from './shared-root';
+} from './root-secret';
 import { WebhookAuthority } from './webhook-authority';
 
-export interface RootKeeperOptions {
+export interface RootReconcilerOptions {
   readonly api: KubeApi;
   readonly engine: CertificateEngine;
   /** The Secret that all replicas share. */
@@ -58,8 +58,8 @@ const BACKOFF = { ...DEFAULT_BACKOFF, maxMs: 15_000 };
  *
  * It needs to get, watch and patch that one Secret, and that one MutatingWebhookConfiguration.
  */
-export class RootKeeper {
-  readonly #options: RootKeeperOptions;
+export class RootReconciler {
+  readonly #options: RootReconcilerOptions;
   readonly #deps: Deps;
   #authority: WebhookAuthority | undefined;
   #held: { readonly rootsDer: readonly Uint8Array[]; readonly untilAt: number } = {
@@ -68,7 +68,7 @@ export class RootKeeper {
   };
   #problem: AgentError | undefined;
 
-  constructor(options: RootKeeperOptions, deps: Deps) {
+  constructor(options: RootReconcilerOptions, deps: Deps) {
     this.#options = options;
     this.#deps = deps;
   }

@@ -3,7 +3,7 @@ import { parseRootBundle } from '../../../agent/identity/certificate';
 import { directEngine } from '../../../agent/identity/direct-engine';
 import type { KubeApi } from '../../../agent/kube/kube-api';
 import { kubeError } from '../../../agent/kube/kube-error';
-import { RootKeeper } from '../../../agent/webhook/root-keeper';
+import { RootReconciler } from '../../../agent/webhook/root-reconciler';
 import { TestClock } from '../../support/test-clock';
 import { testDeps } from '../../support/test-deps';
 import { until } from '../../support/until';
@@ -82,7 +82,7 @@ afterEach(async () => {
   await Promise.all(running);
 });
 
-function startKeeper(): RootKeeper {
+function startKeeper(): RootReconciler {
   const options = {
     api: cluster.api,
     engine: directEngine,
@@ -91,7 +91,7 @@ function startKeeper(): RootKeeper {
     configuration: 'c',
     onAuthority: async () => undefined,
   };
-  const keeper = new RootKeeper(options, testDeps({ clock }));
+  const keeper = new RootReconciler(options, testDeps({ clock }));
   running.push(keeper.run(stop.signal));
   return keeper;
 }

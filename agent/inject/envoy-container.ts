@@ -7,7 +7,7 @@ import { foreignContainers } from './pod-rules';
 import type { ContainerShape, PodShape, VolumeShape } from './pod-shape';
 
 /** Where the socket lies and who opens it, or why the Envoy that is there cannot be joined. */
-export type EnvoyPlace =
+export type EnvoyContainer =
   | { readonly kind: 'found'; readonly around: Surroundings }
   | { readonly kind: 'refused'; readonly problems: readonly Finding[] };
 
@@ -15,7 +15,7 @@ export type EnvoyPlace =
  * Fits the agent to the container of `--join`. The socket's mode is 0600, so the agent runs as the Envoy's user; and where the Envoy has a
  * volume in memory or on disk at the socket's directory already, as Istio's proxy has, that one is used.
  */
-export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
+export function findEnvoyContainer(pod: PodShape, options: InjectOptions): EnvoyContainer {
   if (options.envoy?.kind !== 'join')
     return {
       kind: 'found',
@@ -46,7 +46,7 @@ export function placeEnvoy(pod: PodShape, options: InjectOptions): EnvoyPlace {
 const JOIN_HINT =
   'name the container of the Envoy with --join, or label pods without one keyturn.dev/inject: "false"';
 
-function refused(...problems: Finding[]): EnvoyPlace {
+function refused(...problems: Finding[]): EnvoyContainer {
   return { kind: 'refused', problems };
 }
 

@@ -20,7 +20,7 @@ interface ForeignFunctions {
  * Functions of the C library, for what Node's API lacks: there where Bun runs us on Linux, undefined elsewhere. Takes a quarter of a
  * millisecond.
  */
-export function openCLibrary<Functions>(signatures: Signatures<Functions>): Functions | undefined {
+export function openLibc<Functions>(signatures: Signatures<Functions>): Functions | undefined {
   if (process.platform !== 'linux' || BUN_VERSION === undefined) return undefined;
   // Not by `import`: bundlers and Node know no module of this name.
   const ffi = process.getBuiltinModule('bun:ffi') as unknown as ForeignFunctions;

@@ -20,7 +20,7 @@ type Fact = readonly [name: string, holds: boolean];
  *
  * @throws AgentError ERR_BUG naming what differs; ERR_PARSE where it is no certificate.
  */
-export function assertAsDecided(der: Uint8Array, spec: CertificateSpec): void {
+export function assertMatchesSpec(der: Uint8Array, spec: CertificateSpec): void {
   const facts = readDer(der, 'certificate', (reader) =>
     reader.sequence('', (outer) => {
       const { algorithmDer, facts: read } = outer.sequence('tbs', (tbs) => readFacts(tbs, spec));
