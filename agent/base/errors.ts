@@ -1,4 +1,4 @@
-import { types } from 'node:util';
+import { isNativeError } from 'node:util/types';
 
 /** What went wrong, for programs. Add a row to `EXIT_CODES` in cli/exit-code.ts with each new one. */
 export type ErrorCode =
@@ -96,12 +96,12 @@ export function invalid(
 
 /** The message of anything thrown, including system errors and strings. */
 export function errorText(caught: unknown): string {
-  return types.isNativeError(caught) ? caught.message : String(caught);
+  return isNativeError(caught) ? caught.message : String(caught);
 }
 
 /** The `code` of a Node system error (`ENOENT`, ...), or undefined. */
 export function systemCode(caught: unknown): string | undefined {
   // Not by instanceof: an error of another realm (a vm context, a test's) is one all the same.
-  const code = types.isNativeError(caught) ? (caught as NodeJS.ErrnoException).code : undefined;
+  const code = isNativeError(caught) ? (caught as NodeJS.ErrnoException).code : undefined;
   return typeof code === 'string' ? code : undefined;
 }

@@ -58,12 +58,12 @@ export function huffmanDecode(bytes: Uint8Array): string {
 }
 
 function codesByLength(): CodesOfLength[] {
-  const lengths: CodesOfLength[] = [];
+  const octetsOf = Array.from({ length: MAX_BITS + 1 }, (): number[] => []);
+  for (const [octet, bits] of BITS.entries()) octetsOf[bits]!.push(octet);
   let next = 0;
-  for (let bits = 0; bits <= MAX_BITS; bits += 1) {
-    const octets = [...BITS.keys()].filter((octet) => BITS[octet] === bits);
-    lengths.push({ first: next, octets });
+  return octetsOf.map((octets) => {
+    const first = next;
     next = (next + octets.length) << 1;
-  }
-  return lengths;
+    return { first, octets };
+  });
 }

@@ -7,7 +7,6 @@ import {
   sign,
   verify,
 } from 'node:crypto';
-import { promisify } from 'node:util';
 import { AgentError, invalid } from '../base/errors';
 import { type PemBlock, readPem, writePem } from '../base/pem';
 import { Secret } from '../base/secret';
@@ -47,7 +46,11 @@ export async function generateKeyPair(algorithm: KeyAlgorithm): Promise<KeyPair>
 const rsaInTheMaking = new Set<Promise<unknown>>();
 
 function generateRsa(modulusLength: number) {
-  const made = promisify(generateCallback)('rsa', { modulusLength, publicExponent: 65537 });
+  const made = new Promise<{ readonly privateKey: KeyObject }>((resolve, reject) =>
+    generateCallback('rsa', { modulusLength, publicExponent: 65537 }, (error, _, privateKey) =>
+      error ? reject(error) : resolve({ privateKey }),
+    ),
+  );
   rsaInTheMaking.add(made);
   const over = () => rsaInTheMaking.delete(made);
   made.then(over, over);

@@ -1,5 +1,5 @@
-/** The primes below 752, the bound that others use for this. */
-const SMALL_PRIMES = primesBelow(752);
+/** The bound that others use for this. */
+const SMALL_BELOW = 752;
 /** With as many, a modulus of honest primes looks like one of ROCA's with a chance below 2^-60. */
 const ROCA_BELOW = 168;
 /** Steps of Fermat's way to a factor: each prime that is found lies within some 2^(bits/4) of the other. */
@@ -15,7 +15,8 @@ const FERMAT_STEPS = 100;
 export function factorWeakness(modulus: Uint8Array): string | undefined {
   const n = BigInt(`0x${Buffer.from(modulus).toString('hex')}`);
   let roca = true;
-  for (const prime of SMALL_PRIMES) {
+  smallPrimes ??= primesBelow(SMALL_BELOW);
+  for (const prime of smallPrimes) {
     const rest = Number(n % BigInt(prime));
     if (rest === 0) return 'must not have a small prime factor';
     roca &&= prime >= ROCA_BELOW || powersOf65537(prime).has(rest);
@@ -23,6 +24,9 @@ export function factorWeakness(modulus: Uint8Array): string | undefined {
   if (roca) return 'must not be made by a generator with the fault ROCA (CVE-2017-15361)';
   return hasClosePrimes(n) ? 'must not be of two primes that lie close together' : undefined;
 }
+
+/** Made with the first RSA key: a start with others has no use for them. */
+let smallPrimes: readonly number[] | undefined;
 
 function primesBelow(limit: number): number[] {
   const primes: number[] = [];

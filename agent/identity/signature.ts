@@ -1,5 +1,4 @@
-import { type KeyObject, type PublicKeyInput, sign, verify } from 'node:crypto';
-import { promisify } from 'node:util';
+import { type KeyObject, sign, verify } from 'node:crypto';
 import { type DerReader, derElement, derOid, derSequence, TAG } from '../base/der';
 import type { KeyAlgorithm, KeyPair } from './keys';
 import { assertStrong, type PublicKey, unreadableKey } from './public-key';
@@ -15,13 +14,6 @@ export interface SignatureAlgorithm {
   readonly der: Uint8Array;
 }
 
-const signInPool = promisify(sign);
-const verifyInPool: (
-  hash: string,
-  bytes: Uint8Array,
-  key: PublicKeyInput,
-  signature: Uint8Array,
-) => Promise<boolean> = promisify(verify);
 const NULL = derElement(TAG.null);
 const USABLE = (
   [
@@ -80,10 +72,11 @@ export function signBytes(bytes: Uint8Array, key: KeyPair): Buffer {
 
 /** As `signBytes` in a thread of the pool, so that whoever else is served does not wait. */
 export function signAside(bytes: Uint8Array, key: KeyPair): Promise<Buffer> {
-  return signInPool(
-    signatureAlgorithmOf(key.algorithm).usable.hash,
-    bytes,
-    key.privateKey.reveal(),
+  const { hash } = signatureAlgorithmOf(key.algorithm).usable;
+  return new Promise((resolve, reject) =>
+    sign(hash, bytes, key.privateKey.reveal(), (error, signature) =>
+      error ? reject(error) : resolve(signature),
+    ),
   );
 }
 
@@ -113,13 +106,13 @@ export async function isSignatureValidAside(
 ): Promise<boolean> {
   assertStrong(key, field);
   if (usable === undefined || key.kind !== usable.kind) return false;
-  // Only a key that cannot be read throws: whatever else is wrong is a no.
-  return verifyInPool(
-    usable.hash,
-    bytes,
-    { key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' },
-    signature,
+  const spki = { key: Buffer.from(key.spkiDer), format: 'der', type: 'spki' } as const;
+  return new Promise<boolean>((resolve, reject) =>
+    verify(usable.hash, bytes, spki, signature, (error, valid) =>
+      error ? reject(error) : resolve(valid),
+    ),
   ).catch((cause) => {
+    // Only a key that cannot be read throws: whatever else is wrong is a no.
     throw unreadableKey(field, cause);
   });
 }

@@ -1,4 +1,3 @@
-import { gunzipSync, inflateSync } from 'node:zlib';
 import { GrpcStatus } from '../../agent/http2/grpc-status';
 
 /** Why a call's messages cannot be read any further. */
@@ -97,6 +96,8 @@ export class MessageReader {
   }
 
   #inflate(bytes: Buffer): Buffer {
+    // Loaded with the first packed message: hardly any client packs a request.
+    const { gunzipSync, inflateSync } = process.getBuiltinModule('node:zlib');
     const unpack = { gzip: gunzipSync, deflate: inflateSync }[this.encoding ?? ''];
     if (unpack === undefined)
       throw new UnreadableMessage(
