@@ -44,17 +44,22 @@ export interface Frame {
   readonly payload: Buffer;
 }
 
-const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+/** With which a client begins. */
+export const PREFACE: Buffer = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 const HEAD_BYTES = 9;
+export const PING_BYTES: number = 8;
 
-/** Takes a client's octets apart: the 24 with which HTTP/2 begins, then frames. */
+/** Takes the other side's octets apart: those with which it begins, then frames. */
 export class FrameReader {
   #rest: Buffer | undefined;
   #prefaceSeen = 0;
 
-  /** Whether the client has begun to speak HTTP/2. */
+  /** @param preface  With which the other side begins: a client with `PREFACE`, a server with none. */
+  constructor(private readonly preface: Buffer) {}
+
+  /** Whether the other side has begun to speak HTTP/2. */
   get begun(): boolean {
-    return this.#prefaceSeen === PREFACE.length;
+    return this.#prefaceSeen === this.preface.length;
   }
 
   /**
@@ -66,8 +71,9 @@ export class FrameReader {
     let bytes = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]);
     this.#rest = undefined;
     if (!this.begun) {
-      const part = bytes.subarray(0, PREFACE.length - this.#prefaceSeen);
-      if (!part.equals(PREFACE.subarray(this.#prefaceSeen, this.#prefaceSeen + part.length))) {
+      const seen = this.#prefaceSeen;
+      const part = bytes.subarray(0, this.preface.length - seen);
+      if (!part.equals(this.preface.subarray(seen, seen + part.length))) {
         throw new Http2Error('PROTOCOL_ERROR', 'the first octets must be those of HTTP/2');
       }
       this.#prefaceSeen += part.length;
@@ -132,6 +138,66 @@ export function headersFrames(stream: number, block: Buffer, endStream: boolean)
     frames.push(frame(at === 0 ? FRAME.HEADERS : FRAME.CONTINUATION, flags, stream, part));
   }
   return Buffer.concat(frames);
+}
+
+/**
+ * What a SETTINGS frame says, the last of each; undefined for the other side's acknowledgement of ours.
+ *
+ * @throws Http2Error where a value is out of its bounds (RFC 9113 section 6.5.2).
+ */
+export function readSettings(each: Frame): ReadonlyMap<number, number> | undefined {
+  assertConnection(each);
+  const { payload, flags } = each;
+  if ((flags & FLAG.ACK) !== 0) {
+    assertLength(each, 0);
+    return undefined;
+  }
+  if (payload.length % 6 !== 0) throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
+  const settings = new Map<number, number>();
+  for (let at = 0; at < payload.length; at += 6) {
+    const [id, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];
+    if (id === SETTING.INITIAL_WINDOW_SIZE && value > MAX_WINDOW_BYTES)
+      throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+    if (id === SETTING.ENABLE_PUSH && value > 1)
+      throw new Http2Error('PROTOCOL_ERROR', 'ENABLE_PUSH must be 0 or 1');
+    if (id === SETTING.MAX_FRAME_SIZE && (value < MAX_FRAME_BYTES || value >= 2 ** 24))
+      throw new Http2Error('PROTOCOL_ERROR', 'MAX_FRAME_SIZE must be in its bounds');
+    settings.set(id, value);
+  }
+  return settings;
+}
+
+/** Octets that a WINDOW_UPDATE adds. @throws Http2Error for the stream or the connection where they are none. */
+export function readWindow(each: Frame): number {
+  assertLength(each, 4);
+  const bytes = each.payload.readUInt32BE(0) & 0x7fffffff;
+  if (bytes > 0) return bytes;
+  const stream = each.stream === 0 ? undefined : each.stream;
+  throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', stream);
+}
+
+/** The answer to a PING; undefined where it is the answer to one of ours. */
+export function pingAnswer(each: Frame): Buffer | undefined {
+  assertConnection(each);
+  assertLength(each, PING_BYTES);
+  return (each.flags & FLAG.ACK) === 0 ? frame(FRAME.PING, FLAG.ACK, 0, each.payload) : undefined;
+}
+
+/** @throws Http2Error where a frame is of the connection that has to be of a stream. */
+export function assertStream({ stream }: Frame): void {
+  if (stream === 0) throw new Http2Error('PROTOCOL_ERROR', 'a frame of a stream must name it');
+}
+
+/** @throws Http2Error where a frame is of a stream that has to be of the connection. */
+export function assertConnection({ stream }: Frame): void {
+  if (stream !== 0)
+    throw new Http2Error('PROTOCOL_ERROR', 'a frame of the connection must not name a stream');
+}
+
+/** @throws Http2Error FRAME_SIZE_ERROR. */
+export function assertLength({ payload }: Frame, bytes: number): void {
+  if (payload.length !== bytes)
+    throw new Http2Error('FRAME_SIZE_ERROR', 'a frame must be as long as its type is');
 }
 
 export function settingsFrame(settings: Readonly<Record<number, number>>): Buffer {

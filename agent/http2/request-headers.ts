@@ -81,7 +81,8 @@ function contentLengthOf(stream: number, fields: readonly Field[]): number | und
   return Number(length);
 }
 
-function assertField(stream: number, name: string, value: string): void {
+/** @throws Http2Error PROTOCOL_ERROR for the stream: no field of HTTP/2 (RFC 9113 section 8.2). */
+export function assertField(stream: number, name: string, value: string): void {
   if (!NAME.test(name))
     throw new Http2Error('PROTOCOL_ERROR', 'header names must be lower-case tokens', stream);
   if (/[\0\r\n]/.test(value))

@@ -2,6 +2,9 @@ import type { Socket } from 'node:net';
 import { LoopShare } from '../base/loop-share';
 import { FrameBudget } from './frame-budget';
 import {
+  assertConnection,
+  assertLength,
+  assertStream,
   contentOf,
   FLAG,
   FRAME,
@@ -14,12 +17,18 @@ import {
   INITIAL_WINDOW_BYTES,
   MAX_FRAME_BYTES,
   MAX_WINDOW_BYTES,
+  PING_BYTES,
+  PREFACE,
+  pingAnswer,
+  readSettings,
+  readWindow,
   resetFrame,
   SETTING,
   settingsFrame,
   windowFrame,
 } from './frames';
-import { type Field, HpackDecoder, HpackEncoder } from './hpack';
+import { type HeaderBlock, HeaderBlocks, MAX_LIST_BYTES } from './header-blocks';
+import { type Field, HpackEncoder } from './hpack';
 import { type ErrorName, Http2Error } from './http2-error';
 import { assertTrailers, parseRequestHeaders, type RequestHeaders } from './request-headers';
 import { ServerStream, type StreamOwner } from './server-stream';
@@ -43,22 +52,10 @@ export interface ConnectionHost {
   now(): number;
 }
 
-/** A header block as it came over the wire, compressed, and its fields as RFC 9113 section 6.5.2 counts them. */
-const MAX_BLOCK_BYTES = 64 * 1024;
-const MAX_LIST_BYTES = 64 * 1024;
 /** Given to the socket at a time; more is made when it has taken that. */
 const BATCH_BYTES = 64 * 1024;
-const PING_BYTES = 8;
 /** Of all connections of the process, milliseconds a turn. */
 const TURN = new LoopShare(10);
-
-/** A header block that has begun. */
-interface OpenBlock {
-  readonly stream: number;
-  readonly endStream: boolean;
-  readonly parts: Buffer[];
-  bytes: number;
-}
 
 /**
  * The server's side of one connection of HTTP/2 (RFC 9113), without push and priorities.
@@ -75,20 +72,19 @@ export class ServerConnection implements StreamOwner {
   readonly #limits: ConnectionLimits;
   readonly #host: ConnectionHost;
   readonly #budget: FrameBudget;
-  readonly #reader = new FrameReader();
+  readonly #reader = new FrameReader(PREFACE);
   readonly #chunks: Buffer[] = [];
   #frames: Iterator<Frame> | undefined;
   /** What has come waits for a turn of the event loop that has time for it. */
   #waiting = false;
   #paused = false;
-  readonly #decoder = new HpackDecoder(MAX_LIST_BYTES);
+  readonly #blocks = new HeaderBlocks();
   readonly #encoder = new HpackEncoder();
   readonly #streams = new Map<number, ServerStream>();
   /** Streams that may have something to send, the one whose turn it is first. */
   readonly #ready = new Set<ServerStream>();
   /** Streams that were ended from here before their request was: what is on its way of them is no fault. Newest last. */
   readonly #cutShort = new Set<number>();
-  #block: OpenBlock | undefined;
   #settled = false;
   #lastStream = 0;
   /** The last stream that is served since one side told the other to go. */
@@ -217,9 +213,7 @@ export class ServerConnection implements StreamOwner {
     if (!this.#settled && each.type !== FRAME.SETTINGS)
       throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
     if (each.type !== FRAME.DATA) this.#spend();
-    if (this.#block && (each.type !== FRAME.CONTINUATION || each.stream !== this.#block.stream)) {
-      throw new Http2Error('PROTOCOL_ERROR', 'a header block must not be interrupted');
-    }
+    this.#blocks.assertNext(each);
     try {
       this.#act(each);
     } catch (caught) {
@@ -242,7 +236,7 @@ export class ServerConnection implements StreamOwner {
         this.#takeHeaders(each);
         break;
       case FRAME.CONTINUATION:
-        this.#takeContinuation(each);
+        this.#takeBlock(this.#blocks.take(each));
         break;
       case FRAME.PRIORITY:
         assertStream(each);
@@ -257,9 +251,7 @@ export class ServerConnection implements StreamOwner {
       case FRAME.PUSH_PROMISE:
         throw new Http2Error('PROTOCOL_ERROR', 'a client must not push');
       case FRAME.PING:
-        assertConnection(each);
-        assertLength(each, PING_BYTES);
-        if ((each.flags & FLAG.ACK) === 0) this.#send(frame(FRAME.PING, FLAG.ACK, 0, each.payload));
+        this.#send(pingAnswer(each));
         break;
       case FRAME.GOAWAY:
         assertConnection(each);
@@ -318,41 +310,16 @@ export class ServerConnection implements StreamOwner {
     assertStream(each);
     if (each.stream % 2 === 0)
       throw new Http2Error('PROTOCOL_ERROR', 'a client must open odd streams');
-    this.#block = {
-      stream: each.stream,
-      endStream: (each.flags & FLAG.END_STREAM) !== 0,
-      parts: [],
-      bytes: 0,
-    };
-    this.#addToBlock(this.#block, contentOf(each), each.flags);
+    this.#takeBlock(this.#blocks.take(each));
   }
 
-  #takeContinuation(each: Frame): void {
-    if (!this.#block) throw new Http2Error('PROTOCOL_ERROR', 'CONTINUATION must follow HEADERS');
-    this.#addToBlock(this.#block, each.payload, each.flags);
+  #takeBlock(block: HeaderBlock | undefined): void {
+    if (!block) return;
+    if (block.stream > this.#lastStream) this.#open(block);
+    else this.#takeTrailers(block);
   }
 
-  #addToBlock(block: OpenBlock, part: Buffer, flags: number): void {
-    block.bytes += part.length;
-    if (block.bytes > MAX_BLOCK_BYTES) {
-      throw new Http2Error(
-        'ENHANCE_YOUR_CALM',
-        `a header block must not be longer than ${MAX_BLOCK_BYTES} bytes`,
-      );
-    }
-    if ((flags & FLAG.END_HEADERS) === 0) {
-      block.parts.push(Buffer.from(part));
-      return;
-    }
-    this.#block = undefined;
-    const fields = this.#decoder.decode(
-      block.parts.length === 0 ? part : Buffer.concat([...block.parts, part]),
-    );
-    if (block.stream > this.#lastStream) this.#open(block, fields);
-    else this.#takeTrailers(block, fields ?? []);
-  }
-
-  #open({ stream: id, endStream }: OpenBlock, fields: readonly Field[] | undefined): void {
+  #open({ stream: id, endStream, fields }: HeaderBlock): void {
     this.#lastStream = id;
     // Its client has been told that nothing comes of it.
     if (this.#goodbye !== undefined) return;
@@ -380,7 +347,7 @@ export class ServerConnection implements StreamOwner {
   }
 
   /** The end of a request; what else trailers say is nobody's concern. */
-  #takeTrailers({ stream: id, endStream }: OpenBlock, fields: readonly Field[]): void {
+  #takeTrailers({ stream: id, endStream, fields = [] }: HeaderBlock): void {
     const stream = this.#streams.get(id);
     if (!stream) {
       if (this.#isOnItsWay(id)) return;
@@ -402,28 +369,14 @@ export class ServerConnection implements StreamOwner {
   }
 
   #takeSettings(each: Frame): void {
-    assertConnection(each);
-    if ((each.flags & FLAG.ACK) !== 0) {
-      assertLength(each, 0);
+    const settings = readSettings(each);
+    if (settings === undefined) {
       if (!this.#settled)
         throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
       return;
     }
     this.#settled = true;
-    const { payload } = each;
-    if (payload.length % 6 !== 0)
-      throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
-    let window = this.#streamWindow;
-    for (let at = 0; at < payload.length; at += 6) {
-      const [id, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];
-      if (id === SETTING.INITIAL_WINDOW_SIZE) window = value;
-      if (id === SETTING.INITIAL_WINDOW_SIZE && value > MAX_WINDOW_BYTES)
-        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
-      if (id === SETTING.ENABLE_PUSH && value > 1)
-        throw new Http2Error('PROTOCOL_ERROR', 'ENABLE_PUSH must be 0 or 1');
-      if (id === SETTING.MAX_FRAME_SIZE && (value < MAX_FRAME_BYTES || value >= 2 ** 24))
-        throw new Http2Error('PROTOCOL_ERROR', 'MAX_FRAME_SIZE must be in its bounds');
-    }
+    const window = settings.get(SETTING.INITIAL_WINDOW_SIZE) ?? this.#streamWindow;
     // Once a frame, whatever it says how often: each change concerns every stream.
     if (window !== this.#streamWindow) this.#changeStreamWindow(window);
     this.#send(frame(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0)));
@@ -441,13 +394,10 @@ export class ServerConnection implements StreamOwner {
   }
 
   #takeWindow(each: Frame): void {
-    assertLength(each, 4);
-    const bytes = each.payload.readUInt32BE(0) & 0x7fffffff;
-    const stream = this.#streams.get(each.stream);
     const place = each.stream === 0 ? undefined : each.stream;
     if (place !== undefined) this.#assertOpened(each);
-    if (bytes === 0)
-      throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', place);
+    const bytes = readWindow(each);
+    const stream = this.#streams.get(each.stream);
     if (place === undefined) {
       this.#sendWindow += bytes;
       if (this.#sendWindow > MAX_WINDOW_BYTES)
@@ -549,15 +499,15 @@ export class ServerConnection implements StreamOwner {
     if (this.#ended) return;
     this.#ended = true;
     for (const stream of [...this.#streams.values()]) this.#lose(stream);
-    this.#block = undefined;
+    this.#blocks.drop();
     this.#frames = undefined;
     this.#chunks.length = 0;
     this.#out = [];
     this.#written = [];
   }
 
-  #send(bytes: Buffer): void {
-    if (this.#ended) return;
+  #send(bytes: Buffer | undefined): void {
+    if (this.#ended || bytes === undefined) return;
     this.#out.push(bytes);
     this.#outBytes += bytes.length;
     this.#flushSoon();
@@ -650,18 +600,4 @@ function assertBody({ id, headers, bodyBytes }: ServerStream, whole: boolean): v
   )
     return;
   throw new Http2Error('PROTOCOL_ERROR', 'a body must be as long as its content-length', id);
-}
-
-function assertLength({ payload }: Frame, length: number): void {
-  if (payload.length !== length)
-    throw new Http2Error('FRAME_SIZE_ERROR', 'a frame must be as long as its type is');
-}
-
-function assertStream({ stream }: Frame): void {
-  if (stream === 0) throw new Http2Error('PROTOCOL_ERROR', 'a frame of a stream must name it');
-}
-
-function assertConnection({ stream }: Frame): void {
-  if (stream !== 0)
-    throw new Http2Error('PROTOCOL_ERROR', 'a frame of the connection must not name a stream');
 }

@@ -1,13 +1,20 @@
 import { createHash } from 'node:crypto';
-import { connect, isIPv4, isIPv6 } from 'node:net';
-import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import type { Socket } from 'node:net';
+import { type Clock, systemClock } from '../../agent/base/clock';
+import { errorText } from '../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
+import { onSilence } from '../../agent/base/socket-silence';
+import { VERSION } from '../../agent/base/version';
+import { ClientConnection } from '../../agent/http2/client-connection';
+import { GrpcStatus } from '../../agent/http2/grpc-status';
 import type { CaRoot } from '../../agent/trust/ca-root';
+import { dial } from '../grpc/dial';
+import { Metadata } from '../grpc/grpc-js';
+import { callUnary } from '../grpc/unary-call';
 import type { ClientCertificate } from './client-certificate';
-import { ChannelCredentials, Client } from './grpc';
 import type { ServerVerifier } from './server-verifier';
-import { TlsCredentials, type TlsFault } from './tls-credentials';
-import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from './wire/service';
+import { TlsConnector, type TlsFault } from './tls-connector';
+import { CREATE_CERTIFICATE_PATH, MAX_MESSAGE_BYTES } from './wire/service';
 
 export interface ChannelOptions {
   readonly address: HostPort;
@@ -32,10 +39,10 @@ export interface CallAnswer {
   readonly shownDer: readonly Uint8Array[];
 }
 
-/** How call failed: gRPC's status, with what else is known of it. */
+/** How a call failed: gRPC's status, with what else is known of it. */
 export class CallFailure extends Error {
   constructor(
-    /** As in `status` of @grpc/grpc-js. */
+    /** Of `GrpcStatus`. */
     readonly code: number,
     readonly details: string,
     readonly trailers: Metadata,
@@ -43,8 +50,10 @@ export class CallFailure extends Error {
     readonly headers: Metadata | undefined,
     /** Where TLS was the reason. */
     readonly tlsFault: TlsFault | undefined,
-    /** Somebody there has come through the handshake with us, so that our credentials may have been seen. */
+    /** A server there has come through the handshake with us, so that our credentials may have been seen. */
     readonly wasConnected: boolean,
+    /** Why no server was reached; undefined where one was. */
+    readonly unreachable?: string,
   ) {
     super(details);
     this.name = 'CallFailure';
@@ -53,26 +62,16 @@ export class CallFailure extends Error {
 
 interface Connection {
   readonly key: string;
-  readonly client: Client;
-  readonly tls: TlsCredentials | undefined;
+  readonly http2: Promise<ClientConnection>;
+  readonly tls: TlsConnector | undefined;
+  readonly stop: AbortController;
   calls: number;
   retired: boolean;
 }
 
-const GRPC_OPTIONS = {
-  // A pool of one's own: the shared one would make a new attempt wait for what gRPC thinks of the last one.
-  'grpc.use_local_subchannel_pool': 1,
-  // Waits between attempts are the keeper's, which knows how long the certificate lasts.
-  'grpc.enable_retries': 0,
-  'grpc.service_config_disable_resolution': 1,
-  // The token goes to the CA, by no proxy of an environment variable.
-  'grpc.enable_http_proxy': 0,
-  // Certificates are asked for hours apart: between them nothing is kept open at the CA.
-  'grpc.client_idle_timeout_ms': 30_000,
-  'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-  'grpc.enable_channelz': 0,
-  'grpc-node.max_session_memory': 16,
-} as const;
+/** Certificates are asked for hours apart: between them nothing is kept open at the CA. */
+const IDLE_MS = 30_000;
+const USER_AGENT = `keyturn/${VERSION}`;
 
 /**
  * The connection to a CA. It is made anew for other roots or another client certificate, and after every failed call, so that no attempt
@@ -81,7 +80,15 @@ const GRPC_OPTIONS = {
 export class CaChannel {
   #current: Connection | undefined;
 
-  constructor(private readonly options: ChannelOptions) {}
+  constructor(
+    private readonly options: ChannelOptions,
+    private readonly clock: Clock = systemClock,
+  ) {}
+
+  /** Connects, for a call with the same facts that follows. What goes wrong is that call's to say. */
+  prepare(facts: ConnectionFacts): void {
+    this.#connect(facts);
+  }
 
   /**
    * One CreateCertificate.
@@ -97,7 +104,7 @@ export class CaChannel {
     const connection = this.#connect(facts);
     connection.calls += 1;
     try {
-      const reply = await createCertificate(connection, request, metadata, signal);
+      const reply = await this.#createCertificate(connection, request, metadata, signal);
       return { reply, shownDer: connection.tls?.shownDer ?? [] };
     } catch (caught) {
       this.#retire(connection);
@@ -109,25 +116,20 @@ export class CaChannel {
   }
 
   /**
-   * One TLS handshake without a client certificate, for the judge alone: TLS shows ours before anybody could judge.
+   * One TLS handshake without a client certificate, for the judge alone: TLS shows ours before anything could be judged.
    *
    * @throws AgentError of the judge; Error of TLS or of the network.
    */
   async judge(root: CaRoot, judge: ServerVerifier, signal: AbortSignal): Promise<void> {
     const { address, serverName } = this.options;
-    const tls = new TlsCredentials({
+    const tls = new TlsConnector({
       rootPem: root.pem,
       serverName,
       certificate: undefined,
       judge,
     });
-    const socket = connect({ ...address, signal });
-    try {
-      await tls._createSecureConnector().connect(socket);
-    } finally {
-      tls.destroy();
-      socket.destroy();
-    }
+    const socket = await dial(address, (each) => tls.connect(each), this.clock, signal);
+    socket.destroy();
   }
 
   async close(): Promise<void> {
@@ -141,18 +143,65 @@ export class CaChannel {
       .digest('hex');
     if (this.#current?.key === key) return this.#current;
     if (this.#current) this.#retire(this.#current);
-    const { address, serverName, plaintext } = this.options;
+    const { serverName, plaintext } = this.options;
     const tls =
       plaintext || !root
         ? undefined
-        : new TlsCredentials({ rootPem: root.pem, serverName, certificate, judge });
-    const client = new Client(
-      target(address),
-      tls ?? ChannelCredentials.createInsecure(),
-      GRPC_OPTIONS,
+        : new TlsConnector({ rootPem: root.pem, serverName, certificate, judge });
+    const stop = new AbortController();
+    const http2 = this.#open(tls, stop.signal);
+    const connection = { key, http2, tls, stop, calls: 0, retired: false };
+    this.#current = connection;
+    http2.then(
+      ({ leaving }) => leaving.then(() => this.#retire(connection)),
+      () => this.#retire(connection),
     );
-    this.#current = { key, client, tls, calls: 0, retired: false };
-    return this.#current;
+    return connection;
+  }
+
+  async #open(tls: TlsConnector | undefined, signal: AbortSignal): Promise<ClientConnection> {
+    const { address } = this.options;
+    const speak = async (socket: Socket) => {
+      const http2 = new ClientConnection(socket, () => performance.now());
+      await http2.settled;
+      onSilence(socket, IDLE_MS, () => {
+        if (!http2.busy) http2.leave();
+      });
+      return http2;
+    };
+    const open = async (socket: Socket) => speak(tls ? await tls.connect(socket) : socket);
+    return dial(address, open, this.clock, signal);
+  }
+
+  async #createCertificate(
+    { http2, tls }: Connection,
+    request: Buffer,
+    metadata: Metadata,
+    signal: AbortSignal,
+  ): Promise<Buffer> {
+    const wasConnected = () => (tls ? tls.shownDer.length > 0 : true);
+    const connected = await orAborted(http2, signal).catch((caught) => {
+      const none = new Metadata();
+      const code = signal.aborted ? GrpcStatus.CANCELLED : GrpcStatus.UNAVAILABLE;
+      const why = errorText(caught);
+      throw new CallFailure(code, why, none, undefined, tls?.fault, wasConnected(), why);
+    });
+    const outcome = await callUnary(
+      connected,
+      {
+        scheme: tls ? 'https' : 'http',
+        authority: formatHostPort(this.options.address),
+        path: CREATE_CERTIFICATE_PATH,
+        userAgent: USER_AGENT,
+        metadata,
+        message: request,
+        maxReplyBytes: MAX_MESSAGE_BYTES,
+      },
+      signal,
+    );
+    if (outcome.message) return outcome.message;
+    const { code, details, trailers, headers } = outcome;
+    throw new CallFailure(code, details, trailers, headers, tls?.fault, wasConnected());
   }
 
   #retire(connection: Connection): void {
@@ -165,54 +214,21 @@ export class CaChannel {
 /** Calls of others on a retired connection end first. */
 function release(connection: Connection): void {
   if (!connection.retired || connection.calls > 0) return;
-  connection.client.close();
+  connection.stop.abort();
+  connection.http2.then(
+    (http2) => http2.leave(),
+    () => undefined,
+  );
   connection.tls?.destroy();
 }
 
-function target(address: HostPort): string {
-  const where = formatHostPort(address);
-  if (isIPv4(address.host)) return `ipv4:${where}`;
-  return isIPv6(address.host) ? `ipv6:${where}` : `dns:${where}`;
-}
-
-function createCertificate(
-  { client, tls }: Connection,
-  request: Buffer,
-  metadata: Metadata,
-  signal: AbortSignal,
-): Promise<Buffer> {
-  const { path, requestSerialize, responseDeserialize } = CREATE_CERTIFICATE;
+/** What was promised, or the reason of the signal. */
+function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    let headers: Metadata | undefined;
-    const done = (error: ServiceError | null, reply?: Buffer) => {
-      signal.removeEventListener('abort', cancel);
-      if (reply && !error) resolve(reply);
-      else
-        reject(
-          new CallFailure(
-            error!.code,
-            error!.details,
-            error!.metadata,
-            headers,
-            tls?.fault,
-            tls?.shownDer.length !== 0,
-          ),
-        );
-    };
-    const call = client.makeUnaryRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-      request,
-      metadata,
-      {},
-      done,
-    );
-    call.on('metadata', (received: Metadata) => {
-      headers = received;
-    });
-    const cancel = () => call.cancel();
-    signal.addEventListener('abort', cancel, { once: true });
-    if (signal.aborted) cancel();
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    const end = () => signal.removeEventListener('abort', abort);
+    promise.then(resolve, reject).finally(end);
   });
 }

@@ -1,9 +1,10 @@
-import type { Metadata } from '@grpc/grpc-js';
 import { AgentError, type Retry, systemCode } from '../../agent/base/errors';
+import { GrpcStatus } from '../../agent/http2/grpc-status';
+import type { Metadata } from '../grpc/grpc-js';
+import { COMPRESSED } from '../grpc/unary-call';
 import { RetryInfo } from '../proto/generated/google/rpc/error_details';
 import { Status } from '../proto/generated/google/rpc/status';
 import type { CallFailure } from './channel';
-import { GrpcStatus } from './grpc';
 import { SERVER } from './wire/service';
 
 /** What a status means for us. */
@@ -82,16 +83,13 @@ export function mayBlameRequest(failure: CallFailure): boolean {
  */
 export function refusal(failure: CallFailure, context: RefusalContext): AgentError {
   const { ca, address } = context;
-  if (isOversized(failure)) {
-    return new AgentError(
-      'ERR_CA_RESPONSE',
-      `sign at ${ca}: the reply of ${address} is longer than 1 MiB`,
-      {
-        retry: 'slow',
-        field: 'reply',
-        rule: 'must not be longer than 1048576 bytes',
-      },
-    );
+  const rule = brokenByReply(failure);
+  if (rule !== undefined) {
+    return new AgentError('ERR_CA_RESPONSE', `sign at ${ca}: the reply of ${address} ${rule}`, {
+      retry: 'slow',
+      field: 'reply',
+      rule,
+    });
   }
   const meaning = MEANINGS.get(failure.code) ?? 'transient';
   const pushback = readPushback(failure);
@@ -114,9 +112,6 @@ function retryOf(meaning: Meaning, isBlameless: boolean): Retry {
   return meaning === 'unauthenticated' && isBlameless ? 'unsure' : 'slow';
 }
 
-/** gRPC's own words where there was nobody to answer. */
-const UNREACHABLE =
-  /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note:|^(Name resolution failed)/s;
 const ADDRESS_HINT = 'is the address of the CA (--ca-address) right, and does it listen there';
 
 const TLS_HINTS = {
@@ -126,22 +121,23 @@ const TLS_HINTS = {
     'the CA refuses our client certificate; the next attempt goes without it where there is a token',
 } as const;
 
-function transportHint({ tlsFault, details }: CallFailure): string | undefined {
+function transportHint({ tlsFault, unreachable }: CallFailure): string | undefined {
   if (tlsFault)
     return (
       (tlsFault.error instanceof AgentError ? tlsFault.error.hint : undefined) ??
       TLS_HINTS[tlsFault.stage]
     );
-  return UNREACHABLE.test(details) ? ADDRESS_HINT : undefined;
+  return unreachable === undefined ? undefined : ADDRESS_HINT;
 }
 
 function words(failure: CallFailure, token: string | undefined): string {
   const { tlsFault } = failure;
   if (tlsFault?.stage === 'handshake' && failure.code === GrpcStatus.UNAVAILABLE)
     return `TLS connection failed: ${clean(tlsFault.error.message, token)}`;
-  const unreachable = UNREACHABLE.exec(failure.details);
-  if (unreachable) return `is unreachable: ${clean(unreachable[1] ?? unreachable[2] ?? '', token)}`;
-  const name = GrpcStatus[failure.code] ?? `status ${failure.code}`;
+  if (failure.unreachable !== undefined)
+    return `is unreachable: ${clean(failure.unreachable, token)}`;
+  const [name = `status ${failure.code}`] =
+    Object.entries(GrpcStatus).find(([, code]) => code === failure.code) ?? [];
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }
 
@@ -150,13 +146,14 @@ function clean(text: string, token: string | undefined): string {
   return safe.slice(0, MAX_WORDS);
 }
 
-/** gRPC's own words: a reply beyond the limit is refused before it is read. */
-function isOversized(failure: CallFailure): boolean {
-  return (
-    failure.code === GrpcStatus.RESOURCE_EXHAUSTED &&
-    /^Received message (?:larger than max|that decompresses to a size larger)/.test(failure.details)
-  );
+/** gRPC's own words: a reply beyond the limit is refused before it is read, and nothing is unpacked. */
+function brokenByReply({ code, details }: CallFailure): string | undefined {
+  if (code === GrpcStatus.RESOURCE_EXHAUSTED && details.startsWith(OVERSIZED))
+    return 'must not be longer than 1 MiB';
+  return details === COMPRESSED ? 'must not be compressed' : undefined;
 }
+
+const OVERSIZED = 'Received message larger than max';
 
 /**
  * What the server wishes: milliseconds, or `never` for one that wants no retry at all. From `grpc-retry-pushback-ms` (gRFC A6), else

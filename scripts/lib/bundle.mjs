@@ -5,7 +5,7 @@ import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deflateRawSync } from 'node:zlib';
 import { build, transform } from 'esbuild';
-import { withoutStatistics } from './left-out.mjs';
+import { leftOut } from './left-out.mjs';
 import { packageLicences } from './package-licences.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -47,7 +47,7 @@ const bundle = await build({
   write: false,
   metafile: true,
   define: { __KEYTURN_VERSION__: JSON.stringify(version) },
-  plugins: [withoutStatistics()],
+  plugins: [leftOut()],
 }).catch(() => process.exit(1)); // It has said what is wrong.
 
 const program = await link(bundle);

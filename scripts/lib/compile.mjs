@@ -1,7 +1,7 @@
 // Run by Bun: compiles agent/main.ts, everything that it imports, and a Bun into one executable. Prints the names of all that went into it,
 // as a JSON list.
 // Usage: bun compile.mjs VERSION BUN-OF-TARGET TARGET OUT      in the folder of the sources; TARGET as Bun names it, e.g. linux-x64
-import { withoutStatistics } from './left-out.mjs';
+import { leftOut } from './left-out.mjs';
 
 const [version, bunOfTarget, target, out] = process.argv.slice(2);
 const { metafile } = await Bun.build({
@@ -28,7 +28,7 @@ const { metafile } = await Bun.build({
   minify: { syntax: true, whitespace: true },
   // Packages that look for files beside them would find none; and the bytes must not depend on where they were built.
   define: { __KEYTURN_VERSION__: JSON.stringify(version), __dirname: '"/"' },
-  plugins: [withoutStatistics()],
+  plugins: [leftOut()],
   metafile: true,
 });
 process.stdout.write(JSON.stringify(Object.keys(metafile.inputs)));

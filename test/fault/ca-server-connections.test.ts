@@ -6,7 +6,7 @@ import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { generateKeyPair, privateKeyPem } from '../../agent/identity/keys';
 import { encodeCertificateRequest } from '../../ca-client/istio/wire/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
+import { CREATE_CERTIFICATE_PATH } from '../../ca-client/istio/wire/service';
 import {
   type CaWorld,
   type ClientIdentity,
@@ -41,7 +41,7 @@ function connect({ server, authority }: CaWorld, { key, certificatesDer }: Clien
     head.writeUInt32BE(request.length, 1);
     const fields = {
       ':method': 'POST',
-      ':path': CREATE_CERTIFICATE.path,
+      ':path': CREATE_CERTIFICATE_PATH,
       'content-type': 'application/grpc',
       te: 'trailers',
     };

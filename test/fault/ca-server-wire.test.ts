@@ -8,7 +8,7 @@ import { LIMITS, PATIENCE } from '../../agent/authority/server/limits';
 import { writePem } from '../../agent/base/pem';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { encodeCertificateRequest } from '../../ca-client/istio/wire/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
+import { CREATE_CERTIFICATE_PATH } from '../../ca-client/istio/wire/service';
 import { but } from '../support/but';
 import {
   type CaTestClient,
@@ -94,14 +94,14 @@ function session(of = world): ClientHttp2Session {
 
 const HEADERS = {
   ':method': 'POST',
-  ':path': CREATE_CERTIFICATE.path,
+  ':path': CREATE_CERTIFICATE_PATH,
   'content-type': 'application/grpc',
   te: 'trailers',
 };
 const call = (stream: number, fields: Readonly<Record<string, string>> = {}) =>
   openCall(stream, '', {
     ':scheme': 'https',
-    ':path': CREATE_CERTIFICATE.path,
+    ':path': CREATE_CERTIFICATE_PATH,
     ':authority': 'localhost',
     ...fields,
   });
@@ -149,7 +149,7 @@ test('A25 two authorization headers are UNAUTHENTICATED, and the token in the fi
     headerBlock({
       ':method': 'POST',
       ':scheme': 'https',
-      ':path': CREATE_CERTIFICATE.path,
+      ':path': CREATE_CERTIFICATE_PATH,
       ':authority': 'localhost',
     }),
     headerBlock({
@@ -236,7 +236,7 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
       headerBlock({
         ':method': 'POST',
         ':scheme': 'https',
-        ':path': CREATE_CERTIFICATE.path,
+        ':path': CREATE_CERTIFICATE_PATH,
         ':authority': 'x',
       }),
       ...Array.from({ length: 10_000 }, (_, each) => headerBlock({ [`x-${each}`]: 'y' })),
@@ -298,7 +298,7 @@ describe('A40 a flood of headers ends a stream or its connection, and nothing el
         headerBlock({
           ':method': 'POST',
           ':scheme': 'https',
-          ':path': CREATE_CERTIFICATE.path,
+          ':path': CREATE_CERTIFICATE_PATH,
           ':authority': 'x',
           'content-type': 'application/grpc',
         }),

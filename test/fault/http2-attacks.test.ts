@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { describe, expect, test } from '@jest/globals';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
+import { CREATE_CERTIFICATE_PATH } from '../../ca-client/istio/wire/service';
 import type { Daemon } from '../support/daemon';
 import { parseExposition } from '../support/exposition';
 import { fetchText } from '../support/fetch-text';
@@ -186,7 +186,7 @@ describe('field flood/abort: no client ends the process', () => {
       });
     const target = {
       daemon,
-      paths: [CREATE_CERTIFICATE.path, '/nobody.serves/This'],
+      paths: [CREATE_CERTIFICATE_PATH, '/nobody.serves/This'],
       connect: () => reach(daemon, () => rawClient(tls(), 'secureConnect', readers())),
     };
     for (const each of ATTACKS) await attack(target, each);

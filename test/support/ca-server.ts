@@ -31,12 +31,13 @@ import {
   encodeCertificateRequest,
   parseCertificateReply,
 } from '../../ca-client/istio/wire/messages';
-import { CREATE_CERTIFICATE } from '../../ca-client/istio/wire/service';
+import { CREATE_CERTIFICATE_PATH } from '../../ca-client/istio/wire/service';
 import { TEST_ID } from './certs';
 import { tempDir } from './temp-dir';
 import { type LogEvent, testDeps } from './test-deps';
 
 const PATIENCE_MS = 15_000;
+const asBytes = (bytes: Buffer): Buffer => bytes;
 
 export interface CaWorldOptions
   extends Partial<Omit<CaServerOptions, 'authority' | 'store' | 'audit'>> {
@@ -203,7 +204,6 @@ export function createCaTestClient(
               metadata: options.metadata ?? new Map(),
             }),
         );
-        const { requestSerialize, responseDeserialize } = CREATE_CERTIFICATE;
         const deadline = Date.now() + PATIENCE_MS;
         const answered = (error: ServiceError | null, reply?: Buffer) =>
           resolve(
@@ -217,9 +217,9 @@ export function createCaTestClient(
                 },
           );
         client.makeUnaryRequest(
-          options.path ?? CREATE_CERTIFICATE.path,
-          requestSerialize,
-          responseDeserialize,
+          options.path ?? CREATE_CERTIFICATE_PATH,
+          asBytes,
+          asBytes,
           request,
           metadata,
           { deadline },

@@ -1,9 +1,10 @@
 import type { TLSSocket } from 'node:tls';
-import { CREATE_CERTIFICATE, SERVER } from '../../../ca-client/istio/wire/service';
+import { CREATE_CERTIFICATE_PATH, SERVER } from '../../../ca-client/istio/wire/service';
 import type { Deps } from '../../base/deps';
 import { LogRateLimit } from '../../base/log-rate-limit';
 import type { Field } from '../../http2/hpack';
 import type { Http2Error } from '../../http2/http2-error';
+import { lengthPrefixed } from '../../http2/length-prefixed';
 import type { RequestHeaders } from '../../http2/request-headers';
 import { ServerConnection } from '../../http2/server-connection';
 import type { ServerStream } from '../../http2/server-stream';
@@ -104,7 +105,7 @@ function misdirected({
       message: `headers: must not be longer than ${LIMITS.headerBytes} bytes`,
     });
   }
-  if (path === CREATE_CERTIFICATE.path) return undefined;
+  if (path === CREATE_CERTIFICATE_PATH) return undefined;
   return refused({
     status: 'UNIMPLEMENTED',
     message: `there is no method ${path.slice(0, 200)} here`,
@@ -204,12 +205,4 @@ class Exchange implements IncompleteCall {
   get #answerable(): boolean {
     return !this.#answered && !this.stream.over;
   }
-}
-
-function lengthPrefixed(message: Uint8Array): Buffer {
-  const framed = Buffer.allocUnsafe(5 + message.length);
-  framed.writeUInt8(0, 0);
-  framed.writeUInt32BE(message.length, 1);
-  framed.set(message, 5);
-  return framed;
 }

@@ -1,21 +1,12 @@
-import type { MethodDefinition } from '@grpc/grpc-js';
 import { IstioCertificateServiceDefinition } from '../../proto/generated/istio/v1/auth/ca';
 
-const same = (bytes: Buffer): Buffer => bytes;
+const { fullName, methods } = IstioCertificateServiceDefinition;
 
 /**
- * `istio.v1.auth.IstioCertificateService/CreateCertificate` as gRPC wants it. Messages cross it as bytes, which `messages.ts` reads: a
- * malformed one gets our own answer, and none is decoded before its size is known.
+ * `istio.v1.auth.IstioCertificateService/CreateCertificate`. Messages cross gRPC as bytes, which `messages.ts` reads: a malformed one gets
+ * our own answer, and none is decoded before its size is known.
  */
-export const CREATE_CERTIFICATE: MethodDefinition<Buffer, Buffer> = {
-  path: `/${IstioCertificateServiceDefinition.fullName}/${IstioCertificateServiceDefinition.methods.createCertificate.name}`,
-  requestStream: false,
-  responseStream: false,
-  requestSerialize: same,
-  requestDeserialize: same,
-  responseSerialize: same,
-  responseDeserialize: same,
-};
+export const CREATE_CERTIFICATE_PATH: string = `/${fullName}/${methods.createCertificate.name}`;
 
 /** The largest message either side takes, bytes. Far more than istiod sends with the largest root bundle in sensible use. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;

@@ -9,6 +9,7 @@ const MEASURES = [
   'cli/inject.ts',
   'turn.ts',
   'grpc-server.ts',
+  'istio/channel.ts',
   'call-deadline.ts',
 ];
 const YIELDS = [

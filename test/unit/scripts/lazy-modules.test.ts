@@ -12,9 +12,13 @@ const UNTIL_FIRST_SECRET = [
   'agent/identity/direct-engine.ts',
 ];
 
-describe('until the first secret', () => {
+/** The same of `keyturn run --ca istiod`. */
+const UNTIL_ASKED = [...UNTIL_FIRST_SECRET, 'ca-client/istio/istio-ca.ts'];
+
+/** Files and modules that these and what they import are made of, `import()` left aside. */
+function loadedBy(files: readonly string[]): Set<string> {
   const { inputs } = buildSync({
-    entryPoints: UNTIL_FIRST_SECRET.map((file) => join(ROOT, file)),
+    entryPoints: files.map((file) => join(ROOT, file)),
     absWorkingDir: ROOT,
     outdir: join(ROOT, 'dist'),
     bundle: true,
@@ -31,7 +35,12 @@ describe('until the first secret', () => {
     for (const each of inputs[file]?.imports ?? [])
       if (each.kind !== 'dynamic-import') reach(each.path);
   };
-  for (const file of UNTIL_FIRST_SECRET) reach(file);
+  for (const file of files) reach(file);
+  return loaded;
+}
+
+describe('until the first secret', () => {
+  const loaded = loadedBy(UNTIL_FIRST_SECRET);
 
   test('the server that hands it out is loaded', () => {
     expect([...loaded]).toContain('sds/server.ts');
@@ -46,6 +55,8 @@ describe('until the first secret', () => {
     ['reflect-metadata', 'node_modules/reflect-metadata/'],
     ['node:http', 'node:http'],
     ['node:http2', 'node:http2'],
+    ['node:zlib', 'node:zlib'],
+    ['node:util, which brings inspect', 'node:util'],
     ['the control server', 'agent/admin/control-server.ts'],
     ['health and metrics over HTTP', 'agent/admin/http-server.ts'],
     ['the Workload API', 'sds/workload-api/workload-api.ts'],
@@ -56,6 +67,29 @@ describe('until the first secret', () => {
     ['jose', 'node_modules/jose/'],
     ['other trust domains', 'agent/trust/federation.ts'],
   ])('%s is not loaded', (_, part) => {
-    expect([...loaded].filter((file) => file === part || file.startsWith(part))).toEqual([]);
+    const is = (file: string) => file === part || (part.includes('/') && file.startsWith(part));
+    expect([...loaded].filter(is)).toEqual([]);
   });
+});
+
+describe('until a CA is asked', () => {
+  const loaded = loadedBy(UNTIL_ASKED);
+
+  test('of grpc-js its call is loaded, and what that is made of', () => {
+    const inner = [...loaded].filter((file) => file.includes('@grpc/grpc-js/'));
+    expect(inner.map((file) => file.split('/').at(-1)).sort()).toEqual([
+      'constants.js',
+      'error.js',
+      'logging.js',
+      'metadata.js',
+      'package.json',
+      'stream-decoder.js',
+      'subchannel-call.js',
+    ]);
+  });
+
+  test.each(['node:dns', 'node:http', 'node:zlib', 'dns', 'http', 'zlib'])(
+    '%s is not loaded',
+    (module) => expect([...loaded]).not.toContain(module),
+  );
 });

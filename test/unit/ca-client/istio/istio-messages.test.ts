@@ -10,7 +10,10 @@ import {
   parseCertificateReply,
   parseCertificateRequest,
 } from '../../../../ca-client/istio/wire/messages';
-import { CREATE_CERTIFICATE, MAX_MESSAGE_BYTES } from '../../../../ca-client/istio/wire/service';
+import {
+  CREATE_CERTIFICATE_PATH,
+  MAX_MESSAGE_BYTES,
+} from '../../../../ca-client/istio/wire/service';
 import { encodeStruct, parseStruct } from '../../../../ca-client/istio/wire/struct';
 import { IstioCertificateRequest } from '../../../../ca-client/proto/generated/istio/v1/auth/ca';
 import { cpuMs } from '../../../support/load';
@@ -37,7 +40,7 @@ describe('a certificate request', () => {
     expect(bytes).toEqual(
       Buffer.from([0x0a, 1, 0x78, 0x18, 3, 0x22, entry.length + 2, 0x0a, entry.length, ...entry]),
     );
-    expect(CREATE_CERTIFICATE.path).toBe(
+    expect(CREATE_CERTIFICATE_PATH).toBe(
       '/istio.v1.auth.IstioCertificateService/CreateCertificate',
     );
   });

@@ -1,10 +1,15 @@
 import { isIP, type Socket } from 'node:net';
-import { checkServerIdentity, connect, createSecureContext, type SecureContext } from 'node:tls';
+import {
+  checkServerIdentity,
+  connect,
+  createSecureContext,
+  type SecureContext,
+  type TLSSocket,
+} from 'node:tls';
 import { AgentError, systemCode } from '../../agent/base/errors';
 import { shownCertificates } from '../../agent/base/shown-certificates';
 import { onSilence } from '../../agent/base/socket-silence';
 import type { ClientCertificate } from './client-certificate';
-import { CallCredentials, ChannelCredentials } from './grpc';
 import type { ServerVerifier } from './server-verifier';
 
 export interface TlsOptions {
@@ -32,24 +37,17 @@ const HANDSHAKE_MS = 20_000;
  */
 const KEEP_ALIVE_MS = 30_000;
 
-type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
-
-/**
- * TLS 1.2 or later to one server. gRPC's own credentials send an address as server name, which RFC 6066 section 3 forbids, and take only
- * self-signed roots; and they do not say what was wrong.
- */
-export class TlsCredentials extends ChannelCredentials {
+/** TLS 1.2 or later to one server, for HTTP/2. It keeps what went wrong. */
+export class TlsConnector {
   readonly #context: SecureContext;
   readonly #serverName: string;
   readonly #judge: ServerVerifier | undefined;
   readonly #sockets = new Set<Socket>();
   #fault: TlsFault | undefined;
   #shownDer: readonly Uint8Array[] = [];
-  #destroyed = false;
 
   /** @throws Error of OpenSSL where certificate and key cannot be used. */
   constructor(options: TlsOptions) {
-    super();
     const { rootPem, serverName, certificate } = options;
     this.#serverName = serverName;
     this.#judge = options.judge;
@@ -71,38 +69,17 @@ export class TlsCredentials extends ChannelCredentials {
     return this.#shownDer;
   }
 
-  _isSecure(): boolean {
-    return true;
-  }
-
-  _equals(other: ChannelCredentials): boolean {
-    return this === other;
-  }
-
-  _createSecureConnector(): Connector {
-    const none = CallCredentials.createEmpty();
-    return {
-      connect: (socket: Socket) => this.#handshake(socket),
-      waitForReady: () => Promise.resolve(),
-      getCallCredentials: () => none,
-      destroy: () => undefined,
-    };
-  }
-
-  /**
-   * Ends every connection, also those whose server never came to an end of the handshake, and those to come: gRPC connects once more for a
-   * closed client that was waiting to, and would leave that connection to a CA that has come back open for ever.
-   */
+  /** Ends every connection, also those whose server never came to an end of the handshake. */
   destroy(): void {
-    this.#destroyed = true;
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  #handshake(socket: Socket): Promise<{ socket: Socket; secure: boolean }> {
-    if (this.#destroyed) {
-      socket.destroy();
-      return Promise.reject(new Error('the client has been closed'));
-    }
+  /**
+   * Shakes hands over a connection.
+   *
+   * @throws Error of TLS or of the network; AgentError of the judge.
+   */
+  connect(socket: Socket): Promise<TLSSocket> {
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
     return new Promise((resolve, reject) => {
       const fail = (error: Error) => {
@@ -144,7 +121,7 @@ export class TlsCredentials extends ChannelCredentials {
             this.#fault ??= { stage: 'after handshake', error };
         });
         this.#shownDer = shownDer;
-        resolve({ socket: tls, secure: true });
+        resolve(tls);
       });
     });
   }
