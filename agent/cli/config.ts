@@ -6,7 +6,7 @@ import { json, table } from './render';
 import { report } from './report';
 import { addSettings, ENVIRONMENT_HELP } from './settings-options';
 
-/** `keyturn config show`, and `config docs` for the README. */
+/** `keyturn config show`, and `config docs` for docs/settings.md. */
 export function addConfig(program: Command, context: CommandContext): void {
   const config = program
     .command('config')
@@ -41,7 +41,7 @@ export function addConfig(program: Command, context: CommandContext): void {
   });
   const docs = config
     .command('docs', { hidden: true })
-    .description('Print the table of settings for the README, as Markdown.');
+    .description('Print the table of docs/settings.md, as Markdown.');
   onRun(docs, context, async () => {
     const { settingsMarkdown } = await import('../config/settings-markdown');
     context.terminal.out(settingsMarkdown());

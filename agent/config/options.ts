@@ -53,7 +53,7 @@ export const CA_HINT = `choose ${CA_NAMES.map((name) => `--ca ${name} (${CA_CHOI
 /** Key usages of a request to a Kubernetes signer: see `csr-object.ts`. */
 export const CSR_USAGES = ['by-key', 'istio'] as const;
 
-/** In which part of help and of the README a setting stands. */
+/** In which part of help and of docs/settings.md a setting stands. */
 export const GROUPS = [
   'Certificate authority',
   'Identity',
@@ -90,7 +90,7 @@ const row = <T>(
   upstream,
 });
 
-/** Every setting of `keyturn run`: what flags, environment, file, help, `config show` and the README know, they know from here. */
+/** Every setting of `keyturn run`: what flags, environment, file, help, `config show` and docs/settings.md know, they know from here. */
 export const OPTIONS = {
   ca: row(
     'Certificate authority',

@@ -8,7 +8,7 @@ import {
 } from './options';
 
 /**
- * The README's table of settings, between its markers `<!-- settings -->` and `<!-- /settings -->`; a check compares them.
+ * The table of docs/settings.md, between its markers `<!-- settings -->` and `<!-- /settings -->`; a check compares them.
  */
 export function settingsMarkdown(): string {
   return `${GROUPS.map((group) =>

@@ -46,7 +46,7 @@ const RETRY_HINT_CAP_MS = 300_000;
  * @param random               In [0, 1), drawn once per certificate, so that looking again does not move the plan.
  * @param credentialExpiresAt  Epoch milliseconds; undefined where no credential is needed. One that was dead at receipt is no reason.
  * @returns                    `renewAt` may be in the past: then renew now.
- * @see RFC 5280 section 4.1.2.5 for validity; README "Rotation" for why half.
+ * @see RFC 5280 section 4.1.2.5 for validity; docs/rotation.md for why half.
  */
 export function planRenewal(
   cert: Validity,

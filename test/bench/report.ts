@@ -15,7 +15,7 @@ export interface Report {
   readonly missing: readonly string[];
 }
 
-/** The report as Markdown tables, which are readable as they are and fit into the README. */
+/** The report as Markdown tables, which are readable as they are and fit into docs/performance.md. */
 export function printReport(report: Report): string {
   const [bareStart] = report.start;
   const [bareMemory] = report.memory;

@@ -170,7 +170,7 @@ describe('G9 the environment', () => {
   });
 });
 
-/** Whatever README says may be set. */
+/** All that docs/supported-platforms.md says may be set. */
 const PERMITTED = {
   node: {
     NODE_OPTIONS:
@@ -185,7 +185,7 @@ const PERMITTED = {
 };
 
 describe('G9 switches of the runtime', () => {
-  test('that README permits are taken', async () => {
+  test('that the page permits are taken', async () => {
     const daemon = testDaemon({ dir: tempDir(), env: PERMITTED[FORM] });
     await daemon.ready();
     expect((await daemon.stop()).code).toBe(0);

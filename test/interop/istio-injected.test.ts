@@ -77,7 +77,7 @@ describeWith('istio-files')("a pod that Istio's injector has made", () => {
   });
 });
 
-describeWith('istio-files', 'kube')("the README's recipe for pods, followed word by word", () => {
+describeWith('istio-files', 'kube')('the recipe for pods, followed word by word', () => {
   let kube: Kube;
   beforeAll(async () => {
     kube = await startKube();
@@ -97,7 +97,7 @@ describeWith('istio-files', 'kube')("the README's recipe for pods, followed word
         istioctl: tool('istioctl', `cat ${written(injectedByIstio(name))}`),
         kubectl: tool('kubectl', `cat >${dir}/applied.yaml`),
       };
-      const cook = follow(recipeOf("Beside Istio's agent", 1), {
+      const cook = follow(recipeOf('docs/beside-istio.md', 'In a pod'), {
         cwd: dir,
         env: { PATH: process.env.PATH },
         programs,

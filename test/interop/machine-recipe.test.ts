@@ -1,29 +1,22 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { envoyBinary } from '../support/envoy-binary';
 import { createMachine, type Machine } from '../support/machine';
 import { describeWith } from '../support/peers';
+import { recipeOf } from '../support/recipe';
 
 const ROOT = resolve(__dirname, '../..');
 /** What a clone has, as far as the recipe needs it, with what was built there. */
 const CLONE =
   'agent ca-client sds scripts dist package.json package-lock.json tsconfig.json .npmrc LICENSE CHANGELOG.md';
 
-/** The commands that the README has below a heading. */
-function recipe(heading: string): string {
-  const section = readFileSync(join(ROOT, 'README.md'), 'utf8')
-    .split(`\n## ${heading}\n`)[1]!
-    .split('\n## ')[0]!;
-  return [...section.matchAll(/```sh\n(.*?)```/gs)].map(([, commands]) => commands).join('\n');
-}
-
 describeWith(
   'systemd-tools',
   'systemd',
   'envoy',
-)("the README's recipe for a machine", () => {
+)('the recipe for a machine', () => {
   let machine: Machine;
 
   beforeAll(async () => {
@@ -54,7 +47,7 @@ describeWith(
     machine.run('echo 127.0.0.1 ca.example.org >> /etc/hosts');
     machine.write(
       '/srv/recipe',
-      `set -e\nsudo() { "$@"; }\ncd /srv/keyturn\nexport HOME=/srv\n${recipe('On a machine')}`,
+      `set -e\nsudo() { "$@"; }\ncd /srv/keyturn\nexport HOME=/srv\n${recipeOf('docs/machine.md', 'Install')}`,
     );
   }, 300_000);
 

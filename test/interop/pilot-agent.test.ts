@@ -136,7 +136,7 @@ describeWith(
   );
 
   test(
-    "the README's recipe, followed word by word in a fresh place, gives its Envoy our certificate",
+    'the recipe for a machine, followed word by word in a fresh place, gives its Envoy our certificate',
     async () => {
       const dir = tempDir();
       const token = await kube.token('shop', 'cart', { audiences: ['istio-ca'] });
@@ -151,7 +151,7 @@ describeWith(
         realEnvoy: true,
         env: own,
       });
-      const cook = follow(recipeOf("Beside Istio's agent"), {
+      const cook = follow(recipeOf('docs/beside-istio.md', 'On a machine'), {
         cwd: dir,
         env,
         programs: { 'pilot-agent': peerPath('pilot-agent')! },

@@ -1,8 +1,9 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { testWith } from '../support/peers';
+import { describeWith, testWhere, testWith } from '../support/peers';
+import { recipeOf } from '../support/recipe';
 import { until } from '../support/until';
 
 const ROOT = join(__dirname, '../..');
@@ -110,6 +111,56 @@ describe('scripts/start in a fresh clone', () => {
         text: expect.stringContaining('no request failed'),
       });
       expect(shown.text()).toMatch(/1\ds: 2 rotations, [5-9]\d\d requests, 0 failures/);
+    },
+    60_000,
+  );
+});
+
+/** A network and processes of its own: the walk has fixed ports, and what it leaves in the background ends with it. */
+const ALONE =
+  'unshare --map-root-user --net --pid --fork --kill-child --mount-proc bash -euc'.split(' ');
+const LOOPBACK_UP = `python3 -c 'import fcntl, socket, struct
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh22x", b"lo", 1))'`;
+const isAlone = spawnSync(ALONE[0]!, [...ALONE.slice(1), 'true']).status === 0;
+
+describeWith('envoy')("the README's walk, followed word by word in a fresh clone", () => {
+  let child: ChildProcess | undefined;
+  afterAll(() => void child?.kill('SIGKILL'));
+
+  testWhere(isAlone, 'a network namespace of our own', 'user namespaces, or root')(
+    'leads to mutual TLS through an Envoy, before and after a change of the key',
+    async () => {
+      const [startLine] = recipeOf('README.md', 'Two commands').split('\n');
+      const walk = [
+        LOOPBACK_UP,
+        `{ ${startLine}\n} &`,
+        'until dist/keyturn status >&2; do sleep 0.2; done',
+        recipeOf('README.md', 'First mutual TLS request'),
+      ].join('\n');
+      const { KEYTURN_FORM, ...env } = process.env;
+      const path = `${join(ROOT, 'node_modules/.bin')}:${env.PATH}`;
+      child = spawn(ALONE[0]!, [...ALONE.slice(1), walk], {
+        cwd: CLONE,
+        env: { ...env, PATH: path },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      let [text, noise] = ['', ''];
+      child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk;
+      });
+      child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+        noise += chunk;
+      });
+      const code = await new Promise((done) => child!.on('close', done));
+      expect({ code, noise }).toEqual({ code: 0, noise: expect.any(String) });
+      const id = 'spiffe://cluster.local/ns/default/sa/default';
+      const answers = [...text.matchAll(/^By=(\S+);Hash=([0-9a-f]{64});URI=(\S+)$/gm)];
+      expect(answers.map(([, by, , uri]) => [by, uri])).toEqual([
+        [id, id],
+        [id, id],
+      ]);
+      expect(answers[1]![2]).not.toBe(answers[0]![2]);
+      expect(text).toMatch(/^ {2}SDS streams {2}2$/m);
     },
     60_000,
   );

@@ -4,19 +4,19 @@ import { delimiter, join, resolve } from 'node:path';
 import { programCommand } from './program';
 import { tempDir } from './temp-dir';
 
-const README = resolve(__dirname, '../../README.md');
+const ROOT = resolve(__dirname, '../..');
 
 /**
- * A recipe of the README, to be followed word by word: the block of commands that stands below a heading.
+ * A recipe of a page, to be followed word by word: the blocks of commands that stand below a heading, as one.
  *
- * @param index  Which of them; the first is 0.
+ * @param page  From the root of the project, e.g. `docs/machine.md`.
  */
-export function recipeOf(heading: string, index = 0): string {
-  const sections = readFileSync(README, 'utf8').split(/^## /m);
+export function recipeOf(page: string, heading: string): string {
+  const sections = readFileSync(join(ROOT, page), 'utf8').split(/^## /m);
   const section = sections.find((each) => each.startsWith(`${heading}\n`));
-  const block = [...(section ?? '').matchAll(/^```sh\n(.*?)^```$/gms)][index]?.[1];
-  if (block === undefined) throw new Error(`README.md has no recipe ${index} below "${heading}"`);
-  return block;
+  const blocks = [...(section ?? '').matchAll(/^```sh\n(.*?)^```$/gms)];
+  if (blocks.length === 0) throw new Error(`${page} has no recipe below "${heading}"`);
+  return blocks.map(([, commands]) => commands).join('\n');
 }
 
 /** A shell that follows a recipe, with all that it has started. */

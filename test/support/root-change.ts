@@ -14,7 +14,7 @@ import { tempDir } from './temp-dir';
 import { testDaemon } from './test-daemon';
 import { until } from './until';
 
-/** A `keyturn ca serve` whose root is changed by the commands of the README. */
+/** A `keyturn ca serve` whose root is changed by the commands of docs/authority.md. */
 export interface RootChange {
   readonly dir: string;
   readonly daemon: Daemon;

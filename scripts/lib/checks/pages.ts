@@ -2,7 +2,8 @@ import { posix } from 'node:path';
 import type { SourceFile } from './source-files';
 
 /**
- * What the pages say that is not so: links to files or headings that are not there, and flags that no source of ours names.
+ * What the pages say that is not so: links to files or headings that are not there, and flags that no source of ours names. Pages of docs/
+ * that no page links to.
  *
  * @param files  All of the project's.
  */
@@ -29,7 +30,17 @@ export function checkPages(files: readonly SourceFile[]): string[] {
         : [];
     }),
     ...unknownFlags(page, sources),
+    ...(isOrphan(page, pages) ? [`${page.path}: no other page links to it`] : []),
   ]);
+}
+
+/** A page of docs/ that a reader cannot find. */
+function isOrphan({ path }: SourceFile, pages: readonly SourceFile[]): boolean {
+  const leadsHere = (page: SourceFile) =>
+    linksOf(page).some(
+      ({ target }) => posix.join(posix.dirname(page.path), target.split('#')[0]!) === path,
+    );
+  return path.startsWith('docs/') && !pages.some((page) => page.path !== path && leadsHere(page));
 }
 
 /** The version of package.json, of package-lock.json and of the newest release in the changelog, where they differ. */
@@ -46,12 +57,16 @@ export function checkVersions(version: string, locked: string, changelog: string
   ];
 }
 
+/** `[a](target "title")`, `[a]: target`, and the attributes of HTML. */
+const LINKS =
+  /\]\(<?([^()\s>]+)>?(?:\s+"[^"]*")?\)|^\s*\[[^\]]+\]:\s+<?([^\s>]+)|(?:src|srcset|href)="([^"\s]+)"/g;
+
 function linksOf(page: SourceFile): { readonly line: number; readonly target: string }[] {
   return page.text
     .split('\n')
     .flatMap((text, index) =>
-      [...text.matchAll(/\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"\s]+)"/g)]
-        .map(([, link, attribute]) => ({ line: index + 1, target: (link ?? attribute)! }))
+      [...text.matchAll(LINKS)]
+        .map((found) => ({ line: index + 1, target: (found[1] ?? found[2] ?? found[3])! }))
         .filter(({ target }) => !/^[a-z]+:/.test(target)),
     );
 }
@@ -89,7 +104,7 @@ function unknownFlags(page: SourceFile, sources: readonly string[]): string[] {
 }
 
 /** Flags of programs that the pages name and no script of ours calls. */
-const OTHERS = new Set(['--overwrite']);
+const OTHERS = new Set(['--overwrite', '--retry-delay', '--retry-connrefused']);
 
 function isLater(version: string, than: string): boolean {
   return version.localeCompare(than, 'en', { numeric: true }) > 0;

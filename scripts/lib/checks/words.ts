@@ -3,9 +3,6 @@ import { isProgram, type SourceFile } from './source-files';
 
 const MAX_WORDS = 35;
 
-/** Pages that are still to be rewritten: take a page off when it is. */
-const PAGES_TO_DO: readonly string[] = ['README.md'];
-
 /** A string with at least this much prose is a sentence of a log, an error, a hint or a help text; shorter ones are names and values. */
 const PROSE = /[a-z]{2,} [a-z]/i;
 
@@ -19,7 +16,7 @@ export function checkWords(files: readonly SourceFile[]): string[] {
     .flatMap((file) => literalsOf(file.text).map((each) => ({ ...each, path: file.path })))
     .filter(({ text }) => PROSE.test(text));
   const paragraphs = files
-    .filter(({ path }) => isPage(path) && !PAGES_TO_DO.includes(path))
+    .filter(({ path }) => isPage(path))
     .flatMap((file) => paragraphsOf(file.text).map((each) => ({ ...each, path: file.path })));
   return [...literals, ...paragraphs].flatMap(({ path, line, text }) =>
     problemsOf(text).map((problem) => `${path}:${line}: ${problem}`),

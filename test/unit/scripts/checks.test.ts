@@ -410,6 +410,8 @@ describe('what the pages say', () => {
     ['[a](agent/y.md)', ['README.md:3: links to agent/y.md, which is not there']],
     ['![a](flow.svg)', ['README.md:3: links to flow.svg, which is not there']],
     ['<img src="flow.svg">', ['README.md:3: links to flow.svg, which is not there']],
+    ['[a](flow.svg "Flow")', ['README.md:3: links to flow.svg, which is not there']],
+    ['[a]: flow.svg', ['README.md:3: links to flow.svg, which is not there']],
     [
       '[a](agent/x.md#one-of-two)',
       ['README.md:3: links to agent/x.md#one-of-two, a heading that is not there'],
@@ -427,6 +429,15 @@ describe('what the pages say', () => {
       { path: 'agent/options.ts', text: "row('sds-socket'); option('--force');" },
     ];
     expect(checkPages(files)).toEqual(want);
+  });
+
+  test('names a page of docs/ that no other page links to', () => {
+    const files = [
+      { path: 'README.md', text: '[a](docs/a.md#a)\n' },
+      { path: 'docs/a.md', text: '# A\n' },
+      { path: 'docs/b.md', text: '# B\n\n[b](b.md)\n' },
+    ];
+    expect(checkPages(files)).toEqual(['docs/b.md: no other page links to it']);
   });
 
   test('agrees on the version', () => {
