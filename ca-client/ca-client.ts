@@ -3,7 +3,13 @@ import type { Watched } from '../agent/base/watched';
 import type { SpiffeId } from '../agent/identity/spiffe-id';
 import type { TrustBundle } from '../agent/identity/trust-bundle';
 
-/** A certificate authority as the agent asks it. Every implementation passes `test/contract/ca-client.ts`. */
+/**
+ * A certificate authority as the agent asks it. Every implementation passes `test/contract/ca-client.ts`.
+ *
+ * @example
+ *   const { certificatesDer } = await ca.sign({ id, csrDer, ttlSeconds: 86_400 }, AbortSignal.timeout(60_000));
+ *   const stop = ca.onChange((what) => what === 'signer' && source.renewNow('the signer changed'));
+ */
 export interface CaClient {
   /** As in `--ca`: `builtin`, `istiod`, ... */
   readonly name: string;

@@ -50,6 +50,12 @@ const LITTER_MS = 60_000;
  * @param dir  Made with mode 0700 when missing; an existing directory keeps its mode.
  * @returns    Why the directory cannot be trusted to keep them: others may exchange its files.
  * @throws     AgentError ERR_OUTPUT (retry soon): nothing has changed for readers.
+ *
+ * @example
+ *   await publishDir('/run/certs', [
+ *     { name: 'key.pem', bytes: keyPem, mode: 0o600 },
+ *     { name: 'cert-chain.pem', bytes: chainPem, mode: 0o644 },
+ *   ]);
  */
 export async function publishDir(
   dir: string,

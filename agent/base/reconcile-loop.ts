@@ -22,6 +22,17 @@ export interface ReconcileTarget {
  * signal says is not told.
  *
  * Resolves when the last look has ended and the watch is closed; rejects where the watch cannot be set up.
+ *
+ * @example
+ *   const target = {
+ *     watch: (wake) => watchFiles([path], wake, deps),
+ *     look: async () => {
+ *       bundle.set(parseBundle(await readFile(path)));
+ *       return clock.now() + 60_000; // Again in a minute at the latest.
+ *     },
+ *     refused: (cause) => log.warn('bundle invalid, keeping the previous one', { cause }),
+ *   };
+ *   await reconcileLoop(target, deps, signal);
  */
 export async function reconcileLoop(
   looked: ReconcileTarget,

@@ -54,6 +54,11 @@ type SocketDeps = Pick<Deps, 'clock' | 'log'>;
  *
  * @param server  Gets the connections as `connection` events; an `http.Server` is one too. It must not listen itself.
  * @throws        AgentError ERR_SOCKET_IN_USE: a living process listens there. ERR_SOCKET: anything else, with the path and a hint.
+ *
+ * @example
+ *   const server = createServer((request, response) => response.end('hello'));
+ *   const socket = await listenUnix({ path: './run/a.sock', mode: 0o600, what: 'a socket' }, server, deps);
+ *   await socket.close();
  */
 export async function listenUnix(
   options: UnixListenOptions,

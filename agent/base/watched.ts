@@ -1,4 +1,12 @@
-/** A current value and every change of it. Values are immutable; listeners must not throw. */
+/**
+ * A current value and every change of it. Values are immutable; listeners must not throw.
+ *
+ * @example
+ *   const roots = new WatchedSource<readonly string[]>([]);
+ *   const stop = roots.subscribe((now) => log.info('roots', { count: now.length })); // At once, with 0.
+ *   roots.set(['a']); // And again, with 1.
+ *   stop();
+ */
 export interface Watched<T> {
   readonly value: T;
   /** Calls `listener` with the current value at once, then with each new one. Returns the function that stops it. */

@@ -65,7 +65,17 @@ export const GROUPS = [
 ] as const;
 export type Group = (typeof GROUPS)[number];
 
-/** One setting. Its name is the flag without dashes and the key in the file; KEYTURN_NAME is its environment variable. */
+/**
+ * One setting. Its name is the flag without dashes and the key in the file; KEYTURN_NAME is its environment variable.
+ *
+ * @example
+ *   'renew-ratio': row(
+ *     'Keys and rotation',
+ *     fraction({ zero: false }),
+ *     '0.5',
+ *     'Share of the remaining life after which to renew',
+ *   ),
+ */
 export interface Option<T> {
   readonly type: ValueType<T>;
   /** Text, read like any other; undefined where there is none. */

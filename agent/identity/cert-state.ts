@@ -34,7 +34,15 @@ export type CertState =
       readonly error: AgentError;
     };
 
-/** Whatever makes certificates: a keeper with its CA, or a watcher of mounted files. */
+/**
+ * What makes certificates: a keeper with its CA, or a watcher of mounted files.
+ *
+ * @example
+ *   source.state.subscribe((state) => {
+ *     if (state.kind === 'current') serve(state.svid, state.bundle);
+ *   });
+ *   const svid = await source.renewNow('requested over the control socket');
+ */
 export interface CertSource {
   readonly state: Watched<CertState>;
   /** What this source is doing and why, for `status`, `plan` and metrics. */

@@ -4,7 +4,7 @@ import type { SpiffeId } from './spiffe-id';
 
 /**
  * `direct`: our own DER on node:crypto. `webcrypto`: @peculiar/x509 on the runtime's WebCrypto. `peculiar`: @peculiar/x509 on
- * @peculiar/webcrypto. All three pass the same suite; ARCHITECTURE.md has the numbers behind the default.
+ * @peculiar/webcrypto. All three pass the same suite; README.md has the numbers behind the default.
  */
 export const ENGINES = ['direct', 'webcrypto', 'peculiar'] as const;
 export type EngineName = (typeof ENGINES)[number];

@@ -31,7 +31,13 @@ export interface KubeEvent<T = unknown> {
   readonly object: T;
 }
 
-/** The Kubernetes API: JSON over one set of kept-alive TLS connections. Safe for concurrent use. */
+/**
+ * The Kubernetes API: JSON over one set of kept-alive TLS connections. Safe for concurrent use.
+ *
+ * @example
+ *   const path = kubePath`/api/v1/namespaces/${namespace}/configmaps/${name}`;
+ *   const { data } = await api.request<ConfigMap>('GET', path, { signal });
+ */
 export interface KubeApi {
   /** For messages, e.g. `https://10.96.0.1:443`. */
   readonly server: string;

@@ -56,7 +56,20 @@ export class StolenCredential extends AgentError {
 export const AUTHENTICATORS = ['client-certificate', 'join-token', 'oidc', 'token-review'] as const;
 export type AuthenticatorName = (typeof AUTHENTICATORS)[number];
 
-/** One way to prove who calls. */
+/**
+ * One way to prove who calls.
+ *
+ * @example
+ *   const authenticator: Authenticator = {
+ *     name: 'oidc',
+ *     authenticate: async ({ bearer }) => {
+ *       if (bearer === undefined) return undefined; // Not of this kind: the next one decides.
+ *       const id = accounts.get(bearer.reveal());
+ *       if (id === undefined) throw refuseCredential('token', 'must be of a known account');
+ *       return { id, method: 'oidc', detail: {} };
+ *     },
+ *   };
+ */
 export interface Authenticator {
   readonly name: AuthenticatorName;
   /**

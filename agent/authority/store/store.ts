@@ -104,6 +104,10 @@ export interface JoinTokenQuery {
 /**
  * What an authority must not forget: join tokens, the certificates that it has signed, those that it has revoked, and the number of its
  * last CRL. Any number of processes may hold one store open; all methods may be called concurrently. What a method has resolved is durable.
+ *
+ * @example
+ *   const { kind } = await store.redeemJoinToken(token, claim, clock.now());
+ *   if (kind === 'redeemed') await store.recordIssued(entry); // Then the certificate may go out.
  */
 export interface CaStore {
   /**

@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import type { SourceFile } from './source-files';
 
 /**
- * What the pages say that is not so: links to files or headings that are not there, and flags that no source of ours names. Pages of docs/
+ * What the pages say that is not so: links to files or headings that are not there, and flags and files that are not ours. Pages of docs/
  * that no page links to.
  *
  * @param files  All of the project's.
@@ -30,6 +30,7 @@ export function checkPages(files: readonly SourceFile[]): string[] {
         : [];
     }),
     ...unknownFlags(page, sources),
+    ...unknownFiles(page, files),
     ...(isOrphan(page, pages) ? [`${page.path}: no other page links to it`] : []),
   ]);
 }
@@ -101,6 +102,21 @@ function unknownFlags(page: SourceFile, sources: readonly string[]): string[] {
         : [`${page.path}:${index + 1}: names the flag ${flag}, which no source has`];
     }),
   );
+}
+
+/** Sources that a page names in code, by the end of their path, such as `keeper.ts`. What changed once is history: the changelog may name it. */
+function unknownFiles(page: SourceFile, files: readonly SourceFile[]): string[] {
+  if (page.path === 'CHANGELOG.md') return [];
+  const isThere = (name: string) => files.some(({ path }) => `/${path}`.endsWith(`/${name}`));
+  return page.text
+    .split('\n')
+    .flatMap((text, index) =>
+      [...text.matchAll(/`([\w./-]+\.(?:ts|mjs|sh))`/g)].flatMap(([, name]) =>
+        isThere(name!)
+          ? []
+          : [`${page.path}:${index + 1}: names the file ${name}, which is not there`],
+      ),
+    );
 }
 
 /** Flags of programs that the pages name and no script of ours calls. */

@@ -8,7 +8,8 @@ const PROSE = /[a-z]{2,} [a-z]/i;
 
 /**
  * What operators read, in words they would not search for (`DIALECT`), or in sentences of more than 35 words: the string literals of the
- * program that hold prose, which are its logs, errors, hints and help, and README.md and docs/. Comments are for review.
+ * program that hold prose, which are its logs, errors, hints and help, and the pages: README.md, docs/ and those of the rooms. Comments are
+ * for review.
  */
 export function checkWords(files: readonly SourceFile[]): string[] {
   const literals = files
@@ -49,7 +50,7 @@ function wordsOf(sentence: string): number {
 }
 
 function isPage(path: string): boolean {
-  return path === 'README.md' || /^docs\/.*\.md$/.test(path);
+  return path === 'README.md' || /^(docs|agent|ca-client|sds|scripts)\/.*\.md$/.test(path);
 }
 
 /** Paragraphs, list items and table rows, without code, code blocks and the addresses of links. */

@@ -417,6 +417,8 @@ describe('what the pages say', () => {
       ['README.md:3: links to agent/x.md#one-of-two, a heading that is not there'],
     ],
     ['[a](agent/x.md#one-two)', []],
+    ['`options.ts` and `agent/options.ts`', []],
+    ['`ptions.ts`', ['README.md:3: names the file ptions.ts, which is not there']],
     ['`keyturn run --sds-socket x --force`', []],
     [
       '`keyturn run --sds-sockets x`',
@@ -476,6 +478,7 @@ describe('the language of the field', () => {
     ['a string in an inserted value', 'sds/a.ts', `\`a \${b ? 'told of it' : ''} c\`;`, '"told"'],
     ['a phrase over a line end', 'docs/a.md', 'The list is\nlooked\nat again.', '"looked at"'],
     ['a page', 'docs/a.md', 'One.\n\nThe agent is told.', 'docs/a.md:3: says "told"'],
+    ['the page of a room', 'agent/a/README.md', 'It is told.', '"told"'],
     ['a long sentence in a hint', 'sds/a.ts', `const hint = '${LONG}';`, 'a sentence of 36 words'],
     ['a long sentence in a page', 'docs/a.md', `One.\n\n${LONG}.`, 'a sentence of 36 words'],
   ])('misses no %s', (_, path, text, problem) => {
