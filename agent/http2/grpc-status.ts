@@ -20,3 +20,8 @@ export const GrpcStatus = {
 } as const;
 export type GrpcStatusName = keyof typeof GrpcStatus;
 export type GrpcStatus = (typeof GrpcStatus)[GrpcStatusName];
+
+/** The name of a status code; undefined where it is none. */
+export function grpcStatusName(code: number): GrpcStatusName | undefined {
+  return (Object.keys(GrpcStatus) as GrpcStatusName[]).find((name) => GrpcStatus[name] === code);
+}

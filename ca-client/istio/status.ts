@@ -1,5 +1,5 @@
 import { AgentError, type Retry, systemCode } from '../../agent/base/errors';
-import { GrpcStatus } from '../../agent/http2/grpc-status';
+import { GrpcStatus, grpcStatusName } from '../../agent/http2/grpc-status';
 import type { Metadata } from '../grpc/grpc-js';
 import { COMPRESSED } from '../grpc/unary-call';
 import { RetryInfo } from '../proto/generated/google/rpc/error_details';
@@ -136,8 +136,7 @@ function words(failure: CallFailure, token: string | undefined): string {
     return `TLS connection failed: ${clean(tlsFault.error.message, token)}`;
   if (failure.unreachable !== undefined)
     return `is unreachable: ${clean(failure.unreachable, token)}`;
-  const [name = `status ${failure.code}`] =
-    Object.entries(GrpcStatus).find(([, code]) => code === failure.code) ?? [];
+  const name = grpcStatusName(failure.code) ?? `status ${failure.code}`;
   return `answered ${name}${failure.details === '' ? '' : `: ${clean(failure.details, token)}`}`;
 }
 

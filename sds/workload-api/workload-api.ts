@@ -1,7 +1,7 @@
 import type { Deps } from '../../agent/base/deps';
 import { AgentError } from '../../agent/base/errors';
 import { LogRateLimit } from '../../agent/base/log-rate-limit';
-import { GrpcStatus, type GrpcStatusName } from '../../agent/http2/grpc-status';
+import { GrpcStatus, grpcStatusName } from '../../agent/http2/grpc-status';
 import type { Call } from '../grpc/call';
 import type { Answerer } from '../grpc/lazy';
 import { LIMITS } from '../grpc/limits';
@@ -97,7 +97,7 @@ export class WorkloadApi implements Answerer {
         if (typeof status === 'number')
           this.#deps.metrics.record('workload_api_refusals_total', {
             method,
-            code: statusName(status),
+            code: grpcStatusName(status)!,
           });
       },
     });
@@ -109,7 +109,10 @@ export class WorkloadApi implements Answerer {
   /** Answers a call of a method with one answer. */
   async answer(method: UnaryMethod, call: Call, request: Buffer): Promise<void> {
     const refuse = (code: GrpcStatus, details: string) => {
-      this.#deps.metrics.record('workload_api_refusals_total', { method, code: statusName(code) });
+      this.#deps.metrics.record('workload_api_refusals_total', {
+        method,
+        code: grpcStatusName(code)!,
+      });
       call.finish(code, details);
     };
     if (!isSecure(call)) return refuse(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
@@ -155,7 +158,7 @@ export class WorkloadApi implements Answerer {
     if (isSecure(call)) return true;
     this.#deps.metrics.record('workload_api_refusals_total', {
       method,
-      code: statusName(GrpcStatus.INVALID_ARGUMENT),
+      code: 'INVALID_ARGUMENT',
     });
     this.#options.observer.refused('security-header', { method });
     call.finish(GrpcStatus.INVALID_ARGUMENT, MISSING_HEADER);
@@ -216,8 +219,4 @@ export class WorkloadApi implements Answerer {
 function isSecure(call: Call): boolean {
   const header = call.header(SECURITY_HEADER);
   return header.length === 1 && header[0] === 'true';
-}
-
-function statusName(code: GrpcStatus): GrpcStatusName {
-  return (Object.keys(GrpcStatus) as GrpcStatusName[]).find((name) => GrpcStatus[name] === code)!;
 }

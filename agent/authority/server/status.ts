@@ -1,27 +1,13 @@
 import { RetryInfo } from '../../../ca-client/proto/generated/google/rpc/error_details';
 import { Status } from '../../../ca-client/proto/generated/google/rpc/status';
 import { AgentError, type AgentErrorOptions, type ErrorCode } from '../../base/errors';
+import { GrpcStatus, type GrpcStatusName } from '../../http2/grpc-status';
 import { OWN_IDENTITY_ONLY } from '../csr-rules';
 import { PATIENCE } from './limits';
 
-/** The gRPC status codes that this server sends, by name. */
-export const STATUS = {
-  OK: 0,
-  CANCELLED: 1,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  PERMISSION_DENIED: 7,
-  RESOURCE_EXHAUSTED: 8,
-  UNIMPLEMENTED: 12,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  UNAUTHENTICATED: 16,
-} as const;
-export type StatusName = keyof typeof STATUS;
-
 /** A call that is not answered with a certificate. */
 export interface Refusal {
-  readonly status: StatusName;
+  readonly status: GrpcStatusName;
   /** What the caller learns. */
   readonly message: string;
   /** When the caller may come again, where that is known. */
@@ -31,7 +17,7 @@ export interface Refusal {
 /** A refusal whose status and words are for the caller as they stand. */
 export class RefusedCall extends AgentError {
   constructor(
-    readonly status: StatusName,
+    readonly status: GrpcStatusName,
     message: string,
     options: AgentErrorOptions = {},
   ) {
@@ -47,7 +33,7 @@ export function tooManyRequests(
   return new RefusedCall('RESOURCE_EXHAUSTED', what, { retry: 'soon', retryAfterMs });
 }
 
-const STATUS_OF: Partial<Record<ErrorCode, StatusName>> = {
+const STATUS_OF: Partial<Record<ErrorCode, GrpcStatusName>> = {
   ERR_PARSE: 'INVALID_ARGUMENT',
   ERR_CA_REJECTED: 'INVALID_ARGUMENT',
   ERR_TOKEN: 'UNAUTHENTICATED',
@@ -73,7 +59,7 @@ export function refusalOf(caught: unknown): Refusal {
   return { status, message: messageOf(status, error), retryAfterMs };
 }
 
-function messageOf(status: StatusName, error: AgentError): string {
+function messageOf(status: GrpcStatusName, error: AgentError): string {
   if (status === 'INVALID_ARGUMENT') return error.message.slice(0, 500);
   if (status === 'UNAUTHENTICATED') return 'request authenticate failure';
   return status === 'UNAVAILABLE'
@@ -83,7 +69,7 @@ function messageOf(status: StatusName, error: AgentError): string {
 
 /** The refusal as gRPC sends it, in headers: with the two hints that clients know, where there is one. */
 export function statusHeaders({ status, message, retryAfterMs }: Refusal): Record<string, string> {
-  const code = STATUS[status];
+  const code = GrpcStatus[status];
   // Of anybody's text only what survives in a header.
   const text = message.replace(/[^\x20-\x7e]/g, '?');
   const headers = { 'grpc-status': String(code), 'grpc-message': text.replaceAll('%', '%25') };
