@@ -4,6 +4,8 @@ declare const Bun: {
   gc(force: boolean): void;
   /** Forgets compiled code that is not running, and gives pages back to the system. */
   shrink(): void;
+  /** As of node:worker_threads, which takes a millisecond to load. */
+  readonly isMainThread: boolean;
   readonly unsafe: {
     /** How many times as often code must have run as usual before it is compiled. */
     setJITPolicy(scale: number): void;

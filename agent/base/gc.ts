@@ -1,5 +1,3 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { BUN_VERSION } from './runtime';
 
 let collect: (() => void) | undefined;
@@ -17,6 +15,9 @@ export function collectGarbage(): void {
 
 // The flag has to be set before a context is made, and the function lives in that context; the others see nothing of it.
 function ofV8(): () => void {
+  // Not loaded before: a start needs neither.
+  const { setFlagsFromString } = process.getBuiltinModule('node:v8');
+  const { runInNewContext } = process.getBuiltinModule('node:vm');
   setFlagsFromString('--expose-gc');
   const gc: NodeJS.GCFunction = runInNewContext('gc');
   setFlagsFromString('--no-expose-gc');

@@ -11,6 +11,13 @@ export const CRYPTO_LIBRARY =
     ? `OpenSSL ${process.versions.openssl}`
     : `BoringSSL ${process.versions.boringssl?.slice(0, 12)}`;
 
+/** Whether this is the thread that the process began with. */
+export function isMainThread(): boolean {
+  return BUN_VERSION === undefined
+    ? process.getBuiltinModule('node:worker_threads').isMainThread
+    : Bun.isMainThread;
+}
+
 /**
  * For a process that always has something to do. The executable begins with the patience of an agent, which hardly ever has: code is
  * compiled once it has run a hundred times as often as usual (`scripts/lib/standalone.mjs`), which makes its start a fifth shorter.

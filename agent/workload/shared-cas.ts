@@ -77,7 +77,7 @@ export function createSharedCas(deps: Deps): SharedCas {
     channel: (options) =>
       channels.lease(JSON.stringify(options), async () => {
         const { CaChannel } = await import('../../ca-client/istio/channel');
-        return new CaChannel(options);
+        return new CaChannel(options, deps.clock);
       }),
     bundle: (trustDomain, place) =>
       bundles.lease(JSON.stringify([trustDomain, place]), async () => {

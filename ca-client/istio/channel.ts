@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { type Clock, systemClock } from '../../agent/base/clock';
+import type { Clock } from '../../agent/base/clock';
 import { errorText } from '../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
 import { onSilence } from '../../agent/base/socket-silence';
@@ -82,13 +82,8 @@ export class CaChannel {
 
   constructor(
     private readonly options: ChannelOptions,
-    private readonly clock: Clock = systemClock,
+    private readonly clock: Clock,
   ) {}
-
-  /** Connects, for a call with the same facts that follows. What goes wrong is that call's to say. */
-  prepare(facts: ConnectionFacts): void {
-    this.#connect(facts);
-  }
 
   /**
    * One CreateCertificate.

@@ -99,11 +99,8 @@ class IstioCa implements CaClient {
   ) {
     this.name = settings.name;
     this.#address = formatHostPort(settings.where);
-    this.#channel = new CaChannel({
-      address: settings.where,
-      serverName: settings.serverName,
-      plaintext: settings.plaintext,
-    });
+    const { where, serverName, plaintext } = settings;
+    this.#channel = new CaChannel({ address: where, serverName, plaintext }, deps.clock);
     this.#following = followFiles(this.proof.paths(), () => this.#lookAtCredentials(), deps);
   }
 

@@ -1,10 +1,8 @@
 import { readFile } from 'node:fs/promises';
 
 /**
- * A plugin for esbuild and for Bun that leaves out what no program of ours can reach.
- *
- * grpc-js can serve its own statistics, over Channelz and ORCA; that needs a parser of .proto files, 140 KB, which is not part of this
- * program. And its call, which runs on our HTTP/2, is parted from the runtime's.
+ * A plugin for esbuild and for Bun that leaves out what no program of ours can reach. grpc-js can serve its own statistics, over Channelz
+ * and ORCA; that needs a parser of .proto files, 140 KB, which is not part of this program.
  */
 export function leftOut() {
   return {
@@ -18,34 +16,54 @@ export function leftOut() {
         contents: 'module.exports = {};',
         loader: 'js',
       }));
-      onLoad({ filter: /@grpc\/grpc-js\/build\/src\/subchannel-call\.js$/ }, async ({ path }) => ({
-        contents: withoutHttp2(await readFile(path, 'utf8')),
-        loader: 'js',
-      }));
+      for (const { filter } of PARTED)
+        onLoad({ filter }, async ({ path }) => ({
+          contents: parted(path, await readFile(path, 'utf8')),
+          loader: 'js',
+        }));
     },
   };
 }
 
-const HTTP2 = 'require("http2")';
-
 /**
- * grpc-js's call with the constants of RFC 9113 in place of node:http2, of which it wants nothing else, and whose loading is 3 ms of a
- * start. test/contract/library-internals.test.ts holds them against it.
+ * Modules of the runtime that a package asks for and has no use for here, with what takes their place: each costs a start up to 3 ms.
+ * test/contract/library-internals.test.ts holds them against the packages.
  */
-export function withoutHttp2(source) {
-  if (source.split(HTTP2).length !== 2)
-    throw new Error(
-      `subchannel-call.js of grpc-js must hold ${HTTP2} once: see scripts/lib/left-out.mjs`,
-    );
-  return source.replace(HTTP2, JSON.stringify({ constants: HTTP2_CONSTANTS }));
-}
+const PARTED = [
+  {
+    // Its call, which runs on our HTTP/2, wants constants of RFC 9113, and names errors in its traces.
+    filter: /@grpc\/grpc-js\/build\/src\/subchannel-call\.js$/,
+    instead: [
+      [
+        'require("http2")',
+        {
+          constants: {
+            NGHTTP2_FLAG_END_STREAM: 1,
+            NGHTTP2_NO_ERROR: 0,
+            NGHTTP2_INTERNAL_ERROR: 2,
+            NGHTTP2_REFUSED_STREAM: 7,
+            NGHTTP2_CANCEL: 8,
+            NGHTTP2_ENHANCE_YOUR_CALM: 11,
+            NGHTTP2_INADEQUATE_SECURITY: 12,
+          },
+        },
+      ],
+      ['require("os")', { constants: { errno: {} } }],
+    ],
+  },
+  {
+    // Commands of ours are no programs of their own.
+    filter: /commander\/lib\/command\.js$/,
+    instead: [["require('node:child_process')", {}]],
+  },
+];
 
-const HTTP2_CONSTANTS = {
-  NGHTTP2_FLAG_END_STREAM: 1,
-  NGHTTP2_NO_ERROR: 0,
-  NGHTTP2_INTERNAL_ERROR: 2,
-  NGHTTP2_REFUSED_STREAM: 7,
-  NGHTTP2_CANCEL: 8,
-  NGHTTP2_ENHANCE_YOUR_CALM: 11,
-  NGHTTP2_INADEQUATE_SECURITY: 12,
-};
+/** A file of a package with what takes the place of those modules. */
+export function parted(path, source) {
+  const { instead } = PARTED.find(({ filter }) => filter.test(path));
+  return instead.reduce((text, [wanted, value]) => {
+    if (text.split(wanted).length !== 2)
+      throw new Error(`${path} must hold ${wanted} once: see scripts/lib/left-out.mjs`);
+    return text.replace(wanted, `(${JSON.stringify(value)})`);
+  }, source);
+}

@@ -20,6 +20,19 @@ function namersOf(inner: RegExp): string[] {
   return files.filter((file) => inner.test(readFileSync(join(ROOT, file), 'utf8'))).sort();
 }
 
+/** A file of a package as the build puts it into the program. */
+function partedBy(path: string): string {
+  const leftOut = pathToFileURL(join(ROOT, 'scripts/lib/left-out.mjs')).href;
+  const program = `
+    import { readFileSync } from 'node:fs';
+    import { parted } from ${JSON.stringify(leftOut)};
+    const path = ${JSON.stringify(path)};
+    process.stdout.write(parted(path, readFileSync(path, 'utf8')));`;
+  return execFileSync(process.execPath, ['--input-type=module', '-e', program], {
+    encoding: 'utf8',
+  });
+}
+
 describe('grpc-js, whose call runs on our HTTP/2', () => {
   const path = require.resolve('@grpc/grpc-js/build/src/subchannel-call');
   const source = readFileSync(path, 'utf8');
@@ -50,22 +63,33 @@ describe('grpc-js, whose call runs on our HTTP/2', () => {
   });
 
   test('wants nothing of node:http2 but the constants that the build puts in its place', () => {
-    const leftOut = pathToFileURL(join(ROOT, 'scripts/lib/left-out.mjs')).href;
-    const program = `
-      import { readFileSync } from 'node:fs';
-      import { withoutHttp2 } from ${JSON.stringify(leftOut)};
-      process.stdout.write(withoutHttp2(readFileSync(${JSON.stringify(path)}, 'utf8')));`;
-    const built = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
-      encoding: 'utf8',
-    });
-    expect(built).not.toContain('require("http2")');
-    const [, given] = /const http2 = (\{.*\});/.exec(built)!;
+    const built = partedBy(path);
+    expect(built).not.toMatch(/require\(["'](?:node:)?(?:http2|os)["']\)/);
+    const [, given] = /const http2 = \((\{.*\})\);/.exec(built)!;
     const names = uses(/http2\.constants\.(\w+)/g);
     const known = Object.fromEntries(
       names.map((name) => [name, constants[name as keyof typeof constants]]),
     );
     expect(JSON.parse(given!)).toEqual({ constants: known });
     expect(uses(/\bhttp2\.(\w+)/g)).toEqual(['constants']);
+  });
+
+  test('wants of node:os what its traces name errors by', () => {
+    expect(uses(/\bos\.([\w.]+)/g)).toEqual(['constants.errno']);
+  });
+});
+
+describe('commander, whose commands are ours', () => {
+  test('starts programs only for commands that are programs of their own', () => {
+    const path = join(ROOT, 'node_modules/commander/lib/command.js');
+    const source = readFileSync(path, 'utf8');
+    const begin = source.indexOf('  _executeSubCommand(');
+    const own = source.slice(begin, source.indexOf('\n  }\n', begin));
+    const all = source.match(/childProcess\./g)!.length;
+    expect(own.match(/childProcess\./g)).toHaveLength(all);
+    expect(partedBy(path)).not.toContain('child_process');
+    // With a description beside its name a command is such a program.
+    expect(namersOf(/\.command\(\s*['"`][^'"`]+['"`],\s*['"`]/)).toEqual([]);
   });
 });
 

@@ -428,11 +428,9 @@ describe('a server that is not the CA', () => {
     await new Promise<void>((done) => plain.listen(0, '127.0.0.1', done));
     closing({ close: () => new Promise<void>((done) => plain.close(() => done())) });
     const { port } = plain.address() as AddressInfo;
-    const channel = new CaChannel({
-      address: { host: '127.0.0.1', port },
-      serverName: '127.0.0.1',
-      plaintext: true,
-    });
+    const address = { host: '127.0.0.1', port };
+    const options = { address, serverName: '127.0.0.1', plaintext: true };
+    const channel = new CaChannel(options, systemClock);
     const metadata = new Metadata();
     metadata.set('authorization', 'Bearer abc');
     const call = channel.call(
