@@ -7,6 +7,7 @@ import { checkForbiddenCalls } from './checks/forbidden-calls';
 import { checkLicences } from './checks/licences';
 import { checkPages, checkVersions } from './checks/pages';
 import { checkPortableText } from './checks/portable-text';
+import { checkRunbooks } from './checks/runbooks';
 import { checkShippedPackages } from './checks/shipped-packages';
 import { checkSilenced } from './checks/silenced';
 import { checkModes, projectFiles } from './checks/source-files';
@@ -59,7 +60,8 @@ const CHECKS: readonly (readonly [name: string, check: () => Outcome])[] = [
   ['licences of what ships', () => ({ problems: checkLicences(root) })],
   ['the clock is held against a recent day', sourcesFrom],
   ['no known vulnerability in what ships', audit],
-  ['pages link to what is there and name flags that are', pages],
+  ['pages link to what is there and name flags, files and metrics that are', pages],
+  ['each error of the log has a runbook', () => ({ problems: checkRunbooks(files) })],
   [
     'logs, errors, hints, help and docs speak the language of the field',
     () => ({ problems: checkWords(files) }),

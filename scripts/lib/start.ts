@@ -88,7 +88,7 @@ function introduce(status: AgentStatus): void {
   say('  export PATH="$PWD/dist:$PWD/node_modules/.bin:$PATH"');
   say('  keyturn status                   what is served, until when, to whom');
   say('  keyturn plan                     why it renews when it does');
-  say('  keyturn rotate                   turn the key now');
+  say('  keyturn rotate                   rotate the key now');
   say('  keyturn secret get default       what an Envoy would get');
   say('  keyturn bootstrap                an Envoy bootstrap that uses this agent');
   say('Ctrl-C ends it.');

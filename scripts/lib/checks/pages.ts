@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import type { SourceFile } from './source-files';
 
 /**
- * What the pages say that is not so: links to files or headings that are not there, and flags and files that are not ours. Pages of docs/
+ * What the pages say that is not so: links to files or headings that are not there, and flags, files and metrics that are not ours. Pages of docs/
  * that no page links to.
  *
  * @param files  All of the project's.
@@ -31,6 +31,7 @@ export function checkPages(files: readonly SourceFile[]): string[] {
     }),
     ...unknownFlags(page, sources),
     ...unknownFiles(page, files),
+    ...unknownMetrics(page, sources),
     ...(isOrphan(page, pages) ? [`${page.path}: no other page links to it`] : []),
   ]);
 }
@@ -115,6 +116,21 @@ function unknownFiles(page: SourceFile, files: readonly SourceFile[]): string[] 
         isThere(name!)
           ? []
           : [`${page.path}:${index + 1}: names the file ${name}, which is not there`],
+      ),
+    );
+}
+
+/** Metrics that no source has, by their whole name or as the key of a row without its prefix. */
+function unknownMetrics(page: SourceFile, sources: readonly string[]): string[] {
+  const isKnown = (name: string) =>
+    sources.some((text) => text.includes(name) || text.includes(`${name.slice(8)}: {`));
+  return page.text
+    .split('\n')
+    .flatMap((text, index) =>
+      [...text.matchAll(/\bkeyturn_[a-z_]+[a-z]\b/g)].flatMap(([name]) =>
+        isKnown(name)
+          ? []
+          : [`${page.path}:${index + 1}: names the metric ${name}, which no source has`],
       ),
     );
 }

@@ -7,11 +7,15 @@ import { checkForbiddenCalls } from '../../../scripts/lib/checks/forbidden-calls
 import { importsOf } from '../../../scripts/lib/checks/imports';
 import { checkPages, checkVersions } from '../../../scripts/lib/checks/pages';
 import { checkPortableText } from '../../../scripts/lib/checks/portable-text';
+import { checkRunbooks } from '../../../scripts/lib/checks/runbooks';
 import { shippedPackageProblems, unpinned } from '../../../scripts/lib/checks/shipped-packages';
 import { checkSilenced } from '../../../scripts/lib/checks/silenced';
 import { checkModes } from '../../../scripts/lib/checks/source-files';
 import { checkSourcesFrom } from '../../../scripts/lib/checks/sources-from';
 import { checkWords } from '../../../scripts/lib/checks/words';
+
+const ROOT = join(__dirname, '../../..');
+const ARCHITECTURE = readFileSync(join(ROOT, 'agent/ARCHITECTURE.md'), 'utf8');
 
 const DRAWING = readDrawing(`
 \`\`\`arrows
@@ -180,10 +184,17 @@ describe('the import arrows', () => {
     ]);
   });
 
+  test('the seams that ARCHITECTURE.md lists have an example each', () => {
+    const seams = [...ARCHITECTURE.matchAll(/^\| `(\w+)` \| `([\w/.-]+)` \|/gm)];
+    expect(seams.length).toBe(10);
+    for (const [, symbol, path] of seams)
+      expect(readFileSync(join(ROOT, path!), 'utf8')).toMatch(
+        new RegExp(`@example(?:(?!\\*/)[\\s\\S])*\\*/\\s*export [\\w ]*\\b${symbol}\\b`),
+      );
+  });
+
   test('are drawn in ARCHITECTURE.md', () => {
-    const drawing = readDrawing(
-      readFileSync(join(__dirname, '../../../agent/ARCHITECTURE.md'), 'utf8'),
-    );
+    const drawing = readDrawing(ARCHITECTURE);
     expect(drawing.units.get('agent/lifecycle')?.get('ca-client')).toBe('types');
     expect(drawing.packages.get('yaml')).toEqual(['agent/base/yaml.ts']);
   });
@@ -431,6 +442,26 @@ describe('what the pages say', () => {
       { path: 'agent/options.ts', text: "row('sds-socket'); option('--force');" },
     ];
     expect(checkPages(files)).toEqual(want);
+  });
+
+  test('names a metric that no source has', () => {
+    const files = [
+      { path: 'README.md', text: '`keyturn_ready`, `keyturn_acks_total`, `keyturn_nope`\n' },
+      { path: 'agent/a.ts', text: "gauge('keyturn_ready'); const METRICS = { acks_total: { } };" },
+    ];
+    expect(checkPages(files)).toEqual([
+      'README.md:1: names the metric keyturn_nope, which no source has',
+    ]);
+  });
+
+  test('names an error of the log without a runbook', () => {
+    const files = [
+      { path: 'docs/runbooks.md', text: '| `it broke` | mend it |\n' },
+      { path: 'agent/a.ts', text: "log.error('it broke', {}); deps.log.error('it fell', {});" },
+    ];
+    expect(checkRunbooks(files)).toEqual([
+      'agent/a.ts: logs the error "it fell", which docs/runbooks.md does not name',
+    ]);
   });
 
   test('names a page of docs/ that no other page links to', () => {
