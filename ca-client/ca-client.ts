@@ -14,25 +14,25 @@ export interface CaClient {
   /** As in `--ca`: `builtin`, `istiod`, ... */
   readonly name: string;
   /**
-   * The roots that leaves of this CA are judged by and that ROOTCA carries. Undefined until known. Never taken on trust from a reply.
+   * The roots that verify leaves of this CA, and that ROOTCA carries. Undefined until known. Never taken from a reply without proof.
    */
   readonly trust: Watched<TrustBundle | undefined>;
   /**
    * Asks for one certificate.
    *
    * @throws AgentError ERR_CA_UNAVAILABLE | ERR_CA_REJECTED | ERR_TOKEN | ERR_CA_STATE with its `retry`; ERR_ABORTED when the signal fires.
-   *         It keeps no deadline of its own for the whole call: the caller's signal carries it. Where that fires because time ran out
-   *         (`isDeadline`), the same request may follow, and what was begun for it is waited for again where the CA knows how.
+   *         It keeps no deadline of its own for the whole call: the caller's signal carries it. If that fires because time ran out
+   *         (`isDeadline`), the same request may follow, and a CA that can waits again for what it has begun.
    */
   sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain>;
   /**
-   * Tells of what should end a wait: `signer` (another key or intermediate signs now: renew), `credential` (token, provisioning
+   * Reports what should end a wait: `signer` (another key or intermediate signs now: renew), `credential` (token, provisioning
    * certificate or root for the CA's TLS changed: a failed attempt is worth repeating at once).
    */
   onChange(listener: (what: 'signer' | 'credential') => void): () => void;
-  /** What is wrong with the CA as it is configured now, while what was good before is still in use; undefined where all is well. */
+  /** What is wrong with the CA as it is configured now, while the previous state is still in use; undefined if nothing is. */
   problem(): AgentError | undefined;
-  /** When the credential that the next renewal needs dies, epoch milliseconds; undefined where none is needed or nothing is known. */
+  /** When the credential for the next renewal expires, epoch milliseconds; undefined if none is needed or nothing is known. */
   credentialExpiresAt(): number | undefined;
   close(): Promise<void>;
 }
@@ -43,16 +43,16 @@ export interface SignRequest {
   readonly csrDer: Uint8Array;
   readonly ttlSeconds: number;
   /**
-   * Called before a proof goes out that is good for one key: from then on that key must live until there is a certificate of it.
+   * Called before a credential goes out that is good for one key: from then on that key must be kept until its certificate is there.
    *
-   * @throws AgentError where the key cannot be kept; then the proof stays here.
+   * @throws AgentError if the key cannot be kept; then the credential is not sent.
    */
   readonly keepKey?: (() => Promise<void>) | undefined;
-  /** When the caller's signal fires for want of an answer, epoch milliseconds: for whoever divides the time. */
+  /** When the caller's signal fires without an answer, epoch milliseconds: for a client that divides the time. */
   readonly answerBy?: number | undefined;
 }
 
-/** A CA's reply as it came, parsed no further than into certificates. It proves nothing until `acceptIssuedChain` has judged it. */
+/** A CA's reply as it came, parsed no further than into certificates. It proves nothing until `acceptIssuedChain` has accepted it. */
 export interface IssuedChain {
   /** In the order of the reply, at least one element. May contain roots and strangers. */
   readonly certificatesDer: readonly Uint8Array[];

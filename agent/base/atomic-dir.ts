@@ -42,8 +42,8 @@ const LITTER_MS = 60_000;
 
 /**
  * Replaces several files of a directory as one. The names are symbolic links through `dir/..data`, which is exchanged in one step for a
- * new, complete and synced version; so whoever resolves `..data` once reads files that belong together, whatever kills the writer and
- * whenever, and several writers cannot mix their files. Regular files of these names found in the directory are taken over: they are copied
+ * new, complete and synced version. So a reader that resolves `..data` once reads files that belong together, even if the writer is killed,
+ * and several writers cannot mix their files. Regular files of these names found in the directory are taken over: they are copied
  * to a version of their own and linked through `..data` first, so no reader sees an old file beside a new one. Nothing that exists is ever
  * written to or through.
  *

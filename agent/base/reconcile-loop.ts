@@ -2,26 +2,26 @@ import { backoffMs, DEFAULT_BACKOFF, FailureRun } from './backoff';
 import type { Deps } from './deps';
 import { AgentError } from './errors';
 
-/** Between the beginnings of two looks, at least: what changes without end, or always has something due, does not take all the time. */
+/** The least time between the starts of two reads, milliseconds: a target that always changes, or is always due, does not take all the time. */
 export const RECONCILE_INTERVAL_MS = 50;
 
-/** Something that is looked at again and again: files, or an answer from elsewhere. */
+/** Something to follow: files, or an answer from elsewhere. */
 export interface ReconcileTarget {
-  /** Set up before the first look; `wake` ends the wait for the next one. */
+  /** Set up before the first read; `wake` ends the wait for the next one. */
   watch(wake: () => void): Promise<{ close(): Promise<void> } | undefined>;
-  /** Looks once. Resolves to when to look again at the latest, epoch milliseconds; rejects where that must be tried again sooner. */
+  /** Reads once. Resolves to when the next read is due at the latest, epoch milliseconds; rejects to be retried sooner. */
   look(signal: AbortSignal): Promise<number>;
-  /** Is told what a look rejected with. The next one follows after 1, 2, 4 ... 45 s, by how often that kind of failure came in a row. */
+  /** Gets what a read rejected with. The next follows after 1, 2, 4 ... 45 s, by how often that kind of failure came in a row. */
   refused?(caught: unknown): void;
-  /** After each look, where something else bounds the wait: not later than this, epoch milliseconds. */
+  /** After each read, if something else bounds the wait: when the next is due at the latest, epoch milliseconds. */
   notLaterThan?(): number;
 }
 
 /**
- * Looks until the signal fires, one look at a time; a change while one is under way leads to another. What a look that was cut off by the
- * signal says is not told.
+ * Reads until the signal fires, one read at a time; a change during a read leads to another. The result of a read that the signal cut off is
+ * dropped.
  *
- * Resolves when the last look has ended and the watch is closed; rejects where the watch cannot be set up.
+ * Resolves when the last read has ended and the watch is closed; rejects if the watch cannot be set up.
  *
  * @example
  *   const target = {

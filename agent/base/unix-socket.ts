@@ -50,7 +50,7 @@ type SocketDeps = Pick<Deps, 'clock' | 'log'>;
 /**
  * Listens on a Unix socket, and listens again within two seconds where its name was removed. It is bound at its path with a mode that lets no
  * user in, and gets owner and mode through a descriptor; of several processes that start at once exactly one gets the path. A socket without
- * a living listener is replaced; anything else is left alone.
+ * a living listener is replaced; anything else stays untouched.
  *
  * @param server  Gets the connections as `connection` events; an `http.Server` is one too. It must not listen itself.
  * @throws        AgentError ERR_SOCKET_IN_USE: a living process listens there. ERR_SOCKET: anything else, with the path and a hint.

@@ -3,7 +3,7 @@ import type { Secret } from '../../base/secret';
 import { parseSpiffeId, type SpiffeId, serviceAccountId } from '../../identity/spiffe-id';
 import type { AuditEvent } from './audit-log';
 
-/** What came with a call that may prove who sends it. Nothing else of a call is looked at for that. */
+/** What came with a call that may authenticate its sender. Authenticators see nothing else of a call. */
 export interface CallCredentials {
   /** What follows `Bearer ` in the one authorization header; undefined without one. */
   readonly bearer: Secret<string> | undefined;
@@ -57,7 +57,7 @@ export const AUTHENTICATORS = ['client-certificate', 'join-token', 'oidc', 'toke
 export type AuthenticatorName = (typeof AUTHENTICATORS)[number];
 
 /**
- * One way to prove who calls.
+ * Authenticates callers by one kind of credential.
  *
  * @example
  *   const authenticator: Authenticator = {
@@ -73,10 +73,10 @@ export type AuthenticatorName = (typeof AUTHENTICATORS)[number];
 export interface Authenticator {
   readonly name: AuthenticatorName;
   /**
-   * Judges what came with a call, and uses nothing up. Whoever fails here has cost no more than that: requests are verified afterwards.
+   * Verifies what came with a call, and uses nothing up. A caller that fails here has cost only that: requests are verified afterwards.
    *
-   * @returns Undefined where this is nothing of its kind, and the next one is to look.
-   * @throws  AgentError ERR_TOKEN: of its kind, and no proof; ERR_CA_UNAVAILABLE | ERR_TIMEOUT: it cannot be judged now, so nobody is let in.
+   * @returns Undefined for a credential of another kind: the next authenticator decides.
+   * @throws  AgentError ERR_TOKEN: of its kind, and invalid; ERR_CA_UNAVAILABLE | ERR_TIMEOUT: it cannot be verified now, so the call is refused.
    */
   authenticate(credentials: CallCredentials, signal: AbortSignal): Promise<Caller | undefined>;
   close?(): Promise<void>;

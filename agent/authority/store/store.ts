@@ -111,16 +111,16 @@ export interface JoinTokenQuery {
  */
 export interface CaStore {
   /**
-   * Enters a certificate before it is handed out: what is not in the register can neither be revoked by its identity nor be counted when a
-   * root retires.
+   * Enters a certificate before it is sent: what is not in the register can neither be revoked by its identity nor be counted when a root
+   * retires.
    *
-   * @throws AgentError ERR_CA_STATE (retry soon): it must not be handed out.
+   * @throws AgentError ERR_CA_STATE (retry soon): it must not be sent.
    */
   recordIssued(entry: IssuedEntry): Promise<void>;
   /** Certificates that are valid at `now`, in no order, revoked ones included. */
   issued(query: IssuedQuery, now: number): Promise<readonly IssuedEntry[]>;
   /**
-   * As `issued`, but only what came since an earlier reading with the same query where the store can tell. An entry may be in two readings;
+   * As `issued`, but only what came since an earlier reading with the same query if the store knows. An entry may be in two readings;
    * what has ended or was revoked since is in the earlier one.
    *
    * @param since  `end` of that reading.
@@ -136,7 +136,7 @@ export interface CaStore {
   findJoinToken(token: Secret<string>, claim: TokenClaim, now: number): Promise<Redemption>;
   /**
    * Binds a token to the key of the claim, or counts one more answer to that key, as `decideUse` says. One record decides, for all processes
-   * and over restarts. So look at the request first and redeem last.
+   * and over restarts. So verify the request first and redeem last.
    *
    * @throws AgentError ERR_CA_STATE (retry soon) where the answer is not known; the token may be bound.
    */
@@ -162,9 +162,9 @@ export interface CaStore {
   revoke(query: IssuedQuery, reason: RevocationReason, now: number): Promise<readonly Revocation[]>;
   /** Revocations of certificates that have not expired, or may be renewed all the same, in an order that stays while they do. */
   revocations(now: number): Promise<readonly Revocation[]>;
-  /** Calls back when revocations may have come or gone, by whatever process, and once when it begins to watch. Returns the function that stops it. */
+  /** Calls back when revocations may have come or gone, by any process, and once when it begins to watch. Returns the function that stops it. */
   onRevocation(listener: () => void): () => void;
-  /** A number for a CRL, higher than every one before, in whatever process. */
+  /** A number for a CRL, higher than every one before, in any process. */
   nextCrlNumber(): Promise<number>;
   /** Drops what has expired. Called now and then by a server; never needed for correctness. */
   sweep(now: number): Promise<void>;
