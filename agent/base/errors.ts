@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'ERR_TOO_EARLY' // what is asked for would harm now; the message says from when on it will not
   | 'ERR_INPUT' // a file that a command was given cannot be read
   | 'ERR_MANIFEST' // a Kubernetes manifest is wrong, or asks for what cannot be
+  | 'ERR_POLICY' // a policy or a MeshConfig is wrong
   | 'ERR_SELF_CHECK' // what there is to serve would make a proxy refuse every peer
   | 'ERR_FILE_SOURCE' // mounted certificate files are missing or wrong
   | 'ERR_SECRET_UNKNOWN' // a resource name that nobody serves

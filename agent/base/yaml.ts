@@ -1,5 +1,6 @@
 import type { Document, Node, Pair, YAMLMap } from 'yaml';
 import { type AgentError, type ErrorCode, invalid } from './errors';
+import { lineFinder } from './line-finder';
 
 export interface YamlLimits {
   /** How errors call the file, e.g. `file keyturn.yaml`. */
@@ -199,21 +200,6 @@ function decode(bytes: Uint8Array, { name, code, maxBytes }: YamlLimits): string
   } catch (caught) {
     throw invalid(code, name, 'must be UTF-8', { cause: caught });
   }
-}
-
-/** Finds the line of an offset, the first one being 1. The text is gone through once, when the first is asked for. */
-function lineFinder(text: string): (offset: number) => number {
-  let ends: number[] | undefined;
-  return (offset) => {
-    ends ??= Array.from(text.matchAll(/\n/g), ({ index }) => index);
-    let [low, high] = [0, ends.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (ends[middle]! < offset) low = middle + 1;
-      else high = middle;
-    }
-    return low + 1;
-  };
 }
 
 function firstLine(message: string): string {

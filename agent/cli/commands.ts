@@ -11,6 +11,7 @@ import { addConfig } from './config';
 import { addPlan, addRotate, addStatus } from './control';
 import { addCsr } from './csr';
 import { addInject } from './inject';
+import { addPolicy } from './policy';
 import { json } from './render';
 import { addSecret } from './secret';
 import { addVm } from './vm';
@@ -24,6 +25,8 @@ export function addCommands(program: Command, context: CommandContext): Command 
   for (const add of [addCa, addVm, addApprover]) add(program, context);
   program.commandsGroup('Pods of a cluster:');
   for (const add of [addInject, addWebhook]) add(program, context);
+  program.commandsGroup('Policies:');
+  addPolicy(program, context);
   program.commandsGroup('Files and settings:');
   for (const add of [addCert, addCsr, addBootstrap, addConfig]) add(program, context);
   program.commandsGroup('This program:').helpCommand('help [command]', 'Explain a command');

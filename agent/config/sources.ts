@@ -1,4 +1,5 @@
 import { type AgentError, invalid } from '../base/errors';
+import { suggestion } from '../base/suggestion';
 import type { Origin } from './config';
 import {
   environmentName,
@@ -9,7 +10,6 @@ import {
   type SettingName,
 } from './options';
 import type { FileEntry } from './settings-file';
-import { suggestion } from './suggestion';
 import type { Environment } from './upstream';
 
 /** Flags by their name without dashes. A repeated flag is a list. */

@@ -2,8 +2,8 @@ import { assertFileName } from '../base/assert-file-name';
 import { parseDuration } from '../base/duration';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
+import { suggestion } from '../base/suggestion';
 import { parseSpiffeId, parseTrustDomain, serviceAccountId } from '../identity/spiffe-id';
-import { suggestion } from './suggestion';
 
 /** How one kind of value is read from text and described to people. */
 export interface ValueType<T> {

@@ -17,6 +17,7 @@ export type PeerName =
   | 'istiod'
   | 'pilot-agent'
   | 'istio-files'
+  | 'istio-authz'
   | 'wycheproof'
   | 'shells'
   | 'systemd-tools'

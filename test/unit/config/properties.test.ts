@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { formatDuration, parseDuration } from '../../../agent/base/duration';
 import { AgentError } from '../../../agent/base/errors';
 import { formatHostPort, parseHostPort } from '../../../agent/base/host-port';
+import { suggestion } from '../../../agent/base/suggestion';
 import { readSettings } from '../../../agent/config/load';
 import {
   environmentNames,
@@ -11,7 +12,6 @@ import {
   SETTING_NAMES,
 } from '../../../agent/config/options';
 import { parseSettingsFile } from '../../../agent/config/settings-file';
-import { suggestion } from '../../../agent/config/suggestion';
 import { mutated, RUNS } from '../../support/mutations';
 
 const bytes = (texts: readonly string[]) => texts.map((text) => Buffer.from(text));
