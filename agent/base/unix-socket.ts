@@ -258,7 +258,8 @@ class ReconciledSocket implements UnixListener {
     }
     if (systemCode(caught) === 'EADDRINUSE') return inUse(this.options);
     const { owner, group } = this.options;
-    if (systemCode(caught) === 'EPERM' && (owner ?? group) !== undefined)
+    // EINVAL: a user namespace that has no such user.
+    if (/^E(PERM|INVAL)$/.test(systemCode(caught) ?? '') && (owner ?? group) !== undefined)
       return cannotGive(this.options, caught);
     const hint = writeHint(caught) ?? 'check the owner and mode of its directory';
     return refuse(

@@ -57,8 +57,12 @@ function areMissing(names: readonly PeerName[]): boolean {
   return true;
 }
 
-/** CI must have everything that belongs to the length at which it tests. */
+/**
+ * CI must have everything that belongs to the length at which it tests. What `scripts/test` runs as
+ * another user has run as root before.
+ */
 function skip(why: string, isForNow: boolean): void {
+  if (process.env.KEYTURN_TEST_USER === 'other') return;
   if (process.env.CI === 'true' && isForNow) throw new Error(why);
   process.stderr.write(`SKIPPED ${why}\n`);
 }
