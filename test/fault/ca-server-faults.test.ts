@@ -293,6 +293,28 @@ describe('a reply without measure', () => {
   });
 });
 
+describe('a call that ends well', () => {
+  const well = (...messages: readonly Buffer[]) =>
+    byHand(({ stream }) => {
+      stream.respond(RESPONSE_HEADERS, { waitForTrailers: true });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      stream.end(Buffer.concat(messages));
+    });
+
+  test.each<[string, Fault, string]>([
+    ['without a reply', well(), 'No response received'],
+    ['with two', well(frame(Buffer.alloc(1)), frame(Buffer.alloc(1))), 'Too many responses'],
+  ])('C12 %s is none', async (_, fault, words) => {
+    const { server, ca } = await world();
+    server.behave(fault);
+    await expect(issue(ca)).rejects.toMatchObject({
+      code: 'ERR_CA_REJECTED',
+      retry: 'slow',
+      message: expect.stringContaining(words),
+    });
+  });
+});
+
 describe('a CA that is away', () => {
   test('13 37 at the start is found unattended, and its retries are counted', async () => {
     const first = await startFakeIstiod();

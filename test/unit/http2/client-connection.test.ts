@@ -251,6 +251,15 @@ describe('a server that breaks the rules', () => {
     expect(next.told).toEqual(['closed 8']);
   });
 
+  test('by a goodbye of which a request is no part has not looked at it', async () => {
+    const { client } = await says(frame(7, 0, Buffer.from([0, 0, 0, 1, 0, 0, 0, 0])));
+    const [first, second] = [request(client), request(client)];
+    await second.over();
+    expect([first.told, second.told]).toEqual([[], ['closed 7']]);
+    first.stream.reset('CANCEL');
+    expect(first.told).toEqual(['closed 8']);
+  });
+
   test('by saying something else than HTTP/2 is not settled', async () => {
     const server = createServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n'));
     const client = await connectTo(await listen(server));
