@@ -5,7 +5,7 @@ import { checkArrows, readDrawing } from './checks/arrows';
 import { checkDroppedAwaits } from './checks/dropped-awaits';
 import { checkForbiddenCalls } from './checks/forbidden-calls';
 import { checkLicences } from './checks/licences';
-import { checkPages, checkVersions } from './checks/pages';
+import { checkDoors, checkPages, checkVersions } from './checks/pages';
 import { checkPortableText } from './checks/portable-text';
 import { checkRunbooks } from './checks/runbooks';
 import { checkShippedPackages } from './checks/shipped-packages';
@@ -120,7 +120,11 @@ function pages(): Outcome {
     JSON.parse(read('package-lock.json')),
   ];
   return {
-    problems: [...checkPages(files), ...checkVersions(version, locked, read('CHANGELOG.md'))],
+    problems: [
+      ...checkPages(files),
+      ...checkDoors(files),
+      ...checkVersions(version, locked, read('CHANGELOG.md')),
+    ],
   };
 }
 

@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { SourceFile } from './source-files';
+import { isProgram, type SourceFile } from './source-files';
 
 /**
  * What the pages say that is not so: links to files or headings that are not there, and flags, files and metrics that are not ours. Pages of docs/
@@ -34,6 +34,16 @@ export function checkPages(files: readonly SourceFile[]): string[] {
     ...unknownMetrics(page, sources),
     ...(isOrphan(page, pages) ? [`${page.path}: no other page links to it`] : []),
   ]);
+}
+
+/** Folders with sources and no page at their door that says where to start; what a generator wrote has none. */
+export function checkDoors(files: readonly SourceFile[]): string[] {
+  const paths = new Set(files.map(({ path }) => path));
+  const folders = new Set(files.filter(isProgram).map(({ path }) => posix.dirname(path)));
+  folders.delete('agent'); // ARCHITECTURE.md is its page.
+  return [...folders]
+    .filter((folder) => !paths.has(`${folder}/README.md`))
+    .map((folder) => `${folder}: has no README.md that says where to start`);
 }
 
 /** A page of docs/ that a reader cannot find. */

@@ -5,7 +5,7 @@ import { checkArrows, readDrawing } from '../../../scripts/lib/checks/arrows';
 import { checkDroppedAwaits } from '../../../scripts/lib/checks/dropped-awaits';
 import { checkForbiddenCalls } from '../../../scripts/lib/checks/forbidden-calls';
 import { importsOf } from '../../../scripts/lib/checks/imports';
-import { checkPages, checkVersions } from '../../../scripts/lib/checks/pages';
+import { checkDoors, checkPages, checkVersions } from '../../../scripts/lib/checks/pages';
 import { checkPortableText } from '../../../scripts/lib/checks/portable-text';
 import { checkRunbooks } from '../../../scripts/lib/checks/runbooks';
 import { shippedPackageProblems, unpinned } from '../../../scripts/lib/checks/shipped-packages';
@@ -461,6 +461,20 @@ describe('what the pages say', () => {
     ];
     expect(checkRunbooks(files)).toEqual([
       'agent/a.ts: logs the error "it fell", which docs/runbooks.md does not name',
+    ]);
+  });
+
+  test('names a folder of sources without a page at its door', () => {
+    const paths = [
+      'agent/main.ts',
+      'agent/a/a.ts',
+      'agent/a/README.md',
+      'sds/proto/generated/a.ts',
+    ];
+    const files = paths.map((path) => ({ path, text: '' }));
+    expect(checkDoors(files)).toEqual([]);
+    expect(checkDoors([...files, { path: 'sds/b/b.ts', text: '' }])).toEqual([
+      'sds/b: has no README.md that says where to start',
     ]);
   });
 
