@@ -93,6 +93,9 @@ export async function startKeyturnCa(
     '0',
     '--rate-total',
     '0',
+    // One caller asks for all rounds.
+    '--max-live-certificates-per-identity',
+    '500000',
     '--trust-domain',
     'cluster.local',
   ];

@@ -128,7 +128,10 @@ export function keyturnWith(caDir: string, count: number): Subject {
       const dir = mkdtempSync(join(tmpdir(), 'keyturn-bench-'));
       mkdirSync(join(dir, 'workloads'));
       for (let index = 0; index < count; index += 1)
-        writeFileSync(join(dir, 'workloads', `w${index}.yaml`), `service-account: w${index}\n`);
+        writeFileSync(
+          join(dir, 'workloads', `w${index}.yaml`),
+          `namespace: bench\nservice-account: w${index}\n`,
+        );
       const args = [
         'run',
         '--ca',
