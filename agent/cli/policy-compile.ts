@@ -8,8 +8,10 @@ import { objectOf, objectsOf } from '../policy/resources/fields';
 import type { JsonObject } from '../policy/resources/resource';
 import { canonical, clusterSecurityOf, guardsOf, securityOf } from '../policy/security-view';
 import { ResourceIndex } from '../policy/select';
+import { staticBootstrap } from '../policy/static-bootstrap';
 import type { PolicyWorkload } from '../policy/workload';
 import { type CommandContext, type CommandOptions, onRun } from './command';
+import { validateWithEnvoy } from './envoy-validate';
 import {
   type PolicyInput,
   readPolicyInput,
@@ -33,6 +35,7 @@ export function addPolicyCompile(policy: Command, context: CommandContext): void
         'nodes',
       ]),
     )
+    .option('--validate <envoy>', 'Ask an Envoy, by its program, whether it takes what comes out')
     .option('--security', 'Only what decides which peers may connect and ask')
     .option(
       '--nodes <file>',
@@ -66,6 +69,8 @@ async function compilePolicies(
     return 0;
   }
   const compiled = compile(index, await workloadOf(options, input, terminal), input.mesh);
+  if (typeof given.validate === 'string')
+    await validateWithEnvoy(resolve(terminal.cwd, given.validate), staticBootstrap(compiled));
   const view =
     typeof given.filters === 'string'
       ? filtersAt(compiled, given.filters, input)
