@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../base/errors';
 import { VERSION } from '../base/version';
-import { SETTING_NAMES, type SettingName } from '../config/options';
+import { SETTING_NAMES } from '../config/options';
 import { type CommandContext, onRun } from './command';
 import { refuseDangerousSurroundings } from './environment';
 import { EXIT_CODES } from './exit-code';
@@ -25,7 +25,7 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
     exitCode = code;
   };
   const context = { terminal, done };
-  const program = createProgram(context, argv).hook('preAction', (_, command) => {
+  const program = createProgram(context).hook('preAction', (_, command) => {
     if (command.opts().output === 'json') format = 'json';
     refuseDangerousSurroundings(terminal);
   });
@@ -45,12 +45,8 @@ function plainHelp(argv: readonly string[]): readonly string[] {
   return argv[0] === 'help' && argv.length > 2 ? [...argv.slice(1), '--help'] : argv;
 }
 
-/**
- * The tree of commands with `run` alone; `addCommands` adds the others.
- *
- * @param argv  What it is to parse; without it `run` has all of its flags.
- */
-export function createProgram(context: CommandContext, argv: readonly string[] = []): Command {
+/** The tree of commands with `run` alone; `addCommands` adds the others. */
+export function createProgram(context: CommandContext): Command {
   const program = configure(new Command('keyturn'), context.terminal)
     .description(
       "Keeps an Envoy's SPIFFE identity fresh: makes its key, has it certified, serves both over SDS, and rotates them long before expiry.",
@@ -58,7 +54,7 @@ export function createProgram(context: CommandContext, argv: readonly string[] =
     .version(`keyturn ${VERSION}`, '-V, --version', 'Print the version')
     .addHelpText('after', EXAMPLES);
   program.commandsGroup('The agent:');
-  addRun(program, context, argv);
+  addRun(program, context);
   return program;
 }
 
@@ -105,8 +101,8 @@ function bracketed(name: string, required: boolean, variadic: boolean): string {
   return required ? `<${shown}>` : `[${shown}]`;
 }
 
-function addRun(program: Command, context: CommandContext, argv: readonly string[]): void {
-  const command = addSettings(program.command('run'), settingsToParse(argv), true)
+function addRun(program: Command, context: CommandContext): void {
+  const command = addSettings(program.command('run'), SETTING_NAMES, true)
     .summary('Run the agent until a signal ends it')
     .description(
       'Run the agent: keep a certificate for one identity, or for each of a list, and serve it over SDS until SIGTERM or SIGINT. SIGHUP rotates the key at once, or reads the list again.',
@@ -130,15 +126,6 @@ Examples:
   onRun(command, context, async ({ flags }) =>
     (await import('./run')).run(flags, context.terminal),
   );
-}
-
-/** The settings whose flags are given: the other fifty cost a start 2 ms. All where help may be wanted, or an error that names them. */
-function settingsToParse([command, ...args]: readonly string[]): readonly SettingName[] {
-  const flags = args.filter((each) => each.startsWith('-')).map((each) => each.split('=', 1)[0]);
-  const given = SETTING_NAMES.filter((name) => flags.includes(`--${name}`));
-  const isPlain =
-    command === 'run' && flags.every((each) => given.some((name) => each === `--${name}`));
-  return isPlain ? given : SETTING_NAMES;
 }
 
 /** Commander ends its parsing by throwing: after help and version all is well, else the command line was wrong. */

@@ -49,6 +49,7 @@ describe('until the first secret', () => {
   test.each([
     ['prom-client', 'node_modules/prom-client/'],
     ['chokidar', 'node_modules/chokidar/'],
+    ['commander', 'node_modules/commander/'],
     ['yaml', 'node_modules/yaml/'],
     ['grpc-js', 'node_modules/@grpc/grpc-js/'],
     ['@peculiar/x509', 'node_modules/@peculiar/'],
