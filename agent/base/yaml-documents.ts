@@ -64,7 +64,7 @@ function offsetOf(parsed: Parsed, start: number, path: readonly (string | number
     const found = childOf(parsed, resolved(parsed, at), step);
     if (found === undefined) break;
     at = found.value;
-    offset = found.offset;
+    offset = found.offset ?? offset;
   }
   return offset;
 }
@@ -72,7 +72,8 @@ function offsetOf(parsed: Parsed, start: number, path: readonly (string | number
 function startOf(event: Event | undefined): number | undefined {
   switch (event?.type) {
     case EVENT_ID.SCALAR:
-      return event.valueStart;
+      // Of nothing there is no place.
+      return event.valueStart < 0 ? undefined : event.valueStart;
     case EVENT_ID.MAPPING:
     case EVENT_ID.SEQUENCE:
       return event.start;
@@ -112,7 +113,7 @@ function childOf({ source, events }: Parsed, at: number, step: string | number) 
     const isIt = isMapping
       ? key.type === EVENT_ID.SCALAR && getScalarValue(source, key) === String(step)
       : count === step;
-    if (isIt) return { value, offset: startOf(key) ?? 0 };
+    if (isIt) return { value, offset: startOf(key) };
     index = afterNode(events, value);
   }
   return undefined;

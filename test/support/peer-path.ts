@@ -18,6 +18,7 @@ export type PeerName =
   | 'pilot-agent'
   | 'istio-files'
   | 'istio-authz'
+  | 'istio-api'
   | 'wycheproof'
   | 'shells'
   | 'systemd-tools'

@@ -103,6 +103,32 @@ const port = message({ number: integer, protocol: text, name: text, targetPort: 
 const captureMode = choice('DEFAULT', 'IPTABLES', 'NONE');
 const labels = message({ labels: map(text) });
 
+const serverTls = message({
+  mode: choice(
+    'PASSTHROUGH',
+    'SIMPLE',
+    'MUTUAL',
+    'AUTO_PASSTHROUGH',
+    'ISTIO_MUTUAL',
+    'OPTIONAL_MUTUAL',
+  ),
+  httpsRedirect: boolean,
+  serverCertificate: text,
+  privateKey: text,
+  caCertificates: text,
+  caCrl: text,
+  credentialName: text,
+  credentialNames: texts,
+  caCertCredentialName: text,
+  tlsCertificates: anything,
+  subjectAltNames: texts,
+  verifyCertificateSpki: texts,
+  verifyCertificateHash: texts,
+  minProtocolVersion: choice('TLS_AUTO', 'TLSV1_0', 'TLSV1_1', 'TLSV1_2', 'TLSV1_3'),
+  maxProtocolVersion: choice('TLS_AUTO', 'TLSV1_0', 'TLSV1_1', 'TLSV1_2', 'TLSV1_3'),
+  cipherSuites: texts,
+});
+
 const sidecar = message({
   workloadSelector: labels,
   ingress: list(
@@ -111,13 +137,16 @@ const sidecar = message({
       bind: text,
       captureMode,
       defaultEndpoint: text,
-      tls: anything,
+      tls: serverTls,
       connectionPool: anything,
     }),
   ),
   egress: list(message({ port, bind: text, captureMode, hosts: texts })),
   inboundConnectionPool: anything,
-  outboundTrafficPolicy: anything,
+  outboundTrafficPolicy: message({
+    mode: choice('REGISTRY_ONLY', 'ALLOW_ANY'),
+    egressProxy: message({ host: text, subset: text, port: message({ number: integer }) }),
+  }),
 });
 
 const workloadEntry = {

@@ -10,7 +10,7 @@ export function checkAuthorizationPolicy(check: Check): void {
   checkSelection(check);
   const { spec } = check.resource;
   const action = textOf(spec.action) ?? 'ALLOW';
-  if ((action === 'DENY' || action === 'CUSTOM') && !Array.isArray(spec.rules))
+  if ((action === 'DENY' || action === 'CUSTOM') && objectsOf(spec.rules).length === 0)
     check.refuse(
       ['spec', 'rules'],
       `must be there: ${action} without rules never applies`,
@@ -61,12 +61,17 @@ function checkSources(check: Check, rule: JsonObject, at: FieldPath): void {
     const has = (...names: string[]) => names.some((name) => has1(item.source, name));
     if (has('serviceAccounts') && has('principals', 'namespaces'))
       check.refuse(source, 'must not set serviceAccounts with namespaces or principals');
-    if (textsOf(objectOf(item.source).serviceAccounts).length > MAX_ACCOUNTS)
-      check.refuse([...source, 'serviceAccounts'], `must not have more than ${MAX_ACCOUNTS}`);
+    for (const name of ['serviceAccounts', 'notServiceAccounts'])
+      checkAccountCount(check, objectOf(item.source)[name], [...source, name]);
   }
 }
 
 const MAX_ACCOUNTS = 16;
+
+function checkAccountCount(check: Check, values: Json | undefined, at: FieldPath): void {
+  if (textsOf(values).length > MAX_ACCOUNTS)
+    check.refuse(at, `must not have more than ${MAX_ACCOUNTS}`);
+}
 
 function has1(fields: Json | undefined, name: string): boolean {
   const of = objectOf(fields);
@@ -117,6 +122,9 @@ function checkCondition(check: Check, condition: JsonObject, at: FieldPath): und
     check.texts(condition[name], [...at, name]),
   ) as [ReturnType<Check['texts']>, ReturnType<Check['texts']>];
   if (values.length + notValues.length === 0) check.refuse(at, 'must have values or notValues');
+  if (key === 'source.serviceAccount')
+    for (const name of ['values', 'notValues'])
+      checkAccountCount(check, condition[name], [...at, name]);
   for (const { text, at: path } of [...values, ...notValues]) {
     const problem = text === '' ? undefined : rule(text);
     if (problem !== undefined) check.refuse(path, problem);

@@ -27,7 +27,14 @@ function checkRule(check: Check, rule: JsonObject, at: FieldPath): void {
     check.needed(each.item.claim, [...each.at, 'claim']);
     checkHeaderName(check, each.item.header, [...each.at, 'header']);
   }
-  if (rule.timeout === '0s') check.refuse([...at, 'timeout'], 'must be longer than nothing');
+  const timeout = textOf(rule.timeout);
+  if (timeout !== undefined && !isWholeMs(timeout))
+    check.refuse([...at, 'timeout'], 'must be whole milliseconds, at least 1ms');
+}
+
+/** @param seconds  As the reader has them: `1.5s`. */
+function isWholeMs(seconds: string): boolean {
+  return /^\d+(\.\d{1,3})?s$/.test(seconds) && Number.parseFloat(seconds) > 0;
 }
 
 function isHttpUrl(text: string): boolean {
@@ -49,9 +56,29 @@ function checkJwks(check: Check, text: string | undefined, at: FieldPath): void 
     check.refuse(at, 'must be a JSON Web Key Set: {"keys": [...]}');
     return;
   }
-  for (const [index, key] of keys.entries())
+  for (const [index, key] of keys.entries()) {
     if (PRIVATE_FIELDS.some((name) => name in key))
       check.refuse(at, `key ${index} is private or symmetric`, 'give public keys only');
+    const missing = missingField(key);
+    if (missing !== undefined) check.refuse(at, `key ${index} ${missing}`);
+  }
+}
+
+/** The public parts of a key by its type, RFC 7518 section 6 and RFC 8037. */
+const PUBLIC_FIELDS: Readonly<Record<string, readonly string[]>> = {
+  RSA: ['n', 'e'],
+  EC: ['crv', 'x', 'y'],
+  OKP: ['crv', 'x'],
+  oct: ['k'],
+};
+
+function missingField(key: object): string | undefined {
+  const { kty } = key as { kty?: unknown };
+  const known = typeof kty === 'string' && Object.hasOwn(PUBLIC_FIELDS, kty);
+  if (!known) return `has no kty of ${Object.keys(PUBLIC_FIELDS).slice(0, -1).join(', ')}`;
+  const fields = key as Readonly<Record<string, unknown>>;
+  const missing = PUBLIC_FIELDS[kty]!.find((name) => typeof fields[name] !== 'string');
+  return missing === undefined ? undefined : `has no ${missing}`;
 }
 
 function keysOf(text: string): readonly object[] | undefined {
