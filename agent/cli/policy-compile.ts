@@ -12,22 +12,18 @@ import { staticBootstrap } from '../policy/static-bootstrap';
 import type { PolicyWorkload } from '../policy/workload';
 import { type CommandContext, type CommandOptions, onRun } from './command';
 import { validateWithEnvoy } from './envoy-validate';
-import {
-  type PolicyInput,
-  readPolicyInput,
-  withPolicies,
-  withWorkload,
-  workloadOf,
-} from './policy-input';
+import { type PolicyInput, readPolicyInput, withPolicies } from './policy-input';
+import { withLabels, workloadOf } from './policy-workload';
 import type { Terminal } from './terminal';
 
 /** `keyturn policy compile`, below `keyturn policy`. */
 export function addPolicyCompile(policy: Command, context: CommandContext): void {
-  const command = withWorkload(withPolicies(policy.command('compile')))
+  const command = withLabels(withPolicies(policy.command('compile')))
     .summary('Print what policies become in Envoy')
     .description(
       'Compile policies to what istiod would have served one workload, or each of a list, and print it as JSON.',
     )
+    .option('--address <ip>', 'Where listeners without an address are bound', '0.0.0.0')
     .option('--inline', 'Filters in their places, rather than served by ECDS')
     .addOption(
       new Option('--filters <port>', 'Only the filters that guard a port, in order').conflicts([

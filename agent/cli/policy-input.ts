@@ -1,12 +1,11 @@
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
-import { AgentError, invalid } from '../base/errors';
+import type { Command } from 'commander';
+import { AgentError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { Mesh } from '../policy/mesh';
 import { defaultMesh, readMesh } from '../policy/read-mesh';
 import { type ReadPolicies, readPolicies } from '../policy/read-policies';
 import { formatProblem, type Problem } from '../policy/resources/problem';
-import type { PolicyWorkload } from '../policy/workload';
 import type { CommandOptions } from './command';
 import { readPolicyFiles } from './policy-files';
 import { addSettings, settingOf } from './settings-options';
@@ -24,16 +23,10 @@ export function withPolicies(command: Command): Command {
     .option('--mesh-config <file>', "Istio's MeshConfig, or the ConfigMap that holds it");
 }
 
-/** Adds whose policies are meant, for commands about one workload. */
-export function withWorkload(command: Command): Command {
-  return command
-    .addOption(
-      new Option(
-        '--policy-labels <labels>',
-        "The workload's labels, app=reviews,version=v1; '' says that it has none",
-      ),
-    )
-    .option('--address <ip>', 'Where listeners without an address are bound', '0.0.0.0');
+/** The same, with all that is wrong in them. */
+interface CheckedInput extends PolicyInput {
+  /** What has no effect here. */
+  readonly notes: readonly Problem[];
 }
 
 /**
@@ -42,19 +35,36 @@ export function withWorkload(command: Command): Command {
  * @throws AgentError ERR_POLICY with all problems, each a cause.
  */
 export async function readPolicyInput(
-  { given, flags }: Pick<CommandOptions, 'given' | 'flags'>,
+  options: Pick<CommandOptions, 'given' | 'flags'>,
   paths: readonly string[],
   terminal: Terminal,
 ): Promise<PolicyInput> {
+  const input = await checkPolicyInput(options, paths, terminal);
+  for (const each of input.notes) terminal.err(`warning: ${formatProblem(each)}\n`);
+  if (input.problems.length > 0) throw refusal(input.problems);
+  return input;
+}
+
+/**
+ * Reads the policies and the mesh of a command, whatever is wrong in them.
+ *
+ * @throws AgentError ERR_INPUT for files that cannot be read.
+ */
+export async function checkPolicyInput(
+  { given, flags }: Pick<CommandOptions, 'given' | 'flags'>,
+  paths: readonly string[],
+  terminal: Terminal,
+): Promise<CheckedInput> {
   const trustDomain = flags['trust-domain'] as string | undefined;
   const namespace = await settingOf('namespace', flags, terminal);
   const { mesh, problems, unused } = await meshOf(given.meshConfig, trustDomain, terminal);
   const read = readPolicies(await readPolicyFiles(paths, terminal), namespace);
-  for (const each of [...unused, ...read.skipped])
-    terminal.err(`warning: ${formatProblem(each)}\n`);
-  const all = [...problems, ...read.problems];
-  if (all.length > 0) throw refusal(all);
-  return { ...read, mesh };
+  return {
+    ...read,
+    mesh,
+    problems: [...problems, ...read.problems],
+    notes: [...unused, ...read.skipped],
+  };
 }
 
 async function meshOf(file: unknown, trustDomain: string | undefined, terminal: Terminal) {
@@ -82,43 +92,4 @@ function severalOf(errors: readonly AgentError[]): AgentError {
   return new AgentError('ERR_POLICY', `${errors.length} problems in policies`, {
     cause: new AggregateError(errors),
   });
-}
-
-/**
- * The workload of a command's flags.
- *
- * @throws AgentError ERR_USAGE where a policy has a selector and no labels were given.
- */
-export async function workloadOf(
-  { given, flags }: Pick<CommandOptions, 'given' | 'flags'>,
-  { resources }: PolicyInput,
-  terminal: Terminal,
-): Promise<PolicyWorkload> {
-  const namespace = await settingOf('namespace', flags, terminal);
-  const labels = given.policyLabels;
-  const selecting = resources.find(({ spec }) => 'selector' in spec || 'workloadSelector' in spec);
-  if (typeof labels !== 'string' && selecting)
-    throw new AgentError(
-      'ERR_USAGE',
-      `${selecting.kind} ${selecting.namespace}/${selecting.name} has a selector, and no labels were given`,
-      { hint: "give --policy-labels app=NAME, or --policy-labels '' where there are none" },
-    );
-  return {
-    namespace,
-    labels: typeof labels === 'string' ? parseLabels(labels) : {},
-    address: String(given.address),
-  };
-}
-
-/** @throws AgentError ERR_USAGE */
-function parseLabels(text: string): Readonly<Record<string, string>> {
-  if (text === '') return {};
-  return Object.fromEntries(
-    text.split(',').map((each) => {
-      const at = each.indexOf('=');
-      if (at < 1)
-        throw invalid('ERR_USAGE', '--policy-labels', `must be NAME=VALUE,..., not ${each}`);
-      return [each.slice(0, at), each.slice(at + 1)];
-    }),
-  );
 }
