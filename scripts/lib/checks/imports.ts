@@ -26,7 +26,7 @@ export function importsOf(file: SourceFile): Import[] {
 export function unreadableImports(file: SourceFile): string[] {
   const code = codeOnly(file.text);
   return [
-    ...code.matchAll(/\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!(?:\n\s*)?'',?\s*\))/g),
+    ...code.matchAll(/\brequire\b\s*[(.]|\bcreateRequire\b|\bimport\((?!(?:\n\s*)?' *',?\s*\))/g),
   ].map(
     ({ index }) =>
       `${file.path}:${code.slice(0, index).split('\n').length}: loads code other than by import or import('...'), which the arrows cannot follow`,

@@ -49,13 +49,14 @@ export function isGenerated(file: SourceFile): boolean {
 }
 
 /**
- * The text with comments blanked out and strings emptied, so that a search meets only code. Line numbers stay. A quote inside a regular
- * expression is taken for a string: the rest of its line may be missed.
+ * The text with comments and strings blanked out, so that a search meets only code, and what it finds
+ * stands where it stands in the text. A quote inside a regular expression is taken for a string: the
+ * rest of its line may be missed.
  */
 export function codeOnly(text: string): string {
   const noise = /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|\/\/[^\n]*|\/\*[\s\S]*?\*\//g;
   return text.replace(noise, (found) =>
-    found.startsWith('/') ? found.replace(/[^\n]/g, ' ') : "''",
+    found.startsWith('/') ? found.replace(/[^\n]/g, ' ') : `'${' '.repeat(found.length - 2)}'`,
   );
 }
 

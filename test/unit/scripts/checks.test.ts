@@ -397,6 +397,11 @@ describe('what makes a tool or a test say nothing', () => {
       'try {\n  f();\n} catch (e) {\n}',
       ['agent/x.ts:3: catches an error and does nothing: say why'],
     ],
+    [
+      'agent/x.ts',
+      "f('behind a string');\ntry {\n  f();\n} catch {}",
+      ['agent/x.ts:4: catches an error and does nothing: say why'],
+    ],
     ['agent/x.ts', 'try {\n  f();\n} catch {\n  // Gone already.\n}', []],
   ])('%s with %j', (path, text, want) => {
     expect(checkSilenced([{ path, text }])).toEqual(want);
