@@ -1,7 +1,12 @@
 import { expect, test } from '@jest/globals';
 import { derElement, derOid, derSequence, derSet, TAG } from '../../../agent/base/der';
 import { createTrustBundle } from '../../../agent/identity/trust-bundle';
-import { rootsValidAt } from '../../../agent/identity/valid-now';
+import {
+  chainValidAt,
+  nextChangeAt,
+  rootsToHandOut,
+  rootsValidAt,
+} from '../../../agent/identity/valid-now';
 import { HOUR_MS, makeTestCa, type TestCa } from '../../support/certs';
 import { issueSvid } from '../../support/sds-world';
 
@@ -62,4 +67,24 @@ test('field A1: names that differ in case or kind of string are one name', async
     );
     expect(ofOneName.indexOf(own.certificateDer)).toBe(0);
   }
+});
+
+test('of roots of which none is valid all are handed out: a clock may be wrong', async () => {
+  const ended = await makeTestCa({ name: 'ended', notAfterAt: NOW - HOUR_MS });
+  const bundle = bundleOf([ended]);
+  expect(rootsToHandOut(bundle, NOW)).toBe(bundle);
+});
+
+test('a chain that is valid as it is stays one object, so nothing is sent twice', async () => {
+  const svid = await issueSvid(await makeTestCa({ name: 'root' }));
+  expect(chainValidAt(svid, NOW)).toBe(svid);
+});
+
+test('the end of a root is the next change where nothing ends before', async () => {
+  const [soon, later] = [NOW + 2 * HOUR_MS, NOW + 3 * HOUR_MS];
+  const roots = await Promise.all(
+    [soon, later].map((notAfterAt, index) => makeTestCa({ name: `root ${index}`, notAfterAt })),
+  );
+  const next = nextChangeAt([undefined], [undefined, bundleOf(roots)], [undefined], NOW);
+  expect(Math.abs(next - soon)).toBeLessThanOrEqual(1_000);
 });
