@@ -79,20 +79,16 @@ describeWith('envoy')('an agent', () => {
     );
     const settled = (each: WorkloadStatus) =>
       each.selfCheck !== undefined || (each.state === 'current' && each.revocation?.lists !== 0);
-    const { workloads } = await until(
-      'every workload',
-      async () => {
-        const status = await daemon.daemon.status().catch(() => undefined);
-        const known =
-          status && status.workloads.length + (status.refused?.length ?? 0) === all.length;
-        const done = status?.workloads.every(
-          (each) =>
-            settled(each) || each.lastError !== undefined || each.revocation?.problem !== undefined,
-        );
-        return known && done && status;
-      },
-      60_000,
-    );
+    const { workloads } = await until('every workload', async () => {
+      const status = await daemon.daemon.status().catch(() => undefined);
+      const known =
+        status && status.workloads.length + (status.refused?.length ?? 0) === all.length;
+      const done = status?.workloads.every(
+        (each) =>
+          settled(each) || each.lastError !== undefined || each.revocation?.problem !== undefined,
+      );
+      return known && done && status;
+    });
     expect(
       daemon.daemon.events.filter(({ event }) => event === 'self-check handshake could not run'),
     ).toEqual([]);

@@ -45,7 +45,7 @@ describeWith('kube')('a Kubernetes signer behind a real kube-apiserver', () => {
     agentApi = await kube.as({ token: await kube.token('shop', 'cart') });
     signer = await startTestSigner(kube.api, SIGNER);
     await publish(await rootOf(signer));
-  }, 60_000);
+  });
   afterAll(async () => {
     await signer?.stop();
     await kube?.stop();

@@ -50,11 +50,7 @@ test.each<'audit log' | 'register'>(['audit log', 'register'])(
     });
     expect(await ask(token)).toBe(UNAVAILABLE);
     disk.free();
-    await until(
-      'readiness, without a request',
-      async () => (await readiness()).status === 200,
-      30_000,
-    );
+    await until('readiness, without a request', async () => (await readiness()).status === 200);
     // With another key: it was not bound.
     expect(await ask(token)).toBe(0);
   },

@@ -371,7 +371,6 @@ describe('A42 floods of HTTP/2 end their own connection', () => {
     await until(
       'the end of the connection',
       async () => client.socket.destroyed || client.socket.readableEnded,
-      10_000,
     );
   });
   test('a stream that is reset without an error is over, and its half request is no request', async () => {
@@ -398,7 +397,6 @@ describe('A42 floods of HTTP/2 end their own connection', () => {
     await until(
       'the end of the connection',
       async () => client.socket.destroyed || client.ended(1),
-      10_000,
     );
   });
   test('a window of zero holds nobody else up', async () => {
@@ -430,7 +428,7 @@ describe('A43 who is slow or silent is let go', () => {
     }
   };
   const gone = (socket: Socket) =>
-    until('the end of the connection', async () => socket.destroyed, 5_000);
+    until('the end of the connection', async () => socket.destroyed, underLoad(5_000));
 
   test('a connection that sends nothing, or a part of its TLS handshake', async () => {
     const { own, clock } = await startOnTestClock();
@@ -469,7 +467,11 @@ describe('A43 who is slow or silent is let go', () => {
     await until('the settings', async () => client.received() > 0);
     await new Promise((done) => setTimeout(done, 100));
     await sweeps(clock, PATIENCE.incompleteSweeps + 2);
-    await until('the end of both', async () => client.ended(1) && client.ended(3), 5_000);
+    await until(
+      'the end of both',
+      async () => client.ended(1) && client.ended(3),
+      underLoad(5_000),
+    );
   });
   test('a refused stream that is left half open is reset', async () => {
     const { own, clock } = await startOnTestClock();
@@ -486,7 +488,7 @@ describe('A43 who is slow or silent is let go', () => {
     const [headers] = await once(stream, 'response');
     expect(Number(headers['grpc-status'])).toBe(RESOURCE_EXHAUSTED);
     await sweeps(clock, PATIENCE.incompleteSweeps + 2);
-    await until('the reset', async () => stream.closed, 5_000);
+    await until('the reset', async () => stream.closed, underLoad(5_000));
     http2.destroy();
   });
   test('a connection that has asked long ago', async () => {
@@ -507,7 +509,11 @@ describe('A43 who is slow or silent is let go', () => {
       socket.resume();
       open.push(socket);
     }
-    await until('all of them', async () => idle.every((socket) => !socket.connecting), 20_000);
+    await until(
+      'all of them',
+      async () => idle.every((socket) => !socket.connecting),
+      underLoad(20_000),
+    );
     const fresh = world.client(await issueIdentity(world.authority));
     expect(await fresh.create(csrDer)).toMatchObject({ code: 0 });
     await until(
@@ -557,7 +563,7 @@ describe('A45 what is not gRPC over TLS 1.2 or 1.3 is refused', () => {
     });
     socket.on('error', () => undefined);
     socket.write(text);
-    await until('the end', async () => socket.destroyed || socket.readableEnded, 12_000);
+    await until('the end', async () => socket.destroyed || socket.readableEnded, underLoad(12_000));
     return received;
   };
   test('plain HTTP/2', async () =>
@@ -583,7 +589,7 @@ describe('A45 what is not gRPC over TLS 1.2 or 1.3 is refused', () => {
     open.push(socket);
     socket.on('error', () => undefined);
     socket.resume();
-    await until('the end', async () => socket.destroyed || socket.readableEnded, 5_000);
+    await until('the end', async () => socket.destroyed || socket.readableEnded, underLoad(5_000));
   });
   test.each(['TLSv1.2', 'TLSv1.3'] as const)('%s is taken', async (version) => {
     const socket = connectTls({

@@ -243,4 +243,4 @@ test('half a million revocations hold up nobody while the register is asked abou
     ask(Buffer.of(1)).catch(({ message }) => expect(message).toMatch(/register/)),
   );
   expect(longestTurnMs).toBeLessThan(inOnePiece.longestTurnMs / 2);
-}, 30_000);
+});

@@ -33,7 +33,7 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
     kubeconfig = kube.writeKubeconfig({ token });
     jwks = join(tempDir(), 'jwks.json');
     writeFileSync(jwks, await publishedKeys(kube, token));
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   async function serveCa(...authenticators: readonly string[]) {
@@ -146,11 +146,7 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
       const env = { SECRET_TTL: '10s', ECC_SIGNATURE_ALGORITHM: algorithm };
       const agent = await startPilotAgent({ caAddress: ca.address, rootPem: root, token, env });
       const proxy = watchCertificates(agent.sdsSocket);
-      await until(
-        'two certificates',
-        async () => agent.running() && proxy.seen.length >= 2,
-        60_000,
-      );
+      await until('two certificates', async () => agent.running() && proxy.seen.length >= 2);
       const [ours] = parseCertificates(root, 'root');
       for (const { leaf } of proxy.seen) {
         expect(leaf.issuerDer).toEqual(ours!.subjectDer);
@@ -161,7 +157,6 @@ describeWith('kube')('keyturn ca serve for the service accounts of a cluster', (
       proxy.close();
       await agent.stop();
     },
-    90_000,
   );
 });
 

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, expect, jest, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import { type Clock, systemClock } from '../../agent/base/clock';
 import {
   certificatesPem,
@@ -22,8 +22,6 @@ import { testDaemon } from '../support/test-daemon';
 import { liveCa } from '../support/tls-ca';
 import { makeTokenIssuer, TEST_ISSUER } from '../support/tokens';
 import { until } from '../support/until';
-
-jest.setTimeout(120_000);
 
 const worlds: CaWorld[] = [];
 afterEach(async () => {

@@ -48,7 +48,7 @@ describeWith('kube')(
       expect(
         await testDaemon({ dir: home, args: ['ca', 'init', '--ca-dir', './ca'] }).finished,
       ).toMatchObject({ code: 0 });
-    }, 60_000);
+    });
     afterAll(() => kube?.stop());
 
     /** With a copy of the one signer, as a mounted Secret would be. */

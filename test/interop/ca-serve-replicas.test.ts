@@ -22,7 +22,7 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
       await kube.apply(readFileSync(join(__dirname, '../../scripts/deploy', each), 'utf8'));
     }
     kubeconfig = kube.writeKubeconfig({ token: await kube.token(NAMESPACE, 'keyturn-ca') });
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   const state = () => [
@@ -112,7 +112,7 @@ describeWith('kube')('replicas of keyturn ca serve with their state in Kubernete
       });
     }
     expect(await revoke()).toMatchObject({ code: 0, stdout: 'revoked already\n' });
-  }, 60_000);
+  });
 
   /** A CA directory without state. */
   async function madeCa(home: string): Promise<string> {

@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { certificatesPem } from '../../agent/identity/certificate';
 import { directEngine } from '../../agent/identity/direct-engine';
 import type { CertificateSpec } from '../../agent/identity/engine';
@@ -23,8 +23,6 @@ const most = {
   'rsa-4096': 20,
 } as const;
 const at = new Date(TEST_NOW).toISOString().replace('.000', '');
-
-jest.setTimeout(full ? 900_000 : 180_000);
 
 /** A root of one algorithm and leaves of the same, by the profile that the built-in CA issues. */
 interface Issued {

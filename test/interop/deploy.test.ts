@@ -46,7 +46,7 @@ describeWith(
       await kube.apply(readFileSync(join(definitions, file), 'utf8'));
     for (const each of ['namespace/namespace.yaml', 'agent/namespace.yaml'])
       await kube.apply(readFileSync(deployPath(each), 'utf8'));
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   test.each(deployable())(
@@ -170,7 +170,7 @@ describeWith(
     });
     expect(await agent.command('rotate')).toMatchObject({ code: 0 });
     expect(troubles(ca)).toEqual([]);
-  }, 30_000);
+  });
 
   test("the approver's manifest approves a pod's own identity, with the rights that it brings", async () => {
     await kube.namespace('shop', 'till');
@@ -216,7 +216,7 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:ser
     const { readinessProbe, livenessProbe } = containerOf('keyturn-approver');
     for (const { httpGet } of [readinessProbe, livenessProbe])
       expect(await approver.http(httpGet.path)).toMatchObject({ status: 200 });
-  }, 30_000);
+  });
 
   test.each(['keyturn-ca', 'keyturn-webhook', 'keyturn-approver'])(
     'the probes, the service and the metrics of %s are of one port',

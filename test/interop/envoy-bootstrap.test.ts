@@ -78,7 +78,6 @@ testWith('envoy')(
       await until(`an answer with ${algorithm}`, async () => (await ask(port)).status === 200);
     }
   },
-  60_000,
 );
 
 testWith('envoy')(

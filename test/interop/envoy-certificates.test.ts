@@ -22,60 +22,55 @@ const PUBLIC_KEY: Readonly<
 };
 
 describe('a real Envoy', () => {
-  testWith('envoy')(
-    'shows and serves a certificate of each key algorithm',
-    async () => {
-      const dir = tempDir();
-      const agents = Object.fromEntries(
-        KEY_ALGORITHMS.map((algorithm) => [algorithm, startAgent(dir, algorithm)]),
+  testWith('envoy')('shows and serves a certificate of each key algorithm', async () => {
+    const dir = tempDir();
+    const agents = Object.fromEntries(
+      KEY_ALGORITHMS.map((algorithm) => [algorithm, startAgent(dir, algorithm)]),
+    );
+    try {
+      const serials = new Map<string, string>();
+      for (const [algorithm, agent] of Object.entries(agents)) {
+        serials.set(algorithm, (await agent.ready()).workloads[0]!.certificate!.serial);
+      }
+      const sides = Object.entries(agents).map(
+        ([name, agent]) => [name, { sds: { socket: agent.sdsSocket }, allow: undefined }] as const,
       );
+      const envoy = await startEnvoy({
+        dir,
+        name: 'envoy',
+        config: serverConfig(Object.fromEntries(sides)),
+      });
       try {
-        const serials = new Map<string, string>();
-        for (const [algorithm, agent] of Object.entries(agents)) {
-          serials.set(algorithm, (await agent.ready()).workloads[0]!.certificate!.serial);
-        }
-        const sides = Object.entries(agents).map(
-          ([name, agent]) =>
-            [name, { sds: { socket: agent.sdsSocket }, allow: undefined }] as const,
+        await until(
+          'five certificates',
+          async () => (await envoy.certs()).length === KEY_ALGORITHMS.length,
         );
-        const envoy = await startEnvoy({
-          dir,
-          name: 'envoy',
-          config: serverConfig(Object.fromEntries(sides)),
-        });
-        try {
-          await until(
-            'five certificates',
-            async () => (await envoy.certs()).length === KEY_ALGORITHMS.length,
-          );
-          const shown = (await envoy.certs()).map((context) => context.chain[0]!);
-          expect(shown.map((leaf) => trimmed(leaf.serial)).sort()).toEqual(
-            [...serials.values()].map(trimmed).sort(),
-          );
-          for (const leaf of shown)
-            expect(leaf.uris).toEqual(['spiffe://cluster.local/ns/shop/sa/cart']);
-          for (const algorithm of KEY_ALGORITHMS) {
-            const peer = await peerCertificate(await envoy.port(algorithm));
-            const { curve, bits } = PUBLIC_KEY[algorithm];
-            expect({
-              serial: trimmed(peer.serialNumber),
-              curve: peer.asn1Curve,
-              bits: peer.bits,
-            }).toEqual({
-              serial: trimmed(serials.get(algorithm)!),
-              curve,
-              bits,
-            });
-          }
-        } finally {
-          await envoy.stop();
+        const shown = (await envoy.certs()).map((context) => context.chain[0]!);
+        expect(shown.map((leaf) => trimmed(leaf.serial)).sort()).toEqual(
+          [...serials.values()].map(trimmed).sort(),
+        );
+        for (const leaf of shown)
+          expect(leaf.uris).toEqual(['spiffe://cluster.local/ns/shop/sa/cart']);
+        for (const algorithm of KEY_ALGORITHMS) {
+          const peer = await peerCertificate(await envoy.port(algorithm));
+          const { curve, bits } = PUBLIC_KEY[algorithm];
+          expect({
+            serial: trimmed(peer.serialNumber),
+            curve: peer.asn1Curve,
+            bits: peer.bits,
+          }).toEqual({
+            serial: trimmed(serials.get(algorithm)!),
+            curve,
+            bits,
+          });
         }
       } finally {
-        for (const agent of Object.values(agents)) await agent.stop();
+        await envoy.stop();
       }
-    },
-    60_000,
-  );
+    } finally {
+      for (const agent of Object.values(agents)) await agent.stop();
+    }
+  });
 });
 
 function startAgent(dir: string, algorithm: KeyAlgorithm): Daemon {

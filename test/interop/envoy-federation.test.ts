@@ -143,7 +143,6 @@ testWith('envoy')(
     await until('the friend is refused', async () => (await friend.ask()) === 503);
     expect(await server.sum(/^sds\..*\.update_rejected$/)).toBe(0);
   },
-  60_000,
 );
 
 testWith('envoy')(
@@ -196,7 +195,6 @@ testWith('envoy')(
     await until('the refusal of foreign roots', async () => (await narrow.ask()) === 503);
     expect(await narrow.envoy.sum(/^cluster\.peer\.ssl\.fail_verify_error$/)).toBeGreaterThan(0);
   },
-  60_000,
 );
 
 /** An Envoy as `keyturn bootstrap` makes it. */

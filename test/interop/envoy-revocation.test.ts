@@ -175,6 +175,5 @@ describe('real Envoys with revocation lists', () => {
           expect(await mesh.troubles()).toEqual([]);
         }),
       ),
-    90_000,
   );
 });

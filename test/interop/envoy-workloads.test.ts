@@ -57,5 +57,4 @@ testWith('envoy')(
       await server.stop();
     }
   },
-  60_000,
 );

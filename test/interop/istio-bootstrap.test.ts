@@ -33,7 +33,6 @@ testWith('envoy', 'istio-files').each<[string, Record<string, string>]>([
     await envoy.started();
     expect(await envoy.sum(/^sds\..*\.update_rejected$/)).toBe(0);
   },
-  60_000,
 );
 
 async function holds({ certs }: Envoy, daemon: Daemon): Promise<void> {

@@ -82,7 +82,7 @@ describeWith('istio-files', 'kube')('the recipe for pods, followed word by word'
   beforeAll(async () => {
     kube = await startKube();
     await kube.namespace('shop', 'default');
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   test.each(['native-sidecar.yaml', 'hello.yaml.cni'])(

@@ -31,7 +31,7 @@ describeWith('kube', 'istiod')('a real istiod with a root of its own', () => {
     kube = await startKube();
     await kube.namespace('shop', 'cart');
     istiod = await startIstiod(kube);
-  }, 60_000);
+  });
   afterAll(async () => {
     await istiod?.stop();
     await kube?.stop();
@@ -60,7 +60,7 @@ describeWith(
     certManager = await startCertManager(kube);
     await certManager.clusterIssuer('mesh', await liveCa({ parent: root }));
     istiod = await startIstiod(kube, registrationAuthority(SIGNER, rootPem));
-  }, 90_000);
+  });
   afterAll(async () => {
     await istiod?.stop();
     await certManager?.stop();

@@ -13,7 +13,7 @@ describeWith('kube')('the API of a real kube-apiserver', () => {
   beforeAll(async () => {
     kube = await startKube();
     await kube.namespace('shop', 'cart');
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   const CONFIG_MAPS = '/api/v1/namespaces/shop/configmaps';

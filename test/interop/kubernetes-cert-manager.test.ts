@@ -63,7 +63,7 @@ spec:
   signerName: ${SIGNER}
   trustBundle: ${JSON.stringify(certificatesPem(ca.bundle.rootsDer).toString())}
 `);
-    }, 90_000);
+    });
     afterEach(async () => {
       for (const stop of stops.splice(0).reverse()) await stop();
     });

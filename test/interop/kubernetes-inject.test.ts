@@ -71,7 +71,7 @@ describeWith('kube')('an injected manifest', () => {
     await kube.apply(
       '{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: restricted}}}',
     );
-  }, 60_000);
+  });
   afterAll(() => kube?.stop());
 
   async function injected(...flags: string[]): Promise<KubeObject[]> {

@@ -59,5 +59,5 @@ describeWith(
     );
     for (const unit of ['keyturn', 'keyturn-ca', 'keyturn-envoy'])
       expect(machine.unit(unit, 'ActiveState').ActiveState).toBe('active');
-  }, 60_000);
+  });
 });

@@ -1,6 +1,6 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, jest } from '@jest/globals';
+import { expect } from '@jest/globals';
 import { parseCertificate, parseCertificates } from '../../agent/identity/certificate';
 import { keyturn } from '../support/command-line';
 import type { Daemon } from '../support/daemon';
@@ -13,8 +13,6 @@ import { tempDir } from '../support/temp-dir';
 import { testDaemon } from '../support/test-daemon';
 import { makeTokenIssuer, TEST_ISSUER } from '../support/tokens';
 import { until } from '../support/until';
-
-jest.setTimeout(300_000);
 
 const issuer = makeTokenIssuer();
 

@@ -25,7 +25,7 @@ beforeAll(() => {
     cpSync(join(ROOT, file), join(CLONE, file), { preserveTimestamps: true });
   }
   execFileSync('cp', ['-al', join(ROOT, 'node_modules'), CLONE]);
-}, 60_000);
+});
 
 afterAll(() => rmSync(CLONE, { recursive: true, force: true }));
 
@@ -93,13 +93,13 @@ describe('scripts/start in a fresh clone', () => {
     expect(await shown.ended).toBe(0);
     expect(existsSync(join(CLONE, 'var/run/secrets/workload-spiffe-uds/socket'))).toBe(false);
     expect(readFileSync(join(CLONE, 'var/log/keyturn.log'), 'utf8')).toContain('agent stopped');
-  }, 60_000);
+  });
 
   test('says what is wrong with a setting, in the words of the agent', async () => {
     const shown = start('--ttl', 'soon');
     expect(await shown.ended).toBe(78);
     expect(shown.text()).toContain('flag --ttl: "soon" is not a duration');
-  }, 30_000);
+  });
 
   testWith('envoy')(
     '--demo turns keys under two real Envoys without a failed request',
@@ -112,7 +112,6 @@ describe('scripts/start in a fresh clone', () => {
       });
       expect(shown.text()).toMatch(/1\ds: 2 rotations, [5-9]\d\d requests, 0 failures/);
     },
-    60_000,
   );
 });
 
@@ -127,41 +126,41 @@ describeWith('envoy')("the README's walk, followed word by word in a fresh clone
   let child: ChildProcess | undefined;
   afterAll(() => void child?.kill('SIGKILL'));
 
-  testWhere(isAlone, 'a network namespace of our own', 'user namespaces, or root')(
-    'leads to mutual TLS through an Envoy, before and after a change of the key',
-    async () => {
-      const [startLine] = recipeOf('README.md', 'Two commands').split('\n');
-      const walk = [
-        LOOPBACK_UP,
-        `{ ${startLine}\n} &`,
-        'until dist/keyturn status >&2; do sleep 0.2; done',
-        recipeOf('README.md', 'First mutual TLS request'),
-      ].join('\n');
-      const { KEYTURN_FORM, ...env } = process.env;
-      const path = `${join(ROOT, 'node_modules/.bin')}:${env.PATH}`;
-      child = spawn(ALONE[0]!, [...ALONE.slice(1), walk], {
-        cwd: CLONE,
-        env: { ...env, PATH: path },
-        stdio: ['ignore', 'pipe', 'pipe'],
-      });
-      let [text, noise] = ['', ''];
-      child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
-        text += chunk;
-      });
-      child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
-        noise += chunk;
-      });
-      const code = await new Promise((done) => child!.on('close', done));
-      expect({ code, noise }).toEqual({ code: 0, noise: expect.any(String) });
-      const id = 'spiffe://cluster.local/ns/default/sa/default';
-      const answers = [...text.matchAll(/^By=(\S+);Hash=([0-9a-f]{64});URI=(\S+)$/gm)];
-      expect(answers.map(([, by, , uri]) => [by, uri])).toEqual([
-        [id, id],
-        [id, id],
-      ]);
-      expect(answers[1]![2]).not.toBe(answers[0]![2]);
-      expect(text).toMatch(/^ {2}SDS streams {2}2$/m);
-    },
-    60_000,
-  );
+  testWhere(
+    isAlone,
+    'a network namespace of our own',
+    'user namespaces, or root',
+  )('leads to mutual TLS through an Envoy, before and after a change of the key', async () => {
+    const [startLine] = recipeOf('README.md', 'Two commands').split('\n');
+    const walk = [
+      LOOPBACK_UP,
+      `{ ${startLine}\n} &`,
+      'until dist/keyturn status >&2; do sleep 0.2; done',
+      recipeOf('README.md', 'First mutual TLS request'),
+    ].join('\n');
+    const { KEYTURN_FORM, ...env } = process.env;
+    const path = `${join(ROOT, 'node_modules/.bin')}:${env.PATH}`;
+    child = spawn(ALONE[0]!, [...ALONE.slice(1), walk], {
+      cwd: CLONE,
+      env: { ...env, PATH: path },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let [text, noise] = ['', ''];
+    child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+    });
+    child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+      noise += chunk;
+    });
+    const code = await new Promise((done) => child!.on('close', done));
+    expect({ code, noise }).toEqual({ code: 0, noise: expect.any(String) });
+    const id = 'spiffe://cluster.local/ns/default/sa/default';
+    const answers = [...text.matchAll(/^By=(\S+);Hash=([0-9a-f]{64});URI=(\S+)$/gm)];
+    expect(answers.map(([, by, , uri]) => [by, uri])).toEqual([
+      [id, id],
+      [id, id],
+    ]);
+    expect(answers[1]![2]).not.toBe(answers[0]![2]);
+    expect(text).toMatch(/^ {2}SDS streams {2}2$/m);
+  });
 });

@@ -43,7 +43,7 @@ describeWith('kube', 'kustomize')(
       await namespace('lab', ASKED);
       await namespace('closed', { 'keyturn.dev/inject': 'false' });
       await start();
-    }, 60_000);
+    });
     afterAll(async () => {
       await webhook?.kill('SIGKILL');
       await kube?.stop();
@@ -186,7 +186,7 @@ describeWith('kube', 'kustomize')(
       expect((await running.ready()).workloads[0]).toMatchObject({
         id: 'spiffe://cluster.local/ns/shop/sa/default',
       });
-    }, 30_000);
+    });
 
     test('a pod that the API server has filled in is left as it is when it is made again', async () => {
       const { metadata, spec } = await make('shop');
@@ -310,7 +310,7 @@ describeWith('kube', 'kustomize')(
       expect(has(await make('shop'))).toBe(true);
       await Promise.all(ended);
       expect(has(await make('shop'))).toBe(true);
-    }, 20_000);
+    });
 
     test('nothing of all that made it warn of anything but the denial, and it ends in time', async () => {
       const troubles = webhook.events.filter(

@@ -69,7 +69,7 @@ export function useHostileWorld(): HostileWorld {
       await daemon.stop();
       rmSync(dir, { recursive: true, force: true });
     }
-  }, 30_000);
+  });
 
   return {
     get daemon() {

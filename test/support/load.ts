@@ -10,6 +10,11 @@ export function cpuMs(): number {
 /** So much work tells how long the machine takes for it now. */
 const PROBE_MS = 20;
 
+/** Whether this process gets less than half of a processor: then what ends by the clock may not. */
+export function isBusy(): boolean {
+  return underLoad(1) > 2;
+}
+
 /**
  * A bound on wall-clock time, as it is to be held on a quiet machine, stretched by how busy the machine is at this moment: by the time that a
  * piece of work takes over the processor time that it needs.

@@ -12,7 +12,7 @@ const NOT_YET: readonly (string | undefined)[] = ['ENOENT', 'ECONNREFUSED'];
 export async function until<T>(
   what: string,
   look: () => Promise<T | undefined | false | ''>,
-  ms = 60_000,
+  ms = 120_000,
   everyMs = 50,
 ): Promise<T> {
   const end = Date.now() + ms;

@@ -143,7 +143,7 @@ test('a mutated settings file is entries of text, or refused by ERR_CONFIG', asy
     }),
     { numRuns: RUNS },
   );
-}, 60_000);
+});
 
 test('whatever environment and flags there are, settings are either all read or each problem says where it is', async () => {
   const names = SETTING_NAMES.flatMap((name) => environmentNames(name)).filter(
@@ -184,7 +184,7 @@ test('whatever environment and flags there are, settings are either all read or 
     ),
     { numRuns: RUNS },
   );
-}, 60_000);
+});
 
 test.each([
   ['tll', 'ttl'],

@@ -6,7 +6,7 @@ import {
   type SecureContextOptions,
   type TLSSocket,
 } from 'node:tls';
-import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import { afterEach, describe, expect, test } from '@jest/globals';
 import {
   type Authority,
   type IssuedLeaf,
@@ -52,7 +52,6 @@ const DAY_MS = 24 * HOUR_MS;
 const OTHER_ID = 'spiffe://cluster.local/ns/shop/sa/other';
 const NEW = { algorithm: 'ecdsa-p256' } as const;
 const FULL = process.env.KEYTURN_TEST === 'full';
-jest.setTimeout(FULL ? 300_000 : 30_000);
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {

@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { openFileStore } from '../../../../agent/authority/store/file-store';
 import type { CaStore, IssuedReading, Revocation } from '../../../../agent/authority/store/store';
@@ -28,7 +28,6 @@ import { testDeps } from '../../../support/test-deps';
 const ID = parseSpiffeId(TEST_ID);
 const DAY_MS = 24 * HOUR_MS;
 const FULL = process.env.KEYTURN_TEST === 'full';
-jest.setTimeout(FULL ? 300_000 : 30_000);
 
 const opened: CaStore[] = [];
 afterEach(async () => {

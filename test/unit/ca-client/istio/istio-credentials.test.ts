@@ -588,7 +588,7 @@ describe('credentials', () => {
     // Watching begins two seconds after the start.
     await new Promise((done) => setTimeout(done, 2_500));
     files.token(fake.token(TEST_ID));
-    await until('the news of the token', async () => told.length > 0, 5_000);
+    await until('the news of the token', async () => told.length > 0);
     expect(new Set(told)).toEqual(new Set(['credential']));
   });
 
