@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type CommandContext, onRun, withOutput } from './command';
 import { addPolicyCheck } from './policy-check';
 import { addPolicyCompile } from './policy-compile';
+import { addPolicyExplain } from './policy-explain';
 import { json, table } from './render';
 
 /** `keyturn policy`: what policies say, without an agent. */
@@ -13,6 +14,7 @@ export function addPolicy(program: Command, context: CommandContext): void {
       "Work with Istio's own policies without a control plane: PeerAuthentication, RequestAuthentication, AuthorizationPolicy, Sidecar.",
     );
   addPolicyCompile(policy, context);
+  addPolicyExplain(policy, context);
   addPolicyCheck(policy, context);
   addPolicyLints(policy, context);
 }
