@@ -25,10 +25,14 @@ export function addPolicyExplain(policy: Command, context: CommandContext): void
     .addOption(new Option('--from <spiffe-id>', 'The caller, by mutual TLS').conflicts('plain'))
     .option('--plain', 'The caller speaks plain text')
     .requiredOption('--to <port>', 'The port that is called')
-    .option('--method <method>', 'of the request', 'GET')
-    .option('--path <path>', 'of the request, as it is sent', '/')
-    .option('--host <host>', 'of the request, with its port where it is sent with one', 'localhost')
-    .option('--header <name:value>', 'of the request; may be given again', several, [])
+    .option('--method <method>', 'Method of the request', 'GET')
+    .option('--path <path>', 'Path of the request, as it is sent', '/')
+    .option(
+      '--host <host>',
+      'Host of the request, with its port where it is sent with one',
+      'localhost',
+    )
+    .option('--header <name:value>', 'Header of the request; may be given again', several, [])
     .option('--address <ip>', "The workload's address", '127.0.0.1')
     .option('--ip <address>', "The caller's address", '127.0.0.1')
     .option('--forwarded-for <address>', 'The address by x-forwarded-for, if another')
