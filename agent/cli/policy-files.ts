@@ -1,19 +1,26 @@
-import { readdir, realpath } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { lstat, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { AgentError, invalid } from '../base/errors';
+import { directoryNames } from '../base/directory-names';
+import { AgentError, errorText, invalid, systemCode } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
-import { MAX_FILE_BYTES, type PolicyFile } from '../policy/read-policies';
+import { MAX_BYTES, MAX_FILE_BYTES, type PolicyFile } from '../policy/read-policies';
 import { readInput } from './input';
 import type { Terminal } from './terminal';
 
-const POLICY_FILE = /\.(ya?ml|json)$/;
-const MAX_NAMES = 100_000;
+/** Directories within each other, and files in all of them. */
+const MAX_DEPTH = 20;
+const MAX_FILES = 10_000;
+const MAX_LOOKS = 10;
+const POLICY_FILE = /\.(ya?ml|json)$/i;
 
 /**
- * Reads policies from directories, their sub-directories and files; `-` is standard input. Names that
- * begin with a dot are passed over, as kubelet's `..data` is, and links that lead out are refused.
+ * Reads policies from directories, their sub-directories and files; `-` is standard input. Of a directory
+ * the files whose names end in .yaml, .yml or .json, in the order of their paths; what begins with a dot
+ * is passed over. Links are followed within it, as a mounted ConfigMap has them, and it is read anew where
+ * it changes meanwhile, so that files of two versions are never mixed.
  *
- * @throws AgentError ERR_POLICY or ERR_INPUT naming the file.
+ * @throws AgentError ERR_POLICY for a link that leads out, ERR_INPUT for what cannot be read.
  */
 export async function readPolicyFiles(
   paths: readonly string[],
@@ -23,56 +30,128 @@ export async function readPolicyFiles(
   for (const path of paths) {
     if (path === '-')
       files.push({ name: '-', bytes: await readInput(path, terminal, MAX_FILE_BYTES) });
-    else files.push(...(await readTree(resolve(terminal.cwd, path), path)));
+    else files.push(...(await readPath(resolve(terminal.cwd, path), path)));
   }
   return files;
 }
 
-async function readTree(path: string, name: string): Promise<PolicyFile[]> {
-  const root = await realpath(path).catch((cause) => {
-    throw new AgentError(
-      'ERR_INPUT',
-      `${name}: ${cause.code === 'ENOENT' ? 'not found' : cause.message}`,
-      {
-        cause,
-        hint: 'give a directory of policies, a file, or - for standard input',
-      },
-    );
-  });
-  const names = await namesBelow(root, root);
-  if (!names) return [{ name, bytes: await read(root, name) }];
-  const files: PolicyFile[] = [];
-  for (const each of names.sort()) {
-    const shown = join(name, each);
-    const real = await realpath(join(root, each));
-    if (!real.startsWith(root + sep))
-      throw invalid('ERR_POLICY', shown, `leads out of ${name}, to ${real}`, {
-        hint: 'put the file itself there',
-      });
-    files.push({ name: shown, bytes: await read(real, shown) });
+async function readPath(path: string, shown: string): Promise<PolicyFile[]> {
+  const entry = await statOf(path, shown);
+  if (!entry.isDirectory()) return [{ name: shown, bytes: await read(path, shown) }];
+  let found: PolicyFile[] | AgentError = [];
+  for (let look = 0; look < MAX_LOOKS; look += 1) {
+    found = await readOnce(path, shown);
+    if (Array.isArray(found)) return found;
   }
-  return files;
+  throw found;
 }
 
-function read(path: string, name: string): Promise<Buffer> {
-  return readSmallFile(path, { field: name, code: 'ERR_INPUT', maxBytes: MAX_FILE_BYTES });
+/** @returns an error where something changed meanwhile, and another look may help. */
+async function readOnce(path: string, shown: string): Promise<PolicyFile[] | AgentError> {
+  try {
+    const root = await realpath(path);
+    const before = await new Walk(root, shown).all(root, '');
+    if (before.reduce((sum, { size }) => sum + size, 0) > MAX_BYTES)
+      throw invalid('ERR_POLICY', shown, `must not hold more than ${MAX_BYTES >> 20} MiB`);
+    const files: PolicyFile[] = [];
+    for (const { name, place } of before) {
+      const file = join(shown, name);
+      files.push({ name: file, bytes: await read(place, file) });
+    }
+    const after = await new Walk(root, shown).all(root, '');
+    if (printOf(before) === printOf(after)) return files;
+    return invalid('ERR_INPUT', shown, 'keeps changing while it is read', {
+      retry: 'soon',
+      hint: 'write files elsewhere and move them here once they are whole',
+    });
+  } catch (caught) {
+    const error = AgentError.from(caught, 'ERR_INPUT');
+    // What is gone since its name was read may have been exchanged.
+    if (systemCode(error.cause) === 'ENOENT') return error;
+    throw error;
+  }
 }
 
-/** Paths of policies below a directory; undefined where it is none. */
-async function namesBelow(dir: string, root: string): Promise<string[] | undefined> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch((caught) => {
-    if (caught.code === 'ENOTDIR') return undefined;
-    throw new AgentError('ERR_INPUT', `${dir}: ${caught.message}`, { cause: caught });
-  });
-  if (!entries) return undefined;
-  const found: string[] = [];
-  for (const entry of entries) {
-    if (entry.name.startsWith('.')) continue;
-    const path = join(dir, entry.name);
-    if (entry.isDirectory()) found.push(...((await namesBelow(path, root)) ?? []));
-    else if (POLICY_FILE.test(entry.name)) found.push(path.slice(root.length + 1));
-    if (found.length > MAX_NAMES)
-      throw invalid('ERR_POLICY', root, `must not hold more than ${MAX_NAMES} files`);
+interface Found {
+  /** Below the directory. */
+  readonly name: string;
+  /** Links resolved. */
+  readonly place: string;
+  readonly size: number;
+  /** Changes with what the file holds. */
+  readonly print: string;
+}
+
+const printOf = (files: readonly Found[]) =>
+  files.map(({ name, place, print }) => `${name}\0${place}\0${print}`).join('\0');
+
+/** One look at the names in a directory and below it. */
+class Walk {
+  #count = 0;
+
+  constructor(
+    private readonly root: string,
+    private readonly shown: string,
+  ) {}
+
+  async all(dir: string, below: string, depth = 0): Promise<Found[]> {
+    if (depth > MAX_DEPTH)
+      throw this.#refuse(below, `must not be more than ${MAX_DEPTH} directories deep`);
+    const found: Found[] = [];
+    const names = (await directoryNames(dir)).filter((each) => !each.startsWith('.'));
+    for (const each of names.sort()) {
+      const name = join(below, each);
+      const place = await this.#place(join(dir, each), name);
+      if (place === undefined) continue;
+      const entry = await stat(place, { bigint: true });
+      if (entry.isDirectory()) found.push(...(await this.all(place, name, depth + 1)));
+      else if (POLICY_FILE.test(each)) {
+        this.#count += 1;
+        if (this.#count > MAX_FILES)
+          throw this.#refuse('', `must not have more than ${MAX_FILES} files`);
+        const print = `${entry.ino}:${entry.size}:${entry.mtimeNs}`;
+        found.push({ name, place, size: Number(entry.size), print });
+      }
+    }
+    return found;
   }
-  return found;
+
+  /** Where a name leads; undefined for a link out or to nothing that cannot hold policies. */
+  async #place(path: string, name: string): Promise<string | undefined> {
+    if (!(await lstat(path)).isSymbolicLink()) return path;
+    const target = await realpath(path).catch((cause) => {
+      if (!POLICY_FILE.test(name)) return undefined;
+      throw new AgentError('ERR_INPUT', `${join(this.shown, name)}: a link to nothing`, { cause });
+    });
+    if (target === undefined) return undefined;
+    const isWithin = target === this.root || target.startsWith(this.root + sep);
+    if (!isWithin && !POLICY_FILE.test(name) && !(await stat(target)).isDirectory())
+      return undefined;
+    if (!isWithin) throw this.#refuse(name, `leads out of ${this.shown}, to ${target}`);
+    // It would be read without end.
+    if (path.startsWith(target + sep)) throw this.#refuse(name, 'is a link to what holds it');
+    return target;
+  }
+
+  #refuse(name: string, rule: string): AgentError {
+    return invalid('ERR_POLICY', name === '' ? this.shown : join(this.shown, name), rule);
+  }
+}
+
+async function statOf(path: string, shown: string): Promise<Stats> {
+  try {
+    return await stat(path);
+  } catch (cause) {
+    const what =
+      systemCode(cause) === 'ENOENT' ? 'there is no such file or directory' : errorText(cause);
+    throw new AgentError('ERR_INPUT', `read ${shown}: ${what}`, {
+      cause,
+      hint: 'give a directory of policies, a file, or - for standard input',
+    });
+  }
+}
+
+/** @throws AgentError ERR_INPUT, also for what is no regular file. */
+function read(path: string, shown: string): Promise<Uint8Array> {
+  return readSmallFile(path, { field: shown, code: 'ERR_INPUT', maxBytes: MAX_FILE_BYTES });
 }
