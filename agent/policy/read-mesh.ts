@@ -2,8 +2,8 @@ import { readYamlDocuments } from '../base/yaml-documents';
 import type { Mesh, PathNormalization } from './mesh';
 import { objectOf, objectsOf, textOf, textsOf } from './resources/fields';
 import { formatPath, type Problem } from './resources/problem';
-import type { FieldPath, JsonObject } from './resources/resource';
-import { anything, boolean, choice, list, message, type Shape, text } from './resources/shapes';
+import type { FieldPath, Json, JsonObject } from './resources/resource';
+import { boolean, choice, duration, integer, list, map, message, text } from './resources/shapes';
 import { Taker } from './resources/take';
 
 /** A MeshConfig that was read. */
@@ -22,20 +22,51 @@ const NORMALIZATIONS: readonly PathNormalization[] = [
   'DECODE_AND_MERGE_SLASHES',
 ];
 
-const FIELDS = {
+const texts = list(text);
+const grpcProvider = {
+  service: text,
+  port: integer,
+  timeout: duration,
+  failOpen: boolean,
+  statusOnError: text,
+  includeRequestBodyInCheck: message({
+    maxRequestBytes: integer,
+    allowPartialMessage: boolean,
+    packAsBytes: boolean,
+  }),
+};
+const httpProvider = {
+  ...grpcProvider,
+  pathPrefix: text,
+  includeHeadersInCheck: texts,
+  includeRequestHeadersInCheck: texts,
+  includeAdditionalHeadersInCheck: map(text),
+  headersToUpstreamOnAllow: texts,
+  headersToDownstreamOnDeny: texts,
+  headersToDownstreamOnAllow: texts,
+};
+
+const MESH_CONFIG = message({
   trustDomain: text,
-  trustDomainAliases: list(text),
+  trustDomainAliases: texts,
   rootNamespace: text,
-  extensionProviders: list(anything),
+  extensionProviders: list(
+    message({
+      name: text,
+      envoyExtAuthzHttp: message(httpProvider),
+      envoyExtAuthzGrpc: message(grpcProvider),
+    }),
+  ),
   pathNormalization: message({ normalization: choice(...NORMALIZATIONS) }),
   meshMTLS: message({
     minProtocolVersion: choice('TLS_AUTO', 'TLSV1_2', 'TLSV1_3'),
-    cipherSuites: list(text),
-    ecdhCurves: list(text),
+    cipherSuites: texts,
   }),
   enableAutoMtls: boolean,
-  caCertificates: list(anything),
-} satisfies Record<string, Shape>;
+  caCertificates: list(
+    message({ pem: text, spiffeBundleUrl: text, certSigners: texts, trustDomains: texts }),
+  ),
+});
 
 export const DEFAULT_TRUST_DOMAIN = 'cluster.local';
 const ROOT_NAMESPACE = 'istio-system';
@@ -62,20 +93,32 @@ export function readMesh(
     const source = { ...start, line: read.line };
     return broken({ source, path: '', message: `is not YAML: ${read.reason}` });
   }
-  const [document] = read;
-  const inner = objectOf(objectOf(document?.value as JsonObject).data).mesh;
+  const [document, ...others] = read.filter(({ value }) => value !== null);
+  if (!document) return { mesh: defaultMesh(trustDomain), problems: [], unused: [] };
+  const inner = objectOf(objectOf(document.value as Json).data).mesh;
   if (typeof inner === 'string') return readMesh({ name: file.name, text: inner }, trustDomain);
   const problems: Problem[] = [];
-  const sourceOf = (path: FieldPath) => ({ ...start, line: document?.lineOf(path) ?? 1 });
-  const known: Record<string, unknown> = {};
   const unused: Problem[] = [];
-  for (const [name, value] of Object.entries(objectOf(document?.value as JsonObject)))
-    if (name in FIELDS) known[name] = value;
-    else unused.push({ source: sourceOf([name]), path: name, message: 'has no effect here' });
-  const taker = new Taker((path, text, hint) =>
-    problems.push({ source: sourceOf(path), path: formatPath(path), message: text, hint }),
+  const sourceOf = (path: FieldPath) => ({ ...start, line: document.lineOf(path) });
+  for (const { lineOf } of others)
+    problems.push({
+      source: { ...start, line: lineOf([]) },
+      path: '',
+      message: 'a second document: a MeshConfig is one',
+    });
+  const taker = new Taker(
+    (path, text, hint) =>
+      problems.push({ source: sourceOf(path), path: formatPath(path), message: text, hint }),
+    (path, _, hint) =>
+      unused.push({
+        source: sourceOf(path),
+        path: formatPath(path),
+        message: 'has no effect here',
+        // Of a misspelt one; a list of all that have one would hide it.
+        hint: hint?.startsWith('did you mean') ? hint : undefined,
+      }),
   );
-  const config = objectOf(taker.take(known, message(FIELDS), []));
+  const config = objectOf(taker.take(document.value, MESH_CONFIG, []));
   const named = textOf(config.trustDomain);
   if (named !== undefined && trustDomain !== undefined && named !== trustDomain)
     problems.push({
@@ -93,7 +136,7 @@ function broken(problem: Problem): ReadMesh {
 
 function meshOf(config: JsonObject, trustDomain: string): Mesh {
   const mtls = objectOf(config.meshMTLS);
-  const suites = textsOf(mtls.cipherSuites);
+  const suites = [...new Set(textsOf(mtls.cipherSuites))].filter(isCipherSuite);
   const normalization = textOf(objectOf(config.pathNormalization).normalization);
   return {
     trustDomain,
@@ -109,3 +152,30 @@ function meshOf(config: JsonObject, trustDomain: string): Mesh {
     ),
   };
 }
+
+/**
+ * An Envoy refuses a listener over a cipher that it does not know, so istiod leaves those out.
+ *
+ * @see istio pkg/config/security FilterCipherSuites
+ */
+function isCipherSuite(name: string): boolean {
+  return name === 'ALL' || /^[^\p{L}\p{N}]/u.test(name) || CIPHER_SUITES.has(name);
+}
+
+const CIPHER_SUITES = new Set([
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+  'ECDHE-ECDSA-AES128-SHA',
+  'ECDHE-RSA-AES128-SHA',
+  'ECDHE-ECDSA-AES256-SHA',
+  'ECDHE-RSA-AES256-SHA',
+  'AES128-GCM-SHA256',
+  'AES256-GCM-SHA384',
+  'AES128-SHA',
+  'AES256-SHA',
+  'DES-CBC3-SHA',
+]);

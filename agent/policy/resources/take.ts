@@ -15,7 +15,11 @@ export const MAX_VALUES = 100_000;
 export class Taker {
   #left = MAX_VALUES;
 
-  constructor(private readonly refuse: Refuse) {}
+  /** @param unknown  Is called for fields that no table has; without it they are refused. */
+  constructor(
+    private readonly refuse: Refuse,
+    private readonly unknown = refuse,
+  ) {}
 
   take(value: unknown, shape: Shape, path: FieldPath): Json | undefined {
     this.#left -= 1;
@@ -119,7 +123,7 @@ export class Taker {
 
   #unknown(key: string, fields: Fields, path: FieldPath): void {
     const near = suggestion(camelCase(key), fields.keys());
-    this.refuse(
+    this.unknown(
       [...path, key],
       'is no field of this kind',
       near === undefined ? `known here: ${[...fields.keys()].join(', ')}` : `did you mean ${near}?`,
