@@ -192,7 +192,14 @@ class Reader {
       this.#problems.push({ source, path: 'metadata.name', message: 'is missing' });
       return undefined;
     }
-    // A slash cannot stand in either, so that no two share a key.
+    for (const [field, value] of Object.entries({ name, namespace }))
+      if (!NAME.test(value)) {
+        const path = ['metadata', field];
+        const message = `must be at most 253 characters without spaces and any of / [ ]`;
+        this.#problems.push({ source: this.#at(document)(path), path: formatPath(path), message });
+        return undefined;
+      }
+    // A slash stands in neither, so that no two share a key.
     const key = `${kind} ${namespace}/${name}`;
     const other = this.#known.get(key);
     if (other) {
@@ -214,6 +221,10 @@ class Reader {
     };
   }
 }
+
+/** Envoy's policies are named by them: `ns[NAMESPACE]-policy[NAME]-rule[0]`. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+const NAME = /^[^\s/[\]\x00-\x1f\x7f]{1,253}$/;
 
 const ANYTHING = { type: 'anything' } as const;
 

@@ -1,4 +1,4 @@
-import { CoveringRules, ruleName } from './covering-rules';
+import { CoveringRules, exhausted, ruleName } from './covering-rules';
 import type { Lint, LintFinding } from './lint';
 import type { LintedSet } from './linted-set';
 
@@ -10,6 +10,7 @@ export const allowEmptiedByDeny: Lint = {
     const denied = new CoveringRules(set, 'DENY');
     for (const rule of set.rulesOf('ALLOW')) {
       const around = denied.around(rule, new Set());
+      if (denied.isExhausted) return yield* exhausted(rule);
       if (!around) continue;
       yield {
         resource: rule.policy,

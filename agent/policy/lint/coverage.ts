@@ -63,6 +63,7 @@ function excludes(inner: Fields, outer: RuleField): boolean {
 const hasOneValue = (field: RuleField) =>
   !isOfToken(field) && !ADDRESSES.has(field.attribute) && field.attribute !== 'request.path';
 
+export const isOfAddress = (attribute: string) => ADDRESSES.has(attribute);
 const ADDRESSES = new Set(['source.ip', 'remote.ip', 'destination.ip']);
 
 function isApart(one: string, other: string): boolean {

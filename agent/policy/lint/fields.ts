@@ -19,7 +19,12 @@ export interface AuthzRule {
   readonly fields: readonly RuleField[];
   /** What it takes: any one of these, each a list of fields that must all hold. */
   readonly alternatives: readonly (readonly RuleField[])[];
+  /** Whether these are all; of very many each source and each operation is in one. */
+  readonly hasAllAlternatives: boolean;
 }
+
+/** A thousand sources and a thousand operations are a million. */
+const MAX_ALTERNATIVES = 1_000;
 
 const SOURCE_ATTRIBUTES: Readonly<Record<string, string>> = {
   principals: 'source.principal',
@@ -51,15 +56,21 @@ export function rulesOf(policy: Resource): readonly AuthzRule[] {
     const conditions = objectsOf(rule.when).flatMap((condition, at) =>
       conditionOf(condition, [...path, 'when', at]),
     );
-    const from = sources.length === 0 ? [[]] : sources;
-    const to = operations.length === 0 ? [[]] : operations;
+    const from: readonly (readonly RuleField[])[] = sources.length === 0 ? [[]] : sources;
+    const to: readonly (readonly RuleField[])[] = operations.length === 0 ? [[]] : operations;
+    const isFew = from.length * to.length <= MAX_ALTERNATIVES;
+    const pairs = isFew
+      ? from.flatMap((source) => to.map((operation) => [source, operation] as const))
+      : [
+          ...from.map((source) => [source, to[0]!] as const),
+          ...to.map((operation) => [from[0]!, operation] as const),
+        ];
     return {
       policy,
       path,
       fields: [...sources.flat(), ...operations.flat(), ...conditions],
-      alternatives: from.flatMap((source) =>
-        to.map((operation) => [...source, ...operation, ...conditions]),
-      ),
+      alternatives: pairs.map(([source, operation]) => [...source, ...operation, ...conditions]),
+      hasAllAlternatives: isFew,
     };
   });
 }

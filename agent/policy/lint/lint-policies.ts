@@ -71,7 +71,7 @@ export function lintPolicies(
   const set = new LintedSet(new ResourceIndex(resources), mesh, workloads);
   const ignored = new IgnoredLints(LINTS.map(({ name }) => name));
   const found = LINTS.flatMap((lint) =>
-    [...lint.find(set)]
+    fewOfEach(lint.find(set))
       .filter(({ resource }) => !ignored.has(resource, lint.name))
       .map((each) => linted(lint.name, each)),
   );
@@ -79,6 +79,18 @@ export function lintPolicies(
     ignored.unknown(each).map((finding) => linted('unknown-lint', finding)),
   );
   return inOrder([...found, ...misspelt], resources);
+}
+
+/** More findings of one lint in one resource are the same finding again, and each line costs a search. */
+const MAX_FINDINGS = 20;
+
+function fewOfEach(findings: Iterable<LintFinding>): LintFinding[] {
+  const count = new Map<Resource, number>();
+  return [...findings].filter(({ resource }) => {
+    const before = count.get(resource) ?? 0;
+    count.set(resource, before + 1);
+    return before < MAX_FINDINGS;
+  });
 }
 
 function linted(lint: string, { resource, path, message, hint }: LintFinding): Linted {

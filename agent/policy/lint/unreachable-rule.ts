@@ -1,4 +1,4 @@
-import { CoveringRules, ruleName } from './covering-rules';
+import { CoveringRules, exhausted, ruleName } from './covering-rules';
 import type { AuthzRule } from './fields';
 import type { Lint, LintFinding } from './lint';
 import type { LintedSet } from './linted-set';
@@ -14,6 +14,10 @@ export const unreachableRule: Lint = {
       // From behind, so that of two equal ones the first stays.
       for (const rule of [...set.rulesOf(action)].reverse()) {
         const around = known.around(rule, unreachable);
+        if (known.isExhausted) {
+          yield* exhausted(rule);
+          break;
+        }
         if (!around) continue;
         unreachable.add(rule);
         yield {

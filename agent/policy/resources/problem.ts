@@ -10,6 +10,9 @@ export interface Problem {
   readonly hint?: string | undefined;
 }
 
+/** Of one document; what is wrong beyond them is of the same kind. */
+export const MAX_PROBLEMS = 100;
+
 /** `spec.rules[0].when`; keys that are no plain words in quotes. */
 export function formatPath(path: FieldPath): string {
   return path

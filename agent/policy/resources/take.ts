@@ -1,4 +1,5 @@
 import { suggestion } from '../../base/suggestion';
+import { MAX_PROBLEMS } from './problem';
 import type { FieldPath, Json, JsonObject } from './resource';
 import type { Fields, Shape } from './shapes';
 
@@ -14,16 +15,31 @@ export const MAX_VALUES = 100_000;
  */
 export class Taker {
   #left = MAX_VALUES;
+  #said = 0;
 
   /** @param unknown  Is called for fields that no table has; without it they are refused. */
   constructor(
-    private readonly refuse: Refuse,
-    private readonly unknown = refuse,
+    private readonly onRefused: Refuse,
+    private readonly onUnknown = onRefused,
   ) {}
+
+  private refuse(path: FieldPath, rule: string, hint?: string): void {
+    this.#say(this.onRefused, path, rule, hint);
+  }
+
+  #say(to: Refuse, path: FieldPath, rule: string, hint?: string): void {
+    if (this.#said >= MAX_PROBLEMS) return;
+    this.#said += 1;
+    to(path, rule, hint);
+    if (this.#said < MAX_PROBLEMS) return;
+    // A document that is wrong throughout is no document of this kind; each line costs a search.
+    this.onRefused([], `is not read further: it has ${MAX_PROBLEMS} problems`);
+    this.#left = 0;
+  }
 
   take(value: unknown, shape: Shape, path: FieldPath): Json | undefined {
     this.#left -= 1;
-    if (this.#left === 0)
+    if (this.#left === 0 && this.#said < MAX_PROBLEMS)
       this.refuse(path, `is one of more than ${MAX_VALUES} values in this document`);
     if (this.#left <= 0) return undefined;
     // As in Kubernetes, a field without a value is absent.
@@ -122,8 +138,10 @@ export class Taker {
   }
 
   #unknown(key: string, fields: Fields, path: FieldPath): void {
+    if (this.#said >= MAX_PROBLEMS) return;
     const near = suggestion(camelCase(key), fields.keys());
-    this.unknown(
+    this.#say(
+      this.onUnknown,
       [...path, key],
       'is no field of this kind',
       near === undefined ? `known here: ${[...fields.keys()].join(', ')}` : `did you mean ${near}?`,

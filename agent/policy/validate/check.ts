@@ -1,5 +1,5 @@
 import { isObject, objectOf } from '../resources/fields';
-import { formatPath, type Problem } from '../resources/problem';
+import { formatPath, MAX_PROBLEMS, type Problem } from '../resources/problem';
 import type { FieldPath, Json, JsonObject, Resource } from '../resources/resource';
 
 /** Gathers what is wrong in a resource whose fields have the right types. */
@@ -9,6 +9,7 @@ export class Check {
   constructor(readonly resource: Resource) {}
 
   refuse(path: FieldPath, message: string, hint?: string): undefined {
+    if (this.problems.length >= MAX_PROBLEMS) return;
     const source = this.resource.at(path);
     this.problems.push({ source, path: formatPath(path), message, hint });
   }

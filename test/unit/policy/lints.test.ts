@@ -573,3 +573,41 @@ test('names such as __proto__ and constructor are names like others', () => {
     ).map(({ lint }) => lint),
   ).toEqual(['selector-matches-nothing']);
 });
+
+test('rules by the thousand are compared in bounds, and what was not compared is named', () => {
+  const rules = (value: (index: number) => string) =>
+    Array.from(
+      { length: 2_000 },
+      (_, index) => `  - to: [{ operation: { paths: ["${value(index)}"] } }]`,
+    );
+  const policy = (head: string, list: string[]) => `${head}\nrules:\n${list.join('\n')}\n`;
+  const plain = rules((index) => `/${index}`);
+  const sets = lintsOf(
+    set(
+      policy('AuthorizationPolicy allow', plain),
+      policy('AuthorizationPolicy deny\naction: DENY', plain),
+    ),
+  );
+  expect(new Set(sets.map(({ lint }) => lint))).toEqual(new Set(['allow-emptied-by-deny']));
+  expect(sets.length).toBe(20);
+  const [one, ...more] = lintsOf(
+    policy(
+      'AuthorizationPolicy deny\naction: DENY',
+      rules((index) => `/${index}/*`),
+    ),
+  );
+  expect(more).toEqual([]);
+  expect(one).toMatchObject({
+    lint: 'unreachable-rule',
+    message: expect.stringContaining('were not compared'),
+  });
+});
+
+test('a rule of many sources and many operations is looked at without multiplying them', () => {
+  const many = (text: (index: number) => string) =>
+    Array.from({ length: 2_000 }, (_, index) => text(index)).join(', ');
+  const lints = lintsOf(
+    `AuthorizationPolicy allow\nrules: [{ from: [${many((index) => `{ source: { ipBlocks: [10.0.0.${index % 256}] } }`)}], to: [${many((index) => `{ operation: { methods: [${index === 1_999 ? 'get' : 'GET'}] } }`)}] }]\n`,
+  );
+  expect(lints.map(({ lint }) => lint)).toEqual(['value-matches-nothing']);
+});

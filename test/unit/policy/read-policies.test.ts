@@ -263,3 +263,21 @@ function bomb(): string {
     '',
   ].join('\n');
 }
+
+test('a document that is wrong throughout is refused without a search for each line', () => {
+  const fields = Array.from({ length: 60_000 }, (_, index) => `a${index}: 1`).join(', ');
+  const found = refused(policy(`{${fields}}`));
+  expect(found.length).toBe(101);
+  expect(found.at(-1)).toMatch(/is not read further: it has 100 problems/);
+  const values = Array.from({ length: 60_000 }, () => 'x').join(', ');
+  expect(refused(operation(`{ports: [${values}]}`)).length).toBe(100);
+});
+
+test.each(['a/b', 'a b', 'a]', 'a\\0'])(
+  'the name %j is refused: Envoy names its policies by it',
+  (name) => {
+    expect(refused(policy('{}', `"${name}"`))).toEqual([
+      '0.yaml:4: metadata.name must be at most 253 characters without spaces and any of / [ ]',
+    ]);
+  },
+);
