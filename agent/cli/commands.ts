@@ -10,6 +10,7 @@ import { addCompletion } from './completion';
 import { addConfig } from './config';
 import { addPlan, addRotate, addStatus } from './control';
 import { addCsr } from './csr';
+import { addHealthcheck, addWait } from './health';
 import { addInject } from './inject';
 import { addPolicy } from './policy';
 import { json } from './render';
@@ -20,7 +21,8 @@ import { addWebhook } from './webhook';
 /** Adds every command other than `run`, in the order of the help. */
 export function addCommands(program: Command, context: CommandContext): Command {
   program.commandsGroup('Ask a running agent:');
-  for (const add of [addStatus, addPlan, addRotate, addSecret]) add(program, context);
+  for (const add of [addStatus, addHealthcheck, addWait, addPlan, addRotate, addSecret])
+    add(program, context);
   program.commandsGroup('An authority of your own:');
   for (const add of [addCa, addVm, addApprover]) add(program, context);
   program.commandsGroup('Pods of a cluster:');

@@ -8,13 +8,10 @@ import type {
 } from '../admin/agent-view';
 import type { PlanAnswer, RotateRequest } from '../admin/control-server';
 import { parseDuration } from '../base/duration';
+import { ANSWER_MS, askAgent } from './ask-agent';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { counted, facts, instant, json, table } from './render';
-import { addSettings, settingOf } from './settings-options';
-import type { Terminal } from './terminal';
-
-/** After this, the answer of the agent itself (who is behind) is late too. */
-const ANSWER_MS = 5_000;
+import { addSettings } from './settings-options';
 
 /** `keyturn status`. */
 export function addStatus(program: Command, context: CommandContext): void {
@@ -24,7 +21,7 @@ export function addStatus(program: Command, context: CommandContext): void {
       'Show the certificates that the running agent keeps, when they are renewed, and what each SDS stream has acknowledged. Exits 75 while the agent is not ready.',
     );
   onRun(command, context, async (options) => {
-    const status = await ask<AgentStatus>(
+    const status = await askAgent<AgentStatus>(
       options,
       context.terminal,
       'GET',
@@ -43,7 +40,12 @@ export function addPlan(program: Command, context: CommandContext): void {
       'Show when each certificate will be renewed, and the reasons, most decisive first.',
     );
   onRun(command, context, async (options) => {
-    const plan = await ask<PlanAnswer>(options, context.terminal, 'GET', `/plan${query(options)}`);
+    const plan = await askAgent<PlanAnswer>(
+      options,
+      context.terminal,
+      'GET',
+      `/plan${query(options)}`,
+    );
     context.terminal.out(
       options.format === 'json'
         ? json(plan)
@@ -73,7 +75,7 @@ export function addRotate(program: Command, context: CommandContext): void {
       reason: 'keyturn rotate',
       ...(workload !== undefined && { workload }),
     };
-    const result = await ask<RotateResult>(
+    const result = await askAgent<RotateResult>(
       options,
       context.terminal,
       'POST',
@@ -101,19 +103,6 @@ function workloadOf({ given }: CommandOptions): string | undefined {
 function query(options: CommandOptions): string {
   const workload = workloadOf(options);
   return workload === undefined ? '' : `?workload=${encodeURIComponent(workload)}`;
-}
-
-async function ask<T>(
-  options: CommandOptions,
-  terminal: Terminal,
-  method: 'GET' | 'POST',
-  path: string,
-  body?: RotateRequest,
-  timeoutMs = ANSWER_MS,
-): Promise<T> {
-  const socket = await settingOf('control-socket', options.flags, terminal);
-  const { callControl } = await import('../admin/control-client');
-  return callControl<T>(socket, method, path, body, { timeoutMs });
 }
 
 function statusText(status: AgentStatus): string {

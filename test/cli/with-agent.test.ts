@@ -188,3 +188,25 @@ test('bootstrap names the socket of the agent by its absolute path', async () =>
   expect(stdout).toContain('"/srv/app/run/sds"');
   expect(bootstrap.static_resources.listeners).toHaveLength(1);
 });
+
+test('healthcheck exits by whether the agent is ready, and wait returns when it is', async () => {
+  const running = await readyAgent();
+  expect(await ask(running, 'healthcheck')).toMatchObject({ code: 0, stdout: '', stderr: '' });
+  expect(await ask(running, 'wait', '--timeout', '10s')).toMatchObject({ code: 0, stderr: '' });
+  await running.close();
+  const none = await ask(running, 'healthcheck');
+  expect(none.code).toBe(69);
+  const late = await ask(running, 'wait', '--timeout', '300ms');
+  expect(late.code).toBe(75);
+  expect(late.stderr).toMatch(/^not ready: control socket .*control\.sock/);
+});
+
+test('wait waits for an agent that is yet to start', async () => {
+  let waiting: ReturnType<typeof keyturn> | undefined;
+  await runAgent((dir) => {
+    const env = { KEYTURN_CONTROL_SOCKET: join(dir, 'control.sock') };
+    waiting = keyturn(['wait', '--timeout', '20s'], { cwd: dir, env });
+    return {};
+  });
+  expect(await waiting).toMatchObject({ code: 0, stderr: '' });
+});
