@@ -82,15 +82,15 @@ function strangerTo({ transportSocket }: JsonObject, peer: string): string | und
 function guard(chain: JsonObject, call: Call): Verdict {
   const steps: Step[] = [];
   let recorded: string | undefined;
-  for (const filter of filtersOf(chain)) {
+  for (const { filter, seen } of filtersOf(chain, call)) {
     const config = objectOf(filter.typedConfig);
     const type = String(config['@type']);
     if (type.endsWith('.rbac.v3.RBAC')) {
       const { shadowRules, rules } = config;
       if (shadowRules !== undefined && config.shadowRulesStatPrefix === 'istio_ext_authz_')
-        recorded = evaluateRbac(objectOf(shadowRules), call).matched ?? recorded;
+        recorded = evaluateRbac(objectOf(shadowRules), seen).matched ?? recorded;
       if (rules === undefined) continue;
-      const verdict = evaluateRbac(objectOf(rules), call);
+      const verdict = evaluateRbac(objectOf(rules), seen);
       steps.push(stepOf(verdict));
       if (!verdict.passes)
         return { outcome: 'deny', by: verdict.matched ?? `no rule of ${verdict.action}`, steps };
@@ -111,10 +111,20 @@ function stepOf({ action, matched, missed }: RbacVerdict): Step {
   };
 }
 
-/** Network filters, then those inside the connection manager. */
-function filtersOf({ filters }: JsonObject): readonly JsonObject[] {
-  return objectsOf(filters).flatMap((each) => [
-    each,
-    ...objectsOf(objectOf(each.typedConfig).httpFilters),
+interface SeenBy {
+  readonly filter: JsonObject;
+  /** As much of the call as the filter sees. */
+  readonly seen: Call;
+}
+
+/** Network filters, which see a connection, then those inside the connection manager, which see its request. */
+function filtersOf({ filters }: JsonObject, call: Call): readonly SeenBy[] {
+  const connection = { ...call, request: undefined, remoteIp: call.directIp };
+  return objectsOf(filters).flatMap((filter) => [
+    { filter, seen: connection },
+    ...objectsOf(objectOf(filter.typedConfig).httpFilters).map((each) => ({
+      filter: each,
+      seen: call,
+    })),
   ]);
 }
