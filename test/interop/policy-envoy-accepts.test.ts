@@ -57,12 +57,12 @@ describeWith('envoy')('what policies compile to', () => {
   });
 });
 
-/** A key set without keys is JSON, and no key set to Envoy. */
+/** istiod takes a point that is on no curve, and Envoy refuses its listener. */
 const REFUSED = `
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: shop}
-spec: {jwtRules: [{issuer: a, jwks: '{"keys": [{"kty": "RSA"}]}'}]}
+spec: {jwtRules: [{issuer: a, jwks: '{"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}'}]}
 ---
 apiVersion: networking.istio.io/v1
 kind: Sidecar

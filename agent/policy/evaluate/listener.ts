@@ -82,6 +82,9 @@ function strangerTo({ transportSocket }: JsonObject, peer: string): string | und
 function guard(chain: JsonObject, call: Call): Verdict {
   const steps: Step[] = [];
   let recorded: string | undefined;
+  // Envoy answers 400 before any filter of HTTP has seen it.
+  if (call.request?.headers.get(':path')?.[0]?.includes('#'))
+    return refused('path', 'a path with a fragment is answered with 400');
   for (const { filter, seen } of filtersOf(chain, call)) {
     const config = objectOf(filter.typedConfig);
     const type = String(config['@type']);

@@ -33,10 +33,10 @@ export function showText(matcher: JsonObject): string {
  */
 function re2(source: string): RegExp {
   // What RE2 has and JavaScript has not, or in another meaning.
-  if (/\(\?(?![:])|\\[pPCAzQE]|\[\[:/.test(source))
+  if (/\(\?(?![:])|\\[pPCAzQEsSbB]|\[\[:/.test(source))
     throw new RangeError(`this expression of RE2 cannot be evaluated here: ${source}`);
   try {
-    return new RegExp(`^(?:${source})$`);
+    return new RegExp(`^(?:${source})$`, 'u');
   } catch {
     throw new RangeError(`this expression of RE2 cannot be evaluated here: ${source}`);
   }

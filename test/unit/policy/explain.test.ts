@@ -25,12 +25,16 @@ const policy = (name: string, spec: JsonObject) =>
   document('security', 'AuthorizationPolicy', name, spec);
 
 interface Asked {
+  readonly path?: string;
   readonly from?: string;
   readonly port?: number;
   readonly claims?: JsonObject;
 }
 
-function verdict(documents: readonly JsonObject[], { from, port = 8080, claims }: Asked = {}) {
+function verdict(
+  documents: readonly JsonObject[],
+  { from, port = 8080, claims, path = '/' }: Asked = {},
+) {
   const text = [SIDECAR, ...documents].map((each) => JSON.stringify(each)).join('\n---\n');
   const { resources, problems } = readPolicies([{ name: 'a', bytes: Buffer.from(text) }]);
   expect(problems).toEqual([]);
@@ -40,7 +44,7 @@ function verdict(documents: readonly JsonObject[], { from, port = 8080, claims }
     { namespace: 'shop', labels: {}, address: '127.0.0.1' },
     mesh,
   );
-  const request = { method: 'GET', path: '/', host: 'a', headers: [], claims };
+  const request = { method: 'GET', path, host: 'a', headers: [], claims };
   return evaluateCall(listeners, {
     peer: from,
     port,
@@ -153,6 +157,10 @@ test.each([
   ],
 ])('%s', (_, documents, asked, outcome, by) => {
   expect(verdict(documents as JsonObject[], asked)).toMatchObject({ outcome, by });
+});
+
+test('a path with a fragment, which Envoy answers itself', () => {
+  expect(verdict([], { path: '/a#b' })).toMatchObject({ outcome: 'refused', by: 'path' });
 });
 
 test('an authorizer that cannot be asked denies what it would have been asked about', () => {
