@@ -1,155 +1,215 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { systemClock } from '../base/clock';
 import { AgentError, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { compile } from '../policy/compile';
-import type { Call } from '../policy/evaluate/call';
-import { evaluateCall, type Verdict } from '../policy/evaluate/listener';
-import { requestOf } from '../policy/evaluate/request';
-import type { Mesh } from '../policy/mesh';
+import { readEnvoyConfig } from '../policy/evaluate/envoy-config';
+import { evaluate, type Verdict } from '../policy/evaluate/evaluate';
+import type { VerifyToken } from '../policy/evaluate/jwt';
+import type { EngineResult } from '../policy/evaluate/rbac';
+import type { PolicyRequest } from '../policy/evaluate/request';
+import { objectOf, objectsOf } from '../policy/resources/fields';
 import type { JsonObject } from '../policy/resources/resource';
 import { ResourceIndex } from '../policy/select';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
+import { readInput } from './input';
 import { readPolicyInput, withPolicies } from './policy-input';
 import { withLabels, workloadOf } from './policy-workload';
-import { json } from './render';
+import { facts, json, table } from './render';
 import type { Terminal } from './terminal';
+
+const MAX_DUMP_BYTES = 256 << 20;
 
 /** `keyturn policy explain`, below `keyturn policy`. */
 export function addPolicyExplain(policy: Command, context: CommandContext): void {
-  const command = withOutput(withLabels(withPolicies(policy.command('explain'))))
-    .summary('Say whether a call is allowed, and by which rule')
+  const command = withOutput(withLabels(withPolicies(policy.command('explain'), '[path...]')))
+    .summary('Say what becomes of a request, and why')
     .description(
-      'Evaluate what policies compile to for one call: ALLOW or DENY, the rule that decided, and for each rule that did not match the condition that failed.',
+      'Say whether a request is allowed, which rule decided, and for each that did not which condition failed. What is explained is the config of an Envoy: what the policies compile to, or a dump of any Envoy.',
     )
-    .addOption(new Option('--from <spiffe-id>', 'The caller, by mutual TLS').conflicts('plain'))
+    .addOption(new Option('--from <spiffe-id>', 'Who calls, by mutual TLS').conflicts('plain'))
     .option('--plain', 'The caller speaks plain text')
     .requiredOption('--to <port>', 'The port that is called')
-    .option('--method <method>', 'Method of the request', 'GET')
-    .option('--path <path>', 'Path of the request, as it is sent', '/')
-    .option(
-      '--host <host>',
-      'Host of the request, with its port where it is sent with one',
-      'localhost',
+    .option('--method <method>', 'Of the request', 'GET')
+    .option('--path <path>', 'With its query', '/')
+    .option('--host <host>', 'The Host header', 'localhost')
+    .option('--header <name:value>', 'A header; may be given several times', collect, [])
+    .option('--address <ip>', "The workload's address", '0.0.0.0')
+    .option('--sni <name>', 'The name that the caller asks for by TLS', '')
+    .option('--ip <address>', "The caller's address")
+    .option('--jwt <file>', 'A token, or the claims of one as JSON, which are trusted')
+    .addOption(
+      new Option(
+        '--config-dump <file>',
+        "An Envoy's /config_dump instead of policies; - is standard input",
+      ),
     )
-    .option('--header <name:value>', 'Header of the request; may be given again', several, [])
-    .option('--address <ip>', "The workload's address", '127.0.0.1')
-    .option('--ip <address>', "The caller's address", '127.0.0.1')
-    .option('--forwarded-for <address>', 'The address by x-forwarded-for, if another')
-    .option('--sni <name>', 'The server name that TLS asks for', '')
-    .option('--jwt <file>', 'Claims of a verified token, as JSON')
-    .option('--tcp', 'A connection without a request')
     .addHelpText(
       'after',
       `
 Examples:
-  keyturn policy explain policies/ --policy-labels app=ratings \\
-    --from spiffe://cluster.local/ns/shop/sa/reviews --to 8080 --path /ratings/1`,
+  keyturn policy explain policies/ --policy-labels app=cart \\
+    --from spiffe://td/ns/shop/sa/web --to 8080 --path /cart
+  curl -s localhost:15000/config_dump | keyturn policy explain --config-dump - --plain --to 8080`,
     );
   onRun(command, context, (options, [paths]) =>
     explain(options, paths as readonly string[], context.terminal),
   );
 }
 
-const several = (value: string, before: readonly string[]) => [...before, value];
+function collect(value: string, all: readonly string[]): readonly string[] {
+  return [...all, value];
+}
 
 async function explain(
   options: CommandOptions,
   paths: readonly string[],
   terminal: Terminal,
 ): Promise<number> {
-  const input = await readPolicyInput(options, paths, terminal);
-  const workload = await workloadOf(options, input, terminal);
-  const call = await callOf(options.given, input.mesh, terminal);
-  const { listeners } = compile(new ResourceIndex(input.resources), workload, input.mesh);
-  const verdict = evaluate(listeners, call);
-  terminal.out(options.format === 'json' ? json(verdict) : textOf(verdict));
+  const { given } = options;
+  if (given.from === undefined && given.plain !== true)
+    throw new AgentError('ERR_USAGE', 'no caller was given', {
+      hint: 'give --from spiffe://..., or --plain',
+    });
+  const token = await tokenOf(given.jwt, terminal);
+  const request = requestOf(options, token?.text);
+  const listeners = await listenersOf(options, paths, terminal);
+  const verdict = await evaluate(listenerAt(listeners, request.port), request, {
+    verify: verifier(token),
+    now: systemClock.now() / 1_000,
+  });
+  terminal.out(options.format === 'json' ? json(verdict) : asText(verdict));
   return 0;
 }
 
-function evaluate(listeners: readonly JsonObject[], call: Call): Verdict {
-  try {
-    return evaluateCall(listeners, call);
-  } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
-    throw new AgentError('ERR_POLICY', cause.message, {
-      cause,
-      hint: 'try it on an Envoy',
-    });
+async function listenersOf(
+  options: CommandOptions,
+  paths: readonly string[],
+  terminal: Terminal,
+): Promise<readonly JsonObject[]> {
+  const dump = options.given.configDump;
+  if (typeof dump === 'string') {
+    if (paths.length > 0)
+      throw new AgentError('ERR_USAGE', '--config-dump and policies were given', {
+        hint: 'give one of them',
+      });
+    const bytes = await readInput(dump, terminal, MAX_DUMP_BYTES);
+    try {
+      return readEnvoyConfig(JSON.parse(Buffer.from(bytes).toString('utf8')), dump);
+    } catch (cause) {
+      throw cause instanceof SyntaxError
+        ? invalid('ERR_INPUT', dump, 'must be JSON', { cause })
+        : cause;
+    }
   }
+  if (paths.length === 0)
+    throw new AgentError('ERR_USAGE', 'no policies were given', {
+      hint: 'give a directory of policies, or --config-dump FILE',
+    });
+  const input = await readPolicyInput(options, paths, terminal);
+  const workload = await workloadOf(options, input, terminal);
+  return compile(new ResourceIndex(input.resources), workload, input.mesh).listeners;
 }
 
-async function callOf(
-  given: Readonly<Record<string, unknown>>,
-  mesh: Mesh,
-  terminal: Terminal,
-): Promise<Call> {
-  if (typeof given.from !== 'string' && !given.plain)
-    throw invalid('ERR_USAGE', '--from', 'must be given, or --plain');
-  const ip = String(given.ip);
+/** The listener of the port itself, or the one that takes all ports, such as istiod's virtualInbound. */
+function listenerAt(listeners: readonly JsonObject[], port: number): JsonObject {
+  const inbound = listeners.filter(({ trafficDirection }) => trafficDirection !== 'OUTBOUND');
+  const own = inbound.find(
+    ({ address }) => objectOf(objectOf(address).socketAddress).portValue === port,
+  );
+  const shared = inbound.find(({ filterChains }) =>
+    objectsOf(filterChains).some(
+      ({ filterChainMatch }) => objectOf(filterChainMatch).destinationPort === port,
+    ),
+  );
+  const found = own ?? shared;
+  if (found) return found;
+  throw new AgentError('ERR_POLICY', `port ${port}: no listener`, {
+    hint: 'a Sidecar that selects the workload must list the port under spec.ingress, with captureMode: NONE',
+  });
+}
+
+function requestOf({ given }: CommandOptions, token: string | undefined): PolicyRequest {
+  const port = Number(given.to);
+  if (!/^\d{1,5}$/.test(String(given.to)) || port < 1 || port > 65_535)
+    throw invalid('ERR_USAGE', '--to', `must be a port, not ${given.to}`);
+  const headers = (given.header as readonly string[]).map((each) => {
+    const at = each.indexOf(':');
+    if (at < 1) throw invalid('ERR_USAGE', '--header', `must be NAME:VALUE, not ${each}`);
+    return [each.slice(0, at).trim().toLowerCase(), each.slice(at + 1).trim()] as const;
+  });
+  const bearer = token === undefined ? [] : [['authorization', `Bearer ${token}`] as const];
   return {
-    peer: given.from as string | undefined,
-    port: portOf(String(given.to)),
+    from: given.from as string | undefined,
+    port,
+    method: String(given.method),
+    path: String(given.path),
+    host: String(given.host),
+    headers: [...headers, ...bearer],
+    ip: given.ip as string | undefined,
+    localIp: undefined,
     serverName: String(given.sni),
-    directIp: ip,
-    remoteIp: typeof given.forwardedFor === 'string' ? given.forwardedFor : ip,
-    destinationIp: String(given.address),
-    request: given.tcp
-      ? undefined
-      : requestOf(
-          {
-            method: String(given.method),
-            path: String(given.path),
-            host: String(given.host),
-            headers: (given.header as readonly string[]).map(headerOf),
-            claims: await claimsOf(given.jwt, terminal),
-          },
-          mesh.pathNormalization,
-        ),
   };
 }
 
-function portOf(text: string): number {
-  if (/^[1-9]\d{0,4}$/.test(text) && Number(text) <= 65_535) return Number(text);
-  throw invalid('ERR_USAGE', '--to', `must be a port, 1 to 65535, not ${text}`);
+interface GivenToken {
+  readonly text: string;
+  /** Whether it was given as claims: no signature is asked for. */
+  readonly believed: boolean;
 }
 
-function headerOf(text: string): readonly [string, string] {
-  const at = text.indexOf(':', 1);
-  if (at < 1) throw invalid('ERR_USAGE', '--header', `must be NAME:VALUE, not ${text}`);
-  return [text.slice(0, at), text.slice(at + 1).trim()];
-}
-
-async function claimsOf(file: unknown, terminal: Terminal): Promise<JsonObject | undefined> {
+async function tokenOf(file: unknown, terminal: Terminal): Promise<GivenToken | undefined> {
   if (typeof file !== 'string') return undefined;
   const bytes = await readSmallFile(resolve(terminal.cwd, file), {
     field: file,
     code: 'ERR_INPUT',
   });
-  try {
-    const claims: unknown = JSON.parse(bytes.toString('utf8'));
-    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims))
-      return claims as JsonObject;
-  } catch {
-    // The same refusal as for JSON that is no object.
-  }
-  throw invalid('ERR_INPUT', file, 'must be a JSON object of claims', {
-    hint: 'give the claims, not the token',
-  });
+  const text = bytes.toString('utf8').trim();
+  if (!text.startsWith('{')) return { text, believed: false };
+  const part = (json: string) => Buffer.from(json).toString('base64url');
+  return { text: `${part('{"alg":"none"}')}.${part(text)}.`, believed: true };
+}
+
+function verifier(given: GivenToken | undefined): VerifyToken {
+  return async (jwks, token) => {
+    if (given?.believed && token === given.text) return true;
+    const { parseKeySet, TOKEN_ALGORITHMS } = await import('../jwt/key-set');
+    const keys = await parseKeySet(jwks, 'JWKS', TOKEN_ALGORITHMS);
+    return keys.verify(token).then(
+      () => true,
+      () => false,
+    );
+  };
 }
 
 const WORDS = {
   allow: 'ALLOW',
   deny: 'DENY',
-  refused: 'REFUSED',
-  ask: 'ASKED ELSEWHERE',
+  reset: 'DENY, no connection',
+  ask: 'ASK',
 } as const;
 
-function textOf({ outcome, by, steps }: Verdict): string {
-  const lines = [`${WORDS[outcome]} by ${by}`];
-  for (const { guard, says, missed } of steps) {
-    lines.push(`  ${guard}: ${says}`);
-    for (const { policy, why } of missed) lines.push(`    not ${policy}: ${why}`);
-  }
-  return `${lines.join('\n')}\n`;
+function asText({ kind, status, decidedBy, reason, asks, filters }: Verdict): string {
+  const rows = filters.flatMap(({ rules, shadow }) => [
+    ...(rules ? rowsOf(rules, rules.action) : []),
+    ...(shadow ? rowsOf(shadow, `${shadow.action}, not enforced`) : []),
+  ]);
+  return [
+    `${WORDS[kind]}${status === undefined ? '' : ` ${status}`}: ${reason}\n`,
+    facts([
+      ['rule', decidedBy],
+      ['asks', asks.join(', ')],
+    ]),
+    ...(rows.length === 0 ? [] : ['\n', table([['ACTION', 'RULE', 'MATCHES', 'FAILED'], ...rows])]),
+  ].join('');
+}
+
+function rowsOf({ policies }: EngineResult, action: string) {
+  return policies.map(({ name, matched, failed }) => [
+    action,
+    name,
+    matched ? 'yes' : 'no',
+    failed,
+  ]);
 }

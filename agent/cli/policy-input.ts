@@ -17,9 +17,9 @@ export interface PolicyInput extends ReadPolicies {
 }
 
 /** Adds what every command over a set of policies takes. */
-export function withPolicies(command: Command): Command {
+export function withPolicies(command: Command, paths = '<path...>'): Command {
   return addSettings(command, ['trust-domain', 'namespace'])
-    .argument('<path...>', 'directory or file of policies; - is standard input')
+    .argument(paths, 'directory or file of policies; - is standard input')
     .option('--mesh-config <file>', "Istio's MeshConfig, or the ConfigMap that holds it");
 }
 

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { compile } from '../../agent/policy/compile';
-import { evaluateCall } from '../../agent/policy/evaluate/listener';
-import { requestOf } from '../../agent/policy/evaluate/request';
+import { evaluate } from '../../agent/policy/evaluate/evaluate';
 import { readMesh } from '../../agent/policy/read-mesh';
 import { readPolicies } from '../../agent/policy/read-policies';
 import { objectOf, objectsOf } from '../../agent/policy/resources/fields';
@@ -197,7 +196,7 @@ describeWith('envoy')('what policy explain says', () => {
     for (const [index, listener] of listeners.entries()) {
       const port = await envoy.port(`set-${index}`);
       for (const call of CALLS) {
-        const said = explained(listener, port, call);
+        const said = await explained(listener, port, call);
         const did = await fired(port, call);
         expect([index, call, said]).toEqual([index, call, did]);
         const kind = said.replace(/\[.*/, '');
@@ -211,23 +210,26 @@ describeWith('envoy')('what policy explain says', () => {
 
 type Fired = (typeof CALLS)[number];
 
-function explained(listener: JsonObject, port: number, call: Fired): string {
-  const forwarded = call.headers.find(([name]) => name === 'x-forwarded-for')?.[1];
+async function explained(listener: JsonObject, port: number, call: Fired): Promise<string> {
   const onPort = {
     ...listener,
     address: { socketAddress: { address: '127.0.0.1', portValue: port } },
+    filterChains: objectsOf(listener.filterChains).map(({ filters }) => ({ filters: filters! })),
   };
-  const { outcome, by } = evaluateCall([onPort], {
-    peer: undefined,
-    port,
-    serverName: '',
-    directIp: '127.0.0.1',
-    remoteIp: forwarded?.split(', ').at(-1) ?? '127.0.0.1',
-    destinationIp: '127.0.0.1',
-    request: requestOf({ ...call, claims: undefined }, mesh.pathNormalization),
-  });
-  if (outcome === 'allow') return 'allowed';
-  return `rbac_access_denied_matched_policy[${by.startsWith('no rule') ? 'none' : by}]`;
+  const { kind, decidedBy } = await evaluate(
+    onPort,
+    {
+      ...call,
+      from: undefined,
+      port,
+      ip: '127.0.0.1',
+      localIp: '127.0.0.1',
+      serverName: '',
+    },
+    { verify: async () => false, now: 0 },
+  );
+  if (kind === 'allow') return 'allowed';
+  return `rbac_access_denied_matched_policy[${decidedBy ?? 'none'}]`;
 }
 
 function fired(port: number, { method, path, host, headers }: Fired): Promise<string> {

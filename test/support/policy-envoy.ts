@@ -1,30 +1,13 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { certificatesPem } from '../../agent/identity/certificate';
+import { ISTIO_ALPN } from '../../agent/policy/evaluate/chain';
+import type { PolicyRequest } from '../../agent/policy/evaluate/request';
 import { objectOf } from '../../agent/policy/resources/fields';
 import type { Json, JsonObject } from '../../agent/policy/resources/resource';
 import { staticBootstrap } from '../../agent/policy/static-bootstrap';
 import { startEnvoy } from './envoy';
 import { clientPair, liveCa, type PemPair } from './tls-ca';
-
-/** A call as it is fired. */
-export interface FiredCall {
-  /** SPIFFE ID of the caller; undefined for plain text. */
-  readonly from: string | undefined;
-  /** The caller's address, of the loopback. */
-  readonly ip: string;
-  /** The listener's address, of the loopback. */
-  readonly localIp: string;
-  readonly port: number;
-  readonly serverName: string;
-  readonly method: string;
-  readonly path: string;
-  readonly host: string;
-  readonly headers: readonly (readonly [name: string, value: string])[];
-}
-
-/** What a sidecar offers. */
-const ISTIO_ALPN = ['istio-http/1.1', 'istio', 'http/1.1'];
 
 /** What an Envoy answered: the body is `%RESPONSE_CODE_DETAILS%`. Undefined where it closed the connection. */
 export interface EnvoyAnswer {
@@ -34,7 +17,7 @@ export interface EnvoyAnswer {
 
 export interface PolicyEnvoy {
   /** Fires a request at its `localIp` and `port`. */
-  ask(request: FiredCall): Promise<EnvoyAnswer>;
+  ask(request: PolicyRequest): Promise<EnvoyAnswer>;
   stop(): Promise<void>;
 }
 
@@ -128,12 +111,12 @@ function answering(value: Json): Json {
 /** Of what Envoy never answers: a connection that it leaves open. */
 const SILENCE_MS = 10_000;
 
-async function fire(request: FiredCall, pair: PemPair | undefined): Promise<EnvoyAnswer> {
+async function fire(request: PolicyRequest, pair: PemPair | undefined): Promise<EnvoyAnswer> {
   const { method, path, host, headers } = request;
   const tcp = connectTcp({
     port: request.port,
-    host: request.localIp,
-    localAddress: request.ip,
+    host: request.localIp!,
+    localAddress: request.ip!,
   });
   const socket: Socket = pair
     ? connectTls({

@@ -1,215 +1,245 @@
-import { isObject, objectOf, objectsOf, textsOf } from '../resources/fields';
+import { objectOf, objectsOf } from '../resources/fields';
 import type { Json, JsonObject } from '../resources/resource';
-import { type Call, MATCHED, type Match, matched, missed } from './call';
-import { isInRange, matchesTemplate, matchesText, matchesValue, showText } from './values';
+import { isInRange } from './address';
+import {
+  type Headers,
+  matchesHeader,
+  matchesMetadata,
+  matchesText,
+  oneOf,
+  uninterpretable,
+} from './match';
+import { matchesTemplate, withoutQuery } from './path';
 
-/** What `envoy.config.rbac.v3.RBAC` makes of a call. */
-export interface RbacVerdict {
+/** What the rules of one filter can see. */
+export interface Facts {
+  /** Names of the peer's certificate, URIs first; undefined on a connection without TLS. */
+  readonly peer: readonly string[] | undefined;
+  readonly localIp: string | undefined;
+  readonly localPort: number;
+  readonly directIp: string | undefined;
+  readonly remoteIp: string | undefined;
+  readonly serverName: string;
+  /** With pseudo-headers; empty on a connection. */
+  readonly headers: Headers;
+  /** By the name of the filter that found it out. */
+  readonly metadata: JsonObject;
+}
+
+/** How one policy of a filter judged. */
+export interface PolicyResult {
+  readonly name: string;
+  readonly matched: boolean;
+  /** Why it did not match. */
+  readonly failed: string | undefined;
+}
+
+/** How a filter's rules, or its shadow rules, judged. */
+export interface EngineResult {
   readonly action: 'ALLOW' | 'DENY' | 'LOG';
-  /** The first of its policies, by name, that matched. */
-  readonly matched: string | undefined;
-  /** What did not match in each of the others before it. */
-  readonly missed: readonly { readonly policy: string; readonly why: string }[];
-  /** Whether the call may go on. */
-  readonly passes: boolean;
+  readonly allowed: boolean;
+  /** The first policy that matched, in the order of names. */
+  readonly decidedBy: string | undefined;
+  readonly policies: readonly PolicyResult[];
 }
 
-/** @throws RangeError for matchers that are not known here; no verdict is guessed. */
-export function evaluateRbac(rbac: JsonObject, call: Call): RbacVerdict {
-  const action = actionOf(rbac.action);
-  const others: { policy: string; why: string }[] = [];
-  let found: string | undefined;
-  for (const [name, policy] of Object.entries(objectOf(rbac.policies)).sort(byName)) {
-    const match = matchPolicy(objectOf(policy), call);
-    if (match.ok) {
-      found = name;
-      break;
-    }
-    others.push({ policy: name, why: match.why });
+/**
+ * Judges by `envoy.config.rbac.v3.RBAC`.
+ *
+ * @throws AgentError ERR_POLICY where a condition is of a kind that only Envoy knows.
+ */
+export function judge(rbac: JsonObject, facts: Facts): EngineResult {
+  const action = (rbac.action ?? 'ALLOW') as EngineResult['action'];
+  if ('matcher' in rbac) throw uninterpretable('rules in the form of a matcher tree');
+  const policies: PolicyResult[] = [];
+  let decidedBy: string | undefined;
+  for (const [name, policy] of Object.entries(objectOf(rbac.policies)).sort(byBytes)) {
+    const failed = failureOf(objectOf(policy), facts);
+    policies.push({ name, matched: failed === undefined, failed });
+    if (failed === undefined) decidedBy ??= name;
   }
-  const passes =
-    action === 'LOG' || (action === 'ALLOW' ? found !== undefined : found === undefined);
-  return { action, matched: found, missed: others, passes };
+  const matched = decidedBy !== undefined;
+  const allowed = action === 'LOG' || matched === (action === 'ALLOW');
+  return { action, allowed, decidedBy, policies };
 }
 
-function actionOf(action: Json | undefined): RbacVerdict['action'] {
-  if (action === undefined || action === 'ALLOW') return 'ALLOW';
-  if (action === 'DENY' || action === 'LOG') return action;
-  throw new RangeError(`no such RBAC action: ${String(action)}`);
+function byBytes([one]: [string, Json], [other]: [string, Json]): number {
+  return Buffer.compare(Buffer.from(one), Buffer.from(other));
 }
 
-/** As Envoy's ordered map has them: by bytes, which names of resources, being ASCII, are. */
-function byName([one]: readonly [string, unknown], [other]: readonly [string, unknown]): number {
-  return one < other ? -1 : 1;
-}
-
-function matchPolicy(policy: JsonObject, call: Call): Match {
-  if (policy.condition !== undefined || policy.checkedCondition !== undefined)
-    throw new RangeError('conditions in CEL cannot be evaluated here');
-  const permission = any(objectsOf(policy.permissions), (each) => matchPermission(each, call));
-  if (!permission.ok) return permission;
-  return any(objectsOf(policy.principals), (each) => matchPrincipal(each, call));
-}
-
-function any(list: readonly JsonObject[], match: (each: JsonObject) => Match): Match {
-  const reasons: string[] = [];
-  for (const each of list) {
-    const result = match(each);
-    if (result.ok) return result;
-    reasons.push(result.why);
-  }
-  return missed([...new Set(reasons)].join(' and '));
-}
-
-function all(list: readonly JsonObject[], match: (each: JsonObject) => Match): Match {
-  for (const each of list) {
-    const result = match(each);
-    if (!result.ok) return result;
-  }
-  return MATCHED;
-}
-
-function not(inner: Json | undefined, match: (each: JsonObject) => Match): Match {
-  const negated = objectOf(inner);
-  return matched(!match(negated).ok, () => `not ${show(negated)}`);
-}
-
-function matchPermission(rule: JsonObject, call: Call): Match {
-  const inner = (each: JsonObject) => matchPermission(each, call);
-  if (rule.any !== undefined) return matched(rule.any === true, () => 'it never matches');
-  if (isObject(rule.andRules)) return all(objectsOf(rule.andRules.rules), inner);
-  if (isObject(rule.orRules)) return any(objectsOf(rule.orRules.rules), inner);
-  if (rule.notRule !== undefined) return not(rule.notRule, inner);
-  if (isObject(rule.uriTemplate)) {
-    const template = String(objectOf(rule.uriTemplate.typedConfig).pathTemplate);
-    const path = pathOf(call);
-    const ok = path !== undefined && matchesTemplate(template, path);
-    return matched(ok, () => `the path is ${shown(path)}, not ${template}`);
-  }
-  if (rule.destinationPort !== undefined)
-    return matched(
-      call.port === rule.destinationPort,
-      () => `the port is ${call.port}, not ${String(rule.destinationPort)}`,
-    );
-  if (isObject(rule.destinationIp))
-    return address('the destination', rule.destinationIp, call.destinationIp);
-  if (isObject(rule.requestedServerName)) {
-    const matcher = rule.requestedServerName;
-    return matched(
-      matchesText(matcher, call.serverName),
-      () => `the server name is ${shown(call.serverName)}, not ${showText(matcher)}`,
-    );
-  }
-  return matchEither(rule, call);
-}
-
-function matchPrincipal(id: JsonObject, call: Call): Match {
-  const inner = (each: JsonObject) => matchPrincipal(each, call);
-  if (id.any !== undefined) return matched(id.any === true, () => 'it never matches');
-  if (isObject(id.andIds)) return all(objectsOf(id.andIds.ids), inner);
-  if (isObject(id.orIds)) return any(objectsOf(id.orIds.ids), inner);
-  if (id.notId !== undefined) return not(id.notId, inner);
-  if (isObject(id.authenticated)) {
-    const { principalName } = id.authenticated;
-    const ok =
-      call.peer !== undefined &&
-      (!isObject(principalName) || matchesText(principalName, call.peer));
-    return matched(
-      ok,
-      () =>
-        `the peer is ${call.peer ?? 'not authenticated'}, not ${showText(objectOf(principalName))}`,
-    );
-  }
-  if (isObject(id.directRemoteIp)) return address('the peer', id.directRemoteIp, call.directIp);
-  if (isObject(id.remoteIp)) return address('the client', id.remoteIp, call.remoteIp);
-  if (isObject(id.sourceIp)) return address('the peer', id.sourceIp, call.directIp);
-  return matchEither(id, call);
-}
-
-/** What permissions and principals have in common. */
-function matchEither(rule: JsonObject, call: Call): Match {
-  if (isObject(rule.header)) return matchHeader(rule.header, call);
-  if (isObject(rule.urlPath)) {
-    const matcher = objectOf(rule.urlPath.path);
-    const path = pathOf(call);
-    const ok = path !== undefined && matchesText(matcher, path);
-    return matched(ok, () => `the path is ${shown(path)}, not ${showText(matcher)}`);
-  }
-  const metadata = rule.metadata ?? objectOf(rule.sourcedMetadata).metadataMatcher;
-  if (isObject(metadata)) return matchMetadata(metadata, call);
-  throw new RangeError(`no such rule: ${Object.keys(rule).join(', ')}`);
-}
-
-/** @see envoy.config.route.v3.HeaderMatcher */
-function matchHeader(header: JsonObject, { request }: Call): Match {
-  const name = String(header.name).toLowerCase();
-  const values = request?.headers.get(name) ?? [];
-  const label = HEADER_LABELS.get(name) ?? `header ${name}`;
-  const result = (): Match => {
-    if (header.presentMatch !== undefined)
-      return matched(values.length > 0 === header.presentMatch, () => `${label} is absent`);
-    if (!isObject(header.stringMatch))
-      throw new RangeError(`no such header matcher: ${Object.keys(header).join(', ')}`);
-    const matcher = header.stringMatch;
-    const isEmpty = values.length === 0 && header.treatMissingHeaderAsEmpty === true;
-    // Of several any one may match; they are not joined.
-    const ok = (isEmpty ? [''] : values).some((each) => matchesText(matcher, each));
-    return matched(ok, () => `${label} is ${shownAll(values)}, not ${showText(matcher)}`);
+/** Undefined where it matches; else the condition that did not. */
+function failureOf(policy: JsonObject, facts: Facts): string | undefined {
+  if ('condition' in policy || 'checkedCondition' in policy)
+    throw uninterpretable('a policy with a CEL condition');
+  const of = (list: Json | undefined) => {
+    const all = objectsOf(list);
+    if (all.some((each) => matches(each, facts))) return undefined;
+    return all.length === 1 ? whyNot(all[0]!, facts) : `none of ${all.map(describe).join(' or ')}`;
   };
-  if (header.invertMatch !== true) return result();
-  return matched(!result().ok, () => `${label} is ${shownAll(values)}`);
+  return of(policy.permissions) ?? of(policy.principals);
 }
 
-const HEADER_LABELS = new Map([
-  [':method', 'the method'],
-  [':authority', 'the host'],
-  [':path', 'the path'],
-]);
+/** The innermost condition of a conjunction that fails. */
+function whyNot(rule: JsonObject, facts: Facts): string {
+  const [kind, value] = oneOf(rule, 'a rule');
+  if (kind === 'andRules' || kind === 'andIds') {
+    const failing = membersOf(value).find((each) => !matches(each, facts));
+    return failing ? whyNot(failing, facts) : describe(rule);
+  }
+  const members = kind === 'orRules' || kind === 'orIds' ? membersOf(value) : [];
+  return members.length === 1 ? whyNot(members[0]!, facts) : describe(rule);
+}
 
-const JWT_FILTER = 'envoy.filters.http.jwt_authn';
+function membersOf(value: Json): readonly JsonObject[] {
+  const { rules, ids } = objectOf(value);
+  return objectsOf(rules ?? ids);
+}
 
-/** Dynamic metadata: what a token says is all that is known of it here. */
-function matchMetadata(metadata: JsonObject, { request }: Call): Match {
-  const keys = objectsOf(metadata.path).map(({ key }) => String(key));
-  let value: Json | undefined =
-    metadata.filter === JWT_FILTER && request?.claims ? { payload: request.claims } : undefined;
-  for (const key of keys)
-    value = isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined;
-  const ok = matchesValue(objectOf(metadata.value), value) !== (metadata.invert === true);
+/** A `Permission` or a `Principal`. */
+function matches(rule: JsonObject, facts: Facts): boolean {
+  const [kind, value] = oneOf(rule, 'a rule');
+  const fields = objectOf(value);
+  switch (kind) {
+    case 'andRules':
+    case 'andIds':
+      return membersOf(value).every((each) => matches(each, facts));
+    case 'orRules':
+    case 'orIds':
+      return membersOf(value).some((each) => matches(each, facts));
+    case 'notRule':
+    case 'notId':
+      return !matches(fields, facts);
+    case 'any':
+      return true;
+    case 'header':
+      return matchesHeader(fields, facts.headers);
+    case 'urlPath':
+      return matchesPath(facts, (path) => matchesText(objectOf(fields.path), withoutQuery(path)));
+    case 'uriTemplate': {
+      const { pathTemplate } = objectOf(fields.typedConfig);
+      if (pathTemplate === undefined) throw uninterpretable('a path matcher of another extension');
+      return matchesPath(facts, (path) => matchesTemplate(String(pathTemplate), path));
+    }
+    case 'destinationIp':
+      return isInRange(facts.localIp, fields);
+    case 'destinationPort':
+      return facts.localPort === value;
+    case 'destinationPortRange':
+      return (
+        facts.localPort >= Number(fields.start ?? 0) && facts.localPort < Number(fields.end ?? 0)
+      );
+    case 'requestedServerName':
+      return matchesText(fields, facts.serverName);
+    case 'metadata':
+      return matchesMetadata(fields, facts.metadata);
+    case 'sourcedMetadata':
+      if (fields.metadataSource === 'ROUTE') throw uninterpretable('metadata of routes');
+      return matchesMetadata(objectOf(fields.metadataMatcher), facts.metadata);
+    case 'authenticated': {
+      if (!facts.peer) return false;
+      const { principalName } = fields;
+      if (principalName === undefined) return true;
+      // Envoy tries the subject last, which an SVID leaves empty.
+      return [...facts.peer, ''].some((name) => matchesText(objectOf(principalName), name));
+    }
+    case 'directRemoteIp':
+    case 'sourceIp':
+      return isInRange(facts.directIp, fields);
+    case 'remoteIp':
+      return isInRange(facts.remoteIp, fields);
+    default:
+      throw uninterpretable(`a rule with ${kind}`);
+  }
+}
+
+function matchesPath(facts: Facts, matcher: (path: string) => boolean): boolean {
+  const path = facts.headers.find(([name]) => name === ':path');
+  return path !== undefined && matcher(path[1]);
+}
+
+/** A condition in the words of policies. */
+function describe(rule: JsonObject): string {
+  const [kind, value] = oneOf(rule, 'a rule');
+  const fields = objectOf(value);
+  const members = () => membersOf(value).map(describe);
+  switch (kind) {
+    case 'andRules':
+    case 'andIds':
+      return `(${members().join(' and ')})`;
+    case 'orRules':
+    case 'orIds':
+      return members().length === 1 ? members()[0]! : `(${members().join(' or ')})`;
+    case 'notRule':
+    case 'notId':
+      return `not ${describe(fields)}`;
+    case 'any':
+      return 'anything';
+    case 'header':
+      return describeHeader(fields);
+    case 'urlPath':
+      return `path ${describeText(objectOf(fields.path))}`;
+    case 'uriTemplate':
+      return `path like ${objectOf(fields.typedConfig).pathTemplate}`;
+    case 'destinationPort':
+      return `port ${value}`;
+    case 'destinationPortRange':
+      return `port ${fields.start}-${Number(fields.end) - 1}`;
+    case 'requestedServerName':
+      return `SNI ${describeText(fields)}`;
+    case 'authenticated':
+      return fields.principalName === undefined
+        ? 'mutual TLS'
+        : `principal ${describeText(objectOf(fields.principalName))}`;
+    case 'metadata':
+      return describeMetadata(fields);
+    case 'sourcedMetadata':
+      return describeMetadata(objectOf(fields.metadataMatcher));
+    default:
+      return `${ADDRESSES[kind] ?? kind} ${fields.addressPrefix}/${fields.prefixLen ?? 0}`;
+  }
+}
+
+const ADDRESSES: Readonly<Record<string, string>> = {
+  destinationIp: 'destination IP',
+  directRemoteIp: 'source IP',
+  sourceIp: 'source IP',
+  remoteIp: 'remote IP',
+};
+
+function describeHeader({ name, presentMatch, invertMatch, ...rest }: JsonObject): string {
+  const words: Record<string, string> = { ':authority': 'host', ':method': 'method' };
+  const what = words[String(name)] ?? `header ${name}`;
+  const match = rest.stringMatch === undefined ? rest : objectOf(rest.stringMatch);
+  const text = presentMatch === undefined ? describeText(match) : 'present';
+  return `${invertMatch === true ? 'not ' : ''}${what} ${text}`;
+}
+
+function describeText({ ignoreCase, ...pattern }: JsonObject): string {
+  const [[kind, value] = ['', '']] = Object.entries(pattern);
+  if (kind === 'safeRegex') return `~ ${objectOf(value).regex}`;
+  return kind === 'exact' ? String(value) : `${kind} ${value}`;
+}
+
+function describeMetadata({ filter, path, value }: JsonObject): string {
+  const keys = objectsOf(path).map(({ key }) => String(key));
   const what =
-    metadata.filter === JWT_FILTER
-      ? `claim ${keys.slice(1).join('.')}`
-      : `metadata ${String(metadata.filter)} ${keys.join('.')}`;
-  return matched(ok, () => `${what} is ${shown(value)}`);
+    filter === 'envoy.filters.http.jwt_authn'
+      ? `JWT claim ${keys.slice(1).join('.')}`
+      : `metadata ${filter} ${keys.join('.')}`;
+  return `${what} ${describeValue(objectOf(value))}`;
 }
 
-function address(whose: string, range: JsonObject, given: string): Match {
-  return matched(
-    isInRange(range, given),
-    () =>
-      `${whose} is ${given}, not in ${String(range.addressPrefix)}/${String(range.prefixLen ?? 0)}`,
-  );
-}
-
-/** Without query and fragment. */
-function pathOf({ request }: Call): string | undefined {
-  return request?.headers.get(':path')?.[0]?.replace(/[?#].*$/s, '');
-}
-
-const shownAll = (values: readonly string[]) => values.map(shown).join(', ') || 'absent';
-
-function shown(value: Json | undefined): string {
-  return value === undefined ? 'absent' : JSON.stringify(value);
-}
-
-/** A negated matcher in short. */
-function show(rule: JsonObject): string {
-  const inner = objectOf(rule.orRules ?? rule.orIds ?? rule.andRules ?? rule.andIds);
-  const list = objectsOf(inner.rules ?? inner.ids);
-  if (list.length > 0) return list.map(show).join(', ');
-  const { header, urlPath, authenticated } = rule;
-  if (isObject(header)) return `${String(header.name)} ${showText(objectOf(header.stringMatch))}`;
-  if (isObject(urlPath)) return showText(objectOf(urlPath.path));
-  if (isObject(authenticated)) return showText(objectOf(authenticated.principalName));
-  return textsOf([JSON.stringify(rule)]).join('');
+function describeValue(matcher: JsonObject): string {
+  const [[kind, value] = ['', '']] = Object.entries(matcher);
+  const fields = objectOf(value);
+  switch (kind) {
+    case 'stringMatch':
+      return describeText(fields);
+    case 'listMatch':
+      return `with ${describeValue(objectOf(fields.oneOf))}`;
+    case 'orMatch':
+      return objectsOf(fields.valueMatchers).map(describeValue).join(' or ');
+    default:
+      return `${kind} ${JSON.stringify(value)}`;
+  }
 }

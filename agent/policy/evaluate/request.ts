@@ -1,55 +1,43 @@
-import type { Mesh } from '../mesh';
 import type { JsonObject } from '../resources/resource';
-import type { CallRequest } from './call';
+import { isAddress } from './address';
+import type { Headers } from './match';
 
-/** A request as a person writes it. */
-export interface RequestFacts {
+/** A request to judge, as a client makes it. */
+export interface PolicyRequest {
+  /** SPIFFE ID of the client's certificate; undefined for plain text. */
+  readonly from: string | undefined;
+  readonly port: number;
   readonly method: string;
+  /** With its query. */
   readonly path: string;
   readonly host: string;
-  readonly headers: readonly (readonly [name: string, value: string])[];
-  readonly claims: JsonObject | undefined;
+  /** Without pseudo-headers; names in lower case. */
+  readonly headers: Headers;
+  /** The client's address; conditions on it are false where undefined. */
+  readonly ip: string | undefined;
+  /** The workload's own address. */
+  readonly localIp: string | undefined;
+  /** SNI, empty where there is none. */
+  readonly serverName: string;
 }
 
-/** The request as filters see it: the path as the mesh normalises it, headers by their names. */
-export function requestOf(
-  { method, path, host, headers, claims }: RequestFacts,
-  normalization: Mesh['pathNormalization'],
-): CallRequest {
-  const all = new Map([
-    [':method', [method]],
-    [':path', [normalizePath(path, normalization)]],
-    [':authority', [host]],
-  ]);
-  for (const [name, value] of headers) {
-    const key = name.toLowerCase();
-    all.set(key, [...(all.get(key) ?? []), value]);
+/** Where a request comes from, as a connection manager believes it. */
+export function remoteIpOf(request: PolicyRequest, manager: JsonObject): string | undefined {
+  if (manager.originalIpDetectionExtensions !== undefined) return request.ip;
+  const hops = Number(manager.xffNumTrustedHops ?? 0);
+  const all = request.headers
+    .flatMap(([name, value]) => (name === 'x-forwarded-for' ? [value] : []))
+    .join(',')
+    .split(',')
+    .map((each) => each.trim());
+  if (manager.useRemoteAddress === true) {
+    if (hops === 0) return request.ip;
+    return addressAt(all, hops - 1) ?? request.ip;
   }
-  return { headers: all, claims };
+  return addressAt(all, hops) ?? request.ip;
 }
 
-/**
- * As Envoy does before any filter: dots are resolved, slashes merged, escaped slashes decoded, by the
- * mesh's option. The query stays as it is.
- *
- * @see Istio, MeshConfig.ProxyPathNormalization; envoy source/common/http/path_utility.cc
- */
-export function normalizePath(path: string, normalization: Mesh['pathNormalization']): string {
-  if (normalization === 'NONE') return path;
-  const [, whole = '', rest = ''] = /^([^?#]*)(.*)$/s.exec(path) ?? [];
-  const decoded =
-    normalization === 'DECODE_AND_MERGE_SLASHES'
-      ? whole.replace(/%2f/gi, '/').replace(/%5c/gi, '\\')
-      : whole;
-  const unescaped = decoded.replace(/%([0-9a-f]{2})/gi, (written, hex: string) => {
-    const sign = String.fromCharCode(Number.parseInt(hex, 16));
-    return /[\w\-.~]/.test(sign) ? sign : written;
-  });
-  const resolved = new URL(
-    `http://host${unescaped.startsWith('/') ? '' : '/'}${unescaped}`,
-  ).pathname
-    .replaceAll('^', '%5E')
-    .replaceAll('|', '%7C');
-  const merges = normalization === 'MERGE_SLASHES' || normalization === 'DECODE_AND_MERGE_SLASHES';
-  return (merges ? resolved.replace(/\/+/g, '/') : resolved) + rest;
+function addressAt(all: readonly string[], fromEnd: number): string | undefined {
+  const found = all.at(-1 - fromEnd);
+  return found !== undefined && isAddress(found) ? found : undefined;
 }

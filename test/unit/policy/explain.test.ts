@@ -1,9 +1,10 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { expect, test } from '@jest/globals';
 import { compile } from '../../../agent/policy/compile';
-import { evaluateCall } from '../../../agent/policy/evaluate/listener';
-import { requestOf } from '../../../agent/policy/evaluate/request';
+import { evaluate } from '../../../agent/policy/evaluate/evaluate';
 import { defaultMesh } from '../../../agent/policy/read-mesh';
 import { readPolicies } from '../../../agent/policy/read-policies';
+import { objectOf } from '../../../agent/policy/resources/fields';
 import type { JsonObject } from '../../../agent/policy/resources/resource';
 import { ResourceIndex } from '../../../agent/policy/select';
 
@@ -25,6 +26,7 @@ const policy = (name: string, spec: JsonObject) =>
   document('security', 'AuthorizationPolicy', name, spec);
 
 interface Asked {
+  readonly isSigned?: boolean;
   readonly path?: string;
   readonly from?: string;
   readonly port?: number;
@@ -33,7 +35,7 @@ interface Asked {
 
 function verdict(
   documents: readonly JsonObject[],
-  { from, port = 8080, claims, path = '/' }: Asked = {},
+  { from, port = 8080, claims, path = '/', isSigned = true }: Asked = {},
 ) {
   const text = [SIDECAR, ...documents].map((each) => JSON.stringify(each)).join('\n---\n');
   const { resources, problems } = readPolicies([{ name: 'a', bytes: Buffer.from(text) }]);
@@ -44,49 +46,55 @@ function verdict(
     { namespace: 'shop', labels: {}, address: '127.0.0.1' },
     mesh,
   );
-  const request = { method: 'GET', path, host: 'a', headers: [], claims };
-  return evaluateCall(listeners, {
-    peer: from,
+  const listener = listeners.find(
+    ({ address }) => objectOf(objectOf(address).socketAddress).portValue === port,
+  )!;
+  const bearer = claims ? [['authorization', `Bearer ${tokenOf(claims)}`] as const] : [];
+  const request = {
+    from,
     port,
+    method: 'GET',
+    path,
+    host: 'a',
+    headers: bearer,
+    ip: '127.0.0.1',
+    localIp: '127.0.0.1',
     serverName: '',
-    directIp: '127.0.0.1',
-    remoteIp: '127.0.0.1',
-    destinationIp: '127.0.0.1',
-    request: port === 8080 ? requestOf(request, mesh.pathNormalization) : undefined,
-  });
+  };
+  return evaluate(listener, request, { verify: async () => isSigned, now: 1_000 });
 }
+
+const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+const tokenOf = (claims: JsonObject) => `${part({ alg: 'ES256' })}.${part(claims)}.AA`;
+
+const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const ISSUER = 'https://iss/a';
+const tokens = document('security', 'RequestAuthentication', 'jwt', {
+  jwtRules: [
+    { issuer: ISSUER, jwks: JSON.stringify({ keys: [publicKey.export({ format: 'jwk' })] }) },
+  ],
+});
 
 const CART = 'spiffe://example.org/ns/shop/sa/cart';
 const allowCart = policy('cart', {
   rules: [{ from: [{ source: { principals: ['example.org/ns/shop/sa/cart'] } }] }],
 });
 
+const RULE = (name: string) => `ns[shop]-policy[${name}]-rule[0]`;
+
 test.each([
-  ['plain text where no policy is', [], {}, 'allow', 'no policy of ALLOW'],
-  ['plain text on a STRICT port', [peers('STRICT')], {}, 'refused', 'connection'],
-  ['mutual TLS on a DISABLE port', [peers('DISABLE')], { from: CART }, 'refused', 'connection'],
-  [
-    'a peer of another trust domain',
-    [],
-    { from: 'spiffe://other/ns/shop/sa/cart' },
-    'refused',
-    'handshake',
-  ],
-  ['a port without a listener', [], { port: 1 }, 'refused', 'listener'],
-  [
-    'the account that is allowed',
-    [allowCart],
-    { from: CART },
-    'allow',
-    'ns[shop]-policy[cart]-rule[0]',
-  ],
-  ['another account', [allowCart], { from: `${CART}2` }, 'deny', 'no rule of ALLOW'],
+  ['plain text where no policy is', [], {}, 'allow', undefined],
+  ['plain text on a STRICT port', [peers('STRICT')], {}, 'reset', undefined],
+  ['mutual TLS on a DISABLE port', [peers('DISABLE')], { from: CART }, 'reset', undefined],
+  ['a peer of another trust domain', [], { from: 'spiffe://other/ns/a/sa/b' }, 'reset', undefined],
+  ['the account that is allowed', [allowCart], { from: CART }, 'allow', RULE('cart')],
+  ['another account', [allowCart], { from: `${CART}2` }, 'deny', undefined],
   [
     'plain text past a DENY by principals',
     [policy('no', { action: 'DENY', rules: [{ from: [{ source: { principals: ['*'] } }] }] })],
     {},
     'allow',
-    'no policy of ALLOW',
+    undefined,
   ],
   [
     'a dry run',
@@ -98,54 +106,49 @@ test.each([
     ],
     {},
     'allow',
-    'no policy of ALLOW',
+    undefined,
   ],
-  [
-    'nobody, by an ALLOW without rules',
-    [policy('none', {})],
-    { from: CART },
-    'deny',
-    'no rule of ALLOW',
-  ],
+  ['nobody, by an ALLOW without rules', [policy('none', {})], { from: CART }, 'deny', undefined],
   [
     'DENY with paths only, on a TCP port',
     [policy('no', { action: 'DENY', rules: [{ to: [{ operation: { paths: ['/admin'] } }] }] })],
     { port: 9090 },
-    'deny',
-    'ns[shop]-policy[no]-rule[0]',
+    'reset',
+    RULE('no'),
   ],
   [
     'ALLOW with paths only, on a TCP port',
     [policy('yes', { rules: [{ to: [{ operation: { paths: ['/'] } }] }] })],
     { port: 9090 },
-    'deny',
-    'no rule of ALLOW',
+    'reset',
+    undefined,
   ],
   [
     'a claim that is a list',
     [
+      tokens,
       policy('group', {
         rules: [{ when: [{ key: 'request.auth.claims[groups]', values: ['admins'] }] }],
       }),
     ],
-    { claims: { groups: ['users', 'admins'] } },
+    { claims: { iss: ISSUER, groups: ['users', 'admins'] } },
     'allow',
-    'ns[shop]-policy[group]-rule[0]',
+    RULE('group'),
   ],
   [
     'an issuer and a subject',
     [
-      policy('jwt', {
-        rules: [{ from: [{ source: { requestPrincipals: ['https://iss/a/sub'] } }] }],
-      }),
+      tokens,
+      policy('jwt', { rules: [{ from: [{ source: { requestPrincipals: [`${ISSUER}/sub`] } }] }] }),
     ],
-    { claims: { iss: 'https://iss/a', sub: 'sub' } },
+    { claims: { iss: ISSUER, sub: 'sub' } },
     'allow',
-    'ns[shop]-policy[jwt]-rule[0]',
+    RULE('jwt'),
   ],
   [
     'no token, where one is required',
     [
+      tokens,
       policy('jwt', {
         action: 'DENY',
         rules: [{ from: [{ source: { notRequestPrincipals: ['*'] } }] }],
@@ -153,36 +156,45 @@ test.each([
     ],
     {},
     'deny',
-    'ns[shop]-policy[jwt]-rule[0]',
+    RULE('jwt'),
   ],
-])('%s', (_, documents, asked, outcome, by) => {
-  expect(verdict(documents as JsonObject[], asked)).toMatchObject({ outcome, by });
+])('%s', async (_, documents, asked, kind, decidedBy) => {
+  expect(await verdict(documents as JsonObject[], asked)).toMatchObject({ kind, decidedBy });
 });
 
-test('a path with a fragment, which Envoy answers itself', () => {
-  expect(verdict([], { path: '/a#b' })).toMatchObject({ outcome: 'refused', by: 'path' });
+test.each([
+  ['is not signed by a key of its issuer', { iss: ISSUER }, false, 'Jwt verification fails'],
+  ['is of an issuer that no rule names', { iss: 'b' }, true, 'Jwt issuer is not configured'],
+  ['has ended', { iss: ISSUER, exp: 1 }, true, 'Jwt is expired'],
+])(
+  'a token that %s is answered with 401, whatever the policies allow',
+  async (_, claims, isSigned, reason) => {
+    const said = await verdict([tokens], { claims, isSigned });
+    expect(said).toMatchObject({ kind: 'deny', status: 401, reason });
+  },
+);
+
+test('a path with a fragment, which Envoy answers itself', async () => {
+  expect(await verdict([], { path: '/a#b' })).toMatchObject({ kind: 'deny', status: 400 });
 });
 
-test('an authorizer that cannot be asked denies what it would have been asked about', () => {
+test('an authorizer that cannot be asked denies what it would have been asked about', async () => {
   const custom = policy('ask', { action: 'CUSTOM', provider: { name: 'opa' }, rules: [{}] });
-  expect(verdict([custom])).toMatchObject({
-    outcome: 'deny',
-    by: expect.stringContaining('bad-CUSTOM'),
+  expect(await verdict([custom])).toMatchObject({
+    kind: 'deny',
+    decidedBy: expect.stringContaining('bad-CUSTOM'),
   });
 });
 
-test('the condition that failed is named for each rule', () => {
-  const { steps } = verdict([allowCart], { from: 'spiffe://example.org/ns/shop/sa/pay' });
-  expect(steps).toEqual([
-    {
-      guard: 'ALLOW',
-      says: 'no rule matched',
-      missed: [
-        {
-          policy: 'ns[shop]-policy[cart]-rule[0]',
-          why: 'the peer is spiffe://example.org/ns/shop/sa/pay, not "spiffe://example.org/ns/shop/sa/cart"',
-        },
-      ],
-    },
+test('the condition that failed is named for each rule', async () => {
+  const { filters } = await verdict([allowCart], { from: 'spiffe://example.org/ns/shop/sa/pay' });
+  expect(filters.map(({ rules }) => rules?.policies)).toEqual([
+    [
+      {
+        name: RULE('cart'),
+        matched: false,
+        failed: expect.stringContaining('spiffe://example.org/ns/shop/sa/cart'),
+      },
+    ],
   ]);
 });
