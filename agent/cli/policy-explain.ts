@@ -6,15 +6,14 @@ import { readSmallFile } from '../base/read-file';
 import { compile } from '../policy/compile';
 import { readEnvoyConfig } from '../policy/evaluate/envoy-config';
 import { evaluate, type Verdict } from '../policy/evaluate/evaluate';
-import type { VerifyToken } from '../policy/evaluate/jwt';
 import type { EngineResult } from '../policy/evaluate/rbac';
 import type { PolicyRequest } from '../policy/evaluate/request';
-import { objectOf, objectsOf } from '../policy/resources/fields';
 import type { JsonObject } from '../policy/resources/resource';
 import { ResourceIndex } from '../policy/select';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
 import { readInput } from './input';
 import { readPolicyInput, withPolicies } from './policy-input';
+import { bearer, type GivenToken, givenToken, listenerAt, verifier } from './policy-request';
 import { withLabels, workloadOf } from './policy-workload';
 import { facts, json, table } from './render';
 import type { Terminal } from './terminal';
@@ -73,7 +72,7 @@ async function explain(
       hint: 'give --from spiffe://..., or --plain',
     });
   const token = await tokenOf(given.jwt, terminal);
-  const request = requestOf(options, token?.text);
+  const request = requestOf(options, token);
   const listeners = await listenersOf(options, paths, terminal);
   const verdict = await evaluate(listenerAt(listeners, request.port), request, {
     verify: verifier(token),
@@ -112,25 +111,7 @@ async function listenersOf(
   return compile(new ResourceIndex(input.resources), workload, input.mesh).listeners;
 }
 
-/** The listener of the port itself, or the one that takes all ports, such as istiod's virtualInbound. */
-function listenerAt(listeners: readonly JsonObject[], port: number): JsonObject {
-  const inbound = listeners.filter(({ trafficDirection }) => trafficDirection !== 'OUTBOUND');
-  const own = inbound.find(
-    ({ address }) => objectOf(objectOf(address).socketAddress).portValue === port,
-  );
-  const shared = inbound.find(({ filterChains }) =>
-    objectsOf(filterChains).some(
-      ({ filterChainMatch }) => objectOf(filterChainMatch).destinationPort === port,
-    ),
-  );
-  const found = own ?? shared;
-  if (found) return found;
-  throw new AgentError('ERR_POLICY', `port ${port}: no listener`, {
-    hint: 'a Sidecar that selects the workload must list the port under spec.ingress, with captureMode: NONE',
-  });
-}
-
-function requestOf({ given }: CommandOptions, token: string | undefined): PolicyRequest {
+function requestOf({ given }: CommandOptions, token: GivenToken | undefined): PolicyRequest {
   const port = Number(given.to);
   if (!/^\d{1,5}$/.test(String(given.to)) || port < 1 || port > 65_535)
     throw invalid('ERR_USAGE', '--to', `must be a port, not ${given.to}`);
@@ -139,24 +120,17 @@ function requestOf({ given }: CommandOptions, token: string | undefined): Policy
     if (at < 1) throw invalid('ERR_USAGE', '--header', `must be NAME:VALUE, not ${each}`);
     return [each.slice(0, at).trim().toLowerCase(), each.slice(at + 1).trim()] as const;
   });
-  const bearer = token === undefined ? [] : [['authorization', `Bearer ${token}`] as const];
   return {
     from: given.from as string | undefined,
     port,
     method: String(given.method),
     path: String(given.path),
     host: String(given.host),
-    headers: [...headers, ...bearer],
+    headers: [...headers, ...bearer(token)],
     ip: given.ip as string | undefined,
     localIp: undefined,
     serverName: String(given.sni),
   };
-}
-
-interface GivenToken {
-  readonly text: string;
-  /** Whether it was given as claims: no signature is asked for. */
-  readonly believed: boolean;
 }
 
 async function tokenOf(file: unknown, terminal: Terminal): Promise<GivenToken | undefined> {
@@ -165,22 +139,7 @@ async function tokenOf(file: unknown, terminal: Terminal): Promise<GivenToken | 
     field: file,
     code: 'ERR_INPUT',
   });
-  const text = bytes.toString('utf8').trim();
-  if (!text.startsWith('{')) return { text, believed: false };
-  const part = (json: string) => Buffer.from(json).toString('base64url');
-  return { text: `${part('{"alg":"none"}')}.${part(text)}.`, believed: true };
-}
-
-function verifier(given: GivenToken | undefined): VerifyToken {
-  return async (jwks, token) => {
-    if (given?.believed && token === given.text) return true;
-    const { parseKeySet, TOKEN_ALGORITHMS } = await import('../jwt/key-set');
-    const keys = await parseKeySet(jwks, 'JWKS', TOKEN_ALGORITHMS);
-    return keys.verify(token).then(
-      () => true,
-      () => false,
-    );
-  };
+  return givenToken(bytes.toString('utf8'));
 }
 
 const WORDS = {

@@ -3,6 +3,7 @@ import { type CommandContext, onRun, withOutput } from './command';
 import { addPolicyCheck } from './policy-check';
 import { addPolicyCompile } from './policy-compile';
 import { addPolicyExplain } from './policy-explain';
+import { addPolicyTest } from './policy-test';
 import { json, table } from './render';
 
 /** `keyturn policy`: what policies say, without an agent. */
@@ -15,6 +16,7 @@ export function addPolicy(program: Command, context: CommandContext): void {
     );
   addPolicyCompile(policy, context);
   addPolicyExplain(policy, context);
+  addPolicyTest(policy, context);
   addPolicyCheck(policy, context);
   addPolicyLints(policy, context);
 }
