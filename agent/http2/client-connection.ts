@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { FrameBudget } from './frame-budget';
 import {
-  assertConnection,
+  assertFirst,
   assertLength,
   assertStream,
   contentOf,
@@ -14,19 +14,20 @@ import {
   headersFrames,
   INITIAL_WINDOW_BYTES,
   MAX_FRAME_BYTES,
-  MAX_WINDOW_BYTES,
   PREFACE,
   pingAnswer,
+  readGoaway,
   readSettings,
   readWindow,
   resetFrame,
   SETTING,
   settingsFrame,
-  windowFrame,
+  widened,
 } from './frames';
 import { type HeaderBlock, HeaderBlocks, MAX_LIST_BYTES } from './header-blocks';
 import { type Field, HpackEncoder } from './hpack';
 import { ERROR_CODE, type ErrorName, Http2Error } from './http2-error';
+import { ReceiveWindow } from './receive-window';
 import { assertTrailers } from './request-headers';
 import { parseResponseHeaders, type ResponseHeaders } from './response-headers';
 
@@ -59,7 +60,7 @@ interface OpenStream extends ClientStream {
   body: Uint8Array;
   bodySent: boolean;
   sendWindow: number;
-  received: number;
+  readonly receiveWindow: ReceiveWindow;
   answered: boolean;
   ended: boolean;
 }
@@ -83,7 +84,7 @@ export class ClientConnection {
   #maxStreams = Number.POSITIVE_INFINITY;
   #sendWindow = INITIAL_WINDOW_BYTES;
   #streamWindow = INITIAL_WINDOW_BYTES;
-  #received = 0;
+  readonly #receiveWindow = new ReceiveWindow();
   #nextStream = 1;
   #isSettled = false;
   #isLeaving = false;
@@ -170,7 +171,7 @@ export class ClientConnection {
       body,
       bodySent: false,
       sendWindow: this.#streamWindow,
-      received: 0,
+      receiveWindow: new ReceiveWindow(id),
       answered: false,
       ended: false,
       reset: (code) => {
@@ -213,8 +214,7 @@ export class ClientConnection {
   }
 
   #takeFrame(each: Frame): void {
-    if (!this.#isSettled && each.type !== FRAME.SETTINGS)
-      throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+    assertFirst(this.#isSettled || each.type === FRAME.SETTINGS);
     const isFree = each.type === FRAME.DATA && each.payload.length > 0;
     if (!isFree && !this.#budget.spend())
       throw new Http2Error('ENHANCE_YOUR_CALM', 'frames must not be more than calls need');
@@ -270,27 +270,15 @@ export class ClientConnection {
   #takeData(each: Frame): void {
     this.#assertAsked(each);
     const { length } = each.payload;
-    this.#received += length;
-    if (this.#received > INITIAL_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window');
-    if (this.#received > INITIAL_WINDOW_BYTES / 2) {
-      this.#write(windowFrame(0, this.#received));
-      this.#received = 0;
-    }
+    this.#write(this.#receiveWindow.take(length));
     const content = contentOf(each);
     const stream = this.#streams.get(each.stream);
     // Of a stream that was given up the server may not know yet.
     if (!stream) return;
     if (!stream.answered || stream.ended)
       throw new Http2Error('PROTOCOL_ERROR', 'DATA must follow headers', stream.id);
-    stream.received += length;
-    if (stream.received > INITIAL_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
     const end = (each.flags & FLAG.END_STREAM) !== 0;
-    if (!end && stream.received > INITIAL_WINDOW_BYTES / 2) {
-      this.#write(windowFrame(stream.id, stream.received));
-      stream.received = 0;
-    }
+    this.#write(stream.receiveWindow.take(length, end));
     if (content.length > 0) stream.listener.data(content);
     if (end) this.#end(stream);
   }
@@ -326,12 +314,8 @@ export class ClientConnection {
   }
 
   #takeSettings(each: Frame): void {
-    const settings = readSettings(each);
-    if (settings === undefined) {
-      if (!this.#isSettled)
-        throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
-      return;
-    }
+    const settings = readSettings(each, !this.#isSettled);
+    if (settings === undefined) return;
     const window = settings.get(SETTING.INITIAL_WINDOW_SIZE) ?? this.#streamWindow;
     const by = window - this.#streamWindow;
     this.#streamWindow = window;
@@ -351,25 +335,19 @@ export class ClientConnection {
       if (stream) this.#widen(stream, bytes);
       return;
     }
-    this.#sendWindow += bytes;
-    if (this.#sendWindow > MAX_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+    this.#sendWindow = widened(this.#sendWindow, bytes);
     for (const every of this.#streams.values()) this.#widen(every, 0);
   }
 
   /** The server takes so much more of a body. */
   #widen(stream: OpenStream, bytes: number): void {
-    stream.sendWindow += bytes;
-    if (stream.sendWindow > MAX_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', stream.id);
+    stream.sendWindow = widened(stream.sendWindow, bytes, stream.id);
     for (const each of this.#bodyFrames(stream)) this.#write(each);
   }
 
   /** Requests beyond the last that the server names were not looked at (RFC 9113 section 6.8). */
   #takeGoaway(each: Frame): void {
-    assertConnection(each);
-    if (each.payload.length < 8) throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
-    const last = each.payload.readUInt32BE(0) & 0x7fffffff;
+    const last = readGoaway(each);
     this.#takeNoMore();
     for (const stream of [...this.#streams.values()])
       if (stream.id > last) this.#close(stream, ERROR_CODE.REFUSED_STREAM);

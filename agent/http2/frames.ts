@@ -140,16 +140,26 @@ export function headersFrames(stream: number, block: Buffer, endStream: boolean)
   return Buffer.concat(frames);
 }
 
+/** @throws Http2Error: with SETTINGS of its own the other side begins (RFC 9113 section 3.4). */
+export function assertFirst(isSettings: boolean): void {
+  if (!isSettings) throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+}
+
 /**
  * What a SETTINGS frame says, the last of each; undefined for the other side's acknowledgement of ours.
  *
- * @throws Http2Error where a value is out of its bounds (RFC 9113 section 6.5.2).
+ * @param isFirst  The other side has sent none yet: an acknowledgement is out of turn.
+ * @throws         Http2Error, also where a value is out of its bounds (RFC 9113 section 6.5.2).
  */
-export function readSettings(each: Frame): ReadonlyMap<number, number> | undefined {
+export function readSettings(
+  each: Frame,
+  isFirst: boolean,
+): ReadonlyMap<number, number> | undefined {
   assertConnection(each);
   const { payload, flags } = each;
   if ((flags & FLAG.ACK) !== 0) {
     assertLength(each, 0);
+    assertFirst(!isFirst);
     return undefined;
   }
   if (payload.length % 6 !== 0) throw new Http2Error('FRAME_SIZE_ERROR', 'SETTINGS must be whole');
@@ -174,6 +184,24 @@ export function readWindow(each: Frame): number {
   if (bytes > 0) return bytes;
   const stream = each.stream === 0 ? undefined : each.stream;
   throw new Http2Error('PROTOCOL_ERROR', 'WINDOW_UPDATE must not be zero', stream);
+}
+
+/**
+ * A window to send in, so much wider or, by a change of settings, narrower.
+ *
+ * @throws Http2Error FLOW_CONTROL_ERROR for the stream, or the connection (RFC 9113 section 6.9.1).
+ */
+export function widened(window: number, bytes: number, stream?: number): number {
+  if (window + bytes > MAX_WINDOW_BYTES)
+    throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', stream);
+  return window + bytes;
+}
+
+/** The last stream that is served, by the GOAWAY of the other side. */
+export function readGoaway(each: Frame): number {
+  assertConnection(each);
+  if (each.payload.length < 8) throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
+  return each.payload.readUInt32BE(0) & 0x7fffffff;
 }
 
 /** The answer to a PING; undefined where it is the answer to one of ours. */

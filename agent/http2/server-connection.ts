@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { LoopShare } from '../base/loop-share';
 import { FrameBudget } from './frame-budget';
 import {
-  assertConnection,
+  assertFirst,
   assertLength,
   assertStream,
   contentOf,
@@ -16,20 +16,21 @@ import {
   headersFrames,
   INITIAL_WINDOW_BYTES,
   MAX_FRAME_BYTES,
-  MAX_WINDOW_BYTES,
   PING_BYTES,
   PREFACE,
   pingAnswer,
+  readGoaway,
   readSettings,
   readWindow,
   resetFrame,
   SETTING,
   settingsFrame,
-  windowFrame,
+  widened,
 } from './frames';
 import { type HeaderBlock, HeaderBlocks, MAX_LIST_BYTES } from './header-blocks';
 import { type Field, HpackEncoder } from './hpack';
 import { type ErrorName, Http2Error } from './http2-error';
+import { ReceiveWindow } from './receive-window';
 import { assertTrailers, parseRequestHeaders, type RequestHeaders } from './request-headers';
 import { ServerStream, type StreamOwner } from './server-stream';
 
@@ -92,7 +93,7 @@ export class ServerConnection implements StreamOwner {
   #ended = false;
   #sendWindow = INITIAL_WINDOW_BYTES;
   #streamWindow = INITIAL_WINDOW_BYTES;
-  #received = 0;
+  readonly #receiveWindow = new ReceiveWindow();
   #out: Uint8Array[] = [];
   #outBytes = 0;
   #written: (() => void)[] = [];
@@ -210,8 +211,7 @@ export class ServerConnection implements StreamOwner {
   }
 
   #takeFrame(each: Frame): void {
-    if (!this.#settled && each.type !== FRAME.SETTINGS)
-      throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
+    assertFirst(this.#settled || each.type === FRAME.SETTINGS);
     if (each.type !== FRAME.DATA) this.#spend();
     this.#blocks.assertNext(each);
     try {
@@ -254,9 +254,7 @@ export class ServerConnection implements StreamOwner {
         this.#send(pingAnswer(each));
         break;
       case FRAME.GOAWAY:
-        assertConnection(each);
-        if (each.payload.length < 8)
-          throw new Http2Error('FRAME_SIZE_ERROR', 'GOAWAY must be whole');
+        readGoaway(each);
         this.leave();
         break;
       case FRAME.WINDOW_UPDATE:
@@ -276,13 +274,7 @@ export class ServerConnection implements StreamOwner {
   #takeData(each: Frame): void {
     this.#assertOpened(each);
     const { length } = each.payload;
-    this.#received += length;
-    if (this.#received > INITIAL_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window');
-    if (this.#received > INITIAL_WINDOW_BYTES / 2) {
-      this.#send(windowFrame(0, this.#received));
-      this.#received = 0;
-    }
+    this.#send(this.#receiveWindow.take(length));
     const content = contentOf(each);
     if (content.length === 0) this.#spend();
     const stream = this.#streams.get(each.stream);
@@ -292,14 +284,8 @@ export class ServerConnection implements StreamOwner {
     }
     if (stream.requestEnded)
       throw new Http2Error('STREAM_CLOSED', 'a request must not go on after its end', stream.id);
-    stream.received += length;
-    if (stream.received > INITIAL_WINDOW_BYTES)
-      throw new Http2Error('FLOW_CONTROL_ERROR', 'DATA must keep to the window', stream.id);
     const end = (each.flags & FLAG.END_STREAM) !== 0;
-    if (!end && stream.received > INITIAL_WINDOW_BYTES / 2) {
-      this.#send(windowFrame(stream.id, stream.received));
-      stream.received = 0;
-    }
+    this.#send(stream.receiveWindow.take(length, end));
     stream.bodyBytes += content.length;
     assertBody(stream, end);
     if (content.length > 0) this.#serve(stream, () => stream.listener?.data(content));
@@ -369,12 +355,8 @@ export class ServerConnection implements StreamOwner {
   }
 
   #takeSettings(each: Frame): void {
-    const settings = readSettings(each);
-    if (settings === undefined) {
-      if (!this.#settled)
-        throw new Http2Error('PROTOCOL_ERROR', 'the first frame must be SETTINGS');
-      return;
-    }
+    const settings = readSettings(each, !this.#settled);
+    if (settings === undefined) return;
     this.#settled = true;
     const window = settings.get(SETTING.INITIAL_WINDOW_SIZE) ?? this.#streamWindow;
     // Once a frame, whatever it says how often: each change concerns every stream.
@@ -386,9 +368,7 @@ export class ServerConnection implements StreamOwner {
     const by = window - this.#streamWindow;
     this.#streamWindow = window;
     for (const stream of this.#streams.values()) {
-      stream.sendWindow += by;
-      if (stream.sendWindow > MAX_WINDOW_BYTES)
-        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      stream.sendWindow = widened(stream.sendWindow, by);
       if (by > 0) this.#ready.add(stream);
     }
   }
@@ -399,13 +379,9 @@ export class ServerConnection implements StreamOwner {
     const bytes = readWindow(each);
     const stream = this.#streams.get(each.stream);
     if (place === undefined) {
-      this.#sendWindow += bytes;
-      if (this.#sendWindow > MAX_WINDOW_BYTES)
-        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large');
+      this.#sendWindow = widened(this.#sendWindow, bytes);
     } else if (stream) {
-      stream.sendWindow += bytes;
-      if (stream.sendWindow > MAX_WINDOW_BYTES)
-        throw new Http2Error('FLOW_CONTROL_ERROR', 'a window must not be that large', place);
+      stream.sendWindow = widened(stream.sendWindow, bytes, place);
       this.#ready.add(stream);
     }
   }

@@ -1,5 +1,6 @@
 import type { Field } from './hpack';
 import type { ErrorName } from './http2-error';
+import { ReceiveWindow } from './receive-window';
 import type { RequestHeaders } from './request-headers';
 
 /** What who serves a stream is told. Nothing is told after `gone`, nor after the stream was ended from here. */
@@ -33,9 +34,9 @@ export class ServerStream {
   #offset = 0;
   #trailers: readonly Field[] | undefined;
   listener: StreamListener | undefined;
-  /** Octets that the client will still take, and those of its own that it has not been told may be sent again. */
+  /** Octets that the client will still take. */
   sendWindow: number;
-  received = 0;
+  readonly receiveWindow: ReceiveWindow;
   /** Octets of the request's body so far. */
   bodyBytes = 0;
   /** The client has sent all that it will of its request. */
@@ -50,6 +51,7 @@ export class ServerStream {
     owner: StreamOwner,
   ) {
     this.sendWindow = sendWindow;
+    this.receiveWindow = new ReceiveWindow(id);
     this.#owner = owner;
   }
 
