@@ -95,6 +95,22 @@ export function invalid(
   return new AgentError(code, `${field}: ${rule}`, { ...options, field, rule });
 }
 
+/**
+ * One problem as it is; several under one roof, each still on its own for whoever prints them.
+ *
+ * @param problems  At least one.
+ * @param summary   What several are called.
+ */
+export function oneError(
+  code: ErrorCode,
+  problems: readonly AgentError[],
+  summary: string,
+): AgentError {
+  const [first, ...others] = problems;
+  if (first && others.length === 0) return first;
+  return new AgentError(code, summary, { cause: new AggregateError(problems) });
+}
+
 /** The message of anything thrown, including system errors and strings. */
 export function errorText(caught: unknown): string {
   return isNativeError(caught) ? caught.message : String(caught);

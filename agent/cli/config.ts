@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { oneError, readSettings } from '../config/load';
+import { readSettings, settingsError } from '../config/load';
 import { SETTING_NAMES } from '../config/options';
 import { type CommandContext, onRun, withOutput } from './command';
 import { json, table } from './render';
@@ -37,7 +37,7 @@ export function addConfig(program: Command, context: CommandContext): void {
       format === 'json' ? json({ settings, ...(list && { workloads: list.workloads }) }) : text,
     );
     const wrong = [...problems, ...(list?.problems ?? [])];
-    return wrong.length === 0 ? 0 : report(oneError(wrong), format, terminal);
+    return wrong.length === 0 ? 0 : report(settingsError(wrong), format, terminal);
   });
   const docs = config
     .command('docs', { hidden: true })

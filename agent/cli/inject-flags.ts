@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { AgentError, invalid } from '../base/errors';
 import { parseHostPort } from '../base/host-port';
 import { VERSION } from '../base/version';
-import { oneError, readSetting, readSettings } from '../config/load';
+import { readSetting, readSettings, settingsError } from '../config/load';
 import type { SettingName } from '../config/options';
 import type { Flags } from '../config/sources';
 import { ISTIO_PROXY } from '../inject/names';
@@ -148,7 +148,7 @@ async function readPodSettings(flags: Flags, usualAdmin: string, cwd: string) {
       hint: `settings for pods are ${POD_SETTINGS.join(', ')}`,
     });
   }
-  if (!first.loaded) throw oneError(first.problems);
+  if (!first.loaded) throw settingsError(first.problems);
   const found = new Map(first.settings.map((each) => [each.name, each]));
   const admin = found.get('admin-address')!;
   const text = (name: SettingName) =>

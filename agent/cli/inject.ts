@@ -46,7 +46,7 @@ export function addInject(program: Command, context: CommandContext): void {
     const { terminal } = context;
     const options =
       given.remove === true ? 'remove' : await readInjectFlags(given, flags, terminal);
-    const { injectManifest, MAX_MANIFEST_BYTES, oneError } = await import(
+    const { injectManifest, MAX_MANIFEST_BYTES, manifestError } = await import(
       '../inject/inject-manifest'
     );
     const sources = await readSources(
@@ -69,7 +69,7 @@ export function addInject(program: Command, context: CommandContext): void {
       }
     }
     // Nothing is printed or written before everything has been judged.
-    if (problems.length > 0) throw oneError(problems);
+    if (problems.length > 0) throw manifestError(problems);
     if (given.inPlace === true) await writeBack(done);
     else await terminal.write(joined(done.map(({ text }) => text)));
     for (const { name, reports } of done)

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { AgentError } from '../base/errors';
+import { AgentError, oneError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { Mesh } from '../policy/mesh';
 import { defaultMesh, readMesh } from '../policy/read-mesh';
@@ -78,18 +78,8 @@ async function meshOf(file: unknown, trustDomain: string | undefined, terminal: 
 
 function refusal(problems: readonly Problem[]): AgentError {
   const errors = problems.map(
-    ({ source, path, message, hint }) =>
-      new AgentError(
-        'ERR_POLICY',
-        `${source.file}:${source.line}: ${path === '' ? message : `${path} ${message}`}`,
-        hint === undefined ? {} : { hint },
-      ),
+    ({ hint, ...rest }) =>
+      new AgentError('ERR_POLICY', formatProblem(rest), hint === undefined ? {} : { hint }),
   );
-  return errors.length === 1 ? errors[0]! : severalOf(errors);
-}
-
-function severalOf(errors: readonly AgentError[]): AgentError {
-  return new AgentError('ERR_POLICY', `${errors.length} problems in policies`, {
-    cause: new AggregateError(errors),
-  });
+  return oneError('ERR_POLICY', errors, `${errors.length} problems in policies`);
 }

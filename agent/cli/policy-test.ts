@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { systemClock } from '../base/clock';
-import { AgentError } from '../base/errors';
+import { AgentError, oneError } from '../base/errors';
 import { compile } from '../policy/compile';
 import { evaluate, type Verdict } from '../policy/evaluate/evaluate';
 import { formatProblem } from '../policy/resources/problem';
@@ -99,11 +99,7 @@ async function casesOf(files: readonly string[], terminal: Terminal): Promise<Po
         hint: 'write cases: [{from, to, expect}]',
       }),
     );
-  if (wrong.length === 1) throw wrong[0]!;
-  if (wrong.length > 1)
-    throw new AgentError('ERR_POLICY', `${wrong.length} problems in cases`, {
-      cause: new AggregateError(wrong),
-    });
+  if (wrong.length > 0) throw oneError('ERR_POLICY', wrong, `${wrong.length} problems in cases`);
   return all;
 }
 

@@ -5,7 +5,7 @@ import { AgentError, invalid, systemCode } from '../base/errors';
 import { iso } from '../base/iso';
 import { readSmallFile } from '../base/read-file';
 import { replaceFiles } from '../base/replace-files';
-import { oneError, readSettings } from '../config/load';
+import { readSettings, settingsError } from '../config/load';
 import { editSettingsFile, MAX_FILE_BYTES, parseSettingsFile } from '../config/settings-file';
 import { parseRootBundle } from '../identity/certificate';
 import { type CommandContext, type CommandOptions, onRun, withOutput } from './command';
@@ -110,7 +110,7 @@ async function joinedSettings(file: JoinFile, path: string, replace: boolean): P
     cwd: '/',
     readFile: async () => settings,
   });
-  if (problems.length > 0) throw oneError(problems);
+  if (problems.length > 0) throw settingsError(problems);
   return settings;
 }
 

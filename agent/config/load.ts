@@ -1,6 +1,6 @@
 import { accessSync, constants } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { AgentError, errorText, invalid } from '../base/errors';
+import { AgentError, errorText, invalid, oneError } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import type { SpiffeId } from '../identity/spiffe-id';
 import {
@@ -72,7 +72,7 @@ export interface SettingsReport {
 export async function loadConfig(sources: SettingSources): Promise<LoadedConfig> {
   const report = await readSettings(sources);
   if (report.loaded) return report.loaded;
-  throw oneError(report.problems);
+  throw settingsError(report.problems);
 }
 
 /** As `loadConfig`, but problems are returned beside what is right. */
@@ -128,7 +128,7 @@ function evaluateSettings(
   const config = toConfig(draft.values as Values, id);
   const judgeWorkload = (entry: WorkloadEntry) => {
     const { loaded, problems: wrong } = evaluateSettings(told, entry);
-    return loaded ? loaded.config : workloadError(entry.name, oneError(wrong));
+    return loaded ? loaded.config : workloadError(entry.name, settingsError(wrong));
   };
   return { settings, values: draft.values, problems, loaded: { config, settings, judgeWorkload } };
 }
@@ -150,7 +150,7 @@ export async function readSetting<N extends SettingName>(
     sources.cwd ?? process.cwd(),
     problems,
   );
-  if (problems.length > 0) throw oneError(problems);
+  if (problems.length > 0) throw settingsError(problems);
   const reading = lookUp(name, sources.flags, env, entries, file);
   return reading && (parseReading(name, reading) as Values[N]);
 }
@@ -300,14 +300,8 @@ function applyRules(
   return id;
 }
 
-/** One problem as it is; several under one roof, each still on its own for whoever prints them. */
-export function oneError(problems: readonly AgentError[]): AgentError {
-  if (problems.length === 1) return problems[0]!;
-  return new AgentError(
-    'ERR_CONFIG',
-    `settings: ${problems.length} are wrong: ${problems.map((each) => each.message).join('; ')}`,
-    {
-      cause: new AggregateError(problems),
-    },
-  );
+/** All that is wrong with settings, at least one problem. */
+export function settingsError(problems: readonly AgentError[]): AgentError {
+  const all = problems.map(({ message }) => message).join('; ');
+  return oneError('ERR_CONFIG', problems, `settings: ${problems.length} are wrong: ${all}`);
 }

@@ -1,4 +1,4 @@
-import { AgentError, invalid } from '../base/errors';
+import { AgentError, invalid, oneError } from '../base/errors';
 import { openYamlStream, type YamlDocument, type YamlStream } from '../base/yaml';
 import { BlockWriter } from './block-writer';
 import { isSameValue, type Path } from './changes';
@@ -57,7 +57,7 @@ export async function injectManifest(
   const plans = Array.from(stream.documents, (document, index) =>
     plan(document, index, stream, { options, problems, blocks }),
   );
-  if (problems.length > 0) throw oneError(problems);
+  if (problems.length > 0) throw manifestError(problems);
   const edits = plans.flatMap((each) => each.edits);
   const text = editText(stream.text, edits);
   if (edits.length > 0)
@@ -214,14 +214,12 @@ function unsafe(field: string): AgentError {
   );
 }
 
-/** One problem as it is; several under one roof, each still on its own for whoever prints them. */
-export function oneError(problems: readonly AgentError[]): AgentError {
-  if (problems.length === 1) return problems[0]!;
-  return new AgentError(
+/** All that is wrong with a manifest, at least one problem. */
+export function manifestError(problems: readonly AgentError[]): AgentError {
+  const all = problems.map(({ message }) => message).join('; ');
+  return oneError(
     'ERR_MANIFEST',
-    `manifest: ${problems.length} fields are wrong: ${problems.map((each) => each.message).join('; ')}`,
-    {
-      cause: new AggregateError(problems),
-    },
+    problems,
+    `manifest: ${problems.length} fields are wrong: ${all}`,
   );
 }
