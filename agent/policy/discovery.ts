@@ -70,7 +70,7 @@ function actionOf(filter: JsonObject): unknown {
  * open connections and drains none. Every slot is always there: what has nothing to say is an RBAC
  * filter without rules, which lets everything pass.
  *
- * @see Envoy, "Extension configuration"; docs/policy for why
+ * @see Envoy, "Extension configuration"
  */
 export function discover({ listeners }: Pick<Compiled, 'listeners'>): Discovered {
   const found = new Map<string, JsonObject>();

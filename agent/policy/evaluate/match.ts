@@ -13,7 +13,7 @@ export function oneOf(message: JsonObject, what: string): readonly [field: strin
 
 export function uninterpretable(what: string): AgentError {
   return new AgentError('ERR_POLICY', `cannot interpret ${what}`, {
-    hint: 'ask a real Envoy: keyturn policy test --envoy',
+    hint: 'send the request to a real Envoy',
   });
 }
 
