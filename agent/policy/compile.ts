@@ -1,4 +1,4 @@
-import { readProviders, servicesOf } from './authz/providers';
+import { readProviders } from './authz/providers';
 import { TrustDomains } from './authz/trust-domains';
 import { inboundOf } from './inbound';
 import type { Mesh } from './mesh';
@@ -36,7 +36,7 @@ export function compile(index: ResourceIndex, workload: PolicyWorkload, mesh: Me
     jwt: jwtFilter(jwtPolicies),
     authz: {
       trustDomains: new TrustDomains([mesh.trustDomain, ...mesh.trustDomainAliases]),
-      providers: readProviders(mesh.extensionProviders, servicesOf(index.all('ServiceEntry'))),
+      providers: readProviders(mesh.extensionProviders, index.services),
       severalProviders: false,
     },
     address: workload.address ?? '0.0.0.0',

@@ -1,4 +1,4 @@
-import { buildGuards } from './authz/build';
+import { buildGuards, type Guards } from './authz/build';
 import type { AuthzOptions } from './authz/providers';
 import { HTTP, TCP } from './authz/rbac';
 import type { Mesh } from './mesh';
@@ -38,6 +38,7 @@ export function inboundOf(sidecar: Resource | undefined, options: InboundOptions
   const chains = {
     HTTP: httpFilters(options),
     TCP: buildGuards(options.policies, TCP, options.authz),
+    tls: inboundTls(options.mesh),
   };
   return {
     listeners: ports.map(([port, entry]) => listenerOf(port, entry, chains, options)),
@@ -50,9 +51,11 @@ function isBound({ captureMode }: JsonObject): boolean {
   return captureMode !== 'IPTABLES';
 }
 
-interface ChainFilters {
+/** What chains of one kind have in common. */
+interface ChainParts {
   readonly HTTP: readonly JsonObject[];
-  readonly TCP: { readonly custom: readonly JsonObject[]; readonly rbac: readonly JsonObject[] };
+  readonly TCP: Guards;
+  readonly tls: JsonObject;
 }
 
 function httpFilters({ policies, authz, jwt }: InboundOptions): JsonObject[] {
@@ -122,15 +125,23 @@ const HTTP2_PROTOCOLS = new Set(['http2', 'grpc', 'grpc-web']);
 const TCP_PROTOCOLS = new Set(['tcp', 'https', 'tls', 'mongo', 'redis', 'mysql']);
 
 export function protocolOf(entry: JsonObject): Protocol | 'auto' {
-  const name = (textOf(objectOf(entry.port).protocol) ?? '').toLowerCase();
+  const name = protocolName(entry);
   if (HTTP_PROTOCOLS.has(name)) return 'HTTP';
   return TCP_PROTOCOLS.has(name) ? 'TCP' : 'auto';
+}
+
+function isHttp2(entry: JsonObject): boolean {
+  return HTTP2_PROTOCOLS.has(protocolName(entry));
+}
+
+function protocolName({ port }: JsonObject): string {
+  return (textOf(objectOf(port).protocol) ?? '').toLowerCase();
 }
 
 function listenerOf(
   port: number,
   entry: JsonObject,
-  filters: ChainFilters,
+  parts: ChainParts,
   options: InboundOptions,
 ): JsonObject {
   const bind = textOf(entry.bind) ?? options.address;
@@ -154,9 +165,9 @@ function listenerOf(
       }),
       filters:
         each.protocol === 'HTTP'
-          ? [connectionManager(port, name, entry, filters.HTTP, options.mesh)]
-          : [...filters.TCP.custom, ...filters.TCP.rbac, tcpProxy(port)],
-      ...(each.mtls ? { transportSocket: inboundTls(options.mesh) } : {}),
+          ? [connectionManager(port, name, entry, parts.HTTP, options.mesh)]
+          : [...parts.TCP.custom, ...parts.TCP.rbac, tcpProxy(port)],
+      ...(each.mtls ? { transportSocket: parts.tls } : {}),
       name,
     })),
     listenerFiltersTimeout: '0s',
@@ -202,7 +213,6 @@ function connectionManager(
   filters: readonly JsonObject[],
   mesh: Mesh,
 ): JsonObject {
-  const isHttp2 = HTTP2_PROTOCOLS.has((textOf(objectOf(entry.port).protocol) ?? '').toLowerCase());
   return {
     name: 'envoy.filters.network.http_connection_manager',
     typedConfig: {
@@ -211,7 +221,7 @@ function connectionManager(
       statPrefix: `inbound_${name}`,
       routeConfig: routesTo(port),
       httpFilters: [...filters, ROUTER],
-      ...(isHttp2 ? { http2ProtocolOptions: {} } : {}),
+      ...(isHttp2(entry) ? { http2ProtocolOptions: {} } : {}),
       streamIdleTimeout: '0s',
       useRemoteAddress: false,
       forwardClientCertDetails: 'APPEND_FORWARD',
@@ -265,7 +275,6 @@ const clusterName = (port: number) => `inbound|${port}||`;
 /** The application, at the Sidecar's `defaultEndpoint` or the same port of the loopback. */
 function clusterOf(port: number, entry: JsonObject): JsonObject {
   const name = clusterName(port);
-  const isHttp2 = HTTP2_PROTOCOLS.has((textOf(objectOf(entry.port).protocol) ?? '').toLowerCase());
   return {
     name,
     type: 'STATIC',
@@ -278,7 +287,7 @@ function clusterOf(port: number, entry: JsonObject): JsonObject {
         },
       ],
     },
-    ...(isHttp2 ? { typedExtensionProtocolOptions: HTTP2_UPSTREAM } : {}),
+    ...(isHttp2(entry) ? { typedExtensionProtocolOptions: HTTP2_UPSTREAM } : {}),
   };
 }
 

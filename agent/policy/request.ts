@@ -1,4 +1,4 @@
-import { objectsOf, textOf, textsOf, withoutDefaults } from './resources/fields';
+import { compareTexts, objectsOf, textOf, textsOf, withoutDefaults } from './resources/fields';
 import type { JsonObject, Resource } from './resources/resource';
 
 /**
@@ -34,7 +34,7 @@ export function jwtFilter(policies: readonly Resource[]): JsonObject | undefined
   const rules = policies
     .flatMap(({ spec }) => objectsOf(spec.jwtRules))
     // Sorted as bytes are, which the code units of issuers, being ASCII, are too.
-    .sort((one, other) => compare(String(one.issuer ?? ''), String(other.issuer ?? '')));
+    .sort((one, other) => compareTexts(String(one.issuer ?? ''), String(other.issuer ?? '')));
   if (rules.length === 0) return undefined;
   const names = rules.map((_, index) => `origins-${index}`);
   const providers = Object.fromEntries(
@@ -84,9 +84,4 @@ function providerOf(rule: JsonObject): JsonObject {
     fromCookies: rule.fromCookies,
     localJwks: { inlineString: textOf(rule.jwks) ?? NO_TOKEN_JWKS },
   });
-}
-
-function compare(one: string, other: string): number {
-  if (one === other) return 0;
-  return one < other ? -1 : 1;
 }

@@ -1,10 +1,13 @@
-import { objectOf, objectsOf } from './resources/fields';
+import { type Services, servicesOf } from './authz/providers';
+import { compareTexts, objectOf, objectsOf } from './resources/fields';
 import type { Resource, ResourceKind } from './resources/resource';
 import { matchLabels, type PolicyWorkload, selects } from './workload';
 
 /** Resources by kind and namespace, the oldest first, then by name; read once for all workloads. */
 export class ResourceIndex {
   readonly #byKind = new Map<ResourceKind, Map<string, Resource[]>>();
+  /** Where authorizers are found. */
+  readonly services: Services;
 
   constructor(resources: readonly Resource[]) {
     for (const each of [...resources].sort(oldestFirst)) {
@@ -14,6 +17,7 @@ export class ResourceIndex {
       if (known) known.push(each);
       else kind.set(each.namespace, [each]);
     }
+    this.services = servicesOf(this.all('ServiceEntry'));
   }
 
   of(kind: ResourceKind, namespace: string): readonly Resource[] {
@@ -60,15 +64,10 @@ export function hasTarget(spec: Resource['spec']): boolean {
 function oldestFirst(one: Resource, other: Resource): number {
   return (
     (one.createdAt ?? NEVER) - (other.createdAt ?? NEVER) ||
-    compare(one.name, other.name) ||
-    compare(one.namespace, other.namespace)
+    compareTexts(one.name, other.name) ||
+    compareTexts(one.namespace, other.namespace)
   );
 }
 
 /** A file without a timestamp is older than every one that has it. */
 const NEVER = Number.MIN_SAFE_INTEGER;
-
-function compare(one: string, other: string): number {
-  if (one === other) return 0;
-  return one < other ? -1 : 1;
-}

@@ -1,4 +1,4 @@
-import { readProviders, servicesOf } from '../authz/providers';
+import { readProviders } from '../authz/providers';
 import { objectOf, textOf } from '../resources/fields';
 import type { Lint, LintFinding } from './lint';
 import type { LintedSet } from './linted-set';
@@ -10,8 +10,7 @@ export const unknownProvider: Lint = {
   summary:
     'The provider of a CUSTOM policy is unknown or invalid, and all that it matches is denied.',
   find: function* (set: LintedSet): Generator<LintFinding> {
-    const services = servicesOf(set.index.all('ServiceEntry'));
-    const providers = readProviders(set.mesh.extensionProviders, services);
+    const providers = readProviders(set.mesh.extensionProviders, set.index.services);
     for (const policy of customPolicies(set)) {
       const name = textOf(objectOf(policy.spec.provider).name) ?? '';
       const provider = providers.get(name);

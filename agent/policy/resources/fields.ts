@@ -28,6 +28,17 @@ export function textMapOf(value: Json | undefined): Readonly<Record<string, stri
   );
 }
 
+/** The order of code units, which is that of bytes for ASCII. */
+export function compareTexts(one: string, other: string): number {
+  if (one === other) return 0;
+  return one < other ? -1 : 1;
+}
+
+/** The field that excludes what another one names: `notPaths` for `paths`. */
+export function notName(name: string): string {
+  return `not${name[0]!.toUpperCase()}${name.slice(1)}`;
+}
+
 /** proto3 JSON: what has the value of its type's default is not written. */
 export function withoutDefaults(fields: Readonly<Record<string, Json | undefined>>): JsonObject {
   return Object.fromEntries(
