@@ -37,7 +37,6 @@ export function compile(index: ResourceIndex, workload: PolicyWorkload, mesh: Me
     authz: {
       trustDomains: new TrustDomains([mesh.trustDomain, ...mesh.trustDomainAliases]),
       providers: readProviders(mesh.extensionProviders, index.services),
-      severalProviders: false,
     },
     address: workload.address ?? '0.0.0.0',
   });

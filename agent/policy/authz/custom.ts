@@ -18,7 +18,7 @@ const VERDICT = 'istio_ext_authz_shadow_effective_policy_id';
 /**
  * CUSTOM: an RBAC filter that only records which rule matches, and an ext_authz filter that asks the
  * provider where one did. A provider that is unknown or invalid denies what its rules match, and so
- * do several where only one may be asked. On connections an HTTP provider is not asked.
+ * do several, of which istiod asks none either. On connections an HTTP provider is not asked.
  *
  * @see istio pilot/pkg/security/authz/builder
  */
@@ -28,7 +28,7 @@ export function customFilters(
   options: AuthzOptions,
 ): JsonObject[] {
   const names = [...new Set(policies.map(({ spec }) => providerOf(spec)))].sort();
-  const areTooMany = names.length > 1 && !options.severalProviders;
+  const areTooMany = names.length > 1;
   return names.flatMap((name) => {
     const prefix = name === '' ? `${PREFIX}-` : `${PREFIX}-${name}-`;
     const own = policies.filter(({ spec }) => providerOf(spec) === name);

@@ -19,8 +19,6 @@ export interface AuthzOptions {
   readonly trustDomains: TrustDomains;
   /** MeshConfig's external authorizers by name. */
   readonly providers: ReadonlyMap<string, ExtAuthz>;
-  /** Whether each of several providers is asked, rather than what they select denied. */
-  readonly severalProviders: boolean;
 }
 
 /** The namespaces of the services of each host name. */
