@@ -4,7 +4,7 @@ import { AgentError, invalid } from '../base/errors';
 import { readSmallFile } from '../base/read-file';
 import { type Compiled, compile } from '../policy/compile';
 import { discover } from '../policy/discovery';
-import { objectOf, objectsOf } from '../policy/resources/fields';
+import { objectOf, objectsOf, textMapOf } from '../policy/resources/fields';
 import type { JsonObject } from '../policy/resources/resource';
 import { canonical, clusterSecurityOf, guardsOf, securityOf } from '../policy/security-view';
 import { ResourceIndex } from '../policy/select';
@@ -142,9 +142,7 @@ function nodeOf(line: string, where: string): Node {
   return {
     name: String(node.name ?? 'app'),
     namespace: String(node.namespace ?? 'default'),
-    labels: Object.fromEntries(
-      Object.entries(objectOf(node.labels)).map(([key, value]) => [key, String(value)]),
-    ),
+    labels: textMapOf(node.labels),
     address: String(node.ip ?? NODE_ADDRESS),
   };
 }

@@ -1,3 +1,4 @@
+import { quoteRegex } from '../resources/quote-regex';
 import type { JsonObject } from '../resources/resource';
 import { cidrRange } from './cidr';
 import {
@@ -10,7 +11,6 @@ import {
   listValue,
   matches,
   metadataMatch,
-  quoteRegex,
   type StringMatcher,
   textMatch,
   textValue,

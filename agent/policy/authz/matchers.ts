@@ -1,3 +1,4 @@
+import { quoteRegex } from '../resources/quote-regex';
 import type { Json, JsonObject } from '../resources/resource';
 
 /** `envoy.type.matcher.v3.StringMatcher`, proto3 JSON. */
@@ -33,11 +34,6 @@ export function headerMatch(name: string, value: string, ignoreCase = false): Js
   if (value === '*') return { name, presentMatch: true };
   const match = textMatch(value);
   return { name, stringMatch: ignoreCase ? { ...match, ignoreCase: true } : match };
-}
-
-/** Escapes what RE2 reads as a sign, as Go's `regexp.QuoteMeta` does, so that both write the same. */
-export function quoteRegex(text: string): string {
-  return text.replace(/[\\.+*?()|[\]{}^$]/g, '\\$&');
 }
 
 /** One `ValueMatcher` that holds where any of these does. */

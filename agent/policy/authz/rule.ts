@@ -1,4 +1,4 @@
-import { isObject, objectsOf, textsOf } from '../resources/fields';
+import { isObject, notName, objectsOf, textsOf } from '../resources/fields';
 import type { Json, JsonObject } from '../resources/resource';
 import * as match from './conditions';
 import type { TrustDomains } from './trust-domains';
@@ -77,8 +77,6 @@ function predicatesOf(
   }));
   return all.filter(saysSomething);
 }
-
-const notName = (name: string) => `not${name[0]!.toUpperCase()}${name.slice(1)}`;
 
 /** Each alternative with the conditions; where there is none, the conditions alone. */
 function alternatives(

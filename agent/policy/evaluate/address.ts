@@ -1,19 +1,9 @@
-import { isIP } from 'node:net';
+import { ipOctets } from '../../base/ip-address';
 import type { JsonObject } from '../resources/resource';
 
-/** The octets of an address, 4 or 16; undefined where it is none. */
-function octetsOf(text: string): readonly number[] | undefined {
-  if (isIP(text) === 4) return text.split('.').map(Number);
-  if (isIP(text) !== 6 || text.includes('%')) return undefined;
-  const short = new URL(`http://[${text}]/`).hostname.slice(1, -1);
-  const [before = '', after] = short.split('::');
-  const groups = (part: string) => (part === '' ? [] : part.split(':'));
-  const [left, right] = [groups(before), groups(after ?? '')];
-  const zeros = after === undefined ? [] : Array(8 - left.length - right.length).fill('0');
-  return [...left, ...zeros, ...right].flatMap((group) => {
-    const value = Number.parseInt(group, 16);
-    return [value >> 8, value & 255];
-  });
+/** Of an address without a zone. */
+function octetsOf(text: string): Uint8Array | undefined {
+  return text.includes('%') ? undefined : ipOctets(text);
 }
 
 export function isAddress(text: string): boolean {

@@ -1,3 +1,4 @@
+import { quoteRegex } from '../resources/quote-regex';
 import { matchesRe2 } from './regex';
 
 /** How a connection manager changes paths before filters see them. */
@@ -68,6 +69,10 @@ export function withoutQuery(path: string): string {
 }
 
 const LITERAL = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";
+const OPERATORS: ReadonlyMap<string, string> = new Map([
+  ['**', `[${LITERAL}/]*`],
+  ['*', `[${LITERAL}]+`],
+]);
 
 /**
  * Whether a path matches `envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig`: `*` is one segment, `**`
@@ -77,11 +82,11 @@ export function matchesTemplate(template: string, path: string): boolean {
   const regex = template
     .split(/(\*\*|\*|\{[^}]*\})/)
     .map((part) => {
-      if (part === '**') return `[${LITERAL}/]*`;
-      if (part === '*') return `[${LITERAL}]+`;
+      const operator = OPERATORS.get(part);
+      if (operator !== undefined) return operator;
       const variable = /^\{(\w+)(?:=(.*))?\}$/.exec(part);
       if (variable) return templateRegex(variable[2] ?? '*');
-      return part.replace(/[.+*?()|[\]{}^$\\]/g, '\\$&');
+      return quoteRegex(part);
     })
     .join('');
   return matchesRe2(regex, withoutQuery(path));
@@ -90,6 +95,6 @@ export function matchesTemplate(template: string, path: string): boolean {
 function templateRegex(match: string): string {
   return match
     .split('/')
-    .map((part) => (part === '**' ? `[${LITERAL}/]*` : part === '*' ? `[${LITERAL}]+` : part))
+    .map((part) => OPERATORS.get(part) ?? part)
     .join('/');
 }

@@ -1,4 +1,4 @@
-import { objectOf, objectsOf, textsOf } from '../resources/fields';
+import { notName, objectOf, objectsOf, textsOf } from '../resources/fields';
 import type { FieldPath, Json, JsonObject, Resource } from '../resources/resource';
 
 /** Values of one field or condition of a rule. */
@@ -81,7 +81,7 @@ function fieldsOf(
   attributes: Readonly<Record<string, string>>,
 ): RuleField[] {
   return Object.entries(attributes).flatMap(([name, attribute]) => {
-    const negative = `not${name[0]!.toUpperCase()}${name.slice(1)}`;
+    const negative = notName(name);
     return [
       ...fieldOf(attribute, false, written[name], [...path, name]),
       ...fieldOf(attribute, true, written[negative], [...path, negative]),

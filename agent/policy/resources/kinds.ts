@@ -1,3 +1,4 @@
+import { notName } from './fields';
 import type { ResourceKind } from './resource';
 import {
   anything,
@@ -65,7 +66,7 @@ function both(...names: string[]): Record<string, Shape> {
   return Object.fromEntries(
     names.flatMap((name) => [
       [name, texts],
-      [`not${name[0]!.toUpperCase()}${name.slice(1)}`, texts],
+      [notName(name), texts],
     ]),
   );
 }

@@ -1,6 +1,6 @@
 import { cidrRange } from '../authz/cidr';
 import { attributeOf } from '../authz/conditions';
-import { isObject, objectOf, objectsOf, textOf, textsOf } from '../resources/fields';
+import { isObject, notName, objectOf, objectsOf, textOf, textsOf } from '../resources/fields';
 import type { FieldPath, Json, JsonObject } from '../resources/resource';
 import { type Check, MAX_PORT } from './check';
 import { checkSelection } from './selection';
@@ -77,8 +77,6 @@ function has1(fields: Json | undefined, name: string): boolean {
   const of = objectOf(fields);
   return textsOf(of[name]).length > 0 || textsOf(of[notName(name)]).length > 0;
 }
-
-const notName = (name: string) => `not${name[0]!.toUpperCase()}${name.slice(1)}`;
 
 function checkOperations(check: Check, rule: JsonObject, at: FieldPath): void {
   checkNotEmpty(check, rule.to, [...at, 'to']);
