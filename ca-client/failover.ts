@@ -1,5 +1,5 @@
 import { type BackoffPolicy, backoffMs } from '../agent/base/backoff';
-import { isDeadline } from '../agent/base/clock';
+import { isDeadline, scoped, untilAborted } from '../agent/base/clock';
 import type { Deps } from '../agent/base/deps';
 import { AgentError } from '../agent/base/errors';
 import type { Watched } from '../agent/base/watched';
@@ -129,16 +129,7 @@ class OrderedCas implements Failover {
 
   async sign(request: SignRequest, signal: AbortSignal): Promise<IssuedChain> {
     if (this.#closed || signal.aborted) throw new AgentError('ERR_ABORTED', 'sign: aborted');
-    const asking = new AbortController();
-    const stop = () => asking.abort(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-      return await this.#race(request, asking.signal);
-    } finally {
-      signal.removeEventListener('abort', stop);
-      // Those that are still being asked are no longer needed.
-      asking.abort(new Overtaken());
-    }
+    return scoped(signal, (asking) => this.#race(request, asking), new Overtaken());
   }
 
   onChange(listener: (what: 'signer' | 'credential') => void): () => void {
@@ -363,20 +354,6 @@ class OrderedCas implements Failover {
 /** Whether a signal fired because another CA was faster. */
 function isOvertaken({ reason }: AbortSignal): boolean {
   return reason instanceof Overtaken;
-}
-
-/** What `work` comes to, or the signal's reason where that fires first, also where `work` does not heed it. */
-async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(AgentError.from(signal.reason, 'ERR_ABORTED'));
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
-  }
 }
 
 /** What all of them said: as soon as the most hopeful says, not before the shortest wish. */

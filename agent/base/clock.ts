@@ -173,3 +173,44 @@ export async function linked<T>(
     for (const { signal, stop } of stops) signal.removeEventListener('abort', stop);
   }
 }
+
+/**
+ * Runs `work` with a signal that fires with this one, and when `work` has ended: for what it has begun and needs no more.
+ *
+ * @param reason  Of that end.
+ */
+export async function scoped<T>(
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+  reason?: unknown,
+): Promise<T> {
+  const scope = new AbortController();
+  const stop = () => scope.abort(signal.reason);
+  if (signal.aborted) stop();
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    return await work(scope.signal);
+  } finally {
+    signal.removeEventListener('abort', stop);
+    scope.abort(reason);
+  }
+}
+
+/**
+ * What `work` comes to, or the signal's reason where that fires first, also where `work` does not heed it.
+ *
+ * @throws What `work` throws; AgentError, ERR_ABORTED for a reason that is none.
+ */
+export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(AgentError.from(signal.reason, 'ERR_ABORTED'));
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}

@@ -1,5 +1,5 @@
 import { connect, isIP, isIPv6, type Socket } from 'node:net';
-import type { Clock } from '../../agent/base/clock';
+import { type Clock, scoped } from '../../agent/base/clock';
 import type { HostPort } from '../../agent/base/host-port';
 
 /** So long an address has for itself before the next is tried beside it (RFC 8305 section 5). */
@@ -19,27 +19,21 @@ export async function dial<T>(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<T> {
-  const stop = new AbortController();
-  const giveUp = () => stop.abort(signal.reason);
-  signal.addEventListener('abort', giveUp, { once: true });
-  try {
+  return scoped(signal, async (scope) => {
     const hosts = isIP(host) === 0 ? await addressesOf(host) : [host];
     let turn: Promise<unknown> = Promise.resolve();
     const attempts = hosts.map((each) => {
-      const mine = turn.then(() => attempt({ host: each, port }, open, stop.signal));
+      const mine = turn.then(() => attempt({ host: each, port }, open, scope));
       const failed = new Promise<void>((resolve) => mine.catch(() => resolve()));
-      const later = () => clock.sleepUntil(clock.now() + HEAD_START_MS, stop.signal);
+      const later = () => clock.sleepUntil(clock.now() + HEAD_START_MS, scope);
       if (each !== hosts.at(-1))
         turn = Promise.race([failed, turn.then(later)]).catch(() => undefined);
       return mine;
     });
-    return await Promise.any(attempts);
-  } catch (caught) {
-    throw caught instanceof AggregateError ? caught.errors.at(-1) : caught;
-  } finally {
-    signal.removeEventListener('abort', giveUp);
-    stop.abort();
-  }
+    return Promise.any(attempts).catch((caught) => {
+      throw caught instanceof AggregateError ? caught.errors.at(-1) : caught;
+    });
+  });
 }
 
 /** As the resolver orders them, but that the other family has every second turn (RFC 8305 section 4). */

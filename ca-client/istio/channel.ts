@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
-import type { Clock } from '../../agent/base/clock';
+import { type Clock, untilAborted } from '../../agent/base/clock';
 import { errorText } from '../../agent/base/errors';
 import { formatHostPort, type HostPort } from '../../agent/base/host-port';
 import { onSilence } from '../../agent/base/socket-silence';
@@ -175,7 +175,7 @@ export class CaChannel {
     signal: AbortSignal,
   ): Promise<Buffer> {
     const wasConnected = () => (tls ? tls.shownDer.length > 0 : true);
-    const connected = await orAborted(http2, signal).catch((caught) => {
+    const connected = await untilAborted(signal, http2).catch((caught) => {
       const none = new Metadata();
       const code = signal.aborted ? GrpcStatus.CANCELLED : GrpcStatus.UNAVAILABLE;
       const why = errorText(caught);
@@ -215,15 +215,4 @@ function release(connection: Connection): void {
     () => undefined,
   );
   connection.tls?.destroy();
-}
-
-/** What was promised, or the reason of the signal. */
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
-    const end = () => signal.removeEventListener('abort', abort);
-    promise.then(resolve, reject).finally(end);
-  });
 }
